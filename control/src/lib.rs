@@ -1,0 +1,3 @@
+//! The control process: connections, policy, and the only writer of the SADB.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! The IPsec packet path: ports, workers, ESP.
+#![deny(missing_docs)]
+
+pub mod drop;
+pub mod frame;

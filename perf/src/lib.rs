@@ -1,0 +1,2 @@
+//! Traffic generation and measurement.
+#![deny(missing_docs)]
