@@ -2,4 +2,6 @@
 #![deny(missing_docs)]
 
 pub mod drop;
+pub mod fib;
 pub mod frame;
+pub mod nexthop;
