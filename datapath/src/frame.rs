@@ -69,7 +69,9 @@ impl Frame {
     /// The bytes of this segment.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `from_chunk`'s contract bounds offset and len; `&self` shares the chunk's only owner.
-        unsafe { core::slice::from_raw_parts(self.chunk.as_ptr().add(self.offset as usize), self.len as usize) }
+        unsafe {
+            core::slice::from_raw_parts(self.chunk.as_ptr().add(self.offset as usize), self.len as usize)
+        }
     }
 
     /// The bytes of this segment, to change.
