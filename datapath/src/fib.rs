@@ -195,7 +195,7 @@ impl RoutesBuilder {
 }
 
 /// The routes of both families.
-#[derive(Default, Debug)]
+#[derive(Default, Debug, PartialEq)]
 pub struct Routes {
     v4: PrefixMap<(u32, u8), Target>,
     v6: PrefixMap<(u128, u8), Target>,
@@ -338,6 +338,10 @@ impl Fib {
             Some(Target::Local) => return Resolution::Local,
             Some(Target::Hops { first, count }) => (first as usize, count as usize),
         };
+        // RFC 4291 §2.5.6
+        if matches!(dst, IpAddr::V6(a) if a.is_unicast_link_local()) {
+            return Resolution::NoRoute;
+        }
         let Some((port, hop)) = pick(&self.routes.hops[first..first + count], dst) else {
             return Resolution::NoRoute;
         };

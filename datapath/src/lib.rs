@@ -4,4 +4,5 @@
 pub mod drop;
 pub mod fib;
 pub mod frame;
+pub mod mirror;
 pub mod nexthop;
