@@ -6,6 +6,16 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod datagram;
+mod packet;
+mod reason;
+mod steer;
+
+pub use datagram::Family;
+pub use packet::Packet;
+pub use reason::{Fate, Reason};
+pub use steer::{Decision, FragmentKey, Tables, steer, worker_of_addresses};
+
 /// The program's name in the object.
 pub const PROGRAM: &str = "portcullis";
 
@@ -37,9 +47,14 @@ pub const MAX_WORKERS: u32 = 64;
 pub const XSKMAP_ENTRIES: u32 = MAX_PORTS * MAX_QUEUES * MAX_WORKERS;
 /// Entries of each table of protected prefixes.
 pub const PROTECTED_ENTRIES: u32 = 131_072;
+/// Fragmented datagrams of ESP in UDP that are followed at once.
+pub const FRAGMENTS_ENTRIES: u32 = 8192;
 
 /// Value of a prefix that is the kernel's: the gateway's own addresses, and what a policy bypasses.
 pub const TO_KERNEL: u32 = u32::MAX;
+
+/// Stands for the value of an address in no prefix. It is not stored.
+pub const UNPROTECTED: u32 = u32::MAX - 1;
 
 /// Key of a worker's socket in the XSKMAP. Out of range, it is a key that no socket can have, so that
 /// the frame is dropped and not given to another's socket.

@@ -1,0 +1,216 @@
+//! The decision: which worker a frame is for, or that it is the kernel's.
+//!
+//! Whatever is to or from a protected prefix must not slip past the workers through the kernel, which
+//! would forward it in clear. So only a packet that the kernel would refuse too (its IP header is cut
+//! or wrong) is given up at once; one that is odd further in still goes by its addresses.
+//!
+//! The worker that gets a packet classifies it again, from all of its bytes: a wrong choice here costs
+//! a handoff, not correctness.
+
+use crate::datagram::{Datagram, Family, Place, protocol};
+use crate::packet::{Bounded, Packet};
+use crate::{GOLDEN, Reason, TO_KERNEL, UNPROTECTED, scale, worker_of_spi};
+
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q customer tag.
+const VLAN: u16 = 0x8100;
+/// IEEE 802.1ad service tag.
+const SERVICE_VLAN: u16 = 0x88a8;
+const MAX_TAGS: usize = 2;
+
+const IKE_PORT: u16 = 500;
+const NAT_T_PORT: u16 = 4500;
+
+/// Where a frame goes, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The worker, or [`TO_KERNEL`].
+    // Not an `Option`: the compiler may compute on a payload that is not there, the verifier objects.
+    pub worker: u32,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Decision {
+    /// To the kernel.
+    pub const fn kernel(reason: Reason) -> Decision {
+        Decision { worker: TO_KERNEL, reason }
+    }
+
+    /// To a worker.
+    pub const fn worker(worker: u32, reason: Reason) -> Decision {
+        Decision { worker, reason }
+    }
+}
+
+/// What all fragments of one datagram have in common: key of the map of datagrams that a worker has
+/// the first fragment of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source; an IPv4 address is mapped into IPv6.
+    pub src: [u8; 16],
+    /// Destination; an IPv4 address is mapped into IPv6.
+    pub dst: [u8; 16],
+    /// Identification.
+    pub id: u32,
+    /// Protocol that the fragmented part starts with.
+    pub protocol: u32,
+}
+
+/// The tables that the datapath and earlier packets fill.
+pub trait Tables {
+    /// Value of the longest protected prefix that holds the address: a worker, [`TO_KERNEL`], or
+    /// [`UNPROTECTED`] when there is none. An IPv4 address is the last four bytes.
+    fn protected(&self, family: Family, address: &[u8; 16]) -> u32;
+
+    /// Notes that the first fragment of a datagram went to a worker.
+    fn remember(&self, fragment: &FragmentKey);
+
+    /// Whether the first fragment of the datagram went to a worker.
+    fn remembers(&self, fragment: &FragmentKey) -> bool;
+}
+
+/// Decides where a frame goes.
+#[inline(always)]
+pub fn steer(packet: &(impl Packet + ?Sized), workers: u32, tables: &impl Tables) -> Decision {
+    let (ether_type, at) = match network_layer(packet) {
+        Ok(found) => found,
+        Err(reason) => return Decision::kernel(reason),
+    };
+    let datagram = match ether_type {
+        IPV4 => Datagram::ipv4(packet, at),
+        IPV6 => Datagram::ipv6(packet, at),
+        VLAN | SERVICE_VLAN => Err(Reason::TooManyTags),
+        _ => Err(Reason::NotIp),
+    };
+    match datagram {
+        Ok(datagram) if datagram.is_link_scope() => Decision::kernel(Reason::LinkScope),
+        Ok(datagram) => by_protocol(packet, &datagram, workers, tables),
+        Err(reason) => Decision::kernel(reason),
+    }
+}
+
+/// The worker at which all fragments of a datagram meet, in whatever order they come.
+#[inline(always)]
+pub fn worker_of_addresses(src: &[u8; 16], dst: &[u8; 16], workers: u32) -> u32 {
+    let mut hash = 0u32;
+    for address in [src, dst] {
+        for word in address.as_chunks().0 {
+            hash = (hash.rotate_left(5) ^ u32::from_be_bytes(*word)).wrapping_mul(GOLDEN);
+        }
+    }
+    scale(hash, workers)
+}
+
+/// The EtherType behind the VLAN tags, and where its header starts.
+#[inline(always)]
+fn network_layer(packet: &(impl Packet + ?Sized)) -> Result<(u16, usize), Reason> {
+    let mut ether_type = u16::from_be_bytes(packet.bytes(12).ok_or(Reason::TruncatedEthernet)?);
+    let mut at = 14;
+    for _ in 0..MAX_TAGS {
+        if ether_type != VLAN && ether_type != SERVICE_VLAN {
+            break;
+        }
+        ether_type = u16::from_be_bytes(packet.bytes(at + 2).ok_or(Reason::TruncatedVlan)?);
+        at += 4;
+    }
+    Ok((ether_type, at))
+}
+
+#[inline(always)]
+fn by_protocol(
+    packet: &(impl Packet + ?Sized),
+    datagram: &Datagram,
+    workers: u32,
+    tables: &impl Tables,
+) -> Decision {
+    let fragment = datagram.fragment;
+    // Of ESP and AH, each fragment can tell what it belongs to.
+    let tells = matches!(fragment.protocol, protocol::ESP | protocol::AH);
+    if fragment.place == Place::Later {
+        let protected = tells || tables.remembers(&datagram.fragment_key());
+        return if protected { with_its_fragments(datagram, workers) } else { clear(datagram, tables) };
+    }
+    let (reason, spi) = match datagram.flaw {
+        Some(flaw) => (flaw, 0),
+        None => ipsec(&Bounded { packet, end: datagram.end }, datagram.protocol, datagram.payload),
+    };
+    match (reason, fragment.place) {
+        (Reason::Esp | Reason::Ah | Reason::EspInUdp, Place::First) => {
+            if !tells {
+                tables.remember(&datagram.fragment_key());
+            }
+            with_its_fragments(datagram, workers)
+        }
+        (Reason::Esp | Reason::Ah | Reason::EspInUdp, _) => {
+            Decision::worker(worker_of_spi(spi, workers), reason)
+        }
+        (Reason::Unprotected, _) => clear(datagram, tables),
+        _ => match clear(datagram, tables) {
+            Decision { worker: TO_KERNEL, .. } => Decision::kernel(reason),
+            to_worker => to_worker,
+        },
+    }
+}
+
+/// What the upper protocol says: the SPI of what is IPsec; `Unprotected` when it has no say; or a reason
+/// why the packet is the kernel's, unless its addresses are protected.
+#[inline(always)]
+fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, protocol: u8, at: usize) -> (Reason, u32) {
+    match protocol {
+        // RFC 4303 §2: SPI, sequence number.
+        protocol::ESP => match packet.bytes::<8>(at) {
+            Some([a, b, c, d, ..]) => (Reason::Esp, u32::from_be_bytes([a, b, c, d])),
+            None => (Reason::TruncatedEsp, 0),
+        },
+        // RFC 4302 §2: next header, length, reserved, SPI, sequence number.
+        protocol::AH => match packet.bytes::<12>(at) {
+            Some([_, _, _, _, a, b, c, d, ..]) => (Reason::Ah, u32::from_be_bytes([a, b, c, d])),
+            None => (Reason::TruncatedAh, 0),
+        },
+        protocol::UDP => match packet.bytes::<8>(at) {
+            Some([_, _, port_hi, port_lo, len_hi, len_lo, ..]) => {
+                match u16::from_be_bytes([port_hi, port_lo]) {
+                    IKE_PORT => (Reason::Ike, 0),
+                    NAT_T_PORT => nat_t(packet, at, u16::from_be_bytes([len_hi, len_lo])),
+                    _ => (Reason::Unprotected, 0),
+                }
+            }
+            None => (Reason::TruncatedUdp, 0),
+        },
+        _ => (Reason::Unprotected, 0),
+    }
+}
+
+/// Tells ESP from IKE and keepalives behind the UDP header at `at`, for port 4500 (RFC 3948 §2).
+#[inline(always)]
+fn nat_t<P: Packet + ?Sized>(packet: &Bounded<P>, at: usize, udp_len: u16) -> (Reason, u32) {
+    match packet.bytes(at + 8) {
+        Some(word) if udp_len >= 12 => match u32::from_be_bytes(word) {
+            0 => (Reason::IkeNatT, 0),
+            spi => (Reason::EspInUdp, spi),
+        },
+        // RFC 3948 §2.3: one byte, 0xff.
+        _ if udp_len == 9 && matches!(packet.bytes::<9>(at), Some([.., 0xff])) => (Reason::Keepalive, 0),
+        _ => (Reason::TruncatedUdp, 0),
+    }
+}
+
+#[inline(always)]
+fn with_its_fragments(datagram: &Datagram, workers: u32) -> Decision {
+    Decision::worker(worker_of_addresses(&datagram.src, &datagram.dst, workers), Reason::Fragment)
+}
+
+#[inline(always)]
+fn clear(datagram: &Datagram, tables: &impl Tables) -> Decision {
+    match tables.protected(datagram.family, &datagram.dst) {
+        TO_KERNEL => Decision::kernel(Reason::Local),
+        UNPROTECTED => match tables.protected(datagram.family, &datagram.src) {
+            TO_KERNEL | UNPROTECTED => Decision::kernel(Reason::Unprotected),
+            worker => Decision::worker(worker, Reason::ClearFrom),
+        },
+        worker => Decision::worker(worker, Reason::ClearTo),
+    }
+}
