@@ -6,3 +6,4 @@ pub mod fib;
 pub mod frame;
 pub mod mirror;
 pub mod nexthop;
+pub mod steering;
