@@ -1,6 +1,7 @@
 //! The IPsec packet path: ports, workers, ESP.
 #![deny(missing_docs)]
 
+pub mod confine;
 pub mod drop;
 pub mod fib;
 pub mod frame;

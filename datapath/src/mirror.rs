@@ -19,6 +19,7 @@ mod netlink;
 mod tables;
 
 use crate::{
+    confine::ConfineError,
     fib::{Fib, Neighbours, PortLink, Routes},
     nexthop::{NextHops, Publisher},
 };
@@ -89,9 +90,12 @@ pub enum MirrorError {
         /// The name in the configuration.
         name: String,
     },
-    /// The thread could not be started, or could not be confined.
+    /// The thread could not be started.
     #[error("cannot start the mirror thread")]
     Thread(#[source] io::Error),
+    /// The thread could not be confined.
+    #[error("cannot confine the mirror thread")]
+    Confine(#[source] ConfineError),
 }
 
 /// What the mirror thread tells its owner, on the thread itself.
@@ -183,10 +187,10 @@ impl Mirror {
         hops
     }
 
-    /// Starts the thread. It runs `confine` first, and then tells `tell` what happens.
+    /// Starts the thread. It runs `confine` ([`confine::mirror`](crate::confine::mirror)) first, and then tells `tell` what happens.
     pub fn start(
         self,
-        confine: impl FnOnce() -> io::Result<()> + Send + 'static,
+        confine: impl FnOnce() -> Result<(), ConfineError> + Send + 'static,
         tell: impl FnMut(Notice<'_>) + Send + 'static,
     ) -> Result<MirrorThread, MirrorError> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -207,7 +211,7 @@ impl Mirror {
         let thread = MirrorThread { stop, thread: Some(thread) };
         match outcome.recv() {
             Ok(Ok(())) => Ok(thread),
-            Ok(Err(e)) => Err(MirrorError::Thread(e)),
+            Ok(Err(e)) => Err(MirrorError::Confine(e)),
             Err(_) => Err(MirrorError::Thread(io::Error::other("it ended before it began"))),
         }
     }

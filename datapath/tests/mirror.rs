@@ -2,6 +2,7 @@
 //! Needs root, as namespaces do.
 
 use portcullis_datapath::{
+    confine::{self, ConfineError},
     drop::DropReason,
     fib::{Fib, Prefix, Resolution},
     frame::{Frame, META},
@@ -98,7 +99,7 @@ impl Net {
     fn mirrored(&self) -> (NextHops, MirrorThread) {
         let mut mirror = self.open(&["p0", "p1"]).unwrap();
         let hops = mirror.worker();
-        (hops, mirror.start(|| Ok(()), |_| {}).unwrap())
+        (hops, mirror.start(confine::mirror, |_| {}).unwrap())
     }
 }
 
@@ -364,7 +365,7 @@ fn a_storm_of_changes_ends_in_the_kernels_table() {
             }
         }
     };
-    let thread = mirror.start(|| Ok(()), tell).unwrap();
+    let thread = mirror.start(confine::mirror, tell).unwrap();
     let batch = |verb: &str| -> String {
         (0..ROUTES).map(|n| format!("route {verb} 20.{}.{}.0/24 via 10.7.0.2\n", n / 256, n % 256)).collect()
     };
@@ -404,7 +405,7 @@ fn the_owner_is_told() {
     fn own() -> Prefix {
         Prefix::host(ip("10.7.0.1"))
     }
-    let thread = mirror.start(|| Ok(()), tell).unwrap();
+    let thread = mirror.start(confine::mirror, tell).unwrap();
     thread::sleep(Duration::from_millis(500));
     net.near("addr add 10.7.0.1/24 dev p0");
     until(&mut hops, "10.7.0.1", |r| *r == Resolution::Local);
@@ -434,7 +435,10 @@ fn a_mirror_that_cannot_be_says_why() {
     );
     assert!(matches!(net.open(&["lo"]).err(), Some(MirrorError::NotEthernet { name }) if name == "lo"));
     assert!(matches!(net.open(&["p0", "p0"]).err(), Some(MirrorError::Twice { name }) if name == "p0"));
-    let refused = net.open(&["p0"]).unwrap().start(|| Err(std::io::ErrorKind::Unsupported.into()), |_| {});
-    assert!(matches!(refused.err(), Some(MirrorError::Thread(_))));
+    let refused = net
+        .open(&["p0"])
+        .unwrap()
+        .start(|| Err(ConfineError::NoNewPrivs(std::io::ErrorKind::Unsupported.into())), |_| {});
+    assert!(matches!(refused.err(), Some(MirrorError::Confine(_))));
     assert_eq!(Fib::default().resolve(ip("10.0.0.1")), Resolution::NoRoute);
 }
