@@ -1,0 +1,137 @@
+"""The lab of a claim: network namespaces by scripts/lab, the gateways in them, and the count of what holds."""
+
+import json, os, shutil, signal, subprocess, sys, tempfile, time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+BIN = os.environ.get("PORTCULLIS_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
+PEERS = os.environ.get("PORTCULLIS_PEERS", TOP + "/../shared/peers")
+QUICK = "--quick" in sys.argv
+H1, H2 = {4: "10.99.1.2", 6: "fd99:1::2"}, {4: "10.99.2.2", 6: "fd99:2::2"}
+WIRE = {1: {4: "10.99.0.1", 6: "fd99::1"}, 2: {4: "10.99.0.2", 6: "fd99::2"}}
+
+
+class Failed(Exception):
+    """What was to be shown does not hold, or a command that must succeed did not."""
+
+
+def output(*command, timeout=120, **kw):
+    """The output of a command that must succeed."""
+    r = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **kw)
+    if r.returncode:
+        raise Failed("%s: exit %d\n%s" % (" ".join(command), r.returncode, r.stdout[-2000:]))
+    return r.stdout
+
+
+def wait_for(what, check, seconds=10.0):
+    """The first true value that `check` gives."""
+    end = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failed("%s: not within %g s" % (what, seconds))
+        time.sleep(0.02)
+
+
+class Cases:
+    """Counts what holds and what does not."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def run(self, name, case, *args):
+        """Runs one case, which raises where it does not hold, and tells its figure."""
+        try:
+            figure = case(*args)
+        except (Failed, subprocess.TimeoutExpired) as x:
+            self.failed += 1
+            print("FAIL %s: %s" % (name, x), flush=True)
+            return False
+        self.passed += 1
+        print("ok   %s%s" % (name, ": %s" % figure if figure else ""), flush=True)
+        return True
+
+    def exit(self, figure):
+        """Prints the claim's figure and exits as the cases came out."""
+        print("%d of %d: %s" % (self.passed, self.passed + self.failed, figure))
+        sys.exit(1 if self.failed or not self.passed else 0)
+
+
+class Lab:
+    """Namespaces that are gone when the block is left."""
+
+    def __init__(self, kind="up", *options):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        self.name = "prove%d" % os.getpid()
+        self.kind, self.options, self.children, self.gateways = kind, options, [], []
+
+    def __enter__(self):
+        self.dir = tempfile.mkdtemp(prefix="portcullis-prove.")
+        output(TOP + "/scripts/lab", self.kind, self.name, *self.options)
+        return self
+
+    def __exit__(self, *_):
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        output(TOP + "/scripts/lab", "down", self.name)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def inside(self, node, *command):
+        return ["ip", "netns", "exec", "%s-%s" % (self.name, node), *command]
+
+    def run(self, node, *command, **kw):
+        """The output of a command in a namespace, which must succeed."""
+        return output(*self.inside(node, *command), **kw)
+
+    def start(self, node, *command, log=None, **kw):
+        """A process in a namespace; it is killed at the end if it still runs."""
+        out = open(log, "ab") if log else subprocess.DEVNULL
+        child = subprocess.Popen(self.inside(node, *command), stdin=subprocess.DEVNULL,
+                                 **{"stdout": out, "stderr": subprocess.STDOUT, **kw})
+        self.children.append(child)
+        return child
+
+    def conf(self, *options):
+        """Writes the gateways' configurations; the MTU inside the tunnel."""
+        return int(output(TOP + "/scripts/lab", "conf", self.name, self.dir, *options).split()[-1])
+
+    def ping(self, node, address, count=5, size=56, interval=0.05, dont_fragment=False):
+        """Pings without one loss."""
+        command = ["ping", "-n", "-q", "-c%d" % count, "-i%g" % interval, "-W2", "-s%d" % size, address]
+        if dont_fragment:
+            command[1:1] = ["-Mdo"]
+        self.run(node, *command)
+
+
+class Gateway:
+    """Gateway N of a lab: its two processes, each on its own so that a test can kill it."""
+
+    def __init__(self, lab, n):
+        self.lab, self.node, self.dir = lab, "g%d" % n, "%s/g%d" % (lab.dir, n)
+        self.iked = self.datapath = None
+
+    def start_iked(self):
+        self.iked = self.start("portcullis-iked")
+
+    def start_datapath(self):
+        self.datapath = self.start("portcullis-datapath")
+
+    def start(self, program):
+        log = "%s/%s.log" % (self.dir, program)
+        return self.lab.start(self.node, BIN + "/" + program, "--config", self.dir, log=log)
+
+    def portcullis(self, *args):
+        return self.lab.run(self.node, BIN + "/portcullis", *args, "--config", self.dir)
+
+    def up(self):
+        """Starts both, and waits till the datapath forwards."""
+        self.portcullis("up")
+
+    def down(self):
+        self.portcullis("down")
+
+    def status(self):
+        return json.loads(self.portcullis("status", "--json"))
