@@ -42,8 +42,11 @@ pub fn worker() -> Result<(), ConfineError> {
     confine("worker", &[], filter::worker())
 }
 
-/// Confines the calling thread to what the mirror and the hooks that it runs need.
+/// Confines the calling thread to what the mirror and its owner's hook need: netlink, and the tables and counters
+/// of the XDP program, which can also be detached.
 pub fn mirror() -> Result<(), ConfineError> {
+    // Reads a file, once per thread, which the counters of the XDP program need to know.
+    let _ = aya::util::nr_cpus();
     confine("mirror", &[capability::NET_ADMIN], filter::mirror())
 }
 

@@ -1,8 +1,15 @@
 //! What confined threads can and cannot do. Each attempt runs in a process of its own: this test again, told by an
 //! environment variable what to try.
 
-use portcullis_datapath::confine;
+mod netns;
+
+use portcullis_datapath::{
+    confine,
+    fib::Prefix,
+    steering::{Owner, Steering, Wanted},
+};
 use std::{
+    collections::BTreeMap,
     io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -43,12 +50,19 @@ fn attempt() {
     let Ok(attempt) = std::env::var(ATTEMPT) else { return };
     let (role, attempt) = attempt.split_once(' ').unwrap();
     let sockets = Sockets::new();
+    let steering = (attempt == "steer").then(|| {
+        netns::enter();
+        let mut steering = Steering::load(1).unwrap();
+        steering.attach(0, "lo", Wanted::Generic).unwrap();
+        steering
+    });
     thread::scope(|s| {
         // Also ends the thread while it is confined.
         s.spawn(|| {
             confine_as(role);
             match attempt {
                 "needs" => needs(role, &sockets),
+                "steer" => steer(steering.unwrap()),
                 name => {
                     let (_, call, [a, b, c]) = FORBIDDEN.iter().find(|f| f.0 == name).unwrap();
                     // SAFETY: numbers and null pointers only; what an anonymous mapping gets is not used.
@@ -101,31 +115,37 @@ fn what_is_needed_goes_on_working() {
     }
 }
 
+#[test]
+fn the_mirror_can_steer() {
+    let output = child("mirror", "steer");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{:?} {stderr}", output.status);
+}
+
 /// What threads have open before they are confined.
 struct Sockets {
     near: OwnedFd,
     far: OwnedFd,
-    /// A longest-prefix map of BPF: IPv4 prefix to u32. None without the right to make one.
-    map: Option<OwnedFd>,
 }
 
 impl Sockets {
     fn new() -> Sockets {
         let mut fds = [0; 2];
-        // BPF_MAP_CREATE: BPF_MAP_TYPE_LPM_TRIE, size of key and value, entries, BPF_F_NO_PREALLOC.
-        let map = [11u32, 8, 4, 16, 1];
-        // SAFETY: `fds` takes the two descriptors, and the attributes are of the size said; the descriptors then are
-        // ours alone.
+        // SAFETY: `fds` takes the two descriptors, which then are ours alone.
         unsafe {
             assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, fds.as_mut_ptr()), 0);
-            let map = libc::syscall(libc::SYS_bpf, 0, map.as_ptr(), size_of_val(&map)) as i32;
-            Sockets {
-                near: OwnedFd::from_raw_fd(fds[0]),
-                far: OwnedFd::from_raw_fd(fds[1]),
-                map: (map >= 0).then(|| OwnedFd::from_raw_fd(map)),
-            }
+            Sockets { near: OwnedFd::from_raw_fd(fds[0]), far: OwnedFd::from_raw_fd(fds[1]) }
         }
     }
+}
+
+/// What the mirror's owner has it do with the XDP program.
+fn steer(mut steering: Steering) {
+    let protected = ["10.7.0.0", "fd07::"].map(|addr| Prefix { addr: addr.parse().unwrap(), len: 24 });
+    steering.set_protected(&protected.map(|p| (p, Owner::Worker(0))).into()).unwrap();
+    steering.set_protected(&BTreeMap::new()).unwrap();
+    steering.counters().unwrap();
+    steering.detach().unwrap();
 }
 
 /// The calls of rings, of memory, and of threads.
@@ -183,13 +203,6 @@ fn needs(role: &str, sockets: &Sockets) {
         assert!(socket >= 0);
         // SAFETY: the descriptor is ours alone.
         drop(unsafe { OwnedFd::from_raw_fd(socket) });
-        if let Some(map) = &sockets.map {
-            let (key, value) = ([32u32, 0x0100_000a], 7u32);
-            let update = [map.as_raw_fd() as u64, key.as_ptr() as u64, (&raw const value) as u64, 0];
-            // SAFETY: the attributes of BPF_MAP_UPDATE_ELEM: the map, and where a key and a value of its sizes are.
-            let updated = unsafe { libc::syscall(libc::SYS_bpf, 2, update.as_ptr(), size_of_val(&update)) };
-            assert_eq!(updated, 0, "{}", io::Error::last_os_error());
-        }
     }
     if role == "main" {
         let gone = std::fs::remove_file("/run/portcullis-no-such-file").unwrap_err();

@@ -86,7 +86,8 @@ pub(super) fn mirror() -> Allowed {
     let bpf = BPF_MAP_COMMANDS.iter().fold(worker().all(NETLINK), |allowed, command| {
         allowed.when(libc::SYS_bpf, &[(0, SeccompCmpOp::Eq, *command)])
     });
-    bpf.when(libc::SYS_socket, &[(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)])
+    bpf.when(libc::SYS_fcntl, &[(1, SeccompCmpOp::Eq, libc::F_DUPFD_CLOEXEC as u64)])
+        .when(libc::SYS_socket, &[(0, SeccompCmpOp::Eq, libc::AF_NETLINK as u64)])
 }
 
 pub(super) fn process() -> Allowed {
