@@ -1,5 +1,4 @@
-//! The mirror against the kernel: two network namespaces joined by two veth pairs, changed by `ip`.
-//! Needs root, as namespaces do.
+//! The mirror against the kernel, whose tables `ip` changes. Needs root, as namespaces do.
 
 use portcullis_datapath::{
     confine::{self, ConfineError},
@@ -23,72 +22,64 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Makes the namespaces.
+const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
+
 /// How soon the mirror must have followed the kernel; generous, since the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Namespaces `near` and `far`, with veths p0-q0 and p1-q1 between them, up and without addresses.
+/// A lab, its addresses taken away: a gateway with the ports lan0 and wan0, and who is beyond each.
 struct Net {
-    near: String,
-    far: String,
+    lab: String,
 }
 
 impl Net {
     fn new() -> Net {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("pcmir{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let net = Net { near: format!("{id}n"), far: format!("{id}f") };
-        for ns in [&net.near, &net.far] {
-            run(&format!("ip netns add {ns}"), None);
-            // Addresses are good at once.
-            for scope in ["all", "default"] {
-                let key = format!("net.ipv6.conf.{scope}.accept_dad=0");
-                run(&format!("ip netns exec {ns} sysctl -qw {key}"), None);
-            }
-        }
-        for n in 0..2 {
-            run(
-                &format!("ip -n {} link add p{n} type veth peer name q{n} netns {}", net.near, net.far),
-                None,
-            );
-            net.near(&format!("link set p{n} up"));
-            net.far(&format!("link set q{n} up"));
-        }
-        // The kernel asks for IPv6 neighbours from link-local addresses, which it makes in the background.
-        for ns in [&net.near, &net.far] {
-            let made =
-                || run(&format!("ip -n {ns} -6 -o addr show scope link -tentative"), None).lines().count();
+        let lab = format!("mir{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let net = Net { lab };
+        run(&format!("{LAB} up {}", net.lab), None);
+        for (node, device) in [("g1", "lan0"), ("g1", "wan0"), ("h1", "eth0"), ("g2", "wan0")] {
+            let ip = format!("ip -n {}-{node}", net.lab);
+            run(&format!("{ip} addr flush dev {device} scope global"), None);
+            // The kernel asks for IPv6 neighbours from link-local addresses, which it makes in the background.
             let end = Instant::now() + DEADLINE;
-            while made() < 2 {
-                assert!(Instant::now() < end, "no link-local addresses in {ns}");
+            while run(&format!("{ip} -6 addr show dev {device} scope link -tentative"), None).is_empty() {
+                assert!(Instant::now() < end, "no link-local address on {device} of {node}");
                 thread::sleep(Duration::from_millis(10));
             }
         }
         net
     }
 
-    fn near(&self, arguments: &str) {
-        run(&format!("ip -n {} {arguments}", self.near), None);
+    /// `ip` in the gateway.
+    fn ip(&self, arguments: &str) -> String {
+        run(&format!("ip -n {}-g1 {arguments}", self.lab), None)
     }
 
-    fn far(&self, arguments: &str) {
-        run(&format!("ip -n {} {arguments}", self.far), None);
+    /// `ip` beyond lan0.
+    fn lan(&self, arguments: &str) -> String {
+        run(&format!("ip -n {}-h1 {arguments}", self.lab), None)
     }
 
-    fn show(&self, arguments: &str) -> String {
-        run(&format!("ip -n {} {arguments}", self.near), None)
+    /// `ip` beyond wan0.
+    fn wan(&self, arguments: &str) -> String {
+        run(&format!("ip -n {}-g2 {arguments}", self.lab), None)
     }
 
-    fn far_mac(&self, device: &str) -> String {
-        run(&format!("ip netns exec {} cat /sys/class/net/{device}/address", self.far), None)
-            .trim()
-            .to_owned()
+    /// The address of who is beyond each port.
+    fn macs(&self) -> [String; 2] {
+        [("h1", "eth0"), ("g2", "wan0")].map(|(node, device)| {
+            let file = format!("/sys/class/net/{device}/address");
+            run(&format!("{LAB} exec {} {node} cat {file}", self.lab), None).trim().to_owned()
+        })
     }
 
-    /// A mirror of `near`, whoever runs it.
+    /// A mirror of the gateway, whoever runs it.
     fn open(&self, interfaces: &[&str]) -> Result<Mirror, MirrorError> {
         let interfaces: Vec<String> = interfaces.iter().map(|s| s.to_string()).collect();
         let open = move || {
-            let ns = std::fs::File::open(format!("/run/netns/{}", self.near)).unwrap();
+            let ns = std::fs::File::open(format!("/run/netns/{}-g1", self.lab)).unwrap();
             // SAFETY: only moves this thread, which ends with the closure, to another namespace.
             assert_eq!(unsafe { libc::setns(ns.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
             Mirror::open(&interfaces)
@@ -97,7 +88,7 @@ impl Net {
     }
 
     fn mirrored(&self) -> (NextHops, MirrorThread) {
-        let mut mirror = self.open(&["p0", "p1"]).unwrap();
+        let mut mirror = self.open(&["lan0", "wan0"]).unwrap();
         let hops = mirror.worker();
         (hops, mirror.start(confine::mirror, |_| {}).unwrap())
     }
@@ -105,9 +96,7 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for ns in [&self.near, &self.far] {
-            let _ = Command::new("ip").args(["netns", "del", ns]).status();
-        }
+        let _ = Command::new(LAB).args(["down", &self.lab]).status();
     }
 }
 
@@ -161,53 +150,53 @@ fn no_route(r: &Resolution) -> bool {
 #[test]
 fn routes_and_neighbours_follow_the_kernel() {
     let net = Net::new();
-    net.near("addr add 10.7.0.1/24 dev p0");
+    net.ip("addr add 10.7.0.1/24 dev lan0");
     let (mut hops, thread) = net.mirrored();
     until(&mut hops, "10.7.0.1", |r| *r == Resolution::Local);
     until(&mut hops, "10.7.0.2", |r| *r == Resolution::Unresolved { port: 0, addr: ip("10.7.0.2") });
     until(&mut hops, "10.7.0.255", no_route);
-    until(&mut hops, "127.0.0.1", no_route);
+    until(&mut hops, "127.0.0.1", |r| *r == Resolution::Local);
 
     // Neighbours.
-    net.near("neigh add 10.7.0.2 lladdr 02:00:00:00:00:aa dev p0");
+    net.ip("neigh add 10.7.0.2 lladdr 02:00:00:00:00:aa dev lan0");
     until(&mut hops, "10.7.0.2", sent_by(0, "02:00:00:00:00:aa", 1500));
-    net.near("neigh change 10.7.0.2 lladdr 02:00:00:00:00:bb dev p0");
+    net.ip("neigh change 10.7.0.2 lladdr 02:00:00:00:00:bb dev lan0");
     until(&mut hops, "10.7.0.2", sent_by(0, "02:00:00:00:00:bb", 1500));
 
     // Routes: by a gateway, a better one, one with its own MTU, one by a device that is not ours.
-    net.near("route add 198.51.0.0/16 via 10.7.0.2");
+    net.ip("route add 198.51.0.0/16 via 10.7.0.2");
     until(&mut hops, "198.51.100.1", sent_by(0, "02:00:00:00:00:bb", 1500));
-    net.near("route add blackhole 198.51.100.0/24 metric 7");
+    net.ip("route add blackhole 198.51.100.0/24 metric 7");
     until(&mut hops, "198.51.100.1", no_route);
-    net.near("route add 198.51.100.0/24 via 10.7.0.2 mtu 1280 metric 6");
+    net.ip("route add 198.51.100.0/24 via 10.7.0.2 mtu 1280 metric 6");
     until(&mut hops, "198.51.100.1", sent_by(0, "02:00:00:00:00:bb", 1280));
-    net.near("route del 198.51.100.0/24 metric 6");
+    net.ip("route del 198.51.100.0/24 metric 6");
     until(&mut hops, "198.51.100.1", no_route);
-    net.near("link add other type veth peer name rehto");
-    net.near("link set rehto up");
-    net.near("link set other up");
-    net.near("route del blackhole 198.51.100.0/24 metric 7");
+    net.ip("link add other type veth peer name rehto");
+    net.ip("link set rehto up");
+    net.ip("link set other up");
+    net.ip("route del blackhole 198.51.100.0/24 metric 7");
     until(&mut hops, "198.51.100.1", sent_by(0, "02:00:00:00:00:bb", 1500));
-    net.near("route add 198.51.100.0/24 dev other");
+    net.ip("route add 198.51.100.0/24 dev other");
     until(&mut hops, "198.51.100.1", no_route);
-    net.near("route del 198.51.100.0/24 dev other");
+    net.ip("route del 198.51.100.0/24 dev other");
     until(&mut hops, "198.51.100.1", sent_by(0, "02:00:00:00:00:bb", 1500));
 
     // A local prefix hides longer ones in table main.
-    net.near("route add 198.51.100.0/24 via 10.7.0.2");
-    net.near("route add local 198.51.0.0/16 dev lo");
+    net.ip("route add 198.51.100.0/24 via 10.7.0.2");
+    net.ip("route add local 198.51.0.0/16 dev lo");
     until(&mut hops, "198.51.100.1", |r| *r == Resolution::Local);
     let own = Prefix { addr: ip("198.51.0.0"), len: 16 };
     assert!(hops.fib().own().contains(&own));
-    net.near("route del local 198.51.0.0/16 dev lo");
+    net.ip("route del local 198.51.0.0/16 dev lo");
     until(&mut hops, "198.51.100.1", sent_by(0, "02:00:00:00:00:bb", 1500));
     assert!(!hops.fib().own().contains(&own));
 
     // IPv6, and an IPv4 route by an IPv6 router.
-    net.near("addr add fd07::1/64 dev p1 nodad");
-    net.near("neigh add fd07::2 lladdr 02:00:00:00:00:cc dev p1");
-    net.near("route add default via fd07::2");
-    net.near("route add 203.0.113.0/24 via inet6 fd07::2 dev p1");
+    net.ip("addr add fd07::1/64 dev wan0 nodad");
+    net.ip("neigh add fd07::2 lladdr 02:00:00:00:00:cc dev wan0");
+    net.ip("route add default via fd07::2");
+    net.ip("route add 203.0.113.0/24 via inet6 fd07::2 dev wan0");
     until(&mut hops, "2001:db8::1", sent_by(1, "02:00:00:00:00:cc", 1500));
     until(&mut hops, "203.0.113.9", sent_by(1, "02:00:00:00:00:cc", 1500));
     until(&mut hops, "fd07::1", |r| *r == Resolution::Local);
@@ -225,49 +214,49 @@ fn routes_and_neighbours_follow_the_kernel() {
         ports.dedup();
         ports
     };
-    net.near("route add 192.0.2.0/24 nexthop via 10.7.0.2 nexthop via inet6 fd07::2 dev p1");
+    net.ip("route add 192.0.2.0/24 nexthop via 10.7.0.2 nexthop via inet6 fd07::2 dev wan0");
     until(&mut hops, "192.0.2.1", |r| !no_route(r));
     assert_eq!(shares(&mut hops), [0, 1]);
-    net.near("route del 192.0.2.0/24");
+    net.ip("route del 192.0.2.0/24");
     until(&mut hops, "192.0.2.1", |r| matches!(r, Resolution::NoRoute));
-    net.near("nexthop add id 1 via 10.7.0.2 dev p0");
-    net.near("route add 192.0.2.0/24 nhid 1");
+    net.ip("nexthop add id 1 via 10.7.0.2 dev lan0");
+    net.ip("route add 192.0.2.0/24 nhid 1");
     until(&mut hops, "192.0.2.1", sent_by(0, "02:00:00:00:00:bb", 1500));
-    net.near("nexthop replace id 1 via fd07::2 dev p1");
+    net.ip("nexthop replace id 1 via fd07::2 dev wan0");
     until(&mut hops, "192.0.2.1", sent_by(1, "02:00:00:00:00:cc", 1500));
 
     // The device: MTU, own address, carrier, down, and gone.
-    net.near("link set p1 mtu 1400");
+    net.ip("link set wan0 mtu 1400");
     until(&mut hops, "2001:db8::1", sent_by(1, "02:00:00:00:00:cc", 1400));
-    net.near("link set p1 address 02:00:00:00:00:77");
+    net.ip("link set wan0 address 02:00:00:00:00:77");
     // The kernel forgot the neighbours of the old address.
     until(&mut hops, "2001:db8::1", |r| matches!(r, Resolution::Unresolved { .. }));
-    net.near("neigh add fd07::2 lladdr 02:00:00:00:00:cc dev p1");
+    net.ip("neigh add fd07::2 lladdr 02:00:00:00:00:cc dev wan0");
     until(
         &mut hops,
         "2001:db8::1",
         |r| matches!(r, Resolution::Send { src_mac, .. } if src_mac.0[5] == 0x77),
     );
-    net.far("link set q1 down");
+    net.wan("link set wan0 down");
     until(&mut hops, "2001:db8::1", no_route);
-    net.far("link set q1 up");
+    net.wan("link set wan0 up");
     until(&mut hops, "2001:db8::1", sent_by(1, "02:00:00:00:00:cc", 1400));
-    net.near("link set p0 down");
+    net.ip("link set lan0 down");
     until(&mut hops, "198.51.100.1", no_route);
-    net.near("link set p0 up");
+    net.ip("link set lan0 up");
     // The kernel brings back the route of the address, not the others, and tells of neither loss.
     until(&mut hops, "10.7.0.2", |r| matches!(r, Resolution::Unresolved { .. }));
     until(&mut hops, "198.51.100.1", no_route);
-    net.near("addr del 10.7.0.1/24 dev p0");
+    net.ip("addr del 10.7.0.1/24 dev lan0");
     until(&mut hops, "10.7.0.2", no_route);
-    net.near("link del p1");
+    net.ip("link del wan0");
     until(&mut hops, "2001:db8::1", no_route);
     assert_eq!(hops.fib().ports()[1].ifindex, 0);
     // A new device by the same name.
-    run(&format!("ip -n {} link add p1 type veth peer name q1 netns {}", net.near, net.far), None);
-    net.far("link set q1 up");
-    net.near("link set p1 up");
-    net.near("addr add 10.8.0.1/24 dev p1");
+    net.ip(&format!("link add wan0 type veth peer name wan0 netns {}-g2", net.lab));
+    net.wan("link set wan0 up");
+    net.ip("link set wan0 up");
+    net.ip("addr add 10.8.0.1/24 dev wan0");
     until(&mut hops, "10.8.0.2", |r| *r == Resolution::Unresolved { port: 1, addr: ip("10.8.0.2") });
     thread.stop().unwrap();
 }
@@ -275,10 +264,10 @@ fn routes_and_neighbours_follow_the_kernel() {
 #[test]
 fn the_kernel_resolves_what_frames_wait_for() {
     let net = Net::new();
-    net.near("addr add 10.7.0.1/24 dev p0");
-    net.far("addr add 10.7.0.2/24 dev q0");
-    net.near("addr add fd07::1/64 dev p1 nodad");
-    net.far("addr add fd07::2/64 dev q1 nodad");
+    net.ip("addr add 10.7.0.1/24 dev lan0");
+    net.lan("addr add 10.7.0.2/24 dev eth0");
+    net.ip("addr add fd07::1/64 dev wan0 nodad");
+    net.wan("addr add fd07::2/64 dev wan0 nodad");
     let (mut hops, thread) = net.mirrored();
 
     let mut chunks: Vec<Vec<u64>> = (0..60).map(|_| vec![0; 256]).collect();
@@ -297,7 +286,7 @@ fn the_kernel_resolves_what_frames_wait_for() {
     }
     let started = now_ms();
     let (mut sent, mut dropped_at) = ([0, 0], vec![]);
-    let macs = ["q0", "q1"].map(|d| net.far_mac(d));
+    let macs = net.macs();
     while out > 0 {
         assert!(now_ms() < started + 5000, "{out} frames are still held");
         hops.turn(now_ms(), |routed| {
@@ -326,24 +315,24 @@ fn the_kernel_resolves_what_frames_wait_for() {
 #[test]
 fn stale_neighbours_in_use_are_confirmed() {
     let net = Net::new();
-    net.near("addr add 10.7.0.1/24 dev p0");
-    net.far("addr add 10.7.0.2/24 dev q0");
-    let mac = net.far_mac("q0");
+    net.ip("addr add 10.7.0.1/24 dev lan0");
+    net.lan("addr add 10.7.0.2/24 dev eth0");
+    let [mac, _] = net.macs();
     for n in [2, 3] {
-        net.near(&format!("neigh add 10.7.0.{n} lladdr {mac} dev p0 nud stale"));
+        net.ip(&format!("neigh add 10.7.0.{n} lladdr {mac} dev lan0 nud stale"));
     }
     let (mut hops, thread) = net.mirrored();
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         hops.turn(now_ms(), |_| panic!("nothing is held"));
         assert!(matches!(hops.resolve(ip("10.7.0.2")), Resolution::Send { .. }));
-        if !net.show("neigh show 10.7.0.2 dev p0").contains("STALE") {
+        if !net.ip("neigh show 10.7.0.2 dev lan0").contains("STALE") {
             break;
         }
         assert!(Instant::now() < end, "it is still stale");
         thread::sleep(Duration::from_millis(50));
     }
-    assert!(net.show("neigh show 10.7.0.3 dev p0").contains("STALE"), "one that is not in use is left alone");
+    assert!(net.ip("neigh show 10.7.0.3 dev lan0").contains("STALE"), "one that is not in use is left alone");
     thread.stop().unwrap();
 }
 
@@ -351,8 +340,8 @@ fn stale_neighbours_in_use_are_confirmed() {
 fn a_storm_of_changes_ends_in_the_kernels_table() {
     const ROUTES: usize = 30_000;
     let net = Net::new();
-    net.near("addr add 10.7.0.1/24 dev p0");
-    let mut mirror = net.open(&["p0", "p1"]).unwrap();
+    net.ip("addr add 10.7.0.1/24 dev lan0");
+    let mut mirror = net.open(&["lan0", "wan0"]).unwrap();
     let mut hops = mirror.worker();
     let before = hops.fib().sizes().0;
     // A mirror that does not come round to its socket: far more is told than the kernel keeps for it (ENOBUFS).
@@ -373,7 +362,7 @@ fn a_storm_of_changes_ends_in_the_kernels_table() {
         [("add", false, before + ROUTES), ("del", true, before), ("add", true, before + ROUTES)]
     {
         busy.store(is_busy, Ordering::Relaxed);
-        run(&format!("ip -n {} -batch -", net.near), Some(&batch(verb)));
+        run(&format!("ip -n {}-g1 -batch -", net.lab), Some(&batch(verb)));
         busy.store(false, Ordering::Relaxed);
         let end = Instant::now() + 4 * DEADLINE;
         while hops.fib().sizes().0 != expected {
@@ -388,7 +377,7 @@ fn a_storm_of_changes_ends_in_the_kernels_table() {
 #[test]
 fn the_owner_is_told() {
     let net = Net::new();
-    let mut mirror = net.open(&["p0"]).unwrap();
+    let mut mirror = net.open(&["lan0"]).unwrap();
     let first = mirror.fib().version();
     let mut hops = mirror.worker();
     let told = Arc::new(Mutex::new(vec![]));
@@ -407,7 +396,7 @@ fn the_owner_is_told() {
     }
     let thread = mirror.start(confine::mirror, tell).unwrap();
     thread::sleep(Duration::from_millis(500));
-    net.near("addr add 10.7.0.1/24 dev p0");
+    net.ip("addr add 10.7.0.1/24 dev lan0");
     until(&mut hops, "10.7.0.1", |r| *r == Resolution::Local);
     assert!(hops.fib().version() > first);
     assert!(!thread.is_finished());
@@ -422,21 +411,21 @@ fn the_owner_is_told() {
 #[test]
 fn a_mirror_that_cannot_be_says_why() {
     let net = Net::new();
-    match net.open(&["p0", "eth9"]).err().unwrap() {
+    match net.open(&["lan0", "eth9"]).err().unwrap() {
         MirrorError::UnknownInterface { name, existing } => {
             assert_eq!(name, "eth9");
-            assert_eq!(existing, ["lo", "p0", "p1"]);
+            assert_eq!(existing, ["lo", "lan0", "wan0"]);
         }
         e => panic!("{e}"),
     }
     assert_eq!(
         net.open(&["eth9"]).err().unwrap().to_string(),
-        "[[port]] interface = \"eth9\": there is no such interface here; there are: lo, p0, p1"
+        "[[port]] interface = \"eth9\": there is no such interface here; there are: lo, lan0, wan0"
     );
     assert!(matches!(net.open(&["lo"]).err(), Some(MirrorError::NotEthernet { name }) if name == "lo"));
-    assert!(matches!(net.open(&["p0", "p0"]).err(), Some(MirrorError::Twice { name }) if name == "p0"));
+    assert!(matches!(net.open(&["lan0", "lan0"]).err(), Some(MirrorError::Twice { name }) if name == "lan0"));
     let refused = net
-        .open(&["p0"])
+        .open(&["lan0"])
         .unwrap()
         .start(|| Err(ConfineError::NoNewPrivs(std::io::ErrorKind::Unsupported.into())), |_| {});
     assert!(matches!(refused.err(), Some(MirrorError::Confine(_))));
