@@ -15,8 +15,13 @@
 //! has gone stale (`NTF_USE`, as if the kernel had a packet for it itself). It then solicits IPv6 neighbours from
 //! the device's link-local address, so a port without one resolves none.
 
+mod error;
 mod netlink;
 mod tables;
+mod thread;
+
+pub use error::MirrorError;
+pub use thread::MirrorThread;
 
 use crate::{
     confine::ConfineError,
@@ -33,11 +38,9 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 use tables::{Device, NeighbourChange, RouteDump, Tables};
-use thiserror::Error;
 
 /// How long changes are gathered before they are published.
 pub const GATHER: Duration = Duration::from_millis(10);
@@ -60,43 +63,6 @@ const RECOVER: Duration = Duration::from_secs(1);
 const WHOLE_DUMPS: usize = 5;
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
-
-/// Why there is no mirror.
-#[derive(Debug, Error)]
-pub enum MirrorError {
-    /// The netlink sockets could not be opened.
-    #[error("cannot open a route netlink socket")]
-    Socket(#[source] io::Error),
-    /// The kernel's tables could not be read.
-    #[error("cannot read the kernel's links, routes and neighbours")]
-    Dump(#[source] io::Error),
-    /// A port's device is not there.
-    #[error("[[port]] interface = \"{name}\": there is no such interface here; there are: {}", existing.join(", "))]
-    UnknownInterface {
-        /// The name in the configuration.
-        name: String,
-        /// The devices of this network namespace.
-        existing: Vec<String>,
-    },
-    /// A port's device is not Ethernet.
-    #[error("[[port]] interface = \"{name}\": it is not an Ethernet interface")]
-    NotEthernet {
-        /// The name in the configuration.
-        name: String,
-    },
-    /// Two ports by one device.
-    #[error("[[port]] interface = \"{name}\": it is listed twice")]
-    Twice {
-        /// The name in the configuration.
-        name: String,
-    },
-    /// The thread could not be started.
-    #[error("cannot start the mirror thread")]
-    Thread(#[source] io::Error),
-    /// The thread could not be confined.
-    #[error("cannot confine the mirror thread")]
-    Confine(#[source] ConfineError),
-}
 
 /// What the mirror thread tells its owner, on the thread itself.
 #[derive(Debug)]
@@ -207,7 +173,8 @@ impl Mirror {
                 }
             }
         };
-        let thread = thread::Builder::new().name("mirror".into()).spawn(run).map_err(MirrorError::Thread)?;
+        let thread =
+            std::thread::Builder::new().name("mirror".into()).spawn(run).map_err(MirrorError::Thread)?;
         let thread = MirrorThread { stop, thread: Some(thread) };
         match outcome.recv() {
             Ok(Ok(())) => Ok(thread),
@@ -227,7 +194,7 @@ impl Mirror {
             if let Err(e) = turn {
                 tracing::warn!("netlink: {e}; the kernel's tables are read again");
                 self.due = Due { everything: Some(now + RECOVER), ..Due::default() };
-                thread::sleep(GATHER);
+                std::thread::sleep(GATHER);
             }
             if self.fib.version() != version {
                 tell(Notice::Published(&self.fib));
@@ -425,35 +392,4 @@ fn dump_links(requests: &mut Requests) -> io::Result<Vec<Device>> {
         }
     })?;
     Ok(devices)
-}
-
-/// The running thread. Dropping it stops it too.
-#[derive(Debug)]
-pub struct MirrorThread {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl MirrorThread {
-    /// Whether the thread has ended, which it does not do by itself but by a panic.
-    pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(|t| t.is_finished())
-    }
-
-    /// Stops the thread and waits for its end. An error if it had panicked.
-    pub fn stop(mut self) -> thread::Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> thread::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map_or(Ok(()), thread::JoinHandle::join)
-    }
-}
-
-impl Drop for MirrorThread {
-    fn drop(&mut self) {
-        // A panic has been reported by the panic hook.
-        let _ = self.end();
-    }
 }
