@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
-use aya::programs::{ProgramFd, Xdp};
+use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use portcullis_ebpf::{MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROGRAM, Reason, TO_KERNEL, maps, xsk_key};
 
@@ -106,7 +106,12 @@ impl Steering {
         }
         // The program refers to no type of the kernel, so that no BTF is needed.
         let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT).map_err(SteeringError::load)?;
-        program(&mut ebpf).and_then(|program| program.load().map_err(SteeringError::load))?;
+        let program: &mut Xdp = ebpf
+            .program_mut(PROGRAM)
+            .ok_or(SteeringError::Object { missing: PROGRAM })?
+            .try_into()
+            .map_err(SteeringError::load)?;
+        program.load().map_err(SteeringError::load)?;
         let mut config: Array<_, u32> = map(&mut ebpf, maps::CONFIG)?;
         config.set(0, workers, 0).map_err(SteeringError::load)?;
         Ok(Steering {
@@ -131,7 +136,7 @@ impl Steering {
         }
         let device = self.devices.find(interface)?;
         self.ports.insert(device.ifindex, port, 0).map_err(SteeringError::map(interface))?;
-        let fd = self.program_fd()?;
+        let fd = program(&self.ebpf)?.fd().map_err(SteeringError::load)?;
         match self.devices.attach(&device, fd.as_fd(), wanted) {
             Ok(attached) => {
                 let (interface, ifindex, mode) = (interface.into(), device.ifindex, attached.mode);
@@ -147,12 +152,13 @@ impl Steering {
 
     /// Takes the program off all ports, where it is still this one.
     pub fn detach(&mut self) -> Result<(), SteeringError> {
-        let fd = self.program_fd()?;
-        while let Some(Attachment { interface, ifindex, mode, .. }) = self.attachments.pop() {
-            self.devices.detach(&interface, ifindex, mode, fd.as_fd())?;
+        let fd = program(&self.ebpf)?.fd().map_err(SteeringError::load)?;
+        let mut detached = Ok(());
+        for Attachment { interface, ifindex, mode, .. } in self.attachments.drain(..) {
+            detached = detached.and(self.devices.detach(&interface, ifindex, mode, fd.as_fd()));
             let _ = self.ports.remove(&ifindex);
         }
-        Ok(())
+        detached
     }
 
     /// Gives a worker's frames from one queue of a port to its socket.
@@ -233,6 +239,9 @@ impl Steering {
     }
 
     /// The counters, summed over the CPUs.
+    ///
+    /// The first call in a thread opens a file, to see how many CPUs there are: a thread that is
+    /// confined makes it before.
     pub fn counters(&self) -> Result<Counters, SteeringError> {
         let mut counters = Counters([0; Reason::ALL.len()]);
         for (index, sum) in counters.0.iter_mut().enumerate() {
@@ -243,18 +252,13 @@ impl Steering {
     }
 
     /// The program, for those who run it by hand.
-    pub fn program(&mut self) -> Result<&Xdp, SteeringError> {
-        program(&mut self.ebpf).map(|program| &*program)
-    }
-
-    fn program_fd(&mut self) -> Result<ProgramFd, SteeringError> {
-        let fd = program(&mut self.ebpf)?.fd().map_err(SteeringError::load)?;
-        fd.try_clone().map_err(SteeringError::load)
+    pub fn program(&self) -> Result<&Xdp, SteeringError> {
+        program(&self.ebpf)
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, SteeringError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(SteeringError::Object { missing: PROGRAM })?;
+fn program(ebpf: &Ebpf) -> Result<&Xdp, SteeringError> {
+    let program = ebpf.program(PROGRAM).ok_or(SteeringError::Object { missing: PROGRAM })?;
     program.try_into().map_err(SteeringError::load)
 }
 

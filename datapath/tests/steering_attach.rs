@@ -243,3 +243,22 @@ fn who_may_not_is_told_what_to_be() {
     );
     assert!(error.to_string().contains("CAP_NET_ADMIN"));
 }
+
+#[test]
+fn a_confined_thread_goes_on_steering_and_detaches() {
+    let cable = Cable::new();
+    let mut steering = steering();
+    steering.attach(0, "near", Wanted::Auto).unwrap();
+    let confined = std::thread::spawn(move || {
+        steering.counters().unwrap();
+        portcullis_datapath::confine::mirror().unwrap();
+        let prefix = Prefix { addr: HERE4.into(), len: 24 };
+        steering.protect(prefix, Owner::Worker(0)).unwrap();
+        steering.set_protected(&[(prefix, Owner::Kernel)].into()).unwrap();
+        steering.unprotect(prefix).unwrap();
+        steering.counters().unwrap();
+        steering.detach().unwrap();
+    });
+    confined.join().unwrap();
+    assert!(cable.passes(&clear()));
+}

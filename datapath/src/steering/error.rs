@@ -87,8 +87,10 @@ pub enum SteeringError {
         /// What the driver said.
         reason: String,
     },
-    /// The kernel did not answer as it should.
-    #[error("{interface}: cannot change the XDP program: {reason}")]
+    /// The kernel refuses, for a reason that may pass.
+    #[error(
+        "{interface}: cannot change the XDP program: {reason}; `ip -d link show {interface}` shows what it has"
+    )]
     Device {
         /// The device.
         interface: String,
