@@ -1,0 +1,53 @@
+//! A batch: the frames of one turn of a worker, and what its hops know about each.
+//!
+//! A hop reads and writes the [`Meta`] beside each frame, and moves the frame to its next [`Stage`].
+//! It never frees a frame and never counts a drop: it says [`Stage::Drop`], and the worker does both in
+//! one place at the end of the turn.
+
+use crate::{classify::Class, drop::DropReason, frame::Frame};
+use arrayvec::ArrayVec;
+use std::net::IpAddr;
+
+/// Frames of one turn, at most.
+pub const BATCH: usize = 128;
+
+/// Where a frame is on its way; a hop handles the frames of one stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// As received, Ethernet header and all.
+    Received,
+    /// ESP for an inbound SA of this worker; the frame starts at the outer IP header.
+    Inbound,
+    /// Clear traffic that the outbound policies decide on; the frame starts at the IP header.
+    Outbound,
+    /// An IP packet to be routed to `Meta::dst`.
+    Forward,
+    /// The SA belongs to another worker; the frame is whole again, from its Ethernet header.
+    Handoff(u8),
+    /// Not forwarded, and why.
+    Drop(DropReason),
+}
+
+/// What the hops know about a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// Where it is on its way.
+    pub stage: Stage,
+    /// What kind of packet it is, as received.
+    pub class: Class,
+    /// This worker's index of the SA, while `stage` is inbound or outbound.
+    pub sa: u32,
+    /// The 64-bit sequence number, received or assigned.
+    pub seq: u64,
+    /// The destination to route to: outer after encapsulation, inner after decapsulation.
+    pub dst: IpAddr,
+}
+
+/// The frames of one turn and their [`Meta`], index by index.
+#[derive(Default)]
+pub struct Batch {
+    /// The frames.
+    pub frames: ArrayVec<Frame, BATCH>,
+    /// What is known of each.
+    pub metas: ArrayVec<Meta, BATCH>,
+}
