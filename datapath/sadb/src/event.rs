@@ -1,0 +1,117 @@
+//! Events from a worker to iked: one ring per worker, one writer, one reader.
+//!
+//! Records and head are in the runtime region, written by the worker; the tail is in the SADB region, written
+//! by iked: each region keeps its one writer. A full ring counts what it loses and never blocks.
+
+use crate::{
+    Generation, SlotIndex,
+    sync::{AtomicU64, Ordering},
+};
+
+/// Records in a ring.
+pub const EVENTS: usize = if cfg!(loom) { 2 } else { 512 };
+
+/// What happened to an SA.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum EventKind {
+    /// The outbound sequence number is used up (RFC 4303 §3.3.3).
+    SeqExhausted = 1,
+    /// Nine tenths of the sequence numbers are used.
+    SeqLow = 2,
+}
+
+/// An event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// Of which SA.
+    pub slot: SlotIndex,
+    /// And which of that slot.
+    pub generation: Generation,
+    /// More about it, by kind; a sequence number for those above.
+    pub value: u64,
+}
+
+#[repr(C)]
+struct Record {
+    kind_slot: AtomicU64,
+    generation: AtomicU64,
+    value: AtomicU64,
+    reserved: AtomicU64,
+}
+
+/// One worker's ring.
+#[repr(C, align(64))]
+pub(crate) struct EventRing {
+    head: AtomicU64,
+    lost: AtomicU64,
+    reserved: [AtomicU64; 6],
+    records: [Record; EVENTS],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<EventRing>() == 64 + EVENTS * 32);
+
+impl EventRing {
+    #[cfg(loom)]
+    pub(crate) fn new() -> EventRing {
+        let zero = || AtomicU64::new(0);
+        let record = || Record { kind_slot: zero(), generation: zero(), value: zero(), reserved: zero() };
+        EventRing {
+            head: zero(),
+            lost: zero(),
+            reserved: std::array::from_fn(|_| zero()),
+            records: std::array::from_fn(|_| record()),
+        }
+    }
+
+    /// Worker: appends an event, or counts it as lost.
+    pub(crate) fn push(&self, tail: &AtomicU64, event: &Event) {
+        let head = self.head.load(Ordering::Relaxed);
+        // Pairs with the Release in `pop`: the reader has done with the record that we overwrite.
+        if head.wrapping_sub(tail.load(Ordering::Acquire)) >= EVENTS as u64 {
+            self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            return;
+        }
+        let record = &self.records[head as usize % EVENTS];
+        record.kind_slot.store(event.kind as u64 | (event.slot.0 as u64) << 32, Ordering::Relaxed);
+        record.generation.store(event.generation.0, Ordering::Relaxed);
+        record.value.store(event.value, Ordering::Relaxed);
+        self.head.store(head.wrapping_add(1), Ordering::Release); // pairs with the Acquire in `pop`
+    }
+
+    /// iked: takes the oldest event.
+    pub(crate) fn pop(&self, tail: &AtomicU64) -> Option<Event> {
+        loop {
+            let at = tail.load(Ordering::Relaxed);
+            let head = self.head.load(Ordering::Acquire); // pairs with the Release in `push`
+            if at == head {
+                return None;
+            }
+            // A head that no ring can have: take it as the truth rather than read old records for ever.
+            if head.wrapping_sub(at) > EVENTS as u64 {
+                tail.store(head, Ordering::Release);
+                return None;
+            }
+            let record = &self.records[at as usize % EVENTS];
+            let kind_slot = record.kind_slot.load(Ordering::Relaxed);
+            let (generation, value) =
+                (record.generation.load(Ordering::Relaxed), record.value.load(Ordering::Relaxed));
+            tail.store(at.wrapping_add(1), Ordering::Release); // pairs with the Acquire in `push`
+            let kind = match kind_slot as u32 {
+                1 => EventKind::SeqExhausted,
+                2 => EventKind::SeqLow,
+                _ => continue,
+            };
+            let slot = SlotIndex((kind_slot >> 32) as u32);
+            return Some(Event { kind, slot, generation: Generation(generation), value });
+        }
+    }
+
+    /// Events lost since the region was made.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,175 @@
+//! The datapath's end of the SADB region: read-only, lock-free.
+
+use crate::{
+    Direction, Flow, Generation, PolicyHit, PolicyIndex, RegionError, Runtime, Sa, SlotIndex, Spi,
+    index::SpiIndex,
+    layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
+    region::{Guard, Region},
+    runtime::{RUNTIME_FILE, RuntimeMap},
+    slot::Slot,
+    spd::{MAX_TUPLES, Policy, Spd},
+    sync::Ordering,
+};
+use std::{path::Path, sync::Arc};
+
+/// The file of the SADB region, in the regions' directory.
+pub const SADB_FILE: &str = "sadb";
+
+/// A mapped SADB region and where its parts are.
+#[derive(Clone, Debug)]
+pub(crate) struct SadbMap {
+    pub(crate) region: Arc<Region>,
+    pub(crate) sizes: Sizes,
+    seed: u64,
+}
+
+impl SadbMap {
+    pub(crate) fn new(region: Arc<Region>, sizes: Sizes) -> SadbMap {
+        let header: &SadbHeader = region.at(0);
+        let seed = header.head.seed.load(Ordering::Relaxed);
+        SadbMap { region, sizes, seed }
+    }
+
+    pub(crate) fn header(&self) -> &SadbHeader {
+        self.region.at(0)
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        let (at, count) = SadbLayout::of(&self.sizes).slots;
+        self.region.slice(at, count)
+    }
+
+    pub(crate) fn index(&self) -> SpiIndex<'_> {
+        let (at, count) = SadbLayout::of(&self.sizes).buckets;
+        SpiIndex { buckets: self.region.slice(at, count), seed: self.seed }
+    }
+
+    pub(crate) fn spd(&self) -> Spd<'_> {
+        let layout = SadbLayout::of(&self.sizes);
+        Spd {
+            policies: self.region.slice(layout.policies.0, layout.policies.1),
+            heads: self.region.slice(layout.heads.0, layout.heads.1),
+            tuples: self.region.slice(layout.tuples.0, 2 * MAX_TUPLES),
+            seed: self.seed,
+        }
+    }
+}
+
+/// The datapath's view of SAD and SPD.
+///
+/// What it returns holds until the worker next calls
+/// [`WorkerRuntime::quiesce`](crate::WorkerRuntime::quiesce).
+#[derive(Clone, Debug)]
+pub struct Reader {
+    map: SadbMap,
+}
+
+impl Reader {
+    pub(crate) fn new(map: SadbMap) -> Reader {
+        Reader { map }
+    }
+
+    /// Maps both regions of a directory: the SADB to read, the runtime region to write.
+    ///
+    /// # Errors
+    /// [`RegionError`] names the file, what is wrong with it, and what to do.
+    pub fn attach(directory: &Path) -> Result<(Reader, Runtime, Guard), RegionError> {
+        let sadb = Region::open(&directory.join(SADB_FILE), false)?;
+        let sizes = sadb.check(SADB_MAGIC, Sizes::sadb_bytes)?;
+        let runtime = Region::open(&directory.join(RUNTIME_FILE), true)?;
+        let runtime_sizes = runtime.check(RUNTIME_MAGIC, Sizes::runtime_bytes)?;
+        let map = SadbMap::new(Arc::new(sadb), sizes);
+        let expected = map.header().head.instance.load(Ordering::Relaxed);
+        let found = runtime.at::<crate::layout::Head>(0).instance.load(Ordering::Relaxed);
+        if found != expected || runtime_sizes != sizes {
+            return Err(RegionError::Stale { path: runtime.path().to_owned(), found, expected });
+        }
+        runtime.lock()?;
+        let guard = map.region.guard();
+        let runtime = Runtime::new(RuntimeMap::new(Arc::new(runtime), sizes), map.region.clone());
+        Ok((Reader { map }, runtime, guard))
+    }
+
+    /// What the regions hold.
+    pub fn sizes(&self) -> Sizes {
+        self.map.sizes
+    }
+
+    /// Whether the regions in the directory are still these: not replaced by a newer iked.
+    pub fn is_current(&self) -> bool {
+        self.map.region.is_current()
+    }
+
+    /// Brings the line of the index that [`Reader::find`] will read into the cache.
+    #[inline]
+    pub fn prefetch_spi(&self, spi: Spi) {
+        prefetch(self.map.index().home_bucket(spi));
+    }
+
+    /// The slot of an inbound SA.
+    #[inline]
+    pub fn find(&self, spi: Spi) -> Option<SlotIndex> {
+        self.map.index().find(spi).filter(|s| s.0 < self.map.sizes.max_sas)
+    }
+
+    /// Brings the first line of a slot into the cache.
+    #[inline]
+    pub fn prefetch_slot(&self, slot: SlotIndex) {
+        if let Some(slot) = self.map.slots().get(slot.0 as usize) {
+            prefetch(slot);
+        }
+    }
+
+    /// The generation of the SA that lives in a slot.
+    #[inline]
+    pub fn generation(&self, slot: SlotIndex) -> Option<Generation> {
+        self.map.slots().get(slot.0 as usize)?.generation()
+    }
+
+    /// The SPI of the SA that lives in a slot.
+    pub fn spi(&self, slot: SlotIndex) -> Option<Spi> {
+        self.map.slots().get(slot.0 as usize)?.spi()
+    }
+
+    /// A checked copy of the SA that lives in a slot.
+    pub fn copy_sa(&self, slot: SlotIndex) -> Option<(Generation, Sa)> {
+        let (generation, words) = self.map.slots().get(slot.0 as usize)?.copy()?;
+        Some((generation, Sa::from_words(&words).ok()?))
+    }
+
+    /// The policy for a flow.
+    pub fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
+        self.map.spd().lookup(direction, flow)
+    }
+
+    /// All policies that live now. Slow; not for the packet path.
+    pub fn policies(&self) -> impl Iterator<Item = (PolicyIndex, Policy)> + '_ {
+        let used = self.map.header().policies_used.load(Ordering::Acquire) as usize;
+        let policies = self.map.spd().policies;
+        let live = policies.iter().take(used).enumerate();
+        live.filter_map(|(i, slot)| Some((PolicyIndex(i as u32), slot.policy()?)))
+    }
+
+    /// Changes whenever the SPD does.
+    #[inline]
+    pub fn spd_version(&self) -> u64 {
+        self.map.header().spd_version.load(Ordering::Acquire)
+    }
+
+    /// Changes whenever the SAD does.
+    #[inline]
+    pub fn sad_version(&self) -> u64 {
+        self.map.header().sad_version.load(Ordering::Acquire)
+    }
+}
+
+fn prefetch<T>(line: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, without effect on memory or registers; the address is that of a reference.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch(std::ptr::from_ref(line).cast(), _MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}

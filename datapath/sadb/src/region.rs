@@ -1,0 +1,337 @@
+//! Regions: files that processes map, or plain memory for tests.
+//!
+//! The law: one process writes a region, under an exclusive lock of its file that the kernel drops when the
+//! process dies; all others map it read-only. The `sadb` file has mode 0600, is locked in memory as it is
+//! touched, and is left out of core dumps. Nobody makes a reference into a region except to atomics.
+
+use crate::{
+    SadbError,
+    layout::{Head, LAYOUT_HASH, Sizes, VERSION},
+    sync::Ordering,
+};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::AsRawFd,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    ptr::NonNull,
+};
+use thiserror::Error;
+
+/// Why a region cannot be used.
+#[derive(Debug, Error)]
+pub enum RegionError {
+    /// The file is not there.
+    #[error("{path}: no such region; start portcullis-iked first, it makes the regions")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{path}: cannot {what}: {source}{}", hint(.source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process writes this region.
+    #[error("{path}: process {pid} is using it; stop that one first")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The other process, as it said.
+        pid: u32,
+    },
+    /// Not one of our files.
+    #[error(
+        "{path}: not a Portcullis region (it begins with {found:#018x}); remove it if nothing else needs it"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its first eight octets.
+        found: u64,
+    },
+    /// Made by a program with another layout.
+    #[error(
+        "{path}: made by another version (contract {found}, layout {found_layout:016x}; this program has {VERSION}, {LAYOUT_HASH:016x}); stop both daemons and remove the regions, which ends their SAs"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The layout hash in the file.
+        found_layout: u64,
+    },
+    /// Shorter or longer than its own head says.
+    #[error("{path}: damaged: {found} octets, {expected} expected; remove the regions, which ends their SAs")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// What its length should be.
+        expected: u64,
+    },
+    /// The two files do not belong together.
+    #[error(
+        "{path}: stale: it belongs to instance {found:016x}, the SADB is instance {expected:016x}; restart portcullis-iked, which makes both anew"
+    )]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// The instance in the file.
+        found: u64,
+        /// The instance of the SADB.
+        expected: u64,
+    },
+    /// The configuration asks for other sizes than the region has.
+    #[error("sizes: {0}")]
+    Sizes(#[from] SadbError),
+}
+
+fn hint(e: &io::Error) -> &'static str {
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root, or as the owner of the file",
+        io::ErrorKind::StorageFull => "; make [regions] max_sas smaller, or the tmpfs larger",
+        _ => "",
+    }
+}
+
+/// What protects the keys in memory, and what could not be had.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Guard {
+    /// Why the region is not locked in memory.
+    pub not_locked: Option<String>,
+    /// Why the region may be in core dumps.
+    pub dumpable: Option<String>,
+}
+
+/// Mapped memory; unmapped when dropped.
+#[derive(Debug)]
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    path: PathBuf,
+    /// Held open for its lock, and to ask for the lock of others.
+    file: Option<File>,
+}
+
+// SAFETY: the memory is only accessed through atomics (`at`, `slice`), and `base` and `len` never change.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: `map` mapped exactly this, and references into it do not outlive the region.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Types that may be read and written in a region: made of atomics only, valid for every bit pattern.
+///
+/// # Safety
+/// The type is `repr(C)`, consists of atomic integers and arrays of such, and has no padding that matters.
+pub(crate) unsafe trait Shared {}
+
+impl Region {
+    /// Anonymous memory, zeroed.
+    pub(crate) fn heap(len: usize) -> io::Result<Region> {
+        Region::map(len, None, true, PathBuf::from("(memory)"))
+    }
+
+    /// Makes a file of `len` zeroed octets; an existing one of that name is replaced, not overwritten.
+    pub(crate) fn create(path: &Path, len: usize, mode: u32) -> Result<Region, RegionError> {
+        let io = |what| move |source| RegionError::Io { path: path.to_owned(), what, source };
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("replace")(e)),
+            _ => {}
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
+            .map_err(io("create"))?;
+        file.set_len(len as u64).map_err(io("size"))?;
+        Region::map(len, Some(file), true, path.to_owned()).map_err(io("map"))
+    }
+
+    /// Maps an existing file.
+    pub(crate) fn open(path: &Path, writable: bool) -> Result<Region, RegionError> {
+        let io = |what| move |source| RegionError::Io { path: path.to_owned(), what, source };
+        let file = OpenOptions::new().read(true).write(writable).open(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => RegionError::Missing { path: path.to_owned() },
+            _ => io("open")(e),
+        })?;
+        let len = file.metadata().map_err(io("read"))?.len();
+        if len < size_of::<Head>() as u64 {
+            return Err(RegionError::Damaged { path: path.to_owned(), found: len, expected: 4096 });
+        }
+        Region::map(len as usize, Some(file), writable, path.to_owned()).map_err(io("map"))
+    }
+
+    fn map(len: usize, file: Option<File>, writable: bool, path: PathBuf) -> io::Result<Region> {
+        let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        let (flags, fd) = match &file {
+            Some(f) => (libc::MAP_SHARED, f.as_raw_fd()),
+            None => (libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1),
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice; the arguments hold no pointers of ours.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        Ok(Region { base, len, path, file })
+    }
+
+    /// Keeps the region out of swap and core dumps.
+    pub(crate) fn guard(&self) -> Guard {
+        let said = |rc: libc::c_long| (rc != 0).then(|| io::Error::last_os_error().to_string());
+        let (base, len) = (self.base.as_ptr().cast::<libc::c_void>(), self.len);
+        // SAFETY: `base` and `len` are our mapping; neither call changes its contents.
+        let (locked, dump) = unsafe {
+            let locked =
+                said(libc::syscall(libc::SYS_mlock2, base, len, libc::MLOCK_ONFAULT as libc::c_long));
+            (locked, said(libc::madvise(base, len, libc::MADV_DONTDUMP) as libc::c_long))
+        };
+        Guard { not_locked: locked, dumpable: dump }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One `T` at an offset.
+    pub(crate) fn at<T: Shared>(&self, offset: usize) -> &T {
+        &self.slice(offset, 1)[0]
+    }
+
+    /// `count` of `T` from an offset on.
+    pub(crate) fn slice<T: Shared>(&self, offset: usize, count: usize) -> &[T] {
+        let end = count.checked_mul(size_of::<T>()).and_then(|n| n.checked_add(offset));
+        assert!(end.is_some_and(|e| e <= self.len) && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY:
+        // - the range is inside the mapping, which lives as long as `self`;
+        // - it is aligned: the mapping to a page, the offset as asserted, and no T is aligned to more;
+        // - T is made of atomics (`Shared`), valid for any bits, and changed through them only.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset).cast(), count) }
+    }
+
+    /// Checks the head and returns the sizes that it gives.
+    pub(crate) fn check(&self, magic: u64, expected: impl Fn(&Sizes) -> usize) -> Result<Sizes, RegionError> {
+        let head: &Head = self.at(0);
+        let path = || self.path.clone();
+        let found = head.magic.load(Ordering::Acquire);
+        if found != magic {
+            return Err(RegionError::Foreign { path: path(), found });
+        }
+        let (version, layout) = (head.version.load(Ordering::Relaxed), head.layout.load(Ordering::Relaxed));
+        if (version, layout) != (VERSION, LAYOUT_HASH) {
+            return Err(RegionError::Version { path: path(), found: version, found_layout: layout });
+        }
+        let sizes = Sizes {
+            max_sas: head.max_sas.load(Ordering::Relaxed),
+            max_policies: head.max_policies.load(Ordering::Relaxed),
+        };
+        sizes.check()?;
+        let expected = expected(&sizes);
+        if self.len != expected {
+            return Err(RegionError::Damaged {
+                path: path(),
+                found: self.len as u64,
+                expected: expected as u64,
+            });
+        }
+        Ok(sizes)
+    }
+
+    /// Writes the head; the magic last, so that a file that was not finished is foreign.
+    pub(crate) fn write_head(&self, magic: u64, sizes: &Sizes, instance: u64, seed: u64) {
+        let head: &Head = self.at(0);
+        head.layout.store(LAYOUT_HASH, Ordering::Relaxed);
+        head.version.store(VERSION, Ordering::Relaxed);
+        head.max_sas.store(sizes.max_sas, Ordering::Relaxed);
+        head.max_policies.store(sizes.max_policies, Ordering::Relaxed);
+        head.instance.store(instance, Ordering::Relaxed);
+        head.seed.store(seed, Ordering::Relaxed);
+        head.magic.store(magic, Ordering::Release);
+    }
+
+    /// Takes the writer's lock, until the file is closed.
+    pub(crate) fn lock(&self) -> Result<(), RegionError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let io = |source| RegionError::Io { path: self.path.clone(), what: "lock", source };
+        let mut lock = whole_file(libc::F_WRLCK);
+        // SAFETY: `lock` is a valid flock for the time of the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) } == 0 {
+            let head: &Head = self.at(0);
+            head.pid.store(std::process::id(), Ordering::Relaxed);
+            return Ok(());
+        }
+        let e = io::Error::last_os_error();
+        match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => {
+                Err(RegionError::InUse { path: self.path.clone(), pid: self.pid() })
+            }
+            _ => Err(io(e)),
+        }
+    }
+
+    /// The process that last had the lock.
+    pub(crate) fn pid(&self) -> u32 {
+        self.at::<Head>(0).pid.load(Ordering::Relaxed)
+    }
+
+    /// Whether another open of this file holds the writer's lock: whether its writer lives.
+    pub(crate) fn locked_by_other(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        let mut lock = whole_file(libc::F_WRLCK);
+        // SAFETY: `lock` is a valid flock for the time of the call.
+        let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+        // Not knowing counts as locked: memory is then kept, not used again.
+        rc != 0 || lock.l_type as i32 != libc::F_UNLCK
+    }
+
+    /// Whether the file at our path is still the one that we mapped.
+    pub(crate) fn is_current(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let Some(file) = &self.file else { return true };
+        match (file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+            _ => false,
+        }
+    }
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+macro_rules! shared {
+    ($($t:ty),+) => { $(
+        // SAFETY: `repr(C)` and made of atomic integers only; see its definition.
+        unsafe impl Shared for $t {}
+    )+ };
+}
+
+shared!(
+    crate::layout::Head,
+    crate::layout::SadbHeader,
+    crate::layout::RuntimeHeader,
+    crate::index::Bucket,
+    crate::slot::Slot,
+    crate::spd::TupleSlot,
+    crate::spd::PolicySlot,
+    crate::runtime::WorkerBlock,
+    crate::runtime::SaLine,
+    crate::sync::AtomicU32
+);

@@ -1,0 +1,476 @@
+//! iked's end of the SADB region: the only writer.
+//!
+//! Each change is a few stores in an order that leaves the region sound if the process dies between any two:
+//! readers see the old state or the new, and [`Sadb::open`] finishes or undoes what is half done.
+
+use crate::{
+    Direction, Event, Flow, Generation, Guard, Policy, PolicyHit, PolicyIndex, Reader, RegionError, Runtime,
+    RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
+    layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
+    reader::{SADB_FILE, SadbMap},
+    region::Region,
+    runtime::{RUNTIME_FILE, RuntimeMap},
+    spd::{FREE, LIVE, MAX_TUPLES, RETIRED, Spd},
+    sync::Ordering,
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::Path,
+    sync::Arc,
+};
+
+/// What waits until all workers have passed an epoch.
+#[derive(Debug)]
+enum Limbo {
+    Slot(SlotIndex),
+    Policy(PolicyIndex),
+}
+
+/// The SADB, to write.
+#[derive(Debug)]
+pub struct Sadb {
+    map: SadbMap,
+    runtime: RuntimeReader,
+    guard: Guard,
+    free_slots: Vec<SlotIndex>,
+    free_policies: Vec<PolicyIndex>,
+    limbo: VecDeque<(u64, Limbo)>,
+    /// Policies per tuple and priority.
+    priorities: HashMap<u64, BTreeMap<u32, u32>>,
+    live_sas: u32,
+}
+
+impl Sadb {
+    /// Makes both regions in a directory, in place of any that are there.
+    ///
+    /// `random` is two random numbers: the instance, and the seed of the hash tables.
+    ///
+    /// # Errors
+    /// [`RegionError`]; [`RegionError::InUse`] if an iked or a datapath has the old ones.
+    pub fn create(directory: &Path, sizes: &Sizes, random: [u64; 2]) -> Result<Sadb, RegionError> {
+        sizes.check()?;
+        let (sadb_path, runtime_path) = (directory.join(SADB_FILE), directory.join(RUNTIME_FILE));
+        for path in [&sadb_path, &runtime_path] {
+            match Region::open(path, false) {
+                Ok(old) if old.locked_by_other() => {
+                    return Err(RegionError::InUse { path: path.clone(), pid: old.pid() });
+                }
+                _ => {}
+            }
+        }
+        let [instance, seed] = random;
+        let runtime = Region::create(&runtime_path, sizes.runtime_bytes(), 0o644)?;
+        runtime.write_head(RUNTIME_MAGIC, sizes, instance, seed);
+        let sadb = Region::create(&sadb_path, sizes.sadb_bytes(), 0o600)?;
+        sadb.lock()?;
+        let guard = sadb.guard();
+        sadb.write_head(SADB_MAGIC, sizes, instance, seed);
+        // From here on the datapath alone writes the runtime region.
+        drop(runtime);
+        let runtime = Region::open(&runtime_path, false)?;
+        Ok(Sadb::over(sadb, runtime, *sizes, guard))
+    }
+
+    /// Takes over the regions of a directory, with the SAs and policies that a predecessor left.
+    ///
+    /// # Errors
+    /// [`RegionError`] names the file, what is wrong with it, and what to do.
+    pub fn open(directory: &Path) -> Result<Sadb, RegionError> {
+        let sadb = Region::open(&directory.join(SADB_FILE), true)?;
+        let sizes = sadb.check(SADB_MAGIC, Sizes::sadb_bytes)?;
+        sadb.lock()?;
+        let runtime = Region::open(&directory.join(RUNTIME_FILE), false)?;
+        let runtime_sizes = runtime.check(RUNTIME_MAGIC, Sizes::runtime_bytes)?;
+        let instance = |r: &Region| r.at::<crate::layout::Head>(0).instance.load(Ordering::Relaxed);
+        if instance(&runtime) != instance(&sadb) || runtime_sizes != sizes {
+            return Err(RegionError::Stale {
+                path: runtime.path().to_owned(),
+                found: instance(&runtime),
+                expected: instance(&sadb),
+            });
+        }
+        let guard = sadb.guard();
+        let mut sadb = Sadb::over(sadb, runtime, sizes, guard);
+        sadb.adopt();
+        Ok(sadb)
+    }
+
+    /// A SADB in memory, with both its ends, for tests and benchmarks.
+    ///
+    /// # Errors
+    /// [`RegionError`] for sizes out of range or without memory.
+    pub fn heap(sizes: &Sizes) -> Result<(Sadb, Reader, Runtime), RegionError> {
+        sizes.check()?;
+        let io = |what| move |source| RegionError::Io { path: "(memory)".into(), what, source };
+        let sadb = Region::heap(sizes.sadb_bytes()).map_err(io("map"))?;
+        let runtime = Region::heap(sizes.runtime_bytes()).map_err(io("map"))?;
+        sadb.write_head(SADB_MAGIC, sizes, 1, 0x5eed);
+        runtime.write_head(RUNTIME_MAGIC, sizes, 1, 0x5eed);
+        let sadb = Sadb::over(sadb, runtime, *sizes, Guard::default());
+        let (reader, runtime) = sadb.ends();
+        Ok((sadb, reader, runtime))
+    }
+
+    /// The datapath's ends of a SADB in memory.
+    fn ends(&self) -> (Reader, Runtime) {
+        let map = RuntimeMap::new(self.runtime_region(), self.map.sizes);
+        (Reader::new(self.map.clone()), Runtime::new(map, self.map.region.clone()))
+    }
+
+    fn runtime_region(&self) -> Arc<Region> {
+        self.runtime.region()
+    }
+
+    fn over(sadb: Region, runtime: Region, sizes: Sizes, guard: Guard) -> Sadb {
+        Sadb {
+            map: SadbMap::new(Arc::new(sadb), sizes),
+            runtime: RuntimeReader::new(RuntimeMap::new(Arc::new(runtime), sizes)),
+            guard,
+            free_slots: vec![],
+            free_policies: vec![],
+            limbo: VecDeque::new(),
+            priorities: HashMap::new(),
+            live_sas: 0,
+        }
+    }
+
+    /// What the regions hold.
+    pub fn sizes(&self) -> Sizes {
+        self.map.sizes
+    }
+
+    /// What protects the keys in memory.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// The runtime region, to read.
+    pub fn runtime(&self) -> &RuntimeReader {
+        &self.runtime
+    }
+
+    /// SAs that live now.
+    pub fn live_sas(&self) -> u32 {
+        self.live_sas
+    }
+
+    /// Puts an SA into the SAD; workers can use it when this returns.
+    ///
+    /// # Errors
+    /// [`SadbError::SpiInUse`] for an inbound SPI that is taken, [`SadbError::Full`], [`SadbError::Invalid`].
+    pub fn publish(&mut self, sa: &Sa) -> Result<SlotIndex, SadbError> {
+        sa.check()?;
+        if sa.direction == Direction::Inbound
+            && let Some(slot) = self.map.index().find(sa.spi)
+        {
+            let by = self.sa(slot).map(|(_, s)| s.name.to_string()).unwrap_or_default();
+            return Err(SadbError::SpiInUse { spi: sa.spi, by });
+        }
+        let slot = self.take_slot()?;
+        self.map.slots()[slot.0 as usize].publish(&sa.to_words());
+        if sa.direction == Direction::Inbound && !self.map.index().insert(sa.spi, slot) {
+            self.map.slots()[slot.0 as usize].retire();
+            self.wait_for_workers(Limbo::Slot(slot));
+            return Err(SadbError::Full { what: "SPI index", capacity: self.map.sizes.max_sas });
+        }
+        self.live_sas += 1;
+        self.bump_sad();
+        Ok(slot)
+    }
+
+    /// Takes an SA out of the SAD. Its memory is wiped and used again after [`Sadb::reclaim`] finds that no
+    /// worker can still be using it. Policies must not point to it any more.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchSa`].
+    pub fn retire(&mut self, slot: SlotIndex) -> Result<(), SadbError> {
+        let (_, sa) = self.sa(slot).ok_or(SadbError::NoSuchSa { slot })?;
+        if sa.direction == Direction::Inbound {
+            self.map.index().remove(sa.spi);
+        }
+        self.map.slots()[slot.0 as usize].retire();
+        self.live_sas -= 1;
+        self.bump_sad();
+        self.wait_for_workers(Limbo::Slot(slot));
+        Ok(())
+    }
+
+    /// Wipes and frees what no worker can still be using. Returns how much still waits.
+    pub fn reclaim(&mut self) -> usize {
+        while let Some((epoch, _)) = self.limbo.front() {
+            if !self.runtime.passed(*epoch) {
+                break;
+            }
+            match self.limbo.pop_front() {
+                Some((_, Limbo::Slot(slot))) => {
+                    self.map.slots()[slot.0 as usize].wipe();
+                    self.free_slots.push(slot);
+                }
+                Some((_, Limbo::Policy(index))) => {
+                    self.map.spd().policies[index.0 as usize].state.store(FREE, Ordering::Release);
+                    self.free_policies.push(index);
+                }
+                None => {}
+            }
+        }
+        self.limbo.len()
+    }
+
+    /// The SA that lives in a slot.
+    pub fn sa(&self, slot: SlotIndex) -> Option<(Generation, Sa)> {
+        let (generation, words) = self.map.slots().get(slot.0 as usize)?.copy()?;
+        Some((generation, Sa::from_words(&words).ok()?))
+    }
+
+    /// The slot of an inbound SA.
+    pub fn find(&self, spi: Spi) -> Option<SlotIndex> {
+        self.map.index().find(spi)
+    }
+
+    /// All SAs.
+    pub fn sas(&self) -> impl Iterator<Item = (SlotIndex, Generation, Sa)> + '_ {
+        let used = self.map.header().slots_used.load(Ordering::Relaxed);
+        (0..used).map(SlotIndex).filter_map(|slot| {
+            let (generation, sa) = self.sa(slot)?;
+            Some((slot, generation, sa))
+        })
+    }
+
+    /// Adds a policy.
+    ///
+    /// # Errors
+    /// [`SadbError::Overlap`] with a policy of the same direction, selector and priority;
+    /// [`SadbError::Full`], [`SadbError::Invalid`].
+    pub fn add_policy(&mut self, policy: &Policy) -> Result<PolicyIndex, SadbError> {
+        let s = &policy.selector;
+        if s.src.addr().is_ipv4() != s.dst.addr().is_ipv4() {
+            return Err(SadbError::Invalid { field: "family of the selector", value: 0 });
+        }
+        if s.src_ports.is_empty() || s.dst_ports.is_empty() {
+            return Err(SadbError::Invalid { field: "port range", value: 0 });
+        }
+        if let Some(with) = self.map.spd().twin(policy) {
+            return Err(SadbError::Overlap { with, selector: policy.selector.to_string() });
+        }
+        self.use_tuple(policy)?;
+        let index = match self.take_policy() {
+            Ok(index) => index,
+            Err(e) => {
+                self.leave_tuple(policy);
+                return Err(e);
+            }
+        };
+        let spd = self.map.spd();
+        spd.policies[index.0 as usize].fill(policy);
+        spd.link(index, policy);
+        self.bump_spd();
+        Ok(index)
+    }
+
+    /// Makes a Protect policy use another SA, or none.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchPolicy`].
+    pub fn set_policy_sa(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) -> Result<(), SadbError> {
+        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
+        let word = sa.map_or(0, |s| s.0 + 1);
+        self.map.spd().policies[index.0 as usize].sa.store(word, Ordering::Release);
+        self.bump_spd();
+        Ok(())
+    }
+
+    /// Removes a policy.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchPolicy`].
+    pub fn remove_policy(&mut self, index: PolicyIndex) -> Result<(), SadbError> {
+        let policy = self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
+        let spd = self.map.spd();
+        spd.policies[index.0 as usize].state.store(RETIRED, Ordering::Release);
+        spd.unlink(index, &policy);
+        self.leave_tuple(&policy);
+        self.bump_spd();
+        self.wait_for_workers(Limbo::Policy(index));
+        Ok(())
+    }
+
+    /// The policy in a slot.
+    pub fn policy(&self, index: PolicyIndex) -> Option<Policy> {
+        self.map.spd().policies.get(index.0 as usize)?.policy()
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> impl Iterator<Item = (PolicyIndex, Policy)> + '_ {
+        let used = self.map.header().policies_used.load(Ordering::Relaxed);
+        (0..used).map(PolicyIndex).filter_map(|i| Some((i, self.policy(i)?)))
+    }
+
+    /// The policy for a flow, as workers find it.
+    pub fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
+        self.map.spd().lookup(direction, flow)
+    }
+
+    /// The oldest event that a worker told.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let tails = &self.map.header().event_tails;
+        (0..MAX_WORKERS).find_map(|w| self.runtime.pop_event(w, &tails[w]))
+    }
+
+    fn take_slot(&mut self) -> Result<SlotIndex, SadbError> {
+        if self.free_slots.is_empty() {
+            self.reclaim();
+        }
+        if let Some(slot) = self.free_slots.pop() {
+            return Ok(slot);
+        }
+        let used = &self.map.header().slots_used;
+        let next = used.load(Ordering::Relaxed);
+        if next == self.map.sizes.max_sas {
+            return Err(SadbError::Full { what: "SAD", capacity: next });
+        }
+        used.store(next + 1, Ordering::Release);
+        Ok(SlotIndex(next))
+    }
+
+    fn take_policy(&mut self) -> Result<PolicyIndex, SadbError> {
+        if self.free_policies.is_empty() {
+            self.reclaim();
+        }
+        if let Some(index) = self.free_policies.pop() {
+            return Ok(index);
+        }
+        let used = &self.map.header().policies_used;
+        let next = used.load(Ordering::Relaxed);
+        if next == self.map.sizes.max_policies {
+            return Err(SadbError::Full { what: "SPD", capacity: next });
+        }
+        used.store(next + 1, Ordering::Release);
+        Ok(PolicyIndex(next))
+    }
+
+    fn wait_for_workers(&mut self, what: Limbo) {
+        let epoch = epoch::advance(&self.map.header().epoch);
+        self.limbo.push_back((epoch, what));
+    }
+
+    fn bump_sad(&self) {
+        let version = &self.map.header().sad_version;
+        version.store(version.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    fn bump_spd(&self) {
+        let version = &self.map.header().spd_version;
+        version.store(version.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Counts a policy in its tuple, which readers must know before the policy is linked.
+    fn use_tuple(&mut self, policy: &Policy) -> Result<(), SadbError> {
+        let bits = Spd::tuple_bits(policy);
+        let tuples = self.map.spd().tuples_of(policy.direction);
+        let of = |wanted: u64| tuples.iter().find(move |t| t.bits.load(Ordering::Relaxed) == wanted);
+        let idle = || tuples.iter().find(|t| t.count.load(Ordering::Relaxed) == 0);
+        let Some(tuple) = of(bits).or_else(|| of(0)).or_else(idle) else {
+            return Err(SadbError::Full { what: "kinds of selectors", capacity: MAX_TUPLES as u32 });
+        };
+        let priorities = self.priorities.entry(bits).or_default();
+        *priorities.entry(policy.priority).or_default() += 1;
+        let best = *priorities.keys().next().unwrap_or(&policy.priority);
+        tuple.best.store(best, Ordering::Relaxed);
+        tuple.count.store(priorities.values().sum(), Ordering::Relaxed);
+        tuple.bits.store(bits, Ordering::Release); // pairs with the Acquire in `lookup`
+        Ok(())
+    }
+
+    fn leave_tuple(&mut self, policy: &Policy) {
+        let bits = Spd::tuple_bits(policy);
+        let Some(priorities) = self.priorities.get_mut(&bits) else { return };
+        if let Some(n) = priorities.get_mut(&policy.priority) {
+            *n -= 1;
+            if *n == 0 {
+                priorities.remove(&policy.priority);
+            }
+        }
+        let (best, count) = (priorities.keys().next().copied(), priorities.values().sum());
+        let tuples = self.map.spd().tuples_of(policy.direction);
+        if let Some(tuple) = tuples.iter().find(|t| t.bits.load(Ordering::Relaxed) == bits) {
+            tuple.count.store(count, Ordering::Relaxed);
+            tuple.best.store(best.unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+        if best.is_none() {
+            self.priorities.remove(&bits);
+        }
+    }
+
+    /// Rebuilds what only the writer knows, and repairs what a killed predecessor left half done.
+    fn adopt(&mut self) {
+        self.adopt_sas();
+        self.adopt_policies();
+        self.bump_sad();
+        self.bump_spd();
+    }
+
+    fn adopt_sas(&mut self) {
+        let used = self.map.header().slots_used.load(Ordering::Relaxed).min(self.map.sizes.max_sas);
+        for slot in (0..used).map(SlotIndex) {
+            let raw = &self.map.slots()[slot.0 as usize];
+            match (self.sa(slot), raw.generation()) {
+                (Some(_), _) => self.live_sas += 1,
+                // Lives, but is none that anyone could use.
+                (None, Some(_)) => {
+                    raw.retire();
+                    self.wait_for_workers(Limbo::Slot(slot));
+                }
+                (None, None) if raw.is_wiped() => self.free_slots.push(slot),
+                (None, None) => self.wait_for_workers(Limbo::Slot(slot)),
+            }
+        }
+        let inbound = |slot| self.sa(slot).filter(|(_, s)| s.direction == Direction::Inbound);
+        let index = self.map.index();
+        index.repair(|spi, slot| inbound(slot).is_some_and(|(_, s)| s.spi == spi));
+        for slot in (0..used).map(SlotIndex) {
+            if let Some((_, sa)) = inbound(slot)
+                && index.find(sa.spi).is_none()
+            {
+                index.insert(sa.spi, slot);
+            }
+        }
+    }
+
+    fn adopt_policies(&mut self) {
+        let used = self.map.header().policies_used.load(Ordering::Relaxed).min(self.map.sizes.max_policies);
+        for tuple in self.map.spd().tuples {
+            tuple.count.store(tuple.count.load(Ordering::Relaxed).max(1), Ordering::Relaxed);
+            tuple.best.store(0, Ordering::Relaxed);
+        }
+        for index in (0..used).map(PolicyIndex) {
+            let spd = self.map.spd();
+            let slot = &spd.policies[index.0 as usize];
+            match (slot.state.load(Ordering::Acquire), slot.decode()) {
+                (LIVE, Some(policy)) => {
+                    if policy.sa.is_some_and(|sa| self.sa(sa).is_none()) {
+                        slot.sa.store(0, Ordering::Release);
+                    }
+                    let priorities = self.priorities.entry(Spd::tuple_bits(&policy)).or_default();
+                    *priorities.entry(policy.priority).or_default() += 1;
+                    if !spd.is_linked(index, &policy) {
+                        spd.link(index, &policy);
+                    }
+                }
+                (FREE, _) => self.free_policies.push(index),
+                (_, policy) => {
+                    if let Some(policy) = policy.filter(|p| spd.is_linked(index, p)) {
+                        spd.unlink(index, &policy);
+                    }
+                    slot.state.store(RETIRED, Ordering::Release);
+                    self.wait_for_workers(Limbo::Policy(index));
+                }
+            }
+        }
+        for tuple in self.map.spd().tuples {
+            let priorities = self.priorities.get(&tuple.bits.load(Ordering::Relaxed));
+            let best = priorities.and_then(|p| p.keys().next().copied());
+            tuple.best.store(best.unwrap_or(u32::MAX), Ordering::Relaxed);
+            tuple.count.store(priorities.map_or(0, |p| p.values().sum()), Ordering::Relaxed);
+        }
+    }
+}
