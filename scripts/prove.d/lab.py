@@ -105,6 +105,10 @@ class Lab:
             command[1:1] = ["-Mdo"]
         self.run(node, *command)
 
+    def is_reachable(self, node, address):
+        command = self.inside(node, "ping", "-n", "-q", "-c1", "-W0.2", address)
+        return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
 
 class Gateway:
     """Gateway N of a lab: its two processes, each on its own so that a test can kill it."""
