@@ -3,8 +3,8 @@
 use crate::packet::{Bounded, Packet};
 use crate::{FragmentKey, Reason};
 
-/// Extension headers that are followed. A real chain has one or two.
-const MAX_EXTENSIONS: usize = 6;
+/// Headers that are looked at in search of one that is no extension. A real chain has one or two.
+const MAX_EXTENSIONS: usize = 8;
 
 /// Which IP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -138,7 +138,7 @@ impl Datagram {
                     self.payload += 8;
                     let place = match u16::from_be_bytes([off_hi, off_lo]) & 0xfff9 {
                         // An atomic fragment is a whole datagram (RFC 6946 §4).
-                        0 => continue,
+                        0 => Place::Whole,
                         1 => Place::First,
                         _ => Place::Later,
                     };

@@ -133,12 +133,13 @@ fn by_protocol(
         let protected = tells || tables.remembers(&datagram.fragment_key());
         return if protected { with_its_fragments(datagram, workers) } else { clear(datagram, tables) };
     }
-    let (reason, spi) = match datagram.flaw {
-        Some(flaw) => (flaw, 0),
-        None => ipsec(&Bounded { packet, end: datagram.end }, datagram.protocol, datagram.payload),
+    let (reason, spi) = match (datagram.flaw, fragment.place, datagram.protocol) {
+        (Some(flaw), ..) => (flaw, 0),
+        (None, Place::First, protocol::ESP | protocol::AH) => (Reason::Fragment, 0),
+        (None, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram.protocol, datagram.payload),
     };
     match (reason, fragment.place) {
-        (Reason::Esp | Reason::Ah | Reason::EspInUdp, Place::First) => {
+        (Reason::Fragment | Reason::EspInUdp, Place::First) => {
             if !tells {
                 tables.remember(&datagram.fragment_key());
             }

@@ -158,10 +158,10 @@ fn a_chain_of_extension_headers_has_an_end() {
         }
         payload
     };
-    for headers in 1..=5 {
+    for headers in 1..=7 {
         expect_v6(&ipv6(PEER6, OWN6, DESTINATION_OPTIONS, &chain(headers)), by_spi(Esp));
     }
-    for headers in 6..9 {
+    for headers in 8..11 {
         expect_v6(&ipv6(PEER6, OWN6, DESTINATION_OPTIONS, &chain(headers)), kernel(TooManyExtensions));
         expect_v6(&ipv6(HERE6, THERE6, DESTINATION_OPTIONS, &chain(headers)), Decision::worker(3, ClearTo));
     }

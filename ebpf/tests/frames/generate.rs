@@ -107,7 +107,7 @@ fn datagram_v6(rng: &mut Rng) -> Vec<u8> {
     let src = if rng.one_in(12) { LINK_LOCAL } else { rng.pick(&near) };
     let dst = if rng.one_in(12) { rng.pick(&[LINK_LOCAL, GROUP]) } else { rng.pick(&near) };
     let (mut next, mut payload) = upper(rng, ICMP6);
-    let extensions = if rng.one_in(2) { rng.below(9) } else { 0 };
+    let extensions = if rng.one_in(2) { rng.below(11) } else { 0 };
     for _ in 0..extensions {
         let more = if rng.one_in(8) { rng.below(24) as u8 } else { rng.below(2) as u8 };
         let before = rng.pick(&[HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING, FRAGMENT]);
