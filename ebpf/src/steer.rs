@@ -172,13 +172,11 @@ fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, protocol: u8, at: usize) -> (R
             None => (Reason::TruncatedAh, 0),
         },
         protocol::UDP => match packet.bytes::<8>(at) {
-            Some([_, _, port_hi, port_lo, len_hi, len_lo, ..]) => {
-                match u16::from_be_bytes([port_hi, port_lo]) {
-                    IKE_PORT => (Reason::Ike, 0),
-                    NAT_T_PORT => nat_t(packet, at, u16::from_be_bytes([len_hi, len_lo])),
-                    _ => (Reason::Unprotected, 0),
-                }
-            }
+            Some([_, _, port_hi, port_lo, ..]) => match u16::from_be_bytes([port_hi, port_lo]) {
+                IKE_PORT => (Reason::Ike, 0),
+                NAT_T_PORT => nat_t(packet, at),
+                _ => (Reason::Unprotected, 0),
+            },
             None => (Reason::TruncatedUdp, 0),
         },
         _ => (Reason::Unprotected, 0),
@@ -187,15 +185,17 @@ fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, protocol: u8, at: usize) -> (R
 
 /// Tells ESP from IKE and keepalives behind the UDP header at `at`, for port 4500 (RFC 3948 §2).
 #[inline(always)]
-fn nat_t<P: Packet + ?Sized>(packet: &Bounded<P>, at: usize, udp_len: u16) -> (Reason, u32) {
+fn nat_t<P: Packet + ?Sized>(packet: &Bounded<P>, at: usize) -> (Reason, u32) {
     match packet.bytes(at + 8) {
-        Some(word) if udp_len >= 12 => match u32::from_be_bytes(word) {
+        Some(word) => match u32::from_be_bytes(word) {
             0 => (Reason::IkeNatT, 0),
             spi => (Reason::EspInUdp, spi),
         },
         // RFC 3948 §2.3: one byte, 0xff.
-        _ if udp_len == 9 && matches!(packet.bytes::<9>(at), Some([.., 0xff])) => (Reason::Keepalive, 0),
-        _ => (Reason::TruncatedUdp, 0),
+        None if packet.end == at + 9 && matches!(packet.bytes::<9>(at), Some([.., 0xff])) => {
+            (Reason::Keepalive, 0)
+        }
+        None => (Reason::TruncatedUdp, 0),
     }
 }
 
