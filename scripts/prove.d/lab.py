@@ -105,6 +105,10 @@ class Lab:
             command[1:1] = ["-Mdo"]
         self.run(node, *command)
 
+    def wait_for_listener(self, node, port):
+        """Waits till somebody listens on a TCP port."""
+        wait_for("port %d" % port, lambda: self.run(node, "ss", "-Hltn", "sport", "= :%d" % port))
+
     def is_reachable(self, node, address):
         command = self.inside(node, "ping", "-n", "-q", "-c1", "-W0.2", address)
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
