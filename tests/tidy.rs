@@ -16,8 +16,9 @@ const BANNED_TYPES: &[&str] = &["Manager", "Helper", "Helpers", "Util", "Utils"]
 const ARROWS: &[(&str, &[&str])] = &[
     ("ebpf", &[]),
     ("datapath/sadb", &[]),
-    ("datapath", &["portcullis-ebpf", "portcullis-sadb"]),
-    ("control", &["portcullis-sadb"]),
+    ("datapath/machine", &[]),
+    ("datapath", &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine"]),
+    ("control", &["portcullis-sadb", "portcullis-machine"]),
     ("benches", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
     ("perf", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
 ];

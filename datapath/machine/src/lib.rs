@@ -1,0 +1,289 @@
+//! The machine's set-up as `portcullis.toml` gives it. All three programs read this one file, hence this one crate.
+//!
+//! ```toml
+//! [regions]
+//! directory = "/run/portcullis"
+//! max_sas = 65536
+//! max_policies = 16384
+//!
+//! [datapath]
+//! workers = 1               # default: as many as cores, or one per core of the machine
+//! cores = [0]               # default: the first `workers` cores
+//! frames = 16384            # chunks in the umem
+//! frame_size = 4096         # 2048 or 4096
+//! xdp_mode = "auto"         # auto | driver | generic
+//! huge_pages = "auto"       # auto | require | off
+//!
+//! [[port]]
+//! interface = "eth0"
+//! queues = 1                # default: all of the interface's
+//! ```
+//!
+//! The file says what is wished for. Whether this machine can do it is seen where it is done: no interface is looked
+//! up here.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod strict;
+
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+use strict::{ConfigError, Document, Table};
+
+/// Where the programs look without `--config`.
+pub const DIRECTORY: &str = "/etc/portcullis";
+/// The file of this set-up in the configuration directory.
+pub const FILE: &str = "portcullis.toml";
+/// Workers, at most: the workers' part of a socket's key has six bits.
+pub const MAX_WORKERS: u32 = 64;
+/// Ports, at most: the ports' part of a socket's key has four bits.
+pub const MAX_PORTS: usize = 16;
+/// Queues per port, at most: the queues' part of a socket's key has six bits.
+pub const MAX_QUEUES: u32 = 64;
+/// SAs, at most.
+pub const MAX_SAS: u32 = 1 << 20;
+/// Policies, at most.
+pub const MAX_POLICIES: u32 = 1 << 17;
+
+/// The checked contents of `portcullis.toml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The shared memory.
+    pub regions: Regions,
+    /// The packet path.
+    pub datapath: Datapath,
+    /// The interfaces that the datapath takes, one at least, in the order of the file.
+    pub ports: Vec<Port>,
+}
+
+/// Where the shared memory is, and how much fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Regions {
+    /// The directory of the regions, pid files, logs and the control socket.
+    pub directory: PathBuf,
+    /// Slots for SAs.
+    pub max_sas: u32,
+    /// Slots for policies.
+    pub max_policies: u32,
+}
+
+/// How the packet path is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datapath {
+    /// Workers, if the file says how many.
+    pub workers: Option<NonZeroU32>,
+    /// The cores they are pinned to, one for each, if the file says which.
+    pub cores: Option<Vec<u32>>,
+    /// Chunks in the umem.
+    pub frames: u32,
+    /// Bytes of a chunk: 2048 or 4096.
+    pub frame_size: u32,
+    /// How the XDP program is attached.
+    pub xdp_mode: XdpMode,
+    /// Whether the umem is to be made of huge pages.
+    pub huge_pages: HugePages,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// By the driver if it can, else by the kernel's generic hook, and it is told.
+    Auto,
+    /// By the driver, or not at all.
+    Driver,
+    /// By the kernel's generic hook.
+    Generic,
+}
+
+/// Whether the umem is to be made of huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// If there are some, else of small pages, and it is told.
+    Auto,
+    /// Of huge pages, or not at all.
+    Require,
+    /// Of small pages.
+    Off,
+}
+
+/// An interface that the datapath takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub interface: String,
+    /// How many of its queues, from the first; `None` for all.
+    pub queues: Option<NonZeroU32>,
+}
+
+impl Machine {
+    /// Reads `portcullis.toml` in the configuration directory.
+    pub fn load(directory: &Path) -> Result<Machine, ConfigError> {
+        Machine::parse(&Document::read(directory.join(FILE))?)
+    }
+
+    /// Takes `document` for a `portcullis.toml`.
+    pub fn parse(document: &Document) -> Result<Machine, ConfigError> {
+        let mut top = document.parse()?;
+        let regions = regions(top.table("regions")?)?;
+        let datapath = datapath(top.table("datapath")?)?;
+        let mut ports: Vec<Port> = Vec::new();
+        for table in top.tables("port")? {
+            let place = table.place();
+            let port = port(table)?;
+            if ports.iter().any(|p| p.interface == port.interface) {
+                let why =
+                    format!("interface '{}' has a [[port]] already; a port is listed once", port.interface);
+                return Err(ConfigError::Contradiction { place, why });
+            }
+            if ports.len() == MAX_PORTS {
+                let why = format!("{MAX_PORTS} ports are the most; take this one out");
+                return Err(ConfigError::Contradiction { place, why });
+            }
+            ports.push(port);
+        }
+        if ports.is_empty() {
+            return Err(top.missing("[[port]]", "[[port]] with interface = \"eth0\""));
+        }
+        top.finish()?;
+        Ok(Machine { regions, datapath, ports })
+    }
+}
+
+fn regions(mut table: Table<'_>) -> Result<Regions, ConfigError> {
+    let directory = match table.optional("directory")? {
+        None => PathBuf::from("/run/portcullis"),
+        Some(value) => {
+            let path = PathBuf::from(value.text()?);
+            if !path.is_absolute() {
+                return Err(value.wrong("an absolute path, such as \"/run/portcullis\""));
+            }
+            path
+        }
+    };
+    let count = |value: Option<strict::Value<'_>>, default, most| match value {
+        None => Ok(default),
+        Some(value) => value.number_in(1..=u64::from(most)).map(|n| n as u32),
+    };
+    let max_sas = count(table.optional("max_sas")?, 65536, MAX_SAS)?;
+    let max_policies = count(table.optional("max_policies")?, 16384, MAX_POLICIES)?;
+    table.finish()?;
+    Ok(Regions { directory, max_sas, max_policies })
+}
+
+fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
+    let workers = match table.optional("workers")? {
+        None => None,
+        Some(value) => NonZeroU32::new(value.number_in(1..=u64::from(MAX_WORKERS))? as u32),
+    };
+    let cores = match table.optional("cores")? {
+        None => None,
+        Some(value) => {
+            let cores = value
+                .list()?
+                .iter()
+                .map(|v| v.number_in(0..=4095).map(|n| n as u32))
+                .collect::<Result<Vec<_>, _>>()?;
+            let wanted = workers.map(|w| w.get() as usize);
+            if wanted.is_some_and(|w| w != cores.len()) || !(1..=MAX_WORKERS as usize).contains(&cores.len())
+            {
+                return Err(value.wrong(match wanted {
+                    Some(w) => {
+                        format!("a list of {w} cores, one for each worker; this one has {}", cores.len())
+                    }
+                    None => format!("a list of 1 to {MAX_WORKERS} cores, one for each worker"),
+                }));
+            }
+            Some(cores)
+        }
+    };
+    let frames = match table.optional("frames")? {
+        None => 16384,
+        // The rings and the magazines of the workers' pool need some hundreds.
+        Some(value) => value.number_in(1024..=1 << 22)? as u32,
+    };
+    let frame_size = match table.optional("frame_size")? {
+        None => 4096,
+        Some(value) => match value.number_in(0..=u64::MAX)? {
+            size @ (2048 | 4096) => size as u32,
+            _ => return Err(value.wrong("2048 or 4096")),
+        },
+    };
+    let xdp_mode = match table.optional("xdp_mode")? {
+        None => XdpMode::Auto,
+        Some(value) => value.one_of(&[
+            ("auto", XdpMode::Auto),
+            ("driver", XdpMode::Driver),
+            ("generic", XdpMode::Generic),
+        ])?,
+    };
+    let huge_pages = match table.optional("huge_pages")? {
+        None => HugePages::Auto,
+        Some(value) => value.one_of(&[
+            ("auto", HugePages::Auto),
+            ("require", HugePages::Require),
+            ("off", HugePages::Off),
+        ])?,
+    };
+    table.finish()?;
+    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages })
+}
+
+fn port(mut table: Table<'_>) -> Result<Port, ConfigError> {
+    let interface = table.required("interface", "\"eth0\"")?;
+    let name = interface.text()?;
+    // What the kernel takes for a name: IFNAMSIZ is 16 with the closing zero.
+    let is_name = (1..16).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if !is_name {
+        return Err(interface.wrong("the name of an interface, of at most 15 bytes, as `ip link` shows it"));
+    }
+    let interface = name.to_owned();
+    let queues = match table.optional("queues")? {
+        None => None,
+        Some(value) => NonZeroU32::new(value.number_in(1..=u64::from(MAX_QUEUES))? as u32),
+    };
+    table.finish()?;
+    Ok(Port { interface, queues })
+}
+
+impl Datapath {
+    /// The core of each worker on a machine with this many cores. Without `cores` they are the first ones, and
+    /// more workers than cores share them.
+    pub fn worker_cores(&self, available: usize) -> Vec<u32> {
+        let available = available.max(1) as u32;
+        match (&self.cores, self.workers) {
+            (Some(cores), _) => cores.clone(),
+            (None, Some(workers)) => (0..workers.get()).map(|w| w % available).collect(),
+            (None, None) => (0..available.min(MAX_WORKERS)).collect(),
+        }
+    }
+}
+
+impl XdpMode {
+    /// As the file names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::Driver => "driver",
+            XdpMode::Generic => "generic",
+        }
+    }
+}
+
+impl HugePages {
+    /// As the file names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            HugePages::Auto => "auto",
+            HugePages::Require => "require",
+            HugePages::Off => "off",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
