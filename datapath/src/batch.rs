@@ -4,9 +4,9 @@
 //! It never frees a frame and never counts a drop: it says [`Stage::Drop`], and the worker does both in
 //! one place at the end of the turn.
 
-use crate::{classify::Class, drop::DropReason, frame::Frame};
+use crate::{classify::Class, crypto::IcvVerified, drop::DropReason, frame::Frame};
 use arrayvec::ArrayVec;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Frames of one turn, at most.
 pub const BATCH: usize = 128;
@@ -39,6 +39,8 @@ pub struct Meta {
     pub sa: u32,
     /// The 64-bit sequence number, received or assigned.
     pub seq: u64,
+    /// Inbound: that its ICV was verified.
+    pub proof: Option<IcvVerified>,
     /// The destination to route to: outer after encapsulation, inner after decapsulation.
     pub dst: IpAddr,
 }
@@ -50,4 +52,20 @@ pub struct Batch {
     pub frames: ArrayVec<Frame, BATCH>,
     /// What is known of each.
     pub metas: ArrayVec<Meta, BATCH>,
+}
+
+impl Batch {
+    /// Gives each frame that has none a [`Meta`], as received.
+    pub fn receive(&mut self) {
+        while self.metas.len() < self.frames.len() {
+            self.metas.push(Meta {
+                stage: Stage::Received,
+                class: Class::Kernel,
+                sa: u32::MAX,
+                seq: 0,
+                proof: None,
+                dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            });
+        }
+    }
 }

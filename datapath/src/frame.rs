@@ -13,6 +13,7 @@
 //! A packet larger than a chunk (jumbo frames) is a chain: the first segment holds the headers, and
 //! each segment's meta area holds the next.
 
+use crate::pool::FrameCache;
 use core::ptr::NonNull;
 
 /// Bytes at the start of each chunk that packets never use: they link the segments of a chain.
@@ -43,6 +44,16 @@ impl Frame {
     pub unsafe fn from_chunk(chunk: NonNull<u8>, size: u16, offset: u16, len: u16) -> Frame {
         debug_assert!(offset as usize >= META && offset as u32 + len as u32 <= size as u32);
         Frame { chunk, size, offset, len, tail_segments: 0 }
+    }
+
+    /// A frame outside of any umem, whose memory is never freed: a worker's scratch buffer.
+    pub fn boxed(size: u16) -> Frame {
+        let words: &'static mut [u64] = Box::leak(vec![0u64; (size as usize).div_ceil(8)].into_boxed_slice());
+        // SAFETY:
+        // - the memory is initialised, aligned to 8, of at least `size` octets, and leaked: it outlives all;
+        // - the only reference to it was just turned into the pointer;
+        // - the packet is empty and at the end of the meta area.
+        unsafe { Frame::from_chunk(NonNull::from(words).cast(), size, META as u16, 0) }
     }
 
     /// Start of the chunk.
@@ -130,5 +141,117 @@ impl Frame {
         assert!((META..=self.size as usize).contains(&offset));
         self.offset = offset as u16;
         self.len = 0;
+    }
+
+    /// Octets of the whole chain.
+    pub fn total_len(&self) -> usize {
+        let (mut total, mut at) = (self.len as usize, Link::to(self));
+        for _ in 0..self.tail_segments {
+            at = at.next();
+            total += at.len as usize;
+        }
+        total
+    }
+
+    /// Adds a segment, or a chain of such, to the end of the chain.
+    pub fn append(&mut self, tail: Frame) {
+        let added = tail.tail_segments + 1;
+        let link = Link::to(&tail);
+        let mut at = Link::to(self);
+        for _ in 0..self.tail_segments {
+            at = at.next();
+        }
+        // SAFETY: `at` is the last segment of the chain that we own.
+        unsafe { link.store(at.chunk) };
+        self.tail_segments += added;
+    }
+
+    /// Cuts the rest of the chain off: what is left is this segment alone.
+    pub fn take_tail(&mut self) -> Option<Frame> {
+        let tail_segments = self.tail_segments.checked_sub(1)?;
+        let link = Link::to(self).next();
+        self.tail_segments = 0;
+        Some(Frame { chunk: link.chunk, size: self.size, offset: link.offset, len: link.len, tail_segments })
+    }
+
+    /// Copies the whole chain to the start of `out`, as far as there is room. Returns the octets copied.
+    pub fn gather(&self, out: &mut [u8]) -> usize {
+        let (mut done, mut segment) = (0, Link::to(self));
+        for i in 0..self.segments() {
+            // SAFETY: a segment of our chain; its bytes are ours as those of the first segment are.
+            let bytes = unsafe { segment.bytes() };
+            let n = bytes.len().min(out.len() - done);
+            out[done..done + n].copy_from_slice(&bytes[..n]);
+            done += n;
+            if i + 1 < self.segments() {
+                segment = segment.next();
+            }
+        }
+        done
+    }
+
+    /// Makes the chain hold exactly `bytes`, with segments taken from and given to `cache`. False, with the
+    /// chain's contents undefined, if the cache has too few.
+    #[must_use]
+    pub fn scatter(&mut self, bytes: &[u8], cache: &mut FrameCache) -> bool {
+        if let Some(tail) = self.take_tail() {
+            cache.give(tail);
+        }
+        self.reset(crate::pool::RX_OFFSET);
+        let mut rest = self.fill(bytes);
+        while !rest.is_empty() {
+            let Some(mut segment) = cache.take() else { return false };
+            rest = segment.fill(rest);
+            self.append(segment);
+        }
+        true
+    }
+
+    /// Fills an empty segment; returns what did not fit.
+    fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (now, rest) = bytes.split_at(bytes.len().min(self.tailroom()));
+        self.len = now.len() as u16;
+        self.bytes_mut().copy_from_slice(now);
+        rest
+    }
+}
+
+/// Where the next segment of a chain is, kept in the meta area of the one before it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Link {
+    chunk: NonNull<u8>,
+    offset: u16,
+    len: u16,
+}
+
+const _: () = assert!(size_of::<Link>() <= META && align_of::<Link>() <= 8 && size_of::<Frame>() == 16);
+
+impl Link {
+    fn to(frame: &Frame) -> Link {
+        Link { chunk: frame.chunk, offset: frame.offset, len: frame.len }
+    }
+
+    /// The link in this segment's meta area; there must be a next segment.
+    fn next(&self) -> Link {
+        // SAFETY: the segment belongs to a chain that somebody owns; its meta area holds a link, written by
+        // `append`, as the chain's count of segments says.
+        unsafe { self.chunk.cast::<Link>().read() }
+    }
+
+    /// # Safety
+    /// `chunk` is a chunk that the caller owns.
+    unsafe fn store(self, chunk: NonNull<u8>) {
+        // SAFETY: chunks start with META writable octets, aligned to 8; the caller owns this one.
+        unsafe { chunk.cast::<Link>().write(self) }
+    }
+
+    /// # Safety
+    /// The caller owns the chain that this segment belongs to, for as long as the slice lives.
+    unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        // SAFETY: offset and length were those of a frame, whose contract bounds them.
+        unsafe {
+            core::slice::from_raw_parts(self.chunk.as_ptr().add(self.offset as usize), self.len as usize)
+        }
     }
 }

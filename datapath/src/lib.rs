@@ -1,10 +1,29 @@
 //! The IPsec packet path: ports, workers, ESP.
 #![deny(missing_docs)]
 
+pub mod batch;
+pub mod classify;
+pub mod config;
 pub mod confine;
+pub mod crypto;
 pub mod drop;
+pub mod esp;
 pub mod fib;
 pub mod frame;
+pub mod gateway;
+pub mod handoff;
+pub mod idle;
+pub mod inbound;
 pub mod mirror;
 pub mod nexthop;
+pub mod outbound;
+pub mod policy;
+pub mod pool;
+pub mod port;
+pub mod replay;
+pub mod sa;
 pub mod steering;
+pub mod umem;
+pub mod wire;
+pub mod worker;
+pub mod xsk;

@@ -116,3 +116,17 @@ fn decide_clear(reader: &Reader, flow: &Flow, workers: u32) -> Clear {
         (None, _) => Clear::NoPolicy,
     }
 }
+
+fn line_of(flow: &Flow) -> usize {
+    use std::net::IpAddr;
+    let bits = |a: IpAddr| match a {
+        IpAddr::V4(a) => a.to_bits() as u64,
+        IpAddr::V6(a) => (a.to_bits() >> 64) as u64 ^ a.to_bits() as u64,
+    };
+    let (sport, dport) = flow.ports.unwrap_or_default();
+    let mut h = bits(flow.src).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h = (h ^ bits(flow.dst)).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    h ^= (sport as u64) << 48 | (dport as u64) << 32 | flow.protocol as u64;
+    h = h.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (h >> 40) as usize & (LINES - 1)
+}

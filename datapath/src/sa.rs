@@ -8,8 +8,8 @@
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). [`SaState::load`] starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
-use crate::{crypto::AeadKey, drop::DropReason, esp::OuterHeader, replay::ReplayWindow};
-use portcullis_sadb::{Direction, Generation, Reader, Runtime, Sa, SlotIndex};
+use crate::{crypto::AeadKey, esp::OuterHeader, replay::ReplayWindow};
+use portcullis_sadb::{Direction, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex};
 use std::net::IpAddr;
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
@@ -28,12 +28,18 @@ pub struct SaState {
     pub key: AeadKey,
     /// Inbound: which sequence numbers were received.
     pub window: ReplayWindow,
-    /// Outbound: what goes in front of each packet.
-    pub outer: Option<OuterHeader>,
+    /// What goes in front of each packet, if outbound.
+    pub outer: OuterHeader,
     /// The next outbound sequence number, and the last that is reserved.
     next_seq: u64,
     reserved_seq: u64,
     last_seq: u64,
+    /// The SPI.
+    pub spi: u32,
+    /// Which way.
+    pub direction: Direction,
+    /// What was counted since the last turn's end.
+    pub counters: SaCounters,
     /// Extended sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
     /// Inbound: the address that packets must be sent to.
@@ -42,6 +48,8 @@ pub struct SaState {
     pub reqid: u32,
     /// UDP ports of the encapsulation, source and destination.
     pub udp: Option<(u16, u16)>,
+    /// iked was told that the sequence numbers are used up.
+    pub exhaustion_told: bool,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
 }
@@ -55,20 +63,23 @@ impl SaState {
         let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
         window.resume(line.highest_seen());
         let reserved_seq = line.reserved_seq();
-        let outbound = sa.direction == Direction::Outbound;
         Some(SaState {
             slot,
             generation,
             key,
             window,
-            outer: outbound.then(|| OuterHeader::new(sa)),
+            outer: OuterHeader::new(sa),
             next_seq: reserved_seq + 1,
             reserved_seq,
             last_seq: if sa.esn { u64::MAX } else { u32::MAX as u64 },
+            spi: sa.spi.0,
+            direction: sa.direction,
+            counters: SaCounters::default(),
             esn: sa.esn,
             local: sa.dst,
             reqid: sa.reqid,
             udp: sa.udp,
+            exhaustion_told: false,
             mtu: sa.mtu,
         })
     }
@@ -95,4 +106,102 @@ pub struct SaTable {
     states: Vec<Option<SaState>>,
     free: Vec<u32>,
     swept: usize,
+}
+
+impl SaTable {
+    /// An empty table for a SAD of `max_sas` slots.
+    pub fn new(max_sas: u32) -> SaTable {
+        SaTable {
+            index: vec![0; max_sas as usize],
+            states: Vec::with_capacity(max_sas as usize),
+            free: Vec::with_capacity(max_sas as usize),
+            swept: 0,
+        }
+    }
+
+    /// The index of the SA that lives in a slot, for [`SaTable::get`]. The first time, its key is expanded.
+    #[inline]
+    pub fn find(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Option<u32> {
+        let generation = reader.generation(slot)?;
+        match self.index[slot.0 as usize].checked_sub(1) {
+            Some(i) if self.state(i).is_some_and(|s| s.generation == generation) => Some(i),
+            _ => self.load(slot, reader, runtime),
+        }
+    }
+
+    /// The state with an index that `find` returned this turn.
+    #[inline]
+    pub fn get(&self, i: u32) -> &SaState {
+        self.state(i).expect("found this turn")
+    }
+
+    /// The same, to change.
+    #[inline]
+    pub fn get_mut(&mut self, i: u32) -> &mut SaState {
+        self.states[i as usize].as_mut().expect("found this turn")
+    }
+
+    /// SAs in the table.
+    pub fn len(&self) -> usize {
+        self.states.len() - self.free.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at some of the states, between turns, and lets go of those whose slot has moved on.
+    pub fn sweep(&mut self, reader: &Reader) {
+        for _ in 0..SWEPT.min(self.states.len()) {
+            self.swept = (self.swept + 1) % self.states.len();
+            let Some(state) = &self.states[self.swept] else { continue };
+            if reader.generation(state.slot) != Some(state.generation) {
+                self.evict(self.swept as u32);
+            }
+        }
+    }
+
+    /// Puts what was counted of an SA where others see it.
+    #[inline]
+    pub fn settle(&mut self, i: u32, runtime: &Runtime) {
+        if let Some(state) = self.states.get_mut(i as usize).and_then(Option::as_mut)
+            && state.counters != SaCounters::default()
+        {
+            runtime.sa(state.slot).count(&state.counters);
+            state.counters = SaCounters::default();
+        }
+    }
+
+    fn state(&self, i: u32) -> Option<&SaState> {
+        self.states[i as usize].as_ref()
+    }
+
+    #[cold]
+    fn load(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Option<u32> {
+        if let Some(i) = self.index[slot.0 as usize].checked_sub(1) {
+            self.evict(i);
+        }
+        let (generation, sa) = reader.copy_sa(slot)?;
+        let state = SaState::load(slot, generation, &sa, runtime)?;
+        let i = match self.free.pop() {
+            Some(i) => {
+                self.states[i as usize] = Some(state);
+                i
+            }
+            None => {
+                self.states.push(Some(state));
+                self.states.len() as u32 - 1
+            }
+        };
+        self.index[slot.0 as usize] = i + 1;
+        Some(i)
+    }
+
+    fn evict(&mut self, i: u32) {
+        if let Some(state) = self.states[i as usize].take() {
+            self.index[state.slot.0 as usize] = 0;
+            self.free.push(i);
+        }
+    }
 }

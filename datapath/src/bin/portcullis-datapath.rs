@@ -1,0 +1,63 @@
+//! The datapath process: a thin shell over [`portcullis_datapath::gateway`].
+
+use clap::Parser;
+use portcullis_datapath::{config::Config, confine, gateway::Gateway};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// The packet path of Portcullis: takes packets from the interfaces by AF_XDP, and does IPsec.
+///
+/// It runs in the foreground, logs to stderr, and stops on SIGTERM or SIGINT. portcullis-iked must have made
+/// the regions before.
+#[derive(Parser)]
+#[command(name = "portcullis-datapath", version)]
+struct Options {
+    /// The directory of portcullis.toml.
+    #[arg(long, value_name = "DIR", default_value = "/etc/portcullis")]
+    config: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let config = Config::load(&Options::parse().config)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register(signal, stop.clone())?;
+    }
+    let gateway = Gateway::start(&config)?;
+    let report = &gateway.report;
+    for told in
+        [&report.huge_pages_fallback, &report.copy_reason, &report.keys_not_locked].into_iter().flatten()
+    {
+        tracing::warn!("{told}");
+    }
+    for port in &report.ports {
+        let copies = if port.zero_copy { "zero-copy" } else { "copy" };
+        tracing::info!("{}: {} mode, {copies}, {} queues", port.interface, port.mode, port.queues);
+        if let Some(why) = &port.mode_fallback {
+            tracing::warn!("{}: {why}", port.interface);
+        }
+    }
+    tracing::info!("ready: {} workers", report.workers);
+    confine::process()?;
+    while !stop.load(Ordering::Relaxed) {
+        if gateway.is_broken() {
+            anyhow::bail!("a thread has ended; see above");
+        }
+        // A signal ends this early; nothing else does.
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    gateway.stop();
+    Ok(())
+}

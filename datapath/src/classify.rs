@@ -1,0 +1,121 @@
+//! What a received frame is: ESP for an SA, clear traffic for the policies, or nothing for us.
+//!
+//! The XDP program has decided the same from fewer bytes (`portcullis_ebpf::steer`); a worker trusts none of
+//! that and looks again. A property test shows that the two agree.
+
+use crate::{
+    drop::DropReason,
+    wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
+};
+
+/// UDP port of IKE and of ESP in UDP (RFC 3948 §2).
+const NAT_T_PORT: u16 = 4500;
+/// UDP port of IKE.
+const IKE_PORT: u16 = 500;
+
+/// What a frame is. Offsets are from its first octet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// ESP, perhaps in UDP.
+    Esp {
+        /// The SPI.
+        spi: u32,
+        /// Where the outer IP header starts.
+        l3: u8,
+        /// Where the ESP header starts, from the outer IP header.
+        esp: u16,
+        /// Whether it is in UDP.
+        udp: bool,
+        /// Type of service of the outer header.
+        tos: u8,
+        /// Length of the outer packet.
+        len: u16,
+    },
+    /// AH.
+    Ah {
+        /// The SPI.
+        spi: u32,
+    },
+    /// A fragment of a protected packet.
+    Fragment,
+    /// Any other IP packet.
+    Clear {
+        /// Where the IP header starts.
+        l3: u8,
+    },
+    /// Not for a worker: IKE, keepalives, ARP and what else is not IP.
+    Kernel,
+    /// Cut short, or wrong in itself.
+    Bad(DropReason),
+}
+
+/// Classifies an Ethernet frame.
+pub fn classify(frame: &[u8]) -> Class {
+    let (ethertype, l3) = match wire::ethernet(frame) {
+        Ok(found) => found,
+        Err(reason) => return Class::Bad(reason),
+    };
+    let packet = &frame[l3..];
+    let version = packet.first().map_or(0, |b| b >> 4);
+    match (ethertype, version) {
+        (ETHERTYPE_IPV4, 4) | (ETHERTYPE_IPV6, 6) => {}
+        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, _) => return Class::Bad(DropReason::Malformed),
+        _ => return Class::Kernel,
+    }
+    match Ip::parse(packet) {
+        Ok(ip) => by_protocol(&packet[..ip.len], &ip, l3),
+        Err(reason) => Class::Bad(reason),
+    }
+}
+
+fn by_protocol(packet: &[u8], ip: &Ip, l3: usize) -> Class {
+    let header = if ip.is_v4() { (packet[0] & 15) as usize * 4 } else { 0 };
+    if ip.is_v4() && !wire::ipv4_checksum_ok(&packet[..header]) {
+        return Class::Bad(DropReason::BadChecksum); // RFC 1812 §5.2.2
+    }
+    let at = ip.payload;
+    match ip.protocol {
+        protocol::ESP | protocol::AH if ip.place != Place::Whole => Class::Fragment,
+        protocol::ESP => esp(packet, ip, l3, at, false),
+        protocol::AH if packet.len() < at + 12 => Class::Bad(DropReason::Malformed),
+        protocol::AH => Class::Ah { spi: wire::be32(packet, at + 4) },
+        protocol::UDP if ip.place != Place::Later => udp(packet, ip, l3),
+        _ => Class::Clear { l3: l3 as u8 },
+    }
+}
+
+/// ESP in UDP, IKE, a keepalive, or any other datagram (RFC 3948 §2).
+fn udp(packet: &[u8], ip: &Ip, l3: usize) -> Class {
+    let clear = Class::Clear { l3: l3 as u8 };
+    let payload = ip.payload + wire::UDP;
+    if packet.len() < payload {
+        return clear;
+    }
+    match wire::be16(packet, ip.payload + 2) {
+        IKE_PORT => Class::Kernel,
+        NAT_T_PORT => match &packet[payload..] {
+            [0xff] | [0, 0, 0, 0, ..] => Class::Kernel,
+            [_, _, _, _, ..] if ip.place == Place::First => Class::Fragment,
+            [_, _, _, _, ..] => esp(packet, ip, l3, payload, true),
+            _ => Class::Kernel,
+        },
+        _ => clear,
+    }
+}
+
+fn esp(packet: &[u8], ip: &Ip, l3: usize, at: usize, udp: bool) -> Class {
+    if packet.len() < at + wire::ESP {
+        return Class::Bad(DropReason::Malformed);
+    }
+    Class::Esp {
+        spi: wire::be32(packet, at),
+        l3: l3 as u8,
+        esp: at as u16,
+        udp,
+        tos: ip.tos,
+        len: ip.len as u16,
+    }
+}
+
+#[cfg(test)]
+mod tests;

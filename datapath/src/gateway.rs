@@ -1,0 +1,313 @@
+//! A whole datapath: regions, memory, sockets, the XDP program, workers and the mirror, in the order in which
+//! they need each other, and their end in the reverse.
+
+use crate::{
+    config::{Config, ConfigError, HugePages, XdpMode},
+    confine::{self, ConfineError},
+    crypto,
+    drop::DropReason,
+    fib::{self, Fib},
+    handoff,
+    mirror::{Mirror, MirrorError, MirrorThread, Notice},
+    pool::FramePool,
+    port::{
+        Port,
+        af_xdp::{self, Copying, Interface, XskError},
+    },
+    steering::{Mode, Owner, Steering, SteeringError, Wanted},
+    umem::{self, Umem, UmemError},
+    worker::{self, Worker},
+};
+use portcullis_ebpf::worker_of_spi;
+use portcullis_sadb::{Action, Direction, Guard, Reader, RegionError, Runtime};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+use thiserror::Error;
+
+/// Entries of each ring.
+const RING: u32 = 2048;
+
+/// What the datapath tells of itself, in the regions' directory.
+pub const REPORT_FILE: &str = "datapath.json";
+
+/// Why there is no datapath.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum GatewayError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    #[error(transparent)]
+    Umem(#[from] UmemError),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error("[datapath] frames = {frames} is too few: rings of these ports and workers hold {needed}")]
+    Frames { frames: u32, needed: u32 },
+    #[error("cannot start worker {worker} on core {core}: {source}; see [datapath] workers and cores")]
+    Worker { worker: u32, core: usize, source: io::Error },
+    #[error("{path}: {source}")]
+    Report { path: PathBuf, source: io::Error },
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+}
+
+/// How a port came up.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortReport {
+    /// The interface.
+    pub interface: String,
+    /// `driver` or `generic`.
+    pub mode: &'static str,
+    /// Why it is not driver mode.
+    pub mode_fallback: Option<String>,
+    /// Whether the kernel does without copies.
+    pub zero_copy: bool,
+    /// Whether the kernel is woken only when it wants to be.
+    pub need_wakeup: bool,
+    /// Queues in use.
+    pub queues: u32,
+    /// The interface's MTU.
+    pub mtu: u16,
+}
+
+/// What was really got, for `portcullis status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Process.
+    pub pid: u32,
+    /// Workers.
+    pub workers: u32,
+    /// Their cores.
+    pub cores: Vec<usize>,
+    /// What does the AEAD.
+    pub crypto: &'static str,
+    /// Whether the umem is of huge pages.
+    pub huge_pages: bool,
+    /// Why it is not.
+    pub huge_pages_fallback: Option<String>,
+    /// Why the kernel copies.
+    pub copy_reason: Option<String>,
+    /// Whether the keys are kept out of swap and core dumps, and why not.
+    pub keys_locked: bool,
+    /// Why the keys are not locked in memory.
+    pub keys_not_locked: Option<String>,
+    /// The ports.
+    pub ports: Vec<PortReport>,
+    /// Names of the drop counters, in their order.
+    pub drop_reasons: Vec<&'static str>,
+}
+
+/// A running datapath.
+pub struct Gateway {
+    stop: Arc<AtomicBool>,
+    inboxes: Arc<[handoff::Inbox]>,
+    workers: Vec<JoinHandle<()>>,
+    mirror: MirrorThread,
+    runtime: Runtime,
+    report_path: PathBuf,
+    /// What was got.
+    pub report: Report,
+    // After the threads: the memory of all frames.
+    _pool: Arc<FramePool>,
+}
+
+impl Gateway {
+    /// Brings everything up. When this returns, packets flow.
+    ///
+    /// # Errors
+    /// [`GatewayError`] says what is missing and what to do.
+    pub fn start(config: &Config) -> Result<Gateway, GatewayError> {
+        let workers = config.workers();
+        let (reader, runtime, guard) = Reader::attach(&config.regions.directory)?;
+        let names: Vec<String> = config.ports.iter().map(|p| p.interface.clone()).collect();
+        let mut mirror = Mirror::open(&names)?;
+        let interfaces = interfaces(config, mirror.fib())?;
+
+        let (umem, huge_pages_fallback) = Umem::new(
+            config.datapath.frames,
+            config.datapath.frame_size,
+            match config.datapath.huge_pages {
+                HugePages::Auto => umem::HugePages::Auto,
+                HugePages::Require => umem::HugePages::Require,
+                HugePages::Off => umem::HugePages::Off,
+            },
+        )?;
+        let needed = RING * interfaces.iter().map(|i| i.queues).sum::<u32>() + 256 * workers;
+        if config.datapath.frames < needed {
+            return Err(GatewayError::Frames { frames: config.datapath.frames, needed });
+        }
+        let pool = FramePool::new(umem);
+        let opened = af_xdp::open(pool.umem(), &interfaces, workers, RING, Copying::Auto)?;
+        let mut steering = Steering::load(workers)?;
+        for (port, queue, worker, socket) in &opened.sockets {
+            steering.set_socket(*port, *queue, *worker, socket.fd())?;
+        }
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = handoff::between(workers as usize)
+            .map_err(|source| GatewayError::Io { what: "cannot make a worker's bell", source })?;
+        let inboxes = ends[0].inboxes();
+        let mut threads = vec![];
+        for ((me, ports), handoff) in (0..workers).zip(opened.ports).zip(ends) {
+            let ports = ports.into_iter().map(|p| Box::new(p) as Box<dyn Port>).collect();
+            let ends = (reader.clone(), runtime.clone());
+            let worker = Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache());
+            let core = config.core(me);
+            let confine = || confine::worker().map_err(io::Error::other);
+            let thread = worker::spawn(worker, core, stop.clone(), confine)
+                .map_err(|source| GatewayError::Worker { worker: me, core, source })?;
+            threads.push(thread);
+        }
+
+        // Frames come in from here on: what is protected is known before.
+        let mut sync = PolicySync { reader, workers, spd_version: None, own_version: None };
+        sync.run(&mut steering, mirror.fib())?;
+        let mut ports = vec![];
+        for (number, (port, interface)) in config.ports.iter().zip(&interfaces).enumerate() {
+            let wanted = match config.datapath.xdp_mode {
+                XdpMode::Auto => Wanted::Auto,
+                XdpMode::Driver => Wanted::Driver,
+                XdpMode::Generic => Wanted::Generic,
+            };
+            let attached = steering.attach(number as u32, &port.interface, wanted)?;
+            ports.push(PortReport {
+                interface: port.interface.clone(),
+                mode: if attached.mode == Mode::Driver { "driver" } else { "generic" },
+                mode_fallback: attached.fallback,
+                zero_copy: opened.zero_copy,
+                need_wakeup: true,
+                queues: interface.queues,
+                mtu: mirror.fib().ports().get(number).map_or(0, |p| p.mtu),
+            });
+        }
+        let report = report(config, huge_pages_fallback, opened.told, guard, ports);
+        let report_path = config.regions.directory.join(REPORT_FILE);
+        write_report(&report_path, &report)?;
+        let mirror = mirror.start(confine::mirror, move |notice| {
+            let result = match notice {
+                Notice::Published(fib) | Notice::Tick(fib) => sync.run(&mut steering, fib),
+                Notice::Stopping => steering.detach(),
+            };
+            if let Err(e) = result {
+                tracing::error!("steering: {e}");
+            }
+        })?;
+        runtime.set_ready(workers);
+        Ok(Gateway { stop, inboxes, workers: threads, mirror, runtime, report_path, report, _pool: pool })
+    }
+
+    /// Whether a thread has ended that should run.
+    pub fn is_broken(&self) -> bool {
+        self.mirror.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Takes the program off the interfaces and ends the threads. Nobody sends any more when this returns.
+    pub fn stop(self) {
+        self.runtime.set_ready(0);
+        if self.mirror.stop().is_err() {
+            tracing::error!("the mirror had ended before");
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        self.inboxes.iter().for_each(|i| i.bell.ring_always());
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker had ended before");
+            }
+        }
+        // The report is about this process. If it stays, its pid tells that it is old.
+        let _ = std::fs::remove_file(&self.report_path);
+    }
+}
+
+fn interfaces(config: &Config, fib: &Fib) -> Result<Vec<Interface>, GatewayError> {
+    let one = |(port, link): (&crate::config::Port, &fib::PortLink)| {
+        let failed = |source| {
+            let (interface, what) = (port.interface.clone(), "count its queues");
+            XskError::Io { interface, queue: 0, what, source }
+        };
+        let there = af_xdp::queues(&port.interface).map_err(failed)?;
+        let queues = port.queues.unwrap_or(there).min(there);
+        Ok(Interface { name: port.interface.clone(), ifindex: link.ifindex, queues })
+    };
+    config.ports.iter().zip(fib.ports()).map(one).collect()
+}
+
+/// Keeps the XDP program's tables of protected prefixes as the SPD and the kernel's addresses are.
+struct PolicySync {
+    reader: Reader,
+    workers: u32,
+    spd_version: Option<u64>,
+    own_version: Option<u64>,
+}
+
+impl PolicySync {
+    fn run(&mut self, steering: &mut Steering, fib: &Fib) -> Result<(), SteeringError> {
+        let versions = (Some(self.reader.spd_version()), Some(fib.version()));
+        if versions == (self.spd_version, self.own_version) {
+            return Ok(());
+        }
+        let mut wanted = BTreeMap::new();
+        for (_, policy) in self.reader.policies() {
+            // Clear traffic to what an outbound policy names; and from it too, since the program looks at
+            // sources as well. Discard and Bypass are looked at where they share a prefix with a Protect.
+            if policy.direction != Direction::Outbound || policy.action == Action::Bypass {
+                continue;
+            }
+            let spi = policy.sa.and_then(|sa| self.reader.spi(sa));
+            let owner = spi.map_or(0, |s| worker_of_spi(s.0, self.workers));
+            let dst = policy.selector.dst;
+            wanted.insert(fib::Prefix { addr: dst.addr(), len: dst.len() }, Owner::Worker(owner));
+        }
+        for own in fib.own() {
+            wanted.insert(*own, Owner::Kernel);
+        }
+        steering.set_protected(&wanted)?;
+        (self.spd_version, self.own_version) = versions;
+        Ok(())
+    }
+}
+
+fn report(
+    config: &Config,
+    huge_pages_fallback: Option<String>,
+    copy_reason: Option<String>,
+    guard: Guard,
+    ports: Vec<PortReport>,
+) -> Report {
+    let workers = config.workers();
+    Report {
+        pid: std::process::id(),
+        workers,
+        cores: (0..workers).map(|w| config.core(w)).collect(),
+        crypto: crypto::IMPLEMENTATION,
+        huge_pages: huge_pages_fallback.is_none() && !matches!(config.datapath.huge_pages, HugePages::Off),
+        huge_pages_fallback,
+        copy_reason,
+        keys_locked: guard.not_locked.is_none(),
+        keys_not_locked: guard.not_locked,
+        ports,
+        drop_reasons: DropReason::ALL.iter().map(|r| r.metric()).collect(),
+    }
+}
+
+fn write_report(path: &Path, report: &Report) -> Result<(), GatewayError> {
+    let failed = |source| GatewayError::Report { path: path.to_owned(), source };
+    let text = serde_json::to_string_pretty(report).map_err(|e| failed(io::Error::other(e)))?;
+    std::fs::write(path, text).map_err(failed)
+}

@@ -1,0 +1,189 @@
+//! Free frames: each worker has a cache, and exchanges whole magazines with the others over a lock-free list.
+
+use crate::{frame::Frame, umem::Umem};
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+
+/// Where packets start in a fresh chunk: the kernel leaves as much room in front of what it receives.
+pub const RX_OFFSET: usize = 256;
+
+/// Chunks of a magazine.
+const MAGAZINE: usize = 64;
+
+type Magazine = ArrayVec<u32, MAGAZINE>;
+
+/// The free chunks of a umem that are in no cache.
+#[derive(Debug)]
+pub struct FramePool {
+    umem: Arc<Umem>,
+    magazines: ArrayQueue<Magazine>,
+}
+
+impl FramePool {
+    /// A pool of all chunks of a umem, none of which may be in use.
+    pub fn new(umem: Umem) -> Arc<FramePool> {
+        let chunks: Vec<u32> = (0..umem.frames()).collect();
+        // Caches give back magazines that are not full when they are dropped.
+        let magazines = ArrayQueue::new(chunks.len().div_ceil(MAGAZINE) + 64 * 2);
+        for part in chunks.chunks(MAGAZINE) {
+            let _ = magazines.push(part.iter().copied().collect());
+        }
+        Arc::new(FramePool { umem: Arc::new(umem), magazines })
+    }
+
+    /// A worker's cache, empty at first.
+    pub fn cache(self: &Arc<Self>) -> FrameCache {
+        FrameCache { pool: self.clone(), in_use: Magazine::new(), spare: Magazine::new() }
+    }
+
+    /// The umem.
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    /// Free chunks that are in no cache. Exact when nobody uses the pool.
+    pub fn free(&self) -> usize {
+        let mut total = 0;
+        for _ in 0..self.magazines.len() {
+            if let Some(magazine) = self.magazines.pop() {
+                total += magazine.len();
+                let _ = self.magazines.push(magazine);
+            }
+        }
+        total
+    }
+}
+
+/// One worker's free chunks: two magazines, so that taking and giving at an edge does not go to and fro.
+#[derive(Debug)]
+pub struct FrameCache {
+    pool: Arc<FramePool>,
+    in_use: Magazine,
+    spare: Magazine,
+}
+
+impl FrameCache {
+    /// A free chunk, as an empty frame at [`RX_OFFSET`].
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame> {
+        let chunk = self.take_chunk()?;
+        // SAFETY: chunks in the pool are below the umem's count, and in one place at a time: nothing else
+        // has a frame for this one.
+        Some(unsafe { self.pool.umem.empty(chunk) })
+    }
+
+    /// The number of a free chunk, to be given to the kernel.
+    #[inline]
+    pub fn take_chunk(&mut self) -> Option<u32> {
+        if let Some(chunk) = self.in_use.pop() {
+            return Some(chunk);
+        }
+        std::mem::swap(&mut self.in_use, &mut self.spare);
+        if self.in_use.is_empty() {
+            self.in_use = self.pool.magazines.pop()?;
+        }
+        self.in_use.pop()
+    }
+
+    /// Gives a frame and all of its chain back.
+    #[inline]
+    pub fn give(&mut self, frame: Frame) {
+        let mut next = Some(frame);
+        while let Some(mut frame) = next {
+            next = frame.take_tail();
+            if let Some(chunk) = self.pool.umem.chunk(self.pool.umem.address(&frame)) {
+                self.put(chunk);
+            }
+        }
+    }
+
+    /// Takes back the chunk at an address that the kernel is done with.
+    ///
+    /// # Safety
+    /// The chunk was taken from this pool, and no frame for it exists any more.
+    #[inline]
+    pub unsafe fn give_address(&mut self, address: u64) {
+        if let Some(chunk) = self.pool.umem.chunk(address) {
+            self.put(chunk);
+        }
+    }
+
+    /// The umem.
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.pool.umem
+    }
+
+    fn put(&mut self, chunk: u32) {
+        if self.in_use.is_full() {
+            std::mem::swap(&mut self.in_use, &mut self.spare);
+            if self.in_use.is_full() {
+                // The list has room for all chunks there are.
+                let _ = self.pool.magazines.push(std::mem::take(&mut self.in_use));
+            }
+        }
+        self.in_use.push(chunk);
+    }
+}
+
+impl Drop for FrameCache {
+    fn drop(&mut self) {
+        for magazine in [&mut self.in_use, &mut self.spare] {
+            if !magazine.is_empty() {
+                let _ = self.pool.magazines.push(std::mem::take(magazine));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::umem::HugePages;
+
+    fn pool(frames: u32) -> Arc<FramePool> {
+        FramePool::new(Umem::new(frames, 2048, HugePages::Off).unwrap().0)
+    }
+
+    #[test]
+    fn every_chunk_is_given_once_and_comes_back() {
+        let pool = pool(1000);
+        let (mut a, mut b) = (pool.cache(), pool.cache());
+        let mut frames: Vec<_> = std::iter::from_fn(|| a.take()).collect();
+        assert_eq!((frames.len(), pool.free()), (1000, 0));
+        frames.sort_by_key(|f| f.chunk());
+        assert!(frames.windows(2).all(|w| w[0].chunk() != w[1].chunk()));
+        for (i, frame) in frames.into_iter().enumerate() {
+            if i % 3 == 0 { a.give(frame) } else { b.give(frame) }
+        }
+        drop((a, b));
+        assert_eq!(pool.free(), 1000);
+    }
+
+    #[test]
+    fn a_chain_holds_what_it_is_given_and_goes_back_whole() {
+        let pool = pool(64);
+        let mut cache = pool.cache();
+        for len in [0usize, 1, 1791, 1792, 1793, 2 * 1792, 9000] {
+            let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let mut frame = cache.take().unwrap();
+            assert!(frame.scatter(&bytes, &mut cache));
+            assert_eq!(frame.segments(), len.div_ceil(1792).max(1));
+            let mut out = vec![0; len + 1];
+            assert_eq!((frame.total_len(), frame.gather(&mut out)), (len, len));
+            assert_eq!(out[..len], bytes);
+            assert!(frame.scatter(&bytes[..len / 2], &mut cache));
+            assert_eq!(frame.total_len(), len / 2);
+            let mut other = cache.take().unwrap();
+            assert!(other.extend(5));
+            frame.append(other);
+            assert_eq!(frame.total_len(), len / 2 + 5);
+            cache.give(frame);
+        }
+        let mut frame = cache.take().unwrap();
+        assert!(!frame.scatter(&vec![0; 65 * 1792], &mut cache), "more than there is");
+        cache.give(frame);
+        drop(cache);
+        assert_eq!(pool.free(), 64);
+    }
+}

@@ -1,0 +1,406 @@
+//! Ports over AF_XDP: for each (interface, queue) one socket per worker, all on one umem.
+//!
+//! The XDP program picks the worker by picking its socket. Sockets of one queue share its fill and completion
+//! ring, whose user side is the work of one worker: `queue % workers`. A worker sends on queue
+//! `worker % queues`, and what it sent comes back by the completion ring of that queue, perhaps to another
+//! worker's cache: the pool evens it out.
+
+use super::{BURST, Port, PortStats};
+use crate::{
+    batch::BATCH,
+    frame::Frame,
+    pool::{FrameCache, RX_OFFSET},
+    umem::Umem,
+    xsk::{
+        ring::{Consumer, Producer},
+        socket::{Bind, Socket},
+    },
+};
+use arrayvec::ArrayVec;
+use libc::xdp_desc;
+use std::{io, os::fd::BorrowedFd, sync::Arc};
+use thiserror::Error;
+
+/// More segments follow (if_xdp.h).
+const XDP_PKT_CONTD: u32 = 1;
+
+/// Times that a transmit ring is kicked per turn, at most.
+const KICKS: usize = 8;
+
+/// Whether the kernel may or must do without copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Copying {
+    /// Without, if all interfaces can; otherwise say so and copy.
+    #[default]
+    Auto,
+    /// Copy.
+    Copy,
+}
+
+/// An interface to open.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its receive queues that are used, from 0 on.
+    pub queues: u32,
+}
+
+/// Why there are no sockets.
+#[derive(Debug, Error)]
+pub enum XskError {
+    /// The system refused.
+    #[error("interface {interface}, queue {queue}: cannot {what}: {source}{}", hint(.source))]
+    Io {
+        /// Which interface.
+        interface: String,
+        /// Which queue.
+        queue: u32,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn hint(e: &io::Error) -> &'static str {
+    match e.raw_os_error() {
+        Some(libc::EPERM) => "; it takes CAP_NET_RAW and CAP_NET_ADMIN: run as root",
+        Some(libc::EBUSY) => "; another program has an AF_XDP socket on this queue: stop it",
+        Some(libc::ENODEV) => "; no such interface in this network namespace",
+        Some(libc::EINVAL) => "; the interface has fewer queues, or is down",
+        Some(libc::ENOBUFS) => "; the locked memory limit is too low: ulimit -l unlimited",
+        Some(libc::EAFNOSUPPORT) => "; this kernel has no AF_XDP",
+        _ => "",
+    }
+}
+
+/// All sockets of all interfaces.
+pub struct Opened {
+    /// By worker, then by interface.
+    pub ports: Vec<Vec<AfXdpPort>>,
+    /// What the XSKMAP must hold: (interface's number, queue, worker, socket).
+    pub sockets: Vec<(u32, u32, u32, Arc<Socket>)>,
+    /// Whether there are no copies.
+    pub zero_copy: bool,
+    /// Why there are copies, if there were not to be.
+    pub told: Option<String>,
+}
+
+/// Opens all interfaces for `workers` workers, with rings of `ring` entries (a power of two).
+///
+/// # Errors
+/// [`XskError`] names the interface and the queue.
+pub fn open(
+    umem: &Arc<Umem>,
+    interfaces: &[Interface],
+    workers: u32,
+    ring: u32,
+    copying: Copying,
+) -> Result<Opened, XskError> {
+    if copying == Copying::Auto {
+        match open_all(umem, interfaces, workers, ring, true) {
+            Ok(opened) => return Ok(opened),
+            Err(XskError::Io { interface, queue, what: "bind", source }) => {
+                let told =
+                    format!("no zero-copy on {interface}, queue {queue} ({source}): the kernel copies");
+                let opened = open_all(umem, interfaces, workers, ring, false)?;
+                return Ok(Opened { told: Some(told), ..opened });
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    open_all(umem, interfaces, workers, ring, false)
+}
+
+fn open_all(
+    umem: &Arc<Umem>,
+    interfaces: &[Interface],
+    workers: u32,
+    ring: u32,
+    zero_copy: bool,
+) -> Result<Opened, XskError> {
+    let mut opened = Opened { ports: vec![], sockets: vec![], zero_copy, told: None };
+    opened.ports.resize_with(workers as usize, Vec::new);
+    let mut first: Option<Arc<Socket>> = None;
+    for (number, interface) in interfaces.iter().enumerate() {
+        let mut halves: Vec<AfXdpPort> =
+            (0..workers).map(|_| AfXdpPort::new(&interface.name, umem)).collect();
+        for queue in 0..interface.queues {
+            for (worker, half) in (0..workers).zip(&mut halves) {
+                let sends = queue == worker % interface.queues;
+                let (socket, rings) = Queue { umem, interface, queue, ring, zero_copy }.open(
+                    first.as_ref(),
+                    worker == 0,
+                    sends,
+                )?;
+                let socket = Arc::new(socket);
+                first.get_or_insert_with(|| socket.clone());
+                opened.sockets.push((number as u32, queue, worker, socket.clone()));
+                if let Some(tx) = rings.tx {
+                    half.tx = Some((socket.clone(), tx));
+                }
+                half.rx.push(Receiver { socket: socket.clone(), ring: rings.rx, partial: None });
+                if let Some((fill, completion)) = rings.umem {
+                    half.umem_rings.push(UmemRings { socket, fill, completion });
+                }
+            }
+            // The rings of a queue are made by worker 0's socket, and served by the worker of the queue.
+            let server = (queue % workers) as usize;
+            if server != 0
+                && let Some(rings) = halves[0].umem_rings.pop()
+            {
+                halves[server].umem_rings.push(rings);
+            }
+        }
+        for (half, ports) in halves.into_iter().zip(&mut opened.ports) {
+            ports.push(half);
+        }
+    }
+    Ok(opened)
+}
+
+/// One socket to be opened.
+struct Queue<'a> {
+    umem: &'a Umem,
+    interface: &'a Interface,
+    queue: u32,
+    ring: u32,
+    zero_copy: bool,
+}
+
+struct Rings {
+    rx: Consumer<xdp_desc>,
+    tx: Option<Producer<xdp_desc>>,
+    umem: Option<(Producer<u64>, Consumer<u64>)>,
+}
+
+impl Queue<'_> {
+    fn open(
+        &self,
+        first: Option<&Arc<Socket>>,
+        with_umem_rings: bool,
+        sends: bool,
+    ) -> Result<(Socket, Rings), XskError> {
+        let socket = Socket::new().map_err(self.failed("open a socket"))?;
+        if first.is_none() {
+            socket.register(self.umem).map_err(self.failed("register the umem"))?;
+        }
+        let umem = match with_umem_rings {
+            true => Some(socket.umem_rings(self.ring).map_err(self.failed("make the umem's rings"))?),
+            false => None,
+        };
+        let rx = socket.rx_ring(self.ring).map_err(self.failed("make the receive ring"))?;
+        let tx = match sends {
+            true => Some(socket.tx_ring(self.ring).map_err(self.failed("make the transmit ring"))?),
+            false => None,
+        };
+        let how = first.map_or(Bind::First { zero_copy: self.zero_copy }, |f| Bind::Shared(f));
+        socket.bind(self.interface.ifindex, self.queue, how).map_err(self.failed("bind"))?;
+        Ok((socket, Rings { rx, tx, umem }))
+    }
+
+    fn failed(&self, what: &'static str) -> impl FnOnce(io::Error) -> XskError {
+        let (interface, queue) = (self.interface.name.clone(), self.queue);
+        move |source| XskError::Io { interface, queue, what, source }
+    }
+}
+
+struct Receiver {
+    socket: Arc<Socket>,
+    ring: Consumer<xdp_desc>,
+    /// The first segments of a packet whose last one is not there yet.
+    partial: Option<Frame>,
+}
+
+struct UmemRings {
+    socket: Arc<Socket>,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+}
+
+/// One worker's half of an interface.
+pub struct AfXdpPort {
+    name: String,
+    umem: Arc<Umem>,
+    rx: Vec<Receiver>,
+    /// The queue that is asked first, in turn.
+    turn: usize,
+    tx: Option<(Arc<Socket>, Producer<xdp_desc>)>,
+    umem_rings: Vec<UmemRings>,
+    /// Descriptors that made no sense.
+    invalid: u64,
+}
+
+impl AfXdpPort {
+    fn new(name: &str, umem: &Arc<Umem>) -> AfXdpPort {
+        AfXdpPort {
+            name: name.to_owned(),
+            umem: umem.clone(),
+            rx: vec![],
+            turn: 0,
+            tx: None,
+            umem_rings: vec![],
+            invalid: 0,
+        }
+    }
+}
+
+impl Receiver {
+    fn receive(
+        &mut self,
+        umem: &Umem,
+        out: &mut ArrayVec<Frame, BATCH>,
+        most: usize,
+        invalid: &mut u64,
+    ) -> usize {
+        let mut received = 0;
+        while received < most {
+            let Some(desc) = self.ring.pop() else { break };
+            // SAFETY: the kernel gives each chunk of the fill ring up once, by way of this ring.
+            let Some(segment) = (unsafe { umem.received(desc.addr, desc.len) }) else {
+                *invalid += 1;
+                continue;
+            };
+            let packet = match self.partial.take() {
+                Some(mut packet) => {
+                    packet.append(segment);
+                    packet
+                }
+                None => segment,
+            };
+            if desc.options & XDP_PKT_CONTD != 0 {
+                self.partial = Some(packet);
+            } else {
+                out.push(packet);
+                received += 1;
+            }
+        }
+        self.ring.release();
+        received
+    }
+}
+
+impl Port for AfXdpPort {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rx(&mut self, out: &mut ArrayVec<Frame, BATCH>, _cache: &mut FrameCache) {
+        let mut most = BURST.min(out.remaining_capacity());
+        let queues = self.rx.len();
+        for i in 0..queues {
+            let receiver = &mut self.rx[(self.turn + i) % queues];
+            most -= receiver.receive(&self.umem, out, most, &mut self.invalid);
+        }
+        self.turn = (self.turn + 1) % queues.max(1);
+    }
+
+    fn tx(&mut self, frames: &mut ArrayVec<Frame, BATCH>) {
+        let Some((socket, ring)) = &mut self.tx else { return };
+        let room = ring.room(frames.iter().map(|f| f.segments() as u32).sum());
+        let mut segments = 0;
+        let fits = frames.iter().take_while(|f| {
+            segments += f.segments() as u32;
+            segments <= room
+        });
+        let fits = fits.count();
+        for frame in frames.drain(..fits) {
+            let mut next = Some(frame);
+            while let Some(mut segment) = next {
+                next = segment.take_tail();
+                let options = if next.is_some() { XDP_PKT_CONTD } else { 0 };
+                let (addr, len) = (self.umem.address(&segment), segment.len() as u32);
+                ring.push(xdp_desc { addr, len, options });
+                // From here on the kernel owns the chunk; `segment` is not used any more.
+            }
+        }
+        ring.submit();
+        kick(socket, ring);
+    }
+
+    fn maintain(&mut self, cache: &mut FrameCache) {
+        for rings in &mut self.umem_rings {
+            while let Some(address) = rings.completion.pop() {
+                // SAFETY: the kernel has sent the chunk, which `tx` gave it.
+                unsafe { cache.give_address(address) };
+            }
+            rings.completion.release();
+            let room = rings.fill.room(BURST as u32);
+            if room >= BURST as u32 {
+                let size = self.umem.frame_size() as u64;
+                for _ in 0..room {
+                    let Some(chunk) = cache.take_chunk() else { break };
+                    rings.fill.push(chunk as u64 * size + (RX_OFFSET - KERNEL_HEADROOM) as u64);
+                }
+                rings.fill.submit();
+            }
+            if rings.fill.needs_wakeup() {
+                rings.socket.kick_rx();
+            }
+        }
+        if let Some((socket, ring)) = &mut self.tx
+            && ring.pending() > 0
+        {
+            kick(socket, ring);
+        }
+    }
+
+    fn poll_fds(&self, tell: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.rx.iter().for_each(|r| tell(r.socket.fd()));
+    }
+
+    fn stats(&self) -> PortStats {
+        let mut total = PortStats { invalid: self.invalid, ..PortStats::default() };
+        for receiver in &self.rx {
+            if let Ok(s) = receiver.socket.statistics() {
+                total.rx_ring_full += s.rx_ring_full;
+                total.rx_no_chunk += s.rx_fill_ring_empty_descs;
+                total.rx_dropped += s.rx_dropped;
+                total.invalid += s.rx_invalid_descs + s.tx_invalid_descs;
+            }
+        }
+        total
+    }
+
+    /// What the kernel still has stays with it: it goes with the umem.
+    fn close(&mut self, cache: &mut FrameCache) {
+        let mut rest = ArrayVec::new();
+        for receiver in &mut self.rx {
+            while receiver.receive(&self.umem, &mut rest, BATCH, &mut self.invalid) > 0 {
+                rest.drain(..).for_each(|f| cache.give(f));
+            }
+            if let Some(partial) = receiver.partial.take() {
+                cache.give(partial);
+            }
+        }
+    }
+}
+
+/// Octets that the kernel leaves in front of a packet (XDP_PACKET_HEADROOM).
+const KERNEL_HEADROOM: usize = 256;
+
+fn kick(socket: &Socket, ring: &Producer<xdp_desc>) {
+    for _ in 0..KICKS {
+        if ring.pending() == 0 || !ring.needs_wakeup() {
+            return;
+        }
+        let before = ring.pending();
+        socket.kick_tx();
+        if ring.pending() == before {
+            return; // the kernel is busy
+        }
+    }
+}
+
+/// How many receive queues an interface has.
+///
+/// # Errors
+/// What the system says of the interface.
+pub fn queues(interface: &str) -> io::Result<u32> {
+    let entries = std::fs::read_dir(format!("/sys/class/net/{interface}/queues"))?;
+    let rx = entries.filter_map(Result::ok).filter(|e| e.file_name().to_string_lossy().starts_with("rx-"));
+    Ok(rx.count() as u32)
+}

@@ -1,0 +1,361 @@
+//! A worker: one thread on one core, its ports, its SAs, and the loop that packets go through.
+
+use crate::{
+    batch::{BATCH, Batch, Stage},
+    classify::{Class, classify},
+    drop::DropReason,
+    frame::Frame,
+    handoff::Handoff,
+    idle, inbound,
+    nexthop::{NextHops, Routed},
+    outbound,
+    policy::FlowCache,
+    pool::FrameCache,
+    port::Port,
+    sa::SaTable,
+};
+use arrayvec::ArrayVec;
+use portcullis_ebpf::worker_of_spi;
+use portcullis_sadb::{DROP_COUNTERS, Event, EventKind, Reader, Runtime, Traffic, WorkerRuntime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// Turns without a frame before a worker sleeps.
+const IDLE_TURNS: u32 = 256;
+/// The longest sleep: epochs, held frames and the sweep want a look now and then.
+const SLEEP_MS: i32 = 50;
+/// While a frame waits for its neighbour.
+const SLEEP_HELD_MS: i32 = 2;
+
+/// The hops that need SAs and policies, and what they need.
+pub struct Hops {
+    me: u32,
+    workers: u32,
+    reader: Reader,
+    runtime: Runtime,
+    sas: SaTable,
+    flows: FlowCache,
+}
+
+/// A worker and all that it alone touches.
+pub struct Worker {
+    hops: Hops,
+    mine: WorkerRuntime,
+    ports: Vec<Box<dyn Port>>,
+    handoff: Handoff,
+    next_hops: NextHops,
+    cache: FrameCache,
+    batch: Batch,
+    to_send: Vec<ArrayVec<Frame, BATCH>>,
+    jumbo: Jumbo,
+    drops: [u64; DROP_COUNTERS],
+    traffic: Traffic,
+}
+
+impl Worker {
+    /// Worker `me` of `workers`, with its half of each port.
+    pub fn new(
+        (me, workers): (u32, u32),
+        (reader, runtime): (Reader, Runtime),
+        ports: Vec<Box<dyn Port>>,
+        handoff: Handoff,
+        next_hops: NextHops,
+        cache: FrameCache,
+    ) -> Worker {
+        let hops = Hops {
+            me,
+            workers,
+            sas: SaTable::new(reader.sizes().max_sas),
+            flows: FlowCache::new(workers),
+            reader,
+            runtime: runtime.clone(),
+        };
+        Worker {
+            hops,
+            mine: runtime.worker(me as usize),
+            to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
+            ports,
+            handoff,
+            next_hops,
+            cache,
+            batch: Batch::default(),
+            jumbo: Jumbo::new(),
+            drops: [0; DROP_COUNTERS],
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Turns until told to stop, and gives all frames back.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let start = Instant::now();
+        let mut idle_turns = 0;
+        // Relaxed: nothing else is read on the strength of the flag.
+        while !stop.load(Ordering::Relaxed) {
+            let now_ms = start.elapsed().as_millis() as u64;
+            idle_turns = if self.turn(now_ms) { 0 } else { idle_turns + 1 };
+            if idle_turns > IDLE_TURNS {
+                self.hops.sas.sweep(&self.hops.reader);
+                self.sleep(stop);
+            }
+        }
+        self.close();
+    }
+
+    /// One turn: a batch from the ports and the other workers, all the way through. False if there was none.
+    pub fn turn(&mut self, now_ms: u64) -> bool {
+        self.mine.quiesce();
+        self.receive();
+        self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache);
+        self.hops.run(&mut self.batch);
+        self.route(now_ms);
+        self.transmit();
+        self.settle()
+    }
+
+    fn receive(&mut self) {
+        let Batch { frames, .. } = &mut self.batch;
+        while !frames.is_full()
+            && let Some(frame) = self.handoff.receive()
+        {
+            frames.push(frame);
+        }
+        let handed = frames.len();
+        for port in &mut self.ports {
+            port.rx(frames, &mut self.cache);
+        }
+        self.traffic.rx_packets += (frames.len() - handed) as u64;
+        self.traffic.rx_bytes += frames[handed..].iter().map(|f| f.total_len() as u64).sum::<u64>();
+        self.batch.receive();
+    }
+
+    /// What is routed goes to its port's list, what was held before too; what belongs to others goes to them.
+    fn route(&mut self, now_ms: u64) {
+        let (to_send, drops, cache) = (&mut self.to_send, &mut self.drops, &mut self.cache);
+        let mut routed = |routed: Routed| match routed {
+            Routed::Send { port, frame } => match to_send.get_mut(port as usize) {
+                Some(list) => {
+                    if let Err(full) = list.try_push(frame) {
+                        drop_frame(full.element(), DropReason::TxFull, drops, cache);
+                    }
+                }
+                None => drop_frame(frame, DropReason::NoRoute, drops, cache),
+            },
+            Routed::Held => {}
+            Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
+        };
+        self.next_hops.turn(now_ms, &mut routed);
+        for (frame, meta) in self.batch.frames.drain(..).zip(&self.batch.metas) {
+            match meta.stage {
+                Stage::Forward => routed(self.next_hops.route(frame, meta.dst)),
+                Stage::Handoff(to) => {
+                    if let Err(frame) = self.handoff.send(to as usize, frame) {
+                        routed(Routed::Drop { frame, reason: DropReason::HandoffFull });
+                    }
+                }
+                Stage::Drop(reason) => routed(Routed::Drop { frame, reason }),
+                // No hop leaves a frame at these.
+                Stage::Received | Stage::Inbound | Stage::Outbound => {
+                    routed(Routed::Drop { frame, reason: DropReason::Malformed });
+                }
+            }
+        }
+        self.handoff.ring();
+    }
+
+    fn transmit(&mut self) {
+        for (port, list) in self.ports.iter_mut().zip(&mut self.to_send) {
+            let (frames, bytes) = (list.len(), list.iter().map(|f| f.total_len() as u64).sum::<u64>());
+            if frames > 0 {
+                port.tx(list);
+                self.traffic.tx_packets += (frames - list.len()) as u64;
+                self.traffic.tx_bytes += bytes - list.iter().map(|f| f.total_len() as u64).sum::<u64>();
+                for frame in list.drain(..) {
+                    drop_frame(frame, DropReason::TxFull, &mut self.drops, &mut self.cache);
+                }
+            }
+            port.maintain(&mut self.cache);
+        }
+    }
+
+    /// Puts this turn's counts where others see them. False if there was nothing.
+    fn settle(&mut self) -> bool {
+        let Hops { sas, runtime, .. } = &mut self.hops;
+        for meta in self.batch.metas.drain(..) {
+            sas.settle(meta.sa, runtime);
+            if meta.stage == Stage::Drop(DropReason::SeqExhausted) {
+                let sa = sas.get_mut(meta.sa);
+                if !std::mem::replace(&mut sa.exhaustion_told, true) {
+                    let (slot, generation) = (sa.slot, sa.generation);
+                    self.mine.tell(&Event {
+                        kind: EventKind::SeqExhausted,
+                        slot,
+                        generation,
+                        value: meta.seq,
+                    });
+                }
+            }
+        }
+        let busy = self.traffic != Traffic::default() || self.drops.iter().any(|n| *n != 0);
+        if busy {
+            self.mine.count_traffic(&std::mem::take(&mut self.traffic));
+            for (reason, n) in self.drops.iter_mut().enumerate().filter(|(_, n)| **n != 0) {
+                self.mine.count_drops(reason, std::mem::take(n));
+            }
+        }
+        busy
+    }
+
+    fn sleep(&mut self, stop: &AtomicBool) {
+        let mut fds = ArrayVec::<libc::pollfd, 64>::new();
+        fds.push(idle::readable(self.handoff.bell().fd()));
+        for port in &self.ports {
+            port.poll_fds(&mut |fd| {
+                // More sockets than this wake up by the time-out alone.
+                let _ = fds.try_push(idle::readable(fd));
+            });
+        }
+        self.mine.offline();
+        self.handoff.bell().announce();
+        if self.handoff.is_empty() && !stop.load(Ordering::Relaxed) {
+            idle::sleep_on(&mut fds, if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS });
+        }
+        self.handoff.bell().awake();
+    }
+
+    /// The end: every frame goes back.
+    fn close(&mut self) {
+        let (drops, cache) = (&mut self.drops, &mut self.cache);
+        self.next_hops.drain(|routed| {
+            if let Routed::Drop { frame, reason } = routed {
+                drop_frame(frame, reason, drops, cache);
+            }
+        });
+        while let Some(frame) = self.handoff.receive() {
+            drop_frame(frame, DropReason::HandoffFull, drops, cache);
+        }
+        for port in &mut self.ports {
+            port.close(cache);
+        }
+        self.settle();
+        self.mine.offline();
+    }
+}
+
+fn drop_frame(frame: Frame, reason: DropReason, drops: &mut [u64; DROP_COUNTERS], cache: &mut FrameCache) {
+    drops[reason as usize] += 1;
+    cache.give(frame);
+}
+
+impl Hops {
+    /// Classify, inbound, outbound.
+    fn run(&mut self, batch: &mut Batch) {
+        if batch.metas.is_empty() {
+            return;
+        }
+        self.flows.turn(&self.reader);
+        self.classify(batch);
+        inbound::run(batch, &mut self.sas, &mut self.flows, &self.reader, &self.runtime);
+        outbound::run(batch, self.me, &mut self.sas, &mut self.flows, &self.reader, &self.runtime);
+    }
+
+    fn classify(&self, batch: &mut Batch) {
+        for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+            if meta.stage != Stage::Received {
+                continue;
+            }
+            meta.class = classify(frame.bytes());
+            meta.stage = match meta.class {
+                Class::Esp { spi, l3, .. } => match worker_of_spi(spi, self.workers) {
+                    owner if owner == self.me => {
+                        frame.pull(l3 as usize);
+                        Stage::Inbound
+                    }
+                    owner => Stage::Handoff(owner as u8),
+                },
+                Class::Clear { l3 } => {
+                    frame.pull(l3 as usize);
+                    Stage::Outbound
+                }
+                Class::Ah { .. } => Stage::Drop(DropReason::UnknownSpi),
+                Class::Fragment => Stage::Drop(DropReason::Fragment),
+                Class::Kernel => Stage::Drop(DropReason::LocalDelivery),
+                Class::Bad(reason) => Stage::Drop(reason),
+            };
+        }
+    }
+}
+
+/// Packets in several segments go through the hops one by one, in one contiguous buffer.
+struct Jumbo {
+    batch: Batch,
+    buffer: Option<Frame>,
+}
+
+impl Jumbo {
+    /// Octets of the buffer: the largest IP packet does not fit, the largest jumbo frame does.
+    const ROOM: u16 = 16 * 1024;
+
+    fn new() -> Jumbo {
+        Jumbo { batch: Batch::default(), buffer: Some(Frame::boxed(Jumbo::ROOM)) }
+    }
+
+    fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
+        for (chain, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+            if chain.segments() == 1 {
+                continue;
+            }
+            let Some(mut buffer) = self.buffer.take() else { continue };
+            buffer.reset(crate::pool::RX_OFFSET);
+            if !buffer.extend(chain.total_len()) {
+                meta.stage = Stage::Drop(DropReason::NoFrame);
+                self.buffer = Some(buffer);
+                continue;
+            }
+            chain.gather(buffer.bytes_mut());
+            self.batch.frames.push(buffer);
+            self.batch.receive();
+            hops.run(&mut self.batch);
+            if let (Some(result), Some(buffer)) = (self.batch.metas.pop(), self.batch.frames.pop()) {
+                *meta = result;
+                if meta.stage == Stage::Forward && !chain.scatter(buffer.bytes(), cache) {
+                    meta.stage = Stage::Drop(DropReason::NoFrame);
+                }
+                self.buffer = Some(buffer);
+            }
+        }
+    }
+}
+
+/// Runs a worker on its own thread, pinned to a core.
+///
+/// # Errors
+/// What the system says about the thread, or about its confinement.
+pub fn spawn(
+    mut worker: Worker,
+    core: usize,
+    stop: Arc<AtomicBool>,
+    confine: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let (confined, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{}", worker.hops.me)).spawn(move || {
+        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: core });
+        let result = if pinned {
+            confine()
+        } else {
+            Err(std::io::Error::other(format!("core {core} is not to be had")))
+        };
+        let go = result.is_ok();
+        // Whoever started us waits for this, or is gone.
+        let _ = confined.send(result);
+        if go {
+            worker.run(&stop);
+        }
+    })?;
+    outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at once")))?;
+    Ok(thread)
+}
