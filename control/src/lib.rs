@@ -1,3 +1,14 @@
 //! The control process: connections, policy, and the only writer of the SADB.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod doctor;
+pub mod iked;
+pub mod install;
+pub mod report;
+pub mod secret;
+pub mod server;
+pub mod status;

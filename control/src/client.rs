@@ -1,0 +1,63 @@
+//! The other end of iked's socket.
+
+use crate::{
+    iked::{Answer, Request},
+    report::Report,
+};
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use thiserror::Error;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("{path}: {source}; portcullis-iked does not run: portcullis up")]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The connection broke, or what came is no answer.
+    #[error("portcullis-iked: {0}")]
+    Broken(String),
+    /// iked says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks iked.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+    let broken = |e: &dyn std::fmt::Display| ClientError::Broken(e.to_string());
+    let mut stream = UnixStream::connect(socket)
+        .map_err(|source| ClientError::NotRunning { path: socket.to_owned(), source })?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(|e| broken(&e))?;
+    let mut line = serde_json::to_string(request).map_err(|e| broken(&e))?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(|e| broken(&e))?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(|e| broken(&e))?;
+    match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
+        Answer::Error { error } => Err(ClientError::Refused(error)),
+        answer => Ok(answer),
+    }
+}
+
+/// Asks iked for its report.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn report(socket: &Path) -> Result<Report, ClientError> {
+    match ask(socket, &Request::Status)? {
+        Answer::Report(report) => Ok(report),
+        other => Err(ClientError::Broken(format!("not a report: {other:?}"))),
+    }
+}

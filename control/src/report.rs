@@ -1,0 +1,58 @@
+//! What iked tells about itself, on its socket: documented, stable keys.
+
+use serde::{Deserialize, Serialize};
+
+/// All of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Process.
+    pub pid: u32,
+    /// Whether the keys are kept out of swap.
+    pub keys_locked: bool,
+    /// Policies installed.
+    pub policies: usize,
+    /// The connections.
+    pub connections: Vec<ConnectionReport>,
+}
+
+/// A connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it is to be installed.
+    pub up: bool,
+    /// Our outer address.
+    pub local: String,
+    /// The peer's outer address.
+    pub remote: String,
+    /// What is behind us.
+    pub local_ts: Vec<String>,
+    /// What is behind the peer.
+    pub remote_ts: Vec<String>,
+    /// The transform.
+    pub algorithm: String,
+    /// Always `(hidden)`.
+    pub key: String,
+    /// The SA that we receive with.
+    pub inbound: Option<SaReport>,
+    /// The SA that we send with.
+    pub outbound: Option<SaReport>,
+}
+
+/// An SA.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SaReport {
+    /// Its SPI.
+    pub spi: String,
+    /// Its slot in the SAD.
+    pub slot: u32,
+    /// Which SA of that slot.
+    pub generation: u64,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// In packets.
+    pub replay_window: u32,
+    /// ESP in UDP.
+    pub udp_encap: bool,
+}
