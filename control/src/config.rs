@@ -1,4 +1,4 @@
-//! What users write: `connections.toml`, and iked's part of `portcullis.toml`.
+//! What users write of connections: `connections.toml`.
 
 use crate::secret::Secret;
 use portcullis_sadb::{ANY_PORT, Algorithm, Prefix, REPLAY_WINDOW, Spi};
@@ -13,8 +13,6 @@ use std::{
 };
 use thiserror::Error;
 
-/// The machine's file, in the configuration directory.
-pub const MACHINE_FILE: &str = "portcullis.toml";
 /// The connections' file, in the configuration directory.
 pub const CONNECTIONS_FILE: &str = "connections.toml";
 /// The key that says that one knows what manual keys are.
@@ -35,14 +33,6 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not TOML, has a key that there is not, or a value of another kind.
-    #[error("{path}: {source}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: toml::de::Error,
-    },
-    /// The same, of a file with keys.
     #[error("{path}: line {line}: {message}")]
     Syntax {
         /// The file.
@@ -72,42 +62,6 @@ pub enum ConfigError {
         /// What is wrong and what to do.
         why: String,
     },
-}
-
-/// iked's part of `portcullis.toml`. The rest is the datapath's, and checked there.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Machine {
-    /// The shared memory.
-    #[serde(default)]
-    pub regions: Regions,
-    /// The interfaces, as far as `portcullis` wants to know.
-    #[serde(rename = "port", default)]
-    pub ports: Vec<Port>,
-}
-
-/// `[[port]]`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Port {
-    /// The interface.
-    pub interface: String,
-}
-
-/// `[regions]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Regions {
-    /// Where the regions are.
-    pub directory: PathBuf,
-    /// SAs.
-    pub max_sas: u32,
-    /// Policies.
-    pub max_policies: u32,
-}
-
-impl Default for Regions {
-    fn default() -> Regions {
-        Regions { directory: "/run/portcullis".into(), max_sas: 65_536, max_policies: 16_384 }
-    }
 }
 
 /// A manually keyed connection.
@@ -234,19 +188,6 @@ fn yes() -> bool {
 
 fn window() -> u32 {
     1024
-}
-
-impl Machine {
-    /// Reads the file in a configuration directory.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names file, line and key.
-    pub fn load(directory: &Path) -> Result<Machine, ConfigError> {
-        let path = directory.join(MACHINE_FILE);
-        let text =
-            fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path, source })
-    }
 }
 
 impl Connections {

@@ -1,6 +1,6 @@
 //! What `portcullis doctor` looks at, and what to do about it.
 
-use crate::config::Machine;
+use portcullis_machine::Machine;
 use serde::Serialize;
 use std::{fmt::Write, fs, path::Path, process::Command};
 

@@ -2,10 +2,11 @@
 //! its socket.
 
 use crate::{
-    config::{ConfigError, Connections, MANUAL_KEYS, Machine},
+    config::{ConfigError, Connections, MANUAL_KEYS},
     install::{InstallError, install},
     report::{ConnectionReport, Report, SaReport},
 };
+use portcullis_machine::Machine;
 use portcullis_sadb::{Direction, RegionError, SADB_FILE, Sa, Sadb, Sizes};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -24,6 +25,8 @@ pub const SOCKET_FILE: &str = "iked.sock";
 pub enum IkedError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Machine(#[from] portcullis_machine::strict::ConfigError),
     #[error(transparent)]
     Region(#[from] RegionError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]

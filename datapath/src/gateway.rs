@@ -2,7 +2,6 @@
 //! they need each other, and their end in the reverse.
 
 use crate::{
-    config::{Config, ConfigError, HugePages, XdpMode},
     confine::{self, ConfineError},
     crypto,
     drop::DropReason,
@@ -19,6 +18,7 @@ use crate::{
     worker::{self, Worker},
 };
 use portcullis_ebpf::worker_of_spi;
+use portcullis_machine::{HugePages, Machine, XdpMode, strict::ConfigError};
 use portcullis_sadb::{Action, Direction, Guard, Reader, RegionError, Runtime};
 use serde::Serialize;
 use std::{
@@ -132,8 +132,9 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError`] says what is missing and what to do.
-    pub fn start(config: &Config) -> Result<Gateway, GatewayError> {
-        let workers = config.workers();
+    pub fn start(config: &Machine) -> Result<Gateway, GatewayError> {
+        let cores = cores(config);
+        let workers = cores.len() as u32;
         let (reader, runtime, guard) = Reader::attach(&config.regions.directory)?;
         let names: Vec<String> = config.ports.iter().map(|p| p.interface.clone()).collect();
         let mut mirror = Mirror::open(&names)?;
@@ -141,7 +142,7 @@ impl Gateway {
 
         let (umem, huge_pages_fallback) = Umem::new(
             config.datapath.frames,
-            config.datapath.frame_size,
+            config.datapath.frame_size as u16,
             match config.datapath.huge_pages {
                 HugePages::Auto => umem::HugePages::Auto,
                 HugePages::Require => umem::HugePages::Require,
@@ -168,7 +169,7 @@ impl Gateway {
             let ports = ports.into_iter().map(|p| Box::new(p) as Box<dyn Port>).collect();
             let ends = (reader.clone(), runtime.clone());
             let worker = Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache());
-            let core = config.core(me);
+            let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)
                 .map_err(|source| GatewayError::Worker { worker: me, core, source })?;
@@ -196,7 +197,7 @@ impl Gateway {
                 mtu: mirror.fib().ports().get(number).map_or(0, |p| p.mtu),
             });
         }
-        let report = report(config, huge_pages_fallback, opened.told, guard, ports);
+        let report = report(config, cores, huge_pages_fallback, opened.told, guard, ports);
         let report_path = config.regions.directory.join(REPORT_FILE);
         write_report(&report_path, &report)?;
         let mirror = mirror.start(confine::mirror, move |notice| {
@@ -235,14 +236,19 @@ impl Gateway {
     }
 }
 
-fn interfaces(config: &Config, fib: &Fib) -> Result<Vec<Interface>, GatewayError> {
-    let one = |(port, link): (&crate::config::Port, &fib::PortLink)| {
+fn cores(config: &Machine) -> Vec<usize> {
+    let available = std::thread::available_parallelism().map_or(1, |n| n.get());
+    config.datapath.worker_cores(available).into_iter().map(|c| c as usize).collect()
+}
+
+fn interfaces(config: &Machine, fib: &Fib) -> Result<Vec<Interface>, GatewayError> {
+    let one = |(port, link): (&portcullis_machine::Port, &fib::PortLink)| {
         let failed = |source| {
             let (interface, what) = (port.interface.clone(), "count its queues");
             XskError::Io { interface, queue: 0, what, source }
         };
         let there = af_xdp::queues(&port.interface).map_err(failed)?;
-        let queues = port.queues.unwrap_or(there).min(there);
+        let queues = port.queues.map_or(there, |q| q.get());
         Ok(Interface { name: port.interface.clone(), ifindex: link.ifindex, queues })
     };
     config.ports.iter().zip(fib.ports()).map(one).collect()
@@ -284,17 +290,17 @@ impl PolicySync {
 }
 
 fn report(
-    config: &Config,
+    config: &Machine,
+    cores: Vec<usize>,
     huge_pages_fallback: Option<String>,
     copy_reason: Option<String>,
     guard: Guard,
     ports: Vec<PortReport>,
 ) -> Report {
-    let workers = config.workers();
     Report {
         pid: std::process::id(),
-        workers,
-        cores: (0..workers).map(|w| config.core(w)).collect(),
+        workers: cores.len() as u32,
+        cores,
         crypto: crypto::IMPLEMENTATION,
         huge_pages: huge_pages_fallback.is_none() && !matches!(config.datapath.huge_pages, HugePages::Off),
         huge_pages_fallback,

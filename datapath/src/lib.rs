@@ -3,7 +3,6 @@
 
 pub mod batch;
 pub mod classify;
-pub mod config;
 pub mod confine;
 pub mod crypto;
 pub mod drop;
@@ -20,6 +19,7 @@ pub mod outbound;
 pub mod policy;
 pub mod pool;
 pub mod port;
+pub mod probe;
 pub mod replay;
 pub mod sa;
 pub mod steering;

@@ -1,18 +1,19 @@
 //! The control process: a thin shell over [`portcullis_control::iked`].
 
-use anyhow::Context;
 use clap::Parser;
 use portcullis_control::{
-    config::Machine,
     iked::{Iked, SOCKET_FILE},
     server::Server,
 };
+use portcullis_machine::{Machine, explain};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
 };
 use std::{
+    error::Error,
     path::PathBuf,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,10 +33,19 @@ struct Options {
     config: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
-    let options = Options::parse();
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{}", explain(&*e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, stop.clone())?;
@@ -49,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     let random = [getrandom::u64()?, getrandom::u64()?];
     let mut iked = Iked::start(&options.config, random)?;
     let path = Machine::load(&options.config)?.regions.directory.join(SOCKET_FILE);
-    let mut server = Server::listen(&path).with_context(|| path.display().to_string())?;
+    let mut server = Server::listen(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     tracing::info!("ready");
     while !stop.load(Ordering::Relaxed) {
         server.turn(&mut iked, Duration::from_millis(100));

@@ -4,14 +4,15 @@
 use clap::{Parser, Subcommand};
 use portcullis_control::{
     client,
-    config::Machine,
     daemon::{Daemon, DaemonError},
     doctor,
     iked::{self, Answer, Request, SOCKET_FILE},
     status,
 };
+use portcullis_machine::{Machine, explain};
 use portcullis_sadb::RuntimeReader;
 use std::{
+    error::Error,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("portcullis: {e:#}");
+            eprintln!("portcullis: {}", explain(&*e));
             let not_running = e.downcast_ref::<client::ClientError>();
             match not_running {
                 Some(client::ClientError::NotRunning { .. }) => ExitCode::from(NOT_RUNNING),
@@ -83,10 +84,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> anyhow::Result<ExitCode> {
+fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let machine = Machine::load(&options.config)?;
     let directory = &machine.regions.directory;
-    let ask = |request: Request| -> anyhow::Result<ExitCode> {
+    let ask = |request: Request| -> Result<ExitCode, Box<dyn Error>> {
         if let Answer::Done { done } = client::ask(&directory.join(SOCKET_FILE), &request)? {
             println!("{done}");
         }

@@ -263,6 +263,20 @@ impl Datapath {
     }
 }
 
+/// An error with its causes, for people: causes that a message repeats are said once.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = e.source();
+    }
+    text
+}
+
 impl XdpMode {
     /// As the file names it.
     pub fn name(self) -> &'static str {

@@ -1,13 +1,16 @@
 //! The datapath process: a thin shell over [`portcullis_datapath::gateway`].
 
 use clap::Parser;
-use portcullis_datapath::{config::Config, confine, gateway::Gateway};
+use portcullis_datapath::{confine, gateway::Gateway, probe};
+use portcullis_machine::{Machine, explain};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
 use std::{
+    error::Error,
     path::PathBuf,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,12 +28,31 @@ struct Options {
     /// The directory of portcullis.toml.
     #[arg(long, value_name = "DIR", default_value = "/etc/portcullis")]
     config: PathBuf,
+    /// Does not start, but prints what this interface can do: `driver` or `generic`, `zero-copy` or `copy`.
+    /// For a moment it attaches the XDP program and takes the frames of the interface.
+    #[arg(long, value_name = "INTERFACE")]
+    probe: Option<String>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
-    let config = Config::load(&Options::parse().config)?;
+    let options = Options::parse();
+    let result = match &options.probe {
+        Some(interface) => probe::run(interface),
+        None => run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{}", explain(&*e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let config = Machine::load(&options.config)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, stop.clone())?;
@@ -53,7 +75,7 @@ fn main() -> anyhow::Result<()> {
     confine::process()?;
     while !stop.load(Ordering::Relaxed) {
         if gateway.is_broken() {
-            anyhow::bail!("a thread has ended; see above");
+            return Err("a thread has ended; see above".into());
         }
         // A signal ends this early; nothing else does.
         std::thread::park_timeout(Duration::from_millis(100));
