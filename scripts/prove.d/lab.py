@@ -103,7 +103,9 @@ class Lab:
         command = ["ping", "-n", "-q", "-c%d" % count, "-i%g" % interval, "-W2", "-s%d" % size, address]
         if dont_fragment:
             command[1:1] = ["-Mdo"]
-        self.run(node, *command)
+        told = self.run(node, *command)
+        if " 0% packet loss" not in told:  # ping itself is content with one answer
+            raise Failed("%s: %s" % (" ".join(command), told))
 
     def wait_for_listener(self, node, port):
         """Waits till somebody listens on a TCP port."""
@@ -115,21 +117,11 @@ class Lab:
 
 
 class Gateway:
-    """Gateway N of a lab: its two processes, each on its own so that a test can kill it."""
+    """Gateway N of a lab: both processes by `portcullis`, or each on its own so that a test can kill it."""
 
     def __init__(self, lab, n):
         self.lab, self.node, self.dir = lab, "g%d" % n, "%s/g%d" % (lab.dir, n)
         self.iked = self.datapath = None
-
-    def start_iked(self):
-        self.iked = self.start("portcullis-iked")
-
-    def start_datapath(self):
-        self.datapath = self.start("portcullis-datapath")
-
-    def start(self, program):
-        log = "%s/%s.log" % (self.dir, program)
-        return self.lab.start(self.node, BIN + "/" + program, "--config", self.dir, log=log)
 
     def portcullis(self, *args):
         return self.lab.run(self.node, BIN + "/portcullis", *args, "--config", self.dir)
@@ -142,4 +134,35 @@ class Gateway:
         self.portcullis("down")
 
     def status(self):
-        return json.loads(self.portcullis("status", "--json"))
+        """What `portcullis status` knows; parts are null while a process is away."""
+        command = self.lab.inside(self.node, BIN + "/portcullis", "status", "--json", "--config", self.dir)
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, timeout=10).stdout)
+
+    def start(self, program):
+        return self.lab.start(self.node, BIN + "/" + program, "--config", self.dir, log="%s/%s.log" % (self.dir, program))
+
+    def start_iked(self):
+        """Starts iked, and waits till it answers."""
+        self.iked = self.start("portcullis-iked")
+        wait_for("iked answers", lambda: (self.status()["iked"] or {}).get("pid") == self.iked.pid)
+
+    def start_datapath(self):
+        self.datapath = self.start("portcullis-datapath")
+
+    def wait_ready(self):
+        wait_for("the datapath is ready", lambda: (self.status()["datapath"] or {}).get("pid") == self.datapath.pid)
+
+    def restart_datapath(self):
+        """Kills it without a chance to tidy up, and starts it again at once."""
+        self.datapath.kill()
+        self.datapath.wait()
+        self.start_datapath()
+
+    def drops(self):
+        """Drops by reason."""
+        return self.status()["datapath"]["drops"]
+
+    def sas(self):
+        """SPI, slot and generation of each SA."""
+        return sorted((c[d]["spi"], c[d]["slot"], c[d]["generation"])
+                      for c in self.status()["connections"] for d in ("inbound", "outbound"))
