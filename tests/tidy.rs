@@ -87,7 +87,8 @@ fn banned_name(line: &str) -> Option<String> {
 /// The one form is `RFC 4303 §3.4.3`, or `RFC 4303` alone.
 fn citation(line: &str) -> Option<String> {
     for (at, found) in line.match_indices("RFC").chain(line.match_indices("rfc")) {
-        if line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+        // Behind a bracket: tshark's name of an algorithm.
+        if line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '[') {
             continue;
         }
         let rest = &line[at + 3..];

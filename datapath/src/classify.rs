@@ -8,10 +8,8 @@ use crate::{
     wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 
-/// UDP port of IKE and of ESP in UDP (RFC 3948 §2).
+/// UDP port of ESP in UDP (RFC 3948 §2).
 const NAT_T_PORT: u16 = 4500;
-/// UDP port of IKE.
-const IKE_PORT: u16 = 500;
 
 /// What a frame is. Offsets are from its first octet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +41,7 @@ pub enum Class {
         /// Where the IP header starts.
         l3: u8,
     },
-    /// Not for a worker: IKE, keepalives, ARP and what else is not IP.
+    /// Not for a worker: ARP and what else is not IP.
     Kernel,
     /// Cut short, or wrong in itself.
     Bad(DropReason),
@@ -91,14 +89,13 @@ fn udp(packet: &[u8], ip: &Ip, l3: usize) -> Class {
     if packet.len() < payload {
         return clear;
     }
-    match wire::be16(packet, ip.payload + 2) {
-        IKE_PORT => Class::Kernel,
-        NAT_T_PORT => match &packet[payload..] {
-            [0xff] | [0, 0, 0, 0, ..] => Class::Kernel,
-            [_, _, _, _, ..] if ip.place == Place::First => Class::Fragment,
-            [_, _, _, _, ..] => esp(packet, ip, l3, payload, true),
-            _ => Class::Kernel,
-        },
+    match &packet[payload..] {
+        // IKE and keepalives (RFC 3948 §2.2, §2.3) between protected hosts are packets as all others; those
+        // to the gateway itself the XDP program has left to the kernel.
+        _ if wire::be16(packet, ip.payload + 2) != NAT_T_PORT => clear,
+        [0, 0, 0, 0, ..] => clear,
+        [_, _, _, _, ..] if ip.place == Place::First => Class::Fragment,
+        [_, _, _, _, ..] => esp(packet, ip, l3, payload, true),
         _ => clear,
     }
 }

@@ -186,7 +186,14 @@ impl Gateway {
                 XdpMode::Driver => Wanted::Driver,
                 XdpMode::Generic => Wanted::Generic,
             };
-            let attached = steering.attach(number as u32, &port.interface, wanted)?;
+            let attached = match steering.attach(number as u32, &port.interface, wanted) {
+                Ok(attached) => attached,
+                Err(e) => {
+                    // The earlier ports are let go; why this one fails is what counts.
+                    let _ = steering.detach();
+                    return Err(e.into());
+                }
+            };
             ports.push(PortReport {
                 interface: port.interface.clone(),
                 mode: if attached.mode == Mode::Driver { "driver" } else { "generic" },

@@ -1,4 +1,4 @@
-//! The anti-replay window (RFC 4303 §3.4.3 and appendix A).
+//! The anti-replay window (RFC 4303 §3.4.3, RFC 4303 §A2).
 //!
 //! Two verbs: [`ReplayWindow::check`] before the crypto, on what a packet claims; [`ReplayWindow::commit`]
 //! after it, with the proof that the ICV was right. Commit checks again, since two copies in one batch both
@@ -55,7 +55,7 @@ impl ReplayWindow {
         self.top
     }
 
-    /// The 64-bit number of a packet from the half that the wire carries (RFC 4303 appendix A2.2).
+    /// The 64-bit number of a packet from the half that the wire carries (RFC 4303 §A2.2).
     pub fn infer(&self, seq_lo: u32) -> u64 {
         if !self.esn {
             return seq_lo as u64;

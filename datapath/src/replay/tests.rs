@@ -63,7 +63,7 @@ fn the_high_half_is_inferred_across_each_subspace() {
     const G: u64 = 1 << 32;
     for size in SIZES {
         let n = size as u64;
-        // RFC 4303 appendix A2.2: case A (window within one subspace) and case B (across two).
+        // RFC 4303 §A2.2: case A (window within one subspace) and case B (across two).
         for top in [n - 1, n, G - 1, G + n - 2, G + n - 1, G, G + 1, 2 * G - 1, 2 * G, 5 * G + 3, 7 * G + n] {
             let mut w = ReplayWindow::new(size, true);
             w.resume(top);

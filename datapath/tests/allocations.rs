@@ -1,0 +1,94 @@
+//! The packet path allocates nothing once it is warm.
+
+mod testbed;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use testbed::*;
+
+struct Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static ON: AtomicBool = AtomicBool::new(false);
+
+fn count() {
+    if ON.load(Ordering::Relaxed) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: everything is passed on to the system's allocator; counting touches no memory of callers.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those that `System` wants.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs `f`, and returns how often memory was allocated, moved or freed in it.
+fn allocations(f: impl FnOnce()) -> u64 {
+    COUNT.store(0, Ordering::Relaxed);
+    ON.store(true, Ordering::Relaxed);
+    f();
+    ON.store(false, Ordering::Relaxed);
+    COUNT.load(Ordering::Relaxed)
+}
+
+#[test]
+fn no_packet_allocates() {
+    assert!(allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0, "the count counts");
+    let pool = memory(4096);
+    let mut cache = pool.cache();
+    let t = Tunnel { mtu: 9000, window: 65_536, ..Tunnel::default() };
+    let (mut one, mut two) = (Gateway::new(t, 1, &pool), Gateway::new(t, 2, &pool));
+    let mut clear = vec![];
+    for v4 in [true, false] {
+        for payload in [0, 22, 512, 1400, 8000] {
+            clear.push(udp(inside(1, v4), inside(2, v4), payload, 64));
+        }
+    }
+    // Not for us, for nobody, and without a route: drops are on the packet path too.
+    clear.push(vec![0; 60]);
+    clear.push(udp(ip("10.7.0.1"), inside(2, true), 8, 64));
+    clear.push(udp(inside(2, true), inside(1, true), 8, 64));
+    let mut delivered = 0;
+    let mut round = |turns: usize| {
+        for i in 0..turns {
+            for bytes in &clear {
+                one.ends[0][LAN].send(frame(&mut cache, bytes)).unwrap();
+            }
+            one.workers[0].turn(i as u64);
+            while let Some(sealed) = one.ends[0][WAN].receive() {
+                two.ends[0][WAN].send(sealed).unwrap();
+            }
+            two.workers[0].turn(i as u64);
+            while let Some(opened) = two.ends[0][LAN].receive() {
+                delivered += 1;
+                cache.give(opened);
+            }
+        }
+    };
+    round(2);
+    let counted = allocations(|| round(2000));
+    assert_eq!(delivered, 2002 * 10);
+    println!("{counted} allocations in {delivered} packets there and back");
+    assert_eq!(counted, 0);
+}
