@@ -259,7 +259,7 @@ impl Connections {
                     (same(&c.local_ts, &other.local_ts), same(&c.remote_ts, &other.remote_ts))
                 {
                     let at = file.at(format!("connection '{}'", c.name));
-                    let why = format!("{src} -> {dst} is also a policy of connection '{}'", other.name);
+                    let why = format!("overlap with connection '{}': both have {src} -> {dst}", other.name);
                     return at.wrong("local_ts and remote_ts:", why);
                 }
             }
@@ -349,8 +349,11 @@ fn keying(
     }
     let (have, key, salt) = (raw.key.bytes().len(), algorithm.key_len(), algorithm.salt_len());
     if have != key + salt {
-        let why =
-            format!("has {have} bytes; {} wants {key} of key and then {salt} of salt", algorithm.name());
+        let why = format!(
+            "has {have} bytes; {} wants {}: {key} of key, then {salt} of salt",
+            algorithm.name(),
+            key + salt
+        );
         return at.wrong(key_key, why);
     }
     Ok(Keying { spi: Spi(spi), key: raw.key })

@@ -1,2 +1,7 @@
 //! Traffic generation and measurement.
 #![deny(missing_docs)]
+
+pub mod forwarder;
+pub mod interface;
+pub mod sink;
+pub mod source;
