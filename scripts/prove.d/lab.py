@@ -5,7 +5,6 @@ import json, os, shutil, signal, subprocess, sys, tempfile, time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 BIN = os.environ.get("PORTCULLIS_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
 PEERS = os.environ.get("PORTCULLIS_PEERS", TOP + "/../shared/peers")
-QUICK = "--quick" in sys.argv
 H1, H2 = {4: "10.99.1.2", 6: "fd99:1::2"}, {4: "10.99.2.2", 6: "fd99:2::2"}
 WIRE = {1: {4: "10.99.0.1", 6: "fd99::1"}, 2: {4: "10.99.0.2", 6: "fd99::2"}}
 
