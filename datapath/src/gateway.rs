@@ -30,11 +30,15 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 
 /// Entries of each ring.
 const RING: u32 = 2048;
+
+/// How long a predecessor may take to be gone.
+const PREDECESSOR: Duration = Duration::from_millis(500);
 
 /// What the datapath tells of itself, in the regions' directory.
 pub const REPORT_FILE: &str = "datapath.json";
@@ -135,7 +139,7 @@ impl Gateway {
     pub fn start(config: &Machine) -> Result<Gateway, GatewayError> {
         let cores = cores(config);
         let workers = cores.len() as u32;
-        let (reader, runtime, guard) = Reader::attach(&config.regions.directory)?;
+        let (reader, runtime, guard) = attach(&config.regions.directory)?;
         let names: Vec<String> = config.ports.iter().map(|p| p.interface.clone()).collect();
         let mut mirror = Mirror::open(&names)?;
         let interfaces = interfaces(config, mirror.fib())?;
@@ -240,6 +244,19 @@ impl Gateway {
         }
         // The report is about this process. If it stays, its pid tells that it is old.
         let _ = std::fs::remove_file(&self.report_path);
+    }
+}
+
+/// Attaches to the regions. A predecessor that was killed may take a moment to be gone.
+fn attach(directory: &Path) -> Result<(Reader, Runtime, Guard), RegionError> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match Reader::attach(directory) {
+            Err(RegionError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 

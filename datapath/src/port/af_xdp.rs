@@ -18,11 +18,20 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use libc::xdp_desc;
-use std::{io, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use thiserror::Error;
 
 /// More segments follow (if_xdp.h).
 const XDP_PKT_CONTD: u32 = 1;
+
+/// How long a queue may be busy with the sockets of a predecessor, and how often to look.
+const BUSY: Duration = Duration::from_millis(1500);
+const BUSY_LOOK: Duration = Duration::from_millis(5);
 
 /// Times that a transmit ring is kicked per turn, at most.
 const KICKS: usize = 8;
@@ -100,16 +109,39 @@ pub fn open(
     ring: u32,
     copying: Copying,
 ) -> Result<Opened, XskError> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        let result = open_once(umem, interfaces, workers, ring, copying);
+        match &result {
+            // A predecessor that was killed: the kernel takes its sockets down in its own time.
+            Err(XskError::Io { source, .. })
+                if source.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
+                std::thread::sleep(BUSY_LOOK);
+            }
+            _ => return result,
+        }
+    }
+}
+
+fn open_once(
+    umem: &Arc<Umem>,
+    interfaces: &[Interface],
+    workers: u32,
+    ring: u32,
+    copying: Copying,
+) -> Result<Opened, XskError> {
     if copying == Copying::Auto {
         match open_all(umem, interfaces, workers, ring, true) {
-            Ok(opened) => return Ok(opened),
-            Err(XskError::Io { interface, queue, what: "bind", source }) => {
+            Err(XskError::Io { interface, queue, what: "bind", source })
+                if source.raw_os_error() != Some(libc::EBUSY) =>
+            {
                 let told =
                     format!("no zero-copy on {interface}, queue {queue} ({source}): the kernel copies");
                 let opened = open_all(umem, interfaces, workers, ring, false)?;
                 return Ok(Opened { told: Some(told), ..opened });
             }
-            Err(e) => return Err(e),
+            result => return result,
         }
     }
     open_all(umem, interfaces, workers, ring, false)
