@@ -161,15 +161,20 @@ fn open_all(
         let mut halves: Vec<AfXdpPort> =
             (0..workers).map(|_| AfXdpPort::new(&interface.name, umem)).collect();
         for queue in 0..interface.queues {
+            // The sockets of one queue share by way of its first: the kernel wants the same queue, or rings.
+            let mut shared = first.clone();
             for (worker, half) in (0..workers).zip(&mut halves) {
                 let sends = queue == worker % interface.queues;
                 let (socket, rings) = Queue { umem, interface, queue, ring, zero_copy }.open(
-                    first.as_ref(),
+                    shared.as_ref(),
                     worker == 0,
                     sends,
                 )?;
                 let socket = Arc::new(socket);
                 first.get_or_insert_with(|| socket.clone());
+                if worker == 0 {
+                    shared = Some(socket.clone());
+                }
                 opened.sockets.push((number as u32, queue, worker, socket.clone()));
                 if let Some(tx) = rings.tx {
                     half.tx = Some((socket.clone(), tx));
