@@ -1,0 +1,324 @@
+//! A million operations against plain maps and a linear search, in one process and one order: whatever the
+//! writer returns and the reader finds is what the model says.
+
+use portcullis_sadb::*;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+const SEED: u64 = 0x5ad_b0de;
+const OPERATIONS: usize = 1_000_000;
+const SIZES: Sizes = Sizes { max_sas: 96, max_policies: 72 };
+const WORKERS: usize = 3;
+
+struct Rng(u64);
+
+impl Rng {
+    /// xorshift64*
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.next() as usize % n
+    }
+
+    fn of<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())]
+    }
+
+    /// Few addresses, so that prefixes of all lengths often have them.
+    fn address(&mut self, v4: bool) -> IpAddr {
+        let [a, b, c] = [0; 3].map(|_| self.below(3) as u8);
+        match v4 {
+            true => Ipv4Addr::new(10, a, b, c).into(),
+            false => Ipv6Addr::new(0xfd00, 0, a as u16, 0, b as u16, 0, 0, c as u16).into(),
+        }
+    }
+
+    fn prefix(&mut self, v4: bool) -> Prefix {
+        let len =
+            if v4 { self.of(&[0, 8, 15, 16, 24, 31, 32]) } else { self.of(&[0, 16, 48, 64, 80, 127, 128]) };
+        Prefix::new(self.address(v4), len).unwrap()
+    }
+
+    fn ports(&mut self) -> std::ops::RangeInclusive<u16> {
+        let first = self.below(4) as u16;
+        self.of(&[(0, u16::MAX), (0, u16::MAX), (first, first), (first, first + 1)]).into_range()
+    }
+
+    fn direction(&mut self) -> Direction {
+        self.of(&[Direction::Inbound, Direction::Outbound])
+    }
+
+    fn policy(&mut self, sa: Option<SlotIndex>) -> Policy {
+        let v4 = self.below(3) > 0;
+        let selector = Selector {
+            src: self.prefix(v4),
+            dst: self.prefix(v4),
+            protocol: self.of(&[None, None, Some(0), Some(6), Some(17)]),
+            src_ports: self.ports(),
+            dst_ports: self.ports(),
+        };
+        Policy {
+            direction: self.direction(),
+            selector,
+            priority: self.of(&[0, 1, 1, 2, 1000, u32::MAX]),
+            action: self.of(&[Action::Protect, Action::Bypass, Action::Discard]),
+            reqid: self.next() as u32,
+            sa,
+        }
+    }
+
+    fn flow(&mut self) -> Flow {
+        let v4 = self.below(3) > 0;
+        let ports = (self.below(6) as u16, self.below(6) as u16);
+        Flow {
+            src: self.address(v4),
+            dst: self.address(v4),
+            protocol: self.of(&[0, 6, 17, 50]),
+            ports: self.of(&[None, Some(ports), Some(ports)]),
+        }
+    }
+
+    fn sa(&mut self) -> Sa {
+        let algorithm = self.of(&Algorithm::ALL);
+        let (v4, spi) = (self.below(2) == 0, 256 + self.below(160) as u32);
+        let key: Vec<u8> = (0..algorithm.key_len() + 4).map(|_| self.next() as u8).collect();
+        Sa {
+            spi: Spi(if self.below(8) == 0 { u32::MAX - spi } else { spi }),
+            direction: self.of(&[Direction::Inbound, Direction::Inbound, Direction::Outbound]),
+            protocol: self.of(&[Protocol::Esp, Protocol::Ah]),
+            mode: self.of(&[Mode::Tunnel, Mode::Transport]),
+            algorithm,
+            src: self.address(v4),
+            dst: self.address(v4),
+            udp: self.of(&[None, Some((4500, 4501)), Some((0, u16::MAX))]),
+            esn: self.below(2) == 0,
+            replay_window: self.of(&[0, 64, 128, 65_536]),
+            reqid: self.next() as u32,
+            mtu: self.next() as u16,
+            name: Name::new(self.of(&["a", "site", "0123456789abcdef0123456789abcdef"])).unwrap(),
+            key: Key::new(&key).unwrap(),
+        }
+    }
+}
+
+trait IntoRange {
+    fn into_range(self) -> std::ops::RangeInclusive<u16>;
+}
+
+impl IntoRange for (u16, u16) {
+    fn into_range(self) -> std::ops::RangeInclusive<u16> {
+        self.0..=self.1
+    }
+}
+
+/// Numbers of a table: free, in use, or waiting for the workers.
+#[derive(Default)]
+struct Numbers {
+    free: HashSet<u32>,
+    used: u32,
+}
+
+impl Numbers {
+    fn may_give(&self, max: u32) -> bool {
+        !self.free.is_empty() || self.used < max
+    }
+
+    fn gave(&mut self, number: u32) {
+        if !self.free.remove(&number) {
+            assert_eq!(number, self.used, "neither free nor the next");
+            self.used += 1;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Model {
+    sas: HashMap<SlotIndex, (Generation, Sa)>,
+    inbound: HashMap<Spi, SlotIndex>,
+    policies: Vec<(PolicyIndex, Policy)>,
+    slots: Numbers,
+    indexes: Numbers,
+    last_generation: HashMap<SlotIndex, Generation>,
+    epoch: u64,
+    /// Epoch, whether an SA, number.
+    limbo: VecDeque<(u64, bool, u32)>,
+    workers: [Option<u64>; WORKERS],
+}
+
+impl Model {
+    fn reclaim(&mut self) -> usize {
+        let passed = self.workers.iter().flatten().min().copied().unwrap_or(u64::MAX);
+        while let Some((_, is_sa, number)) = self.limbo.pop_front_if(|(e, ..)| *e <= passed) {
+            if is_sa {
+                self.slots.free.insert(number)
+            } else {
+                self.indexes.free.insert(number)
+            };
+        }
+        self.limbo.len()
+    }
+
+    fn wait(&mut self, is_sa: bool, number: u32) {
+        self.epoch += 1;
+        self.limbo.push_back((self.epoch, is_sa, number));
+    }
+
+    fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
+        let matching =
+            self.policies.iter().filter(|(_, p)| p.direction == direction && p.selector.matches(flow));
+        let rank = |(i, p): &&(PolicyIndex, Policy)| {
+            (p.priority, 256 - p.selector.src.len() as u32 - p.selector.dst.len() as u32, i.0)
+        };
+        matching.min_by_key(rank).map(|(index, p)| PolicyHit {
+            index: *index,
+            action: p.action,
+            sa: p.sa,
+            reqid: p.reqid,
+            priority: p.priority,
+        })
+    }
+
+    fn any_slot(&self, rng: &mut Rng) -> SlotIndex {
+        SlotIndex(rng.below(SIZES.max_sas as usize + 2) as u32)
+    }
+}
+
+fn publish(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
+    let sa = rng.sa();
+    let got = sadb.publish(&sa);
+    if let (Direction::Inbound, Some(slot)) = (sa.direction, m.inbound.get(&sa.spi)) {
+        let by = m.sas[slot].1.name.to_string();
+        return assert_eq!(got, Err(SadbError::SpiInUse { spi: sa.spi, by }));
+    }
+    if m.slots.free.is_empty() {
+        m.reclaim();
+    }
+    if !m.slots.may_give(SIZES.max_sas) {
+        return assert_eq!(got, Err(SadbError::Full { what: "SAD", capacity: SIZES.max_sas }));
+    }
+    let slot = got.unwrap();
+    m.slots.gave(slot.0);
+    let (generation, copy) = sadb.sa(slot).unwrap();
+    assert_eq!(copy, sa);
+    assert!(m.last_generation.insert(slot, generation).is_none_or(|g| g < generation));
+    if sa.direction == Direction::Inbound {
+        m.inbound.insert(sa.spi, slot);
+    }
+    assert!(m.sas.insert(slot, (generation, sa)).is_none(), "{slot:?} is in use");
+}
+
+fn retire(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
+    let slot = m.any_slot(rng);
+    let Some((_, sa)) = m.sas.remove(&slot) else {
+        return assert_eq!(sadb.retire(slot), Err(SadbError::NoSuchSa { slot }));
+    };
+    // No policy may point to it any more.
+    for (index, policy) in m.policies.iter_mut().filter(|(_, p)| p.sa == Some(slot)) {
+        policy.sa = None;
+        sadb.set_policy_sa(*index, None).unwrap();
+    }
+    sadb.retire(slot).unwrap();
+    if sa.direction == Direction::Inbound {
+        m.inbound.remove(&sa.spi);
+    }
+    m.wait(true, slot.0);
+}
+
+fn add_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
+    let slot = m.any_slot(rng);
+    let policy = rng.policy(m.sas.contains_key(&slot).then_some(slot));
+    let got = sadb.add_policy(&policy);
+    let key = |p: &Policy| (p.direction, p.selector.clone(), p.priority);
+    if let Some((with, _)) = m.policies.iter().find(|(_, p)| key(p) == key(&policy)) {
+        return assert!(matches!(got, Err(SadbError::Overlap { with: w, .. }) if w == *with), "{got:?}");
+    }
+    if m.indexes.free.is_empty() {
+        m.reclaim();
+    }
+    if !m.indexes.may_give(SIZES.max_policies) {
+        return assert_eq!(got, Err(SadbError::Full { what: "SPD", capacity: SIZES.max_policies }));
+    }
+    let index = got.unwrap();
+    m.indexes.gave(index.0);
+    assert!(m.policies.iter().all(|(i, _)| *i != index), "{index:?} is in use");
+    m.policies.push((index, policy));
+}
+
+fn change_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb, remove: bool) {
+    let index = PolicyIndex(rng.below(SIZES.max_policies as usize + 2) as u32);
+    let at = m.policies.iter().position(|(i, _)| *i == index);
+    let slot = m.any_slot(rng);
+    let sa = m.sas.contains_key(&slot).then_some(slot);
+    let got = if remove { sadb.remove_policy(index) } else { sadb.set_policy_sa(index, sa) };
+    assert_eq!(got, at.map(|_| ()).ok_or(SadbError::NoSuchPolicy { index }));
+    match (at, remove) {
+        (Some(at), true) => {
+            m.policies.swap_remove(at);
+            m.wait(false, index.0);
+        }
+        (Some(at), false) => m.policies[at].1.sa = sa,
+        (None, _) => {}
+    }
+}
+
+fn look(m: &Model, rng: &mut Rng, reader: &Reader) {
+    let (direction, flow) = (rng.direction(), rng.flow());
+    assert_eq!(reader.lookup(direction, &flow), m.lookup(direction, &flow), "{direction:?} {flow:?}");
+    let spi = rng.sa().spi;
+    assert_eq!(reader.find(spi), m.inbound.get(&spi).copied());
+    let slot = m.any_slot(rng);
+    assert_eq!(reader.copy_sa(slot), m.sas.get(&slot).cloned());
+}
+
+#[test]
+fn a_million_operations_do_what_plain_maps_do() {
+    println!("seed {SEED:#x}");
+    let (mut sadb, reader, runtime) = Sadb::heap(&SIZES).unwrap();
+    let workers: [WorkerRuntime; WORKERS] = std::array::from_fn(|w| runtime.worker(w));
+    let (mut rng, mut m) = (Rng(SEED), Model::default());
+    let (mut versions, mut hits) = ((0, 0), 0u64);
+    for step in 0..OPERATIONS {
+        match rng.below(100) {
+            0..14 => publish(&mut m, &mut rng, &mut sadb),
+            14..26 => retire(&mut m, &mut rng, &mut sadb),
+            26..40 => add_policy(&mut m, &mut rng, &mut sadb),
+            40..48 => change_policy(&mut m, &mut rng, &mut sadb, true),
+            48..52 => change_policy(&mut m, &mut rng, &mut sadb, false),
+            52..56 => assert_eq!(sadb.reclaim(), m.reclaim()),
+            56..64 => {
+                let w = rng.below(WORKERS);
+                workers[w].quiesce();
+                m.workers[w] = Some(m.epoch);
+            }
+            64..66 => {
+                let w = rng.below(WORKERS);
+                workers[w].offline();
+                m.workers[w] = None;
+            }
+            _ => look(&m, &mut rng, &reader),
+        }
+        if step % 10_000 == 0 {
+            let of_reader = (reader.sad_version(), reader.spd_version());
+            assert!(of_reader >= versions);
+            versions = of_reader;
+            assert_eq!(sadb.live_sas() as usize, m.sas.len());
+            let sas: HashMap<_, _> = sadb.sas().map(|(slot, g, sa)| (slot, (g, sa))).collect();
+            assert_eq!(sas, m.sas);
+            let mut policies = m.policies.clone();
+            policies.sort_by_key(|(i, _)| *i);
+            assert_eq!(reader.policies().collect::<Vec<_>>(), policies);
+            hits += (m.policies.len() as u64) << 32 | m.sas.len() as u64;
+        }
+    }
+    let samples = (OPERATIONS / 10_000) as u64;
+    let (policies, sas) = ((hits >> 32) / samples, (hits & 0xffff_ffff) / samples);
+    println!("{OPERATIONS} operations, {sas} SAs and {policies} policies alive on average");
+    assert!(policies > 20 && sas > 30, "the model must be busy to prove anything");
+}
