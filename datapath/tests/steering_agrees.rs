@@ -26,10 +26,9 @@ fn agree(frame: &[u8], Decision { worker, reason }: Decision, class: Class) -> b
         // Only who saw the first fragment knows what is in a later one.
         (Fragment, Class::Clear { .. }) => parsed(frame).is_some_and(|(ip, _)| ip.place == Place::Later),
         (ClearTo | ClearFrom | Local | Unprotected, Class::Clear { .. }) => true,
-        // IKE by its port; by its addresses it is between hosts behind the gateways.
-        (ClearTo | ClearFrom, Class::Kernel) => to_ike(frame),
-        (Ike | IkeNatT | Keepalive | NotIp | TooManyTags, Class::Kernel) => true,
-        (TruncatedUdp, Class::Clear { .. } | Class::Kernel) => true,
+        // To the gateway it is IKE; to the classifier, which does not know whose it is, a packet as all others.
+        (Ike | IkeNatT | Keepalive | TruncatedUdp, Class::Clear { .. }) => is_udp_to_ike(frame),
+        (NotIp | TooManyTags, Class::Kernel) => true,
         // The kernel's, whatever it carries.
         (LinkScope, _) => true,
         (_, Class::Bad(_)) => true,
@@ -42,9 +41,12 @@ fn parsed(frame: &[u8]) -> Option<(Ip, &[u8])> {
     Some((Ip::parse(packet).ok()?, packet))
 }
 
-fn to_ike(frame: &[u8]) -> bool {
+/// UDP to a port of IKE, or too short to have one.
+fn is_udp_to_ike(frame: &[u8]) -> bool {
     parsed(frame).is_some_and(|(ip, packet)| {
-        ip.protocol == protocol::UDP && matches!(wire::be16(packet, ip.payload + 2), 500 | 4500)
+        let is_short = ip.len < ip.payload + wire::UDP;
+        let dport = wire::be16(packet, ip.payload + 2);
+        ip.protocol == protocol::UDP && (is_short || matches!(dport, 500 | 4500))
     })
 }
 
@@ -68,7 +70,8 @@ fn on_whole_frames() {
     for (reason, bad, good) in compare(generate::frame) {
         match reason {
             // Whole frames are rarely bad, so that agreement is not for lack of a claim.
-            Esp | Ah | Fragment | ClearTo | ClearFrom | Local | Unprotected | Ike | IkeNatT | Keepalive => {
+            Esp | EspInUdp | Ah | Fragment | ClearTo | ClearFrom | Local | Unprotected | Ike | IkeNatT
+            | Keepalive => {
                 assert!(good > 1000 && bad < good / 8, "{reason:?}: {good} good, {bad} bad");
             }
             TooManyExtensions | TruncatedExtension => assert_eq!(good, 0, "{reason:?}"),
