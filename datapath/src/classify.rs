@@ -95,6 +95,10 @@ fn udp(packet: &[u8], ip: &Ip, l3: usize) -> Class {
         _ if wire::be16(packet, ip.payload + 2) != NAT_T_PORT => clear,
         [0, 0, 0, 0, ..] => clear,
         [_, _, _, _, ..] if ip.place == Place::First => Class::Fragment,
+        // RFC 768: its length is that of the rest of the packet.
+        _ if wire::be16(packet, ip.payload + 4) as usize != packet.len() - ip.payload => {
+            Class::Bad(DropReason::Malformed)
+        }
         [_, _, _, _, ..] => esp(packet, ip, l3, payload, true),
         _ => clear,
     }
