@@ -11,7 +11,7 @@ use crate::{
     esp,
     frame::Frame,
     policy::FlowCache,
-    sa::SaTable,
+    sa::{SaState, SaTable},
     wire,
 };
 use arrayvec::ArrayVec;
@@ -98,13 +98,17 @@ fn check_replay(batch: &mut Batch, sas: &mut SaTable) {
         }
         meta.seq = sa.window.infer(wire::be32(bytes, parts.esp + 4));
         if let Err(reason) = sa.window.check(meta.seq) {
-            match reason {
-                DropReason::ReplayDuplicate => sa.counters.replay_duplicates += 1,
-                _ => sa.counters.replay_too_old += 1,
-            }
-            meta.stage = Stage::Drop(reason);
+            meta.stage = refused_by_window(sa, reason);
         }
     }
+}
+
+fn refused_by_window(sa: &mut SaState, reason: DropReason) -> Stage {
+    match reason {
+        DropReason::ReplayDuplicate => sa.counters.replay_duplicates += 1,
+        _ => sa.counters.replay_too_old += 1,
+    }
+    Stage::Drop(reason)
 }
 
 /// RFC 4303 §3.4.4: verifies and decrypts. Answers are in the order of the frames still inbound.
@@ -141,10 +145,7 @@ fn commit(
         match sa.window.commit(meta.seq, proof) {
             Ok(()) if sa.window.top() > top => runtime.sa(sa.slot).see(sa.window.top()),
             Ok(()) => {}
-            Err(reason) => {
-                sa.counters.replay_duplicates += 1;
-                meta.stage = Stage::Drop(reason);
-            }
+            Err(reason) => meta.stage = refused_by_window(sa, reason),
         }
         meta.proof = Some(proof);
     }

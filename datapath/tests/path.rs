@@ -266,6 +266,26 @@ fn the_window_works_through_the_whole_path() {
     }
 }
 
+/// All of a batch pass the check, since none has moved the window yet; the commit tells them apart.
+#[test]
+fn what_one_batch_brings_twice_or_too_late_is_refused_by_the_commit() {
+    let mut pair = Pair::new(Tunnel { window: 64, ..Tunnel::default() });
+    let good = text(&ethernet_ip(inside(1, true), inside(2, true), 17, 64, &[0; 8])[2..], 4);
+    for seq in [200, 200, 1, 137, 136] {
+        let frame = frame(&mut pair.cache, &craft(&good, seq, true));
+        pair.two.ends[0][WAN].send(frame).unwrap();
+    }
+    pair.two.turn();
+    let delivered = pair.two.collect();
+    assert_eq!(delivered.len(), 2, "200 and 137");
+    delivered.into_iter().for_each(|(_, frame)| pair.cache.give(frame));
+    let drops = pair.two.drops();
+    let [twice, old] = [DropReason::ReplayDuplicate, DropReason::ReplayTooOld].map(|r| drops[r as usize]);
+    let counters = pair.two.sadb.runtime().sa(pair.two.inbound).unwrap().counters;
+    assert_eq!((twice, old, counters.packets), (1, 2, 2)); // RFC 4303 §3.4.3
+    assert_eq!((counters.replay_duplicates, counters.replay_too_old), (1, 2));
+}
+
 #[test]
 fn a_restarted_gateway_repeats_no_number_and_takes_no_old_packet() {
     let mut pair = Pair::new(Tunnel::default());
