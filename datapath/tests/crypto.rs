@@ -1,5 +1,7 @@
-//! AES-GCM against published vectors, and ESP's use of it against those of draft-mcgrew-gcm-test-01.
+//! AES-GCM against published vectors and against RustCrypto, and ESP's use of it against the vectors of
+//! draft-mcgrew-gcm-test-01.
 
+mod rustcrypto;
 mod vectors;
 
 use arrayvec::ArrayVec;
@@ -10,6 +12,8 @@ use portcullis_datapath::{
     frame::Frame,
     wire,
 };
+use portcullis_sadb::Algorithm;
+use proptest::{prelude::*, sample::Index};
 use vectors::{Vector, algorithm, read};
 
 impl Vector {
@@ -164,4 +168,86 @@ fn opened_and_decapsulated(v: &Vector, sealed: &[u8]) -> Result<Vec<u8>, DropRea
     crypto::open(&mut [job], &mut verified);
     let proof = verified[0].expect("its ICV is right");
     esp::decap(&mut frame, text, 0, proof).map(|_| frame.bytes().to_vec())
+}
+
+/// One packet of the comparison with RustCrypto.
+#[derive(Clone, Debug)]
+struct Packet {
+    algorithm: Algorithm,
+    material: [u8; 36],
+    iv: [u8; 8],
+    spi: u32,
+    seq: u64,
+    esn: bool,
+    plain: Vec<u8>,
+    /// A bit that is flipped on the way, of IV, AAD, ciphertext and ICV.
+    flip: Option<Index>,
+}
+
+impl Packet {
+    fn material(&self) -> &[u8] {
+        &self.material[..self.algorithm.key_len() + self.algorithm.salt_len()]
+    }
+
+    /// RFC 4106 §5, octet by octet.
+    fn aad(&self) -> Vec<u8> {
+        let seq = self.seq.to_be_bytes();
+        [&self.spi.to_be_bytes()[..], if self.esn { &seq } else { &seq[4..] }].concat()
+    }
+}
+
+fn packet() -> impl Strategy<Value = Packet> {
+    let length = prop_oneof![0usize..80, 0usize..2000];
+    let plain = length.prop_flat_map(|n| prop::collection::vec(any::<u8>(), n));
+    let header = (any::<[u8; 8]>(), any::<u32>(), any::<u64>(), any::<bool>());
+    let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
+    (algorithm, any::<[[u8; 18]; 2]>(), header, plain, any::<Option<Index>>()).prop_map(
+        |(algorithm, material, (iv, spi, seq, esn), plain, flip)| {
+            let material = material.concat().try_into().unwrap();
+            Packet { algorithm, material, iv, spi, seq, esn, plain, flip }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn batches_like_rustcrypto(packets in prop::collection::vec(packet(), 0..20)) {
+        let keys: Vec<_> =
+            packets.iter().map(|p| AeadKey::new(p.algorithm, p.material()).unwrap()).collect();
+        let mut texts: Vec<_> = packets.iter().map(|p| [&p.plain[..], &[0xee; ICV]].concat()).collect();
+        let mut jobs: Vec<_> = packets.iter().zip(&keys).zip(&mut texts)
+            .map(|((p, key), text)| Job { key, iv: p.iv, aad: crypto::aad(p.spi, p.seq, p.esn), text })
+            .collect();
+        crypto::seal(&mut jobs);
+        for (p, text) in packets.iter().zip(&texts) {
+            prop_assert_eq!(text, &rustcrypto::seal(p.algorithm, p.material(), p.iv, &p.aad(), &p.plain));
+        }
+
+        let mut expected = vec![];
+        let mut jobs = vec![];
+        for ((p, key), text) in packets.iter().zip(&keys).zip(&mut texts) {
+            let (mut iv, mut aad) = (p.iv, p.aad());
+            if let Some(flip) = p.flip {
+                let bit = flip.index((iv.len() + aad.len() + text.len()) * 8);
+                let octet = iv.iter_mut().chain(&mut aad).chain(text.iter_mut()).nth(bit / 8).unwrap();
+                *octet ^= 1 << (bit % 8);
+            }
+            let opened = rustcrypto::open(p.algorithm, p.material(), iv, &aad, text);
+            prop_assert_eq!(opened.is_some(), p.flip.is_none());
+            expected.push(opened);
+            jobs.push(Job { key, iv, aad: AadBytes::try_from(&aad[..]).unwrap(), text });
+        }
+        let mut verified = ArrayVec::<_, 20>::new();
+        crypto::open(&mut jobs, &mut verified);
+        prop_assert_eq!(verified.len(), packets.len());
+        for ((expected, verified), text) in expected.iter().zip(&verified).zip(&texts) {
+            prop_assert_eq!(verified.is_some(), expected.is_some());
+            let text = &text[..text.len() - ICV];
+            match expected {
+                Some(plain) => prop_assert_eq!(text, &plain[..]),
+                // What does not verify is not left readable.
+                None => prop_assert!(text.iter().all(|octet| *octet == 0)),
+            }
+        }
+    }
 }
