@@ -145,4 +145,68 @@ proptest! {
             }
         }
     }
+
+    /// Jumps that enter many words of the ring at once, and looks at the far edge.
+    #[test]
+    fn like_a_naive_set_at_the_edges(
+        size in prop::sample::select(SIZES.to_vec()),
+        start in prop::sample::select(vec![0u64, 1, 63, 64, (1 << 32) - 70_000, u64::MAX - (1 << 40)]),
+        steps in prop::collection::vec((0usize..14, 0u64..130), 1..60),
+    ) {
+        let n = size as u64;
+        let mut w = ReplayWindow::new(size, true);
+        w.resume(start);
+        let (mut top, mut seen) = (start, BTreeSet::new());
+        for (step, off) in steps {
+            let forward = [1, 63, 64, 65, n - 64, n - 1, n, n + 1, n + 63, n + 64, 2 * n, 3 * n];
+            let seq = match forward.get(step) {
+                Some(jump) => top + jump + off,
+                // Around the left edge, and around words that the ring holds.
+                None if step % 2 == 0 => (top + 65 + off).saturating_sub(n + 130),
+                None => top.saturating_sub(off * n / 130),
+            };
+            let expected = if seq == 0 || top >= n && seq <= top - n {
+                Err(TooOld)
+            } else if seq <= start || seen.contains(&seq) {
+                Err(Duplicate)
+            } else {
+                Ok(())
+            };
+            prop_assert_eq!(w.check(seq), expected, "seq {} top {}", seq, top);
+            prop_assert_eq!(accept(&mut w, seq), expected);
+            if expected.is_ok() {
+                seen.insert(seq);
+                top = top.max(seq);
+            }
+            prop_assert_eq!(w.top(), top);
+        }
+    }
+
+    /// RFC 4303 §A2.2: the half on the wire stands for the one number from the left edge on, below a
+    /// whole subspace beyond it. Without a window the edge is far back.
+    #[test]
+    fn the_high_half_is_inferred_in_all_of_a_subspace(
+        size in prop::sample::select(vec![0, 64, 1024, 65_536]),
+        subspace in prop_oneof![0u64..3, Just(u32::MAX as u64 - 1)],
+        near in prop_oneof![0u32..70_000, any::<u32>(), u32::MAX - 70_000..=u32::MAX],
+        ahead in prop_oneof![0u32..140_000, any::<u32>(), u32::MAX - 140_000..=u32::MAX],
+    ) {
+        let top = subspace << 32 | near as u64;
+        let back = if size == 0 { UNCHECKED_REACH } else { size } as u64;
+        prop_assume!(top >= back);
+        let mut w = ReplayWindow::new(size, true);
+        w.resume(top);
+        let seq = top - back + 1 + ahead as u64;
+        prop_assert_eq!(w.infer(seq as u32), seq, "size {}, top {:#x}", size, top);
+    }
+}
+
+#[test]
+fn after_the_last_number_there_is_none() {
+    let mut w = ReplayWindow::new(64, true);
+    w.resume(u64::MAX - 1);
+    assert_eq!(accept(&mut w, u64::MAX), Ok(()));
+    for seq_lo in [0, 1, 63, u32::MAX] {
+        assert!(w.check(w.infer(seq_lo)).is_err(), "{seq_lo:#x}");
+    }
 }
