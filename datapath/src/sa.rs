@@ -8,8 +8,12 @@
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). [`SaState::load`] starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
-use crate::{crypto::AeadKey, esp::OuterHeader, replay::ReplayWindow};
-use portcullis_sadb::{Direction, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex};
+use crate::{
+    crypto::AeadKey,
+    esp::{self, OuterHeader},
+    replay::ReplayWindow,
+};
+use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SaCounters, SlotIndex};
 use std::net::IpAddr;
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
@@ -56,7 +60,13 @@ pub struct SaState {
 
 impl SaState {
     /// Expands an SA that this worker meets for the first time, and takes up where a predecessor left off.
+    ///
+    /// `None` for what this datapath has no code for: it must not be taken for ESP in tunnel mode.
     fn load(slot: SlotIndex, generation: Generation, sa: &Sa, runtime: &Runtime) -> Option<SaState> {
+        let is_tunnel = sa.protocol == Protocol::Esp && sa.mode == Mode::Tunnel;
+        if !is_tunnel || !esp::is_supported(sa.algorithm) {
+            return None;
+        }
         let key = AeadKey::new(sa.algorithm, sa.key.bytes())?;
         let line = runtime.sa(slot);
         line.adopt(generation);

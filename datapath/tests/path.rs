@@ -287,6 +287,24 @@ fn what_one_batch_brings_twice_or_too_late_is_refused_by_the_commit() {
 }
 
 #[test]
+fn an_sa_of_another_protocol_or_mode_is_not_taken_for_esp_in_tunnel_mode() {
+    use portcullis_sadb::{Mode, Protocol, Sa, Spi};
+    let mut pair = Pair::new(Tunnel::default());
+    let good = text(&ethernet_ip(inside(1, true), inside(2, true), 17, 64, &[0; 8])[2..], 4);
+    let mut sealed = craft(&good, 1, true);
+    let tunnel = sa(&Tunnel::default(), 2, 1, 2);
+    for (n, protocol, mode, expected) in [
+        (10, Protocol::Ah, Mode::Tunnel, DropReason::UnknownSpi),
+        (11, Protocol::Esp, Mode::Transport, DropReason::UnknownSpi),
+        (12, Protocol::Esp, Mode::Tunnel, DropReason::IcvMismatch), // the SPI is authenticated
+    ] {
+        pair.two.sadb.publish(&Sa { spi: Spi(spi(n)), protocol, mode, ..tunnel.clone() }).unwrap();
+        sealed[34..38].copy_from_slice(&spi(n).to_be_bytes());
+        assert_eq!(pair.open(&sealed), Err(expected));
+    }
+}
+
+#[test]
 fn a_restarted_gateway_repeats_no_number_and_takes_no_old_packet() {
     let mut pair = Pair::new(Tunnel::default());
     let clear = udp(inside(1, true), inside(2, true), 40, 64);
