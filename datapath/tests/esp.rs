@@ -311,3 +311,26 @@ fn each_bit_of_the_trailer_counts() {
     assert_eq!(open(&with_trailer(&[], 2, 4)), Err(DropReason::BadInner));
     assert_eq!(open(&[255, 4]), Err(DropReason::BadPadding), "padding longer than the packet");
 }
+
+/// RFC 8200 §8.1: 0 would mean that there is no checksum.
+#[test]
+fn a_udp_checksum_of_zero_is_sent_as_all_ones() {
+    let [src, dst] = [1u16, 2].map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]));
+    let sa = Sa { src, dst, udp: Some((4500, 4500)), ..one_sa() };
+    let (header, inner) = one_inner();
+    let mut outer = OuterHeader::new(&sa);
+    let mut frame = frame(&inner);
+    let found = (1..1_000_000).find(|seq| {
+        frame.reset(START);
+        assert!(frame.extend(inner.len()));
+        frame.bytes_mut().copy_from_slice(&inner);
+        encapsulated(&sa, &mut outer, &mut frame, *seq).unwrap();
+        let field = &frame.bytes()[wire::IPV6 + 6..wire::IPV6 + 8];
+        assert_ne!(field, [0, 0]);
+        field == [0xff, 0xff]
+    });
+    let seq = found.expect("one in 65,535 has it");
+    // The frame still holds that packet.
+    let esp = esp_packet(&sa, seq, &with_trailer(&inner, 2, 4));
+    assert_eq!(frame.bytes(), outer_packet(&sa, &header, 0, &esp));
+}
