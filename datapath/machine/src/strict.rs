@@ -64,7 +64,7 @@ pub enum ConfigError {
     Value {
         /// Where.
         place: Place,
-        /// The key.
+        /// The key, after its table's name where that is not plain from the line.
         key: String,
         /// ` = VALUE`, or nothing when the value should not be shown.
         shown: String,
@@ -108,20 +108,24 @@ impl fmt::Display for Place {
 pub struct Document {
     file: PathBuf,
     text: Zeroizing<String>,
+    /// Offsets of the line ends.
+    line_ends: Vec<usize>,
 }
 
 impl Document {
     /// Reads the file.
     pub fn read(file: PathBuf) -> Result<Document, ConfigError> {
         match fs::read_to_string(&file) {
-            Ok(text) => Ok(Document { file, text: Zeroizing::new(text) }),
+            Ok(text) => Ok(Document::from_text(file, text)),
             Err(source) => Err(ConfigError::Read { file, source }),
         }
     }
 
     /// A document that is not read from anywhere. Errors name it `file`.
     pub fn from_text(file: impl AsRef<Path>, text: impl Into<String>) -> Document {
-        Document { file: file.as_ref().to_owned(), text: Zeroizing::new(text.into()) }
+        let text = Zeroizing::new(text.into());
+        let line_ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
+        Document { file: file.as_ref().to_owned(), text, line_ends }
     }
 
     /// Its top level.
@@ -135,8 +139,7 @@ impl Document {
     }
 
     fn line(&self, offset: usize) -> usize {
-        let bytes = self.text.as_bytes();
-        1 + bytes[..offset.min(bytes.len())].iter().filter(|b| **b == b'\n').count()
+        1 + self.line_ends.partition_point(|end| *end < offset)
     }
 
     fn place(&self, offset: usize) -> Place {
@@ -149,6 +152,7 @@ pub struct Table<'a> {
     document: &'a Document,
     /// As errors name it.
     name: String,
+    renamed: bool,
     line: usize,
     entries: DeTable<'a>,
     known: Vec<&'static str>,
@@ -156,7 +160,13 @@ pub struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn new(document: &'a Document, name: String, line: usize, entries: DeTable<'a>) -> Table<'a> {
-        Table { document, name, line, entries, known: Vec::new() }
+        Table { document, name, renamed: false, line, entries, known: Vec::new() }
+    }
+
+    /// Has errors name it otherwise.
+    pub fn rename(&mut self, name: String) {
+        self.name = name;
+        self.renamed = true;
     }
 
     /// Where it begins.
@@ -169,7 +179,9 @@ impl<'a> Table<'a> {
         self.known.push(key);
         let Some((found, value)) = self.entries.remove_entry(key) else { return Ok(None) };
         let place = self.document.place(found.span().start);
-        Ok(Some(Value { document: self.document, key: key.to_owned(), place, value: value.into_inner() }))
+        let table = if self.renamed { format!("{}: ", self.name) } else { String::new() };
+        let (key, value) = (key.to_owned(), value.into_inner());
+        Ok(Some(Value { document: self.document, table, key, place, value }))
     }
 
     /// The value of a key that has to be there; `example` shows how it looks.
@@ -239,6 +251,7 @@ impl<'a> Table<'a> {
 /// The value of a key.
 pub struct Value<'a> {
     document: &'a Document,
+    table: String,
     key: String,
     place: Place,
     value: DeValue<'a>,
@@ -285,6 +298,7 @@ impl<'a> Value<'a> {
         let items = self.value.as_array().ok_or_else(|| self.wrong("a list in [ ]"))?;
         let value = |item: &Spanned<DeValue<'a>>| Value {
             document: self.document,
+            table: self.table.clone(),
             key: self.key.clone(),
             place: self.document.place(item.span().start),
             value: item.get_ref().clone(),
@@ -311,7 +325,8 @@ impl<'a> Value<'a> {
     }
 
     fn error(&self, shown: String, expected: String) -> ConfigError {
-        ConfigError::Value { place: self.place.clone(), key: self.key.clone(), shown, expected }
+        let key = format!("{}{}", self.table, self.key);
+        ConfigError::Value { place: self.place.clone(), key, shown, expected }
     }
 }
 
@@ -331,17 +346,23 @@ fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     (slips.0 <= 2.min(key.len() / 3).max(1)).then_some(slips.1)
 }
 
-/// Edits that lead from one to the other: a letter more, less or another (Levenshtein), or `-` for `_` at no cost.
+/// Edits that lead from one to the other: a letter more, less or another, two that are swapped, or `-` for `_` at no
+/// cost.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase().replace('-', "_"), b.to_owned());
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, ca) in a.chars().take(64).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, cb) in b.chars().enumerate() {
-            let other = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = other.min(row[j] + 1).min(row[j + 1] + 1);
+    let a: Vec<char> = a.to_lowercase().replace('-', "_").chars().take(64).collect();
+    let b: Vec<char> = b.chars().collect();
+    // d[i][j]: edits from the first i letters of a to the first j of b.
+    let mut d = vec![vec![0; b.len() + 1]; a.len() + 1];
+    d[0] = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        d[i][0] = i;
+        for j in 1..=b.len() {
+            let other = d[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            d[i][j] = other.min(d[i - 1][j] + 1).min(d[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                d[i][j] = d[i][j].min(d[i - 2][j - 2] + 1);
+            }
         }
     }
-    row[b.chars().count()]
+    d[a.len()][b.len()]
 }
