@@ -5,26 +5,37 @@ use crate::{
     report::Report,
 };
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 use thiserror::Error;
 
+/// How long iked may take for an answer. It may wait for workers a while.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("{path}: {source}; portcullis-iked does not run: portcullis up")]
+    #[error("portcullis-iked does not run ({socket}: {source}); start it: portcullis up")]
     NotRunning {
         /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        socket: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The socket is there, but not for us.
+    #[error("{socket}: {source}; only the user that runs portcullis-iked may ask it: run as root")]
+    Forbidden {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The connection broke, or what came is no answer.
-    #[error("portcullis-iked: {0}")]
+    #[error("portcullis-iked: {0}; see its log")]
     Broken(String),
     /// iked says no.
     #[error("{0}")]
@@ -37,14 +48,22 @@ pub enum ClientError {
 /// [`ClientError`].
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
     let broken = |e: &dyn std::fmt::Display| ClientError::Broken(e.to_string());
-    let mut stream = UnixStream::connect(socket)
-        .map_err(|source| ClientError::NotRunning { path: socket.to_owned(), source })?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(|e| broken(&e))?;
+    let mut stream = UnixStream::connect(socket).map_err(|source| {
+        let socket = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket, source },
+            _ => ClientError::NotRunning { socket, source },
+        }
+    })?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|e| broken(&e))?;
     let mut line = serde_json::to_string(request).map_err(|e| broken(&e))?;
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(|e| broken(&e))?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(|e| broken(&e))?;
+    BufReader::new(stream).read_line(&mut answer).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => broken(&format!("no answer within {} s", PATIENCE.as_secs())),
+        _ => broken(&e),
+    })?;
     match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
         Answer::Error { error } => Err(ClientError::Refused(error)),
         answer => Ok(answer),
@@ -56,7 +75,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
 /// # Errors
 /// [`ClientError`].
 pub fn report(socket: &Path) -> Result<Report, ClientError> {
-    match ask(socket, &Request::Status)? {
+    match ask(socket, &Request::Status {})? {
         Answer::Report(report) => Ok(report),
         other => Err(ClientError::Broken(format!("not a report: {other:?}"))),
     }

@@ -1,33 +1,111 @@
 //! Starting and stopping the two daemons, for `portcullis up` and `down`.
+//!
+//! A pid file holds the pid and when that process was started, so that a pid that came round again is never taken for
+//! ours; signals go through a pidfd that was opened before this was checked.
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setsid},
+};
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
+    ffi::OsString,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 use thiserror::Error;
 
-/// How long a daemon may take to be ready, or to end.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a daemon may take to be ready.
+pub const READY: Duration = Duration::from_secs(15);
+/// How long a daemon may take to end in good order.
+pub const END: Duration = Duration::from_secs(5);
+/// The word by which `portcullis` starts itself to become a daemon; see [`detach`].
+pub const DETACH: &str = "detach";
+
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Lines of a log that an error shows.
+const TAIL_LINES: usize = 10;
 
 /// Why a daemon is not as it should be.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum DaemonError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{program} ended at once:\n{log}")]
-    Ended { program: &'static str, log: String },
-    #[error("{program} is not ready after {} s:\n{log}", PATIENCE.as_secs())]
-    NotReady { program: &'static str, log: String },
-    #[error("{program} (process {pid}) does not end")]
-    Stuck { program: &'static str, pid: u32 },
+    /// Something with a file.
+    #[error("{path}: cannot {what}: {source}{}", hint(.source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another `portcullis` is at it.
+    #[error("another `portcullis up` or `down` is under way ({path} is locked); wait for it")]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// It ended before it was ready.
+    #[error("{program} ended before it was ready{}; its last words, from {log}:\n{tail}",
+        .status.map(|s| format!(" ({s})")).unwrap_or_default())]
+    Ended {
+        /// Which.
+        program: &'static str,
+        /// How, if we could see.
+        status: Option<ExitStatus>,
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// It is not ready in time.
+    #[error("{program} is not ready after {} s; its last words, from {log}:\n{tail}", READY.as_secs())]
+    NotReady {
+        /// Which.
+        program: &'static str,
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// Not even SIGKILL ends it.
+    #[error(
+        "{program} (process {pid}) does not end, not even by SIGKILL; see what it waits for: cat /proc/{pid}/stack"
+    )]
+    Stuck {
+        /// Which.
+        program: &'static str,
+        /// Its process.
+        pid: u32,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root",
+        _ => "",
+    }
+}
+
+/// How a daemon ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// It did not run.
+    NotRunning,
+    /// In good order.
+    Orderly {
+        /// Its process.
+        pid: u32,
+    },
+    /// By SIGKILL, as it did not end in time.
+    Killed {
+        /// Its process.
+        pid: u32,
+    },
 }
 
 /// One of the two.
@@ -37,6 +115,39 @@ pub struct Daemon {
     pub program: &'static str,
     directory: PathBuf,
     stem: &'static str,
+}
+
+/// A daemon that was started just now.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    /// Where its part of the log begins.
+    mark: u64,
+}
+
+/// Held while daemons are started or stopped.
+#[derive(Debug)]
+pub struct Turn(#[allow(dead_code)] File);
+
+impl Turn {
+    /// Ours, unless another `portcullis` is at it.
+    ///
+    /// # Errors
+    /// [`DaemonError::Busy`].
+    pub fn take(directory: &Path) -> Result<Turn, DaemonError> {
+        let path = directory.join("portcullis.lock");
+        let io = |what| {
+            let path = path.clone();
+            move |source| DaemonError::Io { path, what, source }
+        };
+        fs::create_dir_all(directory).map_err(io("make its directory"))?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io("open it"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Turn(file)),
+            Err(TryLockError::WouldBlock) => Err(DaemonError::Busy { path }),
+            Err(TryLockError::Error(source)) => Err(io("lock it")(source)),
+        }
+    }
 }
 
 impl Daemon {
@@ -54,7 +165,7 @@ impl Daemon {
         self.directory.join(format!("{}.{ending}", self.stem))
     }
 
-    /// The process, if it runs: the pid file holds its start time too, so that a reused pid is not taken for it.
+    /// The process that we started, if it runs.
     pub fn pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.file("pid")).ok()?;
         let (pid, started) = text.trim().split_once(' ')?;
@@ -62,93 +173,136 @@ impl Daemon {
         (start_time(pid)? == started).then_some(pid)
     }
 
-    /// Starts it, if it does not run. False: it ran.
+    /// Starts it, in a session of its own, with its output in its log.
     ///
     /// # Errors
-    /// [`DaemonError`].
-    pub fn start(&self, config: &Path) -> Result<bool, DaemonError> {
-        if self.pid().is_some() {
-            return Ok(false);
-        }
-        let io = |path: &Path| {
+    /// [`DaemonError::Io`].
+    pub fn start(&self, config: &Path) -> Result<Started, DaemonError> {
+        let io = |path: &Path, what| {
             let path = path.to_owned();
-            move |source| DaemonError::Io { path, source }
+            move |source| DaemonError::Io { path, what, source }
         };
-        fs::create_dir_all(&self.directory).map_err(io(&self.directory))?;
+        let config = fs::canonicalize(config).map_err(io(config, "find it"))?;
         let log = self.file("log");
-        let out = OpenOptions::new().create(true).append(true).open(&log).map_err(io(&log))?;
-        let mark = out.metadata().map_err(io(&log))?.len();
-        let program = beside(self.program);
-        let twin = out.try_clone().map_err(io(&log))?;
-        let mut command = Command::new(&program);
-        command.arg("--config").arg(config).stdin(Stdio::null()).stdout(twin).stderr(out).process_group(0);
-        let mut child = command.spawn().map_err(io(&program))?;
-        let pid = child.id();
-        let path = self.file("pid");
-        let started = start_time(pid).unwrap_or_default();
-        fs::write(&path, format!("{pid} {started}\n")).map_err(io(&path))?;
-        // One that refuses its configuration ends at once: then it says why.
-        thread::sleep(LOOK_EVERY);
-        match child.try_wait() {
-            Ok(Some(_)) => {
-                let _ = fs::remove_file(&path);
-                Err(DaemonError::Ended { program: self.program, log: tail(&log, mark) })
-            }
-            _ => Ok(true),
+        let out = OpenOptions::new().create(true).append(true).open(&log).map_err(io(&log, "open it"))?;
+        let mark = out.metadata().map_err(io(&log, "read it"))?.len();
+        let twin = out.try_clone().map_err(io(&log, "share it"))?;
+        let own = own_path().map_err(io(Path::new("/proc/self/exe"), "read it"))?;
+        let program = own.with_file_name(self.program);
+        if let Err(source) = fs::metadata(&program) {
+            return Err(io(&program, "start it")(source));
         }
+        let mut command = Command::new(&own);
+        command.args([DETACH, "--"]).arg(&program).arg("--config").arg(config);
+        command.stdin(Stdio::null()).stdout(twin).stderr(out).current_dir("/");
+        let child = command.spawn().map_err(io(&program, "start it"))?;
+        let path = self.file("pid");
+        let started = start_time(child.id()).unwrap_or_default();
+        // Whole or not at all: a reader never sees half a number.
+        let half = self.file("pid.new");
+        fs::write(&half, format!("{} {started}\n", child.id())).map_err(io(&half, "write it"))?;
+        fs::rename(&half, &path).map_err(io(&path, "write it"))?;
+        Ok(Started { child, mark })
     }
 
     /// Waits until `ready` says so.
     ///
     /// # Errors
-    /// [`DaemonError`], with what the daemon said last.
-    pub fn wait(&self, mut ready: impl FnMut() -> bool) -> Result<(), DaemonError> {
-        let deadline = Instant::now() + PATIENCE;
-        let log = || tail(&self.file("log"), 0);
-        while !ready() {
-            if self.pid().is_none() {
+    /// [`DaemonError::Ended`] or [`DaemonError::NotReady`], with what the daemon said last.
+    pub fn wait(&self, started: &mut Started, mut ready: impl FnMut() -> bool) -> Result<(), DaemonError> {
+        let deadline = Instant::now() + READY;
+        let log = self.file("log");
+        loop {
+            // Asked first, so that one that was ready and ended is not taken for ready.
+            let status = started.child.try_wait().ok().flatten();
+            if status.is_some() || self.pid().is_none() {
                 let _ = fs::remove_file(self.file("pid"));
-                return Err(DaemonError::Ended { program: self.program, log: log() });
+                let tail = tail(&log, started.mark);
+                return Err(DaemonError::Ended { program: self.program, status, log, tail });
+            }
+            if ready() {
+                return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(DaemonError::NotReady { program: self.program, log: log() });
+                let tail = tail(&log, started.mark);
+                return Err(DaemonError::NotReady { program: self.program, log, tail });
             }
             thread::sleep(LOOK_EVERY);
         }
-        Ok(())
     }
 
-    /// Stops it in good order, if it runs. False: it did not.
+    /// Stops the process that we started, if it runs: by SIGTERM, and if that does not end it, by SIGKILL.
     ///
     /// # Errors
-    /// [`DaemonError::Stuck`].
-    pub fn stop(&self) -> Result<bool, DaemonError> {
-        let Some(number) = self.pid() else { return Ok(false) };
-        let Some(pid) = Pid::from_raw(number as i32) else { return Ok(false) };
+    /// [`DaemonError`].
+    pub fn stop(&self) -> Result<Stopped, DaemonError> {
+        let path = self.file("pid");
+        let Some(number) = self.pid() else {
+            let _ = fs::remove_file(&path);
+            return Ok(Stopped::NotRunning);
+        };
+        let io =
+            |source: io::Error| DaemonError::Io { path: path.clone(), what: "signal its process", source };
+        let Some(pid) = Pid::from_raw(number as i32) else { return Ok(Stopped::NotRunning) };
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(rustix::io::Errno::SRCH) => return Ok(Stopped::NotRunning),
+            Err(e) => return Err(io(e.into())),
+        };
+        if self.pid() != Some(number) {
+            return Ok(Stopped::NotRunning);
+        }
         for signal in [Signal::TERM, Signal::KILL] {
-            let _ = kill_process(pid, signal);
-            let deadline = Instant::now() + PATIENCE / 2;
-            while Instant::now() < deadline {
-                if self.pid().is_none() || test_kill_process(pid).is_err() {
-                    let _ = fs::remove_file(self.file("pid"));
-                    return Ok(true);
+            match pidfd_send_signal(&process, signal) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(e) => return Err(io(e.into())),
+            }
+            let deadline = Instant::now() + END;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let time = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos() as i64 };
+                // Readable when it has ended.
+                let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&time));
+                if ended.is_ok_and(|n| n > 0) {
+                    let _ = fs::remove_file(&path);
+                    return Ok(match signal {
+                        Signal::TERM => Stopped::Orderly { pid: number },
+                        _ => Stopped::Killed { pid: number },
+                    });
                 }
-                thread::sleep(LOOK_EVERY);
+                if left.is_zero() {
+                    break;
+                }
             }
         }
         Err(DaemonError::Stuck { program: self.program, pid: number })
     }
 }
 
-fn beside(program: &str) -> PathBuf {
-    let own = std::env::current_exe().ok();
-    let beside = own.and_then(|p| Some(p.parent()?.join(program)));
-    beside.filter(|p| p.exists()).unwrap_or_else(|| program.into())
+/// Becomes another program in a session of its own, so that no terminal can end it. Returns only when that fails.
+pub fn detach(program: &OsString, arguments: &[OsString]) -> io::Error {
+    if let Err(e) = setsid() {
+        return e.into();
+    }
+    Command::new(program).args(arguments).exec()
+}
+
+/// Our own program, also when its file was replaced by a newer one since we started.
+fn own_path() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let text = path.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map(PathBuf::from).unwrap_or(path))
+}
+
+/// The program of that name beside our own.
+pub fn beside(program: &str) -> Option<PathBuf> {
+    Some(own_path().ok()?.with_file_name(program)).filter(|p| p.exists())
 }
 
 /// Field 22 of /proc/PID/stat: when a process that is no zombie was started.
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in field 2 can hold blanks and brackets.
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?;
@@ -157,12 +311,91 @@ fn start_time(pid: u32) -> Option<String> {
 
 /// The last lines of a log, from `mark` on.
 fn tail(path: &Path, mark: u64) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut text = String::new();
+    let mut text = vec![];
     if let Ok(mut file) = File::open(path) {
         let _ = file.seek(SeekFrom::Start(mark));
-        let _ = file.read_to_string(&mut text);
+        let _ = file.take(1 << 20).read_to_end(&mut text);
     }
+    let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(10)..].join("\n")
+    match lines.is_empty() {
+        true => "(nothing)".to_owned(),
+        false => lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("portcullis-daemon-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_pid_that_came_round_again_is_not_ours() {
+        let directory = directory("pid");
+        let daemon = Daemon::iked(&directory);
+        let own = std::process::id();
+        let started = start_time(own).unwrap();
+        for (text, pid) in [
+            (format!("{own} {started}\n"), Some(own)),
+            (format!("{own} {started}1\n"), None),
+            (format!("{own}\n"), None),
+            (String::new(), None),
+            (format!("4194305 {started}\n"), None),
+        ] {
+            fs::write(directory.join("iked.pid"), &text).unwrap();
+            assert_eq!(daemon.pid(), pid, "{text}");
+        }
+        // Nothing is signalled: this test goes on.
+        fs::write(directory.join("iked.pid"), format!("{own} {started}1\n")).unwrap();
+        assert_eq!(daemon.stop().unwrap(), Stopped::NotRunning);
+        assert!(!directory.join("iked.pid").exists());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn stop_ends_the_obedient_and_kills_the_stubborn() {
+        let directory = directory("stop");
+        let daemon = Daemon::datapath(&directory);
+        for (script, is_obedient) in
+            [("echo; exec sleep 60", true), ("trap '' TERM; echo; while :; do sleep 1; done", false)]
+        {
+            let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let pid = child.id();
+            // It says a line when its trap is set.
+            child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+            fs::write(directory.join("datapath.pid"), format!("{pid} {}\n", start_time(pid).unwrap()))
+                .unwrap();
+            let reaper = thread::spawn(move || child.wait());
+            let wanted = if is_obedient { Stopped::Orderly { pid } } else { Stopped::Killed { pid } };
+            assert_eq!(daemon.stop().unwrap(), wanted);
+            reaper.join().unwrap().unwrap();
+        }
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let directory = directory("turn");
+        let turn = Turn::take(&directory).unwrap();
+        assert!(matches!(Turn::take(&directory), Err(DaemonError::Busy { .. })));
+        drop(turn);
+        Turn::take(&directory).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_tail_is_of_this_run() {
+        let directory = directory("tail");
+        let path = directory.join("log");
+        let lines: String = (0..20).map(|i| format!("line {i}\n")).collect();
+        fs::write(&path, format!("before\n{lines}")).unwrap();
+        assert_eq!(tail(&path, 7).lines().next(), Some("line 10"));
+        assert_eq!(tail(&path, 7 + lines.len() as u64), "(nothing)");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

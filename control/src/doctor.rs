@@ -1,8 +1,19 @@
 //! What `portcullis doctor` looks at, and what to do about it.
 
-use portcullis_machine::Machine;
+mod interface;
+
+use crate::{
+    config::{Connections, ConnectionsError},
+    daemon::beside,
+    gateway,
+};
+use portcullis_machine::{HugePages, Machine, strict::ConfigError};
+use rustix::{
+    net::{AddressFamily, SocketType, socket},
+    process::{Resource, geteuid, getrlimit},
+};
 use serde::Serialize;
-use std::{fmt::Write, fs, path::Path, process::Command};
+use std::{fmt::Write, fs, io, path::Path};
 
 /// How a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -14,10 +25,12 @@ pub enum Verdict {
     Warn,
     /// It does not work.
     Fail,
+    /// It could not be found out.
+    Unknown,
 }
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
     /// What was looked at.
     pub check: String,
@@ -29,25 +42,48 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
-/// The oldest kernel that has what AF_XDP here needs (multi-buffer packets).
-const KERNEL: (u32, u32) = (6, 6);
-/// Capabilities by number and name.
-const CAPABILITIES: [(u32, &str); 4] =
-    [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (14, "CAP_IPC_LOCK"), (39, "CAP_BPF")];
+/// The oldest kernel that has what the datapath asks of AF_XDP.
+const KERNEL: (u32, u32) = (5, 15);
+/// The oldest kernel whose AF_XDP takes frames in several chunks.
+const JUMBO_KERNEL: (u32, u32) = (6, 6);
+/// Capabilities by number, name, and what needs them.
+const CAPABILITIES: [(u32, &str, &str); 4] = [
+    (12, "CAP_NET_ADMIN", "attach the XDP program"),
+    (13, "CAP_NET_RAW", "open AF_XDP sockets"),
+    (14, "CAP_IPC_LOCK", "lock keys and frames in memory"),
+    (39, "CAP_BPF", "load the XDP program"),
+];
+/// A huge page, in octets.
+const HUGE_PAGE: u64 = 2 << 20;
 
-/// Looks at everything.
+/// Looks at everything, for the configuration in a directory.
 pub fn examine(config: &Path) -> Vec<Finding> {
-    let mut findings = vec![kernel(), capabilities(), huge_pages(), locked_memory(), programs()];
-    match Machine::load(config) {
-        Ok(machine) => {
-            for port in &machine.ports {
-                findings.extend(interface(&port.interface));
-            }
-        }
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut findings = vec![
+        kernel(&release),
+        af_xdp(),
+        capabilities(&read("/proc/self/status").unwrap_or_default()),
+        programs(),
+        locked_memory(),
+    ];
+    findings.push(connections(Connections::load(config)));
+    let machine = match Machine::load(config) {
+        Ok(machine) => machine,
         Err(e) => {
-            findings.push(fail("configuration", e.to_string(), "write the file; README.md has an example"))
+            findings.push(configuration(&e));
+            return findings;
         }
+    };
+    findings.push(ok("portcullis.toml", format!("{} ports", machine.ports.len())));
+    findings.push(regions(&machine));
+    findings.push(huge_pages(&machine, &read("/proc/meminfo").unwrap_or_default()));
+    findings.push(workers(&machine, std::thread::available_parallelism().map_or(1, |n| n.get())));
+    findings.push(forwarding(read));
+    let is_running = gateway::is_running(&machine.regions.directory);
+    for port in &machine.ports {
+        findings.extend(interface::examine(port, &machine.datapath, is_running));
     }
+    findings.push(irqbalance(&machine));
     findings
 }
 
@@ -59,12 +95,16 @@ pub fn print(findings: &[Finding]) -> String {
             Verdict::Ok => "ok  ",
             Verdict::Warn => "warn",
             Verdict::Fail => "FAIL",
+            Verdict::Unknown => "?   ",
         };
         let _ = writeln!(out, "{verdict}  {}: {}", f.check, f.found);
         if let Some(remedy) = &f.remedy {
             let _ = writeln!(out, "      -> {remedy}");
         }
     }
+    let count = |v| findings.iter().filter(|f| f.verdict == v).count();
+    let (fails, warns) = (count(Verdict::Fail), count(Verdict::Warn));
+    let _ = writeln!(out, "{} checks: {fails} fail, {warns} warn", findings.len());
     out
 }
 
@@ -80,167 +120,200 @@ fn fail(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<St
     Finding { verdict: Verdict::Fail, ..warn(check, found, remedy) }
 }
 
-fn read(path: impl AsRef<Path>) -> Option<String> {
+fn unknown(check: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Unknown, ..warn(check, found, remedy) }
+}
+
+fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|s| s.trim().to_owned())
 }
 
-fn kernel() -> Finding {
-    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+fn kernel(release: &str) -> Finding {
     let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let remedy = format!("boot Linux {}.{} or newer", KERNEL.0, KERNEL.1);
-    match version >= KERNEL {
-        true => ok("kernel", release),
-        false if version >= (5, 19) => warn("kernel", format!("{release}: no jumbo frames"), remedy),
-        false => fail("kernel", release, remedy),
+    let boot = |(major, minor)| format!("boot Linux {major}.{minor} or newer");
+    if version < KERNEL {
+        return fail("kernel", release, boot(KERNEL));
+    }
+    match version < JUMBO_KERNEL {
+        true => warn("kernel", format!("{release}: AF_XDP without jumbo frames"), boot(JUMBO_KERNEL)),
+        false => ok("kernel", release),
     }
 }
 
-fn capabilities() -> Finding {
-    let status = read("/proc/self/status").unwrap_or_default();
+fn af_xdp() -> Finding {
+    use rustix::io::Errno;
+    match socket(AddressFamily::XDP, SocketType::RAW, None) {
+        Ok(_) => ok("AF_XDP", "a socket can be made"),
+        Err(Errno::PERM | Errno::ACCESS) => {
+            fail("AF_XDP", "no permission to make a socket", "run as root, or give CAP_NET_RAW")
+        }
+        Err(Errno::AFNOSUPPORT) => fail(
+            "AF_XDP",
+            "not in this kernel",
+            "use a kernel with CONFIG_XDP_SOCKETS=y (that of Debian has it)",
+        ),
+        Err(e) => fail("AF_XDP", io::Error::from(e).to_string(), "see the error"),
+    }
+}
+
+fn capabilities(status: &str) -> Finding {
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
     let bits = effective.and_then(|h| u64::from_str_radix(h.trim(), 16).ok()).unwrap_or(0);
-    let missing: Vec<_> =
-        CAPABILITIES.iter().filter(|(n, _)| bits >> n & 1 == 0).map(|(_, name)| *name).collect();
+    let missing: Vec<_> = CAPABILITIES
+        .iter()
+        .filter(|(n, ..)| bits >> n & 1 == 0)
+        .map(|(_, name, need)| format!("{name} (to {need})"))
+        .collect();
     match missing.is_empty() {
         true => ok("capabilities", "all there"),
         false => fail(
             "capabilities",
             format!("missing: {}", missing.join(", ")),
-            "run as root, or give them to the programs with setcap",
-        ),
-    }
-}
-
-fn huge_pages() -> Finding {
-    let free = read("/proc/meminfo").unwrap_or_default();
-    let free = free.lines().find_map(|l| l.strip_prefix("HugePages_Free:")?.trim().parse::<u64>().ok());
-    match free {
-        Some(n) if n >= 32 => ok("huge pages", format!("{n} of 2 MiB free")),
-        n => warn(
-            "huge pages",
-            format!("{} free", n.unwrap_or(0)),
-            "sysctl vm.nr_hugepages=64 gives the default umem of 64 MiB 32 pages and some to spare",
-        ),
-    }
-}
-
-fn locked_memory() -> Finding {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-    match limit {
-        None => ok("locked memory", "not limited"),
-        Some(n) if rustix::process::geteuid().is_root() => {
-            ok("locked memory", format!("{n} octets, which does not bind root"))
-        }
-        Some(n) => warn(
-            "locked memory",
-            format!("{n} octets"),
-            "ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
+            "run as root, or give them to the service (AmbientCapabilities=) or the programs (setcap)",
         ),
     }
 }
 
 fn programs() -> Finding {
-    let own = std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
     let missing: Vec<_> =
-        ["portcullis-iked", "portcullis-datapath"].into_iter().filter(|p| !own.join(p).exists()).collect();
+        ["portcullis-iked", "portcullis-datapath"].into_iter().filter(|p| beside(p).is_none()).collect();
     match missing.is_empty() {
-        true => ok("programs", format!("all in {}", own.display())),
+        true => ok("programs", "both daemons are beside this program"),
         false => fail(
             "programs",
-            format!("not in {}: {}", own.display(), missing.join(", ")),
+            format!("not beside this program: {}", missing.join(", ")),
             "install all three programs in one directory",
         ),
     }
 }
 
-fn interface(name: &str) -> Vec<Finding> {
-    let dir = format!("/sys/class/net/{name}");
-    let Some(mtu) = read(format!("{dir}/mtu")).and_then(|m| m.parse::<u32>().ok()) else {
-        let there = fs::read_dir("/sys/class/net").into_iter().flatten().filter_map(Result::ok);
-        let there: Vec<_> = there.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-        let found = format!("not in this network namespace; there are {}", there.join(", "));
-        return vec![fail(
-            format!("interface {name}"),
-            found,
-            "correct [[port]] interface in portcullis.toml",
-        )];
-    };
-    let check = |what: &str| format!("interface {name}, {what}");
-    let mut findings = vec![match read(format!("{dir}/operstate")).as_deref() {
-        Some("up" | "unknown") => ok(check("state"), "up"),
-        state => fail(check("state"), state.unwrap_or("?"), format!("ip link set {name} up")),
-    }];
-    findings.push(match mtu {
-        ..=3498 => ok(check("MTU"), mtu.to_string()),
-        _ => warn(
-            check("MTU"),
-            format!("{mtu}: frames take several chunks, which are copied for the crypto"),
-            "an MTU up to 3498 fits one chunk of 4096",
+fn locked_memory() -> Finding {
+    match getrlimit(Resource::Memlock).current {
+        None => ok("locked memory", "no limit"),
+        Some(_) if geteuid().is_root() => ok("locked memory", "no limit for root"),
+        Some(n) => warn(
+            "locked memory",
+            format!("limited to {n} bytes"),
+            "LimitMEMLOCK=infinity in the service, or CAP_IPC_LOCK",
         ),
-    });
-    let queues = fs::read_dir(format!("{dir}/queues")).into_iter().flatten().filter_map(Result::ok);
-    let queues = queues.filter(|e| e.file_name().to_string_lossy().starts_with("rx-")).count();
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    findings.push(match queues {
-        n if n >= cores => ok(check("queues"), n.to_string()),
-        n => warn(
-            check("queues"),
-            format!("{n} for {cores} cores: one worker feeds the others"),
-            format!("ethtool -L {name} combined {cores}, if the device can"),
-        ),
-    });
-    findings.push(probe(name));
-    if let Ok(out) = Command::new("ethtool").args(["-k", name]).output() {
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let driver = Command::new("ethtool").args(["-i", name]).output();
-        let veth = driver.is_ok_and(|d| String::from_utf8_lossy(&d.stdout).contains("driver: veth"));
-        if veth && text.contains("tx-checksumming: on") {
-            findings.push(warn(
-                check("checksums"),
-                "a veth that leaves checksums to its peer",
-                "ethtool -K PEER tx off tso off gso off at the other end",
-            ));
-        }
     }
-    if read("/proc/sys/net/ipv4/ip_forward").as_deref() == Some("1") {
-        findings.push(warn(
-            "forwarding",
-            "the kernel forwards what is not protected",
-            "sysctl net.ipv4.ip_forward=0, unless it is meant to",
-        ));
-    }
-    findings
 }
 
-/// What the datapath's own program finds out about an interface.
-fn probe(name: &str) -> Finding {
-    let check = format!("interface {name}, XDP");
-    let own = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.join("portcullis-datapath")));
-    let Some(program) = own.filter(|p| p.exists()) else {
-        return warn(
+fn connections(loaded: Result<Connections, ConnectionsError>) -> Finding {
+    match loaded {
+        Ok(c) => ok("connections.toml", format!("{} connections", c.connections.len())),
+        Err(e) => fail("connections.toml", e.to_string(), "correct the file; README.md has an example"),
+    }
+}
+
+fn configuration(e: &ConfigError) -> Finding {
+    fail("portcullis.toml", e.to_string(), "correct the file, and run this again: the rest depends on it")
+}
+
+fn regions(machine: &Machine) -> Finding {
+    let directory = &machine.regions.directory;
+    let (check, shown) = ("regions", directory.display());
+    // The nearest directory there is: iked makes those below it.
+    let there = directory.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statfs(there) {
+        Err(e) => unknown(check, format!("{shown}: {}", io::Error::from(e)), "see the error"),
+        Ok(stat) if stat.f_type != TMPFS => warn(
             check,
-            "not known: portcullis-datapath is not beside this program",
-            "install all three programs in one directory",
-        );
-    };
-    match Command::new(program).args(["--probe", name]).output() {
-        Ok(out) => {
-            let found = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-            let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-            match found.as_str() {
-                "driver zero-copy" => ok(check, "driver mode, zero-copy"),
-                "driver copy" => warn(
-                    check,
-                    "driver mode, but the kernel copies each packet",
-                    "a NIC whose driver has AF_XDP zero-copy is faster",
-                ),
-                "generic copy" => {
-                    warn(check, "generic mode: slow", "a NIC whose driver has XDP is much faster")
-                }
-                _ => fail(check, said, "see the error"),
-            }
-        }
-        Err(e) => fail(check, e.to_string(), "see the error"),
+            format!("{shown} is not in memory: keys would be written to a disk"),
+            "choose a [regions] directory in /run",
+        ),
+        Ok(_) => ok(check, format!("{shown} is in memory")),
     }
 }
+
+/// TMPFS_MAGIC of linux/magic.h.
+const TMPFS: i64 = 0x0102_1994;
+
+fn huge_pages(machine: &Machine, meminfo: &str) -> Finding {
+    let datapath = &machine.datapath;
+    let field = |name: &str| {
+        let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    if datapath.huge_pages == HugePages::Off {
+        return ok("huge pages", "not wanted");
+    }
+    let needed = (u64::from(datapath.frames) * u64::from(datapath.frame_size)).div_ceil(HUGE_PAGE);
+    let free = field("HugePages_Free:").unwrap_or(0);
+    let all = field("HugePages_Total:").unwrap_or(0);
+    let found = format!("{free} of {all} are free, the umem takes {needed}");
+    let remedy =
+        format!("sysctl vm.nr_hugepages={}, and the same in /etc/sysctl.d", all - free.min(all) + needed);
+    match (field("Hugepagesize:") == Some(HUGE_PAGE / 1024) && free >= needed, datapath.huge_pages) {
+        (true, _) => ok("huge pages", found),
+        (false, HugePages::Require) => fail("huge pages", found, remedy),
+        (false, _) => warn("huge pages", format!("{found}: it will be of small pages"), remedy),
+    }
+}
+
+fn workers(machine: &Machine, available: usize) -> Finding {
+    let mut cores = machine.datapath.worker_cores(available);
+    let workers = cores.len();
+    if let Some(core) = cores.iter().find(|c| !Path::new(&format!("/sys/devices/system/cpu/cpu{c}")).exists())
+    {
+        return fail(
+            "workers",
+            format!("there is no core {core}"),
+            "correct [datapath] cores in portcullis.toml",
+        );
+    }
+    cores.sort_unstable();
+    cores.dedup();
+    match cores.len() < workers {
+        true => warn(
+            "workers",
+            format!("{workers} workers share {} cores", cores.len()),
+            "workers that share a core wait for each other: lower [datapath] workers",
+        ),
+        false => ok("workers", format!("{workers}, each on a core of its own")),
+    }
+}
+
+/// With the datapath down in good order, its XDP program is off, and the kernel would forward in clear.
+fn forwarding(read: impl Fn(&str) -> Option<String>) -> Finding {
+    let on: Vec<_> = [
+        ("net.ipv4.ip_forward", "ipv4/ip_forward"),
+        ("net.ipv6.conf.all.forwarding", "ipv6/conf/all/forwarding"),
+    ]
+    .into_iter()
+    .filter(|(_, path)| read(&format!("/proc/sys/net/{path}")).as_deref() == Some("1"))
+    .map(|(name, _)| name)
+    .collect();
+    match on.is_empty() {
+        true => ok("kernel forwarding", "off: nothing leaves in clear behind the gateway's back"),
+        false => warn(
+            "kernel forwarding",
+            format!(
+                "{} on: what reaches the kernel leaves in clear, all of it while the gateway is down",
+                on.join(" and ")
+            ),
+            format!("sysctl {}", on.iter().map(|n| format!("{n}=0")).collect::<Vec<_>>().join(" ")),
+        ),
+    }
+}
+
+fn irqbalance(machine: &Machine) -> Finding {
+    let runs = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok).any(|entry| {
+        let name = entry.file_name();
+        let is_pid = name.to_string_lossy().bytes().all(|b| b.is_ascii_digit());
+        is_pid && read(&format!("/proc/{}/comm", name.to_string_lossy())).as_deref() == Some("irqbalance")
+    });
+    let ports: Vec<_> = machine.ports.iter().map(|p| p.interface.as_str()).collect();
+    match runs {
+        false => ok("irqbalance", "does not run"),
+        true => warn(
+            "irqbalance",
+            "runs, and moves the queues' interrupts between cores",
+            format!("ban the interrupts of {} (IRQBALANCE_ARGS=--banirq=...), or stop it", ports.join(", ")),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

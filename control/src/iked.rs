@@ -1,16 +1,16 @@
-//! The control process: it takes over the regions or makes them, installs what is configured, and answers on
-//! its socket.
+//! The control process: it takes over the regions or makes them, installs what is configured, and does what it is
+//! asked on its socket.
 
 use crate::{
-    config::{ConfigError, Connections, MANUAL_KEYS},
-    install::{InstallError, install},
+    config::{Connections, ConnectionsError},
+    install::{self, Changes, InstallError, Installer},
     report::{ConnectionReport, Report, SaReport},
 };
-use portcullis_machine::Machine;
-use portcullis_sadb::{Direction, RegionError, SADB_FILE, Sa, Sadb, Sizes};
+use portcullis_machine::{Machine, strict::ConfigError};
+use portcullis_sadb::{Direction, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -21,60 +21,102 @@ pub const SOCKET_FILE: &str = "iked.sock";
 
 /// Why iked does not run.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum IkedError {
+    /// `connections.toml`.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Connections(#[from] ConnectionsError),
+    /// `portcullis.toml`.
     #[error(transparent)]
-    Machine(#[from] portcullis_machine::strict::ConfigError),
+    Machine(#[from] ConfigError),
+    /// The regions.
     #[error(transparent)]
     Region(#[from] RegionError),
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Install(Vec<InstallError>),
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    /// What is configured does not go into the SADB.
+    #[error("{file}: {source}")]
+    Install {
+        /// `connections.toml`.
+        file: PathBuf,
+        /// Why.
+        source: InstallError,
+    },
+    /// Something with a file.
+    #[error("{path}: cannot {what}: {source}{}", hint(.source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another size is configured than the regions have.
     #[error(
-        "{path}: has manual keys, and the regions are new. With the same keys, sequence numbers that were used \
-         before would be used again, and AES-GCM is broken by that (RFC 8221 §4, RFC 4106 §3). If these keys were never \
-         used, or this is a lab, write `{MANUAL_KEYS} = true` at the head of the file"
+        "{directory}: the regions were made for max_sas = {} and max_policies = {}, portcullis.toml has {max_sas} and \
+         {max_policies}; put the old numbers back, or `portcullis down --forget`, which ends their SAs", .found.max_sas,
+        .found.max_policies
     )]
-    ManualKeys { path: PathBuf },
+    Resized {
+        /// The regions' directory.
+        directory: PathBuf,
+        /// As configured.
+        max_sas: u32,
+        /// As configured.
+        max_policies: u32,
+        /// What they were made for.
+        found: Sizes,
+    },
+    /// The SADB is there, and the record of used numbers that belongs to it is not.
     #[error(
-        "[regions] max_sas = {max_sas} and max_policies = {max_policies}, but the regions in {directory} were made for {found:?}; `portcullis down --forget` removes them, which ends their SAs"
+        "{source}. The sequence numbers that the SAs in {sadb} have used are lost, so these SAs must not go on: \
+         `portcullis down --forget` removes both"
     )]
-    Resized { directory: PathBuf, max_sas: u32, max_policies: u32, found: Sizes },
+    Orphaned {
+        /// The `sadb` region.
+        sadb: PathBuf,
+        /// What is wrong with the `runtime` region.
+        source: RegionError,
+    },
 }
 
-/// What may be asked on the control socket: a line of JSON.
-#[derive(Debug, Serialize, Deserialize)]
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root, or make it writable",
+        _ => "",
+    }
+}
+
+/// What may be asked on the control socket: a line of JSON, such as `{"command": "up", "name": "site-b"}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// What is installed.
-    Status,
-    /// Installs a connection that was taken down.
+    Status {},
+    /// Takes a connection up again.
     Up {
         /// Its name.
         name: String,
     },
-    /// Takes a connection out.
+    /// Takes a connection down: its traffic is dropped, its SAs stay.
     Down {
         /// Its name.
         name: String,
     },
     /// Reads the connections anew.
-    Reload,
+    Reload {},
+    /// Ends iked; the SAs stay.
+    Stop {},
 }
 
 /// What it answers: a line of JSON.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// It was not done.
+    /// `{"error": WHY}`: it was not done.
     Error {
         /// Why.
         error: String,
     },
-    /// It was done.
+    /// `{"done": WHAT}`: it was done.
     Done {
         /// What was done.
         done: String,
@@ -87,141 +129,211 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Iked {
     sadb: Sadb,
+    installer: Installer,
     config: PathBuf,
+    directory: PathBuf,
     connections: Connections,
     /// Connections that were taken down by hand.
     down: BTreeSet<String>,
+    stopping: bool,
 }
 
 impl Iked {
     /// Takes over the regions that a predecessor left, or makes new ones, and installs what is configured.
     ///
     /// # Errors
-    /// [`IkedError`]; all of the configuration can be installed, or it is an error.
+    /// [`IkedError`]. What a predecessor installed is then as it was; new regions are removed.
     pub fn start(config: &Path, random: [u64; 2]) -> Result<Iked, IkedError> {
-        let machine = Machine::load(config)?;
         let connections = Connections::load(config)?;
-        let directory = &machine.regions.directory;
-        let io = |source| IkedError::Io { path: directory.clone(), source };
-        fs::create_dir_all(directory).map_err(io)?;
+        let machine = Machine::load(config)?;
+        let directory = machine.regions.directory;
         let sizes = Sizes { max_sas: machine.regions.max_sas, max_policies: machine.regions.max_policies };
-        let sadb = match Sadb::open(directory) {
-            Ok(sadb) if sadb.sizes() != sizes => {
-                let (max_sas, max_policies) = (sizes.max_sas, sizes.max_policies);
-                let (directory, found) = (directory.clone(), sadb.sizes());
-                return Err(IkedError::Resized { directory, max_sas, max_policies, found });
+        let io = |source| IkedError::Io { path: directory.clone(), what: "make it", source };
+        fs::create_dir_all(&directory).map_err(io)?;
+        let (sadb, is_new) = match take_over(&directory, &sizes)? {
+            Some(sadb) => (sadb, false),
+            None => {
+                let failed = |source| IkedError::Install { file: config.join(crate::config::FILE), source };
+                install::check(&connections, &sizes).map_err(failed)?;
+                (Sadb::create(&directory, &sizes, random)?, true)
             }
-            Ok(sadb) => sadb,
-            Err(RegionError::Missing { .. }) => {
-                if !connections.connections.is_empty() && !connections.manual_keys_acknowledged {
-                    return Err(IkedError::ManualKeys { path: config.join(crate::config::CONNECTIONS_FILE) });
-                }
-                Sadb::create(directory, &sizes, random)?
-            }
-            Err(e) => return Err(e.into()),
         };
-        let mut iked = Iked { sadb, config: config.to_owned(), connections, down: BTreeSet::new() };
-        iked.install().map_err(IkedError::Install)?;
-        Ok(iked)
+        let (config, down) = (config.to_owned(), BTreeSet::new());
+        let installer = Installer::default();
+        let mut iked = Iked { sadb, installer, config, directory, connections, down, stopping: false };
+        let connections = iked.connections.clone();
+        match iked.install(&connections, &BTreeSet::new()) {
+            Ok(changes) => {
+                let did = if is_new { "made" } else { "took over" };
+                tracing::info!("{did} the regions in {}: {}", iked.directory.display(), told(&changes));
+                iked.tell_guard();
+                Ok(iked)
+            }
+            Err(source) => {
+                if is_new {
+                    iked.installer.clear(&mut iked.sadb);
+                    remove_regions(&iked.directory)?;
+                }
+                Err(IkedError::Install { file: iked.config.join(crate::config::FILE), source })
+            }
+        }
     }
 
-    /// What waits for the workers is done, and what they tell is taken. To be called now and then.
+    /// The directory of the regions.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether somebody asked it to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Does what waited for the workers, and takes what they tell. To be called now and then.
     pub fn turn(&mut self) {
         self.sadb.reclaim();
         while let Some(event) = self.sadb.poll_event() {
-            let name = self.sadb.sa(event.slot).map(|(_, sa)| sa.name.to_string()).unwrap_or_default();
+            let sa = self.sadb.sa(event.slot).filter(|(generation, _)| *generation == event.generation);
+            let name = sa.map_or_else(|| "(gone)".to_owned(), |(_, sa)| sa.name.to_string());
             tracing::warn!("connection '{name}': {:?} at {}", event.kind, event.value);
         }
     }
 
     /// Answers a line.
     pub fn answer(&mut self, line: &str) -> Answer {
-        match serde_json::from_str(line) {
-            Ok(request) => self.handle(request).unwrap_or_else(|error| Answer::Error { error }),
-            Err(e) => Answer::Error { error: format!("not a request: {e}") },
-        }
+        let result = match serde_json::from_str(line) {
+            Ok(request) => self.handle(request),
+            Err(e) => Err(format!("not a request: {e}; such as {{\"command\": \"status\"}}")),
+        };
+        result.unwrap_or_else(|error| {
+            tracing::warn!("refused: {error}");
+            Answer::Error { error }
+        })
     }
 
-    fn handle(&mut self, request: Request) -> Result<Answer, String> {
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn handle(&mut self, request: Request) -> Result<Answer, String> {
         match request {
-            Request::Status => Ok(Answer::Report(self.report())),
+            Request::Status {} => Ok(Answer::Report(self.report())),
             Request::Up { name } => {
-                self.known(&name)?;
-                self.down.remove(&name);
-                self.change(format!("connection '{name}' is up"))
+                self.expect_known(&name)?;
+                let mut down = self.down.clone();
+                down.remove(&name);
+                self.change(None, down, format!("connection '{name}' is up"))
             }
             Request::Down { name } => {
-                self.known(&name)?;
-                self.down.insert(name.clone());
-                self.change(format!("connection '{name}' is down"))
+                self.expect_known(&name)?;
+                let mut down = self.down.clone();
+                down.insert(name.clone());
+                self.change(None, down, format!("connection '{name}' is down"))
             }
-            Request::Reload => {
-                self.connections = Connections::load(&self.config).map_err(|e| e.to_string())?;
-                let connections = &self.connections.connections;
-                self.down.retain(|name| connections.iter().any(|c| c.name == *name));
-                self.change("connections are reloaded".into())
+            Request::Reload {} => {
+                let connections = Connections::load(&self.config).map_err(|e| e.to_string())?;
+                let mut down = self.down.clone();
+                down.retain(|name| connections.find(name).is_some());
+                self.change(Some(connections), down, "connections are reloaded".into())
+            }
+            Request::Stop {} => {
+                self.stopping = true;
+                Ok(Answer::Done { done: "iked stops; its SAs stay".into() })
             }
         }
     }
 
-    fn known(&self, name: &str) -> Result<(), String> {
+    fn expect_known(&self, name: &str) -> Result<(), String> {
+        if self.connections.find(name).is_some() {
+            return Ok(());
+        }
         let names: Vec<_> = self.connections.connections.iter().map(|c| c.name.as_str()).collect();
-        match names.contains(&name) {
-            true => Ok(()),
-            false => Err(format!("no connection '{name}'; there are: {}", names.join(", "))),
-        }
+        Err(format!("no connection '{name}'; there are: {}", names.join(", ")))
     }
 
-    fn change(&mut self, done: String) -> Result<Answer, String> {
-        match self.install() {
-            Ok(()) => Ok(Answer::Done { done }),
-            Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-        }
+    /// Goes over to other connections, or others that are down; on an error what was before is still wanted.
+    fn change(
+        &mut self,
+        connections: Option<Connections>,
+        down: BTreeSet<String>,
+        done: String,
+    ) -> Result<Answer, String> {
+        let wanted = connections.as_ref().unwrap_or(&self.connections).clone();
+        let changes = self.install(&wanted, &down).map_err(|e| e.to_string())?;
+        (self.connections, self.down) = (wanted, down);
+        tracing::info!("{done}: {}", told(&changes));
+        Ok(Answer::Done { done: format!("{done}: {}", told(&changes)) })
     }
 
-    fn install(&mut self) -> Result<(), Vec<InstallError>> {
-        let mut wanted = self.connections.clone();
-        wanted.connections.retain(|c| !self.down.contains(&c.name));
-        let (changes, errors) = install(&mut self.sadb, &wanted);
-        tracing::info!(
-            "SAs: {} kept, {} published, {} retired; {} errors",
-            changes.kept,
-            changes.published,
-            changes.retired,
-            errors.len()
-        );
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    fn install(
+        &mut self,
+        connections: &Connections,
+        down: &BTreeSet<String>,
+    ) -> Result<Changes, InstallError> {
+        self.installer.install(&mut self.sadb, connections, down)
+    }
+
+    fn tell_guard(&self) {
+        let guard = self.sadb.guard();
+        if let Some(why) = &guard.not_locked {
+            tracing::warn!(
+                "the keys can be swapped out: {why}; give portcullis-iked CAP_IPC_LOCK or LimitMEMLOCK=infinity"
+            );
+        }
+        if let Some(why) = &guard.dumpable {
+            tracing::warn!("the keys can be in core dumps: {why}");
+        }
     }
 
     fn report(&self) -> Report {
-        let installed: Vec<_> = self.sadb.sas().collect();
-        let connections = self.connections.connections.iter().map(|c| {
-            let of = |direction| {
-                let found = installed
-                    .iter()
-                    .find(|(_, _, sa)| sa.name.as_str() == c.name && sa.direction == direction);
-                found.map(|(slot, generation, sa)| sa_report(slot.0, generation.0, sa))
-            };
-            ConnectionReport {
-                name: c.name.clone(),
-                up: !self.down.contains(&c.name),
-                local: c.local.to_string(),
-                remote: c.remote.to_string(),
-                local_ts: c.local_ts.iter().map(ToString::to_string).collect(),
-                remote_ts: c.remote_ts.iter().map(ToString::to_string).collect(),
-                algorithm: c.algorithm.name().to_owned(),
-                key: "(hidden)".to_owned(),
-                inbound: of(Direction::Inbound),
-                outbound: of(Direction::Outbound),
-            }
+        let mut installed: HashMap<(String, Direction), SaReport> = HashMap::new();
+        for (slot, generation, sa) in self.sadb.sas() {
+            let report = sa_report(slot.0, generation.0, &sa);
+            installed.insert((sa.name.to_string(), sa.direction), report);
+        }
+        let mut of = |name: &str, direction| installed.remove(&(name.to_owned(), direction));
+        let connections = self.connections.connections.iter().map(|c| ConnectionReport {
+            name: c.name.clone(),
+            up: !self.down.contains(&c.name),
+            local: c.local.to_string(),
+            remote: c.remote.to_string(),
+            local_ts: c.local_ts.iter().map(ToString::to_string).collect(),
+            remote_ts: c.remote_ts.iter().map(ToString::to_string).collect(),
+            algorithm: c.algorithm.name().to_owned(),
+            key: "(hidden)".to_owned(),
+            inbound: of(&c.name, Direction::Inbound),
+            outbound: of(&c.name, Direction::Outbound),
         });
         Report {
             pid: std::process::id(),
             keys_locked: self.sadb.guard().not_locked.is_none(),
+            sas: self.sadb.live_sas(),
             policies: self.sadb.policies().count(),
             connections: connections.collect(),
         }
     }
+}
+
+/// The regions of a predecessor, if there are any.
+fn take_over(directory: &Path, sizes: &Sizes) -> Result<Option<Sadb>, IkedError> {
+    let sadb_path = directory.join(SADB_FILE);
+    match Sadb::open(directory) {
+        Ok(sadb) if sadb.sizes() == *sizes => Ok(Some(sadb)),
+        Ok(sadb) => {
+            let (max_sas, max_policies, found) = (sizes.max_sas, sizes.max_policies, sadb.sizes());
+            Err(IkedError::Resized { directory: directory.to_owned(), max_sas, max_policies, found })
+        }
+        Err(RegionError::Missing { path }) if path == sadb_path => Ok(None),
+        Err(source @ (RegionError::Missing { .. } | RegionError::Stale { .. })) => {
+            Err(IkedError::Orphaned { sadb: sadb_path, source })
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn told(changes: &Changes) -> String {
+    let Changes { kept, published, retired, policies } = changes;
+    format!("SAs: {kept} kept, {published} published, {retired} retired; {policies} policies changed")
 }
 
 fn sa_report(slot: u32, generation: u64, sa: &Sa) -> SaReport {
@@ -229,39 +341,42 @@ fn sa_report(slot: u32, generation: u64, sa: &Sa) -> SaReport {
         spi: sa.spi.to_string(),
         slot,
         generation,
+        reqid: sa.reqid,
         esn: sa.esn,
         replay_window: sa.replay_window,
         udp_encap: sa.udp.is_some(),
     }
 }
 
-/// Removes the regions of a directory, for good: their SAs end, and with them the record of used numbers.
+/// Removes the regions of a directory, for good: their SAs end, and with them the record of used numbers. False: there
+/// were none.
 ///
 /// # Errors
-/// [`RegionError::InUse`] while a daemon has them.
-pub fn forget(directory: &Path) -> Result<(), IkedError> {
+/// [`RegionError::InUse`] while iked has them.
+pub fn forget(directory: &Path) -> Result<bool, IkedError> {
     let sadb = match Sadb::open(directory) {
         Ok(mut sadb) => {
-            let slots: Vec<_> = sadb.sas().map(|(slot, ..)| slot).collect();
-            for slot in slots {
-                // Wiped below, as no datapath can be using it.
-                let _ = sadb.retire(slot);
-            }
-            sadb.reclaim();
+            Installer::default().clear(&mut sadb);
             Some(sadb)
         }
         Err(RegionError::InUse { path, pid }) => return Err(RegionError::InUse { path, pid }.into()),
         Err(_) => None,
     };
-    for file in [SADB_FILE, portcullis_sadb::RUNTIME_FILE] {
+    let were_there = remove_regions(directory)?;
+    drop(sadb);
+    Ok(were_there)
+}
+
+fn remove_regions(directory: &Path) -> Result<bool, IkedError> {
+    let mut were_there = false;
+    for file in [SADB_FILE, RUNTIME_FILE] {
         let path = directory.join(file);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(IkedError::Io { path, source });
+                return Err(IkedError::Io { path, what: "remove it", source });
             }
-            _ => {}
+            result => were_there |= result.is_ok(),
         }
     }
-    drop(sadb);
-    Ok(())
+    Ok(were_there)
 }

@@ -1,42 +1,109 @@
 //! From what is configured to what is in the SADB: the only place that writes it.
 //!
-//! What is there and as it should be stays untouched, so that a restart or a reload has no effect on it.
-//! What is new goes in inbound SA first, then the outbound one, then the policies that let traffic use them;
-//! what goes is taken out the other way round.
+//! What is there and as it should be stays untouched, so that a restart or a reload has no effect on it. First all is
+//! planned and checked, and what cannot be installed is refused before anything has changed. Then new SAs go in,
+//! inbound before outbound, then the policies that let traffic use them; what goes is taken out the other way round.
+//!
+//! # Dangers
+//! - A key that was in an SA must not come back in another one: its sequence numbers would begin anew, and with them
+//!   the nonces of AES-GCM and the replay window. The plan refuses it. This is also why a connection that is taken
+//!   down keeps its SAs, and only its policies change: `up` then goes on above each number used.
+//! - Between the policies of before and after, no packet may leave in clear. A policy that takes the place of one with
+//!   the same selector does so behind a Discard; Bypass goes first and comes last.
 
-use crate::config::{CONNECTION_PRIORITY, Connection, Connections, Extra};
-use portcullis_sadb::{
-    Action, Direction, Key, Mode, Name, Policy, Prefix, Protocol, Sa, Sadb, SadbError, Selector, SlotIndex,
+use crate::{
+    config::{Connections, MANUAL_KEYS},
+    connection::{CONNECTION_PRIORITY, Connection, Exception},
+    secret::Secret,
 };
-use std::{collections::HashMap, net::IpAddr};
+use portcullis_sadb::{
+    Action, Direction, Generation, Key, Mode, Name, Policy, PolicyIndex, Protocol, Sa, Sadb, SadbError,
+    Selector, Sizes, SlotIndex, Spi,
+};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
 use thiserror::Error;
 
 /// UDP port of ESP in UDP (RFC 3948 §2).
 const NAT_T_PORT: u16 = 4500;
+/// The priority that no configuration can have, before all others.
+const GUARD_PRIORITY: u32 = 0;
+/// How long the workers may take to pass an epoch when room is short. They do so in microseconds.
+const RECLAIM: Duration = Duration::from_secs(1);
 
 /// Why something is not installed.
 #[derive(Debug, Error)]
 pub enum InstallError {
-    /// An SA is not.
-    #[error("connection '{name}': {direction} SA: {source}")]
+    /// A key that was in an SA is in another one now.
+    #[error(
+        "connection '{name}': {} SA {spi}: its key is that of an SA before it. With the same key its sequence numbers \
+         would begin anew, which breaks AES-GCM: give it a new key (or, in a lab, `portcullis down --forget` and up)",
+        way(*.direction)
+    )]
+    KeySpent {
+        /// The connection.
+        name: String,
+        /// Which of its SAs.
+        direction: Direction,
+        /// The SA's SPI.
+        spi: Spi,
+    },
+    /// A manual key, and nobody said that it is good.
+    #[error(
+        "connection '{name}': has a manual key. If it was ever used before, in regions that are gone (after a reboot, \
+         for one), its sequence numbers are used again now, which breaks AES-GCM (RFC 4106 §2, RFC 8221 §3). If it is \
+         new, or this is a lab, write `{MANUAL_KEYS} = true` at the head of connections.toml"
+    )]
+    ManualKeys {
+        /// The first such connection.
+        name: String,
+    },
+    /// More than there is room for.
+    #[error(
+        "connection '{name}': the SADB is full: {wanted} {what} are configured, [regions] {key} = {capacity}; raise it \
+         (regions that exist keep their size until `portcullis down --forget`)"
+    )]
+    Full {
+        /// The first that does not fit.
+        name: String,
+        /// `SAs` or `policies`.
+        what: &'static str,
+        /// The key that limits it.
+        key: &'static str,
+        /// All that are configured.
+        wanted: usize,
+        /// What there is room for.
+        capacity: u32,
+    },
+    /// The SADB refuses an SA.
+    #[error("connection '{name}': {} SA: {source}", way(*.direction))]
     Sa {
         /// The connection.
         name: String,
         /// Which of its SAs.
-        direction: &'static str,
+        direction: Direction,
         /// Why.
         source: SadbError,
     },
-    /// A policy is not.
-    #[error("{of} '{name}': policy: {source}")]
+    /// The SADB refuses a policy.
+    #[error("{of}: policy: {source}")]
     Policy {
-        /// `connection` or `policy`.
-        of: &'static str,
-        /// Its name.
-        name: String,
+        /// `connection 'NAME'` or `policy 'NAME'`.
+        of: String,
         /// Why.
         source: SadbError,
     },
+}
+
+fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "inbound",
+        Direction::Outbound => "outbound",
+    }
 }
 
 /// What an installation changed.
@@ -48,110 +115,247 @@ pub struct Changes {
     pub published: usize,
     /// SAs that are gone.
     pub retired: usize,
+    /// Policies that were added, changed or removed.
+    pub policies: usize,
 }
 
-/// Makes the SADB what `wanted` says, as far as it can: what fails is told, and the rest is installed.
-pub fn install(sadb: &mut Sadb, wanted: &Connections) -> (Changes, Vec<InstallError>) {
-    let (mut changes, mut errors) = (Changes::default(), vec![]);
-    let reqids = reqids(sadb, wanted);
-    let mut sas: Vec<(Sa, Option<SlotIndex>)> = vec![];
-    for c in &wanted.connections {
-        for direction in [Direction::Inbound, Direction::Outbound] {
-            sas.push((sa(c, direction, reqids[&c.name]), None));
-        }
-    }
-    let mut gone = vec![];
-    for (slot, _, present) in sadb.sas() {
-        match sas.iter_mut().find(|(sa, at)| at.is_none() && *sa == present) {
-            Some((_, at)) => *at = Some(slot),
-            None => gone.push(slot),
-        }
-    }
-    changes.kept = sas.iter().filter(|(_, at)| at.is_some()).count();
+/// Writes the SADB.
+#[derive(Debug, Default)]
+pub struct Installer {
+    /// Cipher keys of SAs that were retired since we started.
+    spent: HashSet<Secret>,
+}
 
-    remove_policies(sadb, wanted, &reqids, &gone);
-    for slot in gone {
-        changes.retired += usize::from(sadb.retire(slot).is_ok());
-    }
-    sadb.reclaim();
-    for (sa, at) in &mut sas {
-        if at.is_none() {
-            match sadb.publish(sa) {
+/// An SA that is wanted, and where it is already.
+struct Wanted {
+    sa: Sa,
+    slot: Option<SlotIndex>,
+    /// Whether the connection is up: one that is down keeps what it has, and gets nothing new.
+    up: bool,
+}
+
+struct Plan {
+    /// Two for each connection, inbound first.
+    sas: Vec<Wanted>,
+    /// What no connection wants any more.
+    gone: Vec<(SlotIndex, Sa)>,
+}
+
+impl Installer {
+    /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped.
+    ///
+    /// # Errors
+    /// [`InstallError::KeySpent`], [`InstallError::ManualKeys`] and [`InstallError::Full`] before anything has changed;
+    /// the others when the SADB refuses what should have fitted. Then what was published for this is taken back, and
+    /// what was before stays as far as it can.
+    pub fn install(
+        &mut self,
+        sadb: &mut Sadb,
+        connections: &Connections,
+        down: &BTreeSet<String>,
+    ) -> Result<Changes, InstallError> {
+        let mut plan = self.plan(sadb, connections, down)?;
+        let mut changes =
+            Changes { kept: plan.sas.iter().filter(|w| w.slot.is_some()).count(), ..Changes::default() };
+        self.make_room(sadb, &mut plan, &mut changes);
+        let mut published = vec![];
+        for wanted in by_direction(&mut plan.sas) {
+            if wanted.slot.is_some() || !wanted.up {
+                continue;
+            }
+            match sadb.publish(&wanted.sa) {
                 Ok(slot) => {
-                    *at = Some(slot);
-                    changes.published += 1;
+                    wanted.slot = Some(slot);
+                    published.push(slot);
                 }
-                Err(source) => errors.push(InstallError::Sa {
-                    name: sa.name.to_string(),
-                    direction: if sa.direction == Direction::Inbound { "inbound" } else { "outbound" },
-                    source,
-                }),
+                Err(source) => {
+                    let (name, direction) = (wanted.sa.name.to_string(), wanted.sa.direction);
+                    // No policy led to them, so their keys are as good as new.
+                    for slot in published {
+                        let _ = sadb.retire(slot);
+                    }
+                    return Err(InstallError::Sa { name, direction, source });
+                }
             }
         }
+        changes.published = published.len();
+        let policies = policies(connections, down, &plan.sas);
+        changes.policies = install_policies(sadb, &policies)?;
+        plan.gone.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
+        for (slot, sa) in plan.gone.drain(..) {
+            changes.retired += usize::from(self.retire(sadb, slot, &sa));
+        }
+        sadb.reclaim();
+        Ok(changes)
     }
-    for (c, pair) in wanted.connections.iter().zip(sas.chunks(2)) {
-        let outbound = pair[1].1;
-        for policy in policies(c, reqids[&c.name], outbound) {
-            if let Err(source) = put(sadb, &policy) {
-                errors.push(InstallError::Policy { of: "connection", name: c.name.clone(), source });
+
+    fn plan(
+        &self,
+        sadb: &Sadb,
+        connections: &Connections,
+        down: &BTreeSet<String>,
+    ) -> Result<Plan, InstallError> {
+        let present: Vec<_> = sadb.sas().collect();
+        let reqids = reqids(&present, connections);
+        let mut at: HashMap<(Direction, Spi, IpAddr), (SlotIndex, Sa)> = HashMap::new();
+        let mut gone = vec![];
+        let mut spent: HashSet<Secret> = self.spent.clone();
+        for (slot, _, sa) in present {
+            spent.insert(cipher_key(&sa));
+            if let Some(twin) = at.insert((sa.direction, sa.spi, sa.dst), (slot, sa)) {
+                gone.push(twin);
             }
         }
-    }
-    for extra in &wanted.policies {
-        for policy in extra_policies(extra) {
-            if let Err(source) = put(sadb, &policy) {
-                errors.push(InstallError::Policy { of: "policy", name: extra.name.clone(), source });
+        let mut sas = vec![];
+        for c in &connections.connections {
+            for direction in [Direction::Inbound, Direction::Outbound] {
+                let sa = sa(c, direction, reqids[c.name.as_str()]);
+                let key = (direction, sa.spi, sa.dst);
+                let slot = match at.remove(&key) {
+                    Some((slot, present)) if present == sa => Some(slot),
+                    Some(other) => {
+                        at.insert(key, other);
+                        None
+                    }
+                    None => None,
+                };
+                if slot.is_none() && !connections.manual_keys_acknowledged {
+                    return Err(InstallError::ManualKeys { name: c.name.clone() });
+                }
+                if slot.is_none() && spent.contains(&cipher_key(&sa)) {
+                    return Err(InstallError::KeySpent { name: c.name.clone(), direction, spi: sa.spi });
+                }
+                sas.push(Wanted { sa, slot, up: !down.contains(&c.name) });
             }
         }
+        gone.extend(at.into_values());
+        check_room(connections, &sadb.sizes())?;
+        Ok(Plan { sas, gone })
     }
-    (changes, errors)
+
+    /// Retires before the others what stands in the way: old SAs with the SPIs of new ones, and if the SAD is too full
+    /// for old and new together, all old ones. Traffic of theirs is dropped until the new ones are there.
+    fn make_room(&mut self, sadb: &mut Sadb, plan: &mut Plan, changes: &mut Changes) {
+        let new = || plan.sas.iter().filter(|w| w.slot.is_none() && w.up);
+        let waiting = sadb.reclaim();
+        let free = (sadb.sizes().max_sas as usize).saturating_sub(sadb.live_sas() as usize + waiting);
+        let is_short = new().count() > free;
+        let spis: HashSet<Spi> =
+            new().filter(|w| w.sa.direction == Direction::Inbound).map(|w| w.sa.spi).collect();
+        let is_in_way = |sa: &Sa| is_short || sa.direction == Direction::Inbound && spis.contains(&sa.spi);
+        let (first, later): (Vec<_>, Vec<_>) = plan.gone.drain(..).partition(|(_, sa)| is_in_way(sa));
+        plan.gone = later;
+        let slots: HashSet<SlotIndex> = first.iter().map(|(slot, _)| *slot).collect();
+        let users: Vec<PolicyIndex> = sadb
+            .policies()
+            .filter(|(_, p)| p.sa.is_some_and(|s| slots.contains(&s)))
+            .map(|(i, _)| i)
+            .collect();
+        for index in users {
+            let _ = sadb.set_policy_sa(index, None);
+        }
+        for (slot, sa) in &first {
+            changes.retired += usize::from(self.retire(sadb, *slot, sa));
+        }
+        if is_short {
+            wait_for_workers(sadb);
+        }
+    }
+
+    /// Takes all out: policies first, and outbound SAs before inbound ones.
+    pub fn clear(&mut self, sadb: &mut Sadb) {
+        let policies: Vec<_> = sadb.policies().map(|(index, _)| index).collect();
+        for index in policies {
+            let _ = sadb.remove_policy(index);
+        }
+        let mut sas: Vec<_> = sadb.sas().map(|(slot, _, sa)| (slot, sa)).collect();
+        sas.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
+        for (slot, sa) in &sas {
+            self.retire(sadb, *slot, sa);
+        }
+        sadb.reclaim();
+    }
+
+    fn retire(&mut self, sadb: &mut Sadb, slot: SlotIndex, sa: &Sa) -> bool {
+        self.spent.insert(cipher_key(sa));
+        sadb.retire(slot).is_ok()
+    }
 }
 
-/// Adds a policy, or makes the one that is there use the right SA.
-fn put(sadb: &mut Sadb, policy: &Policy) -> Result<(), SadbError> {
-    let like = |p: &Policy| Policy { sa: None, ..p.clone() } == Policy { sa: None, ..policy.clone() };
-    let present = sadb.policies().find(|(_, p)| like(p));
-    match present {
-        Some((index, p)) if p.sa != policy.sa => sadb.set_policy_sa(index, policy.sa),
-        Some(_) => Ok(()),
-        None => sadb.add_policy(policy).map(|_| ()),
+/// What can be said before there is a SADB of these sizes.
+///
+/// # Errors
+/// As the first [`Installer::install`] on it.
+pub fn check(connections: &Connections, sizes: &Sizes) -> Result<(), InstallError> {
+    if let Some(c) = connections.connections.first().filter(|_| !connections.manual_keys_acknowledged) {
+        return Err(InstallError::ManualKeys { name: c.name.clone() });
     }
+    check_room(connections, sizes)
 }
 
-/// Removes what is not wanted, and parts what stays from SAs that go: a packet then waits for the new SA.
-fn remove_policies(sadb: &mut Sadb, wanted: &Connections, reqids: &HashMap<String, u32>, gone: &[SlotIndex]) {
-    let mut keep: Vec<Policy> =
-        wanted.connections.iter().flat_map(|c| policies(c, reqids[&c.name], None)).collect();
-    keep.extend(wanted.policies.iter().flat_map(extra_policies));
-    let present: Vec<_> = sadb.policies().collect();
-    for (index, policy) in present {
-        let result = if !keep.contains(&Policy { sa: None, ..policy.clone() }) {
-            sadb.remove_policy(index)
-        } else if policy.sa.is_some_and(|sa| gone.contains(&sa)) {
-            sadb.set_policy_sa(index, None)
-        } else {
-            Ok(())
-        };
-        debug_assert!(result.is_ok(), "the policy was just seen");
+fn check_room(connections: &Connections, sizes: &Sizes) -> Result<(), InstallError> {
+    fits(connections, "SAs", "max_sas", sizes.max_sas, |_| 2, 0)?;
+    let exceptions = 2 * connections.exceptions.len();
+    fits(connections, "policies", "max_policies", sizes.max_policies, |c| 2 * c.pairs().count(), exceptions)
+}
+
+/// The key without its salt: under another salt it is the same mistake, only less likely seen.
+fn cipher_key(sa: &Sa) -> Secret {
+    Secret::copy_of(&sa.key.bytes()[..sa.algorithm.key_len()])
+}
+
+/// Inbound ones first.
+fn by_direction(sas: &mut [Wanted]) -> impl Iterator<Item = &mut Wanted> {
+    let (inbound, outbound): (Vec<_>, Vec<_>) =
+        sas.iter_mut().partition(|w| w.sa.direction == Direction::Inbound);
+    inbound.into_iter().chain(outbound)
+}
+
+fn fits(
+    connections: &Connections,
+    what: &'static str,
+    key: &'static str,
+    capacity: u32,
+    of: impl Fn(&Connection) -> usize,
+    others: usize,
+) -> Result<(), InstallError> {
+    let all = &connections.connections;
+    let wanted = others + all.iter().map(&of).sum::<usize>();
+    if wanted <= capacity as usize {
+        return Ok(());
     }
+    let mut sum = others;
+    let first = all.iter().find(|c| {
+        sum += of(c);
+        sum > capacity as usize
+    });
+    let name = first.or(all.last()).map(|c| c.name.clone()).unwrap_or_default();
+    Err(InstallError::Full { name, what, key, wanted, capacity })
 }
 
 /// The number that ties a connection's SAs to its policies: the one it has, or the next free one.
-fn reqids(sadb: &Sadb, wanted: &Connections) -> HashMap<String, u32> {
-    let present: HashMap<String, u32> =
-        sadb.sas().map(|(_, _, sa)| (sa.name.to_string(), sa.reqid)).collect();
-    let mut next = present.values().copied().max().unwrap_or(0);
-    let mut reqid = |name: &String| {
-        present.get(name).copied().unwrap_or_else(|| {
+fn reqids<'a>(
+    present: &[(SlotIndex, Generation, Sa)],
+    connections: &'a Connections,
+) -> HashMap<&'a str, u32> {
+    let known: HashMap<Name, u32> = present.iter().map(|(_, _, sa)| (sa.name, sa.reqid)).collect();
+    let mut used: HashSet<u32> = known.values().copied().collect();
+    let mut next = 1;
+    let mut reqid = |c: &'a Connection| {
+        if let Some(reqid) = Name::new(&c.name).and_then(|name| known.get(&name)) {
+            return *reqid;
+        }
+        while !used.insert(next) {
             next += 1;
-            next
-        })
+        }
+        next
     };
-    wanted.connections.iter().map(|c| (c.name.clone(), reqid(&c.name))).collect()
+    connections.connections.iter().map(|c| (c.name.as_str(), reqid(c))).collect()
 }
 
+/// An SA as a connection describes it.
 fn sa(c: &Connection, direction: Direction, reqid: u32) -> Sa {
-    let (keying, src, dst): (_, IpAddr, IpAddr) = match direction {
+    let (keying, src, dst) = match direction {
         Direction::Inbound => (&c.inbound, c.remote, c.local),
         Direction::Outbound => (&c.outbound, c.local, c.remote),
     };
@@ -173,49 +377,126 @@ fn sa(c: &Connection, direction: Direction, reqid: u32) -> Sa {
     }
 }
 
-fn policies(c: &Connection, reqid: u32, outbound: Option<SlotIndex>) -> Vec<Policy> {
-    let mut policies = vec![];
-    for local in &c.local_ts {
-        for remote in c.remote_ts.iter().filter(|r| r.addr().is_ipv4() == local.addr().is_ipv4()) {
-            let policy = |direction, src: Prefix, dst: Prefix, sa| Policy {
+/// A policy, and whose it is.
+struct Owned {
+    of: String,
+    policy: Policy,
+}
+
+fn policies(connections: &Connections, down: &BTreeSet<String>, sas: &[Wanted]) -> Vec<Owned> {
+    let protecting = connections.connections.iter().zip(sas.chunks(2)).flat_map(|(c, pair)| {
+        let action = if down.contains(&c.name) { Action::Discard } else { Action::Protect };
+        let sa = pair[1].slot.filter(|_| action == Action::Protect);
+        let reqid = if action == Action::Protect { pair[1].sa.reqid } else { 0 };
+        c.pairs().flat_map(move |(local, remote)| {
+            let there = Selector::between(local, remote);
+            let policy = |direction, selector, sa| Policy {
                 direction,
-                selector: Selector::between(src, dst),
+                selector,
                 priority: CONNECTION_PRIORITY,
-                action: Action::Protect,
+                action,
                 reqid,
                 sa,
             };
-            policies.push(policy(Direction::Inbound, *remote, *local, None));
-            policies.push(policy(Direction::Outbound, *local, *remote, outbound));
-        }
-    }
-    policies
+            let back = back(&there);
+            [policy(Direction::Outbound, there, sa), policy(Direction::Inbound, back, None)]
+                .map(|policy| Owned { of: format!("connection '{}'", c.name), policy })
+        })
+    });
+    let exceptions = connections
+        .exceptions
+        .iter()
+        .flat_map(|e| exception(e).map(|policy| Owned { of: format!("policy '{}'", e.name), policy }));
+    protecting.chain(exceptions).collect()
 }
 
 /// As it is written, for what goes out; and the same the other way round, for the answers that come in.
-fn extra_policies(e: &Extra) -> [Policy; 2] {
-    let action = if e.bypass { Action::Bypass } else { Action::Discard };
+fn exception(e: &Exception) -> [Policy; 2] {
     let policy = |direction, selector| Policy {
         direction,
         selector,
         priority: e.priority,
-        action,
+        action: e.action,
         reqid: 0,
         sa: None,
     };
-    let there = Selector {
-        src: e.src,
-        dst: e.dst,
-        protocol: e.protocol,
-        src_ports: e.src_ports.clone(),
-        dst_ports: e.dst_ports.clone(),
-    };
-    let back = Selector {
-        src: e.dst,
-        dst: e.src,
-        protocol: e.protocol,
-        src_ports: e.dst_ports.clone(),
-        dst_ports: e.src_ports.clone(),
-    };
-    [policy(Direction::Outbound, there), policy(Direction::Inbound, back)]
+    [policy(Direction::Outbound, e.selector.clone()), policy(Direction::Inbound, back(&e.selector))]
 }
+
+fn back(there: &Selector) -> Selector {
+    Selector {
+        src: there.dst,
+        dst: there.src,
+        protocol: there.protocol,
+        src_ports: there.dst_ports.clone(),
+        dst_ports: there.src_ports.clone(),
+    }
+}
+
+/// Makes the SPD what is wanted, and returns how many policies changed.
+fn install_policies(sadb: &mut Sadb, wanted: &[Owned]) -> Result<usize, InstallError> {
+    type Place = (Direction, Selector, u32);
+    let place = |p: &Policy| (p.direction, p.selector.clone(), p.priority);
+    let mut present: HashMap<Place, (PolicyIndex, Policy)> =
+        sadb.policies().map(|(index, p)| (place(&p), (index, p))).collect();
+    let (mut fresh, mut changed, mut count) = (vec![], vec![], 0);
+    for owned in wanted {
+        match present.remove(&place(&owned.policy)) {
+            None => fresh.push(owned),
+            Some((index, p)) if p != owned.policy => changed.push((index, p, owned)),
+            Some(_) => {}
+        }
+    }
+    let mut gone: Vec<(PolicyIndex, Policy)> = present.into_values().collect();
+    gone.sort_by_key(|(_, p)| p.action != Action::Bypass);
+    let bypasses = gone.iter().take_while(|(_, p)| p.action == Action::Bypass).count();
+    let protects = gone.split_off(bypasses);
+    let remove = |sadb: &mut Sadb, gone: Vec<(PolicyIndex, Policy)>| {
+        gone.into_iter().filter(|(index, _)| sadb.remove_policy(*index).is_ok()).count()
+    };
+    count += remove(sadb, gone);
+    for (index, before, after) in changed {
+        replace(sadb, index, &before, after)?;
+        count += 1;
+    }
+    fresh.sort_by_key(|owned| owned.policy.action == Action::Bypass);
+    for owned in fresh {
+        add(sadb, owned)?;
+        count += 1;
+    }
+    Ok(count + remove(sadb, protects))
+}
+
+fn add(sadb: &mut Sadb, owned: &Owned) -> Result<PolicyIndex, InstallError> {
+    let mut result = sadb.add_policy(&owned.policy);
+    if matches!(result, Err(SadbError::Full { .. })) {
+        wait_for_workers(sadb);
+        result = sadb.add_policy(&owned.policy);
+    }
+    result.map_err(|source| InstallError::Policy { of: owned.of.clone(), source })
+}
+
+/// Until what was taken out can be used again.
+fn wait_for_workers(sadb: &mut Sadb) {
+    let deadline = Instant::now() + RECLAIM;
+    while sadb.reclaim() > 0 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn replace(sadb: &mut Sadb, index: PolicyIndex, before: &Policy, after: &Owned) -> Result<(), InstallError> {
+    let failed = |source| InstallError::Policy { of: after.of.clone(), source };
+    let new = &after.policy;
+    if (before.action, before.reqid) == (new.action, new.reqid) {
+        return sadb.set_policy_sa(index, new.sa).map_err(failed);
+    }
+    let guard =
+        Policy { priority: GUARD_PRIORITY, action: Action::Discard, reqid: 0, sa: None, ..new.clone() };
+    let guard = sadb.add_policy(&guard).map_err(failed)?;
+    let result = sadb.remove_policy(index).map_err(failed).and_then(|()| add(sadb, after));
+    // Without the new policy the guard stays: what it was about is dropped rather than let out.
+    result.and_then(|_| sadb.remove_policy(guard).map_err(failed))
+}
+
+#[cfg(test)]
+mod tests;

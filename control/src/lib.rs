@@ -4,11 +4,14 @@
 
 pub mod client;
 pub mod config;
+pub mod connection;
 pub mod daemon;
 pub mod doctor;
+pub mod gateway;
 pub mod iked;
 pub mod install;
 pub mod report;
 pub mod secret;
 pub mod server;
 pub mod status;
+pub mod table;

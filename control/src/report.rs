@@ -9,6 +9,8 @@ pub struct Report {
     pub pid: u32,
     /// Whether the keys are kept out of swap.
     pub keys_locked: bool,
+    /// SAs installed.
+    pub sas: u32,
     /// Policies installed.
     pub policies: usize,
     /// The connections.
@@ -20,7 +22,7 @@ pub struct Report {
 pub struct ConnectionReport {
     /// Its name.
     pub name: String,
-    /// Whether it is to be installed.
+    /// Whether it was not taken down.
     pub up: bool,
     /// Our outer address.
     pub local: String,
@@ -49,6 +51,8 @@ pub struct SaReport {
     pub slot: u32,
     /// Which SA of that slot.
     pub generation: u64,
+    /// Ties it to its policies.
+    pub reqid: u32,
     /// Extended sequence numbers.
     pub esn: bool,
     /// In packets.

@@ -1,7 +1,9 @@
 //! Keys as they are read from files: wiped when dropped, and never shown.
 
-use serde::{Deserialize, Deserializer, de::Error};
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 use zeroize::Zeroizing;
 
 /// Secret octets, written as `0x` and hex digits.
@@ -9,20 +11,35 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// The octets.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Reads `0x` and hex digits.
+    /// Reads `0x` and an even number of hex digits.
     pub fn from_hex(text: &str) -> Option<Secret> {
         let digits = text.strip_prefix("0x")?.as_bytes();
         if !digits.len().is_multiple_of(2) {
             return None;
         }
+        // At its full size from the start: a vector that grows leaves copies behind.
+        let mut octets = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
         let digit = |d: u8| (d as char).to_digit(16).map(|n| n as u8);
-        let octets = digits.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?));
-        octets.collect::<Option<Vec<u8>>>().map(|v| Secret(Zeroizing::new(v)))
+        for pair in digits.chunks_exact(2) {
+            octets.push(digit(pair[0])? << 4 | digit(pair[1])?);
+        }
+        Some(Secret(octets))
+    }
+
+    /// A copy of octets.
+    pub fn copy_of(octets: &[u8]) -> Secret {
+        Secret(Zeroizing::new(octets.to_vec()))
+    }
+
+    /// The octets.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
     }
 }
 
@@ -32,11 +49,28 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
-        let text = Zeroizing::new(String::deserialize(deserializer)?);
-        // What was written is not repeated.
-        Secret::from_hex(&text)
-            .ok_or_else(|| D::Error::custom("a key is 0x and an even number of hex digits"))
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_is_read() {
+        assert_eq!(Secret::from_hex("0x00ffA5").unwrap().bytes(), [0, 0xff, 0xa5]);
+        assert_eq!(Secret::from_hex("0x").unwrap().bytes(), [0u8; 0]);
+        for bad in ["", "00ff", "0x0", "0x0g", "0x 1", "0xé1", "0x+1"] {
+            assert_eq!(Secret::from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn it_prints_as_hidden() {
+        let secret = Secret::copy_of(&[0x42; 20]);
+        assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "(hidden) (hidden) Some((hidden))");
     }
 }

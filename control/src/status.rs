@@ -1,223 +1,505 @@
-//! What `portcullis status` shows: iked's report, the runtime region, and what the datapath told of itself.
-//! The region with the keys is never opened.
+//! What `portcullis status` shows: iked's report, the runtime region, and what the datapath told of itself. The region
+//! with the keys is never opened.
+//!
+//! `--json` prints a [`Status`]. Its keys are stable: some may be added, none changes its meaning. A part that cannot
+//! be had is null, and says why in the key `..._error`.
 
 use crate::{
-    client,
+    client::{self, ClientError},
     iked::SOCKET_FILE,
-    report::{Report, SaReport},
+    report::{ConnectionReport, Report, SaReport},
+    table::Table,
 };
-use portcullis_sadb::{BytesPerSa, Generation, RuntimeReader, SlotIndex};
-use serde_json::{Map, Value, json};
-use std::{fmt::Write, fs, path::Path};
+use portcullis_sadb::{
+    BytesPerSa, Generation, RegionError, RuntimeReader, SaRecord, SlotIndex, WorkerRecord,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// What the datapath tells of itself, in the regions' directory.
-const DATAPATH_FILE: &str = "datapath.json";
+pub const DATAPATH_FILE: &str = "datapath.json";
 
-/// All that is known, as one JSON object. Parts that cannot be had are null, with the reason beside them.
-pub fn collect(directory: &Path) -> Value {
-    let (iked, iked_error) = part(client::report(&directory.join(SOCKET_FILE)));
-    let (runtime, runtime_error) = part(RuntimeReader::open(directory));
-    let told: Option<Value> = fs::read_to_string(directory.join(DATAPATH_FILE))
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .filter(|_| runtime.as_ref().is_some_and(RuntimeReader::datapath_alive));
-    let connections = iked.as_ref().map(|r| connections(r, runtime.as_ref()));
-    json!({
-        "iked": iked.as_ref().map(|r| json!({
-            "pid": r.pid, "keys_locked": r.keys_locked, "policies": r.policies,
-        })),
-        "iked_error": iked_error,
-        "connections": connections,
-        "datapath": runtime.as_ref().map(|r| datapath(r, told.as_ref())),
-        "datapath_error": runtime_error,
-        "regions": runtime.as_ref().map(|r| {
-            let sizes = r.sizes();
-            let BytesPerSa { slot, index, runtime } = sizes.bytes_per_sa();
-            json!({
-                "directory": directory, "instance": format!("{:016x}", r.instance()),
-                "max_sas": sizes.max_sas, "max_policies": sizes.max_policies,
-                "sadb_bytes": sizes.sadb_bytes(), "runtime_bytes": sizes.runtime_bytes(),
-                "bytes_per_sa": { "slot": slot, "index": index, "runtime": runtime,
-                    "total": slot + index + runtime },
-            })
-        }),
-    })
+/// All that is known.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The control process.
+    pub iked: Option<IkedStatus>,
+    /// Why that is null.
+    pub iked_error: Option<String>,
+    /// The connections, in the order of `connections.toml`; null without iked.
+    pub connections: Option<Vec<ConnectionStatus>>,
+    /// The packet path; also of one that is gone, as it left the counters.
+    pub datapath: Option<DatapathStatus>,
+    /// Why that is null.
+    pub datapath_error: Option<String>,
+    /// The shared memory; null if there is none.
+    pub regions: Option<RegionsStatus>,
 }
 
-fn part<T, E: std::fmt::Display>(result: Result<T, E>) -> (Option<T>, Option<String>) {
+/// The control process.
+#[derive(Clone, Debug, Serialize)]
+pub struct IkedStatus {
+    /// Process.
+    pub pid: u32,
+    /// Whether the keys are kept out of swap.
+    pub keys_locked: bool,
+    /// SAs installed.
+    pub sas: u32,
+    /// Policies installed.
+    pub policies: usize,
+}
+
+/// A connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it was not taken down.
+    pub up: bool,
+    /// Our outer address.
+    pub local: String,
+    /// The peer's outer address.
+    pub remote: String,
+    /// What is behind us.
+    pub local_ts: Vec<String>,
+    /// What is behind the peer.
+    pub remote_ts: Vec<String>,
+    /// The transform.
+    pub algorithm: String,
+    /// Always `(hidden)`.
+    pub key: String,
+    /// The SA that we receive with.
+    pub inbound: Option<SaStatus>,
+    /// The SA that we send with.
+    pub outbound: Option<SaStatus>,
+}
+
+/// An SA and what it counted.
+#[derive(Clone, Debug, Serialize)]
+pub struct SaStatus {
+    /// What iked knows of it.
+    #[serde(flatten)]
+    pub sa: SaReport,
+    /// Packets that were encapsulated, or decapsulated and let in.
+    pub packets: u64,
+    /// Octets of these: inner packets.
+    pub bytes: u64,
+    /// Packets whose ICV did not verify.
+    pub icv_failures: u64,
+    /// Packets with a number that was received before.
+    pub replay_duplicates: u64,
+    /// Packets left of the window.
+    pub replay_too_old: u64,
+    /// Decapsulated packets that were refused: padding, inner header, policy.
+    pub refused: u64,
+    /// Outbound: numbers up to this one may have been used.
+    pub reserved_seq: u64,
+    /// Inbound: the highest number received.
+    pub highest_seen: u64,
+}
+
+/// The packet path.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatapathStatus {
+    /// Whether it runs.
+    pub alive: bool,
+    /// Whether its workers run.
+    pub ready: bool,
+    /// How often one was started on these regions.
+    pub starts: u32,
+    /// Its workers; of one that is gone, those that there were.
+    pub workers: Vec<WorkerStatus>,
+    /// Packets dropped by all workers, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// What it told when it started, if it runs: the keys of [`Told`], beside those above.
+    #[serde(flatten)]
+    pub told: Option<Told>,
+}
+
+/// A worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: usize,
+    /// Turns of its loop.
+    pub heartbeat: u64,
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Their octets.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Their octets.
+    pub tx_bytes: u64,
+    /// Packets dropped, for any reason.
+    pub dropped: u64,
+    /// Events that iked was too slow for.
+    pub events_lost: u64,
+}
+
+/// What a datapath tells of itself when it starts, in `datapath.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    /// Process.
+    pub pid: u32,
+    /// Cores of the workers.
+    pub cores: Vec<u32>,
+    /// What does the AEAD.
+    pub crypto: String,
+    /// Whether the umem is of huge pages.
+    pub huge_pages: bool,
+    /// Why it is not.
+    pub huge_pages_fallback: Option<String>,
+    /// Why the kernel copies.
+    pub copy_reason: Option<String>,
+    /// Whether its view of the keys is kept out of swap.
+    pub keys_locked: bool,
+    /// Why it is not.
+    pub keys_not_locked: Option<String>,
+    /// The ports.
+    pub ports: Vec<PortTold>,
+    /// Names of the drop counters, in their order.
+    #[serde(skip_serializing)]
+    pub drop_reasons: Vec<String>,
+}
+
+/// How a port came up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortTold {
+    /// The interface.
+    pub interface: String,
+    /// `driver` or `generic`.
+    pub mode: String,
+    /// Why it is not driver mode.
+    pub mode_fallback: Option<String>,
+    /// Whether the kernel does without copies.
+    pub zero_copy: bool,
+    /// Whether the kernel is woken only when it wants to be.
+    pub need_wakeup: bool,
+    /// Queues in use.
+    pub queues: u32,
+    /// The interface's MTU.
+    pub mtu: u32,
+}
+
+/// The shared memory.
+#[derive(Clone, Debug, Serialize)]
+pub struct RegionsStatus {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// The number that both files share.
+    pub instance: String,
+    /// Room for SAs.
+    pub max_sas: u32,
+    /// Room for policies.
+    pub max_policies: u32,
+    /// Size of the region with the keys.
+    pub sadb_bytes: usize,
+    /// Size of the region with the counters.
+    pub runtime_bytes: usize,
+    /// What each SA costs.
+    pub bytes_per_sa: BytesPerSaStatus,
+}
+
+/// What each SA costs, in octets.
+#[derive(Clone, Debug, Serialize)]
+pub struct BytesPerSaStatus {
+    /// Its slot in the SAD.
+    pub slot: usize,
+    /// Its share of the SPI index.
+    pub index: usize,
+    /// Its line in the runtime region.
+    pub runtime: usize,
+    /// All of it.
+    pub total: usize,
+}
+
+impl Status {
+    /// Looks at what runs over the regions in a directory.
+    pub fn collect(directory: &Path) -> Status {
+        let report = client::report(&directory.join(SOCKET_FILE));
+        let runtime = RuntimeReader::open(directory);
+        Status::of(directory, report, runtime, read_told(directory))
+    }
+
+    fn of(
+        directory: &Path,
+        report: Result<Report, ClientError>,
+        runtime: Result<RuntimeReader, RegionError>,
+        told: Option<Told>,
+    ) -> Status {
+        let (report, iked_error) = part(report);
+        let (runtime, datapath_error) = part(runtime);
+        let runtime = runtime.as_ref();
+        let iked = report.as_ref().map(|r| IkedStatus {
+            pid: r.pid,
+            keys_locked: r.keys_locked,
+            sas: r.sas,
+            policies: r.policies,
+        });
+        let connections = report.map(|r| r.connections.into_iter().map(|c| connection(c, runtime)).collect());
+        let datapath = runtime.map(|r| datapath(r, told));
+        let regions = runtime.map(|r| regions(r, directory));
+        Status { iked, iked_error, connections, datapath, datapath_error, regions }
+    }
+
+    /// Whether a part of the gateway runs.
+    pub fn is_running(&self) -> bool {
+        self.iked.is_some() || self.datapath.as_ref().is_some_and(|d| d.alive)
+    }
+}
+
+fn part<T, E: fmt::Display>(result: Result<T, E>) -> (Option<T>, Option<String>) {
     match result {
         Ok(value) => (Some(value), None),
         Err(e) => (None, Some(e.to_string())),
     }
 }
 
-fn connections(report: &Report, runtime: Option<&RuntimeReader>) -> Value {
-    let mut list = vec![];
-    for c in &report.connections {
-        let mut value = serde_json::to_value(c).unwrap_or_default();
-        for (direction, sa) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
-            if let (Some(sa), Some(Value::Object(object))) = (sa, value.get_mut(direction)) {
-                count(sa, runtime, object);
-            }
-        }
-        list.push(value);
-    }
-    Value::Array(list)
+/// A file that is not there or damaged is no error: it only has names and what was told at start.
+fn read_told(directory: &Path) -> Option<Told> {
+    let text = fs::read(directory.join(DATAPATH_FILE)).ok()?;
+    serde_json::from_slice(&text).map_err(io::Error::from).ok()
 }
 
-/// Adds what the runtime region knows of an SA. One that no worker has met yet has counted nothing.
-fn count(sa: &SaReport, runtime: Option<&RuntimeReader>, object: &mut Map<String, Value>) {
-    let record = runtime.and_then(|r| r.sa(SlotIndex(sa.slot)));
+fn connection(c: ConnectionReport, runtime: Option<&RuntimeReader>) -> ConnectionStatus {
+    let count = |sa: SaReport| {
+        let record = runtime.and_then(|r| r.sa(SlotIndex(sa.slot)));
+        counted(record, sa)
+    };
+    ConnectionStatus {
+        inbound: c.inbound.map(count),
+        outbound: c.outbound.map(count),
+        name: c.name,
+        up: c.up,
+        local: c.local,
+        remote: c.remote,
+        local_ts: c.local_ts,
+        remote_ts: c.remote_ts,
+        algorithm: c.algorithm,
+        key: c.key,
+    }
+}
+
+/// One that no worker has met yet has counted nothing; a line of another generation is not about this SA.
+fn counted(record: Option<SaRecord>, sa: SaReport) -> SaStatus {
     let record = record.filter(|r| r.generation == Generation(sa.generation));
     let counters = record.map(|r| r.counters).unwrap_or_default();
-    for (key, n) in [
-        ("packets", counters.packets),
-        ("bytes", counters.bytes),
-        ("icv_failures", counters.icv_failures),
-        ("replay_duplicates", counters.replay_duplicates),
-        ("replay_too_old", counters.replay_too_old),
-        ("refused", counters.refused),
-        ("reserved_seq", record.map_or(0, |r| r.reserved_seq)),
-        ("highest_seen", record.map_or(0, |r| r.highest_seen)),
-    ] {
-        object.insert(key.to_owned(), n.into());
+    SaStatus {
+        sa,
+        packets: counters.packets,
+        bytes: counters.bytes,
+        icv_failures: counters.icv_failures,
+        replay_duplicates: counters.replay_duplicates,
+        replay_too_old: counters.replay_too_old,
+        refused: counters.refused,
+        reserved_seq: record.map_or(0, |r| r.reserved_seq),
+        highest_seen: record.map_or(0, |r| r.highest_seen),
     }
 }
 
-fn datapath(runtime: &RuntimeReader, told: Option<&Value>) -> Value {
-    let ready = runtime.workers();
-    let mut drops = Map::new();
+fn datapath(runtime: &RuntimeReader, told: Option<Told>) -> DatapathStatus {
+    let (alive, ready) = (runtime.datapath_alive(), runtime.workers());
+    let names = told.as_ref().map(|t| t.drop_reasons.clone()).unwrap_or_default();
+    // The file outlives a datapath that was killed; what it says of names is true still, of ports it is not.
+    let told = told.filter(|t| alive && t.pid == runtime.datapath_pid());
+    let mut drops: BTreeMap<String, u64> = names.iter().map(|name| (name.clone(), 0)).collect();
     let mut workers = vec![];
-    let empty = vec![];
-    let names = told.and_then(|t| t["drop_reasons"].as_array()).unwrap_or(&empty);
-    for w in 0..64 {
-        let Some(record) = runtime.worker(w) else { break };
-        if w >= ready as usize && record.heartbeat == 0 {
-            continue;
+    for (w, record) in (0..).map_while(|w| Some((w, runtime.worker(w)?))) {
+        for (i, n) in record.drops.iter().enumerate().filter(|(_, n)| **n != 0) {
+            let name = names.get(i).cloned().unwrap_or_else(|| format!("reason_{i}"));
+            *drops.entry(name).or_default() += n;
         }
-        for (i, n) in record.drops.iter().enumerate() {
-            let name = names.get(i).and_then(Value::as_str);
-            if let Some(name) = name {
-                let total = drops.get(name).and_then(Value::as_u64).unwrap_or(0) + n;
-                drops.insert(name.to_owned(), total.into());
-            }
-        }
-        let t = record.traffic;
-        workers.push(json!({
-            "worker": w, "heartbeat": record.heartbeat, "rx_packets": t.rx_packets, "rx_bytes": t.rx_bytes,
-            "tx_packets": t.tx_packets, "tx_bytes": t.tx_bytes, "events_lost": record.events_lost,
-        }));
-    }
-    let mut value = json!({
-        "alive": runtime.datapath_alive(), "ready": ready > 0, "starts": runtime.datapath_starts(),
-        "workers": workers, "drops": drops,
-    });
-    if let (Some(Value::Object(told)), Value::Object(object)) = (told, &mut value) {
-        for key in [
-            "pid",
-            "cores",
-            "crypto",
-            "huge_pages",
-            "huge_pages_fallback",
-            "copy_reason",
-            "keys_locked",
-            "ports",
-        ] {
-            object.insert(key.to_owned(), told.get(key).cloned().unwrap_or_default());
+        if w < ready as usize || !alive && record.heartbeat != 0 {
+            workers.push(worker(w, &record));
         }
     }
-    value
+    DatapathStatus { alive, ready: ready > 0, starts: runtime.datapath_starts(), workers, drops, told }
 }
 
-/// The same for people.
-pub fn print(v: &Value) -> String {
-    let mut out = String::new();
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    if let Some(why) = v["iked_error"].as_str() {
-        let _ = writeln!(out, "iked      {why}");
-    } else {
-        let _ = writeln!(out, "iked      process {}, {} policies", v["iked"]["pid"], v["iked"]["policies"]);
+fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
+    let t = record.traffic;
+    WorkerStatus {
+        worker,
+        heartbeat: record.heartbeat,
+        rx_packets: t.rx_packets,
+        rx_bytes: t.rx_bytes,
+        tx_packets: t.tx_packets,
+        tx_bytes: t.tx_bytes,
+        dropped: record.drops.iter().sum(),
+        events_lost: record.events_lost,
     }
-    let d = &v["datapath"];
-    if let Some(why) = v["datapath_error"].as_str() {
-        let _ = writeln!(out, "datapath  {why}");
-    } else if d["ready"] == true {
-        let workers = d["workers"].as_array().map_or(0, Vec::len);
-        let huge = if d["huge_pages"] == true { "huge pages" } else { "no huge pages" };
-        let (pid, cores) = (&d["pid"], &d["cores"]);
-        let _ = writeln!(
-            out,
-            "datapath  process {pid}, {workers} workers on cores {cores}, crypto {}, {huge}",
-            text(&d["crypto"])
-        );
-    } else {
-        let _ = writeln!(out, "datapath  does not run");
+}
+
+fn regions(runtime: &RuntimeReader, directory: &Path) -> RegionsStatus {
+    let sizes = runtime.sizes();
+    let BytesPerSa { slot, index, runtime: line } = sizes.bytes_per_sa();
+    RegionsStatus {
+        directory: directory.to_owned(),
+        instance: format!("{:016x}", runtime.instance()),
+        max_sas: sizes.max_sas,
+        max_policies: sizes.max_policies,
+        sadb_bytes: sizes.sadb_bytes(),
+        runtime_bytes: sizes.runtime_bytes(),
+        bytes_per_sa: BytesPerSaStatus { slot, index, runtime: line, total: slot + index + line },
     }
-    for p in d["ports"].as_array().unwrap_or(&vec![]) {
-        let copy = if p["zero_copy"] == true { "zero-copy" } else { "copy" };
-        let _ = writeln!(
-            out,
-            "port      {}: {} mode, {copy}, {} queues, MTU {}",
-            text(&p["interface"]),
-            text(&p["mode"]),
-            p["queues"],
-            p["mtu"]
-        );
-    }
-    let r = &v["regions"];
-    if r.is_object() {
-        let b = &r["bytes_per_sa"];
-        let _ = writeln!(
-            out,
-            "regions   {} SAs and {} policies at most; {} bytes per SA: slot {}, index {}, runtime {}",
-            r["max_sas"], r["max_policies"], b["total"], b["slot"], b["index"], b["runtime"]
-        );
-    }
-    for c in v["connections"].as_array().unwrap_or(&vec![]) {
-        let state = if c["up"] == true { "up" } else { "down" };
-        let _ = writeln!(
-            out,
-            "\n{} ({state}): {} - {}, {}, key {}",
-            text(&c["name"]),
-            text(&c["local"]),
-            text(&c["remote"]),
-            text(&c["algorithm"]),
-            text(&c["key"])
-        );
-        for direction in ["inbound", "outbound"] {
-            let s = &c[direction];
-            if !s.is_object() {
-                continue;
-            }
-            let seq = if direction == "inbound" { &s["highest_seen"] } else { &s["reserved_seq"] };
-            let _ = write!(
-                out,
-                "  {direction:<8}  SPI {}  packets {}  bytes {}  sequence {seq}",
-                text(&s["spi"]),
-                s["packets"],
-                s["bytes"]
-            );
-            for key in ["icv_failures", "replay_duplicates", "replay_too_old", "refused"] {
-                if s[key] != 0 {
-                    let _ = write!(out, "  {key} {}", s[key]);
-                }
-            }
-            out.push('\n');
+}
+
+/// For people.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_processes(f)?;
+        if let Some(r) = &self.regions {
+            let b = &r.bytes_per_sa;
+            let of = |n: Option<String>| n.map(|n| n + " of ").unwrap_or_default();
+            let (sas, policies) =
+                self.iked.as_ref().map(|i| (i.sas.to_string(), i.policies.to_string())).unzip();
+            writeln!(
+                f,
+                "regions   {}: {}{} SAs, {}{} policies; {} bytes per SA (slot {}, index {}, runtime {})",
+                r.directory.display(),
+                of(sas),
+                r.max_sas,
+                of(policies),
+                r.max_policies,
+                b.total,
+                b.slot,
+                b.index,
+                b.runtime
+            )?;
+        }
+        if let Some(told) = self.datapath.as_ref().and_then(|d| d.told.as_ref()) {
+            write_ports(f, told)?;
+        }
+        if let Some(connections) = &self.connections {
+            write_connections(f, connections)?;
+        }
+        match &self.datapath {
+            Some(d) if !d.workers.is_empty() => write_workers(f, d),
+            _ => Ok(()),
         }
     }
-    let workers = d["workers"].as_array();
-    for w in workers.unwrap_or(&vec![]) {
-        let _ = write!(
-            out,
-            "\nworker {}: received {} packets, {} bytes; sent {} packets, {} bytes",
-            w["worker"], w["rx_packets"], w["rx_bytes"], w["tx_packets"], w["tx_bytes"]
-        );
-    }
-    let drops = d["drops"].as_object().into_iter().flatten().filter(|(_, n)| **n != 0);
-    let drops: Vec<_> = drops.map(|(reason, n)| format!("{reason} {n}")).collect();
-    if workers.is_some() {
-        let _ =
-            writeln!(out, "\ndropped: {}", if drops.is_empty() { "none".into() } else { drops.join(", ") });
-    }
-    out
 }
+
+impl Status {
+    fn write_processes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.iked, &self.iked_error) {
+            (Some(iked), _) => {
+                let keys = if iked.keys_locked { "locked in memory" } else { "NOT locked in memory" };
+                writeln!(f, "iked      process {}; keys {keys}", iked.pid)?;
+            }
+            (None, why) => writeln!(f, "iked      {}", why.as_deref().unwrap_or("does not run"))?,
+        }
+        match (&self.datapath, &self.datapath_error) {
+            (Some(DatapathStatus { alive: true, ready: true, told: Some(told), workers, .. }), _) => {
+                let cores: Vec<_> = told.cores.iter().map(u32::to_string).collect();
+                let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                writeln!(
+                    f,
+                    "datapath  process {}; {} on {} {}; crypto {}; {}",
+                    told.pid,
+                    plural(workers.len(), "worker"),
+                    if cores.len() == 1 { "core" } else { "cores" },
+                    cores.join(", "),
+                    told.crypto,
+                    if told.huge_pages { "huge pages" } else { "small pages" }
+                )
+            }
+            (Some(DatapathStatus { alive: true, ready, .. }), _) => {
+                writeln!(f, "datapath  {}", if *ready { "runs" } else { "starts" })
+            }
+            (Some(_), _) => writeln!(f, "datapath  does not run; start it: portcullis up"),
+            (None, why) => writeln!(f, "datapath  {}", why.as_deref().unwrap_or("does not run")),
+        }
+    }
+}
+
+fn write_ports(f: &mut fmt::Formatter<'_>, told: &Told) -> fmt::Result {
+    let mut table = Table::new(&["port", "mode", "copies", "need wakeup", "queues", "MTU"]);
+    let yes = |b: bool| (if b { "yes" } else { "no" }).to_owned();
+    for p in &told.ports {
+        let copies = if p.zero_copy { "zero-copy" } else { "copy" }.to_owned();
+        let (queues, mtu) = (p.queues.to_string(), p.mtu.to_string());
+        table.row([p.interface.clone(), p.mode.clone(), copies, yes(p.need_wakeup), queues, mtu]);
+    }
+    write!(f, "\n{table}")?;
+    let fallbacks = [&told.huge_pages_fallback, &told.copy_reason, &told.keys_not_locked];
+    for why in fallbacks.into_iter().flatten() {
+        writeln!(f, "note: {why}")?;
+    }
+    for (p, why) in told.ports.iter().filter_map(|p| Some((p, p.mode_fallback.as_ref()?))) {
+        writeln!(f, "note: {}: {why}", p.interface)?;
+    }
+    Ok(())
+}
+
+fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus]) -> fmt::Result {
+    if connections.is_empty() {
+        return writeln!(f, "\nno connections");
+    }
+    let mut table = Table::new(&["connection", "state", "local", "remote", "algorithm", "key", "protects"]);
+    let mut sas = Table::new(&[
+        "SA",
+        "",
+        "SPI",
+        "packets",
+        "bytes",
+        "last sequence",
+        "replays",
+        "too old",
+        "bad ICVs",
+        "refused",
+    ]);
+    for c in connections {
+        let state = if c.up { "up" } else { "down" }.to_owned();
+        let protects = format!("{} <-> {}", c.local_ts.join(", "), c.remote_ts.join(", "));
+        let (local, remote) = (c.local.clone(), c.remote.clone());
+        table.row([c.name.clone(), state, local, remote, c.algorithm.clone(), c.key.clone(), protects]);
+        for (way, sa) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
+            let Some(s) = sa else { continue };
+            let sequence = if way == "inbound" { s.highest_seen } else { s.reserved_seq };
+            let numbers = [
+                s.packets,
+                s.bytes,
+                sequence,
+                s.replay_duplicates,
+                s.replay_too_old,
+                s.icv_failures,
+                s.refused,
+            ];
+            let head = [c.name.clone(), way.to_owned(), s.sa.spi.clone()];
+            sas.row(head.into_iter().chain(numbers.iter().map(u64::to_string)));
+        }
+    }
+    write!(f, "\n{table}\n{sas}")?;
+    writeln!(f, "(outbound sequence numbers are reserved in blocks: the last of the block is shown)")
+}
+
+fn write_workers(f: &mut fmt::Formatter<'_>, d: &DatapathStatus) -> fmt::Result {
+    let mut table = Table::new(&["worker", "rx packets", "rx bytes", "tx packets", "tx bytes", "dropped"]);
+    for w in &d.workers {
+        let numbers = [w.worker as u64, w.rx_packets, w.rx_bytes, w.tx_packets, w.tx_bytes, w.dropped];
+        table.row(numbers.iter().map(u64::to_string));
+    }
+    write!(f, "\n{table}")?;
+    let mut drops = String::new();
+    for (reason, n) in d.drops.iter().filter(|(_, n)| **n != 0) {
+        write!(drops, " {reason} {n}")?;
+    }
+    writeln!(f, "drops:{}", if drops.is_empty() { " none" } else { &drops })?;
+    let lost: u64 = d.workers.iter().map(|w| w.events_lost).sum();
+    if lost > 0 {
+        writeln!(f, "note: {lost} events were lost, as iked was too slow or away")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,11 @@
 
 use clap::Parser;
 use portcullis_control::{
-    iked::{Iked, SOCKET_FILE},
+    iked::{Iked, Request, SOCKET_FILE},
     server::Server,
 };
-use portcullis_machine::{Machine, explain};
+use portcullis_machine::{DIRECTORY, explain};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
@@ -23,13 +24,17 @@ use std::{
 
 /// The control process of Portcullis: decides who may talk, and writes the SAs that the datapath uses.
 ///
-/// It runs in the foreground, logs to stderr, reads its connections anew on SIGHUP, and stops on SIGTERM or
-/// SIGINT. Established SAs stay and carry traffic while it is away.
+/// It runs in the foreground, logs to stderr (RUST_LOG chooses what), reads its connections anew on SIGHUP, and stops on
+/// SIGTERM or SIGINT. Its SAs stay and carry traffic while it is away; when it comes back it takes them over.
 #[derive(Parser)]
-#[command(name = "portcullis-iked", version)]
+#[command(
+    name = "portcullis-iked",
+    version,
+    after_help = "Example:\n  portcullis-iked --config /etc/portcullis"
+)]
 struct Options {
     /// The directory of portcullis.toml and connections.toml.
-    #[arg(long, value_name = "DIR", default_value = "/etc/portcullis")]
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
     config: PathBuf,
 }
 
@@ -51,22 +56,24 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         flag::register(signal, stop.clone())?;
     }
     flag::register(SIGHUP, reload.clone())?;
-    // Keys have no business in a core dump of ours either.
-    rustix::process::setrlimit(
-        rustix::process::Resource::Core,
-        rustix::process::Rlimit { current: Some(0), maximum: Some(0) },
-    )?;
+    // Keys have no business in a core dump.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let random = [getrandom::u64()?, getrandom::u64()?];
     let mut iked = Iked::start(&options.config, random)?;
-    let path = Machine::load(&options.config)?.regions.directory.join(SOCKET_FILE);
+    let path = iked.directory().join(SOCKET_FILE);
     let mut server = Server::listen(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     tracing::info!("ready");
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) && !iked.is_stopping() {
         server.turn(&mut iked, Duration::from_millis(100));
         iked.turn();
-        if reload.swap(false, Ordering::Relaxed) {
-            tracing::info!("reload: {:?}", iked.answer("{\"command\": \"reload\"}"));
+        if reload.swap(false, Ordering::Relaxed)
+            && let Err(e) = iked.handle(Request::Reload {})
+        {
+            tracing::error!("the connections are as before: {e}");
         }
     }
+    // What was answered last goes out.
+    server.turn(&mut iked, Duration::ZERO);
+    tracing::info!("stopped; the SAs stay");
     Ok(())
 }

@@ -1,30 +1,36 @@
 //! The command that people type: a thin shell over the library.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stderr)]
 
 use clap::{Parser, Subcommand};
 use portcullis_control::{
-    client,
-    daemon::{Daemon, DaemonError},
-    doctor,
-    iked::{self, Answer, Request, SOCKET_FILE},
-    status,
+    client::{self, ClientError},
+    daemon,
+    doctor::{self, Verdict},
+    gateway,
+    iked::{Answer, Request, SOCKET_FILE},
+    status::Status,
 };
-use portcullis_machine::{Machine, explain};
-use portcullis_sadb::RuntimeReader;
+use portcullis_machine::{DIRECTORY, Machine, explain};
 use std::{
     error::Error,
-    path::{Path, PathBuf},
+    ffi::OsString,
+    io::{self, ErrorKind, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
 /// Portcullis, an IPsec gateway in user space.
-///
-/// Exit codes: 0 done, 1 failed, 2 wrong use, 3 not running.
 #[derive(Parser)]
-#[command(name = "portcullis", version)]
+#[command(
+    name = "portcullis",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 not running.\n\n\
+                  Examples:\n  portcullis doctor         checks this machine\n  portcullis up             starts the gateway\n  \
+                  portcullis status         shows what it does\n  portcullis down site-b    takes one connection down"
+)]
 struct Options {
     /// The directory of portcullis.toml and connections.toml.
-    #[arg(long, value_name = "DIR", default_value = "/etc/portcullis", global = true)]
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY, global = true)]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -32,17 +38,24 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Starts the gateway; with a name, installs that connection.
+    /// Starts the gateway; with a name, takes that connection up again.
     ///
-    /// Examples: `portcullis up`, `portcullis up site-b`
+    /// Starts portcullis-iked and portcullis-datapath, which must be beside this program, waits till packets flow, and
+    /// shows the status. Their logs are iked.log and datapath.log in the regions' directory.
+    #[command(
+        after_help = "Examples:\n  portcullis up\n  portcullis up --config /etc/portcullis-lab\n  portcullis up site-b"
+    )]
     Up {
         /// A connection that was taken down.
         name: Option<String>,
     },
-    /// Stops the gateway; with a name, takes that connection out.
+    /// Stops the gateway; with a name, takes that connection down.
     ///
-    /// The regions stay, so that the next `up` goes on with the same SAs above every number used.
-    /// Examples: `portcullis down`, `portcullis down site-b`, `portcullis down --forget`
+    /// The regions stay, so that the next `up` goes on with the same SAs above every sequence number used. The traffic
+    /// of a connection that is down is dropped, in both directions.
+    #[command(
+        after_help = "Examples:\n  portcullis down\n  portcullis down site-b\n  portcullis down --forget"
+    )]
     Down {
         /// A connection.
         name: Option<String>,
@@ -50,34 +63,41 @@ enum Command {
         #[arg(long, conflicts_with = "name")]
         forget: bool,
     },
-    /// Shows connections, SAs, workers and drops. Keys are hidden.
+    /// Shows connections, SAs, ports, workers and drops. Keys are hidden.
+    #[command(after_help = "Examples:\n  portcullis status\n  portcullis status --json | jq .datapath.drops")]
     Status {
-        /// As JSON.
+        /// As JSON, with stable keys.
         #[arg(long)]
         json: bool,
     },
     /// Reads connections.toml anew; what did not change is not touched.
+    #[command(after_help = "Example:\n  portcullis reload")]
     Reload,
     /// Checks this machine, and says what to do about what it finds.
+    #[command(
+        after_help = "It exits with 1 if something does not work.\n\nExamples:\n  portcullis doctor\n  \
+                            portcullis doctor --json | jq '.[] | select(.verdict == \"fail\")'"
+    )]
     Doctor {
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Becomes another program in a session of its own.
+    #[command(name = daemon::DETACH, hide = true, disable_help_flag = true)]
+    Detach { program: OsString, arguments: Vec<OsString> },
 }
 
 /// Not running: the exit code of its own.
 const NOT_RUNNING: u8 = 3;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    match run(&options) {
+    match run(&Options::parse()) {
         Ok(code) => code,
         Err(e) => {
             eprintln!("portcullis: {}", explain(&*e));
-            let not_running = e.downcast_ref::<client::ClientError>();
-            match not_running {
-                Some(client::ClientError::NotRunning { .. }) => ExitCode::from(NOT_RUNNING),
+            match e.downcast_ref() {
+                Some(ClientError::NotRunning { .. }) => ExitCode::from(NOT_RUNNING),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -85,69 +105,65 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    let machine = Machine::load(&options.config)?;
-    let directory = &machine.regions.directory;
-    let ask = |request: Request| -> Result<ExitCode, Box<dyn Error>> {
-        if let Answer::Done { done } = client::ask(&directory.join(SOCKET_FILE), &request)? {
-            println!("{done}");
-        }
-        Ok(ExitCode::SUCCESS)
-    };
     match &options.command {
-        Command::Up { name: Some(name) } => ask(Request::Up { name: name.clone() }),
-        Command::Down { name: Some(name), .. } => ask(Request::Down { name: name.clone() }),
-        Command::Reload => ask(Request::Reload),
-        Command::Up { name: None } => {
-            up(directory, &options.config)?;
-            print!("{}", status::print(&status::collect(directory)));
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Down { name: None, forget } => {
-            let datapath = Daemon::datapath(directory).stop()?;
-            let iked = Daemon::iked(directory).stop()?;
-            if *forget {
-                iked::forget(directory)?;
-            }
-            println!("{}", if datapath || iked { "the gateway is down" } else { "the gateway was not up" });
-            Ok(if datapath || iked || *forget { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
-        }
-        Command::Status { json } => {
-            let status = status::collect(directory);
-            match json {
-                true => println!("{}", serde_json::to_string_pretty(&status)?),
-                false => print!("{}", status::print(&status)),
-            }
-            let runs = status["iked"].is_object() || status["datapath"]["alive"] == true;
-            Ok(if runs { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
+        Command::Detach { program, arguments } => {
+            Err(format!("{}: {}", program.display(), daemon::detach(program, arguments)).into())
         }
         Command::Doctor { json } => {
             let findings = doctor::examine(&options.config);
             match json {
-                true => println!("{}", serde_json::to_string_pretty(&findings)?),
-                false => print!("{}", doctor::print(&findings)),
+                true => say(&(serde_json::to_string_pretty(&findings)? + "\n"))?,
+                false => say(&doctor::print(&findings))?,
             }
-            let failed = findings.iter().any(|f| f.verdict == doctor::Verdict::Fail);
-            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            let has_failed = findings.iter().any(|f| f.verdict == Verdict::Fail);
+            Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Up { name: Some(name) } => ask(options, &Request::Up { name: name.clone() }),
+        Command::Down { name: Some(name), .. } => ask(options, &Request::Down { name: name.clone() }),
+        Command::Reload => ask(options, &Request::Reload {}),
+        Command::Up { name: None } => {
+            let machine = Machine::load(&options.config)?;
+            say_lines(&gateway::up(&machine, &options.config)?)?;
+            say(&format!("\n{}", Status::collect(&machine.regions.directory)))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Down { name: None, forget } => {
+            let done = gateway::down(&Machine::load(&options.config)?, *forget)?;
+            say_lines(&done)?;
+            if done.is_empty() {
+                say("the gateway does not run\n")?;
+                return Ok(ExitCode::from(NOT_RUNNING));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status { json } => {
+            let status = Status::collect(&Machine::load(&options.config)?.regions.directory);
+            match json {
+                true => say(&(serde_json::to_string_pretty(&status)? + "\n"))?,
+                false => say(&status.to_string())?,
+            }
+            Ok(if status.is_running() { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
         }
     }
 }
 
-/// Starts both daemons and waits for them. If one does not come up, one that was started for it ends too.
-fn up(directory: &Path, config: &Path) -> Result<(), DaemonError> {
-    let (iked, datapath) = (Daemon::iked(directory), Daemon::datapath(directory));
-    let iked_started = iked.start(config)?;
-    let socket = directory.join(SOCKET_FILE);
-    let ready = || RuntimeReader::open(directory).is_ok_and(|r| r.workers() > 0);
-    let result = iked
-        .wait(|| client::report(&socket).is_ok())
-        .and_then(|()| datapath.start(config))
-        .and_then(|_| datapath.wait(ready));
-    if result.is_err() {
-        // What it said is in the error already.
-        let _ = datapath.stop();
-        if iked_started {
-            let _ = iked.stop();
-        }
+/// Has iked do something.
+fn ask(options: &Options, request: &Request) -> Result<ExitCode, Box<dyn Error>> {
+    let machine = Machine::load(&options.config)?;
+    if let Answer::Done { done } = client::ask(&machine.regions.directory.join(SOCKET_FILE), request)? {
+        say_lines(&[done])?;
     }
-    result
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say_lines(lines: &[String]) -> io::Result<()> {
+    say(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// Writes to the standard output. A reader that has seen enough (`head`) is no error.
+fn say(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
