@@ -5,7 +5,7 @@
 //! when the worker first meets a (slot, generation), from a copy of the slot, and is emptied by
 //! [`SaTable::sweep`] once the slot has moved on. All memory is reserved at the start.
 //!
-//! Danger: sequence numbers are GCM nonces (RFC 4106 §3). [`SaState::load`] starts above every number that
+//! Danger: sequence numbers are GCM nonces (RFC 4106 §3). `SaState::load` starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
 use crate::{
