@@ -53,7 +53,7 @@ impl Server {
             _ => {}
         }
         // From its first moment on, not by a chmod after it.
-        let before = umask(Mode::RWXG | Mode::RWXO);
+        let before = umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
         let listener = UnixListener::bind(path);
         umask(before);
         let listener = listener?;
