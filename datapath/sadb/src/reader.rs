@@ -50,6 +50,7 @@ impl SadbMap {
             policies: self.region.slice(layout.policies.0, layout.policies.1),
             heads: self.region.slice(layout.heads.0, layout.heads.1),
             tuples: self.region.slice(layout.tuples.0, 2 * MAX_TUPLES),
+            version: &self.header().spd_version,
             seed: self.seed,
         }
     }

@@ -263,7 +263,7 @@ impl Sadb {
         let spd = self.map.spd();
         spd.policies[index.0 as usize].fill(policy);
         spd.link(index, policy);
-        self.bump_spd();
+        self.map.spd().bump();
         Ok(index)
     }
 
@@ -275,7 +275,7 @@ impl Sadb {
         self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
         let word = sa.map_or(0, |s| s.0 + 1);
         self.map.spd().policies[index.0 as usize].sa.store(word, Ordering::Release);
-        self.bump_spd();
+        self.map.spd().bump();
         Ok(())
     }
 
@@ -289,7 +289,7 @@ impl Sadb {
         spd.policies[index.0 as usize].state.store(RETIRED, Ordering::Release);
         spd.unlink(index, &policy);
         self.leave_tuple(&policy);
-        self.bump_spd();
+        self.map.spd().bump();
         self.wait_for_workers(Limbo::Policy(index));
         Ok(())
     }
@@ -314,6 +314,16 @@ impl Sadb {
     pub fn poll_event(&mut self) -> Option<Event> {
         let tails = &self.map.header().event_tails;
         (0..MAX_WORKERS).find_map(|w| self.runtime.pop_event(w, &tails[w]))
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn index(&self) -> crate::index::SpiIndex<'_> {
+        self.map.index()
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn slots_are_wiped(&self) -> bool {
+        self.map.slots().iter().all(crate::slot::Slot::is_wiped)
     }
 
     fn take_slot(&mut self) -> Result<SlotIndex, SadbError> {
@@ -355,11 +365,6 @@ impl Sadb {
 
     fn bump_sad(&self) {
         let version = &self.map.header().sad_version;
-        version.store(version.load(Ordering::Relaxed) + 1, Ordering::Release);
-    }
-
-    fn bump_spd(&self) {
-        let version = &self.map.header().spd_version;
         version.store(version.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
@@ -406,7 +411,7 @@ impl Sadb {
         self.adopt_sas();
         self.adopt_policies();
         self.bump_sad();
-        self.bump_spd();
+        self.map.spd().bump();
     }
 
     fn adopt_sas(&mut self) {

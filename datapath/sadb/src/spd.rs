@@ -7,16 +7,20 @@
 //!
 //! Slots in a chain are unlinked first and used again only when every worker's epoch has passed, so a reader
 //! that stands on one still finds its way to the end of the chain.
+//!
+//! A lookup that meets two changes could see the second and not the first: of a policy that replaces another,
+//! neither; and a wider Bypass would win for a moment. So a lookup during which the version changed starts
+//! again. One change by itself is seen or not seen.
 
 use crate::{
     Direction, SadbError, SlotIndex,
     sa::{address, address_words},
-    sync::{AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
 use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
 /// Tuples per direction, at most.
-pub const MAX_TUPLES: usize = 512;
+pub const MAX_TUPLES: usize = if cfg!(loom) { 2 } else { 512 };
 
 /// What to do with what a policy matches (RFC 4301 §4.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -287,8 +291,13 @@ pub(crate) struct Spd<'a> {
     pub(crate) heads: &'a [AtomicU32],
     /// `MAX_TUPLES` for inbound, then as many for outbound.
     pub(crate) tuples: &'a [TupleSlot],
+    /// Advanced behind each change.
+    pub(crate) version: &'a AtomicU64,
     pub(crate) seed: u64,
 }
+
+/// How often a lookup starts again; a writer that is faster than that is not one of ours.
+const ATTEMPTS: usize = if cfg!(loom) { 3 } else { 100 };
 
 /// Chain heads for so many policies.
 pub(crate) fn heads_for(max_policies: u32) -> usize {
@@ -340,8 +349,30 @@ impl<'a> Spd<'a> {
         })
     }
 
-    /// The policy for a flow.
+    /// The policy for a flow, of one version of the SPD.
     pub(crate) fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
+        let mut hit = None;
+        for _ in 0..ATTEMPTS {
+            // Pairs with the Release in `bump`: the lookup sees all changes up to this version.
+            let version = self.version.load(Ordering::Acquire);
+            hit = self.search(direction, flow);
+            // Pairs with the Release fence in `bump`: who saw any part of two changes sees the version between.
+            fence(Ordering::Acquire);
+            if self.version.load(Ordering::Relaxed) == version {
+                break;
+            }
+        }
+        hit
+    }
+
+    /// Writer: ends a change.
+    pub(crate) fn bump(&self) {
+        self.version.store(self.version.load(Ordering::Relaxed) + 1, Ordering::Release);
+        // Orders this version before every store of the next change, relaxed ones too, for `lookup`.
+        fence(Ordering::Release);
+    }
+
+    fn search(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
         if flow.src.is_ipv4() != flow.dst.is_ipv4() {
             return None;
         }
@@ -451,6 +482,23 @@ impl<'a> Spd<'a> {
 }
 
 impl PolicySlot {
+    #[cfg(all(test, loom))]
+    pub(crate) fn new() -> PolicySlot {
+        let (half, word) = (|| AtomicU32::new(0), || AtomicU64::new(0));
+        PolicySlot {
+            state: half(),
+            next: half(),
+            sa: half(),
+            priority: half(),
+            tuple: word(),
+            src: [word(), word()],
+            dst: [word(), word()],
+            ports: word(),
+            reqid: half(),
+            kinds: half(),
+        }
+    }
+
     /// Writer: fills a free slot; readers meet it once it is linked and live.
     pub(crate) fn fill(&self, policy: &Policy) {
         let s = &policy.selector;
