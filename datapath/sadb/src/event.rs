@@ -55,7 +55,7 @@ pub(crate) struct EventRing {
 const _: () = assert!(size_of::<EventRing>() == 64 + EVENTS * 32);
 
 impl EventRing {
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> EventRing {
         let zero = || AtomicU64::new(0);
         let record = || Record { kind_slot: zero(), generation: zero(), value: zero(), reserved: zero() };

@@ -9,7 +9,7 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-const ENTRIES: usize = 7;
+const ENTRIES: usize = if cfg!(loom) { 1 } else { 7 };
 
 /// SPI in the high half, slot + 1 in the low half; 0 is free.
 #[repr(C, align(64))]
@@ -118,7 +118,13 @@ impl<'a> SpiIndex<'a> {
 }
 
 impl Bucket {
-    #[cfg(loom)]
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn words(&self) -> (Vec<u64>, u64) {
+        let entries = self.entries.iter().map(|e| e.load(Ordering::Relaxed)).collect();
+        (entries, self.overflow.load(Ordering::Relaxed))
+    }
+
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Bucket {
         Bucket { entries: std::array::from_fn(|_| AtomicU64::new(0)), overflow: AtomicU64::new(0) }
     }

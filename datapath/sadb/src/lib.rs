@@ -18,7 +18,11 @@
 mod epoch;
 mod event;
 mod index;
+#[cfg(all(test, not(loom)))]
+mod kill;
 mod layout;
+#[cfg(all(test, loom))]
+mod loom;
 mod reader;
 mod region;
 mod runtime;

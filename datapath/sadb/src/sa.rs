@@ -242,7 +242,7 @@ pub struct Sa {
 
 /// The form in a slot. Wiped when dropped, since it holds the key.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub struct SaWords(pub(crate) [u64; BODY_WORDS]);
+pub struct SaWords<const N: usize = BODY_WORDS>(pub(crate) [u64; N]);
 
 impl Sa {
     /// Refuses what no datapath could use.

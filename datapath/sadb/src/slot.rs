@@ -16,19 +16,19 @@ use crate::{
     sync::{AtomicU64, Ordering, fence},
 };
 
-/// 256 octets: four cache lines.
+/// 256 octets: four cache lines. Tests make it smaller.
 #[repr(C, align(64))]
-pub(crate) struct Slot {
+pub(crate) struct Slot<const N: usize = BODY_WORDS> {
     generation: AtomicU64,
-    body: [AtomicU64; BODY_WORDS],
+    body: [AtomicU64; N],
 }
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 256 && align_of::<Slot>() == 64);
 
-impl Slot {
-    #[cfg(loom)]
-    pub(crate) fn new() -> Slot {
+impl<const N: usize> Slot<N> {
+    #[cfg(all(test, loom))]
+    pub(crate) fn new() -> Slot<N> {
         Slot { generation: AtomicU64::new(0), body: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
@@ -50,7 +50,7 @@ impl Slot {
     }
 
     /// A whole copy of the body, with the generation it belongs to.
-    pub(crate) fn copy(&self) -> Option<(Generation, SaWords)> {
+    pub(crate) fn copy(&self) -> Option<(Generation, SaWords<N>)> {
         let generation = self.generation()?;
         let words = SaWords(std::array::from_fn(|i| self.body[i].load(Ordering::Relaxed)));
         // Pairs with the Release fence in `publish`: who read a word of a later body sees that this one was retired.
@@ -59,7 +59,7 @@ impl Slot {
     }
 
     /// Writer: fills an empty slot and lets readers in.
-    pub(crate) fn publish(&self, words: &SaWords) -> Generation {
+    pub(crate) fn publish(&self, words: &SaWords<N>) -> Generation {
         let even = self.raw_generation();
         debug_assert!(even & 1 == 0);
         // Orders the retirement of the former body before the words of the new one, for `copy`.

@@ -1,0 +1,320 @@
+//! The writer is killed at every store of every change, and its successor too while it repairs.
+//!
+//! The atomics here count the stores of this thread and end it at a chosen one. What the files then hold is
+//! what a killed iked leaves: a kill keeps the order of a process's own stores.
+
+use crate::*;
+use core::sync::atomic::{self, Ordering};
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::{Path, PathBuf},
+};
+
+thread_local! {
+    static STORES_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+struct Killed;
+
+fn count_store() {
+    let left = STORES_LEFT.get();
+    if left == 0 {
+        STORES_LEFT.set(u64::MAX);
+        resume_unwind(Box::new(Killed));
+    }
+    STORES_LEFT.set(if left == u64::MAX { left } else { left - 1 });
+}
+
+/// Runs `f`, killed before its store number `n` from 0 on. `None` if it was.
+fn killed_at<T>(n: u64, f: impl FnOnce() -> T) -> Option<T> {
+    STORES_LEFT.set(n);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    STORES_LEFT.set(u64::MAX);
+    match result {
+        Ok(done) => Some(done),
+        Err(e) if e.is::<Killed>() => None,
+        Err(e) => resume_unwind(e),
+    }
+}
+
+macro_rules! counted {
+    ($name:ident, $int:ty) => {
+        #[repr(transparent)]
+        pub(crate) struct $name(atomic::$name);
+
+        impl $name {
+            pub(crate) fn load(&self, order: Ordering) -> $int {
+                self.0.load(order)
+            }
+
+            pub(crate) fn store(&self, value: $int, order: Ordering) {
+                count_store();
+                self.0.store(value, order);
+            }
+        }
+    };
+}
+
+counted!(AtomicU32, u32);
+counted!(AtomicU64, u64);
+
+impl AtomicU64 {
+    pub(crate) fn fetch_add(&self, n: u64, order: Ordering) -> u64 {
+        count_store();
+        self.0.fetch_add(n, order)
+    }
+
+    pub(crate) fn fetch_sub(&self, n: u64, order: Ordering) -> u64 {
+        count_store();
+        self.0.fetch_sub(n, order)
+    }
+}
+
+const SIZES: Sizes = Sizes { max_sas: 12, max_policies: 6 };
+/// SPIs that all have their home in one bucket of the four, so that the index overflows.
+const SPIS: usize = 12;
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let dir = std::env::temp_dir().join(format!("portcullis-sadb-kill-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn sa(spi: u32, direction: Direction) -> Sa {
+    Sa {
+        spi: Spi(spi),
+        direction,
+        protocol: Protocol::Esp,
+        mode: Mode::Tunnel,
+        algorithm: Algorithm::AesGcm256,
+        src: "192.0.2.1".parse().unwrap(),
+        dst: "192.0.2.2".parse().unwrap(),
+        udp: None,
+        esn: true,
+        replay_window: 1024,
+        reqid: spi,
+        mtu: 0,
+        name: Name::new("site").unwrap(),
+        key: Key::new(&[spi as u8; 36]).unwrap(),
+    }
+}
+
+fn policy(dst: &str, ports: u16, priority: u32, sa: Option<SlotIndex>) -> Policy {
+    let mut selector = Selector::between("10.1.0.0/16".parse().unwrap(), dst.parse().unwrap());
+    selector.dst_ports = if ports == 0 { ANY_PORT } else { 1..=ports };
+    Policy { direction: Direction::Outbound, selector, priority, action: Action::Protect, reqid: 7, sa }
+}
+
+/// What a datapath can see.
+#[derive(Clone, PartialEq, Debug)]
+struct View {
+    sas: Vec<Option<(Generation, Sa)>>,
+    found: Vec<Option<SlotIndex>>,
+    policies: Vec<(PolicyIndex, Policy)>,
+    hits: Vec<Option<PolicyHit>>,
+}
+
+fn view(reader: &Reader, spis: &[u32]) -> View {
+    let flow = |dst: &str, port| Flow {
+        src: "10.1.2.3".parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        protocol: 17,
+        ports: Some((9, port)),
+    };
+    let flows = ["10.2.0.1", "10.2.3.4", "10.3.0.1"].map(|dst| [1, 53, 500].map(|p| flow(dst, p)));
+    View {
+        sas: (0..SIZES.max_sas).map(|i| reader.copy_sa(SlotIndex(i))).collect(),
+        found: spis.iter().map(|s| reader.find(Spi(*s))).collect(),
+        policies: reader.policies().collect(),
+        hits: flows.iter().flatten().map(|f| reader.lookup(Direction::Outbound, f)).collect(),
+    }
+}
+
+/// SPIs of one home bucket.
+fn crowded(sadb: &Sadb) -> Vec<u32> {
+    let index = sadb.index();
+    let home = |spi| std::ptr::from_ref(index.home_bucket(Spi(spi)));
+    (256..).filter(|spi| home(*spi) == home(256)).take(SPIS).collect()
+}
+
+/// Nine SAs in a bucket of seven, one outbound; policies in one chain, one gone; an SA and a policy that wait.
+fn base(dir: &Path) -> (Sadb, Vec<u32>) {
+    let mut sadb = Sadb::create(dir, &SIZES, [11, 22]).unwrap();
+    let spis = crowded(&sadb);
+    for spi in &spis[..9] {
+        sadb.publish(&sa(*spi, Direction::Inbound)).unwrap();
+    }
+    let out = sadb.publish(&sa(spis[0], Direction::Outbound)).unwrap();
+    for (i, ports) in [400, 300, 200, 100].into_iter().enumerate() {
+        sadb.add_policy(&policy("10.2.0.0/16", ports, 10 - i as u32, Some(out))).unwrap();
+    }
+    sadb.add_policy(&policy("10.2.3.0/24", 0, 5, None)).unwrap();
+    (sadb, spis)
+}
+
+/// The index has an entry for each live inbound SA and no other, and counts those that passed a bucket by.
+fn check_index(sadb: &Sadb) {
+    let index = sadb.index();
+    let mut wanted: Vec<u64> = sadb
+        .sas()
+        .filter(|(_, _, sa)| sa.direction == Direction::Inbound)
+        .map(|(slot, _, sa)| (sa.spi.0 as u64) << 32 | (slot.0 as u64 + 1))
+        .collect();
+    let mut passed = vec![0u64; index.buckets.len()];
+    let mut found = vec![];
+    for (at, bucket) in index.buckets.iter().enumerate() {
+        for word in bucket.words().0.into_iter().filter(|w| *w != 0) {
+            found.push(word);
+            let home = index.home_bucket(Spi((word >> 32) as u32));
+            let home = index.buckets.iter().position(|b| std::ptr::eq(b, home)).unwrap();
+            let n = index.buckets.len();
+            (0..(at + n - home) % n).for_each(|i| passed[(home + i) % n] += 1);
+        }
+    }
+    wanted.sort();
+    found.sort();
+    assert_eq!(found, wanted);
+    assert_eq!(index.buckets.iter().map(|b| b.words().1).collect::<Vec<_>>(), passed);
+}
+
+/// All capacity is there: what waits comes free, and both tables can be filled to the brim and emptied.
+fn check_capacity(sadb: &mut Sadb, reader: &Reader, worker: &WorkerRuntime) {
+    worker.quiesce();
+    assert_eq!(sadb.reclaim(), 0);
+    for turn in 0..2 {
+        let (mut spi, mut port) = (0x10_0000, 1000);
+        while sadb.live_sas() < SIZES.max_sas {
+            spi += 1;
+            let slot = sadb.publish(&sa(spi, Direction::Inbound)).unwrap();
+            assert_eq!(reader.find(Spi(spi)), Some(slot));
+        }
+        let full = sadb.publish(&sa(1 << 30, Direction::Inbound));
+        assert_eq!(full, Err(SadbError::Full { what: "SAD", capacity: SIZES.max_sas }), "{turn}");
+        while sadb.policies().count() < SIZES.max_policies as usize {
+            port += 1;
+            let index = sadb.add_policy(&policy("10.9.0.0/16", port, 1, None)).unwrap();
+            assert_eq!(sadb.policy(index).unwrap().selector.dst_ports, 1..=port);
+        }
+        let full = sadb.add_policy(&policy("10.9.0.0/16", 1, 1, None));
+        assert_eq!(full, Err(SadbError::Full { what: "SPD", capacity: SIZES.max_policies }));
+        let policies: Vec<_> = sadb.policies().map(|(i, _)| i).collect();
+        policies.into_iter().for_each(|i| sadb.remove_policy(i).unwrap());
+        let slots: Vec<_> = sadb.sas().map(|(slot, ..)| slot).collect();
+        slots.into_iter().for_each(|slot| sadb.retire(slot).unwrap());
+        assert_eq!(reader.policies().count(), 0);
+        check_index(sadb);
+        worker.quiesce();
+        assert_eq!(sadb.reclaim(), 0);
+        assert!(sadb.slots_are_wiped(), "a key was left behind");
+    }
+}
+
+/// Kills `change` at each of its stores, and then for each of these the successor at some of its own.
+fn prove(name: &str, change: impl Fn(&mut Sadb, &[u32])) {
+    let dir = Dir::new(name);
+    let mut states = vec![];
+    for stop in [0, u64::MAX] {
+        let (mut sadb, spis) = base(&dir.0);
+        let (reader, ..) = Reader::attach(&dir.0).unwrap();
+        killed_at(stop, || change(&mut sadb, &spis));
+        states.push(view(&reader, &spis));
+    }
+    let (mut n, mut cut_off) = (0, true);
+    while cut_off {
+        for repair_stop in [u64::MAX, 0, 3, 11, 17, 40, 41, 42, 1500, 2063, 2070, 2080, 3000] {
+            let (mut sadb, spis) = base(&dir.0);
+            let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
+            let worker = runtime.worker(0);
+            worker.quiesce();
+            cut_off = killed_at(n, || change(&mut sadb, &spis)).is_none();
+            let left = view(&reader, &spis);
+            drop(sadb);
+            let sadb = killed_at(repair_stop, || Sadb::open(&dir.0).unwrap());
+            let mut sadb = sadb.unwrap_or_else(|| Sadb::open(&dir.0).unwrap());
+            let now = view(&reader, &spis);
+            assert!(states.contains(&now), "{name}, store {n}, {repair_stop}: {now:#?}\nnot of {states:#?}");
+            // Between kill and repair there may be a mixture, but of old and new only.
+            let mixed = |is: &dyn Fn(&View) -> bool| states.iter().any(is);
+            for i in 0..left.sas.len() {
+                assert!(mixed(&|s| s.sas[i] == left.sas[i]), "{name}, store {n}: slot {i}");
+            }
+            for i in 0..left.hits.len() {
+                assert!(mixed(&|s| s.hits[i] == left.hits[i]), "{name}, store {n}: flow {i}");
+            }
+            for i in 0..left.found.len() {
+                assert!(mixed(&|s| s.found[i] == left.found[i]), "{name}, store {n}: SPI {i}");
+            }
+            assert_eq!(sadb.live_sas() as usize, now.sas.iter().flatten().count());
+            check_index(&sadb);
+            check_capacity(&mut sadb, &reader, &worker);
+        }
+        n += 1;
+    }
+    assert!(n > 1);
+}
+
+#[test]
+fn killed_in_publish() {
+    prove("publish", |sadb, spis| _ = sadb.publish(&sa(spis[10], Direction::Inbound)).unwrap());
+    prove("publish-outbound", |sadb, spis| _ = sadb.publish(&sa(spis[1], Direction::Outbound)).unwrap());
+}
+
+#[test]
+fn killed_in_retire() {
+    // In its home bucket, and in the one behind it.
+    prove("retire", |sadb, spis| sadb.retire(sadb.find(Spi(spis[3])).unwrap()).unwrap());
+    prove("retire-overflowed", |sadb, spis| sadb.retire(sadb.find(Spi(spis[8])).unwrap()).unwrap());
+}
+
+#[test]
+fn killed_in_add_policy() {
+    prove("add", |sadb, _| _ = sadb.add_policy(&policy("10.2.0.0/16", 50, 1, None)).unwrap());
+    prove("add-tuple", |sadb, _| _ = sadb.add_policy(&policy("10.3.0.0/17", 0, 1, None)).unwrap());
+}
+
+#[test]
+fn killed_in_remove_policy() {
+    // First, in the middle and last of its chain; alone in its tuple.
+    for index in [3, 1, 0, 4] {
+        prove(&format!("remove-{index}"), |sadb, _| sadb.remove_policy(PolicyIndex(index)).unwrap());
+    }
+}
+
+#[test]
+fn killed_in_set_policy_sa() {
+    prove("set-sa", |sadb, _| sadb.set_policy_sa(PolicyIndex(3), None).unwrap());
+}
+
+#[test]
+fn killed_in_reclaim() {
+    let dir = Dir::new("reclaim");
+    let (mut n, mut cut_off) = (0, true);
+    while cut_off {
+        let (mut sadb, spis) = base(&dir.0);
+        let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
+        sadb.retire(sadb.find(Spi(spis[2])).unwrap()).unwrap();
+        sadb.remove_policy(PolicyIndex(1)).unwrap();
+        let before = view(&reader, &spis);
+        cut_off = killed_at(n, || sadb.reclaim()).is_none();
+        assert_eq!(view(&reader, &spis), before);
+        drop(sadb);
+        let mut sadb = Sadb::open(&dir.0).unwrap();
+        assert_eq!(view(&reader, &spis), before);
+        check_index(&sadb);
+        check_capacity(&mut sadb, &reader, &runtime.worker(0));
+        n += 1;
+    }
+    println!("reclaim: killed at each of {} stores", n - 1);
+    assert!(n > 31);
+}
