@@ -25,6 +25,9 @@ const TRAILER: usize = 2;
 /// Padding makes the encrypted part end on a multiple of this (RFC 4303 §2.4).
 const ALIGN: usize = 4;
 
+/// Octets behind a packet that encapsulation may want.
+pub const TRAILER_ROOM: usize = ALIGN - 1 + TRAILER + ICV;
+
 /// TTL or hop limit of outer headers.
 const OUTER_TTL: u8 = 64;
 

@@ -4,6 +4,7 @@ use crate::{
     batch::{BATCH, Batch, Stage},
     classify::{Class, classify},
     drop::DropReason,
+    esp,
     frame::Frame,
     handoff::Handoff,
     idle, inbound,
@@ -290,7 +291,7 @@ impl Hops {
     }
 }
 
-/// Packets in several segments go through the hops one by one, in one contiguous buffer.
+/// Packets in several segments, or that fill their chunk, go through the hops one by one, in a buffer with room.
 struct Jumbo {
     batch: Batch,
     buffer: Option<Frame>,
@@ -306,7 +307,7 @@ impl Jumbo {
 
     fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
         for (chain, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-            if chain.segments() == 1 {
+            if chain.segments() == 1 && chain.tailroom() >= esp::TRAILER_ROOM {
                 continue;
             }
             let Some(mut buffer) = self.buffer.take() else { continue };

@@ -118,7 +118,8 @@ fn all_mixes_of_families_algorithms_sizes_and_encapsulations_go_through() {
 #[test]
 fn jumbo_frames_take_several_chunks() {
     let mut pair = Pair::new(Tunnel { mtu: 9000, ..Tunnel::default() });
-    for payload in [3700, 3800, 5000, 8900] {
+    // Around 3798 the clear packet fits a chunk, and the sealed one does not.
+    for payload in [3700, 3760, 3775, 3790, 3798, 3799, 3800, 5000, 8900] {
         let clear = udp(inside(1, true), inside(2, true), payload, 64);
         let sealed = pair.seal(&clear);
         assert_eq!(
@@ -433,6 +434,38 @@ fn two_workers_hand_each_other_what_is_the_others() {
         let sealed: Vec<_> = sent.into_iter().map(|(_, f)| pair.bytes(f)).collect();
         assert!(pair.open(&sealed[0]).is_ok());
     }
+}
+
+#[test]
+fn what_has_no_room_is_counted_and_not_lost() {
+    use portcullis_datapath::frame::META;
+    let mut pair = Pair::new(Tunnel { workers: 2, mtu: 9000, ..Tunnel::default() });
+    let clear = udp(inside(1, true), inside(2, true), 40, 64);
+    let count = |pair: &Pair, reason: DropReason| pair.one.drops()[reason as usize];
+
+    // In front of the packet.
+    let mut tight = frame(&mut pair.cache, &clear);
+    tight.reset(META);
+    assert!(tight.extend(clear.len()));
+    tight.bytes_mut().copy_from_slice(&clear);
+    assert!(pair.one.pass(LAN, tight).is_empty());
+    assert_eq!(count(&pair, DropReason::NoHeadroom), 1);
+    // In the inbox of the worker that owns the SA, which does not turn.
+    let owner = portcullis_ebpf::worker_of_spi(spi(2), 2) as usize;
+    for _ in 0..portcullis_datapath::handoff::INBOX / 256 + 1 {
+        for _ in 0..256 {
+            let frame = frame(&mut pair.cache, &clear);
+            pair.one.ends[1 - owner][LAN].send(frame).unwrap();
+        }
+        while pair.one.workers[1 - owner].turn(0) {}
+    }
+    assert_eq!(count(&pair, DropReason::HandoffFull), 256);
+
+    // In the transmit ring, which nobody empties; 512 fit.
+    while pair.one.workers[owner].turn(0) {}
+    let sent = pair.one.collect();
+    assert_eq!((sent.len(), count(&pair, DropReason::TxFull)), (512, 512));
+    sent.into_iter().for_each(|(_, f)| pair.cache.give(f));
 }
 
 /// Random frames, mutated ESP, mutated clear traffic: nothing panics, every frame is delivered or counted once.
