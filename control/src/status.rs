@@ -116,6 +116,8 @@ pub struct DatapathStatus {
     pub workers: Vec<WorkerStatus>,
     /// Packets dropped by all workers, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// Frames that the XDP program has steered since the datapath started, by reason.
+    pub steering: BTreeMap<String, u64>,
     /// What it told when it started, if it runs: the keys of [`Told`], beside those above.
     #[serde(flatten)]
     pub told: Option<Told>,
@@ -138,6 +140,14 @@ pub struct WorkerStatus {
     pub tx_bytes: u64,
     /// Packets dropped, for any reason.
     pub dropped: u64,
+    /// Frames that the kernel dropped before the worker saw them: its receive rings were full.
+    pub rx_ring_full: u64,
+    /// The same: there was no chunk to put them in.
+    pub rx_no_chunk: u64,
+    /// The same, for other reasons.
+    pub rx_dropped: u64,
+    /// Descriptors that made no sense, to the kernel or to the worker.
+    pub invalid_descriptors: u64,
     /// Events that iked was too slow for.
     pub events_lost: u64,
 }
@@ -167,6 +177,9 @@ pub struct Told {
     /// Names of the drop counters, in their order.
     #[serde(skip_serializing)]
     pub drop_reasons: Vec<String>,
+    /// Names of the XDP program's counters, in their order.
+    #[serde(skip_serializing)]
+    pub steering_reasons: Vec<String>,
 }
 
 /// How a port came up.
@@ -311,6 +324,8 @@ fn datapath(runtime: &RuntimeReader, told: Option<Told>) -> DatapathStatus {
     // The file outlives a datapath that was killed; what it says of names is true still, of ports it is not.
     let told = told.filter(|t| alive && t.pid == runtime.datapath_pid());
     let mut drops: BTreeMap<String, u64> = names.iter().map(|name| (name.clone(), 0)).collect();
+    let counted = told.as_ref().map(|t| t.steering_reasons.clone()).unwrap_or_default();
+    let steering = counted.into_iter().zip(runtime.steering()).collect();
     let mut workers = vec![];
     for (w, record) in (0..).map_while(|w| Some((w, runtime.worker(w)?))) {
         for (i, n) in record.drops.iter().enumerate().filter(|(_, n)| **n != 0) {
@@ -321,7 +336,15 @@ fn datapath(runtime: &RuntimeReader, told: Option<Told>) -> DatapathStatus {
             workers.push(worker(w, &record));
         }
     }
-    DatapathStatus { alive, ready: ready > 0, starts: runtime.datapath_starts(), workers, drops, told }
+    DatapathStatus {
+        alive,
+        ready: ready > 0,
+        starts: runtime.datapath_starts(),
+        workers,
+        drops,
+        steering,
+        told,
+    }
 }
 
 fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
@@ -334,6 +357,10 @@ fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
         tx_packets: t.tx_packets,
         tx_bytes: t.tx_bytes,
         dropped: record.drops.iter().sum(),
+        rx_ring_full: record.ports.rx_ring_full,
+        rx_no_chunk: record.ports.rx_no_chunk,
+        rx_dropped: record.ports.rx_dropped,
+        invalid_descriptors: record.ports.invalid,
         events_lost: record.events_lost,
     }
 }
@@ -492,6 +519,29 @@ fn write_workers(f: &mut fmt::Formatter<'_>, d: &DatapathStatus) -> fmt::Result 
     let mut drops = String::new();
     for (reason, n) in d.drops.iter().filter(|(_, n)| **n != 0) {
         write!(drops, " {reason} {n}")?;
+    }
+    let mut before = String::new();
+    for w in &d.workers {
+        for (what, n) in [
+            ("rx_ring_full", w.rx_ring_full),
+            ("rx_no_chunk", w.rx_no_chunk),
+            ("rx_dropped", w.rx_dropped),
+            ("invalid_descriptors", w.invalid_descriptors),
+        ] {
+            if n != 0 {
+                write!(before, " {what} {n} (worker {})", w.worker)?;
+            }
+        }
+    }
+    if !before.is_empty() {
+        writeln!(f, "dropped before the workers:{before}")?;
+    }
+    let mut steered = String::new();
+    for (reason, n) in d.steering.iter().filter(|(_, n)| **n != 0) {
+        write!(steered, " {reason} {n}")?;
+    }
+    if !steered.is_empty() {
+        writeln!(f, "steered:{steered}")?;
     }
     writeln!(f, "drops:{}", if drops.is_empty() { " none" } else { &drops })?;
     let lost: u64 = d.workers.iter().map(|w| w.events_lost).sum();

@@ -17,7 +17,7 @@ use crate::{
     umem::{self, Umem, UmemError},
     worker::{self, Worker},
 };
-use portcullis_ebpf::worker_of_spi;
+use portcullis_ebpf::{Reason, worker_of_spi};
 use portcullis_machine::{HugePages, Machine, XdpMode, strict::ConfigError};
 use portcullis_sadb::{Action, Direction, Guard, Reader, RegionError, Runtime};
 use serde::Serialize;
@@ -36,6 +36,9 @@ use thiserror::Error;
 
 /// Entries of each ring.
 const RING: u32 = 2048;
+
+/// Ticks of the mirror from one look at the XDP program's counters to the next: about half a second.
+const COUNT_TICKS: u32 = 10;
 
 /// How long a predecessor may take to be gone.
 const PREDECESSOR: Duration = Duration::from_millis(500);
@@ -115,6 +118,8 @@ pub struct Report {
     pub ports: Vec<PortReport>,
     /// Names of the drop counters, in their order.
     pub drop_reasons: Vec<&'static str>,
+    /// Names of the XDP program's counters, in their order.
+    pub steering_reasons: Vec<&'static str>,
 }
 
 /// A running datapath.
@@ -124,7 +129,6 @@ pub struct Gateway {
     workers: Vec<JoinHandle<()>>,
     mirror: MirrorThread,
     runtime: Runtime,
-    report_path: PathBuf,
     /// What was got.
     pub report: Report,
     // After the threads: the memory of all frames.
@@ -209,11 +213,24 @@ impl Gateway {
             });
         }
         let report = report(config, cores, huge_pages_fallback, opened.told, guard, ports);
-        let report_path = config.regions.directory.join(REPORT_FILE);
-        write_report(&report_path, &report)?;
-        let mirror = mirror.start(confine::mirror, move |notice| {
+        write_report(&config.regions.directory.join(REPORT_FILE), &report)?;
+        let counted = runtime.clone();
+        let confine = || {
+            // How many CPUs there are is read from a file, once in each thread, and then no more.
+            let _ = aya::util::nr_cpus();
+            confine::mirror()
+        };
+        let mut ticks = 0u32;
+        let mirror = mirror.start(confine, move |notice| {
             let result = match notice {
-                Notice::Published(fib) | Notice::Tick(fib) => sync.run(&mut steering, fib),
+                Notice::Published(fib) => sync.run(&mut steering, fib),
+                Notice::Tick(fib) => {
+                    ticks = ticks.wrapping_add(1);
+                    sync.run(&mut steering, fib).and_then(|()| match ticks % COUNT_TICKS {
+                        0 => steering.counters().map(|c| counted.set_steering(c.iter().map(|(_, n)| n))),
+                        _ => Ok(()),
+                    })
+                }
                 Notice::Stopping => steering.detach(),
             };
             if let Err(e) = result {
@@ -221,7 +238,7 @@ impl Gateway {
             }
         })?;
         runtime.set_ready(workers);
-        Ok(Gateway { stop, inboxes, workers: threads, mirror, runtime, report_path, report, _pool: pool })
+        Ok(Gateway { stop, inboxes, workers: threads, mirror, runtime, report, _pool: pool })
     }
 
     /// Whether a thread has ended that should run.
@@ -242,8 +259,6 @@ impl Gateway {
                 tracing::error!("a worker had ended before");
             }
         }
-        // The report is about this process. If it stays, its pid tells that it is old.
-        let _ = std::fs::remove_file(&self.report_path);
     }
 }
 
@@ -333,6 +348,7 @@ fn report(
         keys_not_locked: guard.not_locked,
         ports,
         drop_reasons: DropReason::ALL.iter().map(|r| r.metric()).collect(),
+        steering_reasons: Reason::ALL.iter().map(|r| r.metric()).collect(),
     }
 }
 

@@ -17,7 +17,9 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{DROP_COUNTERS, Event, EventKind, Reader, Runtime, Traffic, WorkerRuntime};
+use portcullis_sadb::{
+    DROP_COUNTERS, Event, EventKind, PortCounters, Reader, Runtime, Traffic, WorkerRuntime,
+};
 use std::{
     sync::{
         Arc,
@@ -32,6 +34,9 @@ const IDLE_TURNS: u32 = 256;
 const SLEEP_MS: i32 = 50;
 /// While a frame waits for its neighbour.
 const SLEEP_HELD_MS: i32 = 2;
+
+/// How often the kernel is asked what it counts of the ports.
+const PORTS_MS: u64 = 1000;
 
 /// The hops that need SAs and policies, and what they need.
 pub struct Hops {
@@ -56,6 +61,8 @@ pub struct Worker {
     jumbo: Jumbo,
     drops: [u64; DROP_COUNTERS],
     traffic: Traffic,
+    /// When the kernel's counters of the ports are next asked for.
+    ports_due_ms: u64,
 }
 
 impl Worker {
@@ -88,6 +95,7 @@ impl Worker {
             jumbo: Jumbo::new(),
             drops: [0; DROP_COUNTERS],
             traffic: Traffic::default(),
+            ports_due_ms: 0,
         }
     }
 
@@ -115,6 +123,10 @@ impl Worker {
         self.hops.run(&mut self.batch);
         self.route(now_ms);
         self.transmit();
+        if now_ms >= self.ports_due_ms {
+            self.ports_due_ms = now_ms + PORTS_MS;
+            self.tell_ports();
+        }
         self.settle()
     }
 
@@ -209,6 +221,17 @@ impl Worker {
             }
         }
         busy
+    }
+
+    fn tell_ports(&self) {
+        let mut total = PortCounters::default();
+        for stats in self.ports.iter().map(|p| p.stats()) {
+            total.rx_ring_full += stats.rx_ring_full;
+            total.rx_no_chunk += stats.rx_no_chunk;
+            total.rx_dropped += stats.rx_dropped;
+            total.invalid += stats.invalid;
+        }
+        self.mine.set_port_counters(&total);
     }
 
     fn sleep(&mut self, stop: &AtomicBool) {

@@ -23,13 +23,16 @@ pub const SADB_MAGIC: u64 = u64::from_le_bytes(*b"PCLSADB\0");
 /// First octets of the `runtime` file.
 pub const RUNTIME_MAGIC: u64 = u64::from_le_bytes(*b"PCLRUNT\0");
 /// Version of the contract.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Workers, at most.
 pub const MAX_WORKERS: usize = 64;
 /// SAs, at most.
 pub const MAX_SAS: u32 = 1 << 20;
 /// Policies, at most.
 pub const MAX_POLICIES: u32 = 1 << 17;
+
+/// Counters of the XDP program that there is room for.
+pub const STEERING_COUNTERS: usize = 64;
 
 /// Sizes of what the regions hold: two builds with another layout have another number.
 pub const LAYOUT_HASH: u64 = {
@@ -149,6 +152,8 @@ pub(crate) struct RuntimeHeader {
     pub(crate) workers: AtomicU32,
     /// Times that a datapath has started on this region.
     pub(crate) starts: AtomicU32,
+    /// What the XDP program counts, by reason.
+    pub(crate) steering: [AtomicU64; STEERING_COUNTERS],
 }
 
 #[cfg(not(loom))]

@@ -33,12 +33,14 @@ mod spd;
 mod sync;
 
 pub use event::{EVENTS, Event, EventKind};
-pub use layout::{BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, Sizes, VERSION};
+pub use layout::{
+    BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
+};
 pub use reader::{Reader, SADB_FILE};
 pub use region::{Guard, RegionError};
 pub use runtime::{
-    DROP_COUNTERS, RUNTIME_FILE, Runtime, RuntimeReader, SaCounters, SaRecord, SaRuntime, Traffic,
-    WorkerRecord, WorkerRuntime,
+    DROP_COUNTERS, PortCounters, RUNTIME_FILE, Runtime, RuntimeReader, SaCounters, SaRecord, SaRuntime,
+    Traffic, WorkerRecord, WorkerRuntime,
 };
 pub use sa::{
     Algorithm, Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo,

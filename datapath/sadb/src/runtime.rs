@@ -8,7 +8,9 @@ use crate::{
     Event, Generation, RegionError, SlotIndex,
     epoch::{self, OFFLINE},
     event::EventRing,
-    layout::{MAX_WORKERS, RUNTIME_MAGIC, RuntimeHeader, RuntimeLayout, SadbHeader, Sizes},
+    layout::{
+        MAX_WORKERS, RUNTIME_MAGIC, RuntimeHeader, RuntimeLayout, STEERING_COUNTERS, SadbHeader, Sizes,
+    },
     region::Region,
     sync::{AtomicU64, Ordering, fence},
 };
@@ -27,7 +29,9 @@ pub(crate) struct WorkerBlock {
     /// Turns of its loop.
     heartbeat: AtomicU64,
     traffic: [AtomicU64; 4],
-    reserved: [AtomicU64; 10],
+    /// [`PortCounters`], in the order of its fields.
+    ports: [AtomicU64; 4],
+    reserved: [AtomicU64; 6],
     drops: [AtomicU64; DROP_COUNTERS],
     pub(crate) events: EventRing,
 }
@@ -95,6 +99,19 @@ pub struct Traffic {
     pub tx_bytes: u64,
 }
 
+/// What the kernel counts of a worker's halves of all ports, since the datapath started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortCounters {
+    /// Frames dropped since a receive ring was full.
+    pub rx_ring_full: u64,
+    /// Frames dropped since there was no chunk to put them in.
+    pub rx_no_chunk: u64,
+    /// Other frames dropped on receipt.
+    pub rx_dropped: u64,
+    /// Descriptors refused.
+    pub invalid: u64,
+}
+
 /// Both processes' view of the region.
 #[derive(Clone, Debug)]
 pub(crate) struct RuntimeMap {
@@ -148,6 +165,13 @@ impl Runtime {
         self.map.header().workers.store(workers, Ordering::Release);
     }
 
+    /// Puts what the XDP program counts where others see it.
+    pub fn set_steering(&self, counters: impl IntoIterator<Item = u64>) {
+        for (to, n) in self.map.header().steering.iter().zip(counters) {
+            to.store(n, Ordering::Relaxed);
+        }
+    }
+
     /// The block of worker `w`, below [`MAX_WORKERS`]. One thread at a time writes it.
     pub fn worker(&self, w: usize) -> WorkerRuntime {
         assert!(w < MAX_WORKERS);
@@ -194,6 +218,14 @@ impl WorkerRuntime {
         let add = [t.rx_packets, t.rx_bytes, t.tx_packets, t.tx_bytes];
         for (counter, n) in self.block().traffic.iter().zip(add) {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Puts what the kernel counts of the worker's ports where others see it.
+    pub fn set_port_counters(&self, c: &PortCounters) {
+        for (to, n) in self.block().ports.iter().zip([c.rx_ring_full, c.rx_no_chunk, c.rx_dropped, c.invalid])
+        {
+            to.store(n, Ordering::Relaxed);
         }
     }
 
@@ -282,6 +314,8 @@ pub struct WorkerRecord {
     pub offline: bool,
     /// What it received and sent.
     pub traffic: Traffic,
+    /// What the kernel counts of its ports.
+    pub ports: PortCounters,
     /// Packets dropped, by reason.
     pub drops: [u64; DROP_COUNTERS],
     /// Events that iked was too slow for.
@@ -336,6 +370,11 @@ impl RuntimeReader {
         self.0.header().starts.load(Ordering::Relaxed)
     }
 
+    /// What the XDP program has counted, by reason.
+    pub fn steering(&self) -> [u64; STEERING_COUNTERS] {
+        std::array::from_fn(|i| self.0.header().steering[i].load(Ordering::Relaxed))
+    }
+
     /// What is known of worker `w`.
     pub fn worker(&self, w: usize) -> Option<WorkerRecord> {
         let block = self.0.blocks().get(w)?;
@@ -348,6 +387,12 @@ impl RuntimeReader {
                 rx_bytes: traffic(1),
                 tx_packets: traffic(2),
                 tx_bytes: traffic(3),
+            },
+            ports: PortCounters {
+                rx_ring_full: block.ports[0].load(Ordering::Relaxed),
+                rx_no_chunk: block.ports[1].load(Ordering::Relaxed),
+                rx_dropped: block.ports[2].load(Ordering::Relaxed),
+                invalid: block.ports[3].load(Ordering::Relaxed),
             },
             drops: std::array::from_fn(|i| block.drops[i].load(Ordering::Relaxed)),
             events_lost: block.events.lost(),
