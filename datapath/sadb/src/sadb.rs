@@ -229,8 +229,7 @@ impl Sadb {
 
     /// All SAs.
     pub fn sas(&self) -> impl Iterator<Item = (SlotIndex, Generation, Sa)> + '_ {
-        let used = self.map.header().slots_used.load(Ordering::Relaxed);
-        (0..used).map(SlotIndex).filter_map(|slot| {
+        (0..self.slots_used()).map(SlotIndex).filter_map(|slot| {
             let (generation, sa) = self.sa(slot)?;
             Some((slot, generation, sa))
         })
@@ -301,8 +300,7 @@ impl Sadb {
 
     /// All policies.
     pub fn policies(&self) -> impl Iterator<Item = (PolicyIndex, Policy)> + '_ {
-        let used = self.map.header().policies_used.load(Ordering::Relaxed);
-        (0..used).map(PolicyIndex).filter_map(|i| Some((i, self.policy(i)?)))
+        (0..self.policies_used()).map(PolicyIndex).filter_map(|i| Some((i, self.policy(i)?)))
     }
 
     /// The policy for a flow, as workers find it.
@@ -324,6 +322,16 @@ impl Sadb {
     #[cfg(all(test, not(loom)))]
     pub(crate) fn slots_are_wiped(&self) -> bool {
         self.map.slots().iter().all(crate::slot::Slot::is_wiped)
+    }
+
+    /// Slots that were ever used; a damaged header cannot make it more than there are.
+    fn slots_used(&self) -> u32 {
+        self.map.header().slots_used.load(Ordering::Relaxed).min(self.map.sizes.max_sas)
+    }
+
+    /// The same of policies.
+    fn policies_used(&self) -> u32 {
+        self.map.header().policies_used.load(Ordering::Relaxed).min(self.map.sizes.max_policies)
     }
 
     fn take_slot(&mut self) -> Result<SlotIndex, SadbError> {
@@ -415,7 +423,8 @@ impl Sadb {
     }
 
     fn adopt_sas(&mut self) {
-        let used = self.map.header().slots_used.load(Ordering::Relaxed).min(self.map.sizes.max_sas);
+        let used = self.slots_used();
+        self.map.header().slots_used.store(used, Ordering::Release);
         for slot in (0..used).map(SlotIndex) {
             let raw = &self.map.slots()[slot.0 as usize];
             match (self.sa(slot), raw.generation()) {
@@ -442,7 +451,8 @@ impl Sadb {
     }
 
     fn adopt_policies(&mut self) {
-        let used = self.map.header().policies_used.load(Ordering::Relaxed).min(self.map.sizes.max_policies);
+        let used = self.policies_used();
+        self.map.header().policies_used.store(used, Ordering::Release);
         for tuple in self.map.spd().tuples {
             tuple.count.store(tuple.count.load(Ordering::Relaxed).max(1), Ordering::Relaxed);
             tuple.best.store(0, Ordering::Relaxed);
