@@ -2,5 +2,6 @@
 //!
 //! xsk-rs was tried first: it cannot move a packet's start, take caller-owned memory, or set umem flags.
 
+pub mod map;
 pub mod ring;
 pub mod socket;

@@ -1,6 +1,9 @@
 //! AF_XDP sockets, and how they are bound.
 
-use super::ring::{Consumer, Producer, RingMap};
+use super::{
+    map::RingMap,
+    ring::{Consumer, Producer},
+};
 use crate::umem::Umem;
 use std::{
     io,
