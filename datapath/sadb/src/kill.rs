@@ -296,6 +296,34 @@ fn killed_in_set_policy_sa() {
     prove("set-sa", |sadb, _| sadb.set_policy_sa(PolicyIndex(3), None).unwrap());
 }
 
+/// The SA lives and has some of its policies, or neither; no policy has what takes its slot.
+#[test]
+fn killed_in_retire_with_policies() {
+    let dir = Dir::new("retire-policies");
+    let (mut n, mut cut_off) = (0, true);
+    while cut_off {
+        let (mut sadb, spis) = base(&dir.0);
+        let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
+        let out = sadb.policy(PolicyIndex(0)).unwrap().sa.unwrap();
+        cut_off = killed_at(n, || sadb.retire(out).unwrap()).is_none();
+        drop(sadb);
+        let mut sadb = Sadb::open(&dir.0).unwrap();
+        let lives = reader.generation(out).is_some();
+        assert_eq!(reader.policies().count(), 5);
+        assert!(reader.policies().all(|(_, p)| p.sa.is_none() || lives), "store {n}");
+        if lives {
+            sadb.retire(out).unwrap();
+        }
+        assert_eq!(sadb.reclaim(), 0);
+        assert_eq!(sadb.publish(&sa(spis[10], Direction::Outbound)), Ok(out));
+        assert!(reader.policies().all(|(_, p)| p.sa.is_none()), "store {n}");
+        check_index(&sadb);
+        check_capacity(&mut sadb, &reader, &runtime.worker(0));
+        n += 1;
+    }
+    assert!(n > 8);
+}
+
 #[test]
 fn killed_in_reclaim() {
     let dir = Dir::new("reclaim");

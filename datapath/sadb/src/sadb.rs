@@ -1,7 +1,8 @@
 //! iked's end of the SADB region: the only writer.
 //!
 //! Each change is a few stores in an order that leaves the region sound if the process dies between any two:
-//! readers see the old state or the new, and [`Sadb::open`] finishes or undoes what is half done.
+//! readers see the old state or the new, and [`Sadb::open`] finishes or undoes what is half done. A policy points
+//! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
     Direction, Event, Flow, Generation, Guard, Policy, PolicyHit, PolicyIndex, Reader, RegionError, Runtime,
@@ -14,7 +15,7 @@ use crate::{
     sync::Ordering,
 };
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::Path,
     sync::Arc,
 };
@@ -37,6 +38,8 @@ pub struct Sadb {
     limbo: VecDeque<(u64, Limbo)>,
     /// Policies per tuple and priority.
     priorities: HashMap<u64, BTreeMap<u32, u32>>,
+    /// Policies that point to an SA.
+    users: HashMap<SlotIndex, BTreeSet<PolicyIndex>>,
     live_sas: u32,
 }
 
@@ -130,6 +133,7 @@ impl Sadb {
             free_policies: vec![],
             limbo: VecDeque::new(),
             priorities: HashMap::new(),
+            users: HashMap::new(),
             live_sas: 0,
         }
     }
@@ -178,13 +182,17 @@ impl Sadb {
         Ok(slot)
     }
 
-    /// Takes an SA out of the SAD. Its memory is wiped and used again after [`Sadb::reclaim`] finds that no
-    /// worker can still be using it. Policies must not point to it any more.
+    /// Takes an SA out of the SAD, without waiting. Policies that point to it have no SA from then on: they never
+    /// come to point to the next SA in its slot. Its memory is wiped and used again after [`Sadb::reclaim`] finds
+    /// that no worker can still be using it.
     ///
     /// # Errors
     /// [`SadbError::NoSuchSa`].
     pub fn retire(&mut self, slot: SlotIndex) -> Result<(), SadbError> {
         let (_, sa) = self.sa(slot).ok_or(SadbError::NoSuchSa { slot })?;
+        for index in self.users.remove(&slot).unwrap_or_default() {
+            self.point(index, None);
+        }
         if sa.direction == Direction::Inbound {
             self.map.index().remove(sa.spi);
         }
@@ -248,6 +256,7 @@ impl Sadb {
         if s.src_ports.is_empty() || s.dst_ports.is_empty() {
             return Err(SadbError::Invalid { field: "port range", value: 0 });
         }
+        self.check_target(policy.sa)?;
         if let Some(with) = self.map.spd().twin(policy) {
             return Err(SadbError::Overlap { with, selector: policy.selector.to_string() });
         }
@@ -262,19 +271,21 @@ impl Sadb {
         let spd = self.map.spd();
         spd.policies[index.0 as usize].fill(policy);
         spd.link(index, policy);
-        self.map.spd().bump();
+        spd.bump();
+        self.note_user(index, policy.sa);
         Ok(index)
     }
 
     /// Makes a Protect policy use another SA, or none.
     ///
     /// # Errors
-    /// [`SadbError::NoSuchPolicy`].
+    /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
     pub fn set_policy_sa(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) -> Result<(), SadbError> {
-        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
-        let word = sa.map_or(0, |s| s.0 + 1);
-        self.map.spd().policies[index.0 as usize].sa.store(word, Ordering::Release);
-        self.map.spd().bump();
+        let before = self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?.sa;
+        self.check_target(sa)?;
+        self.forget_user(index, before);
+        self.note_user(index, sa);
+        self.point(index, sa);
         Ok(())
     }
 
@@ -289,8 +300,42 @@ impl Sadb {
         spd.unlink(index, &policy);
         self.leave_tuple(&policy);
         self.map.spd().bump();
+        self.forget_user(index, policy.sa);
         self.wait_for_workers(Limbo::Policy(index));
         Ok(())
+    }
+
+    fn check_target(&self, sa: Option<SlotIndex>) -> Result<(), SadbError> {
+        let lives =
+            |s: &SlotIndex| self.map.slots().get(s.0 as usize).is_some_and(|s| s.generation().is_some());
+        match sa {
+            Some(slot) if !lives(&slot) => Err(SadbError::NoSuchSa { slot }),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_user(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) {
+        if let Some(slot) = sa {
+            self.users.entry(slot).or_default().insert(index);
+        }
+    }
+
+    fn forget_user(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) {
+        if let Some(slot) = sa
+            && let Some(users) = self.users.get_mut(&slot)
+        {
+            users.remove(&index);
+            if users.is_empty() {
+                self.users.remove(&slot);
+            }
+        }
+    }
+
+    fn point(&self, index: PolicyIndex, sa: Option<SlotIndex>) {
+        let spd = self.map.spd();
+        // Pairs with the Acquire in `Spd::search`: the SA was published before.
+        spd.policies[index.0 as usize].sa.store(sa.map_or(0, |s| s.0 + 1), Ordering::Release);
+        spd.bump();
     }
 
     /// The policy in a slot.
@@ -462,13 +507,14 @@ impl Sadb {
             let slot = &spd.policies[index.0 as usize];
             match (slot.state.load(Ordering::Acquire), slot.decode()) {
                 (LIVE, Some(policy)) => {
-                    if policy.sa.is_some_and(|sa| self.sa(sa).is_none()) {
-                        slot.sa.store(0, Ordering::Release);
-                    }
                     let priorities = self.priorities.entry(Spd::tuple_bits(&policy)).or_default();
                     *priorities.entry(policy.priority).or_default() += 1;
                     if !spd.is_linked(index, &policy) {
                         spd.link(index, &policy);
+                    }
+                    match self.check_target(policy.sa) {
+                        Ok(()) => self.note_user(index, policy.sa),
+                        Err(_) => self.point(index, None),
                     }
                 }
                 (FREE, _) => self.free_policies.push(index),

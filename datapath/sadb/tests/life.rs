@@ -143,6 +143,28 @@ fn the_lowest_priority_wins_then_the_longer_prefix() {
 }
 
 #[test]
+fn a_policy_points_to_the_sa_it_was_given_or_to_none() {
+    let (mut sadb, reader, _) = Sadb::heap(&SIZES).unwrap();
+    let dead = SlotIndex(0);
+    assert_eq!(
+        sadb.add_policy(&policy("10.2.0.0/16", 1, Some(dead))),
+        Err(SadbError::NoSuchSa { slot: dead })
+    );
+    let [old, new] = [1000, 1001].map(|spi| sadb.publish(&sa(spi, Direction::Outbound)).unwrap());
+    let index = sadb.add_policy(&policy("10.2.0.0/16", 1, Some(old))).unwrap();
+    let other = sadb.add_policy(&policy("10.3.0.0/16", 1, Some(old))).unwrap();
+    let target = |dst| reader.lookup(Direction::Outbound, &flow(dst)).unwrap().sa;
+    sadb.set_policy_sa(index, Some(new)).unwrap();
+    let version = reader.spd_version();
+    sadb.retire(old).unwrap();
+    assert_eq!((target("10.2.0.1"), target("10.3.0.1")), (Some(new), None));
+    assert!(reader.spd_version() > version, "or caches would go on with it");
+    assert_eq!(sadb.set_policy_sa(other, Some(old)), Err(SadbError::NoSuchSa { slot: old }));
+    assert_eq!(sadb.publish(&sa(1002, Direction::Outbound)), Ok(old), "its memory is used again");
+    assert_eq!(target("10.3.0.1"), None);
+}
+
+#[test]
 fn files_are_adopted_as_they_were() {
     let dir = Dir::new("adopt");
     let mut sadb = Sadb::create(&dir.0, &SIZES, [11, 22]).unwrap();
