@@ -16,6 +16,9 @@
 use crate::pool::FrameCache;
 use core::ptr::NonNull;
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes at the start of each chunk that packets never use: they link the segments of a chain.
 pub const META: usize = 32;
 
@@ -155,6 +158,7 @@ impl Frame {
 
     /// Adds a segment, or a chain of such, to the end of the chain.
     pub fn append(&mut self, tail: Frame) {
+        debug_assert!(tail.size == self.size, "one size of chunk in a chain: links do not tell it");
         let added = tail.tail_segments + 1;
         let link = Link::to(&tail);
         let mut at = Link::to(self);

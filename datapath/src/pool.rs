@@ -92,7 +92,7 @@ impl FrameCache {
         let mut next = Some(frame);
         while let Some(mut frame) = next {
             next = frame.take_tail();
-            if let Some(chunk) = self.pool.umem.chunk(self.pool.umem.address(&frame)) {
+            if let Some(chunk) = self.pool.umem.chunk_of(&frame) {
                 self.put(chunk);
             }
         }

@@ -124,11 +124,16 @@ impl Umem {
 
     /// The umem address of a frame's packet.
     pub fn address(&self, frame: &Frame) -> u64 {
-        let chunk = frame.chunk().as_ptr() as usize;
-        debug_assert!(
-            (self.base.as_ptr() as usize..self.base.as_ptr() as usize + self.len()).contains(&chunk)
-        );
-        (chunk - self.base.as_ptr() as usize + frame.offset()) as u64
+        let start = (frame.chunk().as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize);
+        debug_assert!(start < self.len(), "a frame of another umem");
+        (start + frame.offset()) as u64
+    }
+
+    /// The number of a frame's chunk, if it is in the umem. Not by way of the packet's address: where a packet
+    /// was pulled off up to the end of its chunk, that is in the next one.
+    #[inline]
+    pub fn chunk_of(&self, frame: &Frame) -> Option<u32> {
+        self.chunk((frame.chunk().as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64)
     }
 
     /// The number of the chunk that an address is in, if it is in the umem.
