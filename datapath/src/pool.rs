@@ -1,4 +1,7 @@
 //! Free frames: each worker has a cache, and exchanges whole magazines with the others over a lock-free list.
+//!
+//! Magazines in the list are full, so that there are never more than it has room for; what a cache that ends
+//! has besides goes to a list of single chunks.
 
 use crate::{frame::Frame, umem::Umem};
 use arrayvec::ArrayVec;
@@ -18,18 +21,21 @@ type Magazine = ArrayVec<u32, MAGAZINE>;
 pub struct FramePool {
     umem: Arc<Umem>,
     magazines: ArrayQueue<Magazine>,
+    loose: ArrayQueue<u32>,
 }
 
 impl FramePool {
     /// A pool of all chunks of a umem, none of which may be in use.
     pub fn new(umem: Umem) -> Arc<FramePool> {
-        let chunks: Vec<u32> = (0..umem.frames()).collect();
-        // Caches give back magazines that are not full when they are dropped.
-        let magazines = ArrayQueue::new(chunks.len().div_ceil(MAGAZINE) + 64 * 2);
-        for part in chunks.chunks(MAGAZINE) {
-            let _ = magazines.push(part.iter().copied().collect());
+        let frames = umem.frames() as usize;
+        let (magazines, loose) = (ArrayQueue::new(frames / MAGAZINE), ArrayQueue::new(frames));
+        let pool = FramePool { umem: Arc::new(umem), magazines, loose };
+        let mut chunks = 0..frames as u32;
+        for _ in 0..frames / MAGAZINE {
+            pool.put_magazine(chunks.by_ref().take(MAGAZINE).collect());
         }
-        Arc::new(FramePool { umem: Arc::new(umem), magazines })
+        chunks.for_each(|chunk| pool.put_loose(chunk));
+        Arc::new(pool)
     }
 
     /// A worker's cache, empty at first.
@@ -44,14 +50,35 @@ impl FramePool {
 
     /// Free chunks that are in no cache. Exact when nobody uses the pool.
     pub fn free(&self) -> usize {
-        let mut total = 0;
-        for _ in 0..self.magazines.len() {
-            if let Some(magazine) = self.magazines.pop() {
-                total += magazine.len();
-                let _ = self.magazines.push(magazine);
-            }
+        self.magazines.len() * MAGAZINE + self.loose.len()
+    }
+
+    fn take_magazine(&self) -> Option<Magazine> {
+        self.magazines.pop().or_else(|| {
+            let loose: Magazine = std::iter::from_fn(|| self.loose.pop()).take(MAGAZINE).collect();
+            (!loose.is_empty()).then_some(loose)
+        })
+    }
+
+    fn put_magazine(&self, magazine: Magazine) {
+        // Full, and of chunks that are here only: the list has room for all there are.
+        let put = self.magazines.push(magazine);
+        debug_assert!(put.is_ok());
+    }
+
+    fn put_loose(&self, chunk: u32) {
+        // As above.
+        let put = self.loose.push(chunk);
+        debug_assert!(put.is_ok());
+    }
+}
+
+impl Drop for FramePool {
+    /// A chunk that is not here may be in a [`Frame`], or with the kernel: then the memory stays.
+    fn drop(&mut self) {
+        if self.free() < self.umem.frames() as usize {
+            std::mem::forget(self.umem.clone());
         }
-        total
     }
 }
 
@@ -81,7 +108,7 @@ impl FrameCache {
         }
         std::mem::swap(&mut self.in_use, &mut self.spare);
         if self.in_use.is_empty() {
-            self.in_use = self.pool.magazines.pop()?;
+            self.in_use = self.pool.take_magazine()?;
         }
         self.in_use.pop()
     }
@@ -118,8 +145,7 @@ impl FrameCache {
         if self.in_use.is_full() {
             std::mem::swap(&mut self.in_use, &mut self.spare);
             if self.in_use.is_full() {
-                // The list has room for all chunks there are.
-                let _ = self.pool.magazines.push(std::mem::take(&mut self.in_use));
+                self.pool.put_magazine(std::mem::take(&mut self.in_use));
             }
         }
         self.in_use.push(chunk);
@@ -128,9 +154,11 @@ impl FrameCache {
 
 impl Drop for FrameCache {
     fn drop(&mut self) {
-        for magazine in [&mut self.in_use, &mut self.spare] {
-            if !magazine.is_empty() {
-                let _ = self.pool.magazines.push(std::mem::take(magazine));
+        for mut magazine in [std::mem::take(&mut self.in_use), std::mem::take(&mut self.spare)] {
+            if magazine.is_full() {
+                self.pool.put_magazine(magazine);
+            } else {
+                magazine.drain(..).for_each(|chunk| self.pool.put_loose(chunk));
             }
         }
     }
@@ -158,6 +186,53 @@ mod tests {
         }
         drop((a, b));
         assert_eq!(pool.free(), 1000);
+    }
+
+    #[test]
+    fn caches_come_and_go_and_share() {
+        let pool = pool(1000);
+        for round in 0..1000 {
+            let (mut a, mut b) = (pool.cache(), pool.cache());
+            for _ in 0..round % 200 {
+                b.give(a.take().unwrap());
+            }
+            drop((a, b));
+            assert_eq!(pool.free(), 1000);
+        }
+        let mut one = pool.cache();
+        let frames: Vec<_> = std::iter::from_fn(|| one.take()).collect();
+        assert_eq!(frames.len(), 1000, "a cache can have them all, however they lie");
+        frames.into_iter().for_each(|f| one.give(f));
+    }
+
+    #[test]
+    fn threads_pass_frames_on_and_none_is_lost() {
+        let pool = pool(512);
+        let (send, receive) = std::sync::mpsc::sync_channel::<Frame>(32);
+        let giver = std::thread::spawn({
+            let mut cache = pool.cache();
+            move || receive.iter().for_each(|frame| cache.give(frame))
+        });
+        let mut cache = pool.cache();
+        for n in 0..50_000u32 {
+            let mut frame = std::iter::repeat_with(|| cache.take()).flatten().next().unwrap();
+            assert!(frame.extend(4), "empty, as the pool gives them");
+            frame.bytes_mut().copy_from_slice(&n.to_ne_bytes());
+            send.send(frame).unwrap();
+        }
+        drop((send, cache));
+        giver.join().unwrap();
+        assert_eq!(pool.free(), 512);
+    }
+
+    #[test]
+    fn a_frame_outlives_its_pool() {
+        let pool = pool(64);
+        let mut frame = pool.cache().take().unwrap();
+        drop(pool);
+        assert!(frame.extend(100));
+        frame.bytes_mut().fill(1);
+        assert_eq!(frame.bytes(), [1; 100]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ unsafe impl Sync for Umem {}
 
 impl Drop for Umem {
     fn drop(&mut self) {
-        // SAFETY: `new` mapped exactly this; frames do not outlive the umem, which their pools keep alive.
+        // SAFETY: `new` mapped exactly this; a pool one of whose frames is still about keeps its umem for ever.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
