@@ -72,3 +72,67 @@ impl Handoff {
         self.inboxes.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idle;
+
+    fn frame(n: u8) -> Frame {
+        let mut frame = Frame::boxed(64);
+        assert!(frame.extend(1));
+        frame.bytes_mut()[0] = n;
+        frame
+    }
+
+    fn is_rung(end: &Handoff) -> bool {
+        let mut fds = [idle::readable(end.bell().fd())];
+        idle::sleep_on(&mut fds, 0);
+        fds[0].revents != 0
+    }
+
+    #[test]
+    fn frames_arrive_in_order_at_whom_they_are_for() {
+        let mut ends = between(3).unwrap();
+        for n in 0..100 {
+            ends[0].send(1 + n as usize % 2, frame(n)).unwrap();
+        }
+        for (worker, remainder) in [(1, 0), (2, 1)] {
+            let got: Vec<u8> = std::iter::from_fn(|| ends[worker].receive()).map(|f| f.bytes()[0]).collect();
+            assert_eq!(got, (0..100).filter(|n| n % 2 == remainder).collect::<Vec<_>>());
+            assert!(ends[worker].is_empty());
+        }
+        assert!(ends[0].is_empty());
+    }
+
+    #[test]
+    fn a_full_inbox_gives_the_frame_back() {
+        let mut ends = between(2).unwrap();
+        for n in 0..INBOX {
+            ends[0].send(1, frame(n as u8)).unwrap();
+        }
+        let back = ends[0].send(1, frame(77)).unwrap_err();
+        assert_eq!(back.bytes(), [77]);
+        assert_eq!(ends[1].receive().unwrap().bytes(), [0]);
+        ends[0].send(1, back).unwrap();
+        let last = std::iter::from_fn(|| ends[1].receive()).last().unwrap();
+        assert_eq!(last.bytes(), [77]);
+    }
+
+    #[test]
+    fn only_who_sleeps_and_got_something_is_rung() {
+        let mut ends = between(3).unwrap();
+        ends[0].send(1, frame(1)).unwrap();
+        ends[0].ring();
+        assert!(!is_rung(&ends[1]), "it is awake");
+        ends[1].bell().announce();
+        ends[2].bell().announce();
+        ends[0].ring();
+        assert!(!is_rung(&ends[1]), "nothing new");
+        ends[0].send(1, frame(2)).unwrap();
+        ends[0].ring();
+        assert!(is_rung(&ends[1]) && !is_rung(&ends[2]));
+        ends[1].bell().awake();
+        assert!(!is_rung(&ends[1]));
+    }
+}
