@@ -220,7 +220,7 @@ fn check_capacity(sadb: &mut Sadb, reader: &Reader, worker: &WorkerRuntime) {
     }
 }
 
-/// Kills `change` at each of its stores, and then for each of these the successor at some of its own.
+/// Kills `change` at each of its stores, and then for each of these the successor at each of its own.
 fn prove(name: &str, change: impl Fn(&mut Sadb, &[u32])) {
     let dir = Dir::new(name);
     let mut states = vec![];
@@ -232,7 +232,8 @@ fn prove(name: &str, change: impl Fn(&mut Sadb, &[u32])) {
     }
     let (mut n, mut cut_off) = (0, true);
     while cut_off {
-        for repair_stop in [u64::MAX, 0, 3, 11, 17, 40, 41, 42, 1500, 2063, 2070, 2080, 3000] {
+        let (mut repair_stop, mut repair_cut_off) = (0, true);
+        while repair_cut_off {
             let (mut sadb, spis) = base(&dir.0);
             let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
             let worker = runtime.worker(0);
@@ -241,6 +242,7 @@ fn prove(name: &str, change: impl Fn(&mut Sadb, &[u32])) {
             let left = view(&reader, &spis);
             drop(sadb);
             let sadb = killed_at(repair_stop, || Sadb::open(&dir.0).unwrap());
+            repair_cut_off = sadb.is_none();
             let mut sadb = sadb.unwrap_or_else(|| Sadb::open(&dir.0).unwrap());
             let now = view(&reader, &spis);
             assert!(states.contains(&now), "{name}, store {n}, {repair_stop}: {now:#?}\nnot of {states:#?}");
@@ -258,6 +260,7 @@ fn prove(name: &str, change: impl Fn(&mut Sadb, &[u32])) {
             assert_eq!(sadb.live_sas() as usize, now.sas.iter().flatten().count());
             check_index(&sadb);
             check_capacity(&mut sadb, &reader, &worker);
+            repair_stop += 1;
         }
         n += 1;
     }

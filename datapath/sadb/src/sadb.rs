@@ -27,6 +27,37 @@ enum Limbo {
     Policy(PolicyIndex),
 }
 
+/// What the writer knows of a tuple that policies use.
+#[derive(Debug, Default)]
+struct TupleUse {
+    /// Where it is among the tuples of its direction.
+    at: usize,
+    policies: u32,
+    /// How many of each priority.
+    priorities: BTreeMap<u32, u32>,
+}
+
+impl TupleUse {
+    fn add(&mut self, priority: u32) {
+        self.policies += 1;
+        *self.priorities.entry(priority).or_default() += 1;
+    }
+
+    fn take(&mut self, priority: u32) {
+        self.policies -= 1;
+        if let Some(n) = self.priorities.get_mut(&priority) {
+            *n -= 1;
+            if *n == 0 {
+                self.priorities.remove(&priority);
+            }
+        }
+    }
+
+    fn best(&self) -> u32 {
+        self.priorities.keys().next().copied().unwrap_or(u32::MAX)
+    }
+}
+
 /// The SADB, to write.
 #[derive(Debug)]
 pub struct Sadb {
@@ -36,8 +67,8 @@ pub struct Sadb {
     free_slots: Vec<SlotIndex>,
     free_policies: Vec<PolicyIndex>,
     limbo: VecDeque<(u64, Limbo)>,
-    /// Policies per tuple and priority.
-    priorities: HashMap<u64, BTreeMap<u32, u32>>,
+    /// By [`Spd::tuple_bits`]; those without policies are not in it.
+    tuples: HashMap<u64, TupleUse>,
     /// Policies that point to an SA.
     users: HashMap<SlotIndex, BTreeSet<PolicyIndex>>,
     live_sas: u32,
@@ -132,7 +163,7 @@ impl Sadb {
             free_slots: vec![],
             free_policies: vec![],
             limbo: VecDeque::new(),
-            priorities: HashMap::new(),
+            tuples: HashMap::new(),
             users: HashMap::new(),
             live_sas: 0,
         }
@@ -424,38 +455,27 @@ impl Sadb {
     /// Counts a policy in its tuple, which readers must know before the policy is linked.
     fn use_tuple(&mut self, policy: &Policy) -> Result<(), SadbError> {
         let bits = Spd::tuple_bits(policy);
-        let tuples = self.map.spd().tuples_of(policy.direction);
-        let of = |wanted: u64| tuples.iter().find(move |t| t.bits.load(Ordering::Relaxed) == wanted);
-        let idle = || tuples.iter().find(|t| t.count.load(Ordering::Relaxed) == 0);
-        let Some(tuple) = of(bits).or_else(|| of(0)).or_else(idle) else {
-            return Err(SadbError::Full { what: "kinds of selectors", capacity: MAX_TUPLES as u32 });
-        };
-        let priorities = self.priorities.entry(bits).or_default();
-        *priorities.entry(policy.priority).or_default() += 1;
-        let best = *priorities.keys().next().unwrap_or(&policy.priority);
-        tuple.best.store(best, Ordering::Relaxed);
-        tuple.count.store(priorities.values().sum(), Ordering::Relaxed);
-        tuple.bits.store(bits, Ordering::Release); // pairs with the Acquire in `lookup`
+        let slots = self.map.spd().tuples_of(policy.direction);
+        let known = self.tuples.get(&bits).map(|t| t.at);
+        // A slot that was used before, if there is one: the list stays short.
+        let idle = || slots.iter().position(|t| t.count.load(Ordering::Relaxed) == 0);
+        let at = known
+            .or_else(idle)
+            .ok_or(SadbError::Full { what: "kinds of selectors", capacity: MAX_TUPLES as u32 })?;
+        let tuple = self.tuples.entry(bits).or_insert(TupleUse { at, ..TupleUse::default() });
+        tuple.add(policy.priority);
+        slots[at].set(bits, tuple.best(), tuple.policies);
         Ok(())
     }
 
     fn leave_tuple(&mut self, policy: &Policy) {
         let bits = Spd::tuple_bits(policy);
-        let Some(priorities) = self.priorities.get_mut(&bits) else { return };
-        if let Some(n) = priorities.get_mut(&policy.priority) {
-            *n -= 1;
-            if *n == 0 {
-                priorities.remove(&policy.priority);
-            }
-        }
-        let (best, count) = (priorities.keys().next().copied(), priorities.values().sum());
-        let tuples = self.map.spd().tuples_of(policy.direction);
-        if let Some(tuple) = tuples.iter().find(|t| t.bits.load(Ordering::Relaxed) == bits) {
-            tuple.count.store(count, Ordering::Relaxed);
-            tuple.best.store(best.unwrap_or(u32::MAX), Ordering::Relaxed);
-        }
-        if best.is_none() {
-            self.priorities.remove(&bits);
+        let Some(tuple) = self.tuples.get_mut(&bits) else { return };
+        tuple.take(policy.priority);
+        let slots = self.map.spd().tuples_of(policy.direction);
+        slots[tuple.at].set(bits, tuple.best(), tuple.policies);
+        if tuple.policies == 0 {
+            self.tuples.remove(&bits);
         }
     }
 
@@ -498,17 +518,21 @@ impl Sadb {
     fn adopt_policies(&mut self) {
         let used = self.policies_used();
         self.map.header().policies_used.store(used, Ordering::Release);
-        for tuple in self.map.spd().tuples {
-            tuple.count.store(tuple.count.load(Ordering::Relaxed).max(1), Ordering::Relaxed);
-            tuple.best.store(0, Ordering::Relaxed);
+        for (at, slot) in self.map.spd().tuples.iter().enumerate() {
+            let bits = slot.bits.load(Ordering::Relaxed);
+            if bits != 0 {
+                self.tuples.entry(bits).or_insert(TupleUse { at: at % MAX_TUPLES, ..TupleUse::default() });
+            }
         }
         for index in (0..used).map(PolicyIndex) {
             let spd = self.map.spd();
             let slot = &spd.policies[index.0 as usize];
-            match (slot.state.load(Ordering::Acquire), slot.decode()) {
-                (LIVE, Some(policy)) => {
-                    let priorities = self.priorities.entry(Spd::tuple_bits(&policy)).or_default();
-                    *priorities.entry(policy.priority).or_default() += 1;
+            let policy = slot.decode();
+            // A policy that lives was counted in its tuple before: only damage can part them.
+            let tuple = policy.as_ref().and_then(|p| self.tuples.get_mut(&Spd::tuple_bits(p)));
+            match (slot.state.load(Ordering::Acquire), policy, tuple) {
+                (LIVE, Some(policy), Some(tuple)) => {
+                    tuple.add(policy.priority);
                     if !spd.is_linked(index, &policy) {
                         spd.link(index, &policy);
                     }
@@ -517,8 +541,8 @@ impl Sadb {
                         Err(_) => self.point(index, None),
                     }
                 }
-                (FREE, _) => self.free_policies.push(index),
-                (_, policy) => {
+                (FREE, ..) => self.free_policies.push(index),
+                (_, policy, _) => {
                     if let Some(policy) = policy.filter(|p| spd.is_linked(index, p)) {
                         spd.unlink(index, &policy);
                     }
@@ -527,11 +551,17 @@ impl Sadb {
                 }
             }
         }
-        for tuple in self.map.spd().tuples {
-            let priorities = self.priorities.get(&tuple.bits.load(Ordering::Relaxed));
-            let best = priorities.and_then(|p| p.keys().next().copied());
-            tuple.best.store(best.unwrap_or(u32::MAX), Ordering::Relaxed);
-            tuple.count.store(priorities.map_or(0, |p| p.values().sum()), Ordering::Relaxed);
+        // Now, and no sooner: until here readers had what the predecessor knew of each tuple, which is never too
+        // strict for a policy that lives.
+        for (at, slot) in self.map.spd().tuples.iter().enumerate() {
+            let bits = slot.bits.load(Ordering::Relaxed);
+            match self.tuples.get(&bits) {
+                Some(t) if t.at == at % MAX_TUPLES => slot.set(bits, t.best(), t.policies),
+                // Counted for a policy that never came: it is free, and leaves no gap.
+                _ if slot.count.load(Ordering::Relaxed) != 0 => slot.set(bits, u32::MAX, 0),
+                _ => {}
+            }
         }
+        self.tuples.retain(|_, t| t.policies > 0);
     }
 }

@@ -284,6 +284,23 @@ pub(crate) struct TupleSlot {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<TupleSlot>() == 16);
 
+impl TupleSlot {
+    /// Writer: what a lookup may rely on. It is told before a policy is linked and after one was retired, so it
+    /// is never too strict.
+    pub(crate) fn set(&self, bits: u64, best: u32, count: u32) {
+        let change = |word: &AtomicU32, value| {
+            if word.load(Ordering::Relaxed) != value {
+                word.store(value, Ordering::Relaxed);
+            }
+        };
+        change(&self.best, best);
+        change(&self.count, count);
+        if self.bits.load(Ordering::Relaxed) != bits {
+            self.bits.store(bits, Ordering::Release); // pairs with the Acquire in `search`
+        }
+    }
+}
+
 /// The SPD over its parts of the region.
 #[derive(Clone, Copy)]
 pub(crate) struct Spd<'a> {
