@@ -3,7 +3,7 @@
 //! The atomics here count the stores of this thread and end it at a chosen one. What the files then hold is
 //! what a killed iked leaves: a kill keeps the order of a process's own stores.
 
-use crate::*;
+use crate::{spd::Spd, *};
 use core::sync::atomic::{self, Ordering};
 use std::{
     cell::Cell,
@@ -188,6 +188,50 @@ fn check_index(sadb: &Sadb) {
     assert_eq!(index.buckets.iter().map(|b| b.words().1).collect::<Vec<_>>(), passed);
 }
 
+/// The chains have each live policy once and no other, and the tuples tell of exactly these, without a gap.
+fn check_spd(sadb: &Sadb) {
+    let spd = sadb.spd();
+    let mut linked = vec![];
+    for head in spd.heads {
+        let mut at = head.load(Ordering::Relaxed);
+        while at != 0 {
+            linked.push(PolicyIndex(at - 1));
+            assert!(linked.len() <= SIZES.max_policies as usize, "a chain that does not end");
+            at = spd.policies[at as usize - 1].next.load(Ordering::Relaxed);
+        }
+    }
+    linked.sort();
+    assert_eq!(linked, sadb.policies().map(|(i, _)| i).collect::<Vec<_>>());
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let (mut told, mut end) = (0, false);
+        for tuple in spd.tuples_of(direction) {
+            let bits = tuple.bits.load(Ordering::Relaxed);
+            let of = |(_, p): (_, Policy)| (Spd::tuple_bits(&p) == bits).then_some(p.priority);
+            let priorities: Vec<u32> = sadb.policies().filter_map(of).collect();
+            assert_eq!(tuple.count.load(Ordering::Relaxed) as usize, priorities.len());
+            if let Some(best) = priorities.iter().min() {
+                assert!(!end, "no lookup comes here");
+                assert_eq!(tuple.best.load(Ordering::Relaxed), *best);
+            }
+            told += priorities.len();
+            end |= bits == 0;
+        }
+        assert_eq!(told, sadb.policies().filter(|(_, p)| p.direction == direction).count());
+    }
+}
+
+/// The worker is still in the turn in which `before` was: what it may have met then is not used again.
+fn check_patience(sadb: &mut Sadb, before: &View) {
+    while let Ok(slot) = sadb.publish(&sa(0x20_0000, Direction::Outbound)) {
+        assert!(before.sas[slot.0 as usize].is_none(), "{slot:?} is used again too early");
+    }
+    for port in 2000.. {
+        let Ok(index) = sadb.add_policy(&policy("10.8.0.0/18", port, 1, None)) else { break };
+        assert!(before.policies.iter().all(|(i, _)| *i != index), "{index:?} is used again too early");
+    }
+    check_spd(sadb);
+}
+
 /// All capacity is there: what waits comes free, and both tables can be filled to the brim and emptied.
 fn check_capacity(sadb: &mut Sadb, reader: &Reader, worker: &WorkerRuntime) {
     worker.quiesce();
@@ -208,12 +252,14 @@ fn check_capacity(sadb: &mut Sadb, reader: &Reader, worker: &WorkerRuntime) {
         }
         let full = sadb.add_policy(&policy("10.9.0.0/16", 1, 1, None));
         assert_eq!(full, Err(SadbError::Full { what: "SPD", capacity: SIZES.max_policies }));
+        check_spd(sadb);
         let policies: Vec<_> = sadb.policies().map(|(i, _)| i).collect();
         policies.into_iter().for_each(|i| sadb.remove_policy(i).unwrap());
         let slots: Vec<_> = sadb.sas().map(|(slot, ..)| slot).collect();
         slots.into_iter().for_each(|slot| sadb.retire(slot).unwrap());
         assert_eq!(reader.policies().count(), 0);
         check_index(sadb);
+        check_spd(sadb);
         worker.quiesce();
         assert_eq!(sadb.reclaim(), 0);
         assert!(sadb.slots_are_wiped(), "a key was left behind");
@@ -259,6 +305,8 @@ fn prove(name: &str, change: impl Fn(&mut Sadb, &[u32])) {
             }
             assert_eq!(sadb.live_sas() as usize, now.sas.iter().flatten().count());
             check_index(&sadb);
+            check_spd(&sadb);
+            check_patience(&mut sadb, &states[0]);
             check_capacity(&mut sadb, &reader, &worker);
             repair_stop += 1;
         }

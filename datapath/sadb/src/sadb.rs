@@ -396,6 +396,11 @@ impl Sadb {
     }
 
     #[cfg(all(test, not(loom)))]
+    pub(crate) fn spd(&self) -> Spd<'_> {
+        self.map.spd()
+    }
+
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn slots_are_wiped(&self) -> bool {
         self.map.slots().iter().all(crate::slot::Slot::is_wiped)
     }
