@@ -162,16 +162,16 @@ impl Gateway {
             return Err(GatewayError::Frames { frames: config.datapath.frames, needed });
         }
         let pool = FramePool::new(umem);
-        let opened = af_xdp::open(pool.umem(), &interfaces, workers, RING, Copying::Auto)?;
+        let ends = handoff::between(workers as usize)
+            .map_err(|source| GatewayError::Io { what: "cannot make a worker's bell", source })?;
+        let inboxes = ends[0].inboxes();
+        let opened = af_xdp::open(pool.umem(), &interfaces, &inboxes, RING, Copying::Auto)?;
         let mut steering = Steering::load(workers)?;
         for (port, queue, worker, socket) in &opened.sockets {
             steering.set_socket(*port, *queue, *worker, socket.fd())?;
         }
 
         let stop = Arc::new(AtomicBool::new(false));
-        let ends = handoff::between(workers as usize)
-            .map_err(|source| GatewayError::Io { what: "cannot make a worker's bell", source })?;
-        let inboxes = ends[0].inboxes();
         let mut threads = vec![];
         for ((me, ports), handoff) in (0..workers).zip(opened.ports).zip(ends) {
             let ports = ports.into_iter().map(|p| Box::new(p) as Box<dyn Port>).collect();

@@ -1,6 +1,7 @@
 //! What an interface can do, found out by doing it: for `portcullis doctor`.
 
 use crate::{
+    handoff,
     mirror::Mirror,
     port::af_xdp::{self, Copying, Interface},
     steering::{Mode, Steering, Wanted},
@@ -18,7 +19,7 @@ pub fn run(interface: &str) -> Result<(), Box<dyn Error>> {
     let ifindex = mirror.fib().ports().first().map_or(0, |p| p.ifindex);
     let umem = Arc::new(Umem::new(1024, 4096, HugePages::Off)?.0);
     let port = Interface { name: interface.to_owned(), ifindex, queues: 1 };
-    let opened = af_xdp::open(&umem, &[port], 1, 64, Copying::Auto)?;
+    let opened = af_xdp::open(&umem, &[port], &handoff::between(1)?[0].inboxes(), 64, Copying::Auto)?;
     let mut steering = Steering::load(1)?;
     let attached = steering.attach(0, interface, Wanted::Auto)?;
     steering.detach()?;

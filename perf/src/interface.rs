@@ -2,6 +2,7 @@
 
 use portcullis_datapath::{
     fib::{PortLink, Prefix},
+    handoff,
     mirror::Mirror,
     pool::{FrameCache, FramePool},
     port::af_xdp::{self, AfXdpPort, Copying, Interface},
@@ -52,7 +53,8 @@ impl Interfaces {
             .iter()
             .map(|l| Interface { name: l.interface.clone(), ifindex: l.ifindex, queues: 1 })
             .collect();
-        let mut opened = af_xdp::open(pool.umem(), &interfaces, 1, RING, Copying::Auto)?;
+        let mut opened =
+            af_xdp::open(pool.umem(), &interfaces, &handoff::between(1)?[0].inboxes(), RING, Copying::Auto)?;
         let mut steering = everything()?;
         if receive {
             for (port, queue, worker, socket) in &opened.sockets {

@@ -3,12 +3,14 @@
 //! The XDP program picks the worker by picking its socket. Sockets of one queue share its fill and completion
 //! ring, whose user side is the work of one worker: `queue % workers`. A worker sends on queue
 //! `worker % queues`, and what it sent comes back by the completion ring of that queue, perhaps to another
-//! worker's cache: the pool evens it out.
+//! worker's cache: the pool evens it out. While the worker that serves a queue's rings sleeps, the others use its
+//! chunks up: they ring its bell in time.
 
 use super::{BURST, Port, PortStats};
 use crate::{
     batch::BATCH,
     frame::Frame,
+    handoff::Inbox,
     pool::{FrameCache, RX_OFFSET},
     umem::Umem,
     xsk::{
@@ -98,20 +100,20 @@ pub struct Opened {
     pub told: Option<String>,
 }
 
-/// Opens all interfaces for `workers` workers, with rings of `ring` entries (a power of two).
+/// Opens all interfaces for the workers that have these inboxes, with rings of `ring` entries (a power of two).
 ///
 /// # Errors
 /// [`XskError`] names the interface and the queue.
 pub fn open(
     umem: &Arc<Umem>,
     interfaces: &[Interface],
-    workers: u32,
+    inboxes: &Arc<[Inbox]>,
     ring: u32,
     copying: Copying,
 ) -> Result<Opened, XskError> {
     let deadline = Instant::now() + BUSY;
     loop {
-        let result = open_once(umem, interfaces, workers, ring, copying);
+        let result = open_once(umem, interfaces, inboxes, ring, copying);
         match &result {
             // A predecessor that was killed: the kernel takes its sockets down in its own time.
             Err(XskError::Io { source, .. })
@@ -127,33 +129,34 @@ pub fn open(
 fn open_once(
     umem: &Arc<Umem>,
     interfaces: &[Interface],
-    workers: u32,
+    inboxes: &Arc<[Inbox]>,
     ring: u32,
     copying: Copying,
 ) -> Result<Opened, XskError> {
     if copying == Copying::Auto {
-        match open_all(umem, interfaces, workers, ring, true) {
+        match open_all(umem, interfaces, inboxes, ring, true) {
             Err(XskError::Io { interface, queue, what: "bind", source })
                 if source.raw_os_error() != Some(libc::EBUSY) =>
             {
                 let told =
                     format!("no zero-copy on {interface}, queue {queue} ({source}): the kernel copies");
-                let opened = open_all(umem, interfaces, workers, ring, false)?;
+                let opened = open_all(umem, interfaces, inboxes, ring, false)?;
                 return Ok(Opened { told: Some(told), ..opened });
             }
             result => return result,
         }
     }
-    open_all(umem, interfaces, workers, ring, false)
+    open_all(umem, interfaces, inboxes, ring, false)
 }
 
 fn open_all(
     umem: &Arc<Umem>,
     interfaces: &[Interface],
-    workers: u32,
+    inboxes: &Arc<[Inbox]>,
     ring: u32,
     zero_copy: bool,
 ) -> Result<Opened, XskError> {
+    let workers = inboxes.len() as u32;
     let mut opened = Opened { ports: vec![], sockets: vec![], zero_copy, told: None };
     opened.ports.resize_with(workers as usize, Vec::new);
     let mut first: Option<Arc<Socket>> = None;
@@ -163,6 +166,7 @@ fn open_all(
         for queue in 0..interface.queues {
             // The sockets of one queue share by way of its first: the kernel wants the same queue, or rings.
             let mut shared = first.clone();
+            let server = queue % workers;
             for (worker, half) in (0..workers).zip(&mut halves) {
                 let sends = queue == worker % interface.queues;
                 let (socket, rings) = Queue { umem, interface, queue, ring, zero_copy }.open(
@@ -176,20 +180,30 @@ fn open_all(
                     shared = Some(socket.clone());
                 }
                 opened.sockets.push((number as u32, queue, worker, socket.clone()));
-                if let Some(tx) = rings.tx {
-                    half.tx = Some((socket.clone(), tx));
+                let user = || RingsUser {
+                    // Together, the users' shares are half of the ring.
+                    share: (ring / 2 / workers).max(1),
+                    used: 0,
+                    server: (worker != server).then(|| (inboxes.clone(), server as usize)),
+                };
+                if let Some(ring) = rings.tx {
+                    half.tx = Some(Sender { socket: socket.clone(), ring, user: user() });
                 }
-                half.rx.push(Receiver { socket: socket.clone(), ring: rings.rx, partial: None });
+                half.rx.push(Receiver {
+                    socket: socket.clone(),
+                    ring: rings.rx,
+                    partial: None,
+                    user: user(),
+                });
                 if let Some((fill, completion)) = rings.umem {
                     half.umem_rings.push(UmemRings { socket, fill, completion });
                 }
             }
             // The rings of a queue are made by worker 0's socket, and served by the worker of the queue.
-            let server = (queue % workers) as usize;
             if server != 0
                 && let Some(rings) = halves[0].umem_rings.pop()
             {
-                halves[server].umem_rings.push(rings);
+                halves[server as usize].umem_rings.push(rings);
             }
         }
         for (half, ports) in halves.into_iter().zip(&mut opened.ports) {
@@ -250,6 +264,33 @@ struct Receiver {
     ring: Consumer<xdp_desc>,
     /// The first segments of a packet whose last one is not there yet.
     partial: Option<Frame>,
+    user: RingsUser,
+}
+
+struct Sender {
+    socket: Arc<Socket>,
+    ring: Producer<xdp_desc>,
+    user: RingsUser,
+}
+
+/// A worker's use of the fill or the completion ring of a queue, which this worker or another one serves.
+struct RingsUser {
+    /// Entries that it may use before the server must have had a look.
+    share: u32,
+    used: u32,
+    /// Whom to wake, if it is another worker.
+    server: Option<(Arc<[Inbox]>, usize)>,
+}
+
+impl RingsUser {
+    fn uses(&mut self, entries: u32) {
+        let Some((inboxes, server)) = &self.server else { return };
+        self.used += entries;
+        if self.used >= self.share {
+            self.used = 0;
+            inboxes[*server].bell.ring();
+        }
+    }
 }
 
 struct UmemRings {
@@ -265,8 +306,15 @@ pub struct AfXdpPort {
     rx: Vec<Receiver>,
     /// The queue that is asked first, in turn.
     turn: usize,
-    tx: Option<(Arc<Socket>, Producer<xdp_desc>)>,
+    tx: Option<Sender>,
     umem_rings: Vec<UmemRings>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Chunks given to the kernel, less those that it gave back.
+    lent: i64,
     /// Descriptors that made no sense.
     invalid: u64,
 }
@@ -280,8 +328,14 @@ impl AfXdpPort {
             turn: 0,
             tx: None,
             umem_rings: vec![],
-            invalid: 0,
+            counts: Counts::default(),
         }
+    }
+
+    /// Chunks that this half gave to the kernel, less those that it got back. Another half may get back what
+    /// this one gave: the sum over all halves is what the kernel has.
+    pub fn lent(&self) -> i64 {
+        self.counts.lent
     }
 }
 
@@ -291,16 +345,17 @@ impl Receiver {
         umem: &Umem,
         out: &mut ArrayVec<Frame, BATCH>,
         most: usize,
-        invalid: &mut u64,
+        counts: &mut Counts,
     ) -> usize {
-        let mut received = 0;
+        let (mut received, mut segments) = (0, 0);
         while received < most {
             let Some(desc) = self.ring.pop() else { break };
             // SAFETY: the kernel gives each chunk of the fill ring up once, by way of this ring.
             let Some(segment) = (unsafe { umem.received(desc.addr, desc.len) }) else {
-                *invalid += 1;
+                counts.invalid += 1;
                 continue;
             };
+            segments += 1;
             let packet = match self.partial.take() {
                 Some(mut packet) => {
                     packet.append(segment);
@@ -316,6 +371,8 @@ impl Receiver {
             }
         }
         self.ring.release();
+        counts.lent -= i64::from(segments);
+        self.user.uses(segments);
         received
     }
 }
@@ -330,13 +387,13 @@ impl Port for AfXdpPort {
         let queues = self.rx.len();
         for i in 0..queues {
             let receiver = &mut self.rx[(self.turn + i) % queues];
-            most -= receiver.receive(&self.umem, out, most, &mut self.invalid);
+            most -= receiver.receive(&self.umem, out, most, &mut self.counts);
         }
         self.turn = (self.turn + 1) % queues.max(1);
     }
 
     fn tx(&mut self, frames: &mut ArrayVec<Frame, BATCH>) {
-        let Some((socket, ring)) = &mut self.tx else { return };
+        let Some(Sender { socket, ring, user }) = &mut self.tx else { return };
         let room = ring.room(frames.iter().map(|f| f.segments() as u32).sum());
         let mut segments = 0;
         let fits = frames.iter().take_while(|f| {
@@ -344,18 +401,23 @@ impl Port for AfXdpPort {
             segments <= room
         });
         let fits = fits.count();
+        let mut sent = 0;
         for frame in frames.drain(..fits) {
             let mut next = Some(frame);
             while let Some(mut segment) = next {
                 next = segment.take_tail();
                 let options = if next.is_some() { XDP_PKT_CONTD } else { 0 };
                 let (addr, len) = (self.umem.address(&segment), segment.len() as u32);
+                debug_assert!(len > 0, "the kernel refuses it, and never gives the chunk back");
                 ring.push(xdp_desc { addr, len, options });
+                sent += 1;
                 // From here on the kernel owns the chunk; `segment` is not used any more.
             }
         }
         ring.submit();
         kick(socket, ring);
+        self.counts.lent += i64::from(sent);
+        user.uses(sent);
     }
 
     fn maintain(&mut self, cache: &mut FrameCache) {
@@ -363,6 +425,7 @@ impl Port for AfXdpPort {
             while let Some(address) = rings.completion.pop() {
                 // SAFETY: the kernel has sent the chunk, which `tx` gave it.
                 unsafe { cache.give_address(address) };
+                self.counts.lent -= 1;
             }
             rings.completion.release();
             let room = rings.fill.room(BURST as u32);
@@ -371,6 +434,7 @@ impl Port for AfXdpPort {
                 for _ in 0..room {
                     let Some(chunk) = cache.take_chunk() else { break };
                     rings.fill.push(chunk as u64 * size + (RX_OFFSET - KERNEL_HEADROOM) as u64);
+                    self.counts.lent += 1;
                 }
                 rings.fill.submit();
             }
@@ -378,7 +442,7 @@ impl Port for AfXdpPort {
                 rings.socket.kick_rx();
             }
         }
-        if let Some((socket, ring)) = &mut self.tx
+        if let Some(Sender { socket, ring, .. }) = &self.tx
             && ring.pending() > 0
         {
             kick(socket, ring);
@@ -390,11 +454,14 @@ impl Port for AfXdpPort {
     }
 
     fn stats(&self) -> PortStats {
-        let mut total = PortStats { invalid: self.invalid, ..PortStats::default() };
+        let mut total = PortStats { invalid: self.counts.invalid, ..PortStats::default() };
+        // All sockets of a queue tell the same of its fill ring: it is counted where the ring is served.
+        for rings in &self.umem_rings {
+            total.rx_no_chunk += rings.socket.statistics().map_or(0, |s| s.rx_fill_ring_empty_descs);
+        }
         for receiver in &self.rx {
             if let Ok(s) = receiver.socket.statistics() {
                 total.rx_ring_full += s.rx_ring_full;
-                total.rx_no_chunk += s.rx_fill_ring_empty_descs;
                 total.rx_dropped += s.rx_dropped;
                 total.invalid += s.rx_invalid_descs + s.tx_invalid_descs;
             }
@@ -406,7 +473,7 @@ impl Port for AfXdpPort {
     fn close(&mut self, cache: &mut FrameCache) {
         let mut rest = ArrayVec::new();
         for receiver in &mut self.rx {
-            while receiver.receive(&self.umem, &mut rest, BATCH, &mut self.invalid) > 0 {
+            while receiver.receive(&self.umem, &mut rest, BATCH, &mut self.counts) > 0 {
                 rest.drain(..).for_each(|f| cache.give(f));
             }
             if let Some(partial) = receiver.partial.take() {
