@@ -34,8 +34,8 @@ pub struct SaState {
     pub window: ReplayWindow,
     /// What goes in front of each packet, if outbound.
     pub outer: OuterHeader,
-    /// The next outbound sequence number, and the last that is reserved.
-    next_seq: u64,
+    /// The last outbound sequence number that was assigned, and the last that is reserved.
+    assigned_seq: u64,
     reserved_seq: u64,
     last_seq: u64,
     /// The SPI.
@@ -79,7 +79,7 @@ impl SaState {
             key,
             window,
             outer: OuterHeader::new(sa),
-            next_seq: reserved_seq + 1,
+            assigned_seq: reserved_seq,
             reserved_seq,
             last_seq: if sa.esn { u64::MAX } else { u32::MAX as u64 },
             spi: sa.spi.0,
@@ -96,16 +96,15 @@ impl SaState {
 
     /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
     pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.next_seq > self.reserved_seq {
-            if self.reserved_seq == self.last_seq {
+        if self.assigned_seq == self.reserved_seq {
+            if self.reserved_seq >= self.last_seq {
                 return None;
             }
             self.reserved_seq = self.reserved_seq.saturating_add(RESERVED_BLOCK).min(self.last_seq);
             runtime.sa(self.slot).reserve(self.reserved_seq);
         }
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        Some(seq)
+        self.assigned_seq += 1;
+        Some(self.assigned_seq)
     }
 }
 

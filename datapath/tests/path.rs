@@ -468,6 +468,23 @@ fn what_has_no_room_is_counted_and_not_lost() {
     sent.into_iter().for_each(|(_, f)| pair.cache.give(f));
 }
 
+#[test]
+fn a_watermark_at_the_very_end_lets_no_number_begin_anew() {
+    let mut pair = Pair::new(Tunnel::default());
+    let clear = udp(inside(1, true), inside(2, true), 8, 64);
+    pair.seal(&clear);
+    let pool = pair.pool.clone();
+    pair.one.stop(&mut pair.cache);
+    pair.one.runtime.sa(pair.one.outbound).reserve(u64::MAX);
+    pair.one.start(1, &pool);
+    for _ in 0..3 {
+        let before = pair.one.drops();
+        let one = frame(&mut pair.cache, &clear);
+        assert!(pair.one.pass(LAN, one).is_empty());
+        assert_eq!(pair.one.dropped_since(&before), Some(DropReason::SeqExhausted)); // RFC 4303 §3.3.3
+    }
+}
+
 /// Random frames, mutated ESP, mutated clear traffic: nothing panics, every frame is delivered or counted once.
 #[test]
 fn a_million_bad_frames_crash_nothing_and_leak_nothing() {

@@ -266,8 +266,9 @@ impl SaRuntime<'_> {
 
     /// Outbound: reserves numbers up to `seq`. To be called before any of them is used.
     pub fn reserve(&self, seq: u64) {
-        debug_assert!(seq >= self.reserved_seq());
-        self.0.reserved_seq.store(seq, Ordering::Release);
+        // It never goes back: below it, numbers are used, and a number is a nonce.
+        let reserved = self.0.reserved_seq.load(Ordering::Relaxed).max(seq);
+        self.0.reserved_seq.store(reserved, Ordering::Release);
         // The store is in the shared page before any later instruction of ours: a kill cannot part them.
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     }
@@ -279,7 +280,9 @@ impl SaRuntime<'_> {
 
     /// Inbound: numbers up to `seq` are seen from now on. To be called before the packet goes on.
     pub fn see(&self, seq: u64) {
-        self.0.highest_seen.store(seq, Ordering::Release);
+        // One writer: a load and a store. It never goes back, or old packets would be new again.
+        let highest = self.0.highest_seen.load(Ordering::Relaxed).max(seq);
+        self.0.highest_seen.store(highest, Ordering::Release);
     }
 
     /// Adds to the SA's counters.

@@ -234,6 +234,9 @@ fn numbers_and_counters_of_an_sa_outlive_the_datapath_but_not_the_sa() {
         assert_eq!((line.reserved_seq(), line.highest_seen()), (life * 4096, life * 77));
         line.reserve(4096);
         line.see(77);
+        line.see(5);
+        line.reserve(9);
+        assert_eq!((line.reserved_seq(), line.highest_seen()), (4096, 77), "neither goes back");
         line.count(&SaCounters { packets: 1, ..SaCounters::default() });
         assert_eq!(sadb.runtime().sa(slot).unwrap().counters.packets, life + 1);
     }
