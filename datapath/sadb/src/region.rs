@@ -78,6 +78,14 @@ pub enum RegionError {
         /// What its length should be.
         expected: u64,
     },
+    /// Its head gives sizes that no region has.
+    #[error("{path}: damaged: {source}; remove the regions, which ends their SAs")]
+    Head {
+        /// The file.
+        path: PathBuf,
+        /// Which size.
+        source: SadbError,
+    },
     /// The two files do not belong together.
     #[error(
         "{path}: stale: it belongs to instance {found:016x}, the SADB is instance {expected:016x}; restart portcullis-iked, which makes both anew"
@@ -160,7 +168,14 @@ impl Region {
             .mode(mode)
             .open(path)
             .map_err(io("create"))?;
-        file.set_len(len as u64).map_err(io("size"))?;
+        // All of its memory now: a tmpfs that fills up later would end whoever touches a new page.
+        // SAFETY: the call takes no pointers, and the descriptor is ours.
+        let full = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len as libc::off_t) };
+        if full != 0 {
+            // A file without its memory is of no use to anyone.
+            let _ = std::fs::remove_file(path);
+            return Err(io("reserve the memory of")(io::Error::from_raw_os_error(full)));
+        }
         Region::map(len, Some(file), true, path.to_owned()).map_err(io("map"))
     }
 
@@ -242,7 +257,7 @@ impl Region {
             max_sas: head.max_sas.load(Ordering::Relaxed),
             max_policies: head.max_policies.load(Ordering::Relaxed),
         };
-        sizes.check()?;
+        sizes.check().map_err(|source| RegionError::Head { path: path(), source })?;
         let expected = expected(&sizes);
         if self.len != expected {
             return Err(RegionError::Damaged {

@@ -93,7 +93,8 @@ impl Sadb {
             }
         }
         let [instance, seed] = random;
-        let runtime = Region::create(&runtime_path, sizes.runtime_bytes(), 0o644)?;
+        // Whoever can open it can lock it against the datapath: not everybody.
+        let runtime = Region::create(&runtime_path, sizes.runtime_bytes(), 0o640)?;
         runtime.write_head(RUNTIME_MAGIC, sizes, instance, seed);
         let sadb = Region::create(&sadb_path, sizes.sadb_bytes(), 0o600)?;
         sadb.lock()?;

@@ -215,6 +215,11 @@ fn bad_files_are_named() {
     assert!(matches!(attach(), RegionError::Damaged { found: 4096, .. }));
 
     drop(Sadb::create(&dir.0, &SIZES, [11, 22]).unwrap());
+    open().write_all_at(&[0xff; 4], 20).unwrap(); // max_sas
+    let e = attach();
+    assert!(matches!(e, RegionError::Head { .. }) && e.to_string().contains(file.to_str().unwrap()), "{e}");
+
+    drop(Sadb::create(&dir.0, &SIZES, [11, 22]).unwrap());
     let old = fs::read(dir.0.join(RUNTIME_FILE)).unwrap();
     drop(Sadb::create(&dir.0, &SIZES, [33, 44]).unwrap());
     fs::write(dir.0.join(RUNTIME_FILE), old).unwrap();
