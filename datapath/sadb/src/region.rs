@@ -174,7 +174,7 @@ impl Region {
         if full != 0 {
             // A file without its memory is of no use to anyone.
             let _ = std::fs::remove_file(path);
-            return Err(io("reserve the memory of")(io::Error::from_raw_os_error(full)));
+            return Err(io("reserve its memory")(io::Error::from_raw_os_error(full)));
         }
         Region::map(len, Some(file), true, path.to_owned()).map_err(io("map"))
     }
