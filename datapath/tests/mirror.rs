@@ -1,5 +1,8 @@
 //! The mirror against the kernel, whose tables `ip` changes. Needs root, as namespaces do.
 
+mod netns;
+
+use netns::{LAB, Lab};
 use portcullis_datapath::{
     confine::{self, ConfineError},
     drop::DropReason,
@@ -11,36 +14,29 @@ use portcullis_datapath::{
 use std::{
     io::Write,
     net::IpAddr,
-    os::fd::AsRawFd,
     process::{Command, Stdio},
     ptr::NonNull,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
-
-/// Makes the namespaces.
-const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
 
 /// How soon the mirror must have followed the kernel; generous, since the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A lab, its addresses taken away: a gateway with the ports lan0 and wan0, and who is beyond each.
 struct Net {
-    lab: String,
+    lab: Lab,
 }
 
 impl Net {
     fn new() -> Net {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let lab = format!("mir{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let net = Net { lab };
-        run(&format!("{LAB} up {}", net.lab), None);
+        let net = Net { lab: Lab::lend("up") };
         for (node, device) in [("g1", "lan0"), ("g1", "wan0"), ("h1", "eth0"), ("g2", "wan0")] {
-            let ip = format!("ip -n {}-{node}", net.lab);
+            let ip = format!("ip -n {}-{node}", net.lab.name);
             run(&format!("{ip} addr flush dev {device} scope global"), None);
             // The kernel asks for IPv6 neighbours from link-local addresses, which it makes in the background.
             let end = Instant::now() + DEADLINE;
@@ -54,24 +50,24 @@ impl Net {
 
     /// `ip` in the gateway.
     fn ip(&self, arguments: &str) -> String {
-        run(&format!("ip -n {}-g1 {arguments}", self.lab), None)
+        run(&format!("ip -n {}-g1 {arguments}", self.lab.name), None)
     }
 
     /// `ip` beyond lan0.
     fn lan(&self, arguments: &str) -> String {
-        run(&format!("ip -n {}-h1 {arguments}", self.lab), None)
+        run(&format!("ip -n {}-h1 {arguments}", self.lab.name), None)
     }
 
     /// `ip` beyond wan0.
     fn wan(&self, arguments: &str) -> String {
-        run(&format!("ip -n {}-g2 {arguments}", self.lab), None)
+        run(&format!("ip -n {}-g2 {arguments}", self.lab.name), None)
     }
 
     /// The address of who is beyond each port.
     fn macs(&self) -> [String; 2] {
         [("h1", "eth0"), ("g2", "wan0")].map(|(node, device)| {
             let file = format!("/sys/class/net/{device}/address");
-            run(&format!("{LAB} exec {} {node} cat {file}", self.lab), None).trim().to_owned()
+            run(&format!("{LAB} exec {} {node} cat {file}", self.lab.name), None).trim().to_owned()
         })
     }
 
@@ -79,9 +75,7 @@ impl Net {
     fn open(&self, interfaces: &[&str]) -> Result<Mirror, MirrorError> {
         let interfaces: Vec<String> = interfaces.iter().map(|s| s.to_string()).collect();
         let open = move || {
-            let ns = std::fs::File::open(format!("/run/netns/{}-g1", self.lab)).unwrap();
-            // SAFETY: only moves this thread, which ends with the closure, to another namespace.
-            assert_eq!(unsafe { libc::setns(ns.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+            self.lab.enter("g1");
             Mirror::open(&interfaces)
         };
         thread::scope(|s| s.spawn(open).join().unwrap())
@@ -91,12 +85,6 @@ impl Net {
         let mut mirror = self.open(&["lan0", "wan0"]).unwrap();
         let hops = mirror.worker();
         (hops, mirror.start(confine::mirror, |_| {}).unwrap())
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        let _ = Command::new(LAB).args(["down", &self.lab]).status();
     }
 }
 
@@ -253,7 +241,7 @@ fn routes_and_neighbours_follow_the_kernel() {
     until(&mut hops, "2001:db8::1", no_route);
     assert_eq!(hops.fib().ports()[1].ifindex, 0);
     // A new device by the same name.
-    net.ip(&format!("link add wan0 type veth peer name wan0 netns {}-g2", net.lab));
+    net.ip(&format!("link add wan0 type veth peer name wan0 netns {}-g2", net.lab.name));
     net.wan("link set wan0 up");
     net.ip("link set wan0 up");
     net.ip("addr add 10.8.0.1/24 dev wan0");
@@ -362,7 +350,7 @@ fn a_storm_of_changes_ends_in_the_kernels_table() {
         [("add", false, before + ROUTES), ("del", true, before), ("add", true, before + ROUTES)]
     {
         busy.store(is_busy, Ordering::Relaxed);
-        run(&format!("ip -n {}-g1 -batch -", net.lab), Some(&batch(verb)));
+        run(&format!("ip -n {}-g1 -batch -", net.lab.name), Some(&batch(verb)));
         busy.store(false, Ordering::Relaxed);
         let end = Instant::now() + 4 * DEADLINE;
         while hops.fib().sizes().0 != expected {

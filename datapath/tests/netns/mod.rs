@@ -1,18 +1,70 @@
-//! A network namespace for a test, and what is in it.
+//! Network namespaces for a test, and what is in them.
 #![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::ffi::CString;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Moves this thread, and what it starts from now on, to a new network namespace. It has no name, so
-/// it and its devices go when the thread ends, however it ends.
+/// The one place that makes namespaces.
+pub const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
+
+/// Namespaces that `scripts/lab` lends. Their names go with this, or when the test is killed; each namespace
+/// itself goes with the last thread in it.
+pub struct Lab {
+    pub name: String,
+    lender: Child,
+}
+
+impl Lab {
+    /// What this verb of `scripts/lab` makes.
+    pub fn lend(verb: &str) -> Lab {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(LAB);
+        command.args(["lend", verb, &name]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // What ends the test's whole process group leaves it to take the names away.
+        command.process_group(0);
+        let mut lab = Lab { name, lender: command.spawn().expect(LAB) };
+        let mut said = String::new();
+        BufReader::new(lab.lender.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said.trim(), lab.name, "{LAB} lend {verb} says why; it needs root");
+        lab
+    }
+
+    /// Moves this thread, and what it starts from now on, to a namespace.
+    pub fn enter(&self, node: &str) {
+        let namespace = File::open(self.file(node)).unwrap();
+        // SAFETY: no memory is concerned; other threads stay where they are.
+        let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+        assert_eq!(entered, 0, "{}", io::Error::last_os_error());
+    }
+
+    fn file(&self, node: &str) -> PathBuf {
+        format!("/run/netns/{}-{node}", self.name).into()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.lender.stdin.take());
+        let _ = self.lender.wait();
+    }
+}
+
+/// Moves this thread, and what it starts from now on, to an empty namespace of its own. It has no name by
+/// then, so it and its devices go when the thread ends, however it ends.
 pub fn enter() {
-    // SAFETY: no memory is concerned; the namespace of other threads stays.
-    let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    assert_eq!(entered, 0, "needs root: {}", io::Error::last_os_error());
+    let lab = Lab::lend("node");
+    lab.enter("n");
+    let file = lab.file("n");
+    drop(lab);
+    assert!(!file.exists(), "{}", file.display());
 }
 
 /// Runs `ip` here.
