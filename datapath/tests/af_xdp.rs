@@ -277,6 +277,20 @@ fn three_workers_share_two_queues() {
     each_gets_its_own(Shape { workers: 3, queues: 2, ..PLAIN }, 100);
 }
 
+/// By the kernel's word: what /sys shows here is the namespace that the test was started in.
+#[test]
+fn queues_are_counted_in_the_threads_own_namespace() {
+    netns::enter();
+    ip("link add near numrxqueues 3 numtxqueues 2 type veth peer name far numrxqueues 2 numtxqueues 3");
+    let count = |interface| af_xdp::queues(interface).map_err(|e| e.raw_os_error());
+    assert_eq!([count("near"), count("far")], [Ok(3), Ok(2)]);
+    // A driver that does not tell.
+    assert_eq!(count("lo"), Ok(1));
+    for gone in ["nowhere", "", "a-name-longer-than-a-device-can-have"] {
+        assert_eq!(count(gone), Err(Some(libc::ENODEV)), "{gone}");
+    }
+}
+
 /// As in a gateway: a frame received on one interface is sent on another, in the same memory.
 #[test]
 fn two_interfaces_share_a_umem() {

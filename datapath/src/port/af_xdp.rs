@@ -22,7 +22,7 @@ use arrayvec::ArrayVec;
 use libc::xdp_desc;
 use std::{
     io,
-    os::fd::BorrowedFd,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -499,12 +499,57 @@ fn kick(socket: &Socket, ring: &Producer<xdp_desc>) {
     }
 }
 
-/// How many receive queues an interface has.
+/// `struct ethtool_channels`, `ETHTOOL_GCHANNELS` (linux/ethtool.h).
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    cmd: u32,
+    max: [u32; 4],
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// How many receive queues an interface of this thread's network namespace has.
 ///
 /// # Errors
 /// What the system says of the interface.
 pub fn queues(interface: &str) -> io::Result<u32> {
+    match channels(interface) {
+        Ok(Channels { rx, combined, .. }) if rx + combined > 0 => return Ok(rx + combined),
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => return Err(e),
+        // Not every driver tells.
+        _ => {}
+    }
+    // Shows the namespace of whoever mounted it.
     let entries = std::fs::read_dir(format!("/sys/class/net/{interface}/queues"))?;
     let rx = entries.filter_map(Result::ok).filter(|e| e.file_name().to_string_lossy().starts_with("rx-"));
     Ok(rx.count() as u32)
+}
+
+fn channels(interface: &str) -> io::Result<Channels> {
+    let mut channels = Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::default() };
+    // SAFETY: integers, an array of them, and a pointer: zero is a value of each.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
+    // SAFETY: no pointers.
+    let socket = match unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: socket() gave it to us alone.
+        fd => unsafe { OwnedFd::from_raw_fd(fd) },
+    };
+    // SAFETY: the name ends in zero, since it is shorter than its field; the command in `channels` has the kernel
+    // write one `Channels`; both outlive the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
+        0 => Ok(channels),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
