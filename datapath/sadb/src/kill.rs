@@ -397,3 +397,36 @@ fn killed_in_reclaim() {
     println!("reclaim: killed at each of {} stores", n - 1);
     assert!(n > 31);
 }
+
+/// The next iked does what iked does: it takes over what it finds, or makes it.
+fn next(dir: &Path) -> Sadb {
+    match Sadb::open(dir) {
+        Err(RegionError::Missing { path }) if path == dir.join(SADB_FILE) => {
+            Sadb::create(dir, &SIZES, [33, 44]).unwrap()
+        }
+        other => other.unwrap(),
+    }
+}
+
+#[test]
+fn killed_in_create() {
+    for predecessor in [false, true] {
+        let (mut n, mut cut_off) = (0, true);
+        while cut_off {
+            let dir = Dir::new("create");
+            if predecessor {
+                drop(base(&dir.0));
+            }
+            cut_off = killed_at(n, || Sadb::create(&dir.0, &SIZES, [55, 66]).unwrap()).is_none();
+            let sadb = next(&dir.0);
+            assert_eq!((sadb.live_sas(), sadb.policies().count()), (0, 0), "store {n}");
+            let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
+            assert!(reader.is_current(), "store {n}");
+            drop((sadb, runtime));
+            let left: Vec<_> = std::fs::read_dir(&dir.0).unwrap().map(|f| f.unwrap().file_name()).collect();
+            assert_eq!(left.len(), 3, "store {n}: {left:?}");
+            n += 1;
+        }
+        assert!(n > 14);
+    }
+}

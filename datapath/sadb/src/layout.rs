@@ -122,7 +122,7 @@ pub(crate) struct Head {
     pub(crate) version: AtomicU32,
     pub(crate) max_sas: AtomicU32,
     pub(crate) max_policies: AtomicU32,
-    /// Process id of the writer, for error messages.
+    /// Runtime region: process id of the datapath, for messages.
     pub(crate) pid: AtomicU32,
     /// The same random number in both files of a pair.
     pub(crate) instance: AtomicU64,

@@ -1,23 +1,32 @@
 //! Regions: files that processes map, or plain memory for tests.
 //!
-//! The law: one process writes a region, under an exclusive lock of its file that the kernel drops when the
-//! process dies; all others map it read-only. The `sadb` file has mode 0600, is locked in memory as it is
-//! touched, and is left out of core dumps. Nobody makes a reference into a region except to atomics.
+//! The law: one process writes a region, under an exclusive lock that the kernel drops when the process dies; all
+//! others map it read-only. The datapath locks the `runtime` file itself. iked locks a file beside the regions that
+//! is never replaced: it makes and replaces both, and between a file and its lock another could come. The `sadb`
+//! file has mode 0600, is locked in memory as it is touched, and is left out of core dumps. Nobody makes a
+//! reference into a region except to atomics.
 
 use crate::{
     SadbError,
     layout::{Head, LAYOUT_HASH, Sizes, VERSION},
+    reader::SADB_FILE,
     sync::Ordering,
 };
 use std::{
     fs::{File, OpenOptions},
     io,
     os::fd::AsRawFd,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     ptr::NonNull,
 };
 use thiserror::Error;
+
+/// iked's lock, in the regions' directory. It says which process has or had it.
+const LOCK_FILE: &str = "sadb.lock";
+
+/// Octets of a process id in the lock file.
+const PID_ROOM: usize = 11;
 
 /// Why a region cannot be used.
 #[derive(Debug, Error)]
@@ -157,10 +166,7 @@ impl Region {
     /// Makes a file of `len` zeroed octets; an existing one of that name is replaced, not overwritten.
     pub(crate) fn create(path: &Path, len: usize, mode: u32) -> Result<Region, RegionError> {
         let io = |what| move |source| RegionError::Io { path: path.to_owned(), what, source };
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("replace")(e)),
-            _ => {}
-        }
+        remove(path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -206,6 +212,17 @@ impl Region {
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
         Ok(Region { base, len, path, file })
+    }
+
+    /// Gives the file another name, in place of what has it.
+    pub(crate) fn rename(&mut self, to: PathBuf) -> Result<(), RegionError> {
+        std::fs::rename(&self.path, &to).map_err(|source| RegionError::Io {
+            path: to.clone(),
+            what: "put the new one there",
+            source,
+        })?;
+        self.path = to;
+        Ok(())
     }
 
     /// Keeps the region out of swap and core dumps.
@@ -284,24 +301,18 @@ impl Region {
     /// Takes the writer's lock, until the file is closed.
     pub(crate) fn lock(&self) -> Result<(), RegionError> {
         let Some(file) = &self.file else { return Ok(()) };
-        let io = |source| RegionError::Io { path: self.path.clone(), what: "lock", source };
-        let mut lock = whole_file(libc::F_WRLCK);
-        // SAFETY: `lock` is a valid flock for the time of the call.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) } == 0 {
-            let head: &Head = self.at(0);
-            head.pid.store(std::process::id(), Ordering::Relaxed);
-            return Ok(());
-        }
-        let e = io::Error::last_os_error();
-        match e.raw_os_error() {
-            Some(libc::EAGAIN | libc::EACCES) => {
-                Err(RegionError::InUse { path: self.path.clone(), pid: self.pid() })
+        let path = || self.path.clone();
+        match try_lock(file) {
+            Ok(true) => {
+                self.at::<Head>(0).pid.store(std::process::id(), Ordering::Relaxed);
+                Ok(())
             }
-            _ => Err(io(e)),
+            Ok(false) => Err(RegionError::InUse { path: path(), pid: self.pid() }),
+            Err(source) => Err(RegionError::Io { path: path(), what: "lock", source }),
         }
     }
 
-    /// The process that last had the lock.
+    /// The process that last had the lock of this file.
     pub(crate) fn pid(&self) -> u32 {
         self.at::<Head>(0).pid.load(Ordering::Relaxed)
     }
@@ -324,6 +335,68 @@ impl Region {
             (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
             _ => false,
         }
+    }
+}
+
+/// iked's lock: who has it makes, takes over and writes the regions of a directory. Dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct WriterLock {
+    _file: File,
+}
+
+impl WriterLock {
+    /// Takes the lock before anything is looked at. The file stays when its owner goes: who removed it could part
+    /// two that both believe to have it.
+    pub(crate) fn take(directory: &Path) -> Result<WriterLock, RegionError> {
+        let (path, region) = (directory.join(LOCK_FILE), directory.join(SADB_FILE));
+        let io = |what| {
+            let path = path.clone();
+            move |source| RegionError::Io { path, what, source }
+        };
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = match options.open(&path) {
+            Ok(file) => file,
+            // No directory, no regions.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(RegionError::Missing { path: region });
+            }
+            Err(e) => return Err(io("open")(e)),
+        };
+        if !try_lock(&file).map_err(io("lock"))? {
+            let mut pid = [0; PID_ROOM];
+            let known = file.read_at(&mut pid, 0).unwrap_or(0);
+            let pid = str::from_utf8(&pid[..known]).ok().and_then(|p| p.trim().parse().ok());
+            return Err(RegionError::InUse { path: region, pid: pid.unwrap_or(0) });
+        }
+        // At once and always as long, so that nobody reads a part of it.
+        let pid = format!("{:>1$}\n", std::process::id(), PID_ROOM - 1);
+        file.write_all_at(pid.as_bytes(), 0).map_err(io("write to"))?;
+        Ok(WriterLock { _file: file })
+    }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), RegionError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(RegionError::Io { path: path.to_owned(), what: "replace", source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Locks a file for this open of it. False: another open has the lock.
+fn try_lock(file: &File) -> io::Result<bool> {
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: `lock` is a valid flock for the time of the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) } == 0 {
+        return Ok(true);
+    }
+    let e = io::Error::last_os_error();
+    match e.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(e),
     }
 }
 

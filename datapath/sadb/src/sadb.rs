@@ -9,7 +9,7 @@ use crate::{
     RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
     reader::{SADB_FILE, SadbMap},
-    region::Region,
+    region::{self, Region, WriterLock},
     runtime::{RUNTIME_FILE, RuntimeMap},
     spd::{FREE, LIVE, MAX_TUPLES, RETIRED, Spd},
     sync::Ordering,
@@ -19,6 +19,9 @@ use std::{
     path::Path,
     sync::Arc,
 };
+
+/// What a SADB is called before it is whole.
+const NEW_SADB_FILE: &str = "sadb.new";
 
 /// What waits until all workers have passed an epoch.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ pub struct Sadb {
     /// Policies that point to an SA.
     users: HashMap<SlotIndex, BTreeSet<PolicyIndex>>,
     live_sas: u32,
+    /// None in memory.
+    _lock: Option<WriterLock>,
 }
 
 impl Sadb {
@@ -83,27 +88,29 @@ impl Sadb {
     /// [`RegionError`]; [`RegionError::InUse`] if an iked or a datapath has the old ones.
     pub fn create(directory: &Path, sizes: &Sizes, random: [u64; 2]) -> Result<Sadb, RegionError> {
         sizes.check()?;
+        let lock = WriterLock::take(directory)?;
         let (sadb_path, runtime_path) = (directory.join(SADB_FILE), directory.join(RUNTIME_FILE));
-        for path in [&sadb_path, &runtime_path] {
-            match Region::open(path, false) {
-                Ok(old) if old.locked_by_other() => {
-                    return Err(RegionError::InUse { path: path.clone(), pid: old.pid() });
-                }
-                _ => {}
+        match Region::open(&runtime_path, false) {
+            Ok(old) if old.locked_by_other() => {
+                return Err(RegionError::InUse { path: runtime_path, pid: old.pid() });
             }
+            _ => {}
         }
         let [instance, seed] = random;
+        // The old SADB goes first and the new one gets its name last: wherever we are killed, there is none, or a
+        // whole one beside its own runtime state.
+        region::remove(&sadb_path)?;
         // Whoever can open it can lock it against the datapath: not everybody.
         let runtime = Region::create(&runtime_path, sizes.runtime_bytes(), 0o640)?;
         runtime.write_head(RUNTIME_MAGIC, sizes, instance, seed);
-        let sadb = Region::create(&sadb_path, sizes.sadb_bytes(), 0o600)?;
-        sadb.lock()?;
+        let mut sadb = Region::create(&directory.join(NEW_SADB_FILE), sizes.sadb_bytes(), 0o600)?;
         let guard = sadb.guard();
         sadb.write_head(SADB_MAGIC, sizes, instance, seed);
+        sadb.rename(sadb_path)?;
         // From here on the datapath alone writes the runtime region.
         drop(runtime);
         let runtime = Region::open(&runtime_path, false)?;
-        Ok(Sadb::over(sadb, runtime, *sizes, guard))
+        Ok(Sadb::over(sadb, runtime, *sizes, guard, Some(lock)))
     }
 
     /// Takes over the regions of a directory, with the SAs and policies that a predecessor left.
@@ -111,9 +118,9 @@ impl Sadb {
     /// # Errors
     /// [`RegionError`] names the file, what is wrong with it, and what to do.
     pub fn open(directory: &Path) -> Result<Sadb, RegionError> {
+        let lock = WriterLock::take(directory)?;
         let sadb = Region::open(&directory.join(SADB_FILE), true)?;
         let sizes = sadb.check(SADB_MAGIC, Sizes::sadb_bytes)?;
-        sadb.lock()?;
         let runtime = Region::open(&directory.join(RUNTIME_FILE), false)?;
         let runtime_sizes = runtime.check(RUNTIME_MAGIC, Sizes::runtime_bytes)?;
         let instance = |r: &Region| r.at::<crate::layout::Head>(0).instance.load(Ordering::Relaxed);
@@ -125,7 +132,7 @@ impl Sadb {
             });
         }
         let guard = sadb.guard();
-        let mut sadb = Sadb::over(sadb, runtime, sizes, guard);
+        let mut sadb = Sadb::over(sadb, runtime, sizes, guard, Some(lock));
         sadb.adopt();
         Ok(sadb)
     }
@@ -141,7 +148,7 @@ impl Sadb {
         let runtime = Region::heap(sizes.runtime_bytes()).map_err(io("map"))?;
         sadb.write_head(SADB_MAGIC, sizes, 1, 0x5eed);
         runtime.write_head(RUNTIME_MAGIC, sizes, 1, 0x5eed);
-        let sadb = Sadb::over(sadb, runtime, *sizes, Guard::default());
+        let sadb = Sadb::over(sadb, runtime, *sizes, Guard::default(), None);
         let (reader, runtime) = sadb.ends();
         Ok((sadb, reader, runtime))
     }
@@ -156,7 +163,7 @@ impl Sadb {
         self.runtime.region()
     }
 
-    fn over(sadb: Region, runtime: Region, sizes: Sizes, guard: Guard) -> Sadb {
+    fn over(sadb: Region, runtime: Region, sizes: Sizes, guard: Guard, lock: Option<WriterLock>) -> Sadb {
         Sadb {
             map: SadbMap::new(Arc::new(sadb), sizes),
             runtime: RuntimeReader::new(RuntimeMap::new(Arc::new(runtime), sizes)),
@@ -167,6 +174,7 @@ impl Sadb {
             tuples: HashMap::new(),
             users: HashMap::new(),
             live_sas: 0,
+            _lock: lock,
         }
     }
 
