@@ -235,3 +235,43 @@ fn a_policy_is_replaced_without_a_gap() {
         assert_eq!(parts.policies[2].state.load(Ordering::Relaxed), LIVE);
     });
 }
+
+/// Who copies policies and is no worker gets one or the other, though the slot is used again at once. The writer stores
+/// only what differs, or there were too many interleavings.
+#[test]
+fn a_copied_policy_is_whole() {
+    model(|| {
+        let parts = Arc::new(SpdParts::new());
+        parts.add(0, &policy(5));
+        let writer = thread::spawn({
+            let parts = parts.clone();
+            move || {
+                let slot = &parts.policies[0];
+                slot.state.store(RETIRED, Ordering::Release);
+                parts.spd().bump();
+                slot.priority.store(3, Ordering::Relaxed);
+                slot.reqid.store(3, Ordering::Relaxed);
+                slot.state.store(LIVE, Ordering::Release);
+                parts.spd().bump();
+            }
+        });
+        let copy = parts.spd().copy(PolicyIndex(0));
+        assert!(copy.as_ref().is_none_or(|p| [policy(5), policy(3)].contains(p)), "{copy:?}");
+        writer.join().unwrap();
+        assert_eq!(parts.spd().copy(PolicyIndex(0)), Some(policy(3)));
+    });
+}
+
+#[test]
+fn a_policy_is_copied_once_it_is_filled() {
+    model(|| {
+        let parts = Arc::new(SpdParts::new());
+        let writer = thread::spawn({
+            let parts = parts.clone();
+            move || parts.policies[0].fill(&policy(5))
+        });
+        let copy = parts.spd().copy(PolicyIndex(0));
+        assert!(copy.as_ref().is_none_or(|p| *p == policy(5)), "{copy:?}");
+        writer.join().unwrap();
+    });
+}

@@ -143,12 +143,12 @@ impl Reader {
         self.map.spd().lookup(direction, flow)
     }
 
-    /// All policies that live now. Slow; not for the packet path.
+    /// All policies, for any thread: each whole, and as it was at some time during the walk. Slow; not for the packet
+    /// path.
     pub fn policies(&self) -> impl Iterator<Item = (PolicyIndex, Policy)> + '_ {
-        let used = self.map.header().policies_used.load(Ordering::Acquire) as usize;
-        let policies = self.map.spd().policies;
-        let live = policies.iter().take(used).enumerate();
-        live.filter_map(|(i, slot)| Some((PolicyIndex(i as u32), slot.policy()?)))
+        let used = self.map.header().policies_used.load(Ordering::Acquire).min(self.map.sizes.max_policies);
+        let spd = self.map.spd();
+        (0..used).map(PolicyIndex).filter_map(move |i| Some((i, spd.copy(i)?)))
     }
 
     /// Changes whenever the SPD does.

@@ -10,7 +10,7 @@
 //!
 //! A lookup that meets two changes could see the second and not the first: of a policy that replaces another,
 //! neither; and a wider Bypass would win for a moment. So a lookup during which the version changed starts
-//! again. One change by itself is seen or not seen.
+//! again. One change by itself is seen or not seen. Who copies policies and is no worker does the same for each.
 
 use crate::{
     Direction, SadbError, SlotIndex,
@@ -211,7 +211,7 @@ pub(crate) struct PolicySlot {
     dst: [AtomicU64; 2],
     /// Source ports first and last, destination ports first and last, 16 bits each.
     ports: AtomicU64,
-    reqid: AtomicU32,
+    pub(crate) reqid: AtomicU32,
     /// Protocol, whether any protocol, action: 8 bits each.
     kinds: AtomicU32,
 }
@@ -313,7 +313,7 @@ pub(crate) struct Spd<'a> {
     pub(crate) seed: u64,
 }
 
-/// How often a lookup starts again; a writer that is faster than that is not one of ours.
+/// How often a reader starts again; a writer that is faster than that is not one of ours.
 const ATTEMPTS: usize = if cfg!(loom) { 3 } else { 100 };
 
 /// Chain heads for so many policies.
@@ -368,24 +368,37 @@ impl<'a> Spd<'a> {
 
     /// The policy for a flow, of one version of the SPD.
     pub(crate) fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
-        let mut hit = None;
+        self.in_one_version(|| self.search(direction, flow))
+    }
+
+    /// A policy, whole, for a reader that no epoch keeps its slot from being used again: before a slot is filled
+    /// again there is a version in which its former policy was retired.
+    pub(crate) fn copy(&self, index: PolicyIndex) -> Option<Policy> {
+        let slot = self.policies.get(index.0 as usize)?;
+        self.in_one_version(|| slot.policy())
+    }
+
+    /// Reads again while the version changes under it.
+    #[inline]
+    fn in_one_version<T>(&self, read: impl Fn() -> Option<T>) -> Option<T> {
+        let mut found = None;
         for _ in 0..ATTEMPTS {
-            // Pairs with the Release in `bump`: the lookup sees all changes up to this version.
+            // Pairs with the Release in `bump`: what is read has all changes up to this version.
             let version = self.version.load(Ordering::Acquire);
-            hit = self.search(direction, flow);
+            found = read();
             // Pairs with the Release fence in `bump`: who saw any part of two changes sees the version between.
             fence(Ordering::Acquire);
             if self.version.load(Ordering::Relaxed) == version {
                 break;
             }
         }
-        hit
+        found
     }
 
     /// Writer: ends a change.
     pub(crate) fn bump(&self) {
         self.version.store(self.version.load(Ordering::Relaxed) + 1, Ordering::Release);
-        // Orders this version before every store of the next change, relaxed ones too, for `lookup`.
+        // Orders this version before every store of the next change, relaxed ones too, for `in_one_version`.
         fence(Ordering::Release);
     }
 
