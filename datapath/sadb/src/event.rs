@@ -5,6 +5,7 @@
 
 use crate::{
     Generation, SlotIndex,
+    layout::shared,
     sync::{AtomicU64, Ordering},
 };
 
@@ -34,21 +35,25 @@ pub struct Event {
     pub value: u64,
 }
 
-#[repr(C)]
-struct Record {
-    kind_slot: AtomicU64,
-    generation: AtomicU64,
-    value: AtomicU64,
-    reserved: AtomicU64,
+shared! {
+    #[repr(C)]
+    struct Record {
+        kind_slot: AtomicU64,
+        generation: AtomicU64,
+        value: AtomicU64,
+        reserved: AtomicU64,
+    }
 }
 
-/// One worker's ring.
-#[repr(C, align(64))]
-pub(crate) struct EventRing {
-    head: AtomicU64,
-    lost: AtomicU64,
-    reserved: [AtomicU64; 6],
-    records: [Record; EVENTS],
+shared! {
+    /// One worker's ring.
+    #[repr(C, align(64))]
+    pub(crate) struct EventRing {
+        head: AtomicU64,
+        lost: AtomicU64,
+        reserved: [AtomicU64; 6],
+        records: [Record; EVENTS],
+    }
 }
 
 #[cfg(not(loom))]

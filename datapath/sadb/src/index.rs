@@ -6,17 +6,20 @@
 
 use crate::{
     SlotIndex, Spi,
+    layout::shared,
     sync::{AtomicU64, Ordering},
 };
 
 const ENTRIES: usize = if cfg!(loom) { 1 } else { 7 };
 
-/// SPI in the high half, slot + 1 in the low half; 0 is free.
-#[repr(C, align(64))]
-pub(crate) struct Bucket {
-    entries: [AtomicU64; ENTRIES],
-    /// Entries that passed by this full bucket.
-    overflow: AtomicU64,
+shared! {
+    /// SPI in the high half, slot + 1 in the low half; 0 is free.
+    #[repr(C, align(64))]
+    pub(crate) struct Bucket {
+        entries: [AtomicU64; ENTRIES],
+        /// Entries that passed by this full bucket.
+        overflow: AtomicU64,
+    }
 }
 
 #[cfg(not(loom))]

@@ -8,7 +8,7 @@
 
 use crate::{
     SadbError,
-    layout::{Head, LAYOUT_HASH, Sizes, VERSION},
+    layout::{Head, LAYOUT_HASH, Shared, Sizes, VERSION},
     reader::SADB_FILE,
     sync::Ordering,
 };
@@ -150,12 +150,6 @@ impl Drop for Region {
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
-
-/// Types that may be read and written in a region: made of atomics only, valid for every bit pattern.
-///
-/// # Safety
-/// The type is `repr(C)`, consists of atomic integers and arrays of such, and has no padding that matters.
-pub(crate) unsafe trait Shared {}
 
 impl Region {
     /// Anonymous memory, zeroed.
@@ -403,23 +397,3 @@ fn try_lock(file: &File) -> io::Result<bool> {
 fn whole_file(kind: libc::c_int) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
-
-macro_rules! shared {
-    ($($t:ty),+) => { $(
-        // SAFETY: `repr(C)` and made of atomic integers only; see its definition.
-        unsafe impl Shared for $t {}
-    )+ };
-}
-
-shared!(
-    crate::layout::Head,
-    crate::layout::SadbHeader,
-    crate::layout::RuntimeHeader,
-    crate::index::Bucket,
-    crate::slot::Slot,
-    crate::spd::TupleSlot,
-    crate::spd::PolicySlot,
-    crate::runtime::WorkerBlock,
-    crate::runtime::SaLine,
-    crate::sync::AtomicU32
-);

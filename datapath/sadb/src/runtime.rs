@@ -10,6 +10,7 @@ use crate::{
     event::EventRing,
     layout::{
         MAX_WORKERS, RUNTIME_MAGIC, RuntimeHeader, RuntimeLayout, STEERING_COUNTERS, SadbHeader, Sizes,
+        shared,
     },
     region::Region,
     sync::{AtomicU64, Ordering, fence},
@@ -22,28 +23,32 @@ pub const DROP_COUNTERS: usize = 64;
 /// The file of the runtime region, in the regions' directory.
 pub const RUNTIME_FILE: &str = "runtime";
 
-/// One worker's block.
-#[repr(C, align(128))]
-pub(crate) struct WorkerBlock {
-    pub(crate) epoch: AtomicU64,
-    /// Turns of its loop.
-    heartbeat: AtomicU64,
-    traffic: [AtomicU64; 4],
-    /// [`PortCounters`], in the order of its fields.
-    ports: [AtomicU64; 4],
-    reserved: [AtomicU64; 6],
-    drops: [AtomicU64; DROP_COUNTERS],
-    pub(crate) events: EventRing,
+shared! {
+    /// One worker's block.
+    #[repr(C, align(128))]
+    pub(crate) struct WorkerBlock {
+        pub(crate) epoch: AtomicU64,
+        /// Turns of its loop.
+        heartbeat: AtomicU64,
+        traffic: [AtomicU64; 4],
+        /// [`PortCounters`], in the order of its fields.
+        ports: [AtomicU64; 4],
+        reserved: [AtomicU64; 6],
+        drops: [AtomicU64; DROP_COUNTERS],
+        pub(crate) events: EventRing,
+    }
 }
 
-/// What is known of one SA in use.
-#[repr(C, align(128))]
-pub(crate) struct SaLine {
-    /// Which SA of the slot this is about; 0 while it is being reset.
-    generation: AtomicU64,
-    reserved_seq: AtomicU64,
-    highest_seen: AtomicU64,
-    counters: [AtomicU64; 13],
+shared! {
+    /// What is known of one SA in use.
+    #[repr(C, align(128))]
+    pub(crate) struct SaLine {
+        /// Which SA of the slot this is about; 0 while it is being reset.
+        generation: AtomicU64,
+        reserved_seq: AtomicU64,
+        highest_seen: AtomicU64,
+        counters: [AtomicU64; 13],
+    }
 }
 
 #[cfg(not(loom))]

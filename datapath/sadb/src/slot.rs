@@ -12,15 +12,18 @@
 
 use crate::{
     Generation, Spi,
+    layout::shared,
     sa::{BODY_WORDS, SaWords},
     sync::{AtomicU64, Ordering, fence},
 };
 
-/// 256 octets: four cache lines. Tests make it smaller.
-#[repr(C, align(64))]
-pub(crate) struct Slot<const N: usize = BODY_WORDS> {
-    generation: AtomicU64,
-    body: [AtomicU64; N],
+shared! {
+    /// 256 octets: four cache lines. Tests make it smaller.
+    #[repr(C, align(64))]
+    pub(crate) struct Slot<const N: usize = BODY_WORDS> {
+        generation: AtomicU64,
+        body: [AtomicU64; N],
+    }
 }
 
 #[cfg(not(loom))]

@@ -14,6 +14,7 @@
 
 use crate::{
     Direction, SadbError, SlotIndex,
+    layout::shared,
     sa::{address, address_words},
     sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
@@ -196,24 +197,26 @@ pub(crate) const FREE: u32 = 0;
 pub(crate) const LIVE: u32 = 1;
 pub(crate) const RETIRED: u32 = 2;
 
-/// One policy in the region: two cache lines, the first has what a lookup compares.
-#[repr(C, align(128))]
-pub(crate) struct PolicySlot {
-    pub(crate) state: AtomicU32,
-    /// The next in the chain: index + 1, or 0.
-    pub(crate) next: AtomicU32,
-    /// Outbound Protect: slot + 1, or 0.
-    pub(crate) sa: AtomicU32,
-    pub(crate) priority: AtomicU32,
-    /// [`Tuple::bits`].
-    tuple: AtomicU64,
-    src: [AtomicU64; 2],
-    dst: [AtomicU64; 2],
-    /// Source ports first and last, destination ports first and last, 16 bits each.
-    ports: AtomicU64,
-    pub(crate) reqid: AtomicU32,
-    /// Protocol, whether any protocol, action: 8 bits each.
-    kinds: AtomicU32,
+shared! {
+    /// One policy in the region: two cache lines, the first has what a lookup compares.
+    #[repr(C, align(128))]
+    pub(crate) struct PolicySlot {
+        pub(crate) state: AtomicU32,
+        /// The next in the chain: index + 1, or 0.
+        pub(crate) next: AtomicU32,
+        /// Outbound Protect: slot + 1, or 0.
+        pub(crate) sa: AtomicU32,
+        pub(crate) priority: AtomicU32,
+        /// [`Tuple::bits`].
+        tuple: AtomicU64,
+        src: [AtomicU64; 2],
+        dst: [AtomicU64; 2],
+        /// Source ports first and last, destination ports first and last, 16 bits each.
+        ports: AtomicU64,
+        pub(crate) reqid: AtomicU32,
+        /// Protocol, whether any protocol, action: 8 bits each.
+        kinds: AtomicU32,
+    }
 }
 
 #[cfg(not(loom))]
@@ -271,14 +274,16 @@ impl Tuple {
     }
 }
 
-/// A tuple in use, in the region.
-#[repr(C)]
-pub(crate) struct TupleSlot {
-    /// [`Tuple::bits`], or 0.
-    pub(crate) bits: AtomicU64,
-    /// No policy of it has a lower priority than this.
-    pub(crate) best: AtomicU32,
-    pub(crate) count: AtomicU32,
+shared! {
+    /// A tuple in use, in the region.
+    #[repr(C)]
+    pub(crate) struct TupleSlot {
+        /// [`Tuple::bits`], or 0.
+        pub(crate) bits: AtomicU64,
+        /// No policy of it has a lower priority than this.
+        pub(crate) best: AtomicU32,
+        pub(crate) count: AtomicU32,
+    }
 }
 
 #[cfg(not(loom))]
