@@ -3,6 +3,9 @@
 //! A bucket has seven entries and a count of those that wanted it and went on to a later bucket. A reader
 //! looks at the home bucket, and goes on only while that count is not 0: one line in the common case. Entries
 //! are single words, written at once, and never move.
+//!
+//! A count needs no order: each that it ever has while an entry is in the table includes that entry. Nor does what
+//! takes an entry out: the epoch that follows tells the workers.
 
 use crate::{
     SlotIndex, Spi,
@@ -58,12 +61,13 @@ impl<'a> SpiIndex<'a> {
     pub(crate) fn find(&self, spi: Spi) -> Option<SlotIndex> {
         for bucket in self.probe(spi) {
             for entry in &bucket.entries {
-                let entry = entry.load(Ordering::Acquire); // pairs with the Release in `insert`
+                // Pairs with the Release in `insert`: who finds a slot finds what was published in it.
+                let entry = entry.load(Ordering::Acquire);
                 if (entry >> 32) as u32 == spi.0 && entry != 0 {
                     return (entry as u32).checked_sub(1).map(SlotIndex);
                 }
             }
-            if bucket.overflow.load(Ordering::Acquire) == 0 {
+            if bucket.overflow.load(Ordering::Relaxed) == 0 {
                 return None;
             }
         }
@@ -77,7 +81,7 @@ impl<'a> SpiIndex<'a> {
         // First the way, then the entry: whoever is cut off in between leaves a count too high, which only
         // costs a look.
         for bucket in self.probe(spi).take(full) {
-            bucket.overflow.fetch_add(1, Ordering::Release);
+            bucket.overflow.fetch_add(1, Ordering::Relaxed);
         }
         let entry =
             self.probe(spi).nth(full).and_then(Bucket::free_entry).expect("seen above, and one writer");
@@ -89,9 +93,9 @@ impl<'a> SpiIndex<'a> {
     pub(crate) fn remove(&self, spi: Spi) {
         let at = self.probe(spi).enumerate().find_map(|(i, b)| b.entry_of(spi).map(|e| (i, e)));
         let Some((passed, entry)) = at else { return };
-        entry.store(0, Ordering::Release);
+        entry.store(0, Ordering::Relaxed);
         for bucket in self.probe(spi).take(passed) {
-            bucket.overflow.fetch_sub(1, Ordering::Release);
+            bucket.overflow.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -106,7 +110,7 @@ impl<'a> SpiIndex<'a> {
                 let spi = Spi((word >> 32) as u32);
                 if word == 0 {
                 } else if (word as u32) == 0 || !keep(spi, SlotIndex(word as u32 - 1)) {
-                    entry.store(0, Ordering::Release);
+                    entry.store(0, Ordering::Relaxed);
                 } else {
                     let home = self.home(spi);
                     let passed = at.wrapping_sub(home) & mask;
@@ -115,7 +119,7 @@ impl<'a> SpiIndex<'a> {
             }
         }
         for (bucket, count) in self.buckets.iter().zip(overflow) {
-            bucket.overflow.store(count, Ordering::Release);
+            bucket.overflow.store(count, Ordering::Relaxed);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     reader::{SADB_FILE, SadbMap},
     region::{self, Region, WriterLock},
     runtime::{RUNTIME_FILE, RuntimeMap},
-    spd::{FREE, LIVE, MAX_TUPLES, RETIRED, Spd},
+    spd::{FREE, LIVE, MAX_TUPLES, Spd},
     sync::Ordering,
 };
 use std::{
@@ -336,7 +336,7 @@ impl Sadb {
     pub fn remove_policy(&mut self, index: PolicyIndex) -> Result<(), SadbError> {
         let policy = self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
         let spd = self.map.spd();
-        spd.policies[index.0 as usize].state.store(RETIRED, Ordering::Release);
+        spd.policies[index.0 as usize].retire();
         spd.unlink(index, &policy);
         self.leave_tuple(&policy);
         self.map.spd().bump();
@@ -373,8 +373,7 @@ impl Sadb {
 
     fn point(&self, index: PolicyIndex, sa: Option<SlotIndex>) {
         let spd = self.map.spd();
-        // Pairs with the Acquire in `Spd::search`: the SA was published before.
-        spd.policies[index.0 as usize].sa.store(sa.map_or(0, |s| s.0 + 1), Ordering::Release);
+        spd.policies[index.0 as usize].point(sa);
         spd.bump();
     }
 
@@ -560,7 +559,7 @@ impl Sadb {
                     if let Some(policy) = policy.filter(|p| spd.is_linked(index, p)) {
                         spd.unlink(index, &policy);
                     }
-                    slot.state.store(RETIRED, Ordering::Release);
+                    slot.retire();
                     self.wait_for_workers(Limbo::Policy(index));
                 }
             }

@@ -78,7 +78,8 @@ impl<const N: usize> Slot<N> {
     pub(crate) fn retire(&self) {
         let odd = self.raw_generation();
         debug_assert!(odd & 1 == 1);
-        self.generation.store(odd + 1, Ordering::Release);
+        // Told to workers by the epoch that follows, to all others by the fence in `publish`.
+        self.generation.store(odd + 1, Ordering::Relaxed);
     }
 
     /// Writer: zeroizes the body of a retired slot that no reader can still be in.
@@ -87,8 +88,8 @@ impl<const N: usize> Slot<N> {
         for word in &self.body {
             word.store(0, Ordering::Relaxed);
         }
-        // The stores are atomic, into memory that other processes see: they are not optimised away.
-        fence(Ordering::SeqCst);
+        // Nobody reads them, but they must not be optimised away.
+        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Whether any word of a body is left.

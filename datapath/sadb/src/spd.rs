@@ -301,7 +301,7 @@ impl TupleSlot {
         change(&self.best, best);
         change(&self.count, count);
         if self.bits.load(Ordering::Relaxed) != bits {
-            self.bits.store(bits, Ordering::Release); // pairs with the Acquire in `search`
+            self.bits.store(bits, Ordering::Relaxed);
         }
     }
 }
@@ -359,14 +359,15 @@ impl<'a> Spd<'a> {
         &self.heads[h as usize & (self.heads.len() - 1)]
     }
 
-    /// Policies of a chain, in its order. Bounded, whatever the links say.
+    /// Policies of a chain, in its order. Bounded, whatever the links say. A link points to what was linked before: who
+    /// has the first knows them all.
     fn chain(&self, head: &AtomicU32) -> impl Iterator<Item = (PolicyIndex, &'a PolicySlot)> {
         let policies = self.policies;
         let mut at = head.load(Ordering::Acquire); // pairs with the Release in `link`
         (0..policies.len()).map_while(move |_| {
             let index = at.checked_sub(1)?;
             let slot = policies.get(index as usize)?;
-            at = slot.next.load(Ordering::Acquire);
+            at = slot.next.load(Ordering::Relaxed);
             Some((PolicyIndex(index), slot))
         })
     }
@@ -414,7 +415,7 @@ impl<'a> Spd<'a> {
         let (src, dst) = (address_words(flow.src), address_words(flow.dst));
         let mut best: Option<((u32, u16, u32), &PolicySlot)> = None;
         for slot in self.tuples_of(direction) {
-            let bits = slot.bits.load(Ordering::Acquire);
+            let bits = slot.bits.load(Ordering::Relaxed);
             if bits == 0 {
                 // Tuples fill up from the front, and are never taken out of the middle.
                 break;
@@ -492,7 +493,7 @@ impl<'a> Spd<'a> {
     /// Writer: puts a filled slot in front of its chain.
     pub(crate) fn link(&self, index: PolicyIndex, policy: &Policy) {
         let head = self.head(&Spd::masked_policy(policy));
-        self.policies[index.0 as usize].next.store(head.load(Ordering::Relaxed), Ordering::Release);
+        self.policies[index.0 as usize].next.store(head.load(Ordering::Relaxed), Ordering::Relaxed);
         head.store(index.0 + 1, Ordering::Release); // pairs with the Acquire in `chain`
     }
 
@@ -501,12 +502,12 @@ impl<'a> Spd<'a> {
         let head = self.head(&Spd::masked_policy(policy));
         let next = self.policies[index.0 as usize].next.load(Ordering::Relaxed);
         if head.load(Ordering::Relaxed) == index.0 + 1 {
-            return head.store(next, Ordering::Release);
+            return head.store(next, Ordering::Relaxed);
         }
         if let Some((_, before)) =
             self.chain(head).find(|(_, s)| s.next.load(Ordering::Relaxed) == index.0 + 1)
         {
-            before.next.store(next, Ordering::Release);
+            before.next.store(next, Ordering::Relaxed);
         }
     }
 
@@ -554,7 +555,18 @@ impl PolicySlot {
             | (policy.action as u32) << 16;
         self.kinds.store(kinds, Ordering::Relaxed);
         self.sa.store(policy.sa.map_or(0, |s| s.0 + 1), Ordering::Relaxed);
-        self.state.store(LIVE, Ordering::Release); // pairs with the Acquire in `matches`
+        self.state.store(LIVE, Ordering::Release); // pairs with the Acquire in `policy`
+    }
+
+    /// Writer: gives a policy another SA, or none.
+    pub(crate) fn point(&self, sa: Option<SlotIndex>) {
+        // Pairs with the Acquires in `search` and `decode`: the SA was published before.
+        self.sa.store(sa.map_or(0, |s| s.0 + 1), Ordering::Release);
+    }
+
+    /// Writer: no lookup has it any more. Part of a change, which `bump` ends and orders.
+    pub(crate) fn retire(&self) {
+        self.state.store(RETIRED, Ordering::Relaxed);
     }
 
     fn port_ranges(&self) -> (RangeInclusive<u16>, RangeInclusive<u16>) {
@@ -572,7 +584,8 @@ impl PolicySlot {
 
     fn matches(&self, m: &Masked, flow: &Flow) -> bool {
         let load = |w: &[AtomicU64; 2]| [w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)];
-        if self.state.load(Ordering::Acquire) != LIVE
+        // What it was filled with came with the chain.
+        if self.state.load(Ordering::Relaxed) != LIVE
             || self.tuple.load(Ordering::Relaxed) != m.tuple
             || load(&self.src) != m.src
             || load(&self.dst) != m.dst
