@@ -8,7 +8,7 @@
 //! and events makes a test fail when it is taken away.
 
 use crate::{
-    Direction, Event, EventKind, Flow, Generation, Policy, PolicyIndex, Selector, SlotIndex, Spi,
+    Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Selector, SlotIndex, Spi,
     epoch::{self, OFFLINE},
     event::{EVENTS, EventRing},
     index::{Bucket, SpiIndex},
@@ -20,44 +20,73 @@ use crate::{
 use ::loom::{model, thread};
 use std::sync::Arc;
 
+/// Writer and reader over what `new` makes, then `end`. Loom leaves out some interleavings of a thread that stores what
+/// it has loaded, and which ones depends on who runs first: so each does once.
+fn race<T: Send + Sync + 'static>(
+    new: impl Fn() -> T + Send + Sync + 'static,
+    writer: impl Fn(&T) + Send + Sync + Copy + 'static,
+    reader: impl Fn(&T) + Send + Sync + Copy + 'static,
+    end: impl Fn(&T) + Send + Sync + 'static,
+) {
+    let ends = Arc::new((new, end));
+    for writer_first in [true, false] {
+        let ends = ends.clone();
+        model(move || {
+            let shared = Arc::new(ends.0());
+            let theirs = shared.clone();
+            let other = if writer_first {
+                let other = thread::spawn(move || reader(&theirs));
+                writer(&shared);
+                other
+            } else {
+                let other = thread::spawn(move || writer(&theirs));
+                reader(&shared);
+                other
+            };
+            other.join().unwrap();
+            ends.1(&shared);
+        });
+    }
+}
+
 #[test]
 fn a_copy_is_whole_and_of_its_generation() {
-    model(|| {
-        let slot = Arc::new(Slot::<2>::new());
+    let new = || {
+        let slot = Slot::<2>::new();
         slot.publish(&SaWords([1, 1]));
-        let writer = thread::spawn({
-            let slot = slot.clone();
-            move || {
-                slot.retire();
-                slot.publish(&SaWords([3, 3]));
-            }
-        });
+        slot
+    };
+    let writer = |slot: &Slot<2>| {
+        slot.retire();
+        slot.publish(&SaWords([3, 3]));
+    };
+    let reader = |slot: &Slot<2>| {
         if let Some((generation, words)) = slot.copy() {
             assert_eq!(words.0, [generation.0; 2]);
         }
-        writer.join().unwrap();
+    };
+    race(new, writer, reader, |slot| {
         assert_eq!(slot.copy().map(|(g, w)| (g, w.0)), Some((Generation(3), [3, 3])));
     });
 }
 
 /// The writer retires and reclaims while a worker takes turns: who found a generation finds its body.
 fn no_worker_reads_a_wiped_body(first: u64) {
-    model(move || {
-        let shared = Arc::new((Slot::<1>::new(), AtomicU64::new(first), AtomicU64::new(0)));
+    type Shared = (Slot<1>, AtomicU64, AtomicU64);
+    let new = move || {
+        let shared = (Slot::new(), AtomicU64::new(first), AtomicU64::new(0));
         shared.0.publish(&SaWords([7]));
-        let writer = thread::spawn({
-            let shared = shared.clone();
-            move || {
-                let (slot, worker, global) = &*shared;
-                slot.retire();
-                let epoch = epoch::advance(global);
-                if epoch::passed([worker], epoch) {
-                    slot.wipe();
-                    slot.publish(&SaWords([9]));
-                }
-            }
-        });
-        let (slot, worker, global) = &*shared;
+        shared
+    };
+    let writer = |(slot, worker, global): &Shared| {
+        slot.retire();
+        let epoch = epoch::advance(global);
+        if epoch::passed([worker], epoch) {
+            slot.wipe();
+            slot.publish(&SaWords([9]));
+        }
+    };
+    let reader = |(slot, worker, global): &Shared| {
         epoch::announce(worker, global);
         let before = slot.generation();
         let spi = slot.spi();
@@ -67,8 +96,8 @@ fn no_worker_reads_a_wiped_body(first: u64) {
         epoch::announce(worker, global);
         assert_ne!(slot.spi(), Some(Spi(0)));
         epoch::offline(worker);
-        writer.join().unwrap();
-    });
+    };
+    race(new, writer, reader, |_| {});
 }
 
 #[test]
@@ -81,105 +110,130 @@ fn a_worker_that_goes_on_reads_no_wiped_body() {
     no_worker_reads_a_wiped_body(0);
 }
 
+/// Or it could go on with that once the epoch has passed.
+#[test]
+fn who_announces_an_epoch_sees_what_was_retired_before() {
+    type Shared = (Slot<1>, AtomicU64, AtomicU64);
+    let new = || {
+        let shared = (Slot::new(), AtomicU64::new(0), AtomicU64::new(0));
+        shared.0.publish(&SaWords([7]));
+        shared
+    };
+    let writer = |(slot, _, global): &Shared| {
+        slot.retire();
+        epoch::advance(global);
+    };
+    let reader = |(slot, worker, global): &Shared| {
+        epoch::announce(worker, global);
+        assert!(worker.load(Ordering::Relaxed) == 0 || slot.generation().is_none());
+    };
+    race(new, writer, reader, |_| {});
+}
+
 #[test]
 fn events_arrive_whole_in_order_or_are_counted_as_lost() {
     const TOLD: u64 = EVENTS as u64 + 1;
-    model(|| {
-        let shared = Arc::new((EventRing::new(), AtomicU64::new(0)));
-        let worker = thread::spawn({
-            let shared = shared.clone();
-            move || {
-                for n in 1..=TOLD {
-                    let (kind, slot) = (EventKind::SeqLow, SlotIndex(n as u32));
-                    shared.0.push(&shared.1, &Event { kind, slot, generation: Generation(n), value: n });
-                }
-            }
-        });
-        let mut last = 0;
-        let mut got = 0;
-        let mut take = || {
-            if let Some(e) = shared.0.pop(&shared.1) {
-                assert_eq!((e.slot.0 as u64, e.generation.0), (e.value, e.value));
-                assert!(e.value > last);
-                (last, got) = (e.value, got + 1);
-            }
-        };
-        (0..2).for_each(|_| take());
-        worker.join().unwrap();
-        (0..TOLD).for_each(|_| take());
-        assert_eq!(got + shared.0.lost(), TOLD);
-    });
+    type Shared = (EventRing, AtomicU64, AtomicU64);
+    let worker = |(ring, tail, _): &Shared| {
+        for n in 1..=TOLD {
+            let (kind, slot) = (EventKind::SeqLow, SlotIndex(n as u32));
+            ring.push(tail, &Event { kind, slot, generation: Generation(n), value: n });
+        }
+    };
+    // How many came, and which was the last.
+    fn take((ring, tail, got): &Shared) {
+        if let Some(e) = ring.pop(tail) {
+            assert_eq!((e.slot.0 as u64, e.generation.0), (e.value, e.value));
+            let before = got.load(Ordering::Relaxed);
+            assert!(e.value > before >> 32);
+            got.store(e.value << 32 | ((before as u32) + 1) as u64, Ordering::Relaxed);
+        }
+    }
+    let iked = |shared: &Shared| (0..2).for_each(|_| take(shared));
+    race(
+        || (EventRing::new(), AtomicU64::new(0), AtomicU64::new(0)),
+        worker,
+        iked,
+        |shared| {
+            (0..TOLD).for_each(|_| take(shared));
+            assert_eq!(shared.2.load(Ordering::Relaxed) as u32 as u64 + shared.0.lost(), TOLD);
+        },
+    );
+}
+
+/// An index of two buckets, with one entry each here.
+type Buckets = [Bucket; 2];
+
+fn index(buckets: &Buckets) -> SpiIndex<'_> {
+    SpiIndex { buckets, seed: 1 }
+}
+
+/// SPIs of one home bucket.
+fn crowded<const N: usize>() -> [Spi; N] {
+    let buckets = [Bucket::new(), Bucket::new()];
+    let home = |spi| std::ptr::from_ref(index(&buckets).home_bucket(spi));
+    let mut same = (256..).map(Spi).filter(|s| home(*s) == home(Spi(256)));
+    std::array::from_fn(|_| same.next().unwrap())
 }
 
 #[test]
 fn an_spi_is_found_behind_a_bucket_that_changes() {
-    model(|| {
-        let buckets: Arc<[Bucket]> = Arc::new([Bucket::new(), Bucket::new()]);
-        let index = SpiIndex { buckets: &buckets, seed: 1 };
-        let home = |spi| std::ptr::from_ref(index.home_bucket(spi));
-        let mut same = (256..).map(Spi).filter(|s| home(*s) == home(Spi(256)));
-        let [a, b, c] = std::array::from_fn(|_| same.next().unwrap());
-        // A bucket has one entry here: `b` lives in the other one.
-        assert!(index.insert(a, SlotIndex(1)) && index.insert(b, SlotIndex(2)));
-        let writer = thread::spawn({
-            let buckets = buckets.clone();
-            move || {
-                let index = SpiIndex { buckets: &buckets, seed: 1 };
-                index.remove(a);
-                assert!(index.insert(c, SlotIndex(3)));
-                index.remove(c);
-            }
-        });
-        assert_eq!(index.find(b), Some(SlotIndex(2)));
-        assert!([None, Some(SlotIndex(1))].contains(&index.find(a)));
-        assert!([None, Some(SlotIndex(3))].contains(&index.find(c)));
-        writer.join().unwrap();
-        assert_eq!([a, b, c].map(|s| index.find(s)), [None, Some(SlotIndex(2)), None]);
+    let new = || {
+        let buckets = [Bucket::new(), Bucket::new()];
+        let [a, b, _] = crowded();
+        assert!(index(&buckets).insert(a, SlotIndex(1)) && index(&buckets).insert(b, SlotIndex(2)));
+        buckets
+    };
+    let writer = |buckets: &Buckets| {
+        let [a, _, c] = crowded();
+        index(buckets).remove(a);
+        assert!(index(buckets).insert(c, SlotIndex(3)));
+        index(buckets).remove(c);
+    };
+    let reader = |buckets: &Buckets| {
+        let [a, b, c] = crowded();
+        assert_eq!(index(buckets).find(b), Some(SlotIndex(2)));
+        assert!([None, Some(SlotIndex(1))].contains(&index(buckets).find(a)));
+        assert!([None, Some(SlotIndex(3))].contains(&index(buckets).find(c)));
+    };
+    race(new, writer, reader, |buckets| {
+        assert_eq!(crowded().map(|s| index(buckets).find(s)), [None, Some(SlotIndex(2)), None]);
     });
 }
 
 #[test]
 fn an_spi_that_overflows_is_found_whole_or_not_at_all() {
-    model(|| {
-        let buckets: Arc<[Bucket]> = Arc::new([Bucket::new(), Bucket::new()]);
-        let index = SpiIndex { buckets: &buckets, seed: 1 };
-        let home = |spi| std::ptr::from_ref(index.home_bucket(spi));
-        let mut same = (256..).map(Spi).filter(|s| home(*s) == home(Spi(256)));
-        let [a, b] = std::array::from_fn(|_| same.next().unwrap());
-        assert!(index.insert(a, SlotIndex(1)));
-        let published = Arc::new(AtomicU32::new(0));
-        let writer = thread::spawn({
-            let (buckets, published) = (buckets.clone(), published.clone());
-            move || {
-                assert!(SpiIndex { buckets: &buckets, seed: 1 }.insert(b, SlotIndex(2)));
-                published.store(1, Ordering::Release);
-            }
-        });
+    type Shared = (Buckets, AtomicU32);
+    let new = || {
+        let shared = ([Bucket::new(), Bucket::new()], AtomicU32::new(0));
+        assert!(index(&shared.0).insert(crowded::<2>()[0], SlotIndex(1)));
+        shared
+    };
+    let writer = |(buckets, published): &Shared| {
+        assert!(index(buckets).insert(crowded::<2>()[1], SlotIndex(2)));
+        published.store(1, Ordering::Release);
+    };
+    let reader = |(buckets, published): &Shared| {
+        let [a, b] = crowded();
         let told = published.load(Ordering::Acquire) == 1;
-        let found = index.find(b);
+        let found = index(buckets).find(b);
         assert!(found == Some(SlotIndex(2)) || (found.is_none() && !told), "{found:?}");
-        assert_eq!(index.find(a), Some(SlotIndex(1)));
-        writer.join().unwrap();
-    });
+        assert_eq!(index(buckets).find(a), Some(SlotIndex(1)));
+    };
+    race(new, writer, reader, |_| {});
 }
 
 #[test]
 fn who_finds_an_spi_finds_its_sa() {
-    model(|| {
-        let shared = Arc::new((Slot::<1>::new(), [Bucket::new(), Bucket::new()]));
-        let writer = thread::spawn({
-            let shared = shared.clone();
-            move || {
-                shared.0.publish(&SaWords([300]));
-                assert!(SpiIndex { buckets: &shared.1, seed: 1 }.insert(Spi(300), SlotIndex(0)));
-            }
-        });
-        let index = SpiIndex { buckets: &shared.1, seed: 1 };
-        if index.find(Spi(300)).is_some() {
-            assert_eq!(shared.0.spi(), Some(Spi(300)));
-        }
-        writer.join().unwrap();
-    });
+    type Shared = (Slot<1>, Buckets);
+    let writer = |(slot, buckets): &Shared| {
+        slot.publish(&SaWords([300]));
+        assert!(index(buckets).insert(Spi(300), SlotIndex(0)));
+    };
+    let reader = |(slot, buckets): &Shared| {
+        assert!(index(buckets).find(Spi(300)).is_none() || slot.spi() == Some(Spi(300)));
+    };
+    race(|| (Slot::new(), [Bucket::new(), Bucket::new()]), writer, reader, |_| {});
 }
 
 struct SpdParts {
@@ -233,97 +287,99 @@ fn policy(priority: u32) -> Policy {
     }
 }
 
+/// Policies in one tuple.
+fn with(policies: &[(u32, u32)]) -> SpdParts {
+    let parts = SpdParts::new();
+    parts.tuples[MAX_TUPLES].set(Spd::tuple_bits(&policy(1)), 0, 1);
+    policies.iter().for_each(|(index, priority)| parts.add(*index, &policy(*priority)));
+    parts
+}
+
+fn hit(parts: &SpdParts) -> PolicyHit {
+    let any = "10.0.0.1".parse().unwrap();
+    let flow = Flow { src: any, dst: any, protocol: 17, ports: None };
+    parts.spd().lookup(Direction::Outbound, &flow).unwrap()
+}
+
 /// A lookup never falls between a policy and the one that takes its place.
 #[test]
 fn a_policy_is_replaced_without_a_gap() {
-    model(|| {
-        let parts = Arc::new(SpdParts::new());
-        let tuple = &parts.tuples[MAX_TUPLES];
-        tuple.set(Spd::tuple_bits(&policy(1)), 0, 1);
-        parts.add(0, &policy(5));
-        parts.add(1, &policy(3));
-        let writer = thread::spawn({
-            let parts = parts.clone();
-            move || {
-                parts.add(2, &policy(1));
-                parts.remove(1, &policy(3));
-            }
-        });
-        let any = "10.0.0.1".parse().unwrap();
-        let flow = Flow { src: any, dst: any, protocol: 17, ports: None };
-        let hit = parts.spd().lookup(Direction::Outbound, &flow).unwrap();
+    let writer = |parts: &SpdParts| {
+        parts.add(2, &policy(1));
+        parts.remove(1, &policy(3));
+    };
+    let reader = |parts: &SpdParts| {
+        let hit = hit(parts);
         assert!([(1, 3), (2, 1)].contains(&(hit.index.0, hit.priority)), "{hit:?}");
         assert_eq!(hit.reqid, hit.priority);
-        writer.join().unwrap();
-        assert_eq!(parts.policies[2].state.load(Ordering::Relaxed), LIVE);
-    });
+    };
+    race(
+        || with(&[(0, 5), (1, 3)]),
+        writer,
+        reader,
+        |parts| {
+            assert_eq!(parts.policies[2].state.load(Ordering::Relaxed), LIVE);
+        },
+    );
 }
 
-/// Who copies policies and is no worker gets one or the other, though the slot is used again at once. The writer stores
-/// only what differs, or there were too many interleavings.
+/// Who copies policies and is no worker gets one or the other, though the slot is used again at once. The writer
+/// stores only what differs, or there were too many interleavings.
 #[test]
 fn a_copied_policy_is_whole() {
-    model(|| {
-        let parts = Arc::new(SpdParts::new());
-        parts.add(0, &policy(5));
-        let writer = thread::spawn({
-            let parts = parts.clone();
-            move || {
-                let slot = &parts.policies[0];
-                slot.retire();
-                parts.spd().bump();
-                slot.priority.store(3, Ordering::Relaxed);
-                slot.reqid.store(3, Ordering::Relaxed);
-                slot.state.store(LIVE, Ordering::Release);
-                parts.spd().bump();
-            }
-        });
+    let writer = |parts: &SpdParts| {
+        let slot = &parts.policies[0];
+        slot.retire();
+        parts.spd().bump();
+        slot.priority.store(3, Ordering::Relaxed);
+        slot.reqid.store(3, Ordering::Relaxed);
+        slot.state.store(LIVE, Ordering::Release);
+        parts.spd().bump();
+    };
+    let reader = |parts: &SpdParts| {
         let copy = parts.spd().copy(PolicyIndex(0));
         assert!(copy.as_ref().is_none_or(|p| [policy(5), policy(3)].contains(p)), "{copy:?}");
-        writer.join().unwrap();
-        assert_eq!(parts.spd().copy(PolicyIndex(0)), Some(policy(3)));
-    });
+    };
+    race(
+        || with(&[(0, 5)]),
+        writer,
+        reader,
+        |parts| {
+            assert_eq!(parts.spd().copy(PolicyIndex(0)), Some(policy(3)));
+        },
+    );
 }
 
 #[test]
 fn a_policy_is_copied_once_it_is_filled() {
-    model(|| {
-        let parts = Arc::new(SpdParts::new());
-        let writer = thread::spawn({
-            let parts = parts.clone();
-            move || parts.policies[0].fill(&policy(5))
-        });
+    let reader = |parts: &SpdParts| {
         let copy = parts.spd().copy(PolicyIndex(0));
         assert!(copy.as_ref().is_none_or(|p| *p == policy(5)), "{copy:?}");
-        writer.join().unwrap();
-    });
+    };
+    race(|| with(&[]), |parts: &SpdParts| parts.policies[0].fill(&policy(5)), reader, |_| {});
 }
 
-/// A policy is given an SA: whoever sees it there, by lookup or in a copy, finds the SA published.
+/// A policy is given an SA: whoever sees it there finds the SA published.
+fn a_policy_points_to_an_sa_that_is_published(
+    sa: impl Fn(&SpdParts) -> Option<SlotIndex> + Send + Sync + Copy + 'static,
+) {
+    type Shared = (SpdParts, Slot<1>);
+    let writer = |(parts, slot): &Shared| {
+        slot.publish(&SaWords([300]));
+        parts.policies[0].point(Some(SlotIndex(0)));
+    };
+    let reader = move |(parts, slot): &Shared| {
+        assert!(sa(parts).is_none() || slot.spi() == Some(Spi(300)));
+    };
+    race(|| (with(&[(0, 1)]), Slot::new()), writer, reader, |_| {});
+}
+
 #[test]
-fn a_policy_points_to_an_sa_that_is_published() {
-    let (any, wanted) = ("10.0.0.1".parse().unwrap(), Some(SlotIndex(0)));
-    let flow = Flow { src: any, dst: any, protocol: 17, ports: None };
-    let by_lookup = move |spd: Spd<'_>| spd.lookup(Direction::Outbound, &flow).unwrap().sa;
-    let by_copy = |spd: Spd<'_>| spd.copy(PolicyIndex(0)).unwrap().sa;
-    for copied in [false, true] {
-        model(move || {
-            let shared = Arc::new((SpdParts::new(), Slot::<1>::new()));
-            let tuple = &shared.0.tuples[MAX_TUPLES];
-            tuple.set(Spd::tuple_bits(&policy(1)), 1, 1);
-            shared.0.add(0, &policy(1));
-            let writer = thread::spawn({
-                let shared = shared.clone();
-                move || {
-                    shared.1.publish(&SaWords([300]));
-                    shared.0.policies[0].point(wanted);
-                }
-            });
-            let spd = shared.0.spd();
-            if (if copied { by_copy(spd) } else { by_lookup(spd) }) == wanted {
-                assert_eq!(shared.1.spi(), Some(Spi(300)));
-            }
-            writer.join().unwrap();
-        });
-    }
+fn a_policy_that_is_found_points_to_an_sa_that_is_published() {
+    a_policy_points_to_an_sa_that_is_published(|parts| hit(parts).sa);
+}
+
+#[test]
+fn a_policy_that_is_copied_points_to_an_sa_that_is_published() {
+    a_policy_points_to_an_sa_that_is_published(|parts| parts.spd().copy(PolicyIndex(0)).unwrap().sa);
 }

@@ -78,7 +78,7 @@ impl<const N: usize> Slot<N> {
     pub(crate) fn retire(&self) {
         let odd = self.raw_generation();
         debug_assert!(odd & 1 == 1);
-        // Told to workers by the epoch that follows, to all others by the fence in `publish`.
+        // Told to workers by the epoch that follows, to all others by the fences in `passed` and `publish`.
         self.generation.store(odd + 1, Ordering::Relaxed);
     }
 

@@ -393,6 +393,7 @@ impl<'a> Spd<'a> {
             let version = self.version.load(Ordering::Acquire);
             found = read();
             // Pairs with the Release fence in `bump`: who saw any part of two changes sees the version between.
+            // And with the Release in `point`.
             fence(Ordering::Acquire);
             if self.version.load(Ordering::Relaxed) == version {
                 break;
@@ -452,7 +453,7 @@ impl<'a> Spd<'a> {
         best.map(|((priority, _, index), policy)| PolicyHit {
             index: PolicyIndex(index),
             action: policy.action(),
-            sa: policy.sa.load(Ordering::Acquire).checked_sub(1).map(SlotIndex),
+            sa: policy.sa.load(Ordering::Relaxed).checked_sub(1).map(SlotIndex),
             reqid: policy.reqid.load(Ordering::Relaxed),
             priority,
         })
@@ -560,7 +561,7 @@ impl PolicySlot {
 
     /// Writer: gives a policy another SA, or none.
     pub(crate) fn point(&self, sa: Option<SlotIndex>) {
-        // Pairs with the Acquires in `search` and `decode`: the SA was published before.
+        // Pairs with the Acquire fence in `in_one_version`: who finds the SA here finds it published.
         self.sa.store(sa.map_or(0, |s| s.0 + 1), Ordering::Release);
     }
 
@@ -614,7 +615,7 @@ impl PolicySlot {
             |w: &[AtomicU64; 2]| address(t.v4, &[w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)]);
         let kinds = self.kinds.load(Ordering::Relaxed);
         let (src_ports, dst_ports) = self.port_ranges();
-        let sa = self.sa.load(Ordering::Acquire).checked_sub(1).map(SlotIndex);
+        let sa = self.sa.load(Ordering::Relaxed).checked_sub(1).map(SlotIndex);
         Some(Policy {
             direction: t.direction.try_into().ok()?,
             selector: Selector {
