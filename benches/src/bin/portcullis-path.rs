@@ -1,0 +1,140 @@
+//! The whole path in memory, hop by hop: a thin shell over the library.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use portcullis_benches::{
+    chart,
+    clock::{self, Machine},
+    gateway::Setup,
+    pair::{PART, Pair},
+    results::{Conditions, Results, Way},
+    table::{self, thousands},
+    traffic::{SIZES, Size},
+};
+use portcullis_datapath::{
+    crypto,
+    pool::FramePool,
+    umem::{HugePages, Umem},
+};
+use portcullis_sadb::Algorithm;
+use std::{fs, path::PathBuf, time::Instant};
+
+/// Chunks besides those of a part: for jumbo packets, and in the caches of workers.
+const MORE_CHUNKS: u32 = 16_384;
+
+/// Measures what each hop of the packet path costs, in clocks per packet, in memory.
+#[derive(Parser)]
+#[command(name = "portcullis-path", version)]
+struct Options {
+    /// Octets of clear IP packets, or `imix`.
+    #[arg(long, value_delimiter = ',', default_values_t = SIZES)]
+    sizes: Vec<Size>,
+    /// SAs, hit at random.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1024, 10_000, 100_000, 1_000_000],
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sas: Vec<u32>,
+    /// Which half of the way.
+    #[arg(long, value_delimiter = ',', default_values = ["encap", "decap"])]
+    direction: Vec<Way>,
+    /// Workers of each gateway.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: Vec<u32>,
+    /// How often each is measured, in turns with all others.
+    #[arg(long, default_value_t = 31)]
+    rounds: usize,
+    /// Few sizes, few SAs, few rounds.
+    #[arg(long)]
+    quick: bool,
+    /// What packets are sealed with.
+    #[arg(long, default_value = "aes-gcm-128")]
+    algorithm: Cipher,
+    /// Octets of a chunk of the umem.
+    #[arg(long, default_value_t = 4096)]
+    frame_size: u16,
+    /// Of the flows and SAs picked.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The first core; more workers take the next ones.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// Where to write the results for programs.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where to write the results as a picture.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Cipher {
+    #[value(name = "aes-gcm-128")]
+    AesGcm128,
+    #[value(name = "aes-gcm-256")]
+    AesGcm256,
+}
+
+fn main() -> Result<()> {
+    let mut options = Options::parse();
+    if options.quick {
+        (options.sizes, options.sas) = (vec![Size::Octets(64), Size::Octets(1400)], vec![1, 1024]);
+        options.rounds = options.rounds.min(7);
+    }
+    let algorithm = match options.algorithm {
+        Cipher::AesGcm128 => Algorithm::AesGcm128,
+        Cipher::AesGcm256 => Algorithm::AesGcm256,
+    };
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let cores: Vec<usize> = cores.iter().map(|c| c.id).filter(|c| *c >= options.core).collect();
+    let most = options.workers.iter().max().map_or(1, |n| *n as usize);
+    ensure!(cores.len() >= most, "{most} workers want as many cores from {} on", options.core);
+
+    let lanes = 1 + options.workers.iter().sum::<u32>();
+    let chunks = lanes * options.sas.len() as u32 * PART as u32 + MORE_CHUNKS;
+    let (umem, told) = Umem::new(chunks, options.frame_size, HugePages::Auto)?;
+    let pool = FramePool::new(umem);
+    let conditions = Conditions {
+        machine: Machine::this(),
+        seed: options.seed,
+        rounds: options.rounds,
+        algorithm,
+        crypto: crypto::IMPLEMENTATION,
+        frame_size: options.frame_size,
+        huge_pages: told.is_none(),
+    };
+    println!("{}", conditions.line());
+
+    let mut pairs = vec![];
+    for &sas in &options.sas {
+        let (start, (before, _)) = (Instant::now(), clock::memory());
+        let staged = [(1, true)].into_iter().chain(options.workers.iter().map(|n| (*n, false)));
+        for (workers, staged) in staged {
+            let setup = Setup { sas, workers, staged, algorithm };
+            pairs.push(Pair::new(setup, &pool, &cores, options.seed)?);
+        }
+        let megabytes = (clock::memory().0 - before) >> 20;
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("{} SAs: {megabytes} MiB for all pairs of gateways, {seconds:.1} s", thousands(sas));
+    }
+    let Options { direction, sas, sizes, workers, .. } = options;
+    let mut results = Results::new(conditions, direction, sas, sizes.clone(), workers);
+    for _ in 0..options.rounds {
+        for (i, size) in sizes.iter().enumerate() {
+            for pair in &mut pairs {
+                let part = pair.run(*size)?;
+                let workers = if pair.setup.staged { 0 } else { pair.setup.workers };
+                results.add(pair.setup.sas, i, workers, &part);
+            }
+        }
+    }
+    println!("{}", table::draw(&results));
+    println!("{} packets lost between workers; {} MiB at most", results.lost, clock::memory().1 >> 20);
+    if let Some(path) = options.json {
+        let text = format!("{:#}\n", results.json());
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = options.svg {
+        fs::write(&path, chart::draw(&results)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! A gateway in memory: a real SADB, real forwarding tables, real workers, and ports whose other ends we hold.
+
+use crate::staged::{HOPS, Staged};
+use anyhow::{Context, Result};
+use portcullis_datapath::{
+    fib::{Fib, Hop, Mac, PortLink, Prefix as Destination, Route, RoutesBuilder},
+    handoff,
+    nexthop::{NextHops, Publisher},
+    pool::FramePool,
+    port::{Port, memory::MemoryPort},
+    worker::Worker,
+};
+use portcullis_sadb::{
+    Action, Algorithm, Direction, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix, Protocol, Sa,
+    Sadb, Selector, Sizes, SlotIndex, Spi,
+};
+use std::{net::Ipv4Addr, sync::Arc};
+
+/// The largest packet that the ports take.
+pub const MTU: u16 = 9600;
+/// Policies, at most: there is no room in the SPD for as many as for SAs.
+pub const MAX_FLOWS: u32 = 100_000;
+const _: () = assert!(MAX_FLOWS < MAX_POLICIES);
+
+const LAN: u8 = 0;
+const WAN: u8 = 1;
+const REQID: u32 = 1;
+
+/// The source of all clear packets.
+pub const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+
+/// What a pair of gateways is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// SAs from one to the other.
+    pub sas: u32,
+    /// Workers of each.
+    pub workers: u32,
+    /// Whether the hops run one by one, each with its clocks.
+    pub staged: bool,
+    /// What packets are sealed with.
+    pub algorithm: Algorithm,
+}
+
+impl Setup {
+    /// Flows, each with policies of its own.
+    pub fn flows(&self) -> u32 {
+        self.sas.min(MAX_FLOWS)
+    }
+}
+
+/// What takes a worker's packets through.
+pub enum Engine {
+    /// The datapath's own.
+    Whole(Box<Worker>),
+    /// The same hops, one by one.
+    Staged(Box<Staged>),
+}
+
+impl Engine {
+    /// One turn. False if there was nothing.
+    pub fn turn(&mut self, now_ms: u64) -> bool {
+        match self {
+            Engine::Whole(worker) => worker.turn(now_ms),
+            Engine::Staged(staged) => staged.turn(now_ms),
+        }
+    }
+
+    /// Clocks of each hop since they were last asked for.
+    pub fn take_clocks(&mut self) -> Option<[u64; HOPS]> {
+        match self {
+            Engine::Whole(_) => None,
+            Engine::Staged(staged) => Some(staged.take_clocks()),
+        }
+    }
+}
+
+/// One worker and the other ends of its ports.
+pub struct Lane {
+    /// What does the work.
+    pub engine: Engine,
+    /// Clear packets.
+    pub lan: MemoryPort,
+    /// ESP.
+    pub wan: MemoryPort,
+    _publisher: Publisher,
+}
+
+/// One gateway, without its workers.
+pub struct Gateway {
+    sadb: Sadb,
+    slots: Vec<SlotIndex>,
+    policies: Vec<PolicyIndex>,
+    direction: Direction,
+}
+
+/// Where the packets of a flow go.
+pub fn destination(flow: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(11, 0, 0, 0).to_bits() + flow)
+}
+
+impl Gateway {
+    /// The gateway that sends with all SAs, or the one that receives with them, and its workers. Their ports
+    /// have room for `room` frames each way.
+    ///
+    /// # Errors
+    /// What there is no memory for, or the SADB refuses.
+    pub fn new(
+        setup: &Setup,
+        direction: Direction,
+        pool: &Arc<FramePool>,
+        room: usize,
+    ) -> Result<(Gateway, Vec<Lane>)> {
+        let sizes = Sizes { max_sas: setup.sas, max_policies: setup.flows() + 1 };
+        let (mut sadb, reader, runtime) = Sadb::heap(&sizes)?;
+        let slots = (0..setup.sas).map(|i| sadb.publish(&sa(i, direction, setup.algorithm)));
+        let slots = slots.collect::<Result<Vec<_>, _>>()?;
+        let mut policies = vec![];
+        for flow in 0..setup.flows() {
+            let sa = (direction == Direction::Outbound).then(|| slots[flow as usize]);
+            policies.push(sadb.add_policy(&policy(direction, net(destination(flow), 32), sa))?);
+        }
+        // What comes the other way, so that both directions are looked up in something.
+        let back = match direction {
+            Direction::Outbound => Direction::Inbound,
+            Direction::Inbound => Direction::Outbound,
+        };
+        let selector = Selector::between(net(destination(0), 8), net(SOURCE, 8));
+        sadb.add_policy(&Policy { selector, ..policy(back, net(SOURCE, 8), None) })?;
+
+        let fib = fib(if direction == Direction::Outbound { WAN } else { LAN });
+        let mut lanes = vec![];
+        for (me, handoff) in (0..setup.workers).zip(handoff::between(setup.workers as usize)?) {
+            let ((lan, lan_end), (wan, wan_end)) =
+                (MemoryPort::pair("lan", room), MemoryPort::pair("wan", room));
+            let ports: Vec<Box<dyn Port>> = vec![Box::new(lan), Box::new(wan)];
+            let (hops, publisher) = NextHops::new(fib.clone());
+            let ends = (reader.clone(), runtime.clone());
+            let engine = if setup.staged {
+                Engine::Staged(Box::new(Staged::new((me, setup.workers), ends, ports, hops, pool.cache())))
+            } else {
+                let who = (me, setup.workers);
+                Engine::Whole(Box::new(Worker::new(who, ends, ports, handoff, hops, pool.cache())))
+            };
+            lanes.push(Lane { engine, lan: lan_end, wan: wan_end, _publisher: publisher });
+        }
+        Ok((Gateway { sadb, slots, policies, direction }, lanes))
+    }
+
+    /// Makes a flow use an SA, where there are more SAs than flows. Only who sends has to know.
+    ///
+    /// # Errors
+    /// None, for flows and SAs of the set-up.
+    pub fn point(&mut self, flow: u32, sa: u32) -> Result<()> {
+        let sends = self.direction == Direction::Outbound;
+        let (policy, slot) = (self.policies[flow as usize], self.slots[sa as usize]);
+        if sends {
+            self.sadb.set_policy_sa(policy, Some(slot)).context("pointing a flow to an SA")?;
+        }
+        Ok(())
+    }
+
+    /// Packets that the workers dropped so far.
+    pub fn drops(&self) -> u64 {
+        let records = (0..).map_while(|w| self.sadb.runtime().worker(w));
+        records.map(|r| r.drops.iter().sum::<u64>()).sum()
+    }
+}
+
+fn net(addr: Ipv4Addr, len: u8) -> Prefix {
+    Prefix::new(addr.into(), len).expect("a length for IPv4")
+}
+
+fn policy(direction: Direction, dst: Prefix, sa: Option<SlotIndex>) -> Policy {
+    let selector = Selector::between(net(SOURCE, 8), dst);
+    Policy { direction, selector, priority: 1000, action: Action::Protect, reqid: REQID, sa }
+}
+
+/// SA `i`: each has a peer of its own, as in a gateway of many.
+fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
+    let octet = |n: usize| (i.wrapping_mul(0x9e37_79b9) >> (n % 4 * 8)) as u8 ^ n as u8;
+    let key: Vec<u8> = (0..algorithm.key_len() + algorithm.salt_len()).map(octet).collect();
+    Sa {
+        spi: Spi(0x1000_0000 + i),
+        direction,
+        protocol: Protocol::Esp,
+        mode: Mode::Tunnel,
+        algorithm,
+        src: Ipv4Addr::new(192, 0, 2, 1).into(),
+        dst: Ipv4Addr::from_bits(Ipv4Addr::new(172, 16, 0, 0).to_bits() + i).into(),
+        udp: None,
+        esn: true,
+        replay_window: 1024,
+        reqid: REQID,
+        mtu: 0,
+        name: Name::new("path").expect("a short name"),
+        key: Key::new(&key).expect("as long as the algorithm wants"),
+    }
+}
+
+/// A default route by one router, which is known, out of this port.
+fn fib(port: u8) -> Arc<Fib> {
+    let router = Ipv4Addr::new(192, 0, 2, 254).into();
+    let hop = Hop { port: Some(port), gateway: Some(router), mtu: 0, weight: 1 };
+    let mut routes = RoutesBuilder::default();
+    routes.route(Destination { addr: Ipv4Addr::UNSPECIFIED.into(), len: 0 }, &Route::Unicast(vec![hop]));
+    let link = |n: u8| PortLink {
+        interface: format!("p{n}"),
+        ifindex: 10 + n as u32,
+        mac: Mac([2, 0, 0, 0, 1, n]),
+        mtu: MTU,
+        up: true,
+    };
+    let neighbours = [((port, router), Mac([2, 9, 9, 9, 9, 9]))].into_iter().collect();
+    Arc::new(Fib::new(1, Arc::new(vec![link(0), link(1)]), Arc::new(routes.build()), Arc::new(neighbours)))
+}
