@@ -118,7 +118,7 @@ impl Gateway {
         let mut policies = vec![];
         for flow in 0..setup.flows() {
             let sa = (direction == Direction::Outbound).then(|| slots[flow as usize]);
-            policies.push(sadb.add_policy(&policy(direction, net(destination(flow), 32), sa))?);
+            policies.push(sadb.add_policy(&policy(direction, destination(flow), sa))?);
         }
         // What comes the other way, so that both directions are looked up in something.
         let back = match direction {
@@ -126,7 +126,7 @@ impl Gateway {
             Direction::Inbound => Direction::Outbound,
         };
         let selector = Selector::between(net(destination(0), 8), net(SOURCE, 8));
-        sadb.add_policy(&Policy { selector, ..policy(back, net(SOURCE, 8), None) })?;
+        sadb.add_policy(&Policy { selector, ..policy(back, SOURCE, None) })?;
 
         let fib = fib(if direction == Direction::Outbound { WAN } else { LAN });
         let mut lanes = vec![];
@@ -171,13 +171,14 @@ fn net(addr: Ipv4Addr, len: u8) -> Prefix {
     Prefix::new(addr.into(), len).expect("a length for IPv4")
 }
 
-fn policy(direction: Direction, dst: Prefix, sa: Option<SlotIndex>) -> Policy {
-    let selector = Selector::between(net(SOURCE, 8), dst);
+/// The policy of all packets to `dst`.
+pub fn policy(direction: Direction, dst: Ipv4Addr, sa: Option<SlotIndex>) -> Policy {
+    let selector = Selector::between(net(SOURCE, 8), net(dst, 32));
     Policy { direction, selector, priority: 1000, action: Action::Protect, reqid: REQID, sa }
 }
 
 /// SA `i`: each has a peer of its own, as in a gateway of many.
-fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
+pub fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
     let octet = |n: usize| (i.wrapping_mul(0x9e37_79b9) >> (n % 4 * 8)) as u8 ^ n as u8;
     let key: Vec<u8> = (0..algorithm.key_len() + algorithm.salt_len()).map(octet).collect();
     Sa {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod gateway;
 pub mod pair;
 pub mod results;
+pub mod sample;
 pub mod staged;
 pub mod table;
 pub mod traffic;

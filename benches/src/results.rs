@@ -91,8 +91,6 @@ pub struct Results {
     pub sizes: Vec<Size>,
     /// Which numbers of workers.
     pub workers: Vec<u32>,
-    /// Packets that one worker dropped since another did not keep up.
-    pub lost: u64,
     whole: BTreeMap<Key, Vec<f64>>,
     hops: BTreeMap<Key, [Vec<f64>; HOPS]>,
 }
@@ -107,12 +105,11 @@ impl Results {
         workers: Vec<u32>,
     ) -> Results {
         let (whole, hops) = Default::default();
-        Results { conditions, ways, sas, sizes, workers, lost: 0, whole, hops }
+        Results { conditions, ways, sas, sizes, workers, whole, hops }
     }
 
     /// Adds a part of packets of the size with this index. `workers` is 0 for hops one by one.
     pub fn add(&mut self, sas: u32, size: usize, workers: u32, part: &Part) {
-        self.lost += part.lost;
         for (way, clocks) in [(Way::Encap, part.encap), (Way::Decap, part.decap)] {
             self.add_clocks(Key { way, sas, size, workers }, &clocks, part.packets as f64);
         }
@@ -121,9 +118,9 @@ impl Results {
     fn add_clocks(&mut self, key: Key, clocks: &Clocks, packets: f64) {
         if let Some(hops) = clocks.hops {
             let samples = self.hops.entry(key.clone()).or_default();
-            samples.iter_mut().zip(hops).for_each(|(s, clocks)| s.push(clocks as f64 / packets));
+            samples.iter_mut().zip(hops).for_each(|(s, clocks)| s.push(clocks / packets));
         }
-        self.whole.entry(key).or_default().push(clocks.whole as f64 / packets);
+        self.whole.entry(key).or_default().push(clocks.whole / packets);
     }
 
     /// Clocks per packet of the whole way, of all workers together.
@@ -167,7 +164,6 @@ impl Results {
             "crypto": c.crypto,
             "frame_size": c.frame_size,
             "huge_pages": c.huge_pages,
-            "lost": self.lost,
             "cells": cells,
         })
     }

@@ -128,7 +128,7 @@ fn main() -> Result<()> {
         }
     }
     println!("{}", table::draw(&results));
-    println!("{} packets lost between workers; {} MiB at most", results.lost, clock::memory().1 >> 20);
+    println!("{} MiB of memory at most", clock::memory().1 >> 20);
     if let Some(path) = options.json {
         let text = format!("{:#}\n", results.json());
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;

@@ -1,0 +1,42 @@
+//! What it costs to know what the policies say: of a flow that is cached, and of one that is looked up in an SPD
+//! of 10,000.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use portcullis_benches::gateway::{self, SOURCE, destination};
+use portcullis_datapath::policy::{Clear, FlowCache};
+use portcullis_sadb::{Algorithm, Direction, Flow, Sadb, Sizes};
+use std::hint::black_box;
+
+const POLICIES: u32 = 10_000;
+
+fn flow(n: u32) -> Flow {
+    Flow { src: SOURCE.into(), dst: destination(n).into(), protocol: 17, ports: Some((4660, 53)) }
+}
+
+fn benchmark(c: &mut Criterion) {
+    let sizes = Sizes { max_sas: 1, max_policies: POLICIES };
+    let (mut sadb, reader, _) = Sadb::heap(&sizes).expect("memory for an SPD");
+    let sa = gateway::sa(0, Direction::Outbound, Algorithm::AesGcm128);
+    let slot = sadb.publish(&sa).expect("room for one SA");
+    for n in 0..POLICIES {
+        let policy = gateway::policy(Direction::Outbound, destination(n), Some(slot));
+        sadb.add_policy(&policy).expect("room for all policies");
+    }
+    let mut cache = FlowCache::new(1);
+    cache.turn(&reader);
+    let mut group = c.benchmark_group("policy");
+    let mut next = 0;
+    for (name, flows) in [("cached", 32), ("uncached", POLICIES)] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                next = (next + 1) % flows;
+                let clear = cache.clear(&reader, black_box(&flow(next)));
+                assert!(matches!(clear, Clear::Protect { .. }));
+            })
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

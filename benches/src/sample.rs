@@ -1,0 +1,63 @@
+//! One packet and what belongs to it, for the benchmarks of single hops.
+
+use crate::{
+    gateway::{self, SOURCE, destination},
+    traffic::Template,
+};
+use arrayvec::ArrayVec;
+use portcullis_datapath::{
+    crypto::{self, AeadKey, IcvVerified, Job},
+    esp::OuterHeader,
+    frame::Frame,
+    pool::{FrameCache, FramePool},
+    umem::{HugePages, Umem},
+    wire::{ETHERNET, Ip},
+};
+use portcullis_sadb::{Algorithm, Direction, Sa};
+use std::sync::Arc;
+
+/// Lengths of IP packets to measure with.
+pub const LENGTHS: [u16; 3] = [64, 576, 1400];
+
+/// Some chunks.
+pub fn pool() -> Arc<FramePool> {
+    FramePool::new(Umem::new(256, 4096, HugePages::Off).expect("a megabyte").0)
+}
+
+/// An outbound SA.
+pub fn sa(algorithm: Algorithm) -> Sa {
+    gateway::sa(1, Direction::Outbound, algorithm)
+}
+
+/// Its key.
+pub fn key(sa: &Sa) -> AeadKey {
+    AeadKey::new(sa.algorithm, sa.key.bytes()).expect("a key of the right length")
+}
+
+/// A clear packet of `len` octets in its Ethernet frame.
+pub fn clear(cache: &mut FrameCache, len: u16) -> Frame {
+    let mut frame = cache.take().expect("free chunks");
+    assert!(Template::new(SOURCE).fill(&mut frame, len, destination(0), cache));
+    frame
+}
+
+/// The same, encapsulated but not sealed, from its outer IP header on.
+pub fn encapsulated(cache: &mut FrameCache, len: u16) -> (Frame, OuterHeader) {
+    let (mut frame, sa) = (clear(cache, len), sa(Algorithm::AesGcm128));
+    frame.pull(ETHERNET);
+    let inner = Ip::parse(frame.bytes()).expect("an IP packet");
+    let mut outer = OuterHeader::new(&sa);
+    outer.encap(&mut frame, &inner, sa.spi.0, 1).expect("room for the headers");
+    (frame, outer)
+}
+
+/// That an ICV was right.
+pub fn proof() -> IcvVerified {
+    let sa = sa(Algorithm::AesGcm128);
+    let (key, mut text) = (key(&sa), [0; crypto::ICV]);
+    let mut verified = ArrayVec::<_, 1>::new();
+    let mut job = [Job { key: &key, iv: [0; 8], aad: crypto::aad(sa.spi.0, 1, sa.esn), text: &mut text }];
+    crypto::seal(&mut job);
+    crypto::open(&mut job, &mut verified);
+    verified[0].expect("it was just sealed")
+}
