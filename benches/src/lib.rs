@@ -1,4 +1,11 @@
-//! Benchmarks of each hop and of the whole path in memory.
+//! Benchmarks of each hop and of the whole path, in memory.
+//!
+//! ```sh
+//! cargo run --release -p portcullis-benches -- --svg path.svg   # the whole path: portcullis-path --help
+//! cargo bench -p portcullis-benches                             # each hop alone
+//! ```
+//!
+//! The whole path takes 9 GiB of memory with all of its 1,000,000 SAs, and 1.4 GiB with 100,000.
 #![deny(missing_docs)]
 
 pub mod chart;

@@ -94,6 +94,9 @@ pub struct Part {
     pub decap: Clocks,
 }
 
+/// Frames that are written again and again, of each core. All pairs use the same ones: no pair has better memory.
+pub type Stock = Vec<Vec<Frame>>;
+
 /// Both gateways and what goes between them.
 pub struct Pair {
     /// What it was made of.
@@ -110,7 +113,12 @@ impl Pair {
     ///
     /// # Errors
     /// What there is no memory for.
-    pub fn new(setup: Setup, pool: &Arc<FramePool>, cores: &[usize], seed: u64) -> Result<Pair> {
+    pub fn new(
+        setup: Setup,
+        (pool, stock): (&Arc<FramePool>, &mut Stock),
+        cores: &[usize],
+        seed: u64,
+    ) -> Result<Pair> {
         // All packets may belong to one worker.
         let room = 2 * PART * setup.workers as usize;
         let (left, left_lanes) = Gateway::new(&setup, Direction::Outbound, pool, room)?;
@@ -128,7 +136,7 @@ impl Pair {
         });
         let mut pair =
             Pair { setup, left, right, paths: paths.collect(), random: Random::new(seed), parts: 0 };
-        pair.warm()?;
+        pair.warm(stock)?;
         Ok(pair)
     }
 
@@ -136,7 +144,7 @@ impl Pair {
     ///
     /// # Errors
     /// Packets that one worker lost.
-    pub fn run(&mut self, size: Size) -> Result<Part> {
+    pub fn run(&mut self, size: Size, stock: &mut Stock) -> Result<Part> {
         let packets = PART.min((PART_OCTETS / size.mean()) as usize);
         let Setup { sas, .. } = self.setup;
         for path in 0..self.paths.len() {
@@ -149,11 +157,11 @@ impl Pair {
                 self.paths[path].flows.push(flow);
             }
         }
-        self.run_flows(&size.pattern())
+        self.run_flows(&size.pattern(), stock)
     }
 
     /// Meets every SA once, for the workers to have their keys expanded.
-    fn warm(&mut self) -> Result<()> {
+    fn warm(&mut self, stock: &mut Stock) -> Result<()> {
         let (flows, paths) = (self.setup.flows(), self.paths.len());
         let mut sa = 0;
         while sa < self.setup.sas {
@@ -164,13 +172,15 @@ impl Pair {
                 self.paths[i % paths].flows.push(sa % flows);
             }
             sa = end;
-            self.run_flows(&[64])?;
+            self.run_flows(&[64], stock)?;
         }
         Ok(())
     }
 
-    fn run_flows(&mut self, lengths: &[u16]) -> Result<Part> {
+    fn run_flows(&mut self, lengths: &[u16], stock: &mut Stock) -> Result<Part> {
         self.parts += 1;
+        let swap = |(path, spare): (&mut Path, &mut Vec<Frame>)| std::mem::swap(&mut path.spare, spare);
+        self.paths.iter_mut().zip(stock.iter_mut()).for_each(swap);
         let sent: usize = self.paths.iter().map(|path| path.flows.len()).sum();
         let longest = self.paths.iter().map(|path| path.flows.len()).max().unwrap_or(0);
         let meeting = Meeting {
@@ -189,6 +199,7 @@ impl Pair {
             let others = others.into_iter().map(|thread| thread.join().expect("it ends as the first does"));
             std::iter::once(first).chain(others).collect::<Vec<_>>()
         });
+        self.paths.iter_mut().zip(stock.iter_mut()).for_each(swap);
         let part = parts.into_iter().fold(Part::default(), Part::with);
         let drops = (self.left.drops(), self.right.drops());
         ensure!(

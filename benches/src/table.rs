@@ -40,6 +40,8 @@ fn table(results: &Results, way: Way, sas: u32) -> String {
                 number(whole(size).zip(crypto).map(|(whole, crypto)| whole - crypto))
             });
         }
+        // One SA is one worker's, and keeps the others waiting.
+        let workers = workers.min(&sas);
         row(" Mpps", &|size| {
             let rate = whole(size).map(|whole| results.conditions.machine.hz * *workers as f64 / whole / 1e6);
             rate.map_or("-".to_owned(), |mpps| format!("{mpps:.2}"))

@@ -37,10 +37,7 @@ impl Size {
             Size::Octets(n) => vec![n],
             Size::Imix => {
                 let mut lengths: Vec<u16> = IMIX.iter().flat_map(|&(n, len)| vec![len; n]).collect();
-                let mut random = Random::new(1);
-                for i in (1..lengths.len()).rev() {
-                    lengths.swap(i, random.below(i as u32 + 1) as usize);
-                }
+                Random::new(1).shuffle(&mut lengths);
                 lengths
             }
         }
@@ -120,5 +117,11 @@ impl Random {
         self.0 ^= self.0 >> 27;
         let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         ((high * n as u64) >> 32) as u32
+    }
+    /// Puts the items in another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u32 + 1) as usize);
+        }
     }
 }

@@ -7,10 +7,10 @@ use portcullis_benches::{
     chart,
     clock::{self, Machine},
     gateway::Setup,
-    pair::{PART, Pair},
+    pair::{PART, Pair, Stock},
     results::{Conditions, Results, Way},
     table::{self, thousands},
-    traffic::{SIZES, Size},
+    traffic::{Random, SIZES, Size},
 };
 use portcullis_datapath::{
     crypto,
@@ -20,8 +20,10 @@ use portcullis_datapath::{
 use portcullis_sadb::Algorithm;
 use std::{fs, path::PathBuf, time::Instant};
 
-/// Chunks besides those of a part: for jumbo packets, and in the caches of workers.
-const MORE_CHUNKS: u32 = 16_384;
+/// Chunks in the caches of the workers of a pair, on each core.
+const CACHED: u32 = 512;
+/// Chunks besides: what jumbo packets want more than one of.
+const MORE_CHUNKS: u32 = 8192;
 
 /// Measures what each hop of the packet path costs, in clocks per packet, in memory.
 #[derive(Parser)]
@@ -89,8 +91,8 @@ fn main() -> Result<()> {
     let most = options.workers.iter().max().map_or(1, |n| *n as usize);
     ensure!(cores.len() >= most, "{most} workers want as many cores from {} on", options.core);
 
-    let lanes = 1 + options.workers.iter().sum::<u32>();
-    let chunks = lanes * options.sas.len() as u32 * PART as u32 + MORE_CHUNKS;
+    let lanes = (1 + options.workers.iter().sum::<u32>()) * options.sas.len() as u32;
+    let chunks = (most * PART) as u32 + lanes * CACHED + MORE_CHUNKS;
     let (umem, told) = Umem::new(chunks, options.frame_size, HugePages::Auto)?;
     let pool = FramePool::new(umem);
     let conditions = Conditions {
@@ -104,13 +106,14 @@ fn main() -> Result<()> {
     };
     println!("{}", conditions.line());
 
+    let mut stock: Stock = (0..most).map(|_| vec![]).collect();
     let mut pairs = vec![];
     for &sas in &options.sas {
         let (start, (before, _)) = (Instant::now(), clock::memory());
         let staged = [(1, true)].into_iter().chain(options.workers.iter().map(|n| (*n, false)));
         for (workers, staged) in staged {
             let setup = Setup { sas, workers, staged, algorithm };
-            pairs.push(Pair::new(setup, &pool, &cores, options.seed)?);
+            pairs.push(Pair::new(setup, (&pool, &mut stock), &cores, options.seed)?);
         }
         let megabytes = (clock::memory().0 - before) >> 20;
         let seconds = start.elapsed().as_secs_f64();
@@ -118,10 +121,13 @@ fn main() -> Result<()> {
     }
     let Options { direction, sas, sizes, workers, .. } = options;
     let mut results = Results::new(conditions, direction, sas, sizes.clone(), workers);
+    let mut order = Random::new(options.seed);
     for _ in 0..options.rounds {
+        // What comes before it must not count for or against any of them.
+        order.shuffle(&mut pairs);
         for (i, size) in sizes.iter().enumerate() {
             for pair in &mut pairs {
-                let part = pair.run(*size)?;
+                let part = pair.run(*size, &mut stock)?;
                 let workers = if pair.setup.staged { 0 } else { pair.setup.workers };
                 results.add(pair.setup.sas, i, workers, &part);
             }
