@@ -1,6 +1,6 @@
 //! Two gateways in a box: what the left one seals the right one opens, part by part, with the clocks of each.
 //!
-//! A part is some thousand packets, of flows picked at random. Frames are written before the clocks run: they
+//! A part is about a thousand packets, of flows picked at random. Frames are written before the clocks run: they
 //! come from the cache that the cores share, as those of a NIC that writes there do. They are moved and never
 //! copied, from the left gateway to the right one and then back to be written again.
 
@@ -25,10 +25,10 @@ use std::{
     },
 };
 
-/// Packets that each worker gets in a part, at most.
-pub const PART: usize = 4096;
+/// Packets that each worker gets in a part, at most: what a ring of a port has.
+pub const PART: usize = 1024;
 /// Octets of them, at most.
-const PART_OCTETS: f64 = 4.0 * 1024.0 * 1024.0;
+const PART_OCTETS: f64 = 2.0 * 1024.0 * 1024.0;
 /// Of these, packets that go in at a time: what another worker is handed must fit its inbox, however late it is.
 const SLICE: usize = INBOX / 2;
 /// Turns without a packet after which the rest is lost.
@@ -181,6 +181,8 @@ impl Pair {
         self.parts += 1;
         let swap = |(path, spare): (&mut Path, &mut Vec<Frame>)| std::mem::swap(&mut path.spare, spare);
         self.paths.iter_mut().zip(stock.iter_mut()).for_each(swap);
+        // As the rings of a gateway that has run for a while: no prefetcher guesses the next chunk.
+        self.paths.iter_mut().for_each(|path| self.random.shuffle(&mut path.spare));
         let sent: usize = self.paths.iter().map(|path| path.flows.len()).sum();
         let longest = self.paths.iter().map(|path| path.flows.len()).max().unwrap_or(0);
         let meeting = Meeting {
