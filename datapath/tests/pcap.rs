@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use portcullis_datapath::{
     batch::BATCH,
     frame::Frame,
-    port::{Port, pcap::PcapPort},
+    port::{BURST, Port, pcap::PcapPort},
 };
 use testbed::*;
 
@@ -69,5 +69,61 @@ fn what_is_no_capture_is_an_error_and_one_cut_short_is_counted() {
     }
     assert_eq!((frames.len(), port.stats().invalid), (1, 1));
     frames.drain(..).for_each(|f| cache.give(f));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_repeated_capture_begins_again_at_any_place_in_a_burst_and_never_ends() {
+    let path = std::env::temp_dir().join(format!("portcullis-repeat-{}.pcap", std::process::id()));
+    let pool = memory(256);
+    let mut cache = pool.cache();
+    let packets: Vec<_> = [0, 8000, 100].map(|size| udp(inside(1, true), inside(2, true), size, 64)).into();
+    let mut port = PcapPort::open(None, Some(&path)).unwrap();
+    let mut frames: ArrayVec<Frame, BATCH> = packets.iter().map(|p| frame(&mut cache, p)).collect();
+    port.tx(&mut frames);
+    port.close(&mut cache);
+
+    let mut port = PcapPort::repeat(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let mut expected = packets.iter().cycle();
+    for _ in 0..10 {
+        port.rx(&mut frames, &mut cache);
+        assert_eq!(frames.len(), BURST);
+        for frame in &frames {
+            let mut bytes = vec![0; frame.total_len()];
+            frame.gather(&mut bytes);
+            assert_eq!(&bytes, expected.next().unwrap());
+        }
+        port.tx(&mut frames);
+        port.maintain(&mut cache);
+    }
+    assert!(!port.is_exhausted());
+
+    // No frame is to be had: packets are lost and counted, as a NIC loses them.
+    let held: Vec<_> = std::iter::from_fn(|| cache.take()).collect();
+    port.rx(&mut frames, &mut cache);
+    assert_eq!((frames.len(), port.stats().rx_no_chunk), (0, BURST as u64));
+    held.into_iter().for_each(|f| cache.give(f));
+    drop(cache);
+    assert_eq!(pool.free(), 256);
+}
+
+#[test]
+fn what_cannot_be_repeated_is_an_error() {
+    let path = std::env::temp_dir().join(format!("portcullis-unrepeatable-{}.pcap", std::process::id()));
+    assert!(PcapPort::repeat(&path).is_err(), "no file");
+    let pool = memory(256);
+    let mut cache = pool.cache();
+    PcapPort::open(None, Some(&path)).unwrap().close(&mut cache);
+    assert!(PcapPort::repeat(&path).is_err(), "no packet");
+    let mut port = PcapPort::open(None, Some(&path)).unwrap();
+    let mut frames: ArrayVec<Frame, BATCH> = ArrayVec::new();
+    frames.push(frame(&mut cache, &udp(inside(1, true), inside(2, true), 50, 64)));
+    port.tx(&mut frames);
+    port.close(&mut cache);
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(PcapPort::repeat(&path).is_ok());
+    std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+    assert!(PcapPort::repeat(&path).is_err(), "cut short");
     std::fs::remove_file(&path).unwrap();
 }

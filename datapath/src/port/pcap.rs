@@ -1,5 +1,5 @@
 //! Ports over capture files: what one file holds is received, what is sent goes to another. For replaying
-//! captures and for tests; not for speed.
+//! captures and for tests; not for speed, except where a capture is repeated from memory and nothing is written.
 //!
 //! The classic pcap format, read in either byte order and written in ours, Ethernet, microseconds.
 
@@ -13,15 +13,33 @@ use pcap_file::{
 use std::{
     fs::File,
     io::{BufReader, BufWriter, Write},
+    ops::Range,
     os::fd::BorrowedFd,
     path::Path,
     time::Duration,
 };
 
+/// Where a port's packets come from.
+enum Source {
+    /// The next packet of a file.
+    File(PcapReader<BufReader<File>>),
+    /// A capture in memory, over and over.
+    Repeat(Repeat),
+    /// Nothing, or nothing more.
+    None,
+}
+
+/// The packets of a capture, one behind the other, and which is next.
+struct Repeat {
+    bytes: Vec<u8>,
+    packets: Vec<Range<usize>>,
+    next: usize,
+}
+
 /// A port that reads one capture and writes another.
 pub struct PcapPort {
     name: String,
-    rx: Option<PcapReader<BufReader<File>>>,
+    rx: Source,
     tx: Option<PcapWriter<BufWriter<File>>>,
     /// Sent frames, until the next `maintain` gives them back.
     sent: ArrayVec<Frame, BATCH>,
@@ -36,19 +54,64 @@ impl PcapPort {
     /// A file that cannot be opened, or is no capture.
     pub fn open(rx: Option<&Path>, tx: Option<&Path>) -> Result<PcapPort, PcapError> {
         let name = rx.or(tx).map_or_else(String::new, |p| p.display().to_string());
-        let reader = rx
-            .map(|path| PcapReader::new(BufReader::new(File::open(path).map_err(PcapError::IoError)?)))
-            .transpose()?;
+        let rx = rx.map(reader).transpose()?.map_or(Source::None, Source::File);
         let writer = tx
             .map(|path| PcapWriter::new(BufWriter::new(File::create(path).map_err(PcapError::IoError)?)))
             .transpose()?;
         let (sent, stats) = (ArrayVec::new(), PortStats::default());
-        Ok(PcapPort { name, rx: reader, tx: writer, sent, stats, packets_sent: 0 })
+        Ok(PcapPort { name, rx, tx: writer, sent, stats, packets_sent: 0 })
     }
 
-    /// Whether all packets of the capture were received.
+    /// Reads all of `rx` into memory and receives it without end; what is sent goes nowhere.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no capture, is damaged, or holds no packet.
+    pub fn repeat(rx: &Path) -> Result<PcapPort, PcapError> {
+        let mut port = PcapPort::open(None, None)?;
+        let (mut bytes, mut packets) = (vec![], vec![]);
+        let mut reader = reader(rx)?;
+        while let Some(packet) = reader.next_packet() {
+            let start = bytes.len();
+            bytes.extend_from_slice(&packet?.data);
+            packets.push(start..bytes.len());
+        }
+        if packets.is_empty() {
+            return Err(PcapError::IncompleteBuffer);
+        }
+        port.rx = Source::Repeat(Repeat { bytes, packets, next: 0 });
+        port.name = rx.display().to_string();
+        Ok(port)
+    }
+
+    /// Whether all packets of the capture were received: never, if it is repeated.
     pub fn is_exhausted(&self) -> bool {
-        self.rx.is_none()
+        matches!(self.rx, Source::None)
+    }
+}
+
+fn reader(path: &Path) -> Result<PcapReader<BufReader<File>>, PcapError> {
+    PcapReader::new(BufReader::new(File::open(path).map_err(PcapError::IoError)?))
+}
+
+impl Repeat {
+    fn next(&mut self) -> &[u8] {
+        let packet = self.packets[self.next].clone();
+        self.next = if self.next + 1 < self.packets.len() { self.next + 1 } else { 0 };
+        &self.bytes[packet]
+    }
+}
+
+/// Adds a frame of these bytes, or counts that there was no chunk for it.
+fn receive(bytes: &[u8], out: &mut ArrayVec<Frame, BATCH>, cache: &mut FrameCache, stats: &mut PortStats) {
+    let Some(mut frame) = cache.take() else {
+        stats.rx_no_chunk += 1;
+        return;
+    };
+    if frame.scatter(bytes, cache) {
+        out.push(frame);
+    } else {
+        stats.rx_no_chunk += 1;
+        cache.give(frame);
     }
 }
 
@@ -59,25 +122,17 @@ impl Port for PcapPort {
 
     fn rx(&mut self, out: &mut ArrayVec<Frame, BATCH>, cache: &mut FrameCache) {
         for _ in 0..BURST.min(out.remaining_capacity()) {
-            let Some(reader) = &mut self.rx else { return };
-            match reader.next_packet() {
-                Some(Ok(packet)) => {
-                    let Some(mut frame) = cache.take() else {
-                        self.stats.rx_no_chunk += 1;
-                        continue;
-                    };
-                    if frame.scatter(&packet.data, cache) {
-                        out.push(frame);
-                    } else {
-                        self.stats.rx_no_chunk += 1;
-                        cache.give(frame);
+            match &mut self.rx {
+                Source::Repeat(capture) => receive(capture.next(), out, cache, &mut self.stats),
+                Source::File(reader) => match reader.next_packet() {
+                    Some(Ok(packet)) => receive(&packet.data, out, cache, &mut self.stats),
+                    Some(Err(_)) => {
+                        self.stats.invalid += 1;
+                        self.rx = Source::None;
                     }
-                }
-                Some(Err(_)) => {
-                    self.stats.invalid += 1;
-                    self.rx = None;
-                }
-                None => self.rx = None,
+                    None => self.rx = Source::None,
+                },
+                Source::None => return,
             }
         }
     }
