@@ -3,5 +3,6 @@
 
 pub mod forwarder;
 pub mod interface;
+pub mod path;
 pub mod sink;
 pub mod source;
