@@ -77,6 +77,8 @@ class Rate:
     """Packets, and the seconds that a process had the core for them, of those that passed."""
 
     def __init__(self, packets, on_core, seconds):
+        if on_core <= 0:
+            raise Failed("the kernel does not tell how long a process had its core")
         self.pps, self.share = packets / on_core, on_core / seconds
 
 
@@ -88,6 +90,8 @@ class Comparison:
         self.children = 0
 
     def __enter__(self):
+        # Nothing is left running or lying about by whoever ends us.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         out = subprocess.run([TOP + "/perf/peers/install-secgw"], stdout=subprocess.PIPE, text=True)
         if out.returncode:
             raise Failed("no ipsec-secgw")
