@@ -3,6 +3,7 @@
 use crate::staged::{HOPS, Staged};
 use anyhow::{Context, Result};
 use portcullis_datapath::{
+    crypto::Aead,
     fib::{Fib, Hop, Mac, PortLink, Prefix as Destination, Route, RoutesBuilder},
     handoff,
     nexthop::{NextHops, Publisher},
@@ -140,7 +141,15 @@ impl Gateway {
                 Engine::Staged(Box::new(Staged::new((me, setup.workers), ends, ports, hops, pool.cache())))
             } else {
                 let who = (me, setup.workers);
-                Engine::Whole(Box::new(Worker::new(who, ends, ports, handoff, hops, pool.cache())))
+                Engine::Whole(Box::new(Worker::new(
+                    who,
+                    ends,
+                    ports,
+                    handoff,
+                    hops,
+                    pool.cache(),
+                    Aead::best(),
+                )))
             };
             lanes.push(Lane { engine, lan: lan_end, wan: wan_end, _publisher: publisher });
         }

@@ -6,7 +6,7 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use portcullis_datapath::{
-    crypto::{self, AeadKey, IcvVerified, Job},
+    crypto::{self, Aead, AeadKey, IcvVerified, Job},
     esp::OuterHeader,
     frame::Frame,
     pool::{FrameCache, FramePool},
@@ -31,7 +31,7 @@ pub fn sa(algorithm: Algorithm) -> Sa {
 
 /// Its key.
 pub fn key(sa: &Sa) -> AeadKey {
-    AeadKey::new(sa.algorithm, sa.key.bytes()).expect("a key of the right length")
+    Aead::best().sa_key(sa.algorithm, sa.key.bytes()).expect("a key of the right length")
 }
 
 /// A clear packet of `len` octets in its Ethernet frame.
@@ -54,10 +54,11 @@ pub fn encapsulated(cache: &mut FrameCache, len: u16) -> (Frame, OuterHeader) {
 /// That an ICV was right.
 pub fn proof() -> IcvVerified {
     let sa = sa(Algorithm::AesGcm128);
-    let (key, mut text) = (key(&sa), [0; crypto::ICV]);
+    let (key, mut packet) = (key(&sa), [0; crypto::HEAD + crypto::ICV]);
     let mut verified = ArrayVec::<_, 1>::new();
-    let mut job = [Job { key: &key, iv: [0; 8], aad: crypto::aad(sa.spi.0, 1, sa.esn), text: &mut text }];
-    crypto::seal(&mut job);
-    crypto::open(&mut job, &mut verified);
+    let aad = crypto::aad(sa.spi.0, 1, sa.esn);
+    let mut job = [Job { key: &key, iv: [0; 8], aad, icv: 16, packet: &mut packet }];
+    Aead::best().seal(&mut job);
+    Aead::best().open(&mut job, &mut verified);
     verified[0].expect("it was just sealed")
 }

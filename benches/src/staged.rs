@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use portcullis_datapath::{
     batch::{BATCH, Batch, Stage},
     classify::{Class, classify},
-    crypto::{self, IcvVerified, Job},
+    crypto::{self, Aead, HEAD, IcvVerified, Job},
     drop::DropReason,
     esp,
     frame::Frame,
@@ -125,7 +125,7 @@ impl Staged {
         cache: FrameCache,
     ) -> Staged {
         let marks = Marks { last: 0, overhead: clock::overhead(), clocks: [0; HOPS] };
-        let (sas, flows) = (SaTable::new(reader.sizes().max_sas), FlowCache::new(workers));
+        let (sas, flows) = (SaTable::new(reader.sizes().max_sas, Aead::best()), FlowCache::new(workers));
         Staged {
             hops: Hops { me, reader, runtime, sas, flows, marks },
             to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
@@ -372,10 +372,11 @@ fn seal(batch: &mut Batch, sas: &SaTable) {
         if meta.stage == Stage::Outbound {
             let sa = sas.get(meta.sa);
             let (iv, aad) = (meta.seq.to_be_bytes(), crypto::aad(sa.spi, meta.seq, sa.esn));
-            jobs.push(Job { key: &sa.key, iv, aad, text: &mut frame.bytes_mut()[sa.outer.text()..] });
+            let packet = &mut frame.bytes_mut()[sa.outer.text() - HEAD..];
+            jobs.push(Job { key: &sa.key, iv, aad, icv: 16, packet });
         }
     }
-    crypto::seal(&mut jobs);
+    sas.aead().seal(&mut jobs);
 }
 
 /// Answers are in the order of the frames still inbound.
@@ -384,11 +385,11 @@ fn open(batch: &mut Batch, sas: &SaTable) -> ArrayVec<Option<IcvVerified>, BATCH
     for (frame, meta) in batch.frames.iter_mut().zip(&batch.metas) {
         let (Class::Esp { spi, esp, .. }, Stage::Inbound) = (meta.class, meta.stage) else { continue };
         let sa = sas.get(meta.sa);
-        let (head, text) = frame.bytes_mut().split_at_mut(text_at(esp));
-        let iv = *head.last_chunk().expect("a packet that was sealed");
-        jobs.push(Job { key: &sa.key, iv, aad: crypto::aad(spi, meta.seq, sa.esn), text });
+        let packet = &mut frame.bytes_mut()[text_at(esp) - HEAD..];
+        let iv = *packet[..HEAD].last_chunk().expect("a packet that was sealed");
+        jobs.push(Job { key: &sa.key, iv, aad: crypto::aad(spi, meta.seq, sa.esn), icv: 16, packet });
     }
     let mut verified = ArrayVec::new();
-    crypto::open(&mut jobs, &mut verified);
+    sas.aead().open(&mut jobs, &mut verified);
     verified
 }

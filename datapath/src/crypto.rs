@@ -1,20 +1,25 @@
-//! Authenticated encryption of many packets at a time.
+//! Authenticated encryption of many packets at a time: AES-GCM as ESP uses it (RFC 4106).
 //!
 //! The interface is that of a batch: packets of any lengths and keys, sealed or opened in place. How it is
-//! done is chosen once; for now it is `ring`, one packet after the other.
+//! done is chosen once, by [`Aead`]: by kernels of our own for x86-64 ([`gcm`]), or by RustCrypto.
 //!
 //! [`IcvVerified`] is made here alone, by opening a packet whose ICV is right. Whatever may happen to a
 //! packet or its SA only after that takes it as an argument.
 
+#[cfg(target_arch = "x86_64")]
+mod gcm;
+mod portable;
+
 use arrayvec::ArrayVec;
 use portcullis_sadb::Algorithm;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
+use std::{fmt, str::FromStr};
 
-/// Octets of an ICV (RFC 4106 §6).
+/// Octets of an ICV, at most (RFC 4106 §6).
 pub const ICV: usize = 16;
 
-/// Octets of additional data, at most: SPI and 64-bit sequence number (RFC 4106 §5).
-pub const AAD: usize = 12;
+/// Octets in front of the text that a job's packet begins with: SPI, sequence number and IV, or whatever
+/// is there. They stay as they are.
+pub const HEAD: usize = 16;
 
 /// Proof that a packet's ICV was verified.
 #[derive(Clone, Copy, Debug)]
@@ -27,44 +32,158 @@ impl IcvVerified {
     }
 }
 
-/// An expanded key with its salt.
-pub struct AeadKey {
-    key: LessSafeKey,
-    salt: [u8; 4],
+/// What seals and opens: the fastest that this CPU can do, unless another is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aead {
+    /// VAES and VPCLMULQDQ, 512 bits at a time, for long packets; 256 bits for short ones.
+    Avx512,
+    /// VAES and VPCLMULQDQ, 256 bits at a time.
+    Avx2,
+    /// AES-NI and PCLMULQDQ.
+    AesNi,
+    /// RustCrypto, for any CPU.
+    Portable,
 }
 
-impl AeadKey {
-    /// Expands key material: the key, then the salt (RFC 4106 §8.1). `None` if its length is wrong.
-    pub fn new(algorithm: Algorithm, material: &[u8]) -> Option<AeadKey> {
-        let (key, salt) = material.split_at_checked(algorithm.key_len())?;
-        let ring = match algorithm {
-            Algorithm::AesGcm128 => &AES_128_GCM,
-            Algorithm::AesGcm256 => &AES_256_GCM,
-        };
-        Some(AeadKey { key: LessSafeKey::new(UnboundKey::new(ring, key).ok()?), salt: salt.try_into().ok()? })
+impl Aead {
+    /// All, the fastest first.
+    pub const ALL: [Aead; 4] = [Aead::Avx512, Aead::Avx2, Aead::AesNi, Aead::Portable];
+
+    /// The fastest that this CPU can do.
+    pub fn best() -> Aead {
+        Aead::ALL.into_iter().find(|a| a.is_available()).unwrap_or(Aead::Portable)
     }
 
-    fn nonce(&self, iv: [u8; 8]) -> Nonce {
-        let mut nonce = [0; 12];
-        nonce[..4].copy_from_slice(&self.salt); // RFC 4106 §4
-        nonce[4..].copy_from_slice(&iv);
-        Nonce::assume_unique_for_key(nonce)
+    /// Whether this CPU has what it takes.
+    pub fn is_available(self) -> bool {
+        match self {
+            Aead::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            _ => gcm::is_available(self),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
     }
+
+    /// What it is called, for reports and configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Aead::Avx512 => "vaes-avx512",
+            Aead::Avx2 => "vaes-avx2",
+            Aead::AesNi => "aes-ni",
+            Aead::Portable => "portable",
+        }
+    }
+
+    /// Expands a key of 16, 24 or 32 octets; `None` for any other length. The salt is what its SA puts in
+    /// front of each IV (RFC 4106 §4).
+    pub fn key(self, key: &[u8], salt: [u8; 4]) -> Option<AeadKey> {
+        let expanded = match self {
+            Aead::Portable => Expanded::Portable(portable::Key::new(key)?),
+            #[cfg(target_arch = "x86_64")]
+            _ if self.is_available() => Expanded::Gcm(gcm::Key::new(key)?),
+            _ => return None,
+        };
+        Some(AeadKey { expanded, salt, rounds: key.len() as u8 / 4 + 6 })
+    }
+
+    /// Expands an SA's key material: the key, then the salt (RFC 4106 §8.1). `None` if its length is wrong.
+    pub fn sa_key(self, algorithm: Algorithm, material: &[u8]) -> Option<AeadKey> {
+        let (key, salt) = material.split_at_checked(algorithm.key_len())?;
+        self.key(key, salt.try_into().ok()?)
+    }
+
+    /// Encrypts each text in place and writes its ICV behind it.
+    pub fn seal(self, jobs: &mut [Job<'_>]) {
+        match self {
+            Aead::Portable => portable::seal(jobs),
+            #[cfg(target_arch = "x86_64")]
+            _ => gcm::seal(self, jobs),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => jobs.iter_mut().for_each(Job::wipe),
+        }
+    }
+
+    /// Verifies each ICV and decrypts each text in place. What does not verify is not left readable.
+    pub fn open<const N: usize>(self, jobs: &mut [Job<'_>], verified: &mut ArrayVec<Option<IcvVerified>, N>) {
+        let mut tell = |job: &mut Job<'_>, good: bool| {
+            if !good {
+                job.wipe();
+            }
+            verified.push(good.then_some(IcvVerified(())));
+        };
+        match self {
+            Aead::Portable => portable::open(jobs, &mut tell),
+            #[cfg(target_arch = "x86_64")]
+            _ => gcm::open(self, jobs, &mut tell),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => jobs.iter_mut().for_each(|job| tell(job, false)),
+        }
+    }
+}
+
+impl Default for Aead {
+    fn default() -> Aead {
+        Aead::best()
+    }
+}
+
+impl fmt::Display for Aead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Aead {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Aead, ()> {
+        Aead::ALL.into_iter().find(|a| a.name() == name).ok_or(())
+    }
+}
+
+/// An expanded key with its salt. It is wiped when it is dropped.
+pub struct AeadKey {
+    expanded: Expanded,
+    salt: [u8; 4],
+    rounds: u8,
+}
+
+#[allow(clippy::large_enum_variant, reason = "what is used is to be where the SA is, not behind a pointer")]
+enum Expanded {
+    #[cfg(target_arch = "x86_64")]
+    Gcm(gcm::Key),
+    Portable(portable::Key),
 }
 
 /// The data that is authenticated but not encrypted.
-pub type AadBytes = ArrayVec<u8, AAD>;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aad {
+    /// Big-endian, padded with zeros.
+    block: u128,
+    len: u8,
+}
+
+impl Aad {
+    /// Octets, at most: SPI and 64-bit sequence number (RFC 4106 §5).
+    pub const MAX: usize = 12;
+
+    /// Any octets; `None` for more than [`Aad::MAX`].
+    pub fn new(octets: &[u8]) -> Option<Aad> {
+        let mut block = [0; 16];
+        block[..Aad::MAX].get_mut(..octets.len())?.copy_from_slice(octets);
+        Some(Aad { block: u128::from_be_bytes(block), len: octets.len() as u8 })
+    }
+}
 
 /// Additional data of an ESP packet: SPI, then the sequence number, 64 bits of it with ESN (RFC 4106 §5).
-pub fn aad(spi: u32, seq: u64, esn: bool) -> AadBytes {
-    let mut aad = AadBytes::new();
-    let push = |aad: &mut AadBytes, word: u32| aad.extend(word.to_be_bytes());
-    push(&mut aad, spi);
-    if esn {
-        push(&mut aad, (seq >> 32) as u32);
+#[inline]
+pub fn aad(spi: u32, seq: u64, esn: bool) -> Aad {
+    let high = (spi as u128) << 96;
+    match esn {
+        true => Aad { block: high | (seq as u128) << 32, len: 12 },
+        false => Aad { block: high | (seq as u32 as u128) << 64, len: 8 },
     }
-    push(&mut aad, seq as u32);
-    aad
 }
 
 /// One packet to seal or open.
@@ -74,45 +193,34 @@ pub struct Job<'a> {
     /// The IV that the packet carries; never twice with one key.
     pub iv: [u8; 8],
     /// Additional data.
-    pub aad: AadBytes,
-    /// The text and, behind it, the ICV.
-    pub text: &'a mut [u8],
+    pub aad: Aad,
+    /// Octets of the ICV: 8, 12 or 16 (RFC 4106 §6).
+    pub icv: u8,
+    /// [`HEAD`] octets, the text, and [`ICV`] octets that begin with the ICV. Those that a shorter ICV does
+    /// not use are changed, too.
+    pub packet: &'a mut [u8],
 }
 
-/// Encrypts each text in place and writes its ICV behind it.
-pub fn seal(jobs: &mut [Job<'_>]) {
-    for job in jobs {
-        let Some(at) = job.text.len().checked_sub(ICV) else { continue };
-        let (text, icv) = job.text.split_at_mut(at);
-        let nonce = job.key.nonce(job.iv);
-        match job.key.key.seal_in_place_separate_tag(nonce, Aad::from(&job.aad), text) {
-            Ok(tag) => icv.copy_from_slice(tag.as_ref()),
-            // Longer than GCM can (64 GiB): no packet is. Nothing readable must leave all the same.
-            Err(_) => job.text.fill(0),
+impl Job<'_> {
+    /// Octets of the text. `None` if the packet is no packet.
+    #[inline]
+    fn text_len(&self) -> Option<usize> {
+        self.packet.len().checked_sub(HEAD + ICV)
+    }
+
+    /// Whether its ICV has a length that there is.
+    #[inline]
+    fn has_icv(&self) -> bool {
+        matches!(self.icv, 8 | 12 | 16)
+    }
+
+    #[cold]
+    fn wipe(&mut self) {
+        if let Some(len) = self.text_len() {
+            self.packet[HEAD..HEAD + len].fill(0);
         }
     }
 }
-
-/// Verifies each ICV and decrypts each text in place. What does not verify is not left readable.
-pub fn open<const N: usize>(jobs: &mut [Job<'_>], verified: &mut ArrayVec<Option<IcvVerified>, N>) {
-    for job in jobs {
-        let Some(at) = job.text.len().checked_sub(ICV) else {
-            verified.push(None);
-            continue;
-        };
-        let nonce = job.key.nonce(job.iv);
-        let (text, icv) = job.text.split_at_mut(at);
-        let tag = Tag::from(<[u8; ICV]>::try_from(&*icv).expect("split at ICV"));
-        let opened = job.key.key.open_in_place_separate_tag(nonce, Aad::from(&job.aad), tag, text, 0..);
-        verified.push(opened.is_ok().then_some(IcvVerified(())));
-        if opened.is_err() {
-            text.fill(0);
-        }
-    }
-}
-
-/// What does the work, for reports.
-pub const IMPLEMENTATION: &str = "ring";
 
 #[cfg(test)]
 mod tests;

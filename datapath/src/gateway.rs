@@ -3,7 +3,7 @@
 
 use crate::{
     confine::{self, ConfineError},
-    crypto,
+    crypto::Aead,
     drop::DropReason,
     fib::{self, Fib},
     handoff,
@@ -18,7 +18,7 @@ use crate::{
     worker::{self, Worker},
 };
 use portcullis_ebpf::{Reason, worker_of_spi};
-use portcullis_machine::{HugePages, Machine, XdpMode, strict::ConfigError};
+use portcullis_machine::{Crypto, HugePages, Machine, XdpMode, strict::ConfigError};
 use portcullis_sadb::{Action, Direction, Guard, Reader, RegionError, Runtime};
 use serde::Serialize;
 use std::{
@@ -66,6 +66,8 @@ pub enum GatewayError {
     Confine(#[from] ConfineError),
     #[error("[datapath] frames = {frames} is too few: rings of these ports and workers hold {needed}")]
     Frames { frames: u32, needed: u32 },
+    #[error("[datapath] crypto = \"{wanted}\": this CPU cannot do it; the fastest that it can is \"{best}\"")]
+    Crypto { wanted: &'static str, best: &'static str },
     #[error("cannot start worker {worker} on core {core}: {source}; see [datapath] workers and cores")]
     Worker { worker: u32, core: usize, source: io::Error },
     #[error("{path}: {source}")]
@@ -141,6 +143,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] says what is missing and what to do.
     pub fn start(config: &Machine) -> Result<Gateway, GatewayError> {
+        let aead = aead(config.datapath.crypto)?;
         let cores = cores(config);
         let workers = cores.len() as u32;
         let (reader, runtime, guard) = attach(&config.regions.directory)?;
@@ -176,7 +179,8 @@ impl Gateway {
         for ((me, ports), handoff) in (0..workers).zip(opened.ports).zip(ends) {
             let ports = ports.into_iter().map(|p| Box::new(p) as Box<dyn Port>).collect();
             let ends = (reader.clone(), runtime.clone());
-            let worker = Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache());
+            let worker =
+                Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)
@@ -212,7 +216,7 @@ impl Gateway {
                 mtu: mirror.fib().ports().get(number).map_or(0, |p| p.mtu),
             });
         }
-        let report = report(config, cores, huge_pages_fallback, opened.told, guard, ports);
+        let report = report(config, aead, cores, huge_pages_fallback, opened.told, guard, ports);
         write_report(&config.regions.directory.join(REPORT_FILE), &report)?;
         let counted = runtime.clone();
         let confine = || {
@@ -275,6 +279,19 @@ fn attach(directory: &Path) -> Result<(Reader, Runtime, Guard), RegionError> {
     }
 }
 
+/// What the configuration asks for, if this CPU can do it.
+fn aead(wanted: Crypto) -> Result<Aead, GatewayError> {
+    let wanted = match wanted {
+        Crypto::Auto => return Ok(Aead::best()),
+        Crypto::VaesAvx512 => Aead::Avx512,
+        Crypto::VaesAvx2 => Aead::Avx2,
+        Crypto::AesNi => Aead::AesNi,
+        Crypto::Portable => Aead::Portable,
+    };
+    let (wanted, best) = (wanted.is_available().then_some(wanted).ok_or(wanted.name()), Aead::best().name());
+    wanted.map_err(|wanted| GatewayError::Crypto { wanted, best })
+}
+
 fn cores(config: &Machine) -> Vec<usize> {
     let available = std::thread::available_parallelism().map_or(1, |n| n.get());
     config.datapath.worker_cores(available).into_iter().map(|c| c as usize).collect()
@@ -330,6 +347,7 @@ impl PolicySync {
 
 fn report(
     config: &Machine,
+    aead: Aead,
     cores: Vec<usize>,
     huge_pages_fallback: Option<String>,
     copy_reason: Option<String>,
@@ -340,7 +358,7 @@ fn report(
         pid: std::process::id(),
         workers: cores.len() as u32,
         cores,
-        crypto: crypto::IMPLEMENTATION,
+        crypto: aead.name(),
         huge_pages: huge_pages_fallback.is_none() && !matches!(config.datapath.huge_pages, HugePages::Off),
         huge_pages_fallback,
         copy_reason,

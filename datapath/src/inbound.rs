@@ -1,7 +1,7 @@
 //! Inbound ESP, a batch at a time: SA, replay check, open, replay commit, decapsulate, policy check.
 //!
 //! The order is RFC 4303 §3.4 and RFC 4301 §5.2. Nothing of an SA changes before the packet's ICV is verified:
-//! whatever does takes the [`IcvVerified`] that only `crypto::open` makes.
+//! whatever does takes the [`IcvVerified`] that only [`Aead::open`](crate::crypto::Aead::open) makes.
 
 use crate::{
     batch::{BATCH, Batch, Meta, Stage},
@@ -117,12 +117,13 @@ fn open(batch: &mut Batch, sas: &SaTable) -> ArrayVec<Option<IcvVerified>, BATCH
     for (frame, meta) in batch.frames.iter_mut().zip(&batch.metas) {
         let Some(parts) = Parts::of(meta) else { continue };
         let sa = sas.get(meta.sa);
-        let (head, text) = frame.bytes_mut().split_at_mut(parts.text());
-        let iv = *head.last_chunk().expect("checked in check_replay");
-        jobs.push(Job { key: &sa.key, iv, aad: crypto::aad(parts.spi, meta.seq, sa.esn), text });
+        let packet = &mut frame.bytes_mut()[parts.text() - crypto::HEAD..];
+        let iv = *packet[..crypto::HEAD].last_chunk().expect("checked in check_replay");
+        let aad = crypto::aad(parts.spi, meta.seq, sa.esn);
+        jobs.push(Job { key: &sa.key, iv, aad, icv: crypto::ICV as u8, packet });
     }
     let mut verified = ArrayVec::new();
-    crypto::open(&mut jobs, &mut verified);
+    sas.aead().open(&mut jobs, &mut verified);
     verified
 }
 

@@ -126,15 +126,16 @@ fn seal(batch: &mut Batch, sas: &SaTable) {
             continue;
         }
         let sa = sas.get(meta.sa);
-        let text = &mut frame.bytes_mut()[sa.outer.text()..];
+        let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
         jobs.push(Job {
             key: &sa.key,
             iv: meta.seq.to_be_bytes(),
             aad: crypto::aad(sa.spi, meta.seq, sa.esn),
-            text,
+            icv: crypto::ICV as u8,
+            packet,
         });
     }
-    crypto::seal(&mut jobs);
+    sas.aead().seal(&mut jobs);
 }
 
 fn finish(batch: &mut Batch, sas: &mut SaTable, inner: &Inner) {

@@ -9,7 +9,7 @@
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
 use crate::{
-    crypto::AeadKey,
+    crypto::{Aead, AeadKey},
     esp::{self, OuterHeader},
     replay::ReplayWindow,
 };
@@ -62,12 +62,18 @@ impl SaState {
     /// Expands an SA that this worker meets for the first time, and takes up where a predecessor left off.
     ///
     /// `None` for what this datapath has no code for: it must not be taken for ESP in tunnel mode.
-    fn load(slot: SlotIndex, generation: Generation, sa: &Sa, runtime: &Runtime) -> Option<SaState> {
+    fn load(
+        aead: Aead,
+        slot: SlotIndex,
+        generation: Generation,
+        sa: &Sa,
+        runtime: &Runtime,
+    ) -> Option<SaState> {
         let is_tunnel = sa.protocol == Protocol::Esp && sa.mode == Mode::Tunnel;
         if !is_tunnel || !esp::is_supported(sa.algorithm) {
             return None;
         }
-        let key = AeadKey::new(sa.algorithm, sa.key.bytes())?;
+        let key = aead.sa_key(sa.algorithm, sa.key.bytes())?;
         let line = runtime.sa(slot);
         line.adopt(generation);
         let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
@@ -110,6 +116,7 @@ impl SaState {
 
 /// All SAs of one worker.
 pub struct SaTable {
+    aead: Aead,
     /// By slot: one more than the index in `states`, or 0.
     index: Vec<u32>,
     states: Vec<Option<SaState>>,
@@ -118,14 +125,20 @@ pub struct SaTable {
 }
 
 impl SaTable {
-    /// An empty table for a SAD of `max_sas` slots.
-    pub fn new(max_sas: u32) -> SaTable {
+    /// An empty table for a SAD of `max_sas` slots, with keys for one way of sealing and opening.
+    pub fn new(max_sas: u32, aead: Aead) -> SaTable {
         SaTable {
+            aead,
             index: vec![0; max_sas as usize],
             states: Vec::with_capacity(max_sas as usize),
             free: Vec::with_capacity(max_sas as usize),
             swept: 0,
         }
+    }
+
+    /// What seals and opens with the keys of this table.
+    pub fn aead(&self) -> Aead {
+        self.aead
     }
 
     /// The index of the SA that lives in a slot, for [`SaTable::get`]. The first time, its key is expanded.
@@ -192,7 +205,7 @@ impl SaTable {
             self.evict(i);
         }
         let (generation, sa) = reader.copy_sa(slot)?;
-        let state = SaState::load(slot, generation, &sa, runtime)?;
+        let state = SaState::load(self.aead, slot, generation, &sa, runtime)?;
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);

@@ -3,6 +3,7 @@
 use crate::{
     batch::{BATCH, Batch, Stage},
     classify::{Class, classify},
+    crypto::Aead,
     drop::DropReason,
     esp,
     frame::Frame,
@@ -74,11 +75,12 @@ impl Worker {
         handoff: Handoff,
         next_hops: NextHops,
         cache: FrameCache,
+        aead: Aead,
     ) -> Worker {
         let hops = Hops {
             me,
             workers,
-            sas: SaTable::new(reader.sizes().max_sas),
+            sas: SaTable::new(reader.sizes().max_sas, aead),
             flows: FlowCache::new(workers),
             reader,
             runtime: runtime.clone(),

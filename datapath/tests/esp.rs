@@ -4,7 +4,7 @@ mod rustcrypto;
 
 use arrayvec::ArrayVec;
 use portcullis_datapath::{
-    crypto::{self, AeadKey, Job},
+    crypto::{self, Aead, HEAD, Job},
     drop::DropReason,
     esp::{self, OuterHeader},
     frame::Frame,
@@ -149,26 +149,26 @@ fn outer_packet(sa: &Sa, header: &Header, id: u16, esp: &[u8]) -> Vec<u8> {
 
 /// What an SA makes of an inner packet, by our own code.
 fn encapsulated(sa: &Sa, outer: &mut OuterHeader, frame: &mut Frame, seq: u64) -> Result<(), DropReason> {
-    let key = AeadKey::new(sa.algorithm, sa.key.bytes()).unwrap();
+    let key = Aead::best().sa_key(sa.algorithm, sa.key.bytes()).unwrap();
     let ip = Ip::parse(frame.bytes()).unwrap();
     outer.encap(frame, &ip, sa.spi.0, seq)?;
     let aad = crypto::aad(sa.spi.0, seq, sa.esn);
-    let text = &mut frame.bytes_mut()[outer.text()..];
-    crypto::seal(&mut [Job { key: &key, iv: seq.to_be_bytes(), aad, text }]);
+    let packet = &mut frame.bytes_mut()[outer.text() - HEAD..];
+    Aead::best().seal(&mut [Job { key: &key, iv: seq.to_be_bytes(), aad, icv: 16, packet }]);
     outer.sealed(frame);
     Ok(())
 }
 
 /// What our own code finds in an outer packet.
 fn decapsulated(sa: &Sa, outer_tos: u8, seq: u64, packet: &[u8]) -> Result<Vec<u8>, DropReason> {
-    let key = AeadKey::new(sa.algorithm, sa.key.bytes()).unwrap();
+    let key = Aead::best().sa_key(sa.algorithm, sa.key.bytes()).unwrap();
     let mut frame = frame(packet);
     let text = OuterHeader::new(sa).text();
-    let (head, tail) = frame.bytes_mut().split_at_mut(text);
-    let iv = *head.last_chunk().unwrap();
+    let packet = &mut frame.bytes_mut()[text - HEAD..];
+    let iv = *packet[..HEAD].last_chunk().unwrap();
     let mut verified = ArrayVec::<_, 1>::new();
     let aad = crypto::aad(sa.spi.0, seq, sa.esn);
-    crypto::open(&mut [Job { key: &key, iv, aad, text: tail }], &mut verified);
+    Aead::best().open(&mut [Job { key: &key, iv, aad, icv: 16, packet }], &mut verified);
     esp::decap(&mut frame, text, outer_tos, verified[0].ok_or(DropReason::IcvMismatch)?)?;
     Ok(frame.bytes().to_vec())
 }

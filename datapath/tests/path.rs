@@ -3,7 +3,7 @@
 mod testbed;
 
 use portcullis_datapath::{
-    crypto::{self, AeadKey, Job},
+    crypto::{self, Aead, Job},
     drop::DropReason,
     wire,
 };
@@ -69,11 +69,13 @@ impl Drop for Pair {
 
 /// An ESP frame to gateway 2 over IPv4, sealed here by the test.
 fn craft(text: &[u8], seq: u64, esn: bool) -> Vec<u8> {
-    let key = AeadKey::new(Algorithm::AesGcm128, &key(2, Algorithm::AesGcm128)).unwrap();
-    let mut sealed = [text, &[0; crypto::ICV]].concat();
+    let key = Aead::best().sa_key(Algorithm::AesGcm128, &key(2, Algorithm::AesGcm128)).unwrap();
+    let mut packet = [&[0; crypto::HEAD], text, &[0; crypto::ICV]].concat();
     let iv = seq.to_be_bytes();
-    crypto::seal(&mut [Job { key: &key, iv, aad: crypto::aad(spi(2), seq, esn), text: &mut sealed }]);
-    let esp = [&spi(2).to_be_bytes()[..], &(seq as u32).to_be_bytes(), &iv, &sealed].concat();
+    let aad = crypto::aad(spi(2), seq, esn);
+    Aead::best().seal(&mut [Job { key: &key, iv, aad, icv: 16, packet: &mut packet }]);
+    let sealed = &packet[crypto::HEAD..];
+    let esp = [&spi(2).to_be_bytes()[..], &(seq as u32).to_be_bytes(), &iv, sealed].concat();
     [&[2; 12][..], &ethernet_ip(outer(1, true), outer(2, true), 50, 64, &esp)[..]].concat()
 }
 

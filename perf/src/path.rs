@@ -2,6 +2,7 @@
 //! memory, and what the worker makes of it goes out at the other and is let go. Real SADB, real crypto; no NIC.
 
 use portcullis_datapath::{
+    crypto::Aead,
     drop::DropReason,
     fib::{self, Fib, Hop, Mac, PortLink, Route, RoutesBuilder},
     handoff,
@@ -135,7 +136,7 @@ fn worker(tunnel: &Tunnel, from: PcapPort, to: PcapPort) -> Result<(Worker, Sadb
     let handoff = handoff::between(1)?.remove(0);
     let (next_hops, _publisher) = NextHops::new(fib(tunnel.dst.into()));
     let cache = FramePool::new(Umem::new(FRAMES, FRAME_SIZE, HugePages::Off)?.0).cache();
-    Ok((Worker::new((0, 1), (reader, runtime), ports, handoff, next_hops, cache), sadb))
+    Ok((Worker::new((0, 1), (reader, runtime), ports, handoff, next_hops, cache, Aead::best()), sadb))
 }
 
 /// The tunnel's other end is on the WAN, all else behind a gateway on the LAN; both neighbours are known.

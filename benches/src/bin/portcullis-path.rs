@@ -13,7 +13,7 @@ use portcullis_benches::{
     traffic::{Random, SIZES, Size},
 };
 use portcullis_datapath::{
-    crypto,
+    crypto::Aead,
     pool::FramePool,
     umem::{HugePages, Umem},
 };
@@ -105,7 +105,7 @@ fn main() -> Result<()> {
         seed: options.seed,
         rounds: options.rounds,
         algorithm,
-        crypto: crypto::IMPLEMENTATION,
+        crypto: Aead::best().name(),
         frame_size: options.frame_size,
         huge_pages: told.is_none(),
     };

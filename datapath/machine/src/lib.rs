@@ -84,6 +84,23 @@ pub struct Datapath {
     pub xdp_mode: XdpMode,
     /// Whether the umem is to be made of huge pages.
     pub huge_pages: HugePages,
+    /// What seals and opens packets.
+    pub crypto: Crypto,
+}
+
+/// What seals and opens packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crypto {
+    /// The fastest that the CPU can do.
+    Auto,
+    /// VAES with AVX-512, or not at all.
+    VaesAvx512,
+    /// VAES with AVX2, or not at all.
+    VaesAvx2,
+    /// AES-NI, or not at all.
+    AesNi,
+    /// What any CPU can do.
+    Portable,
 }
 
 /// How the XDP program is attached.
@@ -226,8 +243,18 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
             ("off", HugePages::Off),
         ])?,
     };
+    let crypto = match table.optional("crypto")? {
+        None => Crypto::Auto,
+        Some(value) => value.one_of(&[
+            ("auto", Crypto::Auto),
+            ("vaes-avx512", Crypto::VaesAvx512),
+            ("vaes-avx2", Crypto::VaesAvx2),
+            ("aes-ni", Crypto::AesNi),
+            ("portable", Crypto::Portable),
+        ])?,
+    };
     table.finish()?;
-    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages })
+    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages, crypto })
 }
 
 fn port(mut table: Table<'_>) -> Result<Port, ConfigError> {

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use portcullis_datapath::{
+    crypto::Aead,
     drop::DropReason,
     fib::{Fib, Hop, Mac, PortLink, Prefix as Route4, Route, RoutesBuilder},
     frame::Frame,
@@ -179,7 +180,15 @@ impl Gateway {
             let ports: Vec<Box<dyn Port>> = vec![Box::new(lan), Box::new(wan)];
             let (hops, publisher) = NextHops::new(fib(&t, me));
             let ends = (self.reader.clone(), self.runtime.clone());
-            self.workers.push(Worker::new((w, t.workers), ends, ports, handoff, hops, pool.cache()));
+            self.workers.push(Worker::new(
+                (w, t.workers),
+                ends,
+                ports,
+                handoff,
+                hops,
+                pool.cache(),
+                Aead::best(),
+            ));
             self.ends.push([lan_end, wan_end]);
             self.publishers.push(publisher);
         }

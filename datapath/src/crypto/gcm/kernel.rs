@@ -1,0 +1,646 @@
+//! AES-GCM of many packets at a time (NIST SP 800-38D, RFC 4106), once for vectors of all widths.
+//!
+//! A packet is a *stream* of blocks. Stream block 0 is J0: its key stream makes the ICV, and what the hash sees in
+//! its place is the additional data. Blocks 1 to n are the text. The 16 octets in front of the text lie where
+//! block 0 would, so that all of it is loaded and stored in vectors from there on, and block 0 put back.
+//!
+//! ```text
+//!  memory          | SPI, sequence number, IV |  text ...            | ICV |
+//!  key stream      | E(J0)                    |  E(J0+1) E(J0+2) ... |
+//!  hash            | additional data          |  ciphertext ...      | lengths |
+//! ```
+//!
+//! - Packets of up to a chunk ([`Vector::CHUNK`]) go through [`short`], a few at a time: the hash of one group is
+//!   computed between the AES rounds of the next, since neither keeps the CPU busy alone, and no CPU looks far
+//!   enough ahead to find the other.
+//! - Longer ones go through [`long`], a chunk at a time: the hash of one chunk between the rounds of the next.
+//! - A chunk's blocks are multiplied by descending powers of H and reduced together. Products are Karatsuba's, of
+//!   three multiplications, where additions cost less than a fourth.
+//! - Where the last vector has room, the block of lengths goes into it.
+//!
+//! No branch and no address depends on keys, texts or ICVs: on lengths only. That an ICV is right is told in bits.
+//!
+//! Dangers: every function here needs the CPU features of its vectors, and the memory that [`Packet`] names. That
+//! is what *unsafe* means in this file, of all of them; the entry points at its end say which features.
+#![allow(unsafe_op_in_unsafe_fn, reason = "each function's contract is the same; see above")]
+
+use super::{
+    key::{Key, POWERS},
+    vector::{IsZero, Vector},
+};
+use crate::batch::BATCH;
+use core::{arch::x86_64::*, array::from_fn};
+
+/// One packet.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(super) struct Packet {
+    /// J0 with its counter zero (NIST SP 800-38D §7.1).
+    pub(super) nonce: [u64; 2],
+    /// Additional data, padded with zeros to a block, as a big-endian number.
+    pub(super) aad: u128,
+    pub(super) key: *const Key,
+    /// The text. 16 octets in front of it are read, and stay as they are; 16 behind it are written.
+    pub(super) text: *mut u8,
+    pub(super) len: u32,
+    pub(super) aad_bits: u16,
+    /// AES rounds: 10, 12 or 14.
+    pub(super) rounds: u8,
+    /// Octets of the ICV: 8, 12 or 16.
+    pub(super) icv: u8,
+}
+
+const _: () = assert!(size_of::<Packet>() == 64);
+
+impl Packet {
+    /// Packets that can go through together.
+    #[inline(always)]
+    pub(super) fn kind(&self) -> (usize, u8, u8) {
+        // All that are long go one by one.
+        (self.blocks().min(17), self.rounds, self.icv)
+    }
+
+    /// Blocks of the stream.
+    #[inline(always)]
+    fn blocks(&self) -> usize {
+        1 + (self.len as usize).div_ceil(16)
+    }
+
+    #[inline(always)]
+    unsafe fn nonce(&self) -> __m128i {
+        __m128i::load((&raw const self.nonce).cast())
+    }
+
+    #[inline(always)]
+    unsafe fn aad(&self) -> __m128i {
+        __m128i::load((&raw const self.aad).cast())
+    }
+
+    /// The last block of the hash.
+    #[inline(always)]
+    unsafe fn lengths(&self) -> __m128i {
+        _mm_set_epi64x(self.aad_bits as i64, 8 * self.len as i64)
+    }
+
+    /// What is behind the text.
+    #[inline(always)]
+    unsafe fn icv(&self) -> __m128i {
+        __m128i::load(self.text.add(self.len as usize))
+    }
+
+    #[inline(always)]
+    unsafe fn set_icv(&self, icv: __m128i) {
+        let to = self.text.add(self.len as usize);
+        if self.icv == 16 {
+            return icv.store(to);
+        }
+        _mm_storel_epi64(to.cast(), icv);
+        if self.icv == 12 {
+            to.add(8).cast::<i32>().write_unaligned(_mm_extract_epi32(icv, 2));
+        }
+    }
+}
+
+/// Says the body for each number below a constant: a loop that is sure to be unrolled.
+macro_rules! each {
+    ($i:ident < $n:expr => $body:block) => { each!(@ $i $n, $body, 0 1 2 3 4 5 6 7) };
+    (@ $i:ident $n:expr, $body:block, $($k:literal)+) => { $( if $k < $n { let $i: usize = $k; $body } )+ };
+}
+
+// --- GHASH (NIST SP 800-38D §6.4) ---
+
+/// Sums of products, not yet reduced: of low halves, of high halves, and of mixed ones.
+///
+/// Blocks are reflected, H multiplied by x: then a product is reduced by two multiplications (S. Gueron's method).
+#[derive(Clone, Copy)]
+struct Sum<V> {
+    low: V,
+    middle: V,
+    high: V,
+}
+
+impl<V: Vector> Sum<V> {
+    #[inline(always)]
+    unsafe fn zero() -> Sum<V> {
+        Sum { low: V::zero(), middle: V::zero(), high: V::zero() }
+    }
+
+    /// Adds x·h; `both` is the sum of h's halves. The middle lacks low and high until [`Sum::karatsuba`].
+    #[inline(always)]
+    unsafe fn add_karatsuba(&mut self, x: V, h: V, both: V) {
+        self.low = self.low.xor(x.clmul::<0x00>(h));
+        self.high = self.high.xor(x.clmul::<0x11>(h));
+        self.middle = self.middle.xor(halves(x).clmul::<0x00>(both));
+    }
+
+    #[inline(always)]
+    unsafe fn karatsuba(self) -> Sum<V> {
+        Sum { middle: self.middle.xor3(self.low, self.high), ..self }
+    }
+
+    #[inline(always)]
+    unsafe fn add_schoolbook(&mut self, x: V, h: V) {
+        self.low = self.low.xor(x.clmul::<0x00>(h));
+        self.high = self.high.xor(x.clmul::<0x11>(h));
+        self.middle = self.middle.xor3(x.clmul::<0x01>(h), x.clmul::<0x10>(h));
+    }
+
+    /// Adds x·h, whichever way is faster when the sum of h's halves is not known; [`Sum::settled`] goes with it.
+    #[inline(always)]
+    unsafe fn add(&mut self, x: V, h: V) {
+        if V::KARATSUBA { self.add_karatsuba(x, h, halves(h)) } else { self.add_schoolbook(x, h) }
+    }
+
+    #[inline(always)]
+    unsafe fn settled(self) -> Sum<V> {
+        if V::KARATSUBA { self.karatsuba() } else { self }
+    }
+
+    /// The sum of all lanes.
+    #[inline(always)]
+    unsafe fn folded(self) -> Sum<__m128i> {
+        Sum { low: self.low.sum(), middle: self.middle.sum(), high: self.high.sum() }
+    }
+
+    /// First half of the reduction: what is low goes to the middle.
+    #[inline(always)]
+    unsafe fn reduce_low(self) -> Sum<V> {
+        let carry = V::splat(polynomial()).clmul::<0x01>(self.low);
+        Sum { middle: self.middle.xor3(self.low.swapped(), carry), ..self }
+    }
+
+    /// Second half: what is in the middle goes to the high block, which is the result.
+    #[inline(always)]
+    unsafe fn reduce_high(self) -> V {
+        let carry = V::splat(polynomial()).clmul::<0x01>(self.middle);
+        self.high.xor3(self.middle.swapped(), carry)
+    }
+}
+
+/// x^128 + x^127 + x^126 + x^121 + 1, reflected: its high half.
+#[inline(always)]
+unsafe fn polynomial() -> __m128i {
+    _mm_set_epi64x(0xc200_0000_0000_0000_u64 as i64, 1)
+}
+
+/// The sum of a block's halves, in its low half.
+#[inline(always)]
+unsafe fn halves<V: Vector>(x: V) -> V {
+    x.xor(x.swapped())
+}
+
+/// Powers of H from the `n`-th down, in consecutive lanes.
+#[inline(always)]
+unsafe fn powers<V: Vector>(key: *const Key, n: usize) -> V {
+    V::load((&raw const (*key).powers).cast::<u8>().add(16 * (POWERS - n)))
+}
+
+/// The product of two powers of H, for the making of a key.
+#[target_feature(enable = "avx,aes,pclmulqdq,ssse3")]
+pub(super) unsafe fn multiplied(a: u128, b: u128) -> u128 {
+    let mut sum = Sum::<__m128i>::zero();
+    sum.add_schoolbook(__m128i::load((&raw const a).cast()), __m128i::load((&raw const b).cast()));
+    let mut product = 0u128;
+    sum.reduce_low().reduce_high().store((&raw mut product).cast());
+    product
+}
+
+// --- AES in counter mode (FIPS 197, NIST SP 800-38D §6.5) ---
+
+#[inline(always)]
+unsafe fn round_key<V: Vector>(key: *const Key, round: usize) -> V {
+    V::splat(__m128i::load((&raw const (*key).round_keys).cast::<u8>().add(16 * round)))
+}
+
+/// The block of zeros, encrypted: H, for the making of a key.
+#[target_feature(enable = "avx,aes,pclmulqdq,ssse3")]
+pub(super) unsafe fn encrypted_zero(key: *const Key, rounds: usize) -> [u8; 16] {
+    let mut s = round_key::<__m128i>(key, 0);
+    for round in 1..rounds {
+        s = s.aesenc(round_key(key, round));
+    }
+    let mut block = [0; 16];
+    s.aesenclast(round_key(key, rounds)).store(block.as_mut_ptr());
+    block
+}
+
+#[repr(C, align(64))]
+struct Numbers([[u32; 4]; 16]);
+
+/// The numbers 1 to 16, where a counter block has its last octet.
+static NUMBERS: Numbers = {
+    let mut n = [[0; 4]; 16];
+    let mut i = 0;
+    while i < 16 {
+        n[i][3] = (i as u32 + 1) << 24;
+        i += 1;
+    }
+    Numbers(n)
+};
+
+/// The counter blocks of a part, whose stream begins with block `first`, a multiple of a chunk.
+struct Counters<V> {
+    base: V,
+    first: u32,
+}
+
+impl<V: Vector> Counters<V> {
+    #[inline(always)]
+    unsafe fn new(nonce: __m128i, first: u32) -> Counters<V> {
+        let first_on_wire = _mm_set_epi32(first.swap_bytes() as i32, 0, 0, 0);
+        Counters { base: V::splat(nonce.xor(first_on_wire)), first }
+    }
+
+    /// Vector `y` of the part's counter blocks, with the first round key added. Block i has counter i + 1.
+    #[inline(always)]
+    unsafe fn whitened(&self, y: usize, key: V) -> V {
+        let numbers = V::load((&raw const NUMBERS).cast::<u8>().add(16 * V::BLOCKS * y));
+        if self.first == 0 || V::BLOCKS * (y + 1) < V::CHUNK {
+            // No carry: the number has no bit that `first` has.
+            self.base.xor3(numbers, key)
+        } else if (self.first as usize & 0xff) + V::CHUNK < 256 {
+            // A carry within the last octet.
+            self.base.add32(numbers).xor(key)
+        } else {
+            self.base.counter_swapped().add32(numbers.counter_swapped()).counter_swapped().xor(key)
+        }
+    }
+}
+
+// --- Both ---
+
+/// Blocks of a packet's stream from one on: at most a chunk.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Where its first block is in memory.
+    at: *mut u8,
+    /// Which block of the stream that is.
+    first: u32,
+    blocks: usize,
+    /// Octets up to the end of the text, if that is in it.
+    octets: usize,
+}
+
+impl Part {
+    #[inline(always)]
+    fn new(p: &Packet, first: usize, blocks: usize) -> Part {
+        let at = p.text.wrapping_add(16 * first).wrapping_sub(16);
+        Part { at, first: first as u32, blocks, octets: p.len as usize + 16 - 16 * first }
+    }
+
+    #[inline(always)]
+    fn whole(p: &Packet) -> Part {
+        Part::new(p, 0, p.blocks())
+    }
+}
+
+/// What of a packet's ends a part has met.
+#[derive(Clone, Copy)]
+struct Ends {
+    /// E(J0).
+    mask: __m128i,
+    /// The ICV that came with it.
+    icv: __m128i,
+}
+
+/// Between the rounds of AES-128: so many times is `work` done in [`transform`].
+const STEPS: usize = 9;
+
+/// En- or decrypts one part of each of `G` packets, in `NV` vectors each. `work` is done between the rounds, if
+/// `STITCHED`; `hash` is told what is to be hashed, turned over.
+#[inline(always)]
+unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool, const STITCHED: bool>(
+    (ps, parts): (&[&Packet; G], &[Part; G]),
+    (is_first, is_last): (bool, bool),
+    mut work: impl FnMut(usize),
+    mut hash: impl FnMut(usize, usize, V),
+) -> [Ends; G] {
+    let mut s = [[V::zero(); NV]; G];
+    each!(g < G => {
+        let counters = Counters::new(ps[g].nonce(), if is_first { 0 } else { parts[g].first });
+        let key = round_key::<V>(ps[g].key, 0);
+        each!(y < NV => { s[g][y] = counters.whitened(y, key); });
+    });
+    let rounds = ps[0].rounds as usize;
+    macro_rules! round {
+        ($round:expr) => {
+            each!(g < G => {
+                let key = round_key::<V>(ps[g].key, $round);
+                each!(y < NV => { s[g][y] = s[g][y].aesenc(key); });
+            })
+        };
+    }
+    if STITCHED {
+        each!(i < 8 => {
+            round!(i + 1);
+            work(i + 1);
+        });
+        round!(STEPS);
+        work(STEPS);
+    }
+    for round in if STITCHED { STEPS + 1 } else { 1 }..rounds {
+        round!(round);
+    }
+    let mut ends = [Ends { mask: _mm_setzero_si128(), icv: _mm_setzero_si128() }; G];
+    each!(g < G => {
+        let (p, part) = (ps[g], &parts[g]);
+        if OPEN && is_last {
+            // Before the last block is stored over its beginning.
+            ends[g].icv = p.icv();
+        }
+        let key = round_key::<V>(p.key, rounds);
+        each!(y < NV => {
+            let stream = s[g][y].aesenclast(key);
+            let at = part.at.add(16 * V::BLOCKS * y);
+            let (is_end, blocks) = (is_last && y + 1 == NV, part.blocks - V::BLOCKS * y);
+            let input = if is_end { V::load_blocks(at, blocks) } else { V::load(at) };
+            let mut output = input.xor(stream);
+            let mut x = if OPEN { input } else { output };
+            if is_end {
+                x = x.keep(part.octets - 16 * V::BLOCKS * y);
+            }
+            x = x.reversed();
+            if is_first && y == 0 {
+                ends[g].mask = stream.block(0);
+                output = output.with_block0_of(input);
+                x = x.with_block0_of(V::from_block(p.aad()));
+            }
+            if is_end { output.store_blocks(at, blocks) } else { output.store(at) }
+            hash(g, y, x);
+        });
+    });
+    ends
+}
+
+/// The ICV of a packet, set, or whether it is right.
+#[inline(always)]
+unsafe fn finish<const OPEN: bool>(p: &Packet, sum: Sum<__m128i>, ends: &Ends) -> bool {
+    let icv = sum.reduce_high().reversed().xor(ends.mask);
+    if OPEN {
+        return icv.xor(ends.icv).keep(p.icv as usize).is_zero();
+    }
+    p.set_icv(icv);
+    true
+}
+
+/// Short packets on their way: what of them is still to be hashed.
+#[derive(Clone, Copy)]
+struct Waiting<'a, V, const G: usize, const NV: usize> {
+    ps: [&'a Packet; G],
+    x: [[V; NV]; G],
+    ends: [Ends; G],
+    sums: [Sum<V>; G],
+    whole: [Sum<__m128i>; G],
+}
+
+impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
+    /// En- or decrypts a group. `HAS_ROOM`: the last vectors have a lane for the lengths.
+    #[inline(always)]
+    unsafe fn transform<const OPEN: bool, const HAS_ROOM: bool, const STITCHED: bool>(
+        ps: [&'a Packet; G],
+        work: impl FnMut(usize),
+    ) -> Self {
+        let parts: [Part; G] = from_fn(
+            #[inline(always)]
+            |g| Part::whole(ps[g]),
+        );
+        let mut x = [[V::zero(); NV]; G];
+        let ends = transform::<V, G, NV, OPEN, STITCHED>(
+            (&ps, &parts),
+            (true, true),
+            work,
+            #[inline(always)]
+            |g, y, block| {
+                let has_lengths = HAS_ROOM && y + 1 == NV;
+                let lane = parts[g].blocks - V::BLOCKS * y;
+                x[g][y] = if has_lengths { block.with_block(lane, ps[g].lengths()) } else { block };
+            },
+        );
+        Waiting { ps, x, ends, sums: [Sum::zero(); G], whole: [Sum::zero(); G] }
+    }
+
+    /// Step 1 to [`STEPS`] of the hashing. The last tells which packets are good.
+    #[inline(always)]
+    unsafe fn hash<const OPEN: bool, const HAS_ROOM: bool>(&mut self, step: usize) -> [bool; G] {
+        each!(g < G => {
+            each!(y < NV => {
+                // Products in steps 1 to 6; a packet's are folded in the step after its last.
+                let product = (g * NV + y) * 6 / (G * NV) + 1;
+                if step == product {
+                    let n = self.ps[g].blocks() + 1 - V::BLOCKS * y;
+                    self.sums[g].add(self.x[g][y], powers(self.ps[g].key, n));
+                }
+                if step == product + 1 && y + 1 == NV {
+                    self.whole[g] = self.sums[g].settled().folded();
+                    if !HAS_ROOM {
+                        self.whole[g].add_schoolbook(self.ps[g].lengths(), powers(self.ps[g].key, 1));
+                    }
+                }
+            });
+            if step == 7 {
+                self.whole[g] = self.whole[g].reduce_low();
+            }
+        });
+        let mut good = [false; G];
+        if step == STEPS {
+            each!(g < G => { good[g] = finish::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]); });
+        }
+        good
+    }
+}
+
+/// Packets of one kind, of at most a chunk, `G` at a time: one group is hashed between the rounds of the next.
+#[inline(always)]
+unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, const HAS_ROOM: bool>(
+    ps: &[Packet],
+    order: &[u8],
+    good: &mut [bool; BATCH],
+) {
+    let (groups, rest) = order.as_chunks::<G>();
+    if let [first, groups @ ..] = groups {
+        let group = |of: &[u8; G]| {
+            from_fn(
+                #[inline(always)]
+                |g| ps.get_unchecked(of[g] as usize),
+            )
+        };
+        let mut tell = |of: &[u8; G], bits: [bool; G]| {
+            each!(g < G => { *good.get_unchecked_mut(of[g] as usize) = bits[g]; });
+        };
+        let mut before = first;
+        let mut waiting = Waiting::<V, G, NV>::transform::<OPEN, HAS_ROOM, false>(group(first), |_| {});
+        for of in groups {
+            let mut bits = [false; G];
+            let next = Waiting::transform::<OPEN, HAS_ROOM, true>(
+                group(of),
+                #[inline(always)]
+                |step| bits = waiting.hash::<OPEN, HAS_ROOM>(step),
+            );
+            tell(before, bits);
+            (before, waiting) = (of, next);
+        }
+        each!(step < 8 => { waiting.hash::<OPEN, HAS_ROOM>(step + 1); });
+        tell(before, waiting.hash::<OPEN, HAS_ROOM>(STEPS));
+    }
+    if G > 1 && !rest.is_empty() {
+        short::<V, 1, NV, OPEN, HAS_ROOM>(ps, rest, good);
+    }
+}
+
+/// A packet of more than a chunk, which is `N` vectors.
+#[inline(always)]
+unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Packet) -> bool {
+    let (ps, blocks) = ([p], p.blocks());
+    // The last part has a block at least, so that its end is met there.
+    let chunks = (blocks - 1) / V::CHUNK;
+    let mut x = [V::zero(); N];
+    let part = [Part::new(p, 0, V::CHUNK)];
+    let [Ends { mask, .. }] = transform::<V, 1, N, OPEN, false>(
+        (&ps, &part),
+        (true, false),
+        |_| {},
+        #[inline(always)]
+        |_, y, block| x[y] = block,
+    );
+    let both: [V; N] = from_fn(
+        #[inline(always)]
+        |y| halves(powers::<V>(p.key, V::CHUNK - V::BLOCKS * y)),
+    );
+    let mut hash = _mm_setzero_si128();
+    for chunk in 1..chunks {
+        let part = [Part::new(p, chunk * V::CHUNK, V::CHUNK)];
+        let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
+        let mut next = [V::zero(); N];
+        x[0] = x[0].xor(V::from_block(hash));
+        transform::<V, 1, N, OPEN, true>(
+            (&ps, &part),
+            (false, false),
+            #[inline(always)]
+            |step| {
+                each!(y < N => {
+                    if step == y * 4 / N + 1 {
+                        sum.add_karatsuba(x[y], powers(p.key, V::CHUNK - V::BLOCKS * y), both[y]);
+                    }
+                });
+                match step {
+                    5 => folded = sum.karatsuba().folded().reduce_low(),
+                    7 => hash = folded.reduce_high(),
+                    _ => {}
+                }
+            },
+            #[inline(always)]
+            |_, y, block| next[y] = block,
+        );
+        x = next;
+    }
+    x[0] = x[0].xor(V::from_block(hash));
+    let last = Part::new(p, chunks * V::CHUNK, blocks - chunks * V::CHUNK);
+    match last.blocks.div_ceil(V::BLOCKS) {
+        1 => end::<V, N, 1, OPEN>(p, last, x, mask),
+        2 => end::<V, N, 2, OPEN>(p, last, x, mask),
+        3 => end::<V, N, 3, OPEN>(p, last, x, mask),
+        4 => end::<V, N, 4, OPEN>(p, last, x, mask),
+        5 if N > 4 => end::<V, N, 5, OPEN>(p, last, x, mask),
+        6 if N > 4 => end::<V, N, 6, OPEN>(p, last, x, mask),
+        7 if N > 4 => end::<V, N, 7, OPEN>(p, last, x, mask),
+        _ => end::<V, N, N, OPEN>(p, last, x, mask),
+    }
+}
+
+/// The last part of a long packet, and the hash of the chunk before it and of itself.
+#[inline(always)]
+unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
+    p: &Packet,
+    part: Part,
+    x: [V; N],
+    mask: __m128i,
+) -> bool {
+    let (mut sum, mut folded, mut hash) = (Sum::<V>::zero(), Sum::<__m128i>::zero(), _mm_setzero_si128());
+    let mut last = [V::zero(); NV];
+    let [Ends { icv, .. }] = transform::<V, 1, NV, OPEN, true>(
+        (&[p], &[part]),
+        (false, true),
+        #[inline(always)]
+        |step| {
+            each!(y < N => {
+                if step == y * 4 / N + 1 {
+                    sum.add(x[y], powers(p.key, V::CHUNK - V::BLOCKS * y));
+                }
+            });
+            match step {
+                5 => folded = sum.settled().folded(),
+                6 => folded = folded.reduce_low(),
+                8 => hash = folded.reduce_high(),
+                _ => {}
+            }
+        },
+        #[inline(always)]
+        |_, y, block| last[y] = block,
+    );
+    last[0] = last[0].xor(V::from_block(hash));
+    let mut sum = Sum::<V>::zero();
+    each!(y < NV => { sum.add(last[y], powers(p.key, part.blocks + 1 - V::BLOCKS * y)); });
+    let mut whole = sum.settled().folded();
+    whole.add_schoolbook(p.lengths(), powers(p.key, 1));
+    finish::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv })
+}
+
+/// All packets, in `order`, which has those of a kind next to each other: `S` is for short ones, `G` at a time, `L`
+/// for long ones, of `N` vectors a chunk. Opened, `good` tells of each packet whether its ICV is right.
+#[inline(always)]
+unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN: bool>(
+    ps: &[Packet],
+    order: &[u8],
+    good: &mut [bool; BATCH],
+) {
+    let mut rest = order;
+    while let [first, ..] = rest {
+        let p = &ps[*first as usize];
+        if p.blocks() > S::CHUNK {
+            good[*first as usize] = long::<L, N, OPEN>(p);
+            rest = &rest[1..];
+            continue;
+        }
+        let run = rest.iter().take_while(|i| ps[**i as usize].kind() == p.kind()).count();
+        let (run, after) = rest.split_at(run);
+        rest = after;
+        macro_rules! short {
+            ($g:expr, $nv:literal) => {
+                // One block a vector: never room for another.
+                if S::BLOCKS > 1 && !p.blocks().is_multiple_of(S::BLOCKS) {
+                    short::<S, { $g }, $nv, OPEN, true>(ps, run, good)
+                } else {
+                    short::<S, { $g }, $nv, OPEN, false>(ps, run, good)
+                }
+            };
+        }
+        match p.blocks().div_ceil(S::BLOCKS) {
+            1 => short!(G, 1),
+            2 => short!(G, 2),
+            3 => short!(G, 3),
+            4 => short!(G, 4),
+            5 => short!(1, 5),
+            6 => short!(1, 6),
+            7 => short!(1, 7),
+            _ => short!(1, 8),
+        }
+    }
+}
+
+macro_rules! entry_points {
+    ($seal:ident, $open:ident: $features:literal, $short:ty, $long:ty, $n:literal, $g:literal) => {
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $seal(ps: &[Packet], order: &[u8], good: &mut [bool; BATCH]) {
+            batch::<$short, $long, $n, $g, false>(ps, order, good)
+        }
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $open(ps: &[Packet], order: &[u8], good: &mut [bool; BATCH]) {
+            batch::<$short, $long, $n, $g, true>(ps, order, good)
+        }
+    };
+}
+
+entry_points!(seal512, open512: "avx2,bmi2,aes,pclmulqdq,vaes,vpclmulqdq,avx512f,avx512bw,avx512vl,avx512dq",
+    __m256i, __m512i, 4, 2);
+entry_points!(seal256, open256: "avx2,bmi2,aes,pclmulqdq,vaes,vpclmulqdq", __m256i, __m256i, 8, 2);
+entry_points!(seal128, open128: "avx,ssse3,aes,pclmulqdq", __m128i, __m128i, 8, 1);
