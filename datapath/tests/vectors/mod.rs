@@ -1,7 +1,5 @@
 //! Reads files of AES-GCM vectors, in the form of NIST's.
 
-use portcullis_sadb::Algorithm;
-
 /// One vector.
 #[derive(Clone, Default)]
 pub struct Vector {
@@ -12,6 +10,7 @@ pub struct Vector {
     /// The plaintext, or none if the tag is wrong.
     pub plain: Option<Vec<u8>>,
     pub cipher: Vec<u8>,
+    /// Of as many octets as the ICV.
     pub tag: Vec<u8>,
 }
 
@@ -48,9 +47,4 @@ pub fn read(file: &str) -> Vec<Vector> {
 fn hex(digits: &str) -> Vec<u8> {
     assert!(digits.len().is_multiple_of(2), "{digits}");
     (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
-}
-
-/// The algorithm that a key of this length is for.
-pub fn algorithm(key: &[u8]) -> Option<Algorithm> {
-    Algorithm::ALL.into_iter().find(|a| a.key_len() == key.len())
 }
