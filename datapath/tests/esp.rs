@@ -116,7 +116,7 @@ prop_compose! {
 fn esp_packet(sa: &Sa, seq: u64, plain: &[u8]) -> Vec<u8> {
     let (spi, seq) = (sa.spi.0.to_be_bytes(), seq.to_be_bytes());
     let aad = [&spi[..], if sa.esn { &seq } else { &seq[4..] }].concat(); // RFC 4106 §5
-    let sealed = rustcrypto::seal(sa.algorithm, sa.key.bytes(), seq, &aad, plain);
+    let sealed = rustcrypto::seal(sa.key.bytes(), seq, &aad, plain);
     [&spi[..], &seq[4..], &seq, &sealed].concat()
 }
 

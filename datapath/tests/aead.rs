@@ -1,0 +1,242 @@
+//! All implementations of AES-GCM against RustCrypto and ring, which must agree octet by octet, and within the memory
+//! that is theirs.
+//!
+//! More packets than usual: `PORTCULLIS_CASES=10000000 PORTCULLIS_SEED=1 cargo test --release -p portcullis-datapath
+//! --test aead random -- --nocapture`.
+
+mod batches;
+
+use arrayvec::ArrayVec;
+use batches::{MAX, Random, Shape, available, check, rustcrypto};
+use portcullis_datapath::crypto::{Aad, Aead, AeadKey, HEAD, ICV, Job};
+use proptest::prelude::*;
+use std::{env, ptr, slice, time::Instant};
+
+fn len() -> impl Strategy<Value = u16> {
+    prop_oneof![
+        4 => 0u16..300,
+        1 => (0u16..128, 0u16..3).prop_map(|(blocks, more)| (16 * blocks + more).saturating_sub(1)),
+        1 => 3840u16..=4112,
+        1 => (1u16..3, 0u16..41).prop_map(|(pages, more)| 4096 * pages + more - 20),
+        1 => 0u16..=9200,
+    ]
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (any::<u8>(), len(), prop::option::weighted(0.25, any::<u32>()))
+        .prop_map(|(kind, len, flip)| Shape::new(kind, len, flip))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn batches_of_any_shape(seed: u64, shapes in prop::collection::vec(shape(), 0..=MAX)) {
+        check(&Aead::ALL.into_iter().filter(|a| a.is_available()).collect::<Vec<_>>(), seed, &shapes);
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout)]
+fn random_batches() {
+    let number = |name, usual| env::var(name).map_or(usual, |n| n.parse().expect("a number"));
+    let (cases, seed) = (number("PORTCULLIS_CASES", 50_000), number("PORTCULLIS_SEED", 4106));
+    let aeads = available();
+    let random = &mut Random(seed);
+    let (started, mut done, mut octets, mut forged, mut told) = (Instant::now(), 0, 0, 0, 0);
+    while done < cases {
+        // As many small batches as large ones.
+        let most = [8, 40, MAX + 1][random.below(3)];
+        let shapes: Vec<_> = (0..random.below(most)).map(|_| Shape::random(random)).collect();
+        let seed = random.next();
+        if let Err(panic) = std::panic::catch_unwind(|| check(&aeads, seed, &shapes)) {
+            println!("the batch of seed {seed}: {shapes:?}");
+            std::panic::resume_unwind(panic);
+        }
+        done += shapes.len() as u64;
+        octets += shapes.iter().map(|s| s.len as u64).sum::<u64>();
+        forged += shapes.iter().filter(|s| s.flip.is_some()).count();
+        if done / 1_000_000 > told {
+            told = done / 1_000_000;
+            println!("{told} million packets in {:.0?}", started.elapsed());
+        }
+    }
+    println!("{done} packets of {octets} octets, {forged} forged: all as others do, seed {seed}");
+}
+
+/// Memory between pages that nobody may touch.
+struct Fenced {
+    map: *mut u8,
+    len: usize,
+}
+
+const PAGE: usize = 4096;
+
+/// Octets of the longest text that is taken.
+const LONGEST: usize = u16::MAX as usize;
+
+impl Fenced {
+    fn new(len: usize) -> Fenced {
+        let len = len.next_multiple_of(PAGE);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping, wherever the system has room; then the inner pages of it.
+        unsafe {
+            let map = libc::mmap(ptr::null_mut(), len + 2 * PAGE, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(map, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(map.add(PAGE), len, libc::PROT_READ | libc::PROT_WRITE), 0);
+            Fenced { map: map.cast(), len }
+        }
+    }
+
+    fn octets(&mut self) -> &mut [u8] {
+        // SAFETY: `new` mapped them, for reading and writing, as long as this lives; they are borrowed as this is.
+        unsafe { slice::from_raw_parts_mut(self.map.add(PAGE), self.len) }
+    }
+
+    fn first(&mut self, n: usize) -> &mut [u8] {
+        &mut self.octets()[..n]
+    }
+
+    fn last(&mut self, n: usize) -> &mut [u8] {
+        let len = self.len;
+        &mut self.octets()[len - n..]
+    }
+}
+
+impl Drop for Fenced {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped it, and nothing borrows it.
+        unsafe { libc::munmap(self.map.cast(), self.len + 2 * PAGE) };
+    }
+}
+
+/// A job without its packet.
+#[derive(Clone, Copy)]
+struct How<'k> {
+    key: &'k AeadKey,
+    iv: [u8; 8],
+    aad: Aad,
+    icv: u8,
+}
+
+impl How<'_> {
+    fn job<'a>(&'a self, packet: &'a mut [u8]) -> Job<'a> {
+        Job { key: self.key, iv: self.iv, aad: self.aad, icv: self.icv, packet }
+    }
+}
+
+/// One packet of each length, at either end of what may be touched.
+struct Lengths {
+    keys: Vec<(Vec<u8>, [u8; 4])>,
+    front: Fenced,
+    back: Fenced,
+}
+
+impl Lengths {
+    fn new() -> Lengths {
+        let random = &mut Random(8);
+        let keys = [16, 24, 32].map(|n| (random.array::<32>()[..n].to_vec(), random.array()));
+        Lengths { keys: keys.to_vec(), front: Fenced::new(LONGEST + 32), back: Fenced::new(LONGEST + 32) }
+    }
+
+    fn check(&mut self, aeads: &[Aead], lengths: impl Iterator<Item = usize> + Clone) {
+        for (octets, salt) in self.keys.clone() {
+            let keys: Vec<_> = aeads.iter().map(|a| (*a, a.key(&octets, salt).unwrap())).collect();
+            let reference = rustcrypto::RustCrypto::new(&octets);
+            for len in lengths.clone() {
+                let random = &mut Random(len as u64);
+                let (iv, aad, head) = (random.array(), random.array::<12>(), random.array::<HEAD>());
+                let (aad, icv) = (&aad[..[8, 12][len % 2]], [8, 12, 16][len % 3]);
+                let mut plain = vec![0; len];
+                random.fill(&mut plain);
+                let mut sealed = plain.clone();
+                let tag = reference.seal(rustcrypto::nonce(salt, iv), aad, &mut sealed);
+                let start = [&head[..], &plain, &[0xee; ICV]].concat();
+                let end = [&head[..], &sealed, &tag].concat();
+                for (aead, key) in &keys {
+                    let how = How { key, iv, aad: Aad::new(aad).unwrap(), icv };
+                    self.both(*aead, how, (&start, &end), len);
+                }
+            }
+        }
+    }
+
+    /// A pair of one kind, and one alone.
+    fn both(&mut self, aead: Aead, how: How<'_>, (start, end): (&[u8], &[u8]), len: usize) {
+        let (text, icv) = (HEAD + len, how.icv as usize);
+        let Lengths { front, back, .. } = self;
+        for alone in [false, true] {
+            let packets = &mut [front.first(start.len()), back.last(start.len())][usize::from(alone)..];
+            packets.iter_mut().for_each(|p| p.copy_from_slice(start));
+            aead.seal(&mut packets.iter_mut().map(|p| how.job(p)).collect::<ArrayVec<_, 2>>());
+            for p in packets.iter() {
+                assert!(p[..text + icv] == end[..text + icv], "sealed by {aead}: {len}");
+            }
+            let mut verified = ArrayVec::<_, 2>::new();
+            aead.open(&mut packets.iter_mut().map(|p| how.job(p)).collect::<ArrayVec<_, 2>>(), &mut verified);
+            for (p, verified) in packets.iter().zip(verified) {
+                assert!(verified.is_some() && p[..text] == start[..text], "opened by {aead}: {len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_length_at_the_edge_of_its_memory() {
+    Lengths::new().check(&available(), 0..=1100);
+}
+
+/// Where counters carry into their third octet from the end, and the longest that there is.
+#[test]
+fn some_lengths_up_to_the_longest() {
+    let pages = (1..16).flat_map(|n| [4096 * n - 49, 4096 * n - 32, 4096 * n - 16, 4096 * n, 4096 * n + 1]);
+    Lengths::new().check(&available(), pages.chain([LONGEST - 16, LONGEST - 15, LONGEST]));
+}
+
+/// What is no packet is not sealed, and not left readable; what is with it is.
+#[test]
+fn what_is_no_packet() {
+    for aead in available() {
+        let key = |of: Aead| of.key(&[1; 16], [2; 4]).unwrap();
+        let (ours, others) =
+            (key(aead), key(if aead == Aead::Portable { Aead::best() } else { Aead::Portable }));
+        let good = How { key: &ours, iv: [3; 8], aad: Aad::new(&[4; 8]).unwrap(), icv: 16 };
+        let mut bad = vec![("no ICV", How { icv: 0, ..good }), ("no ICV", How { icv: 4, ..good })];
+        bad.extend([("no ICV", How { icv: 13, ..good }), ("no ICV", How { icv: 17, ..good })]);
+        if Aead::best() != Aead::Portable {
+            bad.push(("another's key", How { key: &others, ..good }));
+        }
+        for (what, bad) in bad {
+            let plain = [40, 50, 60].map(|len| vec![7; HEAD + len + ICV]);
+            let mut packets = plain.clone();
+            let [a, b, c] = &mut packets;
+            aead.seal(&mut [good.job(a), bad.job(b), good.job(c)]);
+            assert_eq!((&b[..HEAD], &b[HEAD..HEAD + 50]), (&[7; HEAD][..], &[0; 50][..]), "{aead}: {what}");
+            assert_ne!((&*a, &*c), (&plain[0], &plain[2]), "{aead}: {what}");
+            b.fill(7);
+            let mut verified = ArrayVec::<_, 3>::new();
+            aead.open(&mut [good.job(a), bad.job(b), good.job(c)], &mut verified);
+            assert_eq!((&b[..HEAD], &b[HEAD..HEAD + 50]), (&[7; HEAD][..], &[0; 50][..]), "{aead}: {what}");
+            assert_eq!((&a[..HEAD + 40], &c[..HEAD + 60]), (&plain[0][..HEAD + 40], &plain[2][..HEAD + 60]));
+            assert_eq!([0, 1, 2].map(|n| verified[n].is_some()), [true, false, true], "{aead}: {what}");
+        }
+        let mut long = vec![7; HEAD + LONGEST + 1 + ICV];
+        aead.seal(&mut [good.job(&mut long)]);
+        assert!(long[HEAD..HEAD + LONGEST + 1].iter().all(|octet| *octet == 0), "{aead}: it is too long");
+        let mut short = [7; HEAD + ICV - 1];
+        let mut verified = ArrayVec::<_, 1>::new();
+        aead.seal(&mut [good.job(&mut short)]);
+        aead.open(&mut [good.job(&mut short)], &mut verified);
+        assert!(verified[0].is_none() && short == [7; HEAD + ICV - 1], "{aead}: there is no text");
+    }
+}
+
+#[test]
+fn keys_have_16_24_or_32_octets() {
+    for aead in available() {
+        for n in 0..=64 {
+            let key: Option<AeadKey> = aead.key(&[1; 64][..n], [0; 4]);
+            assert_eq!(key.is_some(), [16, 24, 32].contains(&n), "{aead}: {n}");
+        }
+    }
+    assert!(Aad::new(&[0; 12]).is_some() && Aad::new(&[0; 13]).is_none());
+}
