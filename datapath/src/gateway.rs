@@ -189,7 +189,8 @@ impl Gateway {
         }
 
         // Frames come in from here on: what is protected is known before.
-        let mut sync = PolicySync { reader, workers, spd_version: None, own_version: None };
+        let mut sync =
+            PolicySync { reader, workers, spd_version: None, own_version: None, known: BTreeMap::new() };
         sync.run(&mut steering, mirror.fib())?;
         let mut ports = vec![];
         for (number, (port, interface)) in config.ports.iter().zip(&interfaces).enumerate() {
@@ -316,6 +317,8 @@ struct PolicySync {
     workers: u32,
     spd_version: Option<u64>,
     own_version: Option<u64>,
+    /// What the program has.
+    known: BTreeMap<fib::Prefix, Owner>,
 }
 
 impl PolicySync {
@@ -339,7 +342,18 @@ impl PolicySync {
         for own in fib.own() {
             wanted.insert(*own, Owner::Kernel);
         }
+        if versions.0 != Some(self.reader.spd_version()) {
+            // The SPD changed under the walk, which may have missed a policy and its successor: until a walk has
+            // seen one SPD, nothing that was protected is given up.
+            for (prefix, owner) in &self.known {
+                wanted.entry(*prefix).or_insert(*owner);
+            }
+            steering.set_protected(&wanted)?;
+            self.known = wanted;
+            return Ok(());
+        }
         steering.set_protected(&wanted)?;
+        self.known = wanted;
         (self.spd_version, self.own_version) = versions;
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! frame_size = 4096         # 2048 or 4096
 //! xdp_mode = "auto"         # auto | driver | generic
 //! huge_pages = "auto"       # auto | require | off
+//! crypto = "auto"           # auto | vaes-avx512 | vaes-avx2 | aes-ni | portable: what seals and opens packets
 //!
 //! [[port]]
 //! interface = "eth0"

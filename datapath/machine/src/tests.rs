@@ -37,7 +37,8 @@ fn all_but_a_port_has_a_default() {
             frames: 16384,
             frame_size: 4096,
             xdp_mode: XdpMode::Auto,
-            huge_pages: HugePages::Auto
+            huge_pages: HugePages::Auto,
+            crypto: Crypto::Auto,
         }
     );
     assert_eq!(m.ports, [Port { interface: "eth0".into(), queues: None }]);
@@ -48,7 +49,7 @@ fn all_keys_are_read() {
     let m = machine(
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nxdp_mode = \"generic\"\n\
-         huge_pages = \"off\"\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
+         huge_pages = \"off\"\ncrypto = \"aes-ni\"\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
     .unwrap();
     assert_eq!(m.regions, Regions { directory: "/tmp/r".into(), max_sas: 1 << 20, max_policies: 16 });
@@ -60,7 +61,8 @@ fn all_keys_are_read() {
             frames: 2048,
             frame_size: 2048,
             xdp_mode: XdpMode::Generic,
-            huge_pages: HugePages::Off
+            huge_pages: HugePages::Off,
+            crypto: Crypto::AesNi,
         }
     );
     let port =
@@ -110,6 +112,11 @@ fn wrong_values_are_told_with_what_is_right() {
             "[datapath]\nxdp_mode = \"skb\"\n",
             2,
             "xdp_mode = \"skb\" must be \"auto\" or \"driver\" or \"generic\"",
+        ),
+        (
+            "[datapath]\ncrypto = \"avx\"\n",
+            2,
+            "crypto = \"avx\" must be \"auto\" or \"vaes-avx512\" or \"vaes-avx2\" or \"aes-ni\" or \"portable\"",
         ),
         (
             "[datapath]\nhuge_pages = true\n",
