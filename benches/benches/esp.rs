@@ -26,12 +26,12 @@ fn benchmark(c: &mut Criterion) {
     });
 
     let (mut frame, outer) = sample::encapsulated(&mut cache, 64);
-    let (at, len, proof) = (frame.offset(), frame.len(), sample::proof());
+    let (at, len, proof, mut ip) = (frame.offset(), frame.len(), sample::proof(), Ip::NONE);
     c.bench_function("esp/decap", |b| {
         b.iter(|| {
             frame.reset(at);
             assert!(frame.extend(len));
-            esp::decap(&mut frame, outer.text(), 0, proof).expect("what was encapsulated")
+            esp::decap(&mut frame, outer.text(), 0, &mut ip, proof).expect("what was encapsulated")
         })
     });
 }

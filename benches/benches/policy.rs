@@ -3,14 +3,20 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_benches::gateway::{self, SOURCE, destination};
-use portcullis_datapath::policy::{Clear, FlowCache};
-use portcullis_sadb::{Algorithm, Direction, Flow, Sadb, Sizes};
-use std::hint::black_box;
+use portcullis_datapath::{
+    policy::{Clear, FlowCache, FlowKey},
+    wire::{Ip, protocol},
+};
+use portcullis_sadb::{Algorithm, Direction, Sadb, Sizes};
+use std::{hint::black_box, net::IpAddr};
 
 const POLICIES: u32 = 10_000;
 
-fn flow(n: u32) -> Flow {
-    Flow { src: SOURCE.into(), dst: destination(n).into(), protocol: 17, ports: Some((4660, 53)) }
+fn flow(n: u32) -> FlowKey {
+    let (src, dst) = (IpAddr::from(SOURCE).into(), IpAddr::from(destination(n)).into());
+    let mut ip = Ip::NONE;
+    (ip.protocol, ip.payload, ip.len) = (protocol::UDP, 20, 28);
+    FlowKey::of(&ip.between(src, dst), &[0x12; 28])
 }
 
 fn benchmark(c: &mut Criterion) {
@@ -22,7 +28,7 @@ fn benchmark(c: &mut Criterion) {
         let policy = gateway::policy(Direction::Outbound, destination(n), Some(slot));
         sadb.add_policy(&policy).expect("room for all policies");
     }
-    let mut cache = FlowCache::new(1);
+    let mut cache = FlowCache::new(1, sizes.max_policies);
     cache.turn(&reader);
     let mut group = c.benchmark_group("policy");
     let mut next = 0;

@@ -2,10 +2,11 @@
 //! a bar for each number of SAs. The bars of a group have one scale.
 
 use crate::{
+    clocks::{self, HOPS},
     results::{Results, Way},
-    staged::{HOPS, Hop},
     table::thousands,
 };
+use portcullis_datapath::meter::Hop;
 use std::fmt::Write;
 
 const COLORS: [&str; HOPS] = [
@@ -39,9 +40,9 @@ pub fn draw(results: &Results) -> String {
     text(&mut svg, 10.0, 34, "fill=\"#555\"", &results.conditions.line());
     let mut x = 10.0;
     for hop in Hop::ALL {
-        rectangle(&mut svg, x, 44, 11.0, 11, COLORS[hop as usize], hop.name());
-        text(&mut svg, x + 15.0, 54, "", hop.name());
-        x += 34.0 + 6.0 * hop.name().len() as f64;
+        rectangle(&mut svg, x, 44, 11.0, 11, COLORS[hop as usize], clocks::name(hop));
+        text(&mut svg, x + 15.0, 54, "", clocks::name(hop));
+        x += 34.0 + 6.0 * clocks::name(hop).len() as f64;
     }
     for (column, way) in results.ways.iter().enumerate() {
         let x = 10.0 + COLUMN * column as f64;
@@ -72,7 +73,7 @@ fn draw_group(svg: &mut String, results: &Results, way: Way, size: usize, x: f64
                 width,
                 BAR,
                 COLORS[hop as usize],
-                &format!("{}: {clocks:.0}", hop.name()),
+                &format!("{}: {clocks:.0}", clocks::name(hop)),
             );
             at += width;
         }

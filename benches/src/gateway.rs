@@ -1,6 +1,6 @@
 //! A gateway in memory: a real SADB, real forwarding tables, real workers, and ports whose other ends we hold.
 
-use crate::staged::{HOPS, Staged};
+use crate::clocks::{Clocks, HOPS};
 use anyhow::{Context, Result};
 use portcullis_datapath::{
     crypto::Aead,
@@ -37,8 +37,8 @@ pub struct Setup {
     pub sas: u32,
     /// Workers of each.
     pub workers: u32,
-    /// Whether the hops run one by one, each with its clocks.
-    pub staged: bool,
+    /// Whether each hop is metered.
+    pub metered: bool,
     /// What packets are sealed with.
     pub algorithm: Algorithm,
 }
@@ -52,26 +52,29 @@ impl Setup {
 
 /// What takes a worker's packets through.
 pub enum Engine {
-    /// The datapath's own.
-    Whole(Box<Worker>),
-    /// The same hops, one by one.
-    Staged(Box<Staged>),
+    /// As it is in production.
+    Plain(Box<Worker>),
+    /// With the clocks of each hop.
+    Metered(Box<Worker<Clocks>>),
 }
 
 impl Engine {
     /// One turn. False if there was nothing.
     pub fn turn(&mut self, now_ms: u64) -> bool {
         match self {
-            Engine::Whole(worker) => worker.turn(now_ms),
-            Engine::Staged(staged) => staged.turn(now_ms),
+            Engine::Plain(worker) => worker.turn(now_ms),
+            Engine::Metered(worker) => {
+                worker.meter().start();
+                worker.turn(now_ms)
+            }
         }
     }
 
     /// Clocks of each hop since they were last asked for.
     pub fn take_clocks(&mut self) -> Option<[u64; HOPS]> {
         match self {
-            Engine::Whole(_) => None,
-            Engine::Staged(staged) => Some(staged.take_clocks()),
+            Engine::Plain(_) => None,
+            Engine::Metered(worker) => Some(worker.meter().take()),
         }
     }
 }
@@ -137,19 +140,13 @@ impl Gateway {
             let ports: Vec<Box<dyn Port>> = vec![Box::new(lan), Box::new(wan)];
             let (hops, publisher) = NextHops::new(fib.clone());
             let ends = (reader.clone(), runtime.clone());
-            let engine = if setup.staged {
-                Engine::Staged(Box::new(Staged::new((me, setup.workers), ends, ports, hops, pool.cache())))
+            let (who, cache, aead) = ((me, setup.workers), pool.cache(), Aead::best());
+            let engine = if setup.metered {
+                let clocks = Clocks::default();
+                let worker = Worker::metered(who, ends, ports, handoff, hops, cache, aead, clocks);
+                Engine::Metered(Box::new(worker))
             } else {
-                let who = (me, setup.workers);
-                Engine::Whole(Box::new(Worker::new(
-                    who,
-                    ends,
-                    ports,
-                    handoff,
-                    hops,
-                    pool.cache(),
-                    Aead::best(),
-                )))
+                Engine::Plain(Box::new(Worker::new(who, ends, ports, handoff, hops, cache, aead)))
             };
             lanes.push(Lane { engine, lan: lan_end, wan: wan_end, _publisher: publisher });
         }

@@ -10,10 +10,10 @@
 
 pub mod chart;
 pub mod clock;
+pub mod clocks;
 pub mod gateway;
 pub mod pair;
 pub mod results;
 pub mod sample;
-pub mod staged;
 pub mod table;
 pub mod traffic;

@@ -6,8 +6,8 @@
 
 use crate::{
     clock,
+    clocks::HOPS,
     gateway::{Engine, Gateway, Lane, SOURCE, Setup, destination},
-    staged::HOPS,
     traffic::{Random, Size, Template},
 };
 use anyhow::{Result, ensure};

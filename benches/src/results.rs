@@ -2,11 +2,12 @@
 
 use crate::{
     clock::Machine,
+    clocks::{self, HOPS},
     pair::{Clocks, Part},
-    staged::{HOPS, Hop},
     traffic::Size,
 };
 use clap::ValueEnum;
+use portcullis_datapath::meter::Hop;
 use portcullis_sadb::Algorithm;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -142,7 +143,8 @@ impl Results {
             let mut sorted = samples.clone();
             sorted.sort_by(f64::total_cmp);
             let hops = self.hops(key.way, key.sas, key.size).filter(|_| key.workers == 0);
-            let hops = hops.map(|hops| Hop::ALL.iter().map(|h| (h.name(), hops[*h as usize])).collect());
+            let hops =
+                hops.map(|hops| Hop::ALL.iter().map(|h| (clocks::name(*h), hops[*h as usize])).collect());
             cells.push(json!({
                 "direction": key.way.name(),
                 "sas": key.sas,

@@ -1,9 +1,10 @@
 //! The results as tables: a hop is a row, a size a column.
 
 use crate::{
+    clocks,
     results::{Results, Way},
-    staged::Hop,
 };
+use portcullis_datapath::meter::Hop;
 
 /// All of them, one for each direction and number of SAs.
 pub fn draw(results: &Results) -> String {
@@ -26,7 +27,7 @@ fn table(results: &Results, way: Way, sas: u32) -> String {
     let number = |n: Option<f64>| n.map_or("-".to_owned(), |n| format!("{n:.0}"));
     row("octets, clear IP", &|size| results.sizes[size].to_string());
     for hop in Hop::ALL {
-        row(hop.name(), &|size| number(results.hops(way, sas, size).map(|hops| hops[hop as usize])));
+        row(clocks::name(hop), &|size| number(results.hops(way, sas, size).map(|hops| hops[hop as usize])));
     }
     let sum = |size| results.hops(way, sas, size).map(|hops| hops.iter().sum::<f64>());
     row("sum of hops", &|size| number(sum(size)));

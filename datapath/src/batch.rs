@@ -4,9 +4,14 @@
 //! It never frees a frame and never counts a drop: it says [`Stage::Drop`], and the worker does both in
 //! one place at the end of the turn.
 
-use crate::{classify::Class, crypto::IcvVerified, drop::DropReason, frame::Frame};
+use crate::{
+    classify::Class,
+    crypto::IcvVerified,
+    drop::DropReason,
+    frame::Frame,
+    wire::{Addr, Ip},
+};
 use arrayvec::ArrayVec;
-use std::net::{IpAddr, Ipv4Addr};
 
 /// Frames of one turn, at most.
 pub const BATCH: usize = 128;
@@ -24,6 +29,8 @@ pub enum Stage {
     Forward,
     /// The SA belongs to another worker; the frame is whole again, from its Ethernet header.
     Handoff(u8),
+    /// Opened, but its inner packet is refused; only between decapsulation and the policy check.
+    Refused(DropReason),
     /// Not forwarded, and why.
     Drop(DropReason),
 }
@@ -35,6 +42,8 @@ pub struct Meta {
     pub stage: Stage,
     /// What kind of packet it is, as received.
     pub class: Class,
+    /// The IP header: of the packet as received, or of the inner one, once there is one.
+    pub ip: Ip,
     /// This worker's index of the SA, while `stage` is inbound or outbound.
     pub sa: u32,
     /// The 64-bit sequence number, received or assigned.
@@ -42,7 +51,19 @@ pub struct Meta {
     /// Inbound: that its ICV was verified.
     pub proof: Option<IcvVerified>,
     /// The destination to route to: outer after encapsulation, inner after decapsulation.
-    pub dst: IpAddr,
+    pub dst: Addr,
+}
+
+impl Meta {
+    const RECEIVED: Meta = Meta {
+        stage: Stage::Received,
+        class: Class::Kernel,
+        ip: Ip::NONE,
+        sa: u32::MAX,
+        seq: 0,
+        proof: None,
+        dst: Addr { bits: 0, v4: true },
+    };
 }
 
 /// The frames of one turn and their [`Meta`], index by index.
@@ -58,14 +79,8 @@ impl Batch {
     /// Gives each frame that has none a [`Meta`], as received.
     pub fn receive(&mut self) {
         while self.metas.len() < self.frames.len() {
-            self.metas.push(Meta {
-                stage: Stage::Received,
-                class: Class::Kernel,
-                sa: u32::MAX,
-                seq: 0,
-                proof: None,
-                dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            });
+            // A constant, which is copied whole.
+            self.metas.push(Meta::RECEIVED);
         }
     }
 }

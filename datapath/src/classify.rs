@@ -18,6 +18,8 @@ pub enum Class {
     Esp {
         /// The SPI.
         spi: u32,
+        /// The sequence number, as on the wire.
+        seq_lo: u32,
         /// Where the outer IP header starts.
         l3: u8,
         /// Where the ESP header starts, from the outer IP header.
@@ -49,40 +51,57 @@ pub enum Class {
 
 /// Classifies an Ethernet frame.
 pub fn classify(frame: &[u8]) -> Class {
+    let (mut class, mut ip) = (Class::Kernel, Ip::NONE);
+    parse(frame, &mut class, &mut ip);
+    class
+}
+
+/// Classifies an Ethernet frame, and parses the IP header in it. What is found is written where it will be read,
+/// field by field: the CPU waits for what is written in small pieces and read as a whole.
+#[inline]
+pub fn parse(frame: &[u8], class: &mut Class, ip: &mut Ip) {
     let (ethertype, l3) = match wire::ethernet(frame) {
         Ok(found) => found,
-        Err(reason) => return Class::Bad(reason),
+        Err(reason) => return *class = Class::Bad(reason),
     };
     let packet = &frame[l3..];
     let version = packet.first().map_or(0, |b| b >> 4);
-    match (ethertype, version) {
-        (ETHERTYPE_IPV4, 4) | (ETHERTYPE_IPV6, 6) => {}
-        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, _) => return Class::Bad(DropReason::Malformed),
-        _ => return Class::Kernel,
-    }
-    match Ip::parse(packet) {
-        Ok(ip) => by_protocol(&packet[..ip.len], &ip, l3),
-        Err(reason) => Class::Bad(reason),
+    let parsed = match (ethertype, version) {
+        (ETHERTYPE_IPV4, 4) => ip.parse_v4(packet),
+        (ETHERTYPE_IPV6, 6) => ip.parse_v6(packet),
+        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, _) => Err(DropReason::Malformed),
+        _ => return *class = Class::Kernel,
+    };
+    match parsed {
+        Ok(()) => by_protocol(&packet[..ip.len], ip, l3, class),
+        Err(reason) => *class = Class::Bad(reason),
     }
 }
 
-fn by_protocol(packet: &[u8], ip: &Ip, l3: usize) -> Class {
-    let header = if ip.is_v4() { (packet[0] & 15) as usize * 4 } else { 0 };
-    if ip.is_v4() && !wire::ipv4_checksum_ok(&packet[..header]) {
-        return Class::Bad(DropReason::BadChecksum); // RFC 1812 §5.2.2
+#[inline]
+fn by_protocol(packet: &[u8], ip: &Ip, l3: usize, class: &mut Class) {
+    if ip.is_v4() {
+        let header = match packet[0] & 15 {
+            5 => &packet[..wire::IPV4],
+            words => &packet[..words as usize * 4],
+        };
+        if !wire::ipv4_checksum_ok(header) {
+            return *class = Class::Bad(DropReason::BadChecksum); // RFC 1812 §5.2.2
+        }
     }
     let at = ip.payload;
     match ip.protocol {
-        protocol::ESP | protocol::AH if ip.place != Place::Whole => Class::Fragment,
-        protocol::ESP => esp(packet, ip, l3, at, false),
-        protocol::AH if packet.len() < at + 12 => Class::Bad(DropReason::Malformed),
-        protocol::AH => Class::Ah { spi: wire::be32(packet, at + 4) },
-        protocol::UDP if ip.place != Place::Later => udp(packet, ip, l3),
-        _ => Class::Clear { l3: l3 as u8 },
+        protocol::ESP | protocol::AH if ip.place != Place::Whole => *class = Class::Fragment,
+        protocol::ESP => *class = esp(packet, ip, l3, at, false),
+        protocol::AH if packet.len() < at + 12 => *class = Class::Bad(DropReason::Malformed),
+        protocol::AH => *class = Class::Ah { spi: wire::be32(packet, at + 4) },
+        protocol::UDP if ip.place != Place::Later => *class = udp(packet, ip, l3),
+        _ => *class = Class::Clear { l3: l3 as u8 },
     }
 }
 
 /// ESP in UDP, IKE, a keepalive, or any other datagram (RFC 3948 §2).
+#[inline]
 fn udp(packet: &[u8], ip: &Ip, l3: usize) -> Class {
     let clear = Class::Clear { l3: l3 as u8 };
     let payload = ip.payload + wire::UDP;
@@ -104,12 +123,14 @@ fn udp(packet: &[u8], ip: &Ip, l3: usize) -> Class {
     }
 }
 
+#[inline]
 fn esp(packet: &[u8], ip: &Ip, l3: usize, at: usize, udp: bool) -> Class {
     if packet.len() < at + wire::ESP {
         return Class::Bad(DropReason::Malformed);
     }
     Class::Esp {
         spi: wire::be32(packet, at),
+        seq_lo: wire::be32(packet, at + 4),
         l3: l3 as u8,
         esp: at as u16,
         udp,

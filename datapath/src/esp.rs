@@ -11,7 +11,7 @@ use crate::{
     crypto::{ICV, IcvVerified},
     drop::DropReason,
     frame::Frame,
-    wire::{self, ESP, Ip, protocol},
+    wire::{self, Addr, ESP, Ip, protocol},
 };
 use portcullis_sadb::{Algorithm, Sa};
 use std::net::IpAddr;
@@ -32,16 +32,19 @@ pub const TRAILER_ROOM: usize = ALIGN - 1 + TRAILER + ICV;
 const OUTER_TTL: u8 = 64;
 
 /// The headers in front of each packet of an outbound SA, but for lengths, checksum and what comes from the
-/// inner packet.
+/// inner packet. One cache line.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct OuterHeader {
+    /// As on the wire.
     bytes: [u8; wire::IPV6 + wire::UDP],
+    /// IPv4: the sum of its words, for the checksum.
+    sum: u32,
+    /// The next IPv4 identification of this SA.
+    id: u16,
     len: u8,
     v4: bool,
     udp: bool,
-    dst: IpAddr,
-    /// The next IPv4 identification of this SA.
-    id: u16,
 }
 
 impl OuterHeader {
@@ -73,21 +76,31 @@ impl OuterHeader {
             bytes[len + 2..len + 4].copy_from_slice(&dport.to_be_bytes());
             len += wire::UDP;
         }
-        OuterHeader { bytes, len: len as u8, v4, udp: sa.udp.is_some(), dst: sa.dst, id: 0 }
+        let sum = if v4 { wire::sum(&bytes[..wire::IPV4]) } else { 0 };
+        OuterHeader { bytes, sum, id: 0, len: len as u8, v4, udp: sa.udp.is_some() }
     }
 
     /// Where packets go.
-    pub fn dst(&self) -> IpAddr {
-        self.dst
+    #[inline]
+    pub fn dst(&self) -> Addr {
+        match self.v4 {
+            true => Addr { bits: wire::be32(&self.bytes, 16) as u128, v4: true },
+            false => {
+                let octets = *self.bytes[24..].first_chunk().expect("16 octets");
+                Addr { bits: u128::from_be_bytes(octets), v4: false }
+            }
+        }
     }
 
     /// Octets before the ESP header.
     #[allow(clippy::len_without_is_empty)]
+    #[inline]
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
     /// Octets of a whole outer packet around an inner packet of `inner` octets.
+    #[inline]
     pub fn outer_len(&self, inner: usize) -> usize {
         self.len() + ESP + IV + (inner + TRAILER).next_multiple_of(ALIGN) + ICV
     }
@@ -104,66 +117,77 @@ impl OuterHeader {
     ///
     /// # Errors
     /// [`DropReason::NoHeadroom`], [`DropReason::NoTailroom`]; the frame may have grown.
+    #[inline]
     pub fn encap(&mut self, frame: &mut Frame, inner: &Ip, spi: u32, seq: u64) -> Result<(), DropReason> {
         let len = self.len();
-        // 1. Padding and trailer (RFC 4303 §3.3.2, step 2).
+        // 1. Padding and trailer (RFC 4303 §2.4, §3.3.2 step 2): at most five octets, of the room for the ICV too.
         frame.truncate(inner.len);
         let pad = (inner.len + TRAILER).next_multiple_of(ALIGN) - inner.len - TRAILER;
         if !frame.extend(pad + TRAILER + ICV) {
             return Err(DropReason::NoTailroom);
         }
-        let trailer = &mut frame.bytes_mut()[inner.len..];
-        for (i, octet) in trailer[..pad].iter_mut().enumerate() {
-            *octet = i as u8 + 1; // RFC 4303 §2.4
-        }
-        trailer[pad] = pad as u8;
-        trailer[pad + 1] = if inner.is_v4() { protocol::IPV4 } else { protocol::IPV6 };
+        let next_header = if inner.is_v4() { protocol::IPV4 } else { protocol::IPV6 };
+        let padding = 0x03_02_01 & ((1 << (8 * pad)) - 1);
+        let trailer = padding | (pad as u64) << (8 * pad) | (next_header as u64) << (8 * (pad + 1));
+        frame.bytes_mut()[inner.len..][..8].copy_from_slice(&trailer.to_le_bytes());
         // 2. ESP header and IV. The IV is the sequence number: a counter (RFC 4106 §3.1).
         if !frame.push(len + ESP + IV) {
             return Err(DropReason::NoHeadroom);
         }
         let total = frame.len();
         let bytes = frame.bytes_mut();
-        bytes[len..len + 4].copy_from_slice(&spi.to_be_bytes());
-        bytes[len + 4..len + 8].copy_from_slice(&(seq as u32).to_be_bytes());
+        let esp = (spi as u64) << 32 | seq as u32 as u64;
+        bytes[len..len + ESP].copy_from_slice(&esp.to_be_bytes());
         bytes[len + ESP..len + ESP + IV].copy_from_slice(&seq.to_be_bytes());
-        // 3. Outer header (RFC 4301 §5.1.2).
-        bytes[..len].copy_from_slice(&self.bytes[..len]);
-        self.fill(bytes, inner, total);
+        // 3. Outer header (RFC 4301 §5.1.2), in whole words: what is read soon must not be written in pieces.
+        if self.v4 {
+            self.fill_v4(bytes, inner, total)
+        } else {
+            self.fill_v6(bytes, inner, total)
+        }
+        if self.udp {
+            let udp = &mut bytes[len - wire::UDP..len];
+            let lengths = ((total - (len - wire::UDP)) as u32) << 16; // RFC 3948 §2.1: no checksum
+            udp[..4].copy_from_slice(&self.bytes[len - wire::UDP..len - 4]);
+            udp[4..].copy_from_slice(&lengths.to_be_bytes());
+        }
         Ok(())
     }
 
-    /// What of an outer header changes from packet to packet.
-    fn fill(&mut self, bytes: &mut [u8], inner: &Ip, total: usize) {
-        let ip_len = if self.v4 { wire::IPV4 } else { wire::IPV6 };
-        if self.v4 {
-            bytes[1] = inner.tos; // DSCP, and ECN in normal mode (RFC 6040 §4.1)
-            bytes[2..4].copy_from_slice(&(total as u16).to_be_bytes());
-            if inner.df {
-                bytes[6] = 0x40; // its identification means nothing (RFC 6864 §4.1)
-            } else {
-                self.id = self.id.wrapping_add(1);
-                bytes[4..6].copy_from_slice(&self.id.to_be_bytes());
-            }
-            let checksum = !wire::fold(wire::sum(&bytes[..ip_len]));
-            bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    #[inline]
+    fn fill_v4(&mut self, bytes: &mut [u8], inner: &Ip, total: usize) {
+        // DSCP, and ECN in normal mode (RFC 6040 §4.1).
+        let first = 0x4500_0000 | (inner.tos as u32) << 16 | total as u32;
+        let second = if inner.df {
+            0x4000 // its identification means nothing (RFC 6864 §4.1)
         } else {
-            bytes[0] |= inner.tos >> 4;
-            bytes[1] = inner.tos << 4;
-            bytes[4..6].copy_from_slice(&((total - ip_len) as u16).to_be_bytes());
-        }
-        if self.udp {
-            let at = ip_len + 4;
-            bytes[at..at + 2].copy_from_slice(&((total - ip_len) as u16).to_be_bytes());
-        }
+            self.id = self.id.wrapping_add(1);
+            (self.id as u32) << 16
+        };
+        let sum = self.sum + inner.tos as u32 + total as u32 + (second >> 16) + (second & 0xffff);
+        let third = (OUTER_TTL as u32) << 24 | (self.bytes[9] as u32) << 16 | !wire::fold(sum) as u32;
+        bytes[..4].copy_from_slice(&first.to_be_bytes());
+        bytes[4..8].copy_from_slice(&second.to_be_bytes());
+        bytes[8..12].copy_from_slice(&third.to_be_bytes());
+        bytes[12..20].copy_from_slice(&self.bytes[12..20]);
+    }
+
+    fn fill_v6(&self, bytes: &mut [u8], inner: &Ip, total: usize) {
+        let first = 0x6000_0000 | (inner.tos as u32) << 20;
+        let second = ((total - wire::IPV6) as u32) << 16 | (self.bytes[6] as u32) << 8 | OUTER_TTL as u32;
+        bytes[..4].copy_from_slice(&first.to_be_bytes());
+        bytes[4..8].copy_from_slice(&second.to_be_bytes());
+        bytes[8..40].copy_from_slice(&self.bytes[8..40]);
     }
 
     /// Where the part to be sealed starts, in a frame that was encapsulated.
+    #[inline]
     pub fn text(&self) -> usize {
         self.len() + ESP + IV
     }
 
     /// After sealing: the UDP checksum, which IPv6 wants (RFC 8200 §8.1); in IPv4 it is 0 (RFC 3948 §2.1).
+    #[inline]
     pub fn sealed(&self, frame: &mut Frame) {
         if self.udp && !self.v4 {
             let bytes = frame.bytes_mut();
@@ -185,11 +209,19 @@ pub const fn is_supported(algorithm: Algorithm) -> bool {
 }
 
 /// Takes headers and trailer off a packet that was opened (RFC 4303 §3.4.4, RFC 4301 §5.2.1). The frame
-/// begins at the outer IP header; `text` is where the decrypted part starts. Afterwards it is the inner packet.
+/// begins at the outer IP header; `text` is where the decrypted part starts. Afterwards it is the inner packet,
+/// whose header `inner` has.
 ///
 /// # Errors
 /// [`DropReason::BadPadding`], [`DropReason::Dummy`], [`DropReason::BadInner`], [`DropReason::EcnDrop`].
-pub fn decap(frame: &mut Frame, text: usize, outer_tos: u8, _proof: IcvVerified) -> Result<Ip, DropReason> {
+#[inline]
+pub fn decap(
+    frame: &mut Frame,
+    text: usize,
+    outer_tos: u8,
+    inner: &mut Ip,
+    _proof: IcvVerified,
+) -> Result<(), DropReason> {
     // 1. Trailer and padding.
     frame.truncate(frame.len() - ICV);
     frame.pull(text);
@@ -200,7 +232,7 @@ pub fn decap(frame: &mut Frame, text: usize, outer_tos: u8, _proof: IcvVerified)
     };
     let padding = &bytes[len..len + pad as usize];
     // RFC 4303 §2.4: the receiver should inspect the padding.
-    if padding.iter().enumerate().any(|(i, octet)| *octet != i as u8 + 1) {
+    if padding.iter().enumerate().fold(0, |differ, (i, octet)| differ | (octet ^ (i as u8 + 1))) != 0 {
         return Err(DropReason::BadPadding);
     }
     // 2. The inner packet. What follows it is traffic flow confidentiality padding (RFC 4303 §2.7).
@@ -210,8 +242,13 @@ pub fn decap(frame: &mut Frame, text: usize, outer_tos: u8, _proof: IcvVerified)
         protocol::NONE => return Err(DropReason::Dummy), // RFC 4303 §2.6
         _ => return Err(DropReason::BadInner),
     };
-    let inner = Ip::parse(&bytes[..len]).map_err(|_| DropReason::BadInner)?;
-    if inner.is_v4() != v4 || v4 && !wire::ipv4_checksum_ok(&bytes[..(bytes[0] & 15) as usize * 4]) {
+    let packet = &bytes[..len];
+    let parsed = match packet.first().map(|b| b >> 4) {
+        Some(4) if v4 => inner.parse_v4(packet),
+        Some(6) if !v4 => inner.parse_v6(packet),
+        _ => return Err(DropReason::BadInner),
+    };
+    if parsed.is_err() || v4 && !wire::ipv4_checksum_ok(&packet[..(packet[0] & 15) as usize * 4]) {
         return Err(DropReason::BadInner);
     }
     frame.truncate(inner.len);
@@ -220,7 +257,7 @@ pub fn decap(frame: &mut Frame, text: usize, outer_tos: u8, _proof: IcvVerified)
     if ecn != inner.tos & 3 {
         wire::set_ecn(frame.bytes_mut(), ecn);
     }
-    Ok(inner)
+    Ok(())
 }
 
 const NOT_ECT: u8 = 0;

@@ -27,11 +27,58 @@ pub const META: usize = 32;
 #[must_use = "a frame that is not sent, handed on or released leaks its chunk"]
 pub struct Frame {
     chunk: NonNull<u8>,
-    size: u16,
-    offset: u16,
-    len: u16,
+    extent: Extent,
+}
+
+/// Where a segment is in its chunk, and how many follow it. One word, so that a frame is two: it is moved in
+/// registers, and what was just changed in part is never read as a whole.
+#[derive(Clone, Copy, Debug)]
+struct Extent(u64);
+
+impl Extent {
+    const OFFSET: u32 = 16;
+    const LEN: u32 = 32;
+    const TAIL: u32 = 48;
+
+    #[inline]
+    fn new(size: u16, offset: u16, len: u16, tail_segments: u16) -> Extent {
+        Extent(
+            size as u64
+                | (offset as u64) << Self::OFFSET
+                | (len as u64) << Self::LEN
+                | (tail_segments as u64) << Self::TAIL,
+        )
+    }
+
+    #[inline]
+    fn size(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline]
+    fn offset(self) -> u16 {
+        (self.0 >> Self::OFFSET) as u16
+    }
+
+    #[inline]
+    fn len(self) -> u16 {
+        (self.0 >> Self::LEN) as u16
+    }
+
     /// Segments that follow this one.
-    tail_segments: u16,
+    #[inline]
+    fn tail_segments(self) -> u16 {
+        (self.0 >> Self::TAIL) as u16
+    }
+
+    #[inline]
+    fn with(self, offset: u16, len: u16) -> Extent {
+        Extent::new(self.size(), offset, len, self.tail_segments())
+    }
+
+    fn with_tail(self, tail_segments: u16) -> Extent {
+        Extent::new(self.size(), self.offset(), self.len(), tail_segments)
+    }
 }
 
 // SAFETY: a `Frame` is the only access to its chunk (see `from_chunk`), like a `Box<[u8]>`.
@@ -46,7 +93,7 @@ impl Frame {
     /// - `META <= offset`, and `offset + len <= size`.
     pub unsafe fn from_chunk(chunk: NonNull<u8>, size: u16, offset: u16, len: u16) -> Frame {
         debug_assert!(offset as usize >= META && offset as u32 + len as u32 <= size as u32);
-        Frame { chunk, size, offset, len, tail_segments: 0 }
+        Frame { chunk, extent: Extent::new(size, offset, len, 0) }
     }
 
     /// A frame outside of any umem, whose memory is never freed: a worker's scratch buffer.
@@ -65,91 +112,104 @@ impl Frame {
     }
 
     /// Where the packet starts in its chunk.
+    #[inline]
     pub fn offset(&self) -> usize {
-        self.offset as usize
+        self.extent.offset() as usize
     }
 
     /// Length of this segment in bytes.
     #[allow(clippy::len_without_is_empty)]
+    #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.extent.len() as usize
     }
 
     /// Segments in the chain, this one included.
+    #[inline]
     pub fn segments(&self) -> usize {
-        self.tail_segments as usize + 1
+        self.extent.tail_segments() as usize + 1
     }
 
     /// The bytes of this segment.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `from_chunk`'s contract bounds offset and len; `&self` shares the chunk's only owner.
-        unsafe {
-            core::slice::from_raw_parts(self.chunk.as_ptr().add(self.offset as usize), self.len as usize)
-        }
+        unsafe { core::slice::from_raw_parts(self.chunk.as_ptr().add(self.offset()), self.len()) }
     }
 
     /// The bytes of this segment, to change.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `&mut self` is exclusive.
-        unsafe {
-            core::slice::from_raw_parts_mut(self.chunk.as_ptr().add(self.offset as usize), self.len as usize)
+        unsafe { core::slice::from_raw_parts_mut(self.chunk.as_ptr().add(self.offset()), self.len()) }
+    }
+
+    /// Brings the first octets of the packet into the CPU's cache.
+    #[inline]
+    pub fn prefetch(&self) {
+        if let Some(first) = self.bytes().first() {
+            portcullis_sadb::prefetch(first);
         }
     }
 
     /// Bytes free in front of the packet.
+    #[inline]
     pub fn headroom(&self) -> usize {
-        self.offset as usize - META
+        self.offset() - META
     }
 
     /// Bytes free behind this segment.
+    #[inline]
     pub fn tailroom(&self) -> usize {
-        (self.size - self.offset - self.len) as usize
+        self.extent.size() as usize - self.offset() - self.len()
     }
 
     /// Grows the packet by `n` bytes at the front. False, and nothing changed, without headroom.
     #[must_use]
+    #[inline]
     pub fn push(&mut self, n: usize) -> bool {
         if n > self.headroom() {
             return false;
         }
-        self.offset -= n as u16;
-        self.len += n as u16;
+        self.extent = self.extent.with(self.extent.offset() - n as u16, self.extent.len() + n as u16);
         true
     }
 
     /// Takes `n` bytes, at most the whole segment, off the front.
+    #[inline]
     pub fn pull(&mut self, n: usize) {
-        let n = n.min(self.len as usize) as u16;
-        self.offset += n;
-        self.len -= n;
+        let n = n.min(self.len()) as u16;
+        self.extent = self.extent.with(self.extent.offset() + n, self.extent.len() - n);
     }
 
     /// Grows this segment by `n` bytes at the end. False, and nothing changed, without tailroom.
     #[must_use]
+    #[inline]
     pub fn extend(&mut self, n: usize) -> bool {
         if n > self.tailroom() {
             return false;
         }
-        self.len += n as u16;
+        self.extent = self.extent.with(self.extent.offset(), self.extent.len() + n as u16);
         true
     }
 
     /// Cuts this segment to its first `n` bytes, if it has more.
+    #[inline]
     pub fn truncate(&mut self, n: usize) {
-        self.len = (self.len as usize).min(n) as u16;
+        self.extent = self.extent.with(self.extent.offset(), self.len().min(n) as u16);
     }
 
     /// Empties the segment and puts its start at `offset` bytes from the chunk's start.
     pub fn reset(&mut self, offset: usize) {
-        assert!((META..=self.size as usize).contains(&offset));
-        self.offset = offset as u16;
-        self.len = 0;
+        assert!((META..=self.extent.size() as usize).contains(&offset));
+        self.extent = self.extent.with(offset as u16, 0);
     }
 
     /// Octets of the whole chain.
+    #[inline]
     pub fn total_len(&self) -> usize {
-        let (mut total, mut at) = (self.len as usize, Link::to(self));
-        for _ in 0..self.tail_segments {
+        let (mut total, mut at) = (self.len(), Link::to(self));
+        for _ in 0..self.extent.tail_segments() {
             at = at.next();
             total += at.len as usize;
         }
@@ -158,24 +218,28 @@ impl Frame {
 
     /// Adds a segment, or a chain of such, to the end of the chain.
     pub fn append(&mut self, tail: Frame) {
-        debug_assert!(tail.size == self.size, "one size of chunk in a chain: links do not tell it");
-        let added = tail.tail_segments + 1;
+        debug_assert!(
+            tail.extent.size() == self.extent.size(),
+            "one size of chunk in a chain: links do not tell it"
+        );
+        let added = tail.extent.tail_segments() + 1;
         let link = Link::to(&tail);
         let mut at = Link::to(self);
-        for _ in 0..self.tail_segments {
+        for _ in 0..self.extent.tail_segments() {
             at = at.next();
         }
         // SAFETY: `at` is the last segment of the chain that we own.
         unsafe { link.store(at.chunk) };
-        self.tail_segments += added;
+        self.extent = self.extent.with_tail(self.extent.tail_segments() + added);
     }
 
     /// Cuts the rest of the chain off: what is left is this segment alone.
     pub fn take_tail(&mut self) -> Option<Frame> {
-        let tail_segments = self.tail_segments.checked_sub(1)?;
+        let tail_segments = self.extent.tail_segments().checked_sub(1)?;
         let link = Link::to(self).next();
-        self.tail_segments = 0;
-        Some(Frame { chunk: link.chunk, size: self.size, offset: link.offset, len: link.len, tail_segments })
+        self.extent = self.extent.with_tail(0);
+        let extent = Extent::new(self.extent.size(), link.offset, link.len, tail_segments);
+        Some(Frame { chunk: link.chunk, extent })
     }
 
     /// Copies the whole chain to the start of `out`, as far as there is room. Returns the octets copied.
@@ -214,7 +278,7 @@ impl Frame {
     /// Fills an empty segment; returns what did not fit.
     fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (now, rest) = bytes.split_at(bytes.len().min(self.tailroom()));
-        self.len = now.len() as u16;
+        self.extent = self.extent.with(self.extent.offset(), now.len() as u16);
         self.bytes_mut().copy_from_slice(now);
         rest
     }
@@ -233,7 +297,7 @@ const _: () = assert!(size_of::<Link>() <= META && align_of::<Link>() <= 8 && si
 
 impl Link {
     fn to(frame: &Frame) -> Link {
-        Link { chunk: frame.chunk, offset: frame.offset, len: frame.len }
+        Link { chunk: frame.chunk, offset: frame.extent.offset(), len: frame.extent.len() }
     }
 
     /// The link in this segment's meta area; there must be a next segment.

@@ -9,18 +9,19 @@ use crate::{
     crypto::{self, IcvVerified, Job},
     drop::DropReason,
     esp,
-    frame::Frame,
-    policy::FlowCache,
+    meter::{Hop, Meter},
+    policy::{FlowCache, FlowKey},
     sa::{SaState, SaTable},
     wire,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, Reader, Runtime, Spi};
+use portcullis_sadb::{Direction, Reader, Runtime, SaCounters, SlotIndex, Spi};
 
 /// Where the parts of an inbound packet are; the frame starts at the outer IP header.
 #[derive(Clone, Copy)]
 struct Parts {
     spi: u32,
+    seq_lo: u32,
     esp: usize,
     udp: bool,
     tos: u8,
@@ -28,10 +29,12 @@ struct Parts {
 }
 
 impl Parts {
+    #[inline]
     fn of(meta: &Meta) -> Option<Parts> {
-        let Class::Esp { spi, esp, udp, tos, len, .. } = meta.class else { return None };
+        let Class::Esp { spi, seq_lo, esp, udp, tos, len, .. } = meta.class else { return None };
         (meta.stage == Stage::Inbound).then_some(Parts {
             spi,
+            seq_lo,
             esp: esp as usize,
             udp,
             tos,
@@ -45,69 +48,93 @@ impl Parts {
 }
 
 /// Takes the frames of stage `Inbound` to `Forward`, or drops them.
-pub fn run(batch: &mut Batch, sas: &mut SaTable, flows: &mut FlowCache, reader: &Reader, runtime: &Runtime) {
+pub fn run(
+    batch: &mut Batch,
+    sas: &mut SaTable,
+    flows: &mut FlowCache,
+    (reader, runtime): (&Reader, &Runtime),
+    meter: &mut impl Meter,
+) {
     if !batch.metas.iter().any(|m| m.stage == Stage::Inbound) {
         return;
     }
     find_sas(batch, sas, reader, runtime);
-    check_replay(batch, sas);
+    meter.mark(Hop::Sa);
+    check_replay(batch, sas, runtime);
+    meter.mark(Hop::Sequence);
     let verified = open(batch, sas);
+    meter.mark(Hop::Crypto);
     commit(batch, sas, runtime, &verified);
-    decapsulate(batch, sas, flows, reader);
+    meter.mark(Hop::Sequence);
+    let keys = decapsulate(batch, flows);
+    meter.mark(Hop::Headers);
+    let_in(batch, (sas, flows), &keys, reader, runtime);
+    meter.mark(Hop::Policy);
 }
 
-/// RFC 4303 §3.4.2: the SA, by its SPI.
+/// RFC 4303 §3.4.2: the SA, by its SPI. Each step of the search asks memory for all packets before the next.
 fn find_sas(batch: &mut Batch, sas: &mut SaTable, reader: &Reader, runtime: &Runtime) {
+    let mut slots = ArrayVec::<Option<SlotIndex>, BATCH>::new();
     for meta in &batch.metas {
         if let Some(parts) = Parts::of(meta) {
             reader.prefetch_spi(Spi(parts.spi));
         }
     }
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+    for meta in &batch.metas {
+        let slot = Parts::of(meta).and_then(|parts| reader.find(Spi(parts.spi)));
+        slots.push(slot);
+        if let Some(slot) = slot {
+            sas.prefetch(slot);
+        }
+    }
+    for slot in slots.iter().flatten() {
+        sas.prefetch_state(*slot, runtime);
+    }
+    for ((frame, meta), slot) in batch.frames.iter_mut().zip(&mut batch.metas).zip(slots) {
         let Some(parts) = Parts::of(meta) else { continue };
         frame.truncate(parts.len);
-        let found = reader.find(Spi(parts.spi)).and_then(|slot| sas.find(slot, reader, runtime));
-        match found {
+        let Some(i) = slot.and_then(|slot| sas.find(slot, reader, runtime)) else {
+            meta.stage = Stage::Drop(DropReason::UnknownSpi);
+            continue;
+        };
+        let sa = sas.get(i);
+        if sa.spi != parts.spi || sa.direction != Direction::Inbound {
             // A slot that was taken over by another SA between the look at the index and at the slot.
-            Some(i) if sas.get(i).spi != parts.spi || sas.get(i).direction != Direction::Inbound => {
-                meta.stage = Stage::Drop(DropReason::UnknownSpi);
-            }
-            Some(i) if !is_for(frame, &parts, sas, i) => meta.stage = Stage::Drop(DropReason::SaMismatch),
-            Some(i) => meta.sa = i,
-            None => meta.stage = Stage::Drop(DropReason::UnknownSpi),
+            meta.stage = Stage::Drop(DropReason::UnknownSpi);
+        } else if parts.udp != sa.udp || meta.ip.dst() != sa.outer.dst() {
+            // It did not come the way that its SA was made for. Its source is not looked at: a peer behind a NAT
+            // may move, and the ICV tells who it is.
+            meta.stage = Stage::Drop(DropReason::SaMismatch);
+        } else {
+            meta.sa = i;
         }
     }
 }
 
-/// Whether a packet came the way that its SA was made for. Its source is not looked at: a peer behind a NAT
-/// may move, and the ICV tells who it is.
-fn is_for(frame: &Frame, parts: &Parts, sas: &SaTable, i: u32) -> bool {
-    let sa = sas.get(i);
-    parts.udp == sa.udp.is_some() && wire::Ip::parse(frame.bytes()).is_ok_and(|ip| ip.dst == sa.local)
-}
-
-fn check_replay(batch: &mut Batch, sas: &mut SaTable) {
+fn check_replay(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
     for (frame, meta) in batch.frames.iter().zip(&mut batch.metas) {
         let Some(parts) = Parts::of(meta) else { continue };
-        let (sa, bytes) = (sas.get_mut(meta.sa), frame.bytes());
-        let text = bytes.len() as isize - parts.text() as isize;
+        let sa = sas.get(meta.sa);
+        let text = frame.len() as isize - parts.text() as isize;
         // RFC 4303 §2.4: the encrypted part ends on a 4-octet boundary.
         if text < (esp::SMALLEST - wire::ESP - esp::IV) as isize || text % 4 != 0 {
             meta.stage = Stage::Drop(DropReason::Malformed);
             continue;
         }
-        meta.seq = sa.window.infer(wire::be32(bytes, parts.esp + 4));
+        meta.seq = sa.window.infer(parts.seq_lo);
         if let Err(reason) = sa.window.check(meta.seq) {
-            meta.stage = refused_by_window(sa, reason);
+            meta.stage = refused_by_window(sa, runtime, reason);
         }
     }
 }
 
-fn refused_by_window(sa: &mut SaState, reason: DropReason) -> Stage {
-    match reason {
-        DropReason::ReplayDuplicate => sa.counters.replay_duplicates += 1,
-        _ => sa.counters.replay_too_old += 1,
-    }
+#[cold]
+fn refused_by_window(sa: &SaState, runtime: &Runtime, reason: DropReason) -> Stage {
+    let counters = match reason {
+        DropReason::ReplayDuplicate => SaCounters { replay_duplicates: 1, ..SaCounters::default() },
+        _ => SaCounters { replay_too_old: 1, ..SaCounters::default() },
+    };
+    runtime.sa(sa.slot).count(&counters);
     Stage::Drop(reason)
 }
 
@@ -138,7 +165,7 @@ fn commit(
     for meta in batch.metas.iter_mut().filter(|m| m.stage == Stage::Inbound) {
         let sa = sas.get_mut(meta.sa);
         let Some(proof) = verified.next().copied().flatten() else {
-            sa.counters.icv_failures += 1;
+            runtime.sa(sa.slot).count(&SaCounters { icv_failures: 1, ..SaCounters::default() });
             meta.stage = Stage::Drop(DropReason::IcvMismatch);
             continue;
         };
@@ -146,36 +173,62 @@ fn commit(
         match sa.window.commit(meta.seq, proof) {
             Ok(()) if sa.window.top() > top => runtime.sa(sa.slot).see(sa.window.top()),
             Ok(()) => {}
-            Err(reason) => meta.stage = refused_by_window(sa, reason),
+            Err(reason) => meta.stage = refused_by_window(sa, runtime, reason),
         }
         meta.proof = Some(proof);
     }
 }
 
-/// RFC 4301 §5.2: the inner packet, and whether the policies let it in.
-fn decapsulate(batch: &mut Batch, sas: &mut SaTable, flows: &mut FlowCache, reader: &Reader) {
+/// The inner packets, in place of the outer ones, and their flows. A frame that has none says so by
+/// [`Stage::Refused`].
+fn decapsulate(batch: &mut Batch, flows: &FlowCache) -> ArrayVec<FlowKey, BATCH> {
+    let mut keys = ArrayVec::new();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        let (Some(parts), Some(proof)) = (Parts::of(meta), meta.proof) else { continue };
-        let sa = sas.get_mut(meta.sa);
-        let inner = esp::decap(frame, parts.text(), parts.tos, proof).and_then(|ip| {
-            let flow = ip.flow(frame.bytes());
-            match flows.inner(reader, &flow) {
-                Some(reqid) if reqid == sa.reqid => Ok(ip),
-                _ => Err(DropReason::SelectorMismatch),
+        let mut key = FlowKey::NONE;
+        if let (Some(parts), Some(proof)) = (Parts::of(meta), meta.proof) {
+            match esp::decap(frame, parts.text(), parts.tos, &mut meta.ip, proof) {
+                Ok(()) => {
+                    key = FlowKey::of(&meta.ip, frame.bytes());
+                    flows.prefetch_inner(&key);
+                }
+                Err(reason) => meta.stage = Stage::Refused(reason),
             }
-        });
-        let forwarded = inner.and_then(|ip| wire::decrement_ttl(frame.bytes_mut()).map(|()| ip));
-        meta.stage = match forwarded {
-            Ok(ip) => {
-                sa.counters.packets += 1;
-                sa.counters.bytes += ip.len as u64;
-                meta.dst = ip.dst;
-                Stage::Forward
+        }
+        keys.push(key);
+    }
+    keys
+}
+
+/// RFC 4301 §5.2: whether the policies let the inner packets in.
+fn let_in(
+    batch: &mut Batch,
+    (sas, flows): (&SaTable, &mut FlowCache),
+    keys: &[FlowKey],
+    reader: &Reader,
+    runtime: &Runtime,
+) {
+    for ((frame, meta), key) in batch.frames.iter_mut().zip(&mut batch.metas).zip(keys) {
+        if !matches!(meta.stage, Stage::Inbound | Stage::Refused(_)) {
+            continue;
+        }
+        let sa = sas.get(meta.sa);
+        let refused = match meta.stage {
+            Stage::Refused(reason) => Err(reason),
+            _ if flows.inner(reader, key) != Some(sa.reqid) => Err(DropReason::SelectorMismatch),
+            _ => wire::decrement_ttl(frame.bytes_mut()),
+        };
+        let line = runtime.sa(sa.slot);
+        match refused {
+            Ok(()) => {
+                line.count(&SaCounters { packets: 1, bytes: meta.ip.len as u64, ..SaCounters::default() });
+                meta.dst = meta.ip.dst();
+                meta.stage = Stage::Forward;
             }
             Err(reason) => {
-                sa.counters.refused += u64::from(reason != DropReason::Dummy);
-                Stage::Drop(reason)
+                let refused = u64::from(reason != DropReason::Dummy);
+                line.count(&SaCounters { refused, ..SaCounters::default() });
+                meta.stage = Stage::Drop(reason);
             }
-        };
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     drop::DropReason,
     fib::{Fib, Mac, Resolution},
     frame::Frame,
+    wire::Addr,
 };
 use crossbeam::queue::ArrayQueue;
 use std::{net::IpAddr, sync::Arc};
@@ -24,7 +25,7 @@ pub const HOLD_MS: u64 = 1000;
 /// Bytes of the Ethernet header that [`NextHops::route`] writes.
 pub const ETHERNET_HEADER: usize = 14;
 
-const CACHE_LINES: usize = 512;
+const CACHE_LINES: usize = 4096;
 /// A cached resolution is looked up anew after this long, which marks its neighbour as used.
 const CACHE_MS: u64 = 1000;
 
@@ -84,8 +85,9 @@ pub enum Routed {
 }
 
 #[derive(Clone, Copy)]
+#[repr(C, align(64))]
 struct CacheLine {
-    dst: IpAddr,
+    dst: Addr,
     era: u64,
     resolution: Resolution,
 }
@@ -121,7 +123,8 @@ impl NextHops {
             spent: ArrayQueue::new(4),
             wanted: ArrayQueue::new(64),
         });
-        let unused = CacheLine { dst: IpAddr::from([0; 4]), era: u64::MAX, resolution: Resolution::NoRoute };
+        let unused =
+            CacheLine { dst: Addr { bits: 0, v4: true }, era: u64::MAX, resolution: Resolution::NoRoute };
         let hops = NextHops {
             mailbox: mailbox.clone(),
             fib,
@@ -167,12 +170,14 @@ impl NextHops {
     }
 
     /// Where a packet to `dst` goes now, from the cache if it is known there.
-    pub fn resolve(&mut self, dst: IpAddr) -> Resolution {
+    #[inline]
+    pub fn resolve(&mut self, dst: impl Into<Addr>) -> Resolution {
+        let dst = dst.into();
         let line = &mut self.cache[cache_index(dst)];
         if line.era == self.era && line.dst == dst {
             return line.resolution;
         }
-        let resolution = self.fib.resolve(dst);
+        let resolution = self.fib.resolve(dst.into());
         if !matches!(resolution, Resolution::Unresolved { .. }) {
             *line = CacheLine { dst, era: self.era, resolution };
         }
@@ -180,13 +185,16 @@ impl NextHops {
     }
 
     /// Routes a frame that starts at its IP header to `dst`.
-    pub fn route(&mut self, frame: Frame, dst: IpAddr) -> Routed {
+    #[inline]
+    pub fn route(&mut self, frame: Frame, dst: impl Into<Addr>) -> Routed {
+        let dst = dst.into();
         match self.resolve(dst) {
-            Resolution::Unresolved { port, addr } => self.hold(frame, dst, port, addr),
+            Resolution::Unresolved { port, addr } => self.hold(frame, dst.into(), port, addr),
             resolved => finish(frame, resolved),
         }
     }
 
+    #[cold]
     fn hold(&mut self, frame: Frame, dst: IpAddr, port: u8, neighbour: IpAddr) -> Routed {
         let reason = DropReason::NeighbourUnresolved;
         if self.held.len() == HELD_FRAMES {
@@ -235,14 +243,13 @@ impl Held {
     }
 }
 
-fn cache_index(dst: IpAddr) -> usize {
-    let bits = match dst {
-        IpAddr::V4(a) => a.to_bits() as u64,
-        IpAddr::V6(a) => (a.to_bits() >> 64) as u64 ^ a.to_bits() as u64,
-    };
+#[inline]
+fn cache_index(dst: Addr) -> usize {
+    let bits = (dst.bits >> 64) as u64 ^ dst.bits as u64;
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % CACHE_LINES
 }
 
+#[inline]
 fn finish(frame: Frame, resolution: Resolution) -> Routed {
     let (port, dst_mac, src_mac, mtu) = match resolution {
         Resolution::Send { port, dst_mac, src_mac, mtu } => (port, dst_mac, src_mac, mtu),

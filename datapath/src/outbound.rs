@@ -8,12 +8,13 @@ use crate::{
     crypto::{self, Job},
     drop::DropReason,
     frame::Frame,
-    policy::{Clear, FlowCache},
+    meter::{Hop, Meter},
+    policy::{Clear, FlowCache, FlowKey},
     sa::SaTable,
-    wire::{self, Ip},
+    wire,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Reader, Runtime};
+use portcullis_sadb::{Reader, Runtime, SaCounters, SlotIndex};
 
 /// Takes the frames of stage `Outbound` to `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
@@ -21,74 +22,66 @@ pub fn run(
     me: u32,
     sas: &mut SaTable,
     flows: &mut FlowCache,
-    reader: &Reader,
-    runtime: &Runtime,
+    (reader, runtime): (&Reader, &Runtime),
+    meter: &mut impl Meter,
 ) {
     if !batch.metas.iter().any(|m| m.stage == Stage::Outbound) {
         return;
     }
-    let inner = decide(batch, me, sas, flows, reader, runtime);
-    encapsulate(batch, sas, runtime, &inner);
+    let slots = decide(batch, me, sas, flows, reader);
+    meter.mark(Hop::Policy);
+    find_sas(batch, sas, &slots, reader, runtime);
+    meter.mark(Hop::Sa);
+    encapsulate(batch, sas, runtime);
+    meter.mark(Hop::Headers);
     seal(batch, sas);
-    finish(batch, sas, &inner);
+    meter.mark(Hop::Crypto);
+    finish(batch, sas, runtime);
+    meter.mark(Hop::Settle);
 }
 
-/// The headers of the inner packets, by index in the batch; only what is still outbound has one.
-type Inner = ArrayVec<Option<Ip>, BATCH>;
+/// The slots of the SAs to use, by index in the batch.
+type Slots = ArrayVec<Option<SlotIndex>, BATCH>;
 
 /// RFC 4301 §5.1: what the policies say.
-fn decide(
-    batch: &mut Batch,
-    me: u32,
-    sas: &mut SaTable,
-    flows: &mut FlowCache,
-    reader: &Reader,
-    runtime: &Runtime,
-) -> Inner {
-    let mut inner = Inner::new();
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        let inner = {
-            inner.push(None);
-            inner.last_mut().expect("pushed")
-        };
-        if meta.stage != Stage::Outbound {
-            continue;
-        }
-        let ip = match Ip::parse(frame.bytes()) {
-            Ok(ip) => ip,
-            Err(reason) => {
-                meta.stage = Stage::Drop(reason);
-                continue;
-            }
-        };
-        let flow = ip.flow(frame.bytes());
-        meta.stage = match flows.clear(reader, &flow) {
-            Clear::Protect { owner, .. } if owner != me => hand_off(frame, meta, owner),
-            Clear::Protect { slot, .. } => match sas.find(slot, reader, runtime) {
-                Some(i) => {
-                    meta.sa = i;
+fn decide(batch: &mut Batch, me: u32, sas: &SaTable, flows: &mut FlowCache, reader: &Reader) -> Slots {
+    let mut keys = ArrayVec::<FlowKey, BATCH>::new();
+    for (frame, meta) in batch.frames.iter().zip(&batch.metas) {
+        keys.push(match meta.stage {
+            Stage::Outbound => FlowKey::of(&meta.ip, frame.bytes()),
+            _ => FlowKey::NONE,
+        });
+        flows.prefetch(&keys[keys.len() - 1]);
+    }
+    let mut slots = Slots::new();
+    for ((frame, meta), key) in batch.frames.iter_mut().zip(&mut batch.metas).zip(&keys) {
+        let mut to_use = None;
+        if meta.stage == Stage::Outbound {
+            meta.stage = match flows.clear(reader, key) {
+                Clear::Protect { owner, .. } if owner != me => hand_off(frame, meta, owner),
+                Clear::Protect { slot, .. } => {
+                    to_use = Some(slot);
+                    sas.prefetch(slot);
                     Stage::Outbound
                 }
-                None => Stage::Drop(DropReason::NoSa),
-            },
-            Clear::NoSa => Stage::Drop(DropReason::NoSa),
-            Clear::Bypass => Stage::Forward,
-            Clear::Discard => Stage::Drop(DropReason::PolicyDiscard),
-            Clear::Unprotected => Stage::Drop(DropReason::Unprotected),
-            Clear::NoPolicy => Stage::Drop(DropReason::NoPolicy),
-        };
-        if matches!(meta.stage, Stage::Outbound | Stage::Forward) {
-            // A bypassed packet is routed as it is; one to be protected is forwarded into the tunnel.
-            if let Err(reason) = wire::decrement_ttl(frame.bytes_mut()) {
-                meta.stage = Stage::Drop(reason);
-                continue;
+                Clear::NoSa => Stage::Drop(DropReason::NoSa),
+                Clear::Bypass => Stage::Forward,
+                Clear::Discard => Stage::Drop(DropReason::PolicyDiscard),
+                Clear::Unprotected => Stage::Drop(DropReason::Unprotected),
+                Clear::NoPolicy => Stage::Drop(DropReason::NoPolicy),
+            };
+            if matches!(meta.stage, Stage::Outbound | Stage::Forward) {
+                // A bypassed packet is routed as it is; one to be protected is forwarded into the tunnel.
+                if let Err(reason) = wire::decrement_ttl(frame.bytes_mut()) {
+                    meta.stage = Stage::Drop(reason);
+                }
+                frame.truncate(meta.ip.len);
+                meta.dst = meta.ip.dst();
             }
-            frame.truncate(ip.len);
-            meta.dst = ip.dst;
-            *inner = Some(ip);
         }
+        slots.push(to_use);
     }
-    inner
+    slots
 }
 
 /// The frame is whole again, from its Ethernet header, for the other worker to classify.
@@ -99,11 +92,27 @@ fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
     }
 }
 
-fn encapsulate(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime, inner: &Inner) {
-    for ((frame, meta), ip) in batch.frames.iter_mut().zip(&mut batch.metas).zip(inner) {
-        let (Stage::Outbound, Some(ip)) = (meta.stage, ip) else { continue };
+fn find_sas(batch: &mut Batch, sas: &mut SaTable, slots: &Slots, reader: &Reader, runtime: &Runtime) {
+    for slot in slots.iter().flatten() {
+        sas.prefetch_state(*slot, runtime);
+    }
+    for (meta, slot) in batch.metas.iter_mut().zip(slots) {
+        if let (Stage::Outbound, Some(slot)) = (meta.stage, slot) {
+            match sas.find(*slot, reader, runtime) {
+                Some(i) => meta.sa = i,
+                None => meta.stage = Stage::Drop(DropReason::NoSa),
+            }
+        }
+    }
+}
+
+fn encapsulate(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime) {
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage != Stage::Outbound {
+            continue;
+        }
         let sa = sas.get_mut(meta.sa);
-        if sa.mtu != 0 && sa.outer.outer_len(ip.len) > sa.mtu as usize {
+        if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len) > sa.mtu as usize {
             meta.stage = Stage::Drop(DropReason::TooBig);
             continue;
         }
@@ -113,7 +122,7 @@ fn encapsulate(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime, inner: &
             continue;
         };
         meta.seq = seq;
-        if let Err(reason) = sa.outer.encap(frame, ip, sa.spi, seq) {
+        if let Err(reason) = sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
             meta.stage = Stage::Drop(reason);
         }
     }
@@ -138,13 +147,15 @@ fn seal(batch: &mut Batch, sas: &SaTable) {
     sas.aead().seal(&mut jobs);
 }
 
-fn finish(batch: &mut Batch, sas: &mut SaTable, inner: &Inner) {
-    for ((frame, meta), ip) in batch.frames.iter_mut().zip(&mut batch.metas).zip(inner) {
-        let (Stage::Outbound, Some(ip)) = (meta.stage, ip) else { continue };
-        let sa = sas.get_mut(meta.sa);
+fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage != Stage::Outbound {
+            continue;
+        }
+        let sa = sas.get(meta.sa);
         sa.outer.sealed(frame);
-        sa.counters.packets += 1;
-        sa.counters.bytes += ip.len as u64;
+        let counted = SaCounters { packets: 1, bytes: meta.ip.len as u64, ..SaCounters::default() };
+        runtime.sa(sa.slot).count(&counted);
         meta.dst = sa.outer.dst();
         meta.stage = Stage::Forward;
     }

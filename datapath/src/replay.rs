@@ -4,7 +4,7 @@
 //! after it, with the proof that the ICV was right. Commit checks again, since two copies in one batch both
 //! pass the check.
 //!
-//! The window is a ring of 64-bit words, one more than it needs (RFC 6479): the word that the window's left
+//! The window is a ring of 64-bit words, at least one more than it needs (RFC 6479), and a power of two: the word that the window's left
 //! edge is leaving is wiped as a whole when the right edge enters it, so no bit is ever shifted. The top of
 //! the window and the ring are of 64-bit sequence numbers; [`ReplayWindow::infer`] finds the high half of
 //! what the wire carries.
@@ -12,7 +12,7 @@
 use crate::{crypto::IcvVerified, drop::DropReason};
 
 /// Words of the smaller windows, which are kept in line: 1024 packets and the word to wipe.
-const INLINE: usize = 1024 / 64 + 1;
+const INLINE: usize = (1024 / 64 + 1usize).next_power_of_two();
 
 /// How far back a packet may be, for the inference of its high half, where no window says so.
 const UNCHECKED_REACH: u32 = 1 << 20;
@@ -23,18 +23,21 @@ pub struct ReplayWindow {
     top: u64,
     /// Packets, a multiple of 64; 0 if the check is off.
     size: u64,
+    /// Words of the ring, less one.
+    mask: u64,
     esn: bool,
-    inline: [u64; INLINE],
     /// The words of a larger window.
     large: Option<Box<[u64]>>,
+    inline: [u64; INLINE],
 }
 
 impl ReplayWindow {
     /// A window of `size` packets, a multiple of 64, or 0 for no check. Windows over 1024 packets allocate.
     pub fn new(size: u32, esn: bool) -> ReplayWindow {
-        let words = size as usize / 64 + 1;
+        let words = (size as usize / 64 + 1).next_power_of_two();
         let large = (words > INLINE).then(|| vec![0; words].into_boxed_slice());
-        ReplayWindow { top: 0, size: size as u64, esn, inline: [0; INLINE], large }
+        let mask = words.max(INLINE) as u64 - 1;
+        ReplayWindow { top: 0, size: size as u64, mask, esn, large, inline: [0; INLINE] }
     }
 
     /// Takes every number up to `highest` as received: what a restarted datapath does.
@@ -135,7 +138,7 @@ impl ReplayWindow {
     }
 
     fn ring(&self, word: u64) -> usize {
-        (word % (self.size / 64 + 1)) as usize
+        (word & self.mask) as usize
     }
 }
 

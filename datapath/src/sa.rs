@@ -13,8 +13,7 @@ use crate::{
     esp::{self, OuterHeader},
     replay::ReplayWindow,
 };
-use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SaCounters, SlotIndex};
-use std::net::IpAddr;
+use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SlotIndex, prefetch};
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
 pub const RESERVED_BLOCK: u64 = 4096;
@@ -22,41 +21,42 @@ pub const RESERVED_BLOCK: u64 = 4096;
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
-/// What one worker needs of one SA.
+/// What one worker needs of one SA. Its first line is for every packet, its second for packets on their way out.
+#[repr(C, align(64))]
 pub struct SaState {
-    /// Where the SA is in the SADB.
-    pub slot: SlotIndex,
-    /// Which SA of that slot it is.
+    /// Which SA of its slot it is.
     pub generation: Generation,
-    /// The key, expanded.
-    pub key: AeadKey,
-    /// Inbound: which sequence numbers were received.
-    pub window: ReplayWindow,
-    /// What goes in front of each packet, if outbound.
-    pub outer: OuterHeader,
+    /// The version of the SAD in which the slot was last looked at.
+    sad_version: u64,
     /// The last outbound sequence number that was assigned, and the last that is reserved.
     assigned_seq: u64,
     reserved_seq: u64,
     last_seq: u64,
+    /// Where the SA is in the SADB.
+    pub slot: SlotIndex,
     /// The SPI.
     pub spi: u32,
-    /// Which way.
-    pub direction: Direction,
-    /// What was counted since the last turn's end.
-    pub counters: SaCounters,
-    /// Extended sequence numbers (RFC 4303 §2.2.1).
-    pub esn: bool,
-    /// Inbound: the address that packets must be sent to.
-    pub local: IpAddr,
     /// The policy that it serves.
     pub reqid: u32,
-    /// UDP ports of the encapsulation, source and destination.
-    pub udp: Option<(u16, u16)>,
-    /// iked was told that the sequence numbers are used up.
-    pub exhaustion_told: bool,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
+    /// Which way.
+    pub direction: Direction,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub esn: bool,
+    /// Whether it is encapsulated in UDP.
+    pub udp: bool,
+    /// iked was told that the sequence numbers are used up.
+    pub exhaustion_told: bool,
+    /// What goes in front of each packet, if outbound; what stands there, if inbound.
+    pub outer: OuterHeader,
+    /// Inbound: which sequence numbers were received.
+    pub window: ReplayWindow,
+    /// The key, expanded.
+    pub key: AeadKey,
 }
+
+const _: () = assert!(std::mem::offset_of!(SaState, outer) == 64 && size_of::<OuterHeader>() == 64);
 
 impl SaState {
     /// Expands an SA that this worker meets for the first time, and takes up where a predecessor left off.
@@ -80,23 +80,22 @@ impl SaState {
         window.resume(line.highest_seen());
         let reserved_seq = line.reserved_seq();
         Some(SaState {
-            slot,
             generation,
-            key,
-            window,
-            outer: OuterHeader::new(sa),
+            sad_version: 0,
             assigned_seq: reserved_seq,
             reserved_seq,
             last_seq: if sa.esn { u64::MAX } else { u32::MAX as u64 },
+            slot,
             spi: sa.spi.0,
-            direction: sa.direction,
-            counters: SaCounters::default(),
-            esn: sa.esn,
-            local: sa.dst,
             reqid: sa.reqid,
-            udp: sa.udp,
-            exhaustion_told: false,
             mtu: sa.mtu,
+            direction: sa.direction,
+            esn: sa.esn,
+            udp: sa.udp.is_some(),
+            exhaustion_told: false,
+            outer: OuterHeader::new(sa),
+            window,
+            key,
         })
     }
 
@@ -122,6 +121,8 @@ pub struct SaTable {
     states: Vec<Option<SaState>>,
     free: Vec<u32>,
     swept: usize,
+    /// The version of the SAD that this turn goes by.
+    sad_version: u64,
 }
 
 impl SaTable {
@@ -133,6 +134,7 @@ impl SaTable {
             states: Vec::with_capacity(max_sas as usize),
             free: Vec::with_capacity(max_sas as usize),
             swept: 0,
+            sad_version: 0,
         }
     }
 
@@ -141,14 +143,53 @@ impl SaTable {
         self.aead
     }
 
+    /// Once per turn, after the worker's epoch was announced: slots that did not change since a state was last
+    /// looked for need not be looked at again.
+    pub fn turn(&mut self, reader: &Reader) {
+        // Whoever retires an SA changes the version before the epoch that its memory waits for.
+        self.sad_version = reader.sad_version();
+    }
+
+    /// Brings what [`SaTable::find`] looks at first into the CPU's cache.
+    #[inline]
+    pub fn prefetch(&self, slot: SlotIndex) {
+        if let Some(index) = self.index.get(slot.0 as usize) {
+            prefetch(index);
+        }
+    }
+
+    /// Brings what a packet needs of its SA into the CPU's cache, once [`SaTable::prefetch`] has done its part.
+    #[inline]
+    pub fn prefetch_state(&self, slot: SlotIndex, runtime: &Runtime) {
+        if let Some(i) = self.index.get(slot.0 as usize).and_then(|i| i.checked_sub(1))
+            && let Some(state) = self.states.get(i as usize)
+        {
+            prefetch(state);
+            if let Some(state) = state {
+                prefetch(&state.outer);
+                prefetch(&state.window);
+                state.key.prefetch();
+            }
+            runtime.prefetch_sa(slot);
+        }
+    }
+
     /// The index of the SA that lives in a slot, for [`SaTable::get`]. The first time, its key is expanded.
     #[inline]
     pub fn find(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Option<u32> {
-        let generation = reader.generation(slot)?;
-        match self.index[slot.0 as usize].checked_sub(1) {
-            Some(i) if self.state(i).is_some_and(|s| s.generation == generation) => Some(i),
-            _ => self.load(slot, reader, runtime),
+        let version = self.sad_version;
+        if let Some(i) = self.index.get(slot.0 as usize)?.checked_sub(1)
+            && let Some(state) = &mut self.states[i as usize]
+        {
+            if state.sad_version == version {
+                return Some(i);
+            }
+            if reader.generation(slot) == Some(state.generation) {
+                state.sad_version = version;
+                return Some(i);
+            }
         }
+        self.load(slot, reader, runtime)
     }
 
     /// The state with an index that `find` returned this turn.
@@ -184,17 +225,6 @@ impl SaTable {
         }
     }
 
-    /// Puts what was counted of an SA where others see it.
-    #[inline]
-    pub fn settle(&mut self, i: u32, runtime: &Runtime) {
-        if let Some(state) = self.states.get_mut(i as usize).and_then(Option::as_mut)
-            && state.counters != SaCounters::default()
-        {
-            runtime.sa(state.slot).count(&state.counters);
-            state.counters = SaCounters::default();
-        }
-    }
-
     fn state(&self, i: u32) -> Option<&SaState> {
         self.states[i as usize].as_ref()
     }
@@ -205,7 +235,8 @@ impl SaTable {
             self.evict(i);
         }
         let (generation, sa) = reader.copy_sa(slot)?;
-        let state = SaState::load(self.aead, slot, generation, &sa, runtime)?;
+        let mut state = SaState::load(self.aead, slot, generation, &sa, runtime)?;
+        state.sad_version = self.sad_version;
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);

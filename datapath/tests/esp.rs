@@ -169,7 +169,13 @@ fn decapsulated(sa: &Sa, outer_tos: u8, seq: u64, packet: &[u8]) -> Result<Vec<u
     let mut verified = ArrayVec::<_, 1>::new();
     let aad = crypto::aad(sa.spi.0, seq, sa.esn);
     Aead::best().open(&mut [Job { key: &key, iv, aad, icv: 16, packet }], &mut verified);
-    esp::decap(&mut frame, text, outer_tos, verified[0].ok_or(DropReason::IcvMismatch)?)?;
+    esp::decap(
+        &mut frame,
+        text,
+        outer_tos,
+        &mut Ip::NONE.clone(),
+        verified[0].ok_or(DropReason::IcvMismatch)?,
+    )?;
     Ok(frame.bytes().to_vec())
 }
 
@@ -182,7 +188,7 @@ proptest! {
         link_padding in 0usize..20,
     ) {
         let mut outer = OuterHeader::new(&sa);
-        prop_assert_eq!(outer.dst(), sa.dst);
+        prop_assert_eq!(outer.dst(), sa.dst.into());
         let (mut seq, mut id) = (first_seq, 0);
         for (header, inner) in &inners {
             // What follows the IP packet is the link's, and is not carried.

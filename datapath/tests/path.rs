@@ -99,7 +99,10 @@ fn all_mixes_of_families_algorithms_sizes_and_encapsulations_go_through() {
                     let clear = udp(inside(1, v4), inside(2, v4), payload, 64);
                     let sealed = pair.seal(&clear);
                     let outer_ip = wire::Ip::parse(&sealed[14..]).unwrap();
-                    assert_eq!((outer_ip.src, outer_ip.dst), (outer(1, outer_v4), outer(2, outer_v4)));
+                    assert_eq!(
+                        (outer_ip.src(), outer_ip.dst()),
+                        (outer(1, outer_v4).into(), outer(2, outer_v4).into())
+                    );
                     assert_eq!(outer_ip.protocol, if udp_encap { 17 } else { 50 });
                     assert_eq!(outer_ip.len, sealed.len() - 14);
                     let tail = clear.last_chunk::<8>().unwrap();

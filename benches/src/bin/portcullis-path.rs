@@ -115,9 +115,9 @@ fn main() -> Result<()> {
     let mut pairs = vec![];
     for &sas in &options.sas {
         let (start, (before, _)) = (Instant::now(), clock::memory());
-        let staged = [(1, true)].into_iter().chain(options.workers.iter().map(|n| (*n, false)));
-        for (workers, staged) in staged {
-            let setup = Setup { sas, workers, staged, algorithm };
+        let metered = [(1, true)].into_iter().chain(options.workers.iter().map(|n| (*n, false)));
+        for (workers, metered) in metered {
+            let setup = Setup { sas, workers, metered, algorithm };
             pairs.push(Pair::new(setup, (&pool, &mut stock), &cores, options.seed)?);
         }
         let megabytes = (clock::memory().0 - before) >> 20;
@@ -132,7 +132,7 @@ fn main() -> Result<()> {
         order.shuffle(&mut pairs);
         for (i, size) in sizes.iter().enumerate() {
             for pair in &mut pairs {
-                let workers = if pair.setup.staged { 0 } else { pair.setup.workers };
+                let workers = if pair.setup.metered { 0 } else { pair.setup.workers };
                 for _ in 0..WARM_PARTS {
                     pair.run(*size, &mut stock)?;
                 }

@@ -239,6 +239,7 @@ const _: () = {
 };
 
 /// Offsets in the `sadb` region.
+#[derive(Clone, Debug)]
 pub(crate) struct SadbLayout {
     pub(crate) buckets: (usize, usize),
     pub(crate) slots: (usize, usize),
@@ -268,6 +269,7 @@ impl SadbLayout {
 }
 
 /// Offsets in the `runtime` region.
+#[derive(Clone, Debug)]
 pub(crate) struct RuntimeLayout {
     pub(crate) workers: (usize, usize),
     pub(crate) lines: (usize, usize),

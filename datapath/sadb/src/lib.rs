@@ -36,7 +36,7 @@ pub use event::{EVENTS, Event, EventKind};
 pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
 };
-pub use reader::{Reader, SADB_FILE};
+pub use reader::{Reader, SADB_FILE, prefetch};
 pub use region::{Guard, RegionError};
 pub use runtime::{
     DROP_COUNTERS, PortCounters, RUNTIME_FILE, Runtime, RuntimeReader, SaCounters, SaRecord, SaRuntime,

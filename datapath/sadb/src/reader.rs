@@ -20,6 +20,7 @@ pub const SADB_FILE: &str = "sadb";
 pub(crate) struct SadbMap {
     pub(crate) region: Arc<Region>,
     pub(crate) sizes: Sizes,
+    layout: SadbLayout,
     seed: u64,
 }
 
@@ -27,25 +28,29 @@ impl SadbMap {
     pub(crate) fn new(region: Arc<Region>, sizes: Sizes) -> SadbMap {
         let header: &SadbHeader = region.at(0);
         let seed = header.head.seed.load(Ordering::Relaxed);
-        SadbMap { region, sizes, seed }
+        let layout = SadbLayout::of(&sizes);
+        SadbMap { region, sizes, layout, seed }
     }
 
+    #[inline]
     pub(crate) fn header(&self) -> &SadbHeader {
         self.region.at(0)
     }
 
+    #[inline]
     pub(crate) fn slots(&self) -> &[Slot] {
-        let (at, count) = SadbLayout::of(&self.sizes).slots;
+        let (at, count) = self.layout.slots;
         self.region.slice(at, count)
     }
 
+    #[inline]
     pub(crate) fn index(&self) -> SpiIndex<'_> {
-        let (at, count) = SadbLayout::of(&self.sizes).buckets;
+        let (at, count) = self.layout.buckets;
         SpiIndex { buckets: self.region.slice(at, count), seed: self.seed }
     }
 
     pub(crate) fn spd(&self) -> Spd<'_> {
-        let layout = SadbLayout::of(&self.sizes);
+        let layout = &self.layout;
         Spd {
             policies: self.region.slice(layout.policies.0, layout.policies.1),
             heads: self.region.slice(layout.heads.0, layout.heads.1),
@@ -164,7 +169,9 @@ impl Reader {
     }
 }
 
-fn prefetch<T>(line: &T) {
+/// Asks the CPU to bring the first cache line of a value into its nearest cache. A hint; it changes nothing.
+#[inline(always)]
+pub fn prefetch<T>(line: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, without effect on memory or registers; the address is that of a reference.
     unsafe {

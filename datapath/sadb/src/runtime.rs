@@ -65,6 +65,7 @@ macro_rules! sa_counters {
                 SaCounters { $($field: line.counters[$at].load(Ordering::Relaxed),)+ }
             }
 
+            #[inline]
             fn add_to(&self, line: &SaLine) {
                 $(if self.$field != 0 {
                     // One writer: a load and a store, not a read-modify-write.
@@ -122,11 +123,12 @@ pub struct PortCounters {
 pub(crate) struct RuntimeMap {
     pub(crate) region: Arc<Region>,
     sizes: Sizes,
+    layout: RuntimeLayout,
 }
 
 impl RuntimeMap {
     pub(crate) fn new(region: Arc<Region>, sizes: Sizes) -> RuntimeMap {
-        RuntimeMap { region, sizes }
+        RuntimeMap { region, sizes, layout: RuntimeLayout::of(&sizes) }
     }
 
     pub(crate) fn header(&self) -> &RuntimeHeader {
@@ -134,12 +136,13 @@ impl RuntimeMap {
     }
 
     pub(crate) fn blocks(&self) -> &[WorkerBlock] {
-        let (at, count) = RuntimeLayout::of(&self.sizes).workers;
+        let (at, count) = self.layout.workers;
         self.region.slice(at, count)
     }
 
+    #[inline]
     fn line(&self, slot: SlotIndex) -> Option<&SaLine> {
-        let (at, count) = RuntimeLayout::of(&self.sizes).lines;
+        let (at, count) = self.layout.lines;
         self.region.slice::<SaLine>(at, count).get(slot.0 as usize)
     }
 }
@@ -183,7 +186,16 @@ impl Runtime {
         WorkerRuntime { runtime: self.clone(), w }
     }
 
+    /// Brings the line of an SA into the CPU's cache.
+    #[inline]
+    pub fn prefetch_sa(&self, slot: SlotIndex) {
+        if let Some(line) = self.map.line(slot) {
+            crate::prefetch(line);
+        }
+    }
+
     /// The line of an SA that this thread owns. `slot` is one that the reader found.
+    #[inline]
     pub fn sa(&self, slot: SlotIndex) -> SaRuntime<'_> {
         SaRuntime(self.map.line(slot).expect("a slot that the reader found is within the sizes"))
     }
@@ -284,6 +296,7 @@ impl SaRuntime<'_> {
     }
 
     /// Inbound: numbers up to `seq` are seen from now on. To be called before the packet goes on.
+    #[inline]
     pub fn see(&self, seq: u64) {
         // One writer: a load and a store. It never goes back, or old packets would be new again.
         let highest = self.0.highest_seen.load(Ordering::Relaxed).max(seq);
@@ -291,6 +304,7 @@ impl SaRuntime<'_> {
     }
 
     /// Adds to the SA's counters.
+    #[inline]
     pub fn count(&self, counters: &SaCounters) {
         counters.add_to(self.0);
     }

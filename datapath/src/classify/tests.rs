@@ -2,6 +2,8 @@ use super::*;
 use proptest::prelude::*;
 
 const SPI: u32 = 0x1234_5678;
+/// What `esp_packet` has behind its SPI.
+const SEQ: u32 = 0x0102_0304;
 
 /// SPI, sequence number, IV, some ciphertext and an ICV.
 fn esp_packet() -> Vec<u8> {
@@ -94,7 +96,8 @@ fn esp_frames() -> Vec<(Vec<u8>, usize, usize, bool)> {
 fn esp_is_found_wherever_it_may_be() {
     for (bytes, l3, esp, udp) in esp_frames() {
         let len = (bytes.len() - l3) as u16;
-        let expected = Class::Esp { spi: SPI, l3: l3 as u8, esp: esp as u16, udp, tos: 0xb9, len };
+        let expected =
+            Class::Esp { spi: SPI, seq_lo: SEQ, l3: l3 as u8, esp: esp as u16, udp, tos: 0xb9, len };
         assert_eq!(classify(&bytes), expected, "{bytes:02x?}");
         // What the link adds to short frames is not the packet's.
         assert_eq!(classify(&[&bytes[..], &[0; 22]].concat()), expected);
@@ -148,10 +151,11 @@ fn each_bit_in_front_of_the_esp_payload_has_one_effect() {
                         "{told}"
                     );
                 }
-                _ if at >= esp_at + 4 => assert_eq!(class, good, "{told}"),
+                _ if at >= esp_at + wire::ESP => assert_eq!(class, good, "{told}"),
                 _ if at >= esp_at => {
-                    let Class::Esp { spi, .. } = class else { panic!("{told}") };
-                    assert_eq!(spi ^ SPI, (mask as u32) << (8 * (esp_at + 3 - at)), "{told}");
+                    let Class::Esp { spi, seq_lo, .. } = class else { panic!("{told}") };
+                    let differs = ((spi ^ SPI) as u64) << 32 | (seq_lo ^ SEQ) as u64;
+                    assert_eq!(differs, (mask as u64) << (8 * (esp_at + 7 - at)), "{told}");
                 }
                 _ if udp && at >= udp_at => match at - udp_at {
                     2 | 3 => assert_eq!(class, Class::Clear { l3: l3 as u8 }, "{told}"),

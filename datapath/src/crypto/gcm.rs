@@ -30,8 +30,7 @@ pub(super) fn is_available(aead: Aead) -> bool {
 #[inline]
 fn packet(job: &mut Job<'_>) -> Option<Packet> {
     let len = job.text_len()?;
-    // No packet is longer; GCM's own limit is higher (NIST SP 800-38D §5.2.1.1).
-    if !job.has_icv() || len > u16::MAX as usize {
+    if !job.is_sound() {
         return None;
     }
     let Expanded::Gcm(key) = &job.key.expanded else { return None };

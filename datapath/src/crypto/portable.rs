@@ -63,7 +63,7 @@ fn icv(job: &mut Job<'_>, seal: bool) -> Option<[u8; ICV]> {
     let aad = job.aad.block.to_be_bytes();
     let (nonce, aad) = (nonce(job.key, job.iv), &aad[..job.aad.len as usize]);
     match &job.key.expanded {
-        Expanded::Portable(key) if job.has_icv() => {
+        Expanded::Portable(key) if job.is_sound() => {
             key.apply(nonce, aad, &mut job.packet[HEAD..HEAD + len], seal)
         }
         _ => None,

@@ -26,7 +26,7 @@
 
 use super::{
     key::{Key, POWERS},
-    vector::{IsZero, Vector},
+    vector::{Vector, is_zero},
 };
 use crate::batch::BATCH;
 use core::{arch::x86_64::*, array::from_fn};
@@ -377,7 +377,7 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
 unsafe fn finish<const OPEN: bool>(p: &Packet, sum: Sum<__m128i>, ends: &Ends) -> bool {
     let icv = sum.reduce_high().reversed().xor(ends.mask);
     if OPEN {
-        return icv.xor(ends.icv).keep(p.icv as usize).is_zero();
+        return is_zero(icv.xor(ends.icv).keep(p.icv as usize));
     }
     p.set_icv(icv);
     true

@@ -354,15 +354,9 @@ impl Vector for __m512i {
 }
 
 /// Whether a block is zero, in constant time.
-pub(super) trait IsZero {
-    unsafe fn is_zero(self) -> bool;
-}
-
-impl IsZero for __m128i {
-    #[inline(always)]
-    unsafe fn is_zero(self) -> bool {
-        _mm_testz_si128(self, self) != 0
-    }
+#[inline(always)]
+pub(super) unsafe fn is_zero(block: __m128i) -> bool {
+    _mm_testz_si128(block, block) != 0
 }
 
 /// Two bits for each block.
