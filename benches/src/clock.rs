@@ -28,6 +28,26 @@ pub fn overhead() -> u64 {
     (0..1000).map(|_| now().abs_diff(now())).min().unwrap_or(0)
 }
 
+/// Additions that wait for each other: one clock of the core each.
+const ADDITIONS: u64 = 20_000;
+
+/// Clocks of [`now`] that they take.
+fn additions() -> u64 {
+    let start = now();
+    let mut sum = 1u64;
+    for _ in 0..ADDITIONS / 100 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: it changes nothing but the operand.
+        unsafe {
+            std::arch::asm!(".rept 100", "add {0}, {0}", ".endr", inout(reg) sum, options(nomem, nostack));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        (0..100).for_each(|_| sum = std::hint::black_box(sum.wrapping_add(sum)));
+    }
+    std::hint::black_box(sum);
+    now() - start
+}
+
 /// Where the numbers were taken.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -47,6 +67,11 @@ impl Machine {
         std::thread::sleep(Duration::from_millis(100));
         let hz = (now() - from) as f64 / start.elapsed().as_secs_f64();
         Machine { cpu: name.unwrap_or("unknown CPU").to_owned(), hz }
+    }
+
+    /// Clocks per second of the core itself, just now: it may run faster or slower than the TSC counts.
+    pub fn core_hz(&self) -> f64 {
+        self.hz * ADDITIONS as f64 / (0..100).map(|_| additions()).min().unwrap_or(1).max(1) as f64
     }
 }
 

@@ -1,0 +1,16 @@
+//! Looks for Intel's ipsec-mb (Debian: libipsec-mb-dev). Without it, the others are measured.
+
+use std::path::Path;
+
+const HEADER: &str = "/usr/include/intel-ipsec-mb.h";
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(ipsec_mb)");
+    println!("cargo::rerun-if-changed=ipsec_mb.c");
+    println!("cargo::rerun-if-changed={HEADER}");
+    if Path::new(HEADER).exists() {
+        cc::Build::new().file("ipsec_mb.c").opt_level(3).compile("field_ipsec_mb");
+        println!("cargo::rustc-link-lib=IPSec_MB");
+        println!("cargo::rustc-cfg=ipsec_mb");
+    }
+}
