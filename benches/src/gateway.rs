@@ -41,6 +41,8 @@ pub struct Setup {
     pub metered: bool,
     /// What packets are sealed with.
     pub algorithm: Algorithm,
+    /// What does that.
+    pub aead: Aead,
 }
 
 impl Setup {
@@ -140,7 +142,7 @@ impl Gateway {
             let ports: Vec<Box<dyn Port>> = vec![Box::new(lan), Box::new(wan)];
             let (hops, publisher) = NextHops::new(fib.clone());
             let ends = (reader.clone(), runtime.clone());
-            let (who, cache, aead) = ((me, setup.workers), pool.cache(), Aead::best());
+            let (who, cache, aead) = ((me, setup.workers), pool.cache(), setup.aead);
             let engine = if setup.metered {
                 let clocks = Clocks::default();
                 let worker = Worker::metered(who, ends, ports, handoff, hops, cache, aead, clocks);

@@ -117,7 +117,7 @@ fn main() -> Result<()> {
         let (start, (before, _)) = (Instant::now(), clock::memory());
         let metered = [(1, true)].into_iter().chain(options.workers.iter().map(|n| (*n, false)));
         for (workers, metered) in metered {
-            let setup = Setup { sas, workers, metered, algorithm };
+            let setup = Setup { sas, workers, metered, algorithm, aead: Aead::best() };
             pairs.push(Pair::new(setup, (&pool, &mut stock), &cores, options.seed)?);
         }
         let megabytes = (clock::memory().0 - before) >> 20;
