@@ -43,6 +43,7 @@ impl Burst {
     }
 
     /// The lengths of the texts.
+    #[cfg(ipsec_mb)]
     pub fn lens(&self) -> &[u32; PACKETS] {
         &self.lens
     }
@@ -70,6 +71,7 @@ impl Burst {
     }
 
     /// Where packet 0 begins, and how far it is to the next.
+    #[cfg(ipsec_mb)]
     pub fn raw(&mut self) -> (*mut u8, usize) {
         (self.memory[self.start..].as_mut_ptr(), self.stride)
     }

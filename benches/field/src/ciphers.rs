@@ -27,6 +27,7 @@ impl Keys {
     }
 
     /// How many.
+    #[cfg(ipsec_mb)]
     pub fn count(&self) -> usize {
         self.octets.len() / self.len
     }
@@ -64,8 +65,8 @@ pub fn entrants(keys: &Keys) -> Vec<Entrant> {
         let keys = keys.expand(|key| aead.key(key, SALT));
         add("ours", aead.name(), keys.map(|keys| Box::new(Ours { aead, keys }) as _));
     }
-    add("ring", "ring", Ring::new(keys));
-    add("aws-lc-rs", "aws-lc-rs", AwsLc::new(keys));
+    add("ring", "ring", Ring::cipher(keys));
+    add("aws-lc-rs", "aws-lc-rs", AwsLc::cipher(keys));
     #[cfg(ipsec_mb)]
     all.extend(ipsec_mb::entrants(keys));
     let cipher = match keys.len {
@@ -125,7 +126,7 @@ macro_rules! ring_like {
         }
 
         impl $name {
-            fn new(keys: &Keys) -> Option<Box<dyn Cipher>> {
+            fn cipher(keys: &Keys) -> Option<Box<dyn Cipher>> {
                 use $library::aead::{AES_128_GCM, AES_256_GCM, LessSafeKey, UnboundKey};
                 let algorithm = if keys.len == 16 { &AES_128_GCM } else { &AES_256_GCM };
                 let keys = keys.expand(|key| UnboundKey::new(algorithm, key).ok().map(LessSafeKey::new))?;

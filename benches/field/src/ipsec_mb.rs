@@ -46,7 +46,7 @@ pub fn version() -> String {
 pub fn entrants(keys: &Keys) -> Vec<Entrant> {
     let mut all = vec![];
     for (arch, arch_name) in ARCHS {
-        let Some(manager) = Manager::new(arch, keys) else { continue };
+        let Some(manager) = MultiBuffer::new(arch, keys) else { continue };
         let manager = Rc::new(manager);
         for (api, api_name) in APIS {
             let cipher = Box::new(IpsecMb { manager: manager.clone(), api });
@@ -57,17 +57,17 @@ pub fn entrants(keys: &Keys) -> Vec<Entrant> {
 }
 
 /// A manager with its expanded keys. Not `Send`: its jobs and buffers are one thread's.
-struct Manager(NonNull<c_void>);
+struct MultiBuffer(NonNull<c_void>);
 
-impl Manager {
-    fn new(arch: c_int, keys: &Keys) -> Option<Manager> {
+impl MultiBuffer {
+    fn new(arch: c_int, keys: &Keys) -> Option<MultiBuffer> {
         let count = keys.count();
         // SAFETY: `count` keys of `len` octets each, and a salt of 4, are there; all are copied.
-        unsafe { field_mb_new(arch, keys.octets.as_ptr(), count, keys.len, SALT.as_ptr()) }.map(Manager)
+        unsafe { field_mb_new(arch, keys.octets.as_ptr(), count, keys.len, SALT.as_ptr()) }.map(MultiBuffer)
     }
 }
 
-impl Drop for Manager {
+impl Drop for MultiBuffer {
     fn drop(&mut self) {
         // SAFETY: made by `field_mb_new`, and given back once.
         unsafe { field_mb_free(self.0) }
@@ -75,7 +75,7 @@ impl Drop for Manager {
 }
 
 struct IpsecMb {
-    manager: Rc<Manager>,
+    manager: Rc<MultiBuffer>,
     api: c_int,
 }
 
