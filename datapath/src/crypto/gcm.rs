@@ -7,7 +7,7 @@ mod kernel;
 mod key;
 mod vector;
 
-use super::{Aead, Expanded, HEAD, ICV, Job};
+use super::{Aead, Expanded, HEAD, Job};
 use crate::batch::BATCH;
 use arrayvec::ArrayVec;
 use kernel::Packet;
@@ -26,55 +26,57 @@ pub(super) fn is_available(aead: Aead) -> bool {
     }
 }
 
-/// What the kernel needs of a job. `None` for what is no packet, or has another implementation's key.
+/// The length of a job's text and the key, if the job is a packet and its key one for the kernels.
 #[inline]
-fn packet(job: &mut Job<'_>) -> Option<Packet> {
-    let len = job.text_len()?;
-    if !job.is_sound() {
-        return None;
-    }
+fn parts<'a>(job: &Job<'a>) -> Option<(usize, &'a Key)> {
     let Expanded::Gcm(key) = &job.key.expanded else { return None };
-    let (salt, iv) = (u32::from_le_bytes(job.key.salt), u64::from_le_bytes(job.iv));
-    // Within the slice: `text_len` is its length less both ends.
-    let text = job.packet[HEAD..HEAD + len + ICV].as_mut_ptr();
-    Some(Packet {
-        nonce: [salt as u64 | iv << 32, iv >> 32],
-        aad: job.aad.block,
-        key,
-        text,
-        len: len as u32,
-        aad_bits: 8 * job.aad.len as u16,
-        rounds: job.key.rounds,
-        icv: job.icv,
-    })
+    Some((job.text_len()?, key))
 }
 
-/// Packets by kind: those of as many blocks, rounds and octets of ICV follow each other.
-fn sorted(packets: &[Packet]) -> ArrayVec<u8, BATCH> {
-    let mut order: ArrayVec<u8, BATCH> = (0..packets.len() as u8).collect();
-    let kind = |i: &u8| packets[*i as usize].kind();
-    if !order.is_sorted_by_key(kind) {
-        order.sort_unstable_by_key(kind);
-    }
-    order
+/// At most a batch of jobs as the kernels want them.
+struct Work {
+    packets: ArrayVec<Packet, BATCH>,
+    /// Jobs that are none; the others' packets are in the order of the jobs.
+    skipped: ArrayVec<u8, BATCH>,
+    /// Packets by kind.
+    order: ArrayVec<u8, BATCH>,
 }
 
 const _: () = assert!(BATCH <= 1 << u8::BITS);
 
-/// Packets of at most a batch of jobs, and which job each comes from.
-struct Work {
-    packets: ArrayVec<Packet, BATCH>,
-    jobs: ArrayVec<u8, BATCH>,
-}
-
 impl Work {
+    #[inline]
     fn of(jobs: &mut [Job<'_>]) -> Work {
-        let mut work = Work { packets: ArrayVec::new(), jobs: ArrayVec::new() };
+        let mut work = Work { packets: ArrayVec::new(), skipped: ArrayVec::new(), order: ArrayVec::new() };
+        let (mut before, mut is_sorted) = (0, true);
         for (i, job) in jobs.iter_mut().enumerate() {
-            if let Some(packet) = packet(job) {
-                work.packets.push(packet);
-                work.jobs.push(i as u8);
-            }
+            let Some((len, key)) = parts(job) else {
+                work.skipped.push(i as u8);
+                continue;
+            };
+            let (salt, iv) = (u32::from_le_bytes(job.key.salt), u64::from_le_bytes(job.iv));
+            let kind = Packet::kind(len, job.key.rounds, job.icv);
+            is_sorted &= before <= kind;
+            before = kind;
+            work.order.push(work.packets.len() as u8);
+            // Written where the kernels read it: never moved.
+            work.packets.push(Packet {
+                nonce: [salt as u64 | iv << 32, iv >> 32],
+                aad: job.aad.block,
+                key,
+                // Within the slice: `text_len` is its length less both ends. A pointer into all of it, since what is
+                // in front of the text is read and written, too.
+                text: job.packet.as_mut_ptr().wrapping_add(HEAD),
+                len: len as u32,
+                aad_bits: 8 * job.aad.len as u16,
+                rounds: job.key.rounds,
+                icv: job.icv,
+                kind,
+            });
+        }
+        if !is_sorted {
+            let Work { packets, order, .. } = &mut work;
+            order.sort_unstable_by_key(|i| packets[*i as usize].kind);
         }
         work
     }
@@ -83,15 +85,13 @@ impl Work {
 pub(super) fn seal(aead: Aead, jobs: &mut [Job<'_>]) {
     for jobs in jobs.chunks_mut(BATCH) {
         let work = Work::of(jobs);
-        let order = sorted(&work.packets);
         let mut done = [false; BATCH];
-        run(aead, false, &work.packets, &order, &mut done);
-        if work.jobs.len() < jobs.len() {
+        run(aead, false, &work, &mut done);
+        let mut done = done.iter();
+        for (i, job) in jobs.iter_mut().enumerate() {
             // What is no packet is not sealed: nothing readable must leave.
-            for (i, job) in jobs.iter_mut().enumerate() {
-                if !work.jobs.contains(&(i as u8)) {
-                    job.wipe();
-                }
+            if is_skipped(&work, i) || done.next() != Some(&true) {
+                job.wipe();
             }
         }
     }
@@ -100,18 +100,22 @@ pub(super) fn seal(aead: Aead, jobs: &mut [Job<'_>]) {
 pub(super) fn open(aead: Aead, jobs: &mut [Job<'_>], tell: &mut impl FnMut(&mut Job<'_>, bool)) {
     for jobs in jobs.chunks_mut(BATCH) {
         let work = Work::of(jobs);
-        let order = sorted(&work.packets);
         let mut good = [false; BATCH];
-        run(aead, true, &work.packets, &order, &mut good);
-        let mut good = work.jobs.iter().zip(good).peekable();
+        run(aead, true, &work, &mut good);
+        let mut good = good.iter();
         for (i, job) in jobs.iter_mut().enumerate() {
-            let is_good = good.next_if(|(job, _)| **job == i as u8).is_some_and(|(_, good)| good);
+            let is_good = !is_skipped(&work, i) && good.next() == Some(&true);
             tell(job, is_good);
         }
     }
 }
 
-fn run(aead: Aead, open: bool, packets: &[Packet], order: &[u8], good: &mut [bool; BATCH]) {
+#[inline]
+fn is_skipped(work: &Work, job: usize) -> bool {
+    !work.skipped.is_empty() && work.skipped.contains(&(job as u8))
+}
+
+fn run(aead: Aead, open: bool, Work { packets, order, .. }: &Work, good: &mut [bool; BATCH]) {
     // SAFETY:
     // - keys of this kind exist only where `Aead::key` found the implementation available, and there are no
     //   packets without such keys: the CPU has the features that AES-NI needs; what more AVX2 and AVX-512 need

@@ -63,10 +63,9 @@ fn icv(job: &mut Job<'_>, seal: bool) -> Option<[u8; ICV]> {
     let aad = job.aad.block.to_be_bytes();
     let (nonce, aad) = (nonce(job.key, job.iv), &aad[..job.aad.len as usize]);
     match &job.key.expanded {
-        Expanded::Portable(key) if job.is_sound() => {
-            key.apply(nonce, aad, &mut job.packet[HEAD..HEAD + len], seal)
-        }
-        _ => None,
+        Expanded::Portable(key) => key.apply(nonce, aad, &mut job.packet[HEAD..HEAD + len], seal),
+        #[cfg(target_arch = "x86_64")]
+        Expanded::Gcm(_) => None,
     }
 }
 
@@ -89,7 +88,9 @@ pub(super) fn open(jobs: &mut [Job<'_>], tell: &mut impl FnMut(&mut Job<'_>, boo
                 let n = job.icv as usize;
                 let there = &job.packet[HEAD + len..][..n];
                 // All of it is compared, whatever it holds.
-                there.iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+                let mut good = [there.iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0];
+                super::declassify(&mut good);
+                good[0]
             }
             _ => false,
         };

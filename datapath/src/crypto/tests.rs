@@ -7,3 +7,48 @@ fn lengths_of_keys_are_checked() {
     assert!(Aead::best().sa_key(Algorithm::AesGcm256, &[0; 20]).is_none());
     assert!(Aead::best().sa_key(Algorithm::AesGcm256, &[0; 36]).is_some());
 }
+
+fn job<'a>(key: &'a AeadKey, packet: &'a mut [u8]) -> Job<'a> {
+    Job { key, iv: [1; 8], aad: aad(300, 1, true), icv: 16, packet }
+}
+
+/// Small enough for Miri, which sees whether pointers stay within what they were made from:
+/// `cargo +nightly miri test -p portcullis-datapath --lib crypto`.
+#[test]
+fn some_lengths_like_the_portable_one() {
+    let portable = Aead::Portable.key(&[7; 16], [9; 4]).unwrap();
+    for aead in Aead::ALL.into_iter().filter(|a| a.is_available()) {
+        let key = aead.key(&[7; 16], [9; 4]).unwrap();
+        for len in [0, 1, 16, 17, 100, 129, 300] {
+            let plain = vec![3; HEAD + len + ICV];
+            let (mut expected, mut packets) = (plain.clone(), vec![plain.clone(); 3]);
+            Aead::Portable.seal(&mut [job(&portable, &mut expected)]);
+            let mut jobs = packets.iter_mut().map(|p| job(&key, p)).collect::<Vec<_>>();
+            aead.seal(&mut jobs);
+            drop(jobs);
+            assert!(packets.iter().all(|p| *p == expected), "{aead}: {len}");
+            let mut verified = ArrayVec::<_, 3>::new();
+            packets[1][HEAD + len] ^= 1;
+            let mut jobs = packets.iter_mut().map(|p| job(&key, p)).collect::<Vec<_>>();
+            aead.open(&mut jobs, &mut verified);
+            drop(jobs);
+            assert_eq!([0, 1, 2].map(|n| verified[n].is_some()), [true, false, true], "{aead}: {len}");
+            assert_eq!(packets[0][..HEAD + len], plain[..HEAD + len], "{aead}: {len}");
+        }
+    }
+}
+
+/// The kernels are asked for what is none of theirs, as they would be on a CPU that cannot do it.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn what_cannot_run_leaves_nothing_readable() {
+    let Some(key) = Aead::AesNi.key(&[7; 16], [9; 4]) else { return };
+    let mut packets = [[3; HEAD + 40 + ICV]; 2];
+    let [a, b] = &mut packets;
+    gcm::seal(Aead::Portable, &mut [job(&key, a), job(&key, b)]);
+    assert!(packets.iter().all(|p| p[HEAD..HEAD + 40] == [0; 40]));
+    let mut good = vec![];
+    let [a, b] = &mut packets;
+    gcm::open(Aead::Portable, &mut [job(&key, a), job(&key, b)], &mut |_, is_good| good.push(is_good));
+    assert_eq!(good, [false; 2]);
+}

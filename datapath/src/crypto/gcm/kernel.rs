@@ -48,16 +48,17 @@ pub(super) struct Packet {
     pub(super) rounds: u8,
     /// Octets of the ICV: 8, 12 or 16.
     pub(super) icv: u8,
+    pub(super) kind: u32,
 }
 
 const _: () = assert!(size_of::<Packet>() == 64);
 
 impl Packet {
-    /// Packets that can go through together.
+    /// A number that is the same for packets that can go through together: of as many blocks, rounds, and octets of
+    /// ICV. All that are long go one by one, whatever their length.
     #[inline(always)]
-    pub(super) fn kind(&self) -> (usize, u8, u8) {
-        // All that are long go one by one.
-        (self.blocks().min(17), self.rounds, self.icv)
+    pub(super) fn kind(len: usize, rounds: u8, icv: u8) -> u32 {
+        (1 + len.div_ceil(16)).min(17) as u32 | (rounds as u32) << 8 | (icv as u32) << 16
     }
 
     /// Blocks of the stream.
@@ -601,7 +602,7 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
             rest = &rest[1..];
             continue;
         }
-        let run = rest.iter().take_while(|i| ps[**i as usize].kind() == p.kind()).count();
+        let run = rest.iter().take_while(|i| ps[**i as usize].kind == p.kind).count();
         let (run, after) = rest.split_at(run);
         rest = after;
         macro_rules! short {
