@@ -92,8 +92,10 @@ impl Key {
     }
 }
 
-/// FIPS 197 §5.1.1, of each octet of a word, in constant time.
+/// FIPS 197 §5.1.1, of each octet of a word, in constant time: a round without its key, of a block whose columns are
+/// the same, so that shifted rows are, too.
 #[target_feature(enable = "aes")]
 fn substituted(word: u32) -> u32 {
-    _mm_cvtsi128_si32(_mm_aeskeygenassist_si128(_mm_set_epi32(0, 0, word as i32, 0), 0)) as u32
+    let block = _mm_aesenclast_si128(_mm_set1_epi32(word as i32), _mm_setzero_si128());
+    _mm_cvtsi128_si32(block) as u32
 }
