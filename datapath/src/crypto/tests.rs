@@ -12,21 +12,26 @@ fn job<'a>(key: &'a AeadKey, packet: &'a mut [u8]) -> Job<'a> {
     Job { key, iv: [1; 8], aad: aad(300, 1, true), icv: 16, packet }
 }
 
-/// Small enough for Miri, which sees whether pointers stay within what they were made from:
-/// `cargo +nightly miri test -p portcullis-datapath --lib crypto`.
+/// Small enough for Miri, which sees whether pointers stay within what they were made from. It knows the instructions
+/// of ours alone: RUSTFLAGS=-Ctarget-feature=+aes,+pclmulqdq,+avx2,+bmi2,+vaes,+vpclmulqdq \
+/// cargo +nightly miri test -p portcullis-datapath --lib crypto::tests::some
 #[test]
 fn some_lengths_like_the_portable_one() {
-    let portable = Aead::Portable.key(&[7; 16], [9; 4]).unwrap();
-    for aead in Aead::ALL.into_iter().filter(|a| a.is_available()) {
+    let portable = (!cfg!(miri)).then(|| Aead::Portable.key(&[7; 16], [9; 4]).unwrap());
+    let kernels = [Aead::Avx512, Aead::Avx2, Aead::AesNi];
+    for aead in kernels.into_iter().filter(|a| a.is_available()) {
         let key = aead.key(&[7; 16], [9; 4]).unwrap();
         for len in [0, 1, 16, 17, 100, 129, 300] {
             let plain = vec![3; HEAD + len + ICV];
-            let (mut expected, mut packets) = (plain.clone(), vec![plain.clone(); 3]);
-            Aead::Portable.seal(&mut [job(&portable, &mut expected)]);
+            let mut packets = vec![plain.clone(); 3];
             let mut jobs = packets.iter_mut().map(|p| job(&key, p)).collect::<Vec<_>>();
             aead.seal(&mut jobs);
             drop(jobs);
-            assert!(packets.iter().all(|p| *p == expected), "{aead}: {len}");
+            if let Some(portable) = &portable {
+                let mut expected = plain.clone();
+                Aead::Portable.seal(&mut [job(portable, &mut expected)]);
+                assert!(packets.iter().all(|p| *p == expected), "{aead}: {len}");
+            }
             let mut verified = ArrayVec::<_, 3>::new();
             packets[1][HEAD + len] ^= 1;
             let mut jobs = packets.iter_mut().map(|p| job(&key, p)).collect::<Vec<_>>();
