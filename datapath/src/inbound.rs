@@ -62,15 +62,20 @@ pub fn run(
     meter.mark(Hop::Sa);
     check_replay(batch, sas, runtime);
     meter.mark(Hop::Sequence);
-    let verified = open(batch, sas);
+    let mut verified = Verified::new();
+    open(batch, sas, &mut verified);
     meter.mark(Hop::Crypto);
     commit(batch, sas, runtime, &verified);
     meter.mark(Hop::Sequence);
-    let keys = decapsulate(batch, flows);
+    let mut keys = ArrayVec::new();
+    decapsulate(batch, flows, &mut keys);
     meter.mark(Hop::Headers);
     let_in(batch, (sas, flows), &keys, reader, runtime);
     meter.mark(Hop::Policy);
 }
+
+/// Of each frame that was opened, in order: the proof that it may be used, if it may.
+type Verified = ArrayVec<Option<IcvVerified>, BATCH>;
 
 /// RFC 4303 §3.4.2: the SA, by its SPI. Each step of the search asks memory for all packets before the next.
 fn find_sas(batch: &mut Batch, sas: &mut SaTable, reader: &Reader, runtime: &Runtime) {
@@ -90,7 +95,7 @@ fn find_sas(batch: &mut Batch, sas: &mut SaTable, reader: &Reader, runtime: &Run
     for slot in slots.iter().flatten() {
         sas.prefetch_state(*slot, runtime);
     }
-    for ((frame, meta), slot) in batch.frames.iter_mut().zip(&mut batch.metas).zip(slots) {
+    for ((frame, meta), slot) in batch.frames.iter_mut().zip(&mut batch.metas).zip(&slots) {
         let Some(parts) = Parts::of(meta) else { continue };
         frame.truncate(parts.len);
         let Some(i) = slot.and_then(|slot| sas.find(slot, reader, runtime)) else {
@@ -139,7 +144,7 @@ fn refused_by_window(sa: &SaState, runtime: &Runtime, reason: DropReason) -> Sta
 }
 
 /// RFC 4303 §3.4.4: verifies and decrypts. Answers are in the order of the frames still inbound.
-fn open(batch: &mut Batch, sas: &SaTable) -> ArrayVec<Option<IcvVerified>, BATCH> {
+fn open(batch: &mut Batch, sas: &SaTable, verified: &mut Verified) {
     let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
     for (frame, meta) in batch.frames.iter_mut().zip(&batch.metas) {
         let Some(parts) = Parts::of(meta) else { continue };
@@ -149,18 +154,11 @@ fn open(batch: &mut Batch, sas: &SaTable) -> ArrayVec<Option<IcvVerified>, BATCH
         let aad = crypto::aad(parts.spi, meta.seq, sa.esn);
         jobs.push(Job { key: &sa.key, iv, aad, icv: crypto::ICV as u8, packet });
     }
-    let mut verified = ArrayVec::new();
-    sas.aead().open(&mut jobs, &mut verified);
-    verified
+    sas.aead().open(&mut jobs, verified);
 }
 
 /// RFC 4303 §3.4.3: moves the windows, and puts their tops where a restarted datapath will find them.
-fn commit(
-    batch: &mut Batch,
-    sas: &mut SaTable,
-    runtime: &Runtime,
-    verified: &ArrayVec<Option<IcvVerified>, BATCH>,
-) {
+fn commit(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime, verified: &Verified) {
     let mut verified = verified.iter();
     for meta in batch.metas.iter_mut().filter(|m| m.stage == Stage::Inbound) {
         let sa = sas.get_mut(meta.sa);
@@ -181,8 +179,7 @@ fn commit(
 
 /// The inner packets, in place of the outer ones, and their flows. A frame that has none says so by
 /// [`Stage::Refused`].
-fn decapsulate(batch: &mut Batch, flows: &FlowCache) -> ArrayVec<FlowKey, BATCH> {
-    let mut keys = ArrayVec::new();
+fn decapsulate(batch: &mut Batch, flows: &FlowCache, keys: &mut ArrayVec<FlowKey, BATCH>) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         let mut key = FlowKey::NONE;
         if let (Some(parts), Some(proof)) = (Parts::of(meta), meta.proof) {
@@ -196,7 +193,6 @@ fn decapsulate(batch: &mut Batch, flows: &FlowCache) -> ArrayVec<FlowKey, BATCH>
         }
         keys.push(key);
     }
-    keys
 }
 
 /// RFC 4301 §5.2: whether the policies let the inner packets in.

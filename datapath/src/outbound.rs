@@ -28,7 +28,8 @@ pub fn run(
     if !batch.metas.iter().any(|m| m.stage == Stage::Outbound) {
         return;
     }
-    let slots = decide(batch, me, sas, flows, reader);
+    let mut slots = Slots::new();
+    decide(batch, me, (sas, flows), reader, &mut slots);
     meter.mark(Hop::Policy);
     find_sas(batch, sas, &slots, reader, runtime);
     meter.mark(Hop::Sa);
@@ -44,7 +45,13 @@ pub fn run(
 type Slots = ArrayVec<Option<SlotIndex>, BATCH>;
 
 /// RFC 4301 §5.1: what the policies say.
-fn decide(batch: &mut Batch, me: u32, sas: &SaTable, flows: &mut FlowCache, reader: &Reader) -> Slots {
+fn decide(
+    batch: &mut Batch,
+    me: u32,
+    (sas, flows): (&SaTable, &mut FlowCache),
+    reader: &Reader,
+    slots: &mut Slots,
+) {
     let mut keys = ArrayVec::<FlowKey, BATCH>::new();
     for (frame, meta) in batch.frames.iter().zip(&batch.metas) {
         keys.push(match meta.stage {
@@ -53,7 +60,6 @@ fn decide(batch: &mut Batch, me: u32, sas: &SaTable, flows: &mut FlowCache, read
         });
         flows.prefetch(&keys[keys.len() - 1]);
     }
-    let mut slots = Slots::new();
     for ((frame, meta), key) in batch.frames.iter_mut().zip(&mut batch.metas).zip(&keys) {
         let mut to_use = None;
         if meta.stage == Stage::Outbound {
@@ -81,7 +87,6 @@ fn decide(batch: &mut Batch, me: u32, sas: &SaTable, flows: &mut FlowCache, read
         }
         slots.push(to_use);
     }
-    slots
 }
 
 /// The frame is whole again, from its Ethernet header, for the other worker to classify.

@@ -45,22 +45,24 @@ struct Work {
 const _: () = assert!(BATCH <= 1 << u8::BITS);
 
 impl Work {
+    const NONE: Work =
+        Work { packets: ArrayVec::new_const(), skipped: ArrayVec::new_const(), order: ArrayVec::new_const() };
+
+    /// Takes the jobs in. What is made here is large, and so is made where it stays.
     #[inline]
-    fn of(jobs: &mut [Job<'_>]) -> Work {
-        let mut work = Work { packets: ArrayVec::new(), skipped: ArrayVec::new(), order: ArrayVec::new() };
+    fn fill(&mut self, jobs: &mut [Job<'_>]) {
         let (mut before, mut is_sorted) = (0, true);
         for (i, job) in jobs.iter_mut().enumerate() {
             let Some((len, key)) = parts(job) else {
-                work.skipped.push(i as u8);
+                self.skipped.push(i as u8);
                 continue;
             };
             let (salt, iv) = (u32::from_le_bytes(job.key.salt), u64::from_le_bytes(job.iv));
             let kind = Packet::kind(len, job.key.rounds, job.icv);
             is_sorted &= before <= kind;
             before = kind;
-            work.order.push(work.packets.len() as u8);
-            // Written where the kernels read it: never moved.
-            work.packets.push(Packet {
+            self.order.push(self.packets.len() as u8);
+            self.packets.push(Packet {
                 nonce: [salt as u64 | iv << 32, iv >> 32],
                 aad: job.aad.block,
                 key,
@@ -75,16 +77,16 @@ impl Work {
             });
         }
         if !is_sorted {
-            let Work { packets, order, .. } = &mut work;
+            let Work { packets, order, .. } = self;
             order.sort_unstable_by_key(|i| packets[*i as usize].kind);
         }
-        work
     }
 }
 
 pub(super) fn seal(aead: Aead, jobs: &mut [Job<'_>]) {
     for jobs in jobs.chunks_mut(BATCH) {
-        let work = Work::of(jobs);
+        let mut work = Work::NONE;
+        work.fill(jobs);
         let mut done = [false; BATCH];
         run(aead, false, &work, &mut done);
         let mut done = done.iter();
@@ -99,7 +101,8 @@ pub(super) fn seal(aead: Aead, jobs: &mut [Job<'_>]) {
 
 pub(super) fn open(aead: Aead, jobs: &mut [Job<'_>], tell: &mut impl FnMut(&mut Job<'_>, bool)) {
     for jobs in jobs.chunks_mut(BATCH) {
-        let work = Work::of(jobs);
+        let mut work = Work::NONE;
+        work.fill(jobs);
         let mut good = [false; BATCH];
         run(aead, true, &work, &mut good);
         let mut good = good.iter();
