@@ -13,6 +13,7 @@ mod portable;
 use arrayvec::ArrayVec;
 use portcullis_sadb::Algorithm;
 use std::{fmt, str::FromStr};
+use zeroize::Zeroize;
 
 /// Octets of an ICV, at most (RFC 4106 §6).
 pub const ICV: usize = 16;
@@ -122,12 +123,6 @@ impl Aead {
     }
 }
 
-impl Default for Aead {
-    fn default() -> Aead {
-        Aead::best()
-    }
-}
-
 impl fmt::Display for Aead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -147,6 +142,12 @@ pub struct AeadKey {
     expanded: Expanded,
     salt: [u8; 4],
     rounds: u8,
+}
+
+impl Drop for AeadKey {
+    fn drop(&mut self) {
+        self.salt.zeroize();
+    }
 }
 
 impl AeadKey {

@@ -143,7 +143,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] says what is missing and what to do.
     pub fn start(config: &Machine) -> Result<Gateway, GatewayError> {
-        let aead = aead(config.datapath.crypto)?;
+        let aead = aead(config.datapath.crypto, Aead::is_available)?;
         let cores = cores(config);
         let workers = cores.len() as u32;
         let (reader, runtime, guard) = attach(&config.regions.directory)?;
@@ -281,7 +281,7 @@ fn attach(directory: &Path) -> Result<(Reader, Runtime, Guard), RegionError> {
 }
 
 /// What the configuration asks for, if this CPU can do it.
-fn aead(wanted: Crypto) -> Result<Aead, GatewayError> {
+fn aead(wanted: Crypto, can: impl Fn(Aead) -> bool) -> Result<Aead, GatewayError> {
     let wanted = match wanted {
         Crypto::Auto => return Ok(Aead::best()),
         Crypto::VaesAvx512 => Aead::Avx512,
@@ -289,8 +289,10 @@ fn aead(wanted: Crypto) -> Result<Aead, GatewayError> {
         Crypto::AesNi => Aead::AesNi,
         Crypto::Portable => Aead::Portable,
     };
-    let (wanted, best) = (wanted.is_available().then_some(wanted).ok_or(wanted.name()), Aead::best().name());
-    wanted.map_err(|wanted| GatewayError::Crypto { wanted, best })
+    match can(wanted) {
+        true => Ok(wanted),
+        false => Err(GatewayError::Crypto { wanted: wanted.name(), best: Aead::best().name() }),
+    }
 }
 
 fn cores(config: &Machine) -> Vec<usize> {
@@ -388,4 +390,18 @@ fn write_report(path: &Path, report: &Report) -> Result<(), GatewayError> {
     let failed = |source| GatewayError::Report { path: path.to_owned(), source };
     let text = serde_json::to_string_pretty(report).map_err(|e| failed(io::Error::other(e)))?;
     std::fs::write(path, text).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_cpu_cannot_do_is_refused_by_name() {
+        let error = aead(Crypto::VaesAvx512, |_| false).unwrap_err().to_string();
+        assert!(error.contains("[datapath] crypto = \"vaes-avx512\""), "{error}");
+        assert!(error.contains(Aead::best().name()), "{error}");
+        assert_eq!(aead(Crypto::AesNi, |a| a == Aead::AesNi).unwrap(), Aead::AesNi);
+        assert_eq!(aead(Crypto::Auto, |_| false).unwrap(), Aead::best());
+    }
 }

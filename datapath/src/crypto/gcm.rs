@@ -1,8 +1,10 @@
 //! AES-GCM for x86-64, many packets at a time: what is safe to call.
 //!
-//! [`vector`] has the instructions, [`key`] the expanded keys, [`kernel`] the algorithm, once for all widths.
+//! [`vector`] has the instructions, [`key`] the expanded keys, [`ghash`] the hash, [`kernel`] the
+//! algorithm, once for all widths.
 //! This file sorts a batch by length, so that packets of a kind go through together.
 
+mod ghash;
 mod kernel;
 mod key;
 mod vector;

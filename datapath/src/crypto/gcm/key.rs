@@ -1,6 +1,6 @@
 //! An expanded AES-GCM key: powers of the hash key, and the round keys.
 
-use super::kernel;
+use super::{ghash, kernel};
 use core::arch::x86_64::*;
 use zeroize::Zeroize;
 
@@ -17,7 +17,7 @@ const ROUND_KEYS: usize = 15;
 /// a row. A vector that reaches past H^1 reads round keys there, and multiplies them by zero.
 #[repr(C, align(64))]
 pub(in super::super) struct Key {
-    /// H^17 ... H^1, as `kernel::Sum::reduce` has them: reflected, and multiplied by x.
+    /// H^17 ... H^1, as `ghash::Sum` has them: reflected, and multiplied by x.
     pub(super) powers: [u128; POWERS],
     pub(super) round_keys: [u128; ROUND_KEYS],
 }
@@ -87,7 +87,7 @@ impl Key {
         for slot in self.powers.iter_mut().rev() {
             *slot = power;
             // SAFETY: the CPU has the features.
-            power = unsafe { kernel::multiplied(power, h) };
+            power = unsafe { ghash::multiplied(power, h) };
         }
     }
 }
