@@ -13,9 +13,10 @@
 use crate::{
     SadbError,
     index::{Bucket, buckets_for},
+    policy::PolicySlot,
     runtime::{SaLine, WorkerBlock},
     slot::Slot,
-    spd::{MAX_TUPLES, PolicySlot, TupleSlot, heads_for},
+    spd::{MAX_TUPLES, TupleSlot, heads_for},
     sync::{AtomicU32, AtomicU64},
 };
 

@@ -23,11 +23,13 @@ mod kill;
 mod layout;
 #[cfg(all(test, loom))]
 mod loom;
+mod policy;
 mod reader;
 mod region;
 mod runtime;
 mod sa;
 mod sadb;
+mod selector;
 mod slot;
 mod spd;
 mod sync;
@@ -36,6 +38,7 @@ pub use event::{EVENTS, Event, EventKind};
 pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
 };
+pub use policy::{Action, Policy, PolicyHit, PolicyIndex};
 pub use reader::{Reader, SADB_FILE, prefetch};
 pub use region::{Guard, RegionError};
 pub use runtime::{
@@ -47,7 +50,8 @@ pub use sa::{
     SlotIndex, Spi,
 };
 pub use sadb::Sadb;
-pub use spd::{ANY_PORT, Action, Flow, MAX_TUPLES, Policy, PolicyHit, PolicyIndex, Prefix, Selector};
+pub use selector::{ANY_PORT, Flow, Prefix, Selector};
+pub use spd::MAX_TUPLES;
 
 use thiserror::Error;
 

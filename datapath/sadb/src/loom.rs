@@ -8,13 +8,15 @@
 //! and events makes a test fail when it is taken away.
 
 use crate::{
-    Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Selector, SlotIndex, Spi,
+    Action, Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Selector,
+    SlotIndex, Spi,
     epoch::{self, OFFLINE},
     event::{EVENTS, EventRing},
     index::{Bucket, SpiIndex},
+    policy::{LIVE, PolicySlot},
     sa::SaWords,
     slot::Slot,
-    spd::{Action, LIVE, MAX_TUPLES, PolicySlot, Spd, TupleSlot},
+    spd::{MAX_TUPLES, Spd, TupleSlot},
     sync::{AtomicU32, AtomicU64, Ordering},
 };
 use ::loom::{model, thread};

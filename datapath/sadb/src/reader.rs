@@ -1,13 +1,13 @@
 //! The datapath's end of the SADB region: read-only, lock-free.
 
 use crate::{
-    Direction, Flow, Generation, PolicyHit, PolicyIndex, RegionError, Runtime, Sa, SlotIndex, Spi,
+    Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, RegionError, Runtime, Sa, SlotIndex, Spi,
     index::SpiIndex,
     layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
     region::{Guard, Region},
     runtime::{RUNTIME_FILE, RuntimeMap},
     slot::Slot,
-    spd::{MAX_TUPLES, Policy, Spd},
+    spd::{MAX_TUPLES, Spd},
     sync::Ordering,
 };
 use std::{path::Path, sync::Arc};

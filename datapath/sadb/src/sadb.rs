@@ -8,10 +8,11 @@ use crate::{
     Direction, Event, Flow, Generation, Guard, Policy, PolicyHit, PolicyIndex, Reader, RegionError, Runtime,
     RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
+    policy::{FREE, LIVE},
     reader::{SADB_FILE, SadbMap},
     region::{self, Region, WriterLock},
     runtime::{RUNTIME_FILE, RuntimeMap},
-    spd::{FREE, LIVE, MAX_TUPLES, Spd},
+    spd::{MAX_TUPLES, Spd},
     sync::Ordering,
 };
 use std::{
