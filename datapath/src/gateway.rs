@@ -189,8 +189,7 @@ impl Gateway {
         }
 
         // Frames come in from here on: what is protected is known before.
-        let mut sync =
-            PolicySync { reader, workers, spd_version: None, own_version: None, known: BTreeMap::new() };
+        let mut sync = PolicySync { reader, workers, versions: None, known: BTreeMap::new() };
         sync.run(&mut steering, mirror.fib())?;
         let mut ports = vec![];
         for (number, (port, interface)) in config.ports.iter().zip(&interfaces).enumerate() {
@@ -317,16 +316,17 @@ fn interfaces(config: &Machine, fib: &Fib) -> Result<Vec<Interface>, GatewayErro
 struct PolicySync {
     reader: Reader,
     workers: u32,
-    spd_version: Option<u64>,
-    own_version: Option<u64>,
+    /// Of the SPD, of the policies' SAs and of the kernel's tables: those that `known` is of.
+    versions: Option<(u64, u64, u64)>,
     /// What the program has.
     known: BTreeMap<fib::Prefix, Owner>,
 }
 
 impl PolicySync {
     fn run(&mut self, steering: &mut Steering, fib: &Fib) -> Result<(), SteeringError> {
-        let versions = (Some(self.reader.spd_version()), Some(fib.version()));
-        if versions == (self.spd_version, self.own_version) {
+        // A rekey changes who owns a policy's SA, and not the SPD.
+        let versions = (self.reader.spd_version(), self.reader.policy_sas_version(), fib.version());
+        if self.versions == Some(versions) {
             return Ok(());
         }
         let mut wanted = BTreeMap::new();
@@ -344,7 +344,7 @@ impl PolicySync {
         for own in fib.own() {
             wanted.insert(*own, Owner::Kernel);
         }
-        if versions.0 != Some(self.reader.spd_version()) {
+        if versions.0 != self.reader.spd_version() {
             // The SPD changed under the walk, which may have missed a policy and its successor: until a walk has
             // seen one SPD, nothing that was protected is given up.
             for (prefix, owner) in &self.known {
@@ -356,7 +356,7 @@ impl PolicySync {
         }
         steering.set_protected(&wanted)?;
         self.known = wanted;
-        (self.spd_version, self.own_version) = versions;
+        self.versions = Some(versions);
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! What the SPD says of a flow, with a small cache in front of the shared index.
 //!
 //! A line of the cache holds one flow's decision and the version of the SPD it was taken from: after any
-//! change of the SPD every line is stale, and is filled again when its flow is next seen.
+//! change of the SPD every line is stale, and is filled again when its flow is next seen. Which SA a policy uses
+//! is not part of that: it is asked for each packet.
 
 use crate::wire::{self, Addr, Ip, Place, protocol};
 use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{Action, Direction, Flow, Reader, SlotIndex};
+use portcullis_sadb::{Action, Direction, Flow, PolicyIndex, Reader, SlotIndex};
 
 /// What to do with a packet that came in clear (RFC 4301 §5.1 and §5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +34,8 @@ pub enum Clear {
 #[derive(Clone, Copy)]
 enum Decision {
     Clear(Clear),
+    /// With the SA that this policy uses.
+    Protect(PolicyIndex),
     /// The `reqid` that the SA must have, or none if no Protect policy lets the flow in.
     Inner(Option<u32>),
 }
@@ -154,9 +157,9 @@ impl FlowCache {
     /// What to do with a clear packet of this flow.
     #[inline]
     pub fn clear(&mut self, reader: &Reader, key: &FlowKey) -> Clear {
-        let workers = self.workers;
-        match self.decide(*key, |flow| Decision::Clear(decide_clear(reader, flow, workers))) {
+        match self.decide(*key, |flow| decide_clear(reader, flow)) {
             Decision::Clear(clear) => clear,
+            Decision::Protect(policy) => self.protect(reader, policy),
             Decision::Inner(_) => Clear::NoPolicy,
         }
     }
@@ -170,8 +173,18 @@ impl FlowCache {
         };
         match self.decide(key.inner(), decide) {
             Decision::Inner(reqid) => reqid,
-            Decision::Clear(_) => None,
+            Decision::Clear(_) | Decision::Protect(_) => None,
         }
+    }
+
+    /// What the policy says now, in a version of the SPD that is this turn's.
+    #[inline]
+    fn protect(&self, reader: &Reader, policy: PolicyIndex) -> Clear {
+        let with = |slot| {
+            let spi = reader.spi(slot)?;
+            Some(Clear::Protect { slot, owner: worker_of_spi(spi.0, self.workers) })
+        };
+        reader.policy_sa(policy).and_then(with).unwrap_or(Clear::NoSa)
     }
 
     #[inline]
@@ -198,20 +211,16 @@ impl FlowCache {
 
 /// A flow that the inbound policies want protected must not come in clear, whatever the outbound ones say of it.
 #[cold]
-fn decide_clear(reader: &Reader, flow: &Flow, workers: u32) -> Clear {
+fn decide_clear(reader: &Reader, flow: &Flow) -> Decision {
     let inbound = reader.lookup(Direction::Inbound, flow).map(|h| h.action);
     if inbound == Some(Action::Protect) {
-        return Clear::Unprotected; // RFC 4301 §5.2
+        return Decision::Clear(Clear::Unprotected); // RFC 4301 §5.2
     }
-    let outbound = reader.lookup(Direction::Outbound, flow);
-    match (outbound.map(|h| (h.action, h.sa)), inbound) {
-        (Some((Action::Protect, Some(slot))), _) => match reader.spi(slot) {
-            Some(spi) => Clear::Protect { slot, owner: worker_of_spi(spi.0, workers) },
-            None => Clear::NoSa,
-        },
-        (Some((Action::Protect, None)), _) => Clear::NoSa,
+    let outbound = reader.lookup(Direction::Outbound, flow).map(|h| (h.action, h.index));
+    Decision::Clear(match (outbound, inbound) {
+        (Some((Action::Protect, policy)), _) => return Decision::Protect(policy),
         (Some((Action::Discard, _)), _) | (None, Some(Action::Discard)) => Clear::Discard,
         (Some((Action::Bypass, _)), _) | (None, Some(Action::Bypass)) => Clear::Bypass,
         (None, _) => Clear::NoPolicy,
-    }
+    })
 }

@@ -372,6 +372,64 @@ fn policies_decide_what_leaves_and_how() {
     assert_eq!(send("10.1.0.9", "10.2.0.9", 1), Err(DropReason::TtlExceeded));
 }
 
+/// A flow that a worker knows goes on with the SA that its policy is pointed to, though the SPD does not change: also
+/// when that SA belongs to another worker, or takes the slot of one before.
+#[test]
+fn a_rekey_changes_the_sa_and_not_the_decision() {
+    use portcullis_sadb::{Direction, Key, PolicyIndex, SlotIndex, Spi};
+    for workers in [1, 2] {
+        let tunnel = Tunnel { workers, ..Tunnel::default() };
+        let mut pair = Pair::new(tunnel);
+        let clear = udp(inside(1, true), inside(2, true), 40, 64);
+        let policies: Vec<PolicyIndex> = pair.one.sadb.policies().map(|(i, _)| i).collect();
+        let outbound =
+            |pair: &Pair, i: &PolicyIndex| pair.one.sadb.policy(*i).unwrap().direction == Direction::Outbound;
+        let point = |pair: &mut Pair, slot: Option<SlotIndex>| {
+            for index in policies.iter().filter(|i| outbound(pair, i)).collect::<Vec<_>>() {
+                pair.one.sadb.set_policy_sa(*index, slot).unwrap();
+            }
+        };
+        let spi = |sealed: &[u8]| wire::be32(sealed, 14 + 20);
+        let first = pair.seal(&clear);
+        assert_eq!(spi(&first), testbed::spi(2));
+        let version = pair.one.reader.spd_version();
+        let (mut slot, mut slots) = (pair.one.outbound, std::collections::HashSet::new());
+        for n in 0..40u32 {
+            let next = 0x2000_0000 + n;
+            for (gateway, me) in [(&mut pair.one, 1), (&mut pair.two, 2)] {
+                let mut sa = sa(&tunnel, me, 1, 2);
+                sa.spi = Spi(next);
+                sa.key = Key::new(&[n as u8 + 1; 20]).unwrap();
+                let old = gateway.sadb.find(Spi(next - 1));
+                let new = gateway.sadb.publish(&sa).unwrap();
+                if me == 2 {
+                    old.into_iter().for_each(|old| gateway.sadb.retire(old).unwrap());
+                } else {
+                    slots.insert(new);
+                    slot = new;
+                }
+            }
+            let before = pair.one.sadb.policy(policies[1]).unwrap().sa.unwrap();
+            point(&mut pair, Some(slot));
+            pair.one.sadb.retire(before).unwrap();
+            let sealed = pair.seal(&clear);
+            assert_eq!(spi(&sealed), next);
+            pair.open(&sealed).unwrap();
+            pair.one.sadb.reclaim();
+        }
+        assert!(slots.len() < 20, "slots are used again: {}", slots.len());
+        point(&mut pair, None);
+        let before = pair.one.drops();
+        let one = frame(&mut pair.cache, &clear);
+        assert!(pair.one.pass(LAN, one).is_empty());
+        assert_eq!(pair.one.dropped_since(&before), Some(DropReason::NoSa));
+        point(&mut pair, Some(slot));
+        let sealed = pair.seal(&clear);
+        pair.open(&sealed).unwrap();
+        assert_eq!(pair.one.reader.spd_version(), version);
+    }
+}
+
 #[test]
 fn numbers_end_and_iked_is_told_once() {
     let mut pair = Pair::new(Tunnel { esn: false, ..Tunnel::default() });

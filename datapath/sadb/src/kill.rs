@@ -3,7 +3,7 @@
 //! The atomics here count the stores of this thread and end it at a chosen one. What the files then hold is
 //! what a killed iked leaves: a kill keeps the order of a process's own stores.
 
-use crate::{spd::Spd, *};
+use crate::{policy::FREE, spd::Spd, *};
 use core::sync::atomic::{self, Ordering};
 use std::{
     cell::Cell,
@@ -133,10 +133,12 @@ fn view(reader: &Reader, spis: &[u32]) -> View {
         ports: Some((9, port)),
     };
     let flows = ["10.2.0.1", "10.2.3.4", "10.3.0.1"].map(|dst| [1, 53, 500].map(|p| flow(dst, p)));
+    let policies: Vec<_> = reader.policies().collect();
+    assert!(policies.iter().all(|(i, p)| reader.policy_sa(*i) == p.sa));
     View {
         sas: (0..SIZES.max_sas).map(|i| reader.copy_sa(SlotIndex(i))).collect(),
         found: spis.iter().map(|s| reader.find(Spi(*s))).collect(),
-        policies: reader.policies().collect(),
+        policies,
         hits: flows.iter().flatten().map(|f| reader.lookup(Direction::Outbound, f)).collect(),
     }
 }
@@ -202,6 +204,10 @@ fn check_spd(sadb: &Sadb) {
     }
     linked.sort();
     assert_eq!(linked, sadb.policies().map(|(i, _)| i).collect::<Vec<_>>());
+    for (i, slot) in spd.policies.iter().enumerate() {
+        let is_free = slot.state.load(Ordering::Relaxed) == FREE;
+        assert!(!is_free || spd.sas.get(PolicyIndex(i as u32)).is_none(), "policy {i} is none and has an SA");
+    }
     for direction in [Direction::Inbound, Direction::Outbound] {
         let (mut told, mut end) = (0, false);
         for tuple in spd.tuples_of(direction) {
@@ -345,6 +351,40 @@ fn killed_in_remove_policy() {
 #[test]
 fn killed_in_set_policy_sa() {
     prove("set-sa", |sadb, _| sadb.set_policy_sa(PolicyIndex(3), None).unwrap());
+    prove("set-other-sa", |sadb, spis| {
+        sadb.set_policy_sa(PolicyIndex(4), sadb.find(Spi(spis[2]))).unwrap();
+    });
+}
+
+/// Wherever predecessor and successor are killed: a worker that announces an epoch for which something waits sees
+/// the version that tells of it, or it would go on with what it has kept of that.
+fn epochs_follow_versions(name: &str, change: impl Fn(&mut Sadb), version: impl Fn(&Reader) -> u64) {
+    let dir = Dir::new(name);
+    let (mut n, mut cut_off) = (0, true);
+    while cut_off {
+        let (mut repair_stop, mut repair_cut_off) = (0, true);
+        while repair_cut_off {
+            let (mut sadb, _) = base(&dir.0);
+            let (reader, ..) = Reader::attach(&dir.0).unwrap();
+            let before = (reader.epoch(), version(&reader), reader.policy_sas_version());
+            cut_off = killed_at(n, || change(&mut sadb)).is_none();
+            drop(sadb);
+            repair_cut_off = killed_at(repair_stop, || Sadb::open(&dir.0).unwrap()).is_none();
+            let (epoch, version) = (reader.epoch(), version(&reader));
+            assert!(epoch == before.0 || version > before.1, "{name}, store {n}, {repair_stop}");
+            assert!(repair_cut_off || version > before.1 && reader.policy_sas_version() > before.2);
+            repair_stop += 1;
+        }
+        n += 1;
+    }
+}
+
+#[test]
+fn killed_before_a_version_is_told() {
+    let remove = |sadb: &mut Sadb| sadb.remove_policy(PolicyIndex(1)).unwrap();
+    epochs_follow_versions("policy-version", remove, Reader::spd_version);
+    let retire = |sadb: &mut Sadb| sadb.retire(SlotIndex(2)).unwrap();
+    epochs_follow_versions("sa-version", retire, Reader::sad_version);
 }
 
 /// The SA lives and has some of its policies, or neither; no policy has what takes its slot.

@@ -1,7 +1,7 @@
 //! Where everything is in the two regions.
 //!
 //! ```text
-//! sadb:    SadbHeader | SPI buckets | SA slots | tuples | chain heads | policy slots
+//! sadb:    SadbHeader | SPI buckets | SA slots | tuples | chain heads | policy slots | SAs of policies
 //! runtime: RuntimeHeader | WorkerBlock x MAX_WORKERS | SaLine per slot
 //! ```
 //!
@@ -25,7 +25,7 @@ pub const SADB_MAGIC: u64 = u64::from_le_bytes(*b"PCLSADB\0");
 /// First octets of the `runtime` file.
 pub const RUNTIME_MAGIC: u64 = u64::from_le_bytes(*b"PCLRUNT\0");
 /// Version of the contract.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Workers, at most.
 pub const MAX_WORKERS: usize = 64;
 /// SAs, at most.
@@ -209,6 +209,7 @@ shared! {
         pub(crate) epoch: AtomicU64,
         pub(crate) sad_version: AtomicU64,
         pub(crate) spd_version: AtomicU64,
+        pub(crate) policy_sas_version: AtomicU64,
         /// Slots from here on were never used.
         pub(crate) slots_used: AtomicU32,
         pub(crate) policies_used: AtomicU32,
@@ -247,6 +248,7 @@ pub(crate) struct SadbLayout {
     pub(crate) tuples: (usize, usize),
     pub(crate) heads: (usize, usize),
     pub(crate) policies: (usize, usize),
+    pub(crate) policy_sas: (usize, usize),
     pub(crate) end: usize,
 }
 
@@ -264,6 +266,7 @@ impl SadbLayout {
             tuples: part(2 * MAX_TUPLES, size_of::<TupleSlot>()),
             heads: part(heads_for(sizes.max_policies), size_of::<AtomicU32>()),
             policies: part(sizes.max_policies as usize, size_of::<PolicySlot>()),
+            policy_sas: part(sizes.max_policies as usize, size_of::<AtomicU32>()),
             end: at,
         }
     }

@@ -10,7 +10,8 @@
 //! 5. Readers take nothing on trust: they copy out, check, and use the copy. The only references into a
 //!    region are to atomics.
 //! 6. An SPI is found without a lock in one cache line of the index.
-//! 7. The SPD changes under its readers, policy by policy.
+//! 7. The SPD changes under its readers, policy by policy. Which SA a policy uses is asked for each packet
+//!    ([`Reader::policy_sa`]); it is not part of the SPD's version.
 //!
 //! [`Sadb`] is iked's end, [`Reader`] and [`Runtime`] are the datapath's, [`RuntimeReader`] is everyone's.
 #![deny(missing_docs)]
@@ -24,6 +25,7 @@ mod layout;
 #[cfg(all(test, loom))]
 mod loom;
 mod policy;
+mod policy_sa;
 mod reader;
 mod region;
 mod runtime;

@@ -14,6 +14,7 @@ use crate::{
     event::{EVENTS, EventRing},
     index::{Bucket, SpiIndex},
     policy::{LIVE, PolicySlot},
+    policy_sa::PolicySas,
     sa::SaWords,
     slot::Slot,
     spd::{MAX_TUPLES, Spd, TupleSlot},
@@ -240,6 +241,7 @@ fn who_finds_an_spi_finds_its_sa() {
 
 struct SpdParts {
     policies: [PolicySlot; 3],
+    sas: [AtomicU32; 3],
     heads: [AtomicU32; 1],
     tuples: Vec<TupleSlot>,
     version: AtomicU64,
@@ -251,6 +253,7 @@ impl SpdParts {
         let tuple = || TupleSlot { bits: AtomicU64::new(0), best: zero(), count: zero() };
         SpdParts {
             policies: std::array::from_fn(|_| PolicySlot::new()),
+            sas: std::array::from_fn(|_| zero()),
             heads: [zero()],
             tuples: (0..2 * MAX_TUPLES).map(|_| tuple()).collect(),
             version: AtomicU64::new(0),
@@ -258,13 +261,13 @@ impl SpdParts {
     }
 
     fn spd(&self) -> Spd<'_> {
-        let SpdParts { policies, heads, tuples, version } = self;
-        Spd { policies, heads, tuples, version, seed: 1 }
+        let SpdParts { policies, sas, heads, tuples, version } = self;
+        Spd { policies, sas: PolicySas(sas), heads, tuples, version, seed: 1 }
     }
 
     fn add(&self, index: u32, policy: &Policy) {
         let spd = self.spd();
-        spd.policies[index as usize].fill(policy);
+        spd.fill(PolicyIndex(index), policy);
         spd.link(PolicyIndex(index), policy);
         spd.bump();
     }
@@ -354,11 +357,13 @@ fn a_copied_policy_is_whole() {
 
 #[test]
 fn a_policy_is_copied_once_it_is_filled() {
+    const GIVEN: Option<SlotIndex> = Some(SlotIndex(1));
+    let writer = |parts: &SpdParts| parts.spd().fill(PolicyIndex(0), &Policy { sa: GIVEN, ..policy(5) });
     let reader = |parts: &SpdParts| {
         let copy = parts.spd().copy(PolicyIndex(0));
-        assert!(copy.as_ref().is_none_or(|p| *p == policy(5)), "{copy:?}");
+        assert!(copy.as_ref().is_none_or(|p| *p == Policy { sa: GIVEN, ..policy(5) }), "{copy:?}");
     };
-    race(|| with(&[]), |parts: &SpdParts| parts.policies[0].fill(&policy(5)), reader, |_| {});
+    race(|| with(&[]), writer, reader, |_| {});
 }
 
 /// A policy is given an SA: whoever sees it there finds the SA published.
@@ -368,7 +373,7 @@ fn a_policy_points_to_an_sa_that_is_published(
     type Shared = (SpdParts, Slot<1>);
     let writer = |(parts, slot): &Shared| {
         slot.publish(&SaWords([300]));
-        parts.policies[0].point(Some(SlotIndex(0)));
+        parts.spd().sas.point(PolicyIndex(0), Some(SlotIndex(0)));
     };
     let reader = move |(parts, slot): &Shared| {
         assert!(sa(parts).is_none() || slot.spi() == Some(Spi(300)));
@@ -384,4 +389,47 @@ fn a_policy_that_is_found_points_to_an_sa_that_is_published() {
 #[test]
 fn a_policy_that_is_copied_points_to_an_sa_that_is_published() {
     a_policy_points_to_an_sa_that_is_published(|parts| parts.spd().copy(PolicyIndex(0)).unwrap().sa);
+}
+
+#[test]
+fn a_kept_decision_leads_to_an_sa_that_is_published() {
+    a_policy_points_to_an_sa_that_is_published(|parts| parts.spd().sas.get(PolicyIndex(0)));
+}
+
+/// A worker that has kept a decision, and finds its version in a turn, is led to no SA of the policy that takes the
+/// index.
+fn no_kept_decision_meets_another_policy(first: u64) {
+    type Shared = (SpdParts, AtomicU64, AtomicU64);
+    const VERSION: u64 = 1;
+    let new = move || (with(&[(0, 5)]), AtomicU64::new(first), AtomicU64::new(0));
+    let writer = |(parts, worker, global): &Shared| {
+        // As `remove_policy`, `reclaim` and `add_policy`, without the chain.
+        parts.policies[0].retire();
+        parts.spd().bump();
+        let epoch = epoch::advance(global);
+        if epoch::passed([worker], epoch) {
+            parts.spd().sas.point(PolicyIndex(0), Some(SlotIndex(1)));
+        }
+    };
+    let reader = |(parts, worker, global): &Shared| {
+        epoch::announce(worker, global);
+        if parts.version.load(Ordering::Acquire) == VERSION {
+            assert_eq!(parts.spd().sas.get(PolicyIndex(0)), None);
+        }
+        epoch::announce(worker, global);
+        if parts.version.load(Ordering::Acquire) == VERSION {
+            assert_eq!(parts.spd().sas.get(PolicyIndex(0)), None);
+        }
+    };
+    race(new, writer, reader, |_| {});
+}
+
+#[test]
+fn a_worker_that_comes_online_meets_no_other_policy() {
+    no_kept_decision_meets_another_policy(OFFLINE);
+}
+
+#[test]
+fn a_worker_that_goes_on_meets_no_other_policy() {
+    no_kept_decision_meets_another_policy(0);
 }

@@ -38,7 +38,7 @@ pub struct Policy {
     pub action: Action,
     /// Protect: ties it to its SAs. Inbound: the `reqid` that the SA must have.
     pub reqid: u32,
-    /// Protect, outbound: the SA in use.
+    /// Protect, outbound: the SA in use; the one part of a policy that changes while it lives.
     pub sa: Option<SlotIndex>,
 }
 
@@ -49,7 +49,8 @@ pub struct PolicyHit {
     pub index: PolicyIndex,
     /// What to do.
     pub action: Action,
-    /// The SA in use, for Protect and outbound.
+    /// The SA in use, for Protect and outbound, when the lookup came to it: who keeps a hit asks
+    /// [`Reader::policy_sa`](crate::Reader::policy_sa) for each packet.
     pub sa: Option<SlotIndex>,
     /// The policy's `reqid`.
     pub reqid: u32,
@@ -62,15 +63,16 @@ pub(crate) const LIVE: u32 = 1;
 pub(crate) const RETIRED: u32 = 2;
 
 shared! {
-    /// One policy in the region: two cache lines, the first has what a lookup compares.
+    /// One policy in the region: two cache lines, the first has what a lookup compares. Its SA is in
+    /// [`PolicySas`](crate::policy_sa::PolicySas).
     #[repr(C, align(128))]
     pub(crate) struct PolicySlot {
         pub(crate) state: AtomicU32,
         /// The next in the chain: index + 1, or 0.
         pub(crate) next: AtomicU32,
-        /// Outbound Protect: slot + 1, or 0.
-        pub(crate) sa: AtomicU32,
         pub(crate) priority: AtomicU32,
+        /// Protocol, whether any protocol, action: 8 bits each.
+        kinds: AtomicU32,
         /// [`Tuple::bits`].
         tuple: AtomicU64,
         src: [AtomicU64; 2],
@@ -78,8 +80,6 @@ shared! {
         /// Source ports first and last, destination ports first and last, 16 bits each.
         ports: AtomicU64,
         pub(crate) reqid: AtomicU32,
-        /// Protocol, whether any protocol, action: 8 bits each.
-        kinds: AtomicU32,
     }
 }
 
@@ -93,14 +93,13 @@ impl PolicySlot {
         PolicySlot {
             state: half(),
             next: half(),
-            sa: half(),
             priority: half(),
+            kinds: half(),
             tuple: word(),
             src: [word(), word()],
             dst: [word(), word()],
             ports: word(),
             reqid: half(),
-            kinds: half(),
         }
     }
 
@@ -123,14 +122,7 @@ impl PolicySlot {
             | (s.protocol.is_none() as u32) << 8
             | (policy.action as u32) << 16;
         self.kinds.store(kinds, Ordering::Relaxed);
-        self.sa.store(policy.sa.map_or(0, |s| s.0 + 1), Ordering::Relaxed);
         self.state.store(LIVE, Ordering::Release); // pairs with the Acquire in `policy`
-    }
-
-    /// Writer: gives a policy another SA, or none.
-    pub(crate) fn point(&self, sa: Option<SlotIndex>) {
-        // Pairs with the Acquire fence in `in_one_version`: who finds the SA here finds it published.
-        self.sa.store(sa.map_or(0, |s| s.0 + 1), Ordering::Release);
     }
 
     /// Writer: no lookup has it any more. Part of a change, which `bump` ends and orders.
@@ -171,19 +163,18 @@ impl PolicySlot {
             }
     }
 
-    /// The policy in this slot, if one lives there.
+    /// The policy in this slot, if one lives there, without its SA.
     pub(crate) fn policy(&self) -> Option<Policy> {
         (self.state.load(Ordering::Acquire) == LIVE).then(|| self.decode()).flatten()
     }
 
-    /// The policy that is or was in this slot.
+    /// The policy that is or was in this slot, without its SA.
     pub(crate) fn decode(&self) -> Option<Policy> {
         let t = Tuple::from_bits(self.tuple.load(Ordering::Relaxed));
         let load =
             |w: &[AtomicU64; 2]| address(t.v4, &[w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)]);
         let kinds = self.kinds.load(Ordering::Relaxed);
         let (src_ports, dst_ports) = self.port_ranges();
-        let sa = self.sa.load(Ordering::Relaxed).checked_sub(1).map(SlotIndex);
         Some(Policy {
             direction: t.direction.try_into().ok()?,
             selector: Selector {
@@ -196,7 +187,7 @@ impl PolicySlot {
             priority: self.priority.load(Ordering::Relaxed),
             action: self.action(),
             reqid: self.reqid.load(Ordering::Relaxed),
-            sa,
+            sa: None,
         })
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, RegionError, Runtime, Sa, SlotIndex, Spi,
     index::SpiIndex,
     layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
+    policy_sa::PolicySas,
     region::{Guard, Region},
     runtime::{RUNTIME_FILE, RuntimeMap},
     slot::Slot,
@@ -49,10 +50,17 @@ impl SadbMap {
         SpiIndex { buckets: self.region.slice(at, count), seed: self.seed }
     }
 
+    #[inline]
+    pub(crate) fn policy_sas(&self) -> PolicySas<'_> {
+        let (at, count) = self.layout.policy_sas;
+        PolicySas(self.region.slice(at, count))
+    }
+
     pub(crate) fn spd(&self) -> Spd<'_> {
         let layout = &self.layout;
         Spd {
             policies: self.region.slice(layout.policies.0, layout.policies.1),
+            sas: self.policy_sas(),
             heads: self.region.slice(layout.heads.0, layout.heads.1),
             tuples: self.region.slice(layout.tuples.0, 2 * MAX_TUPLES),
             version: &self.header().spd_version,
@@ -148,6 +156,26 @@ impl Reader {
         self.map.spd().lookup(direction, flow)
     }
 
+    /// The SA that a policy uses now: what a worker asks for each packet, with the index that it has kept of a
+    /// lookup's hit. `None` is no SA.
+    ///
+    /// The index must come from a lookup of this turn; or of an earlier one, if [`Reader::spd_version`], asked since
+    /// the worker last announced its epoch ([`WorkerRuntime::quiesce`](crate::WorkerRuntime::quiesce)), is what it was
+    /// at the start of that one. Then it is not used again for another policy in this turn. The SA was published
+    /// before it stands here, and its slot gets no other in this turn; but it may be retired by now.
+    #[inline]
+    pub fn policy_sa(&self, index: PolicyIndex) -> Option<SlotIndex> {
+        self.map.policy_sas().get(index).filter(|s| s.0 < self.map.sizes.max_sas)
+    }
+
+    /// Brings the word that [`Reader::policy_sa`] reads into the cache.
+    #[inline]
+    pub fn prefetch_policy_sa(&self, index: PolicyIndex) {
+        if let Some(word) = self.map.policy_sas().word(index) {
+            prefetch(word);
+        }
+    }
+
     /// All policies, for any thread: each whole, and as it was at some time during the walk. Slow; not for the packet
     /// path.
     pub fn policies(&self) -> impl Iterator<Item = (PolicyIndex, Policy)> + '_ {
@@ -156,10 +184,21 @@ impl Reader {
         (0..used).map(PolicyIndex).filter_map(move |i| Some((i, spd.copy(i)?)))
     }
 
-    /// Changes whenever the SPD does.
+    /// Changes whenever a policy is added or removed, but not when one is pointed to another SA.
     #[inline]
     pub fn spd_version(&self) -> u64 {
         self.map.header().spd_version.load(Ordering::Acquire)
+    }
+
+    /// Changes whenever a policy that was there is pointed to another SA, or to none. Not for workers, which ask
+    /// [`Reader::policy_sa`].
+    pub fn policy_sas_version(&self) -> u64 {
+        self.map.header().policy_sas_version.load(Ordering::Acquire)
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.map.header().epoch.load(Ordering::Relaxed)
     }
 
     /// Changes whenever the SAD does.

@@ -256,7 +256,9 @@ impl Sadb {
                     self.free_slots.push(slot);
                 }
                 Some((_, Limbo::Policy(index))) => {
-                    self.map.spd().policies[index.0 as usize].state.store(FREE, Ordering::Release);
+                    let spd = self.map.spd();
+                    spd.sas.point(index, None);
+                    spd.policies[index.0 as usize].state.store(FREE, Ordering::Release);
                     self.free_policies.push(index);
                 }
                 None => {}
@@ -310,14 +312,15 @@ impl Sadb {
             }
         };
         let spd = self.map.spd();
-        spd.policies[index.0 as usize].fill(policy);
+        spd.fill(index, policy);
         spd.link(index, policy);
         spd.bump();
         self.note_user(index, policy.sa);
         Ok(index)
     }
 
-    /// Makes a Protect policy use another SA, or none.
+    /// Makes a Protect policy use another SA, or none. Workers keep what they decided: their next packets of this
+    /// policy use the other SA. Who rekeys publishes the new SA, points the policies to it, and retires the old one.
     ///
     /// # Errors
     /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
@@ -340,6 +343,7 @@ impl Sadb {
         spd.policies[index.0 as usize].retire();
         spd.unlink(index, &policy);
         self.leave_tuple(&policy);
+        // Before the epoch: who announces that sees that what it has decided is of another version.
         self.map.spd().bump();
         self.forget_user(index, policy.sa);
         self.wait_for_workers(Limbo::Policy(index));
@@ -373,14 +377,18 @@ impl Sadb {
     }
 
     fn point(&self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        let spd = self.map.spd();
-        spd.policies[index.0 as usize].point(sa);
-        spd.bump();
+        self.map.policy_sas().point(index, sa);
+        self.bump_policy_sas();
+    }
+
+    fn bump_policy_sas(&self) {
+        let version = &self.map.header().policy_sas_version;
+        version.store(version.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// The policy in a slot.
     pub fn policy(&self, index: PolicyIndex) -> Option<Policy> {
-        self.map.spd().policies.get(index.0 as usize)?.policy()
+        self.map.spd().policy(index)
     }
 
     /// All policies.
@@ -493,15 +501,20 @@ impl Sadb {
         }
     }
 
-    /// Rebuilds what only the writer knows, and repairs what a killed predecessor left half done.
+    /// Rebuilds what only the writer knows, and repairs what a killed predecessor left half done. Of what it had
+    /// taken out, it may not have told any version: they are changed before an epoch is waited for.
     fn adopt(&mut self) {
-        self.adopt_sas();
-        self.adopt_policies();
+        let mut gone = self.adopt_sas();
+        gone.extend(self.adopt_policies());
         self.bump_sad();
         self.map.spd().bump();
+        self.bump_policy_sas();
+        gone.into_iter().for_each(|what| self.wait_for_workers(what));
     }
 
-    fn adopt_sas(&mut self) {
+    /// Returns the slots that workers may still be using.
+    fn adopt_sas(&mut self) -> Vec<Limbo> {
+        let mut gone = vec![];
         let used = self.slots_used();
         self.map.header().slots_used.store(used, Ordering::Release);
         for slot in (0..used).map(SlotIndex) {
@@ -511,10 +524,10 @@ impl Sadb {
                 // Lives, but is none that anyone could use.
                 (None, Some(_)) => {
                     raw.retire();
-                    self.wait_for_workers(Limbo::Slot(slot));
+                    gone.push(Limbo::Slot(slot));
                 }
                 (None, None) if raw.is_wiped() => self.free_slots.push(slot),
-                (None, None) => self.wait_for_workers(Limbo::Slot(slot)),
+                (None, None) => gone.push(Limbo::Slot(slot)),
             }
         }
         let inbound = |slot| self.sa(slot).filter(|(_, s)| s.direction == Direction::Inbound);
@@ -527,9 +540,12 @@ impl Sadb {
                 index.insert(sa.spi, slot);
             }
         }
+        gone
     }
 
-    fn adopt_policies(&mut self) {
+    /// Returns the policies that workers may still be using.
+    fn adopt_policies(&mut self) -> Vec<Limbo> {
+        let mut gone = vec![];
         let used = self.policies_used();
         self.map.header().policies_used.store(used, Ordering::Release);
         for (at, slot) in self.map.spd().tuples.iter().enumerate() {
@@ -550,18 +566,25 @@ impl Sadb {
                     if !spd.is_linked(index, &policy) {
                         spd.link(index, &policy);
                     }
-                    match self.check_target(policy.sa) {
-                        Ok(()) => self.note_user(index, policy.sa),
+                    let sa = spd.sas.get(index);
+                    match self.check_target(sa) {
+                        Ok(()) => self.note_user(index, sa),
                         Err(_) => self.point(index, None),
                     }
                 }
-                (FREE, ..) => self.free_policies.push(index),
+                (FREE, ..) => {
+                    // It may have been given an SA, and then did not come.
+                    if spd.sas.get(index).is_some() {
+                        spd.sas.point(index, None);
+                    }
+                    self.free_policies.push(index);
+                }
                 (_, policy, _) => {
                     if let Some(policy) = policy.filter(|p| spd.is_linked(index, p)) {
                         spd.unlink(index, &policy);
                     }
                     slot.retire();
-                    self.wait_for_workers(Limbo::Policy(index));
+                    gone.push(Limbo::Policy(index));
                 }
             }
         }
@@ -577,5 +600,6 @@ impl Sadb {
             }
         }
         self.tuples.retain(|_, t| t.policies > 0);
+        gone
     }
 }

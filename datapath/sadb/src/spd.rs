@@ -11,11 +11,13 @@
 //! A lookup that meets two changes could see the second and not the first: of a policy that replaces another,
 //! neither; and a wider Bypass would win for a moment. So a lookup during which the version changed starts
 //! again. One change by itself is seen or not seen. Who copies policies and is no worker does the same for each.
+//! Which SA a policy uses changes by itself and without a version: `policy_sa.rs`.
 
 use crate::{
-    Direction, Flow, Policy, PolicyHit, PolicyIndex, SlotIndex,
+    Direction, Flow, Policy, PolicyHit, PolicyIndex,
     layout::shared,
     policy::PolicySlot,
+    policy_sa::PolicySas,
     sa::address_words,
     selector::masked,
     sync::{AtomicU32, AtomicU64, Ordering, fence},
@@ -113,10 +115,11 @@ impl TupleSlot {
 #[derive(Clone, Copy)]
 pub(crate) struct Spd<'a> {
     pub(crate) policies: &'a [PolicySlot],
+    pub(crate) sas: PolicySas<'a>,
     pub(crate) heads: &'a [AtomicU32],
     /// `MAX_TUPLES` for inbound, then as many for outbound.
     pub(crate) tuples: &'a [TupleSlot],
-    /// Advanced behind each change.
+    /// Advanced behind each change, but not when a policy is pointed to another SA.
     pub(crate) version: &'a AtomicU64,
     pub(crate) seed: u64,
 }
@@ -183,8 +186,20 @@ impl<'a> Spd<'a> {
     /// A policy, whole, for a reader that no epoch keeps its slot from being used again: before a slot is filled
     /// again there is a version in which its former policy was retired.
     pub(crate) fn copy(&self, index: PolicyIndex) -> Option<Policy> {
-        let slot = self.policies.get(index.0 as usize)?;
-        self.in_one_version(|| slot.policy())
+        self.in_one_version(|| self.policy(index))
+    }
+
+    /// The policy in a slot, if one lives there.
+    pub(crate) fn policy(&self, index: PolicyIndex) -> Option<Policy> {
+        // Its word after its state: the word was there before it lived.
+        let policy = self.policies.get(index.0 as usize)?.policy()?;
+        Some(Policy { sa: self.sas.get(index), ..policy })
+    }
+
+    /// Writer: puts a policy into a free slot, for `link`.
+    pub(crate) fn fill(&self, index: PolicyIndex, policy: &Policy) {
+        self.sas.point(index, policy.sa);
+        self.policies[index.0 as usize].fill(policy);
     }
 
     /// Reads again while the version changes under it.
@@ -196,7 +211,6 @@ impl<'a> Spd<'a> {
             let version = self.version.load(Ordering::Acquire);
             found = read();
             // Pairs with the Release fence in `bump`: who saw any part of two changes sees the version between.
-            // And with the Release in `point`.
             fence(Ordering::Acquire);
             if self.version.load(Ordering::Relaxed) == version {
                 break;
@@ -256,7 +270,7 @@ impl<'a> Spd<'a> {
         best.map(|((priority, _, index), policy)| PolicyHit {
             index: PolicyIndex(index),
             action: policy.action(),
-            sa: policy.sa.load(Ordering::Relaxed).checked_sub(1).map(SlotIndex),
+            sa: self.sas.get(PolicyIndex(index)),
             reqid: policy.reqid.load(Ordering::Relaxed),
             priority,
         })

@@ -138,6 +138,9 @@ impl Numbers {
     }
 }
 
+/// Given once: policies of one index, one after the other, are not the same.
+type PolicyId = usize;
+
 #[derive(Default)]
 struct Model {
     sas: HashMap<SlotIndex, (Generation, Sa)>,
@@ -145,6 +148,13 @@ struct Model {
     policies: Vec<(PolicyIndex, Policy)>,
     slots: Numbers,
     indexes: Numbers,
+    /// How often each changed: the SPD, SAs of policies.
+    changes: (u64, u64),
+    ids: HashMap<PolicyIndex, PolicyId>,
+    /// What each policy that ever was points to, or did when it went.
+    pointed: Vec<Option<SlotIndex>>,
+    /// What each worker has kept: the version of the SPD, and a policy of it.
+    kept: [Option<(u64, PolicyIndex, PolicyId)>; WORKERS],
     last_generation: HashMap<SlotIndex, Generation>,
     epoch: u64,
     /// Epoch, whether an SA, number.
@@ -222,6 +232,8 @@ fn retire(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     // No policy may point to it any more.
     for (index, policy) in m.policies.iter_mut().filter(|(_, p)| p.sa == Some(slot)) {
         policy.sa = None;
+        m.pointed[m.ids[index]] = None;
+        m.changes.1 += 1;
         sadb.set_policy_sa(*index, None).unwrap();
     }
     sadb.retire(slot).unwrap();
@@ -248,6 +260,9 @@ fn add_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     let index = got.unwrap();
     m.indexes.gave(index.0);
     assert!(m.policies.iter().all(|(i, _)| *i != index), "{index:?} is in use");
+    m.changes.0 += 1;
+    m.ids.insert(index, m.pointed.len());
+    m.pointed.push(policy.sa);
     m.policies.push((index, policy));
 }
 
@@ -261,10 +276,28 @@ fn change_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb, remove: bool) {
     match (at, remove) {
         (Some(at), true) => {
             m.policies.swap_remove(at);
+            m.ids.remove(&index);
+            m.changes.0 += 1;
             m.wait(false, index.0);
         }
-        (Some(at), false) => m.policies[at].1.sa = sa,
+        (Some(at), false) => {
+            m.policies[at].1.sa = sa;
+            m.pointed[m.ids[&index]] = sa;
+            m.changes.1 += 1;
+        }
         (None, _) => {}
+    }
+}
+
+/// A worker begins a turn: it goes on with what it has kept of this version of the SPD, or decides anew.
+fn turn(m: &mut Model, rng: &mut Rng, reader: &Reader, w: usize) {
+    m.workers[w] = Some(m.epoch);
+    let version = reader.spd_version();
+    if m.kept[w].is_none_or(|(kept, ..)| kept != version) {
+        m.kept[w] = (!m.policies.is_empty()).then(|| {
+            let index = m.policies[rng.below(m.policies.len())].0;
+            (version, index, m.ids[&index])
+        });
     }
 }
 
@@ -275,6 +308,11 @@ fn look(m: &Model, rng: &mut Rng, reader: &Reader) {
     assert_eq!(reader.find(spi), m.inbound.get(&spi).copied());
     let slot = m.any_slot(rng);
     assert_eq!(reader.copy_sa(slot), m.sas.get(&slot).cloned());
+    for (_, kept) in m.workers.iter().zip(m.kept).filter(|(worker, _)| worker.is_some()) {
+        if let Some((_, index, id)) = kept {
+            assert_eq!(reader.policy_sa(index), m.pointed[id], "the SA of another policy");
+        }
+    }
 }
 
 #[test]
@@ -283,7 +321,7 @@ fn a_million_operations_do_what_plain_maps_do() {
     let (mut sadb, reader, runtime) = Sadb::heap(&SIZES).unwrap();
     let workers: [WorkerRuntime; WORKERS] = std::array::from_fn(|w| runtime.worker(w));
     let (mut rng, mut m) = (Rng(SEED), Model::default());
-    let (mut versions, mut hits) = ((0, 0), 0u64);
+    let (mut version, mut hits) = (0, 0u64);
     for step in 0..OPERATIONS {
         match rng.below(100) {
             0..14 => publish(&mut m, &mut rng, &mut sadb),
@@ -295,7 +333,7 @@ fn a_million_operations_do_what_plain_maps_do() {
             56..64 => {
                 let w = rng.below(WORKERS);
                 workers[w].quiesce();
-                m.workers[w] = Some(m.epoch);
+                turn(&mut m, &mut rng, &reader, w);
             }
             64..66 => {
                 let w = rng.below(WORKERS);
@@ -305,9 +343,9 @@ fn a_million_operations_do_what_plain_maps_do() {
             _ => look(&m, &mut rng, &reader),
         }
         if step % 10_000 == 0 {
-            let of_reader = (reader.sad_version(), reader.spd_version());
-            assert!(of_reader >= versions);
-            versions = of_reader;
+            assert!(reader.sad_version() >= version);
+            version = reader.sad_version();
+            assert_eq!((reader.spd_version(), reader.policy_sas_version()), m.changes);
             assert_eq!(sadb.live_sas() as usize, m.sas.len());
             let sas: HashMap<_, _> = sadb.sas().map(|(slot, g, sa)| (slot, (g, sa))).collect();
             assert_eq!(sas, m.sas);
