@@ -162,6 +162,16 @@ pub struct Connections {
 }
 
 impl Connections {
+    /// Octets that they have on the heap.
+    pub(crate) fn heap_octets(&self) -> usize {
+        let connections = self.connections.iter().map(Connection::heap_octets).sum::<usize>();
+        let exceptions = self.exceptions.iter().map(|e| e.name.capacity() + e.place.file.capacity());
+        self.connections.capacity() * size_of::<Connection>()
+            + self.exceptions.capacity() * size_of::<Exception>()
+            + connections
+            + exceptions.sum::<usize>()
+    }
+
     /// Reads the file in a configuration directory.
     ///
     /// # Errors

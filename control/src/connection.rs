@@ -62,6 +62,13 @@ pub struct Exception {
 }
 
 impl Connection {
+    /// Octets that it has on the heap.
+    pub(crate) fn heap_octets(&self) -> usize {
+        let prefixes = (self.local_ts.capacity() + self.remote_ts.capacity()) * size_of::<Prefix>();
+        let keys = self.inbound.key.heap_octets() + self.outbound.key.heap_octets();
+        self.name.capacity() + self.place.file.capacity() + prefixes + keys
+    }
+
     /// Reads a `[[connection]]`.
     ///
     /// # Errors

@@ -285,6 +285,11 @@ impl Iked {
         }
     }
 
+    fn private_octets(&self) -> usize {
+        let down = self.down.iter().map(|name| size_of::<String>() + name.capacity()).sum::<usize>();
+        self.connections.heap_octets() + self.installer.heap_octets() + self.sadb.private_octets() + down
+    }
+
     fn report(&self) -> Report {
         let mut installed: HashMap<(String, Direction), SaReport> = HashMap::new();
         for (slot, generation, sa) in self.sadb.sas() {
@@ -309,6 +314,7 @@ impl Iked {
             keys_locked: self.sadb.guard().not_locked.is_none(),
             sas: self.sadb.live_sas(),
             policies: self.sadb.policies().count(),
+            private_bytes: self.private_octets(),
             connections: connections.collect(),
         }
     }

@@ -142,6 +142,12 @@ struct Plan {
 }
 
 impl Installer {
+    /// Octets that it has on the heap.
+    pub(crate) fn heap_octets(&self) -> usize {
+        let keys = self.spent.iter().map(Secret::heap_octets).sum::<usize>();
+        self.spent.capacity() * size_of::<Secret>() + keys
+    }
+
     /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped.
     ///
     /// # Errors

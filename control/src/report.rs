@@ -13,6 +13,10 @@ pub struct Report {
     pub sas: u32,
     /// Policies installed.
     pub policies: usize,
+    /// Octets of iked's own memory that connections, SAs and policies take, beside the regions: what its structures
+    /// have room for, between two requests.
+    #[serde(default)]
+    pub private_bytes: usize,
     /// The connections.
     pub connections: Vec<ConnectionReport>,
 }

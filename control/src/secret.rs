@@ -31,6 +31,11 @@ impl Secret {
         Secret(Zeroizing::new(octets.to_vec()))
     }
 
+    /// Octets that it has on the heap.
+    pub fn heap_octets(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// The octets.
     pub fn bytes(&self) -> &[u8] {
         &self.0

@@ -52,6 +52,11 @@ pub struct IkedStatus {
     pub sas: u32,
     /// Policies installed.
     pub policies: usize,
+    /// Octets of its own memory that connections, SAs and policies take, beside the regions: sizes of its structures
+    /// and what they have room for, without what an allocator adds.
+    pub private_bytes: usize,
+    /// The same per SA installed; null if there is none.
+    pub bytes_per_sa: Option<usize>,
 }
 
 /// A connection.
@@ -162,6 +167,8 @@ pub struct Told {
     pub cores: Vec<u32>,
     /// What does the AEAD.
     pub crypto: String,
+    /// What an SA takes of the workers' own memory, in octets.
+    pub bytes_per_sa: Option<WorkerBytesTold>,
     /// Whether the umem is of huge pages.
     pub huge_pages: bool,
     /// Why it is not.
@@ -180,6 +187,16 @@ pub struct Told {
     /// Names of the XDP program's counters, in their order.
     #[serde(skip_serializing)]
     pub steering_reasons: Vec<String>,
+}
+
+/// What an SA takes of the workers' own memory, in octets: sizes of their structures.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerBytesTold {
+    /// In the worker that owns it: its state with the expanded key. Replay windows over 1024 packets take more.
+    pub state: usize,
+    /// In each worker, for every SA that there is room for: what finds the state.
+    pub index: usize,
 }
 
 /// How a port came up.
@@ -217,11 +234,11 @@ pub struct RegionsStatus {
     pub sadb_bytes: usize,
     /// Size of the region with the counters.
     pub runtime_bytes: usize,
-    /// What each SA costs.
+    /// What each SA costs in the regions.
     pub bytes_per_sa: BytesPerSaStatus,
 }
 
-/// What each SA costs, in octets.
+/// What each SA costs in the regions, in octets.
 #[derive(Clone, Debug, Serialize)]
 pub struct BytesPerSaStatus {
     /// Its slot in the SAD.
@@ -230,8 +247,10 @@ pub struct BytesPerSaStatus {
     pub index: usize,
     /// Its line in the runtime region.
     pub runtime: usize,
-    /// All of it.
+    /// These three.
     pub total: usize,
+    /// Beside them, its share of the room for policies.
+    pub policies: usize,
 }
 
 impl Status {
@@ -256,6 +275,8 @@ impl Status {
             keys_locked: r.keys_locked,
             sas: r.sas,
             policies: r.policies,
+            private_bytes: r.private_bytes,
+            bytes_per_sa: r.private_bytes.checked_div(r.sas as usize),
         });
         let connections = report.map(|r| r.connections.into_iter().map(|c| connection(c, runtime)).collect());
         let datapath = runtime.map(|r| datapath(r, told));
@@ -367,7 +388,7 @@ fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
 
 fn regions(runtime: &RuntimeReader, directory: &Path) -> RegionsStatus {
     let sizes = runtime.sizes();
-    let BytesPerSa { slot, index, runtime: line } = sizes.bytes_per_sa();
+    let BytesPerSa { slot, index, runtime: line, policies } = sizes.bytes_per_sa();
     RegionsStatus {
         directory: directory.to_owned(),
         instance: format!("{:016x}", runtime.instance()),
@@ -375,7 +396,7 @@ fn regions(runtime: &RuntimeReader, directory: &Path) -> RegionsStatus {
         max_policies: sizes.max_policies,
         sadb_bytes: sizes.sadb_bytes(),
         runtime_bytes: sizes.runtime_bytes(),
-        bytes_per_sa: BytesPerSaStatus { slot, index, runtime: line, total: slot + index + line },
+        bytes_per_sa: BytesPerSaStatus { slot, index, runtime: line, total: slot + index + line, policies },
     }
 }
 
@@ -384,23 +405,19 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_processes(f)?;
         if let Some(r) = &self.regions {
-            let b = &r.bytes_per_sa;
             let of = |n: Option<String>| n.map(|n| n + " of ").unwrap_or_default();
             let (sas, policies) =
                 self.iked.as_ref().map(|i| (i.sas.to_string(), i.policies.to_string())).unzip();
             writeln!(
                 f,
-                "regions   {}: {}{} SAs, {}{} policies; {} bytes per SA (slot {}, index {}, runtime {})",
+                "regions   {}: {}{} SAs, {}{} policies",
                 r.directory.display(),
                 of(sas),
                 r.max_sas,
                 of(policies),
-                r.max_policies,
-                b.total,
-                b.slot,
-                b.index,
-                b.runtime
+                r.max_policies
             )?;
+            self.write_memory(f, &r.bytes_per_sa)?;
         }
         if let Some(told) = self.datapath.as_ref().and_then(|d| d.told.as_ref()) {
             write_ports(f, told)?;
@@ -445,6 +462,24 @@ impl Status {
             (Some(_), _) => writeln!(f, "datapath  does not run; start it: portcullis up"),
             (None, why) => writeln!(f, "datapath  {}", why.as_deref().unwrap_or("does not run")),
         }
+    }
+}
+
+impl Status {
+    fn write_memory(&self, f: &mut fmt::Formatter<'_>, b: &BytesPerSaStatus) -> fmt::Result {
+        write!(
+            f,
+            "memory    bytes per SA: regions {} (slot {}, index {}, runtime {}) and {} for policies",
+            b.total, b.slot, b.index, b.runtime, b.policies
+        )?;
+        let told = self.datapath.as_ref().and_then(|d| d.told.as_ref());
+        if let Some(WorkerBytesTold { state, index }) = told.and_then(|t| t.bytes_per_sa) {
+            write!(f, "; datapath {state} in its worker and {index} in each")?;
+        }
+        if let Some(bytes) = self.iked.as_ref().and_then(|i| i.bytes_per_sa) {
+            write!(f, "; iked {bytes}")?;
+        }
+        writeln!(f)
     }
 }
 

@@ -94,6 +94,14 @@ impl Aead {
         self.key(key, salt.try_into().ok()?)
     }
 
+    /// Octets of an expanded key that are not in its [`AeadKey`], at most.
+    pub fn key_octets_apart(self) -> usize {
+        match self {
+            Aead::Portable => portable::KEY_OCTETS,
+            _ => 0,
+        }
+    }
+
     /// Encrypts each text in place and writes its ICV behind it.
     pub fn seal(self, jobs: &mut [Job<'_>]) {
         match self {

@@ -13,6 +13,7 @@ use crate::{
         Port,
         af_xdp::{self, Copying, Interface, XskError},
     },
+    sa::{BytesPerSa, SaTable},
     steering::{Mode, Owner, Steering, SteeringError, Wanted},
     umem::{self, Umem, UmemError},
     worker::{self, Worker},
@@ -106,6 +107,8 @@ pub struct Report {
     pub cores: Vec<usize>,
     /// What does the AEAD.
     pub crypto: &'static str,
+    /// What an SA takes of the workers' own memory.
+    pub bytes_per_sa: BytesPerSa,
     /// Whether the umem is of huge pages.
     pub huge_pages: bool,
     /// Why it is not.
@@ -375,6 +378,7 @@ fn report(
         workers: cores.len() as u32,
         cores,
         crypto: aead.name(),
+        bytes_per_sa: SaTable::bytes_per_sa(aead),
         huge_pages: huge_pages_fallback.is_none() && !matches!(config.datapath.huge_pages, HugePages::Off),
         huge_pages_fallback,
         copy_reason,

@@ -14,6 +14,7 @@ use crate::{
     replay::ReplayWindow,
 };
 use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SlotIndex, prefetch};
+use serde::Serialize;
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
 pub const RESERVED_BLOCK: u64 = 4096;
@@ -113,6 +114,16 @@ impl SaState {
     }
 }
 
+/// Octets of a worker's own memory that an SA takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct BytesPerSa {
+    /// In the worker that owns it: its state with the expanded key and a replay window of up to 1024 packets. The words
+    /// of a larger one come on top.
+    pub state: usize,
+    /// In each worker: what finds the state by the slot, for every SA that there is room for.
+    pub index: usize,
+}
+
 /// All SAs of one worker.
 pub struct SaTable {
     aead: Aead,
@@ -135,6 +146,15 @@ impl SaTable {
             free: Vec::with_capacity(max_sas as usize),
             swept: 0,
             sad_version: 0,
+        }
+    }
+
+    /// What an SA takes here.
+    pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
+        // In `states`; in `index` and `free`.
+        BytesPerSa {
+            state: size_of::<Option<SaState>>() + aead.key_octets_apart(),
+            index: 2 * size_of::<u32>(),
         }
     }
 

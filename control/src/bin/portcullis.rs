@@ -64,6 +64,11 @@ enum Command {
         forget: bool,
     },
     /// Shows connections, SAs, ports, workers and drops. Keys are hidden.
+    ///
+    /// "bytes per SA" are sizes of structures, not measured: in the regions, which hold room for max_sas of them; in
+    /// the datapath, in the worker that owns the SA (its state with the expanded key; replay windows over 1024 packets
+    /// take more) and in each worker (what finds it); in iked, what connections, SAs and policies take, divided by the
+    /// SAs installed.
     #[command(after_help = "Examples:\n  portcullis status\n  portcullis status --json | jq .datapath.drops")]
     Status {
         /// As JSON, with stable keys.

@@ -16,6 +16,7 @@ fn report() -> Report {
         keys_locked: true,
         sas: 2,
         policies: 4,
+        private_bytes: 1601,
         connections: vec![ConnectionReport {
             name: "site-b".into(),
             up: true,
@@ -34,6 +35,7 @@ fn report() -> Report {
 fn told(pid: u32) -> Told {
     serde_json::from_value(serde_json::json!({
         "pid": pid, "workers": 1, "cores": [3], "crypto": "aes-gcm (ring)", "huge_pages": false,
+        "bytes_per_sa": {"state": 1000, "index": 8},
         "huge_pages_fallback": "no huge pages: sysctl vm.nr_hugepages=32", "keys_locked": true, "unknown": 1,
         "ports": [{"interface": "eth0", "mode": "generic", "mode_fallback": "its driver has no XDP",
                    "zero_copy": false, "need_wakeup": true, "queues": 2, "mtu": 1500}],
@@ -68,7 +70,10 @@ fn all_parts_come_together() {
     let status = Status::of(Path::new("/run/x"), Ok(report()), Ok(reader), Some(told(pid)));
     assert!(status.is_running());
     let json = serde_json::to_value(&status).unwrap();
-    assert_eq!(json["iked"], serde_json::json!({"pid": 100, "keys_locked": true, "sas": 2, "policies": 4}));
+    let iked = serde_json::json!({
+        "pid": 100, "keys_locked": true, "sas": 2, "policies": 4, "private_bytes": 1601, "bytes_per_sa": 800,
+    });
+    assert_eq!(json["iked"], iked);
     let c = &json["connections"][0];
     assert_eq!(
         (c["name"].as_str(), c["up"].as_bool(), c["key"].as_str()),
@@ -109,11 +114,23 @@ fn all_parts_come_together() {
         ["slot", "index", "runtime"].iter().map(|k| b[k].as_u64().unwrap()).sum::<u64>()
     );
 
+    // Eight of each: a policy has two lines, its word and two chain heads.
+    assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(256), Some(128)));
+    assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4));
+    assert_eq!(d["bytes_per_sa"], serde_json::json!({"state": 1000, "index": 8}));
+
     let text = status.to_string();
+    let index = b["index"].as_u64().unwrap();
+    let memory = format!(
+        "memory    bytes per SA: regions {} (slot 256, index {index}, runtime 128) and 140 for policies; datapath 1000 \
+         in its worker and 8 in each; iked 800\n",
+        256 + index + 128
+    );
+    assert!(text.contains(&memory), "{text}");
     for wanted in [
         "iked      process 100; keys locked in memory\n",
         "1 worker on core 3; crypto aes-gcm (ring); small pages\n",
-        "2 of 8 SAs, 4 of 8 policies;",
+        "2 of 8 SAs, 4 of 8 policies\n",
         "eth0  generic  copy    yes               2  1500\n",
         "note: no huge pages: sysctl",
         "note: eth0: its driver has no XDP\n",

@@ -146,6 +146,8 @@ pub struct BytesPerSa {
     pub index: usize,
     /// Its line in the runtime region.
     pub runtime: usize,
+    /// Its share of the SPD, at these sizes: policies with their words and chain heads.
+    pub policies: usize,
 }
 
 impl Sizes {
@@ -175,10 +177,13 @@ impl Sizes {
 
     /// What each SA costs.
     pub fn bytes_per_sa(&self) -> BytesPerSa {
+        let policies = self.max_policies as usize * (size_of::<PolicySlot>() + size_of::<AtomicU32>())
+            + heads_for(self.max_policies) * size_of::<AtomicU32>();
         BytesPerSa {
             slot: size_of::<Slot>(),
             index: buckets_for(self.max_sas) * size_of::<Bucket>() / self.max_sas as usize,
             runtime: size_of::<SaLine>(),
+            policies: policies / self.max_sas as usize,
         }
     }
 }

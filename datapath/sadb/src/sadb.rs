@@ -194,6 +194,23 @@ impl Sadb {
         &self.runtime
     }
 
+    /// Octets of this process's own memory, beside the regions: what its tables have room for. What an allocator adds,
+    /// and the nodes of trees, are not in it.
+    pub fn private_octets(&self) -> usize {
+        fn room<T>(capacity: usize) -> usize {
+            capacity * size_of::<T>()
+        }
+        let users = self.users.values().map(|u| room::<PolicyIndex>(u.len())).sum::<usize>();
+        let priorities = self.tuples.values().map(|t| room::<(u32, u32)>(t.priorities.len())).sum::<usize>();
+        room::<SlotIndex>(self.free_slots.capacity())
+            + room::<PolicyIndex>(self.free_policies.capacity())
+            + room::<(u64, Limbo)>(self.limbo.capacity())
+            + room::<(u64, TupleUse)>(self.tuples.capacity())
+            + room::<(SlotIndex, BTreeSet<PolicyIndex>)>(self.users.capacity())
+            + users
+            + priorities
+    }
+
     /// SAs that live now.
     pub fn live_sas(&self) -> u32 {
         self.live_sas

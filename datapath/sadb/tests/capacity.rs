@@ -58,6 +58,12 @@ fn a_million_sas_are_found() {
         one.index,
         one.runtime
     );
+    let with = Sizes { max_policies: MAX_POLICIES, ..sizes };
+    let spd = (with.sadb_bytes() - sizes.sadb_bytes()) / MAX_SAS as usize;
+    assert!(one.policies == 0 && with.bytes_per_sa().policies.abs_diff(spd) <= 1);
+    let own = sadb.private_octets() as f64 / MAX_SAS as f64;
+    println!("beside the regions the writer has {own:.1} octets per SA");
+    assert!(own < 1.0, "no SA needs any until a policy uses it");
     assert!(one.slot + one.index + one.runtime <= 512 && regions <= 512.0);
 
     // Half of them go, and their room is used again.

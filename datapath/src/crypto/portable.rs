@@ -15,6 +15,9 @@ pub(super) enum Key {
     Aes256(Box<Aes256Gcm>),
 }
 
+/// Octets of the largest of them.
+pub(super) const KEY_OCTETS: usize = size_of::<Aes256Gcm>();
+
 impl Key {
     pub(super) fn new(key: &[u8]) -> Option<Key> {
         match key.len() {
