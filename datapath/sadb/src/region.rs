@@ -210,7 +210,8 @@ impl Region {
         Ok(region)
     }
 
-    /// Fewer TLB misses, where the kernel agrees: a tmpfs, and memory that is shared, ask
+    /// Fewer TLB misses, where the kernel agrees: for files the `huge=` of their tmpfs says so (`within_size` or
+    /// `always`; `create` reserves before it maps, too early for `advise`), for plain memory
     /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`. A hint, which may be refused.
     fn ask_for_huge_pages(&self) {
         // SAFETY: `base` and `len` are our mapping; the call does not change its contents.
