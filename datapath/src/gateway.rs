@@ -400,6 +400,17 @@ fn write_report(path: &Path, report: &Report) -> Result<(), GatewayError> {
 mod tests {
     use super::*;
 
+    /// `portcullis status` reads these keys.
+    #[test]
+    fn what_an_sa_takes_is_told() {
+        let of = |aead| serde_json::to_value(SaTable::bytes_per_sa(aead)).unwrap();
+        let (best, portable) = (of(Aead::best()), of(Aead::Portable));
+        println!("{}: {best}, portable: {portable}", Aead::best().name());
+        assert!(best["state"].as_u64() >= Some(size_of::<crate::sa::SaState>() as u64));
+        assert!(portable["state"].as_u64() > best["state"].as_u64() || Aead::best() == Aead::Portable);
+        assert_eq!(best["index"], 8);
+    }
+
     #[test]
     fn what_the_cpu_cannot_do_is_refused_by_name() {
         let error = aead(Crypto::VaesAvx512, |_| false).unwrap_err().to_string();
