@@ -2,22 +2,12 @@
 //! of 10,000.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use portcullis_benches::gateway::{self, SOURCE, destination};
-use portcullis_datapath::{
-    policy::{Clear, FlowCache, FlowKey},
-    wire::{Ip, protocol},
-};
+use portcullis_benches::gateway::{self, destination, flow_key};
+use portcullis_datapath::policy::{Clear, FlowCache};
 use portcullis_sadb::{Algorithm, Direction, Sadb, Sizes};
-use std::{hint::black_box, net::IpAddr};
+use std::hint::black_box;
 
 const POLICIES: u32 = 10_000;
-
-fn flow(n: u32) -> FlowKey {
-    let (src, dst) = (IpAddr::from(SOURCE).into(), IpAddr::from(destination(n)).into());
-    let mut ip = Ip::NONE;
-    (ip.protocol, ip.payload, ip.len) = (protocol::UDP, 20, 28);
-    FlowKey::of(&ip.between(src, dst), &[0x12; 28])
-}
 
 fn benchmark(c: &mut Criterion) {
     let sizes = Sizes { max_sas: 1, max_policies: POLICIES };
@@ -36,7 +26,7 @@ fn benchmark(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 next = (next + 1) % flows;
-                let clear = cache.clear(&reader, black_box(&flow(next)));
+                let clear = cache.clear(&reader, black_box(&flow_key(next)));
                 assert!(matches!(clear, Clear::Protect { .. }));
             })
         });

@@ -1,21 +1,26 @@
 //! A gateway in memory: a real SADB, real forwarding tables, real workers, and ports whose other ends we hold.
 
 use crate::clocks::{Clocks, HOPS};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use portcullis_datapath::{
     crypto::Aead,
     fib::{Fib, Hop, Mac, PortLink, Prefix as Destination, Route, RoutesBuilder},
     handoff,
     nexthop::{NextHops, Publisher},
+    policy::{Clear, FlowCache, FlowKey},
     pool::FramePool,
     port::{Port, memory::MemoryPort},
+    wire::{Ip, protocol},
     worker::Worker,
 };
 use portcullis_sadb::{
-    Action, Algorithm, Direction, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix, Protocol, Sa,
-    Sadb, Selector, Sizes, SlotIndex, Spi,
+    Action, Algorithm, Direction, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix, Protocol,
+    Reader, Sa, Sadb, Selector, Sizes, SlotIndex, Spi,
 };
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 /// The largest packet that the ports take.
 pub const MTU: u16 = 9600;
@@ -95,6 +100,7 @@ pub struct Lane {
 /// One gateway, without its workers.
 pub struct Gateway {
     sadb: Sadb,
+    reader: Reader,
     slots: Vec<SlotIndex>,
     policies: Vec<PolicyIndex>,
     direction: Direction,
@@ -103,6 +109,14 @@ pub struct Gateway {
 /// Where the packets of a flow go.
 pub fn destination(flow: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(11, 0, 0, 0).to_bits() + flow)
+}
+
+/// A flow, as a worker knows it.
+pub fn flow_key(flow: u32) -> FlowKey {
+    let (src, dst) = (IpAddr::from(SOURCE).into(), IpAddr::from(destination(flow)).into());
+    let mut ip = Ip::NONE;
+    (ip.protocol, ip.payload, ip.len) = (protocol::UDP, 20, 28);
+    FlowKey::of(&ip.between(src, dst), &[0x12; 28])
 }
 
 impl Gateway {
@@ -152,7 +166,7 @@ impl Gateway {
             };
             lanes.push(Lane { engine, lan: lan_end, wan: wan_end, _publisher: publisher });
         }
-        Ok((Gateway { sadb, slots, policies, direction }, lanes))
+        Ok((Gateway { sadb, reader, slots, policies, direction }, lanes))
     }
 
     /// Makes a flow use an SA, where there are more SAs than flows. Only who sends has to know.
@@ -166,6 +180,25 @@ impl Gateway {
             self.sadb.set_policy_sa(policy, Some(slot)).context("pointing a flow to an SA")?;
         }
         Ok(())
+    }
+
+    /// Which of the workers owns each SA, as who sends decides for a flow that uses it.
+    ///
+    /// # Errors
+    /// An SA that no flow may use.
+    pub fn owners(&mut self, workers: u32) -> Result<Vec<u8>> {
+        let (mut cache, key, mut owners) = (FlowCache::new(workers, 1), flow_key(0), vec![]);
+        // The first at last, which is the flow's own.
+        for sa in (0..self.slots.len() as u32).rev() {
+            self.point(0, sa)?;
+            cache.turn(&self.reader);
+            let Clear::Protect { owner, .. } = cache.clear(&self.reader, &key) else {
+                bail!("no flow may use SA {sa}");
+            };
+            owners.push(owner as u8);
+        }
+        owners.reverse();
+        Ok(owners)
     }
 
     /// Packets that the workers dropped so far.

@@ -3,8 +3,9 @@
 use crate::{
     clock::Machine,
     clocks::{self, HOPS},
-    pair::{Clocks, Part},
+    pair::{Arrival, Part},
     traffic::Size,
+    turns::Took,
 };
 use clap::ValueEnum;
 use portcullis_datapath::meter::Hop;
@@ -48,13 +49,16 @@ pub struct Conditions {
     pub frame_size: u16,
     /// Whether the chunks are in huge pages.
     pub huge_pages: bool,
+    /// At which worker packets arrive.
+    pub arrival: Arrival,
 }
 
 impl Conditions {
     /// In one line.
     pub fn line(&self) -> String {
         format!(
-            "in memory; {}, TSC {:.3} GHz; {} by {}; chunks of {}{}; seed {}; medians of {} rounds",
+            "in memory; {}, TSC {:.3} GHz; {} by {}; chunks of {}{}; arrival: {}; seed {}; medians of {} \
+             rounds",
             self.machine.cpu,
             self.machine.hz / 1e9,
             match self.algorithm {
@@ -64,6 +68,7 @@ impl Conditions {
             self.crypto,
             self.frame_size,
             if self.huge_pages { " in huge pages" } else { "" },
+            self.arrival,
             self.seed,
             self.rounds,
         )
@@ -80,7 +85,7 @@ struct Key {
     workers: u32,
 }
 
-/// All samples, in clocks per packet.
+/// All samples.
 pub struct Results {
     /// What they are of.
     pub conditions: Conditions,
@@ -92,8 +97,12 @@ pub struct Results {
     pub sizes: Vec<Size>,
     /// Which numbers of workers.
     pub workers: Vec<u32>,
+    /// Clocks per packet.
     whole: BTreeMap<Key, Vec<f64>>,
     hops: BTreeMap<Key, [Vec<f64>; HOPS]>,
+    /// Packets per second by the clock on the wall.
+    rates: BTreeMap<Key, Vec<f64>>,
+    packets: u64,
 }
 
 impl Results {
@@ -105,28 +114,45 @@ impl Results {
         sizes: Vec<Size>,
         workers: Vec<u32>,
     ) -> Results {
-        let (whole, hops) = Default::default();
-        Results { conditions, ways, sas, sizes, workers, whole, hops }
+        let (whole, hops, rates) = Default::default();
+        Results { conditions, ways, sas, sizes, workers, whole, hops, rates, packets: 0 }
     }
 
-    /// Adds a part of packets of the size with this index. `workers` is 0 for hops one by one.
+    /// Adds the clocks of a part of packets of the size with this index. `workers` is 0 for hops one by one.
     pub fn add(&mut self, sas: u32, size: usize, workers: u32, part: &Part) {
-        for (way, clocks) in [(Way::Encap, part.encap), (Way::Decap, part.decap)] {
-            self.add_clocks(Key { way, sas, size, workers }, &clocks, part.packets as f64);
+        self.packets += part.packets;
+        for (way, took) in self.asked(part) {
+            let (key, packets) = (Key { way, sas, size, workers }, part.packets as f64);
+            if let Some(hops) = took.hops {
+                let samples = self.hops.entry(key.clone()).or_default();
+                samples.iter_mut().zip(hops).for_each(|(s, clocks)| s.push(clocks / packets));
+            }
+            self.whole.entry(key).or_default().push(took.clocks / packets);
         }
     }
 
-    fn add_clocks(&mut self, key: Key, clocks: &Clocks, packets: f64) {
-        if let Some(hops) = clocks.hops {
-            let samples = self.hops.entry(key.clone()).or_default();
-            samples.iter_mut().zip(hops).for_each(|(s, clocks)| s.push(clocks / packets));
+    /// Adds what went through by the clock on the wall.
+    pub fn add_rate(&mut self, sas: u32, size: usize, workers: u32, part: &Part) {
+        self.packets += part.packets;
+        for (way, took) in self.asked(part) {
+            let rate = part.packets as f64 / took.wall.as_secs_f64();
+            self.rates.entry(Key { way, sas, size, workers }).or_default().push(rate);
         }
-        self.whole.entry(key).or_default().push(clocks.whole / packets);
     }
 
-    /// Clocks per packet of the whole way, of all workers together.
-    pub fn whole(&self, way: Way, sas: u32, size: usize, workers: u32) -> Option<f64> {
-        self.whole.get(&Key { way, sas, size, workers }).map(|samples| median(samples))
+    fn asked(&self, part: &Part) -> Vec<(Way, Took)> {
+        let both = [(Way::Encap, part.encap), (Way::Decap, part.decap)];
+        both.into_iter().filter(|(way, _)| self.ways.contains(way)).collect()
+    }
+
+    /// Clocks per packet of the whole way, of one worker.
+    pub fn whole(&self, way: Way, sas: u32, size: usize) -> Option<f64> {
+        self.whole.get(&Key { way, sas, size, workers: 1 }).map(|samples| median(samples))
+    }
+
+    /// Packets per second by the clock on the wall, of all workers together.
+    pub fn rate(&self, way: Way, sas: u32, size: usize, workers: u32) -> Option<f64> {
+        self.rates.get(&Key { way, sas, size, workers }).map(|samples| median(samples))
     }
 
     /// Clocks per packet of each hop.
@@ -138,24 +164,24 @@ impl Results {
     /// For programs.
     pub fn json(&self) -> Value {
         let c = &self.conditions;
-        let mut cells = vec![];
-        for (key, samples) in &self.whole {
-            let mut sorted = samples.clone();
-            sorted.sort_by(f64::total_cmp);
+        let cell = |key: &Key, unit: &str, samples: &[f64]| {
+            let sorted = sorted(samples);
             let hops = self.hops(key.way, key.sas, key.size).filter(|_| key.workers == 0);
             let hops =
                 hops.map(|hops| Hop::ALL.iter().map(|h| (clocks::name(*h), hops[*h as usize])).collect());
-            cells.push(json!({
+            json!({
                 "direction": key.way.name(),
                 "sas": key.sas,
                 "size": self.sizes[key.size].to_string(),
                 "workers": key.workers.max(1),
                 "hops": hops.map(|hops: BTreeMap<_, _>| json!(hops)),
-                "clocks_per_packet": median(samples),
-                "fastest": sorted.first(),
-                "slowest": sorted.last(),
-            }));
-        }
+                unit: median(samples),
+                "least": sorted.first(),
+                "most": sorted.last(),
+            })
+        };
+        let clocks = self.whole.iter().map(|(key, samples)| cell(key, "clocks_per_packet", samples));
+        let rates = self.rates.iter().map(|(key, samples)| cell(key, "packets_per_second", samples));
         json!({
             "where": "in memory",
             "cpu": c.machine.cpu,
@@ -166,14 +192,22 @@ impl Results {
             "crypto": c.crypto,
             "frame_size": c.frame_size,
             "huge_pages": c.huge_pages,
-            "cells": cells,
+            "arrival": c.arrival.to_string(),
+            "packets": self.packets,
+            "cells": clocks.collect::<Vec<_>>(),
+            "throughput": rates.collect::<Vec<_>>(),
         })
     }
 }
 
-fn median(samples: &[f64]) -> f64 {
+fn sorted(samples: &[f64]) -> Vec<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let sorted = sorted(samples);
     let (low, high) = (sorted.get((sorted.len() - 1) / 2), sorted.get(sorted.len() / 2));
     low.zip(high).map_or(f64::NAN, |(a, b)| (a + b) / 2.0)
 }

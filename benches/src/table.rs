@@ -18,7 +18,11 @@ pub fn draw(results: &Results) -> String {
 }
 
 fn table(results: &Results, way: Way, sas: u32) -> String {
-    let mut text = format!("\n{}, {} SAs: clocks per packet, in memory\n", way.name(), thousands(sas));
+    let mut text = format!(
+        "\n{}, {} SAs: clocks per packet, and Mpps by the wall, in memory\n",
+        way.name(),
+        thousands(sas)
+    );
     let mut row = |name: &str, cell: &dyn Fn(usize) -> String| {
         text += &format!("{name:<18}");
         (0..results.sizes.len()).for_each(|size| text += &format!("{:>9}", cell(size)));
@@ -31,22 +35,26 @@ fn table(results: &Results, way: Way, sas: u32) -> String {
     }
     let sum = |size| results.hops(way, sas, size).map(|hops| hops.iter().sum::<f64>());
     row("sum of hops", &|size| number(sum(size)));
+    let whole = |size| results.whole(way, sas, size);
+    if results.workers.contains(&1) {
+        row("1 worker", &|size| number(whole(size)));
+        row(" without crypto", &|size| {
+            let crypto = results.hops(way, sas, size).map(|hops| hops[Hop::Crypto as usize]);
+            number(whole(size).zip(crypto).map(|(whole, crypto)| whole - crypto))
+        });
+    }
+    let two = |n: Option<f64>| n.map_or("-".to_owned(), |n| format!("{n:.2}"));
     for workers in &results.workers {
-        let whole = |size| results.whole(way, sas, size, *workers);
-        let name = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
-        row(&name, &|size| number(whole(size)));
-        if *workers == 1 {
-            row(" without crypto", &|size| {
-                let crypto = results.hops(way, sas, size).map(|hops| hops[Hop::Crypto as usize]);
-                number(whole(size).zip(crypto).map(|(whole, crypto)| whole - crypto))
+        let rate = |size, workers| results.rate(way, sas, size, workers);
+        let Some(_) = rate(0, *workers) else { continue };
+        row(&format!("Mpps, {workers} worker{}", if *workers == 1 { "" } else { "s" }), &|size| {
+            two(rate(size, *workers).map(|rate| rate / 1e6))
+        });
+        if *workers > 1 {
+            row(" times one", &|size| {
+                two(rate(size, *workers).zip(rate(size, 1)).map(|(many, one)| many / one))
             });
         }
-        // One SA is one worker's, and keeps the others waiting.
-        let workers = workers.min(&sas);
-        row(" Mpps", &|size| {
-            let rate = whole(size).map(|whole| results.conditions.machine.hz * *workers as f64 / whole / 1e6);
-            rate.map_or("-".to_owned(), |mpps| format!("{mpps:.2}"))
-        });
     }
     text
 }

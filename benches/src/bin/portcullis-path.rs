@@ -7,10 +7,12 @@ use portcullis_benches::{
     chart,
     clock::{self, Machine},
     gateway::Setup,
-    pair::{PART, Pair, Stock},
+    pair::{Arrival, Pair, Stock},
+    path::PART,
     results::{Conditions, Results, Way},
     table::{self, thousands},
     traffic::{Random, SIZES, Size},
+    turns::Gauge,
 };
 use portcullis_datapath::{
     crypto::Aead,
@@ -18,7 +20,11 @@ use portcullis_datapath::{
     umem::{HugePages, Umem},
 };
 use portcullis_sadb::Algorithm;
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// Chunks in the caches of the workers of a pair, on each core.
 const CACHED: u32 = 512;
@@ -47,6 +53,16 @@ struct Options {
     /// Workers of each gateway.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: Vec<u32>,
+    /// At which worker packets arrive.
+    #[arg(long, default_value = "random")]
+    arrival: Arrival,
+    /// Milliseconds that workers are busy, each time that their throughput is measured: 0 for never. One worker's is
+    /// only measured for others to be compared with.
+    #[arg(long, default_value_t = 50)]
+    busy_ms: u64,
+    /// Not the hops one by one, which want a pair of gateways of their own.
+    #[arg(long)]
+    no_hops: bool,
     /// How often each is measured, in turns with all others.
     #[arg(long, default_value_t = 31)]
     rounds: usize,
@@ -59,6 +75,9 @@ struct Options {
     /// Octets of a chunk of the umem.
     #[arg(long, default_value_t = 4096)]
     frame_size: u16,
+    /// Not even if there are enough huge pages for the umem.
+    #[arg(long)]
+    no_huge_pages: bool,
     /// Of the flows and SAs picked.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -85,7 +104,7 @@ fn main() -> Result<()> {
     let mut options = Options::parse();
     if options.quick {
         (options.sizes, options.sas) = (vec![Size::Octets(64), Size::Octets(1400)], vec![1, 1024]);
-        options.rounds = options.rounds.min(7);
+        (options.rounds, options.busy_ms) = (options.rounds.min(7), options.busy_ms.min(5));
     }
     let algorithm = match options.algorithm {
         Cipher::AesGcm128 => Algorithm::AesGcm128,
@@ -98,7 +117,8 @@ fn main() -> Result<()> {
 
     let lanes = (1 + options.workers.iter().sum::<u32>()) * options.sas.len() as u32;
     let chunks = (most * PART) as u32 + lanes * CACHED + MORE_CHUNKS;
-    let (umem, told) = Umem::new(chunks, options.frame_size, HugePages::Auto)?;
+    let pages = if options.no_huge_pages { HugePages::Off } else { HugePages::Auto };
+    let (umem, told) = Umem::new(chunks, options.frame_size, pages)?;
     let pool = FramePool::new(umem);
     let conditions = Conditions {
         machine: Machine::this(),
@@ -107,7 +127,8 @@ fn main() -> Result<()> {
         algorithm,
         crypto: Aead::best().name(),
         frame_size: options.frame_size,
-        huge_pages: told.is_none(),
+        huge_pages: told.is_none() && pages != HugePages::Off,
+        arrival: options.arrival,
     };
     println!("{}", conditions.line());
 
@@ -115,32 +136,29 @@ fn main() -> Result<()> {
     let mut pairs = vec![];
     for &sas in &options.sas {
         let (start, (before, _)) = (Instant::now(), clock::memory());
-        let metered = [(1, true)].into_iter().chain(options.workers.iter().map(|n| (*n, false)));
+        let metered = (!options.no_hops).then_some((1, true));
+        let metered = metered.into_iter().chain(options.workers.iter().map(|n| (*n, false)));
         for (workers, metered) in metered {
             let setup = Setup { sas, workers, metered, algorithm, aead: Aead::best() };
-            pairs.push(Pair::new(setup, (&pool, &mut stock), &cores, options.seed)?);
+            pairs.push(Pair::new((setup, options.arrival), (&pool, &mut stock), &cores, options.seed)?);
         }
         let megabytes = (clock::memory().0 - before) >> 20;
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("{} SAs: {megabytes} MiB for all pairs of gateways, {seconds:.1} s", thousands(sas));
     }
-    let Options { direction, sas, sizes, workers, .. } = options;
+    let Options { direction, sas, sizes, workers, rounds, .. } = options;
+    let busy = (most > 1).then_some(Duration::from_millis(options.busy_ms)).filter(|busy| !busy.is_zero());
     let mut results = Results::new(conditions, direction, sas, sizes.clone(), workers);
-    let mut order = Random::new(options.seed);
-    for _ in 0..options.rounds {
+    let (mut order, start) = (Random::new(options.seed), Instant::now());
+    for round in 1..=rounds {
         // What comes before it must not count for or against any of them.
         order.shuffle(&mut pairs);
         for (i, size) in sizes.iter().enumerate() {
             for pair in &mut pairs {
-                let workers = if pair.setup.metered { 0 } else { pair.setup.workers };
-                for _ in 0..WARM_PARTS {
-                    pair.run(*size, &mut stock)?;
-                }
-                for _ in 0..PARTS {
-                    results.add(pair.setup.sas, i, workers, &pair.run(*size, &mut stock)?);
-                }
+                measure(pair, (i, *size), busy, &mut stock, &mut results)?;
             }
         }
+        eprintln!("round {round} of {rounds}, {:.0} s", start.elapsed().as_secs_f64());
     }
     println!("{}", table::draw(&results));
     println!("{} MiB of memory at most", clock::memory().1 >> 20);
@@ -150,6 +168,30 @@ fn main() -> Result<()> {
     }
     if let Some(path) = options.svg {
         fs::write(&path, chart::draw(&results)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// One round of a pair, with packets of the size with this index.
+fn measure(
+    pair: &mut Pair,
+    (i, size): (usize, Size),
+    busy: Option<Duration>,
+    stock: &mut Stock,
+    results: &mut Results,
+) -> Result<()> {
+    let Setup { sas, workers, metered, .. } = pair.setup;
+    pair.warm(stock)?;
+    for _ in 0..WARM_PARTS {
+        pair.run(size, Gauge::Clocks, stock)?;
+    }
+    if workers == 1 {
+        for _ in 0..PARTS {
+            results.add(sas, i, if metered { 0 } else { 1 }, &pair.run(size, Gauge::Clocks, stock)?);
+        }
+    }
+    if let Some(busy) = busy.filter(|_| !metered) {
+        results.add_rate(sas, i, workers, &pair.run_for(size, busy, stock)?);
     }
     Ok(())
 }
