@@ -30,23 +30,27 @@ fn table(results: &Results, way: Way, sas: u32) -> String {
     };
     let number = |n: Option<f64>| n.map_or("-".to_owned(), |n| format!("{n:.0}"));
     row("octets, clear IP", &|size| results.sizes[size].to_string());
-    for hop in Hop::ALL {
-        row(clocks::name(hop), &|size| number(results.hops(way, sas, size).map(|hops| hops[hop as usize])));
+    let (whole, hops) = (|size| results.whole(way, sas, size), |size| results.hops(way, sas, size));
+    if hops(0).is_some() {
+        for hop in Hop::ALL {
+            row(clocks::name(hop), &|size| number(hops(size).map(|hops| hops[hop as usize])));
+        }
+        row("sum of hops", &|size| number(hops(size).map(|hops| hops.iter().sum())));
     }
-    let sum = |size| results.hops(way, sas, size).map(|hops| hops.iter().sum::<f64>());
-    row("sum of hops", &|size| number(sum(size)));
-    let whole = |size| results.whole(way, sas, size);
-    if results.workers.contains(&1) {
+    if whole(0).is_some() {
         row("1 worker", &|size| number(whole(size)));
+    }
+    if whole(0).and(hops(0)).is_some() {
         row(" without crypto", &|size| {
-            let crypto = results.hops(way, sas, size).map(|hops| hops[Hop::Crypto as usize]);
-            number(whole(size).zip(crypto).map(|(whole, crypto)| whole - crypto))
+            number(whole(size).zip(hops(size)).map(|(whole, hops)| whole - hops[Hop::Crypto as usize]))
         });
     }
     let two = |n: Option<f64>| n.map_or("-".to_owned(), |n| format!("{n:.2}"));
     for workers in &results.workers {
         let rate = |size, workers| results.rate(way, sas, size, workers);
-        let Some(_) = rate(0, *workers) else { continue };
+        if rate(0, *workers).is_none() {
+            continue;
+        }
         row(&format!("Mpps, {workers} worker{}", if *workers == 1 { "" } else { "s" }), &|size| {
             two(rate(size, *workers).map(|rate| rate / 1e6))
         });

@@ -58,10 +58,10 @@ struct Options {
     arrival: Arrival,
     /// Milliseconds that workers are busy, each time that their throughput is measured: 0 for never. One worker's is
     /// only measured for others to be compared with.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 10)]
     busy_ms: u64,
     /// Not the hops one by one, which want a pair of gateways of their own.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "svg")]
     no_hops: bool,
     /// How often each is measured, in turns with all others.
     #[arg(long, default_value_t = 31)]
