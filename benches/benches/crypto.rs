@@ -13,7 +13,7 @@ use portcullis_sadb::Algorithm;
 fn jobs<'a>(keys: &'a [AeadKey], texts: &'a mut [Vec<u8>]) -> ArrayVec<Job<'a>, BURST> {
     let job = |(i, text): (usize, &'a mut Vec<u8>)| {
         let iv = (i as u64).to_be_bytes();
-        Job { key: &keys[i % keys.len()], iv, aad: crypto::aad(1, i as u64, true), icv: 16, packet: text }
+        Job::new(&keys[i % keys.len()], iv, crypto::aad(1, i as u64, true), 16, text).expect("a packet")
     };
     texts.iter_mut().enumerate().map(job).collect()
 }

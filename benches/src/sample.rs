@@ -57,7 +57,7 @@ pub fn proof() -> IcvVerified {
     let (key, mut packet) = (key(&sa), [0; crypto::HEAD + crypto::ICV]);
     let mut verified = ArrayVec::<_, 1>::new();
     let aad = crypto::aad(sa.spi.0, 1, sa.esn);
-    let mut job = [Job { key: &key, iv: [0; 8], aad, icv: 16, packet: &mut packet }];
+    let mut job = [Job::new(&key, [0; 8], aad, 16, &mut packet).expect("a packet")];
     Aead::best().seal(&mut job);
     Aead::best().open(&mut job, &mut verified);
     verified[0].expect("it was just sealed")

@@ -8,9 +8,12 @@
 
 #[cfg(target_arch = "x86_64")]
 mod gcm;
+mod job;
 mod portable;
 
+use crate::batch::BATCH;
 use arrayvec::ArrayVec;
+pub use job::Job;
 use portcullis_sadb::Algorithm;
 use std::{fmt, str::FromStr};
 use zeroize::Zeroize;
@@ -79,13 +82,14 @@ impl Aead {
     /// Expands a key of 16, 24 or 32 octets; `None` for any other length. The salt is what its SA puts in
     /// front of each IV (RFC 4106 §4).
     pub fn key(self, key: &[u8], salt: [u8; 4]) -> Option<AeadKey> {
-        let expanded = match self {
-            Aead::Portable => Expanded::Portable(portable::Key::new(key)?),
+        let rounds = key.len() as u8 / 4 + 6;
+        let (expanded, first_kind) = match self {
+            Aead::Portable => (Expanded::Portable(portable::Key::new(key)?), job::FOREIGN),
             #[cfg(target_arch = "x86_64")]
-            _ if self.is_available() => Expanded::Gcm(gcm::Key::new(key)?),
+            _ if self.is_available() => (Expanded::Gcm(gcm::Key::new(key)?), job::first_kind(rounds)),
             _ => return None,
         };
-        Some(AeadKey { expanded, salt, rounds: key.len() as u8 / 4 + 6 })
+        Some(AeadKey { head: Head { salt, rounds, first_kind }, expanded })
     }
 
     /// Expands an SA's key material: the key, then the salt (RFC 4106 §8.1). `None` if its length is wrong.
@@ -102,12 +106,13 @@ impl Aead {
         }
     }
 
-    /// Encrypts each text in place and writes its ICV behind it.
+    /// Encrypts each text in place and writes its ICV behind it. Where a key is none of its own, nothing readable is
+    /// left.
     pub fn seal(self, jobs: &mut [Job<'_>]) {
         match self {
             Aead::Portable => portable::seal(jobs),
             #[cfg(target_arch = "x86_64")]
-            _ => gcm::seal(self, jobs),
+            _ => jobs.chunks_mut(BATCH).for_each(|jobs| gcm::seal(self, jobs)),
             #[cfg(not(target_arch = "x86_64"))]
             _ => jobs.iter_mut().for_each(Job::wipe),
         }
@@ -115,18 +120,22 @@ impl Aead {
 
     /// Verifies each ICV and decrypts each text in place. What does not verify is not left readable.
     pub fn open<const N: usize>(self, jobs: &mut [Job<'_>], verified: &mut ArrayVec<Option<IcvVerified>, N>) {
-        let mut tell = |job: &mut Job<'_>, good: bool| {
-            if !good {
-                job.wipe();
+        for jobs in jobs.chunks_mut(BATCH) {
+            let mut good = [false; BATCH];
+            match self {
+                Aead::Portable => portable::open(jobs, &mut good),
+                #[cfg(target_arch = "x86_64")]
+                _ => gcm::open(self, jobs, &mut good),
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => {}
             }
-            verified.push(good.then_some(IcvVerified(())));
-        };
-        match self {
-            Aead::Portable => portable::open(jobs, &mut tell),
-            #[cfg(target_arch = "x86_64")]
-            _ => gcm::open(self, jobs, &mut tell),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => jobs.iter_mut().for_each(|job| tell(job, false)),
+            declassify(&mut good);
+            for (job, good) in jobs.iter_mut().zip(good) {
+                if !good {
+                    job.wipe();
+                }
+                verified.push(good.then_some(IcvVerified(())));
+            }
         }
     }
 }
@@ -146,15 +155,27 @@ impl FromStr for Aead {
 }
 
 /// An expanded key with its salt. It is wiped when it is dropped.
+///
+/// The head is so large that powers of the hash key begin where the kernels want them (`gcm::Key`).
+#[repr(C, align(64))]
 pub struct AeadKey {
+    head: Head,
     expanded: Expanded,
+}
+
+/// What a [`Job`] takes from its key.
+#[repr(C, align(32))]
+struct Head {
     salt: [u8; 4],
+    /// Of AES.
     rounds: u8,
+    /// The first of the kinds that jobs with it are of.
+    first_kind: u8,
 }
 
 impl Drop for AeadKey {
     fn drop(&mut self) {
-        self.salt.zeroize();
+        self.head.salt.zeroize();
     }
 }
 
@@ -162,6 +183,7 @@ impl AeadKey {
     /// Brings what a short packet needs of it into the CPU's cache.
     #[inline]
     pub fn prefetch(&self) {
+        portcullis_sadb::prefetch(&self.head);
         #[cfg(target_arch = "x86_64")]
         if let Expanded::Gcm(key) = &self.expanded {
             key.prefetch();
@@ -170,6 +192,7 @@ impl AeadKey {
 }
 
 #[allow(clippy::large_enum_variant, reason = "what is used is to be where the SA is, not behind a pointer")]
+#[repr(u8)]
 enum Expanded {
     #[cfg(target_arch = "x86_64")]
     Gcm(gcm::Key),
@@ -199,43 +222,13 @@ impl Aad {
 /// Additional data of an ESP packet: SPI, then the sequence number, 64 bits of it with ESN (RFC 4106 §5).
 #[inline]
 pub fn aad(spi: u32, seq: u64, esn: bool) -> Aad {
-    let high = (spi as u128) << 96;
-    match esn {
-        true => Aad { block: high | (seq as u128) << 32, len: 12 },
-        false => Aad { block: high | (seq as u32 as u128) << 64, len: 8 },
-    }
-}
-
-/// One packet to seal or open.
-pub struct Job<'a> {
-    /// The key.
-    pub key: &'a AeadKey,
-    /// The IV that the packet carries; never twice with one key.
-    pub iv: [u8; 8],
-    /// Additional data.
-    pub aad: Aad,
-    /// Octets of the ICV: 8, 12 or 16 (RFC 4106 §6).
-    pub icv: u8,
-    /// [`HEAD`] octets, the text, and [`ICV`] octets that begin with the ICV. Those that a shorter ICV does
-    /// not use are changed, too.
-    pub packet: &'a mut [u8],
-}
-
-impl Job<'_> {
-    /// Octets of the text. `None` if the packet is no packet: too short, longer than any is, or with an ICV of a
-    /// length that there is not. GCM's own limit is higher (NIST SP 800-38D §5.2.1.1).
-    #[inline]
-    fn text_len(&self) -> Option<usize> {
-        let len = self.packet.len().checked_sub(HEAD + ICV)?;
-        (matches!(self.icv, 8 | 12 | 16) && len <= u16::MAX as usize).then_some(len)
-    }
-
-    #[cold]
-    fn wipe(&mut self) {
-        if let Some(len) = self.packet.len().checked_sub(HEAD + ICV) {
-            self.packet[HEAD..HEAD + len].fill(0);
-        }
-    }
+    // In words: a number of 128 bits is shifted by many instructions.
+    let (seq_high, low, len) = match esn {
+        true => (seq >> 32, seq << 32, 12),
+        false => (seq & u32::MAX as u64, 0, 8),
+    };
+    let high = (spi as u64) << 32 | seq_high;
+    Aad { block: (high as u128) << 64 | low as u128, len }
 }
 
 /// Whether ICVs are right depends on secrets, and is told: here alone.

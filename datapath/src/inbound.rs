@@ -146,13 +146,16 @@ fn refused_by_window(sa: &SaState, runtime: &Runtime, reason: DropReason) -> Sta
 /// RFC 4303 §3.4.4: verifies and decrypts. Answers are in the order of the frames still inbound.
 fn open(batch: &mut Batch, sas: &SaTable, verified: &mut Verified) {
     let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    for (frame, meta) in batch.frames.iter_mut().zip(&batch.metas) {
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         let Some(parts) = Parts::of(meta) else { continue };
         let sa = sas.get(meta.sa);
         let packet = &mut frame.bytes_mut()[parts.text() - crypto::HEAD..];
         let iv = *packet[..crypto::HEAD].last_chunk().expect("checked in check_replay");
         let aad = crypto::aad(parts.spi, meta.seq, sa.esn);
-        jobs.push(Job { key: &sa.key, iv, aad, icv: crypto::ICV as u8, packet });
+        match Job::new(&sa.key, iv, aad, crypto::ICV as u8, packet) {
+            Some(job) => jobs.push(job),
+            None => meta.stage = Stage::Drop(DropReason::Malformed),
+        }
     }
     sas.aead().open(&mut jobs, verified);
 }

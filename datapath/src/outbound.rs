@@ -135,19 +135,18 @@ fn encapsulate(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime) {
 
 fn seal(batch: &mut Batch, sas: &SaTable) {
     let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    for (frame, meta) in batch.frames.iter_mut().zip(&batch.metas) {
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
         let sa = sas.get(meta.sa);
         let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
-        jobs.push(Job {
-            key: &sa.key,
-            iv: meta.seq.to_be_bytes(),
-            aad: crypto::aad(sa.spi, meta.seq, sa.esn),
-            icv: crypto::ICV as u8,
-            packet,
-        });
+        let (iv, aad) = (meta.seq.to_be_bytes(), crypto::aad(sa.spi, meta.seq, sa.esn));
+        match Job::new(&sa.key, iv, aad, crypto::ICV as u8, packet) {
+            Some(job) => jobs.push(job),
+            // What is not sealed does not leave.
+            None => meta.stage = Stage::Drop(DropReason::Malformed),
+        }
     }
     sas.aead().seal(&mut jobs);
 }

@@ -20,7 +20,11 @@ impl Vector {
     }
 
     fn job<'a>(&self, key: &'a AeadKey, packet: &'a mut [u8]) -> Job<'a> {
-        Job { key, iv: self.iv[4..].try_into().unwrap(), aad: self.aad(), icv: self.tag.len() as u8, packet }
+        self.job_with(key, self.aad(), packet)
+    }
+
+    fn job_with<'a>(&self, key: &'a AeadKey, aad: Aad, packet: &'a mut [u8]) -> Job<'a> {
+        Job::new(key, self.iv[4..].try_into().unwrap(), aad, self.tag.len() as u8, packet).unwrap()
     }
 
     fn aad(&self) -> Aad {
@@ -178,8 +182,8 @@ fn opened_and_decapsulated(v: &Vector, sealed: &[u8]) -> Result<Vec<u8>, DropRea
     frame.bytes_mut().copy_from_slice(&packet);
     let mut verified = ArrayVec::<_, 1>::new();
     let key = v.key(Aead::best());
-    let job = v.job(&key, &mut frame.bytes_mut()[text - HEAD..]);
-    Aead::best().open(&mut [Job { aad: crypto::aad(spi, seq, esn), ..job }], &mut verified);
+    let job = v.job_with(&key, crypto::aad(spi, seq, esn), &mut frame.bytes_mut()[text - HEAD..]);
+    Aead::best().open(&mut [job], &mut verified);
     let proof = verified[0].expect("its ICV is right");
     esp::decap(&mut frame, text, 0, &mut wire::Ip::NONE.clone(), proof).map(|_| frame.bytes().to_vec())
 }

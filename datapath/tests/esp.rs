@@ -154,7 +154,7 @@ fn encapsulated(sa: &Sa, outer: &mut OuterHeader, frame: &mut Frame, seq: u64) -
     outer.encap(frame, &ip, sa.spi.0, seq)?;
     let aad = crypto::aad(sa.spi.0, seq, sa.esn);
     let packet = &mut frame.bytes_mut()[outer.text() - HEAD..];
-    Aead::best().seal(&mut [Job { key: &key, iv: seq.to_be_bytes(), aad, icv: 16, packet }]);
+    Aead::best().seal(&mut [Job::new(&key, seq.to_be_bytes(), aad, 16, packet).unwrap()]);
     outer.sealed(frame);
     Ok(())
 }
@@ -168,7 +168,7 @@ fn decapsulated(sa: &Sa, outer_tos: u8, seq: u64, packet: &[u8]) -> Result<Vec<u
     let iv = *packet[..HEAD].last_chunk().unwrap();
     let mut verified = ArrayVec::<_, 1>::new();
     let aad = crypto::aad(sa.spi.0, seq, sa.esn);
-    Aead::best().open(&mut [Job { key: &key, iv, aad, icv: 16, packet }], &mut verified);
+    Aead::best().open(&mut [Job::new(&key, iv, aad, 16, packet).unwrap()], &mut verified);
     esp::decap(
         &mut frame,
         text,

@@ -73,7 +73,7 @@ fn craft(text: &[u8], seq: u64, esn: bool) -> Vec<u8> {
     let mut packet = [&[0; crypto::HEAD], text, &[0; crypto::ICV]].concat();
     let iv = seq.to_be_bytes();
     let aad = crypto::aad(spi(2), seq, esn);
-    Aead::best().seal(&mut [Job { key: &key, iv, aad, icv: 16, packet: &mut packet }]);
+    Aead::best().seal(&mut [Job::new(&key, iv, aad, 16, &mut packet).unwrap()]);
     let sealed = &packet[crypto::HEAD..];
     let esp = [&spi(2).to_be_bytes()[..], &(seq as u32).to_be_bytes(), &iv, sealed].concat();
     [&[2; 12][..], &ethernet_ip(outer(1, true), outer(2, true), 50, 64, &esp)[..]].concat()

@@ -49,7 +49,7 @@ impl Memory {
         let mut jobs: ArrayVec<Job<'_>, 32> = ArrayVec::new();
         let key = self.key.as_ref().unwrap();
         for packet in &mut self.packets {
-            jobs.push(Job { key, iv: [6; 8], aad: crypto::aad(1, 2, true), icv: 16, packet });
+            jobs.push(Job::new(key, [6; 8], crypto::aad(1, 2, true), 16, packet).unwrap());
         }
         aead.seal(&mut jobs);
         aead.open(&mut jobs, &mut self.verified);

@@ -93,7 +93,7 @@ fn jobs<'a>(keys: &'a [AeadKey], burst: &'a mut Burst) -> ArrayVec<Job<'a>, PACK
         let (spi_seq, iv, _) = split(packet);
         let spi_seq = u64::from_be_bytes(spi_seq);
         let aad = crypto::aad((spi_seq >> 32) as u32, spi_seq & 0xffff_ffff, false);
-        Job { key: &keys[i & mask], iv, aad, icv: ICV as u8, packet }
+        Job::new(&keys[i & mask], iv, aad, ICV as u8, packet).expect("a packet")
     };
     burst.packets().enumerate().map(job).collect()
 }

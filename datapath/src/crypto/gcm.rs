@@ -2,17 +2,16 @@
 //!
 //! [`vector`] has the instructions, [`key`] the expanded keys, [`ghash`] the hash, [`kernel`] the
 //! algorithm, once for all widths.
-//! This file sorts a batch by length, so that packets of a kind go through together.
+//! This file sorts a batch by kind, so that packets of a kind go through together, unless they come so.
 
 mod ghash;
 mod kernel;
 mod key;
 mod vector;
 
-use super::{Aead, Expanded, HEAD, Job};
+use super::{Aead, Job, job::FOREIGN};
 use crate::batch::BATCH;
 use arrayvec::ArrayVec;
-use kernel::Packet;
 pub(super) use key::Key;
 use std::arch::is_x86_feature_detected as has;
 
@@ -28,116 +27,91 @@ pub(super) fn is_available(aead: Aead) -> bool {
     }
 }
 
-/// The length of a job's text and the key, if the job is a packet and its key one for the kernels.
-#[inline]
-fn parts<'a>(job: &Job<'a>) -> Option<(usize, &'a Key)> {
-    let Expanded::Gcm(key) = &job.key.expanded else { return None };
-    Some((job.text_len()?, key))
-}
-
-/// At most a batch of jobs as the kernels want them.
-struct Work {
-    packets: ArrayVec<Packet, BATCH>,
-    /// Jobs that are none; the others' packets are in the order of the jobs.
-    skipped: ArrayVec<u8, BATCH>,
-    /// Packets by kind.
-    order: ArrayVec<u8, BATCH>,
-}
-
-const _: () = assert!(BATCH <= 1 << u8::BITS);
-
-impl Work {
-    const NONE: Work =
-        Work { packets: ArrayVec::new_const(), skipped: ArrayVec::new_const(), order: ArrayVec::new_const() };
-
-    /// Takes the jobs in. What is made here is large, and so is made where it stays.
-    #[inline]
-    fn fill(&mut self, jobs: &mut [Job<'_>]) {
-        let (mut before, mut is_sorted) = (0, true);
-        for (i, job) in jobs.iter_mut().enumerate() {
-            let Some((len, key)) = parts(job) else {
-                self.skipped.push(i as u8);
-                continue;
-            };
-            let (salt, iv) = (u32::from_le_bytes(job.key.salt), u64::from_le_bytes(job.iv));
-            let kind = Packet::kind(len, job.key.rounds, job.icv);
-            is_sorted &= before <= kind;
-            before = kind;
-            self.order.push(self.packets.len() as u8);
-            self.packets.push(Packet {
-                nonce: [salt as u64 | iv << 32, iv >> 32],
-                aad: job.aad.block,
-                key,
-                // Within the slice: `text_len` is its length less both ends. A pointer into all of it, since what is
-                // in front of the text is read and written, too.
-                text: job.packet.as_mut_ptr().wrapping_add(HEAD),
-                len: len as u32,
-                aad_bits: 8 * job.aad.len as u16,
-                rounds: job.key.rounds,
-                icv: job.icv,
-                kind,
-            });
-        }
-        if !is_sorted {
-            let Work { packets, order, .. } = self;
-            order.sort_unstable_by_key(|i| packets[*i as usize].kind);
-        }
+/// What comes in order.
+static AS_IT_IS: [u8; BATCH] = {
+    let mut order = [0; BATCH];
+    let mut i = 0;
+    while i < BATCH {
+        order[i] = i as u8;
+        i += 1;
     }
-}
+    order
+};
 
-pub(super) fn seal(aead: Aead, jobs: &mut [Job<'_>]) {
-    for jobs in jobs.chunks_mut(BATCH) {
-        let mut work = Work::NONE;
-        work.fill(jobs);
-        let mut done = [false; BATCH];
-        run(aead, false, &work, &mut done);
-        let mut done = done.iter();
-        for (i, job) in jobs.iter_mut().enumerate() {
-            // What is no packet is not sealed: nothing readable must leave.
-            if is_skipped(&work, i) || done.next() != Some(&true) {
-                job.wipe();
+/// By kind: for each a list of its jobs, whose numbers are one more than their index.
+#[inline(never)]
+fn by_kind(jobs: &[Job<'_>]) -> ArrayVec<u8, BATCH> {
+    let (mut first, mut next, mut kinds) = ([0u8; KINDS], [0u8; BATCH], [0u64; KINDS / 64]);
+    for (i, job) in jobs.iter().enumerate().rev() {
+        let kind = job.kind as usize;
+        kinds[kind / 64] |= 1 << (kind % 64);
+        next[i] = first[kind];
+        first[kind] = i as u8 + 1;
+    }
+    let mut order = ArrayVec::new();
+    for (word, mut kinds) in kinds.into_iter().enumerate() {
+        while kinds != 0 {
+            let mut n = first[64 * word + kinds.trailing_zeros() as usize];
+            while n != 0 {
+                order.push(n - 1);
+                n = next[n as usize - 1];
             }
+            kinds &= kinds - 1;
         }
+    }
+    order
+}
+
+const KINDS: usize = 1 << u8::BITS;
+
+const _: () = assert!(BATCH < KINDS);
+
+/// Seals a batch at most.
+pub(super) fn seal(aead: Aead, jobs: &mut [Job<'_>]) {
+    if !run(aead, jobs, None) {
+        jobs.iter_mut().for_each(Job::wipe);
     }
 }
 
-pub(super) fn open(aead: Aead, jobs: &mut [Job<'_>], tell: &mut impl FnMut(&mut Job<'_>, bool)) {
-    for jobs in jobs.chunks_mut(BATCH) {
-        let mut work = Work::NONE;
-        work.fill(jobs);
-        let mut good = [false; BATCH];
-        run(aead, true, &work, &mut good);
-        super::declassify(&mut good);
-        let mut good = good.iter();
-        for (i, job) in jobs.iter_mut().enumerate() {
-            let is_good = !is_skipped(&work, i) && good.next() == Some(&true);
-            tell(job, is_good);
-        }
-    }
+/// Opens a batch at most. What is not said to be good is not readable, or as it was.
+pub(super) fn open(aead: Aead, jobs: &mut [Job<'_>], good: &mut [bool; BATCH]) {
+    run(aead, jobs, Some(good));
 }
 
+/// Whether it could. Foreign jobs are not good, and wiped.
 #[inline]
-fn is_skipped(work: &Work, job: usize) -> bool {
-    !work.skipped.is_empty() && work.skipped.contains(&(job as u8))
-}
-
-fn run(aead: Aead, open: bool, Work { packets, order, .. }: &Work, good: &mut [bool; BATCH]) {
+fn run(aead: Aead, jobs: &mut [Job<'_>], good: Option<&mut [bool; BATCH]>) -> bool {
+    let by_kind_;
+    let mut order = if jobs.is_sorted_by_key(|job| job.kind) {
+        &AS_IT_IS[..jobs.len()]
+    } else {
+        by_kind_ = by_kind(jobs);
+        &by_kind_
+    };
+    while let [before @ .., last] = order
+        && jobs[*last as usize].kind == FOREIGN
+    {
+        jobs[*last as usize].wipe();
+        order = before;
+    }
     // SAFETY:
-    // - keys of this kind exist only where `Aead::key` found the implementation available, and there are no
-    //   packets without such keys: the CPU has the features that AES-NI needs; what more AVX2 and AVX-512 need
-    //   is asked here, of a cache in memory;
-    // - each packet's text is in a slice that a job borrows exclusively for longer than this call, with HEAD
-    //   octets in front and ICV behind; its key is borrowed as long;
-    // - `order` has each index of `packets` once.
+    // - jobs whose keys are not of this kind are of the last kind, `FOREIGN`, and were just cut off. Keys of this kind
+    //   exist only where `Aead::key` found the implementation available, so where there is a job, the CPU has the
+    //   features that AES-NI needs; what more AVX2 and AVX-512 need is asked here, of a cache in memory;
+    // - `Job::new` borrows each packet exclusively and each key for longer than this call, the text with HEAD octets in
+    //   front and ICV behind; and it gave the same kind only to what has as many blocks, or more than a chunk, and the
+    //   same rounds and octets of ICV;
+    // - `order` ascends by kind, and has no index twice and none beyond the jobs, which are a batch at most.
     unsafe {
-        match (aead, open) {
-            _ if !is_available(aead) => {}
-            (Aead::Avx512, false) => kernel::seal512(packets, order, good),
-            (Aead::Avx512, true) => kernel::open512(packets, order, good),
-            (Aead::Avx2, false) => kernel::seal256(packets, order, good),
-            (Aead::Avx2, true) => kernel::open256(packets, order, good),
-            (_, false) => kernel::seal128(packets, order, good),
-            (_, true) => kernel::open128(packets, order, good),
+        match (aead, good) {
+            _ if !is_available(aead) => return false,
+            (Aead::Avx512, None) => kernel::seal512(jobs, order),
+            (Aead::Avx512, Some(good)) => kernel::open512(jobs, order, good),
+            (Aead::Avx2, None) => kernel::seal256(jobs, order),
+            (Aead::Avx2, Some(good)) => kernel::open256(jobs, order, good),
+            (_, None) => kernel::seal128(jobs, order),
+            (_, Some(good)) => kernel::open128(jobs, order, good),
         }
     }
+    true
 }

@@ -47,7 +47,7 @@ pub(super) fn publish<T>(values: &mut [T]) {
 const LENGTHS: [usize; 16] = [0, 1, 15, 16, 33, 64, 100, 113, 127, 129, 200, 257, 300, 500, 1400, 4200];
 
 fn jobs<'a>(key: &'a AeadKey, icv: u8, packets: &'a mut [Vec<u8>]) -> Vec<Job<'a>> {
-    packets.iter_mut().map(|packet| Job { key, iv: [6; 8], aad: aad(1, 2, true), icv, packet }).collect()
+    packets.iter_mut().map(|packet| Job::new(key, [6; 8], aad(1, 2, true), icv, packet).unwrap()).collect()
 }
 
 #[test]

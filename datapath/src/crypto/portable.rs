@@ -1,14 +1,17 @@
 //! AES-GCM by RustCrypto, one packet after the other: for CPUs that the kernels are not for, and to hold them
 //! against.
 
-use super::{AeadKey, Expanded, HEAD, ICV, Job};
+use super::{ICV, Job, job};
+use crate::batch::BATCH;
 use aes_gcm::{
     Aes128Gcm, Aes256Gcm, AesGcm,
     aead::{AeadInOut, KeyInit, consts::U12},
     aes::Aes192,
 };
 
-/// Each is behind a pointer: their tables are larger than the kernels' keys, which SAs make room for.
+/// Each is behind a pointer: their tables are larger than the kernels' keys, which SAs make room for. Aligned as those
+/// are, so that the one begins where the other does.
+#[repr(align(16))]
 pub(super) enum Key {
     Aes128(Box<Aes128Gcm>),
     Aes192(Box<AesGcm<Aes192, U12>>),
@@ -53,50 +56,36 @@ impl Key {
     }
 }
 
-fn nonce(key: &AeadKey, iv: [u8; 8]) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..4].copy_from_slice(&key.salt); // RFC 4106 §4
-    nonce[4..].copy_from_slice(&iv);
-    nonce
-}
-
-/// The ICV of a job whose text is sealed, or opened, by the way.
+/// The ICV of a job whose text is sealed, or opened, by the way. `None` if its key is none of these.
 fn icv(job: &mut Job<'_>, seal: bool) -> Option<[u8; ICV]> {
-    let len = job.text_len()?;
-    let aad = job.aad.block.to_be_bytes();
-    let (nonce, aad) = (nonce(job.key, job.iv), &aad[..job.aad.len as usize]);
-    match &job.key.expanded {
-        Expanded::Portable(key) => key.apply(nonce, aad, &mut job.packet[HEAD..HEAD + len], seal),
-        #[cfg(target_arch = "x86_64")]
-        Expanded::Gcm(_) => None,
-    }
+    #[cfg_attr(not(target_arch = "x86_64"), allow(irrefutable_let_patterns))]
+    let job::Key::Portable(key) = job.key else {
+        return None;
+    };
+    let ([a, b], aad) = (job.nonce.map(u64::to_le_bytes), job.aad.to_be_bytes());
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&a);
+    nonce[8..].copy_from_slice(&b[..4]);
+    key.apply(nonce, &aad[..job.aad_len as usize], job.parts().0, seal)
 }
 
 pub(super) fn seal(jobs: &mut [Job<'_>]) {
     for job in jobs {
-        match (icv(job, true), job.text_len()) {
-            (Some(icv), Some(len)) => {
-                job.packet[HEAD + len..][..job.icv as usize].copy_from_slice(&icv[..job.icv as usize]);
-            }
+        match (icv(job, true), job.icv as usize) {
+            (Some(icv), n) => job.parts().1[..n].copy_from_slice(&icv[..n]),
             // Nothing readable must leave.
             _ => job.wipe(),
         }
     }
 }
 
-pub(super) fn open(jobs: &mut [Job<'_>], tell: &mut impl FnMut(&mut Job<'_>, bool)) {
-    for job in jobs {
-        let good = match (icv(job, false), job.text_len()) {
-            (Some(icv), Some(len)) => {
-                let n = job.icv as usize;
-                let there = &job.packet[HEAD + len..][..n];
-                // All of it is compared, whatever it holds.
-                let mut good = [there.iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0];
-                super::declassify(&mut good);
-                good[0]
-            }
-            _ => false,
-        };
-        tell(job, good);
+/// As many jobs as there are answers, at most.
+pub(super) fn open(jobs: &mut [Job<'_>], good: &mut [bool; BATCH]) {
+    for (job, good) in jobs.iter_mut().zip(good) {
+        let (icv, n) = (icv(job, false), job.icv as usize);
+        // All of it is compared, whatever it holds.
+        *good = icv.is_some_and(|icv| {
+            job.parts().1[..n].iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        });
     }
 }

@@ -189,7 +189,7 @@ fn jobs<'a>(packets: &[Packet], keys: &'a [AeadKey], mut arena: &'a mut [u8]) ->
         let (_, rest) = arena.split_at_mut(p.text.start - HEAD - at);
         let (packet, rest) = rest.split_at_mut(HEAD + p.text.len() + ICV);
         (arena, at) = (rest, p.text.end + ICV);
-        jobs.push(Job { key: &keys[p.shape.key as usize], iv: p.iv, aad: p.aad(), icv: p.shape.icv, packet });
+        jobs.push(Job::new(&keys[p.shape.key as usize], p.iv, p.aad(), p.shape.icv, packet).unwrap());
     }
     jobs
 }

@@ -20,10 +20,14 @@
 //!
 //! No branch and no address depends on keys, texts or ICVs: on lengths only. That an ICV is right is told in bits.
 //!
-//! Dangers: every function here needs the CPU features of its vectors, and the memory that [`Packet`] names. That
+//! Dangers: every function here needs the CPU features of its vectors, and the memory that [`Job`] names. That
 //! is what *unsafe* means in this file, of all of them; the entry points at its end say which features.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each function's contract is the same; see above")]
 
+use super::super::{
+    HEAD, ICV,
+    job::{self, Job},
+};
 use super::{
     ghash::{Sum, halves, powers},
     key::Key,
@@ -32,34 +36,15 @@ use super::{
 use crate::batch::BATCH;
 use core::{arch::x86_64::*, array::from_fn};
 
-/// One packet.
-#[derive(Clone, Copy)]
-#[repr(C, align(16))]
-pub(super) struct Packet {
-    /// J0 with its counter zero (NIST SP 800-38D §7.1).
-    pub(super) nonce: [u64; 2],
-    /// Additional data, padded with zeros to a block, as a big-endian number.
-    pub(super) aad: u128,
-    pub(super) key: *const Key,
-    /// The text. 16 octets in front of it are read, and stay as they are; 16 behind it are written.
-    pub(super) text: *mut u8,
-    pub(super) len: u32,
-    pub(super) aad_bits: u16,
-    /// AES rounds: 10, 12 or 14.
-    pub(super) rounds: u8,
-    /// Octets of the ICV: 8, 12 or 16.
-    pub(super) icv: u8,
-    pub(super) kind: u32,
-}
+const _: () = assert!(HEAD == 16 && ICV == 16);
 
-const _: () = assert!(size_of::<Packet>() == 64);
-
-impl Packet {
-    /// A number that is the same for packets that can go through together: of as many blocks, rounds, and octets of
-    /// ICV. All that are long go one by one, whatever their length.
+impl<'a> Job<'a> {
     #[inline(always)]
-    pub(super) fn kind(len: usize, rounds: u8, icv: u8) -> u32 {
-        (1 + len.div_ceil(16)).min(17) as u32 | (rounds as u32) << 8 | (icv as u32) << 16
+    unsafe fn key(&self) -> &'a Key {
+        match self.key {
+            job::Key::Gcm(key) => key,
+            job::Key::Portable(_) => core::hint::unreachable_unchecked(),
+        }
     }
 
     /// Blocks of the stream.
@@ -81,7 +66,7 @@ impl Packet {
     /// The last block of the hash.
     #[inline(always)]
     unsafe fn lengths(&self) -> __m128i {
-        _mm_set_epi64x(self.aad_bits as i64, 8 * self.len as i64)
+        _mm_set_epi64x(8 * self.aad_len as i64, 8 * self.len as i64)
     }
 
     /// What is behind the text.
@@ -187,13 +172,13 @@ struct Part {
 
 impl Part {
     #[inline(always)]
-    fn new(p: &Packet, first: usize, blocks: usize) -> Part {
+    fn new(p: &Job<'_>, first: usize, blocks: usize) -> Part {
         let at = p.text.wrapping_add(16 * first).wrapping_sub(16);
         Part { at, first: first as u32, blocks, octets: p.len as usize + 16 - 16 * first }
     }
 
     #[inline(always)]
-    fn whole(p: &Packet) -> Part {
+    fn whole(p: &Job<'_>) -> Part {
         Part::new(p, 0, p.blocks())
     }
 }
@@ -214,7 +199,7 @@ const STEPS: usize = 9;
 /// `STITCHED`; `hash` is told what is to be hashed, turned over.
 #[inline(always)]
 unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool, const STITCHED: bool>(
-    (ps, parts): (&[&Packet; G], &[Part; G]),
+    (ps, parts): (&[&Job<'_>; G], &[Part; G]),
     (is_first, is_last): (bool, bool),
     mut work: impl FnMut(usize),
     mut hash: impl FnMut(usize, usize, V),
@@ -222,14 +207,14 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
     let mut s = [[V::zero(); NV]; G];
     each!(g < G => {
         let counters = Counters::new(ps[g].nonce(), if is_first { 0 } else { parts[g].first });
-        let key = round_key::<V>(ps[g].key, 0);
+        let key = round_key::<V>(ps[g].key(), 0);
         each!(y < NV => { s[g][y] = counters.whitened(y, key); });
     });
     let rounds = ps[0].rounds as usize;
     macro_rules! round {
         ($round:expr) => {
             each!(g < G => {
-                let key = round_key::<V>(ps[g].key, $round);
+                let key = round_key::<V>(ps[g].key(), $round);
                 each!(y < NV => { s[g][y] = s[g][y].aesenc(key); });
             })
         };
@@ -252,7 +237,7 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
             // Before the last block is stored over its beginning.
             ends[g].icv = p.icv();
         }
-        let key = round_key::<V>(p.key, rounds);
+        let key = round_key::<V>(p.key(), rounds);
         each!(y < NV => {
             let stream = s[g][y].aesenclast(key);
             let at = part.at.add(16 * V::BLOCKS * y);
@@ -278,7 +263,7 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
 
 /// The ICV of a packet, set, or whether it is right.
 #[inline(always)]
-unsafe fn finish<const OPEN: bool>(p: &Packet, sum: Sum<__m128i>, ends: &Ends) -> bool {
+unsafe fn finish<const OPEN: bool>(p: &Job<'_>, sum: Sum<__m128i>, ends: &Ends) -> bool {
     let icv = sum.reduce_high().reversed().xor(ends.mask);
     if OPEN {
         return is_zero(icv.xor(ends.icv).keep(p.icv as usize));
@@ -290,7 +275,7 @@ unsafe fn finish<const OPEN: bool>(p: &Packet, sum: Sum<__m128i>, ends: &Ends) -
 /// Short packets on their way: what of them is still to be hashed.
 #[derive(Clone, Copy)]
 struct Waiting<'a, V, const G: usize, const NV: usize> {
-    ps: [&'a Packet; G],
+    ps: [&'a Job<'a>; G],
     x: [[V; NV]; G],
     ends: [Ends; G],
     sums: [Sum<V>; G],
@@ -301,7 +286,7 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
     /// En- or decrypts a group. `HAS_ROOM`: the last vectors have a lane for the lengths.
     #[inline(always)]
     unsafe fn transform<const OPEN: bool, const HAS_ROOM: bool, const STITCHED: bool>(
-        ps: [&'a Packet; G],
+        ps: [&'a Job<'a>; G],
         work: impl FnMut(usize),
     ) -> Self {
         let parts: [Part; G] = from_fn(
@@ -332,12 +317,12 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
                 let product = (g * NV + y) * 6 / (G * NV) + 1;
                 if step == product {
                     let n = self.ps[g].blocks() + 1 - V::BLOCKS * y;
-                    self.sums[g].add(self.x[g][y], powers(self.ps[g].key, n));
+                    self.sums[g].add(self.x[g][y], powers(self.ps[g].key(), n));
                 }
                 if step == product + 1 && y + 1 == NV {
                     self.whole[g] = self.sums[g].settled().folded();
                     if !HAS_ROOM {
-                        self.whole[g].add_schoolbook(self.ps[g].lengths(), powers(self.ps[g].key, 1));
+                        self.whole[g].add_schoolbook(self.ps[g].lengths(), powers(self.ps[g].key(), 1));
                     }
                 }
             });
@@ -356,9 +341,9 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
 /// Packets of one kind, of at most a chunk, `G` at a time: one group is hashed between the rounds of the next.
 #[inline(always)]
 unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, const HAS_ROOM: bool>(
-    ps: &[Packet],
+    ps: &[Job<'_>],
     order: &[u8],
-    good: &mut [bool; BATCH],
+    good: &mut [bool],
 ) {
     let (groups, rest) = order.as_chunks::<G>();
     if let [first, groups @ ..] = groups {
@@ -369,7 +354,9 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
             )
         };
         let mut tell = |of: &[u8; G], bits: [bool; G]| {
-            each!(g < G => { *good.get_unchecked_mut(of[g] as usize) = bits[g]; });
+            if OPEN {
+                each!(g < G => { *good.get_unchecked_mut(of[g] as usize) = bits[g]; });
+            }
         };
         let mut before = first;
         let mut waiting = Waiting::<V, G, NV>::transform::<OPEN, HAS_ROOM, false>(group(first), |_| {});
@@ -393,7 +380,7 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
 
 /// A packet of more than a chunk, which is `N` vectors.
 #[inline(always)]
-unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Packet) -> bool {
+unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>) -> bool {
     let (ps, blocks) = ([p], p.blocks());
     // The last part has a block at least, so that its end is met there.
     let chunks = (blocks - 1) / V::CHUNK;
@@ -408,7 +395,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Packet) -> bool 
     );
     let both: [V; N] = from_fn(
         #[inline(always)]
-        |y| halves(powers::<V>(p.key, V::CHUNK - V::BLOCKS * y)),
+        |y| halves(powers::<V>(p.key(), V::CHUNK - V::BLOCKS * y)),
     );
     let mut hash = _mm_setzero_si128();
     for chunk in 1..chunks {
@@ -423,7 +410,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Packet) -> bool 
             |step| {
                 each!(y < N => {
                     if step == y * 4 / N + 1 {
-                        sum.add_karatsuba(x[y], powers(p.key, V::CHUNK - V::BLOCKS * y), both[y]);
+                        sum.add_karatsuba(x[y], powers(p.key(), V::CHUNK - V::BLOCKS * y), both[y]);
                     }
                 });
                 match step {
@@ -454,7 +441,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Packet) -> bool 
 /// The last part of a long packet, and the hash of the chunk before it and of itself.
 #[inline(always)]
 unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
-    p: &Packet,
+    p: &Job<'_>,
     part: Part,
     x: [V; N],
     mask: __m128i,
@@ -468,7 +455,7 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
         |step| {
             each!(y < N => {
                 if step == y * 4 / N + 1 {
-                    sum.add(x[y], powers(p.key, V::CHUNK - V::BLOCKS * y));
+                    sum.add(x[y], powers(p.key(), V::CHUNK - V::BLOCKS * y));
                 }
             });
             match step {
@@ -483,30 +470,37 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
     );
     last[0] = last[0].xor(V::from_block(hash));
     let mut sum = Sum::<V>::zero();
-    each!(y < NV => { sum.add(last[y], powers(p.key, part.blocks + 1 - V::BLOCKS * y)); });
+    each!(y < NV => { sum.add(last[y], powers(p.key(), part.blocks + 1 - V::BLOCKS * y)); });
     let mut whole = sum.settled().folded();
-    whole.add_schoolbook(p.lengths(), powers(p.key, 1));
+    whole.add_schoolbook(p.lengths(), powers(p.key(), 1));
     finish::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv })
 }
 
-/// All packets, in `order`, which has those of a kind next to each other: `S` is for short ones, `G` at a time, `L`
-/// for long ones, of `N` vectors a chunk. Opened, `good` tells of each packet whether its ICV is right.
+/// All packets, in `order`, which ascends by kind: `S` is for short ones, `G` at a time, `L` for long ones, of `N`
+/// vectors a chunk. Opened, `good` tells of each packet whether its ICV is right; it has room for all.
 #[inline(always)]
 unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN: bool>(
-    ps: &[Packet],
+    ps: &[Job<'_>],
     order: &[u8],
-    good: &mut [bool; BATCH],
+    good: &mut [bool],
 ) {
     let mut rest = order;
-    while let [first, ..] = rest {
-        let p = &ps[*first as usize];
+    while let [first, .., last] | [first @ last] = rest {
+        let p = ps.get_unchecked(*first as usize);
         if p.blocks() > S::CHUNK {
-            good[*first as usize] = long::<L, N, OPEN>(p);
+            let is_good = long::<L, N, OPEN>(p);
+            if OPEN {
+                *good.get_unchecked_mut(*first as usize) = is_good;
+            }
             rest = &rest[1..];
             continue;
         }
-        let run = rest.iter().take_while(|i| ps[**i as usize].kind == p.kind).count();
-        let (run, after) = rest.split_at(run);
+        let kind = |i: &u8| ps.get_unchecked(*i as usize).kind;
+        let run = match kind(last) == p.kind {
+            true => rest.len(),
+            false => rest.iter().take_while(|i| kind(i) == p.kind).count(),
+        };
+        let (run, after) = rest.split_at_unchecked(run);
         rest = after;
         macro_rules! short {
             ($g:expr, $nv:literal) => {
@@ -534,11 +528,11 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
 macro_rules! entry_points {
     ($seal:ident, $open:ident: $features:literal, $short:ty, $long:ty, $n:literal, $g:literal) => {
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $seal(ps: &[Packet], order: &[u8], good: &mut [bool; BATCH]) {
-            batch::<$short, $long, $n, $g, false>(ps, order, good)
+        pub(super) unsafe fn $seal(ps: &[Job<'_>], order: &[u8]) {
+            batch::<$short, $long, $n, $g, false>(ps, order, &mut [])
         }
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $open(ps: &[Packet], order: &[u8], good: &mut [bool; BATCH]) {
+        pub(super) unsafe fn $open(ps: &[Job<'_>], order: &[u8], good: &mut [bool; BATCH]) {
             batch::<$short, $long, $n, $g, true>(ps, order, good)
         }
     };

@@ -10,12 +10,15 @@ pub(super) const POWERS: usize = 17;
 /// Round keys of AES-256.
 const ROUND_KEYS: usize = 15;
 
-/// Powers of H and round keys, in eight cache lines. It is wiped when it is dropped.
+/// Powers of H and round keys. It is wiped when it is dropped.
 ///
 /// Powers descend, so that a vector of consecutive blocks loads the powers that it is to be multiplied by. A
 /// short packet uses the last few, right in front of the round keys: with AES-128 and 64 octets, five lines in
 /// a row. A vector that reaches past H^1 reads round keys there, and multiplies them by zero.
-#[repr(C, align(64))]
+///
+/// H^17 is the last in the cache line of the key's head, which is in front. So a chunk's powers and the round keys
+/// each begin with a line.
+#[repr(C, align(16))]
 pub(in super::super) struct Key {
     /// H^17 ... H^1, as `ghash::Sum` has them: reflected, and multiplied by x.
     pub(super) powers: [u128; POWERS],
@@ -43,14 +46,14 @@ impl Key {
         Some(expanded)
     }
 
-    /// Brings what a short packet needs with AES-128 into the CPU's cache: five lines from H^9 on.
+    /// Brings what a short packet needs with AES-128 into the CPU's cache: five lines from H^8 on.
     #[inline]
     pub(in super::super) fn prefetch(&self) {
-        portcullis_sadb::prefetch(&self.powers[8]);
-        portcullis_sadb::prefetch(&self.powers[12]);
-        portcullis_sadb::prefetch(&self.powers[16]);
-        portcullis_sadb::prefetch(&self.round_keys[3]);
-        portcullis_sadb::prefetch(&self.round_keys[7]);
+        portcullis_sadb::prefetch(&self.powers[POWERS - 8]);
+        portcullis_sadb::prefetch(&self.powers[POWERS - 4]);
+        portcullis_sadb::prefetch(&self.round_keys[0]);
+        portcullis_sadb::prefetch(&self.round_keys[4]);
+        portcullis_sadb::prefetch(&self.round_keys[8]);
     }
 
     /// FIPS 197 §5.2, and NIST SP 800-38D §7.1 step 1.
