@@ -47,6 +47,20 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// Asks for the memory that is used first. That of a key is at hand, if it is the one of `now`.
+    #[inline(always)]
+    unsafe fn prefetch(&self, now: &Job<'_>) {
+        if !core::ptr::eq(self.key(), now.key()) {
+            self.key().prefetch();
+            if self.len > 16 * 7 {
+                self.key().prefetch_chunk();
+            }
+        }
+        for octet in [self.text.wrapping_sub(HEAD), self.text.wrapping_add(self.len as usize)] {
+            _mm_prefetch::<_MM_HINT_T0>(octet.cast());
+        }
+    }
+
     /// Blocks of the stream.
     #[inline(always)]
     fn blocks(&self) -> usize {
@@ -261,15 +275,11 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
     ends
 }
 
-/// The ICV of a packet, set, or whether it is right.
+/// The ICV of a packet. Opened, zero if the one that came with it is right.
 #[inline(always)]
-unsafe fn finish<const OPEN: bool>(p: &Job<'_>, sum: Sum<__m128i>, ends: &Ends) -> bool {
+unsafe fn icv<const OPEN: bool>(p: &Job<'_>, sum: Sum<__m128i>, ends: &Ends) -> __m128i {
     let icv = sum.reduce_high().reversed().xor(ends.mask);
-    if OPEN {
-        return is_zero(icv.xor(ends.icv).keep(p.icv as usize));
-    }
-    p.set_icv(icv);
-    true
+    if OPEN { icv.xor(ends.icv).keep(p.icv as usize) } else { icv }
 }
 
 /// Short packets on their way: what of them is still to be hashed.
@@ -308,9 +318,9 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
         Waiting { ps, x, ends, sums: [Sum::zero(); G], whole: [Sum::zero(); G] }
     }
 
-    /// Step 1 to [`STEPS`] of the hashing. The last tells which packets are good.
+    /// Step 1 to [`STEPS`] of the hashing. The last has the ICVs, or tells which are right.
     #[inline(always)]
-    unsafe fn hash<const OPEN: bool, const HAS_ROOM: bool>(&mut self, step: usize) -> [bool; G] {
+    unsafe fn hash<const OPEN: bool, const HAS_ROOM: bool>(&mut self, step: usize) -> [(__m128i, bool); G] {
         each!(g < G => {
             each!(y < NV => {
                 // Products in steps 1 to 6; a packet's are folded in the step after its last.
@@ -330,13 +340,19 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
                 self.whole[g] = self.whole[g].reduce_low();
             }
         });
-        let mut good = [false; G];
+        let mut told = [(_mm_setzero_si128(), false); G];
         if step == STEPS {
-            each!(g < G => { good[g] = finish::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]); });
+            each!(g < G => {
+                let icv = icv::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]);
+                told[g] = (icv, OPEN && is_zero(icv));
+            });
         }
-        good
+        told
     }
 }
+
+/// Groups of short packets from the one that is hashed, less one, to the one whose memory is asked for.
+const AHEAD: usize = 1;
 
 /// Packets of one kind, of at most a chunk, `G` at a time: one group is hashed between the rounds of the next.
 #[inline(always)]
@@ -353,25 +369,34 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
                 |g| ps.get_unchecked(of[g] as usize),
             )
         };
-        let mut tell = |of: &[u8; G], bits: [bool; G]| {
-            if OPEN {
-                each!(g < G => { *good.get_unchecked_mut(of[g] as usize) = bits[g]; });
-            }
+        let mut tell = |of: &[u8; G], ps: &[&Job<'_>; G], told: [(__m128i, bool); G]| {
+            each!(g < G => {
+                if OPEN {
+                    *good.get_unchecked_mut(of[g] as usize) = told[g].1;
+                } else {
+                    // Not between the rounds: there is a branch in it, and the compiler keeps nothing apart around one.
+                    ps[g].set_icv(told[g].0);
+                }
+            });
         };
         let mut before = first;
         let mut waiting = Waiting::<V, G, NV>::transform::<OPEN, HAS_ROOM, false>(group(first), |_| {});
-        for of in groups {
-            let mut bits = [false; G];
+        for (n, of) in groups.iter().enumerate() {
+            if let Some(ahead) = groups.get(n + AHEAD) {
+                each!(g < G => { ps.get_unchecked(ahead[g] as usize).prefetch(waiting.ps[g]); });
+            }
+            let mut told = [(_mm_setzero_si128(), false); G];
             let next = Waiting::transform::<OPEN, HAS_ROOM, true>(
                 group(of),
                 #[inline(always)]
-                |step| bits = waiting.hash::<OPEN, HAS_ROOM>(step),
+                |step| told = waiting.hash::<OPEN, HAS_ROOM>(step),
             );
-            tell(before, bits);
+            tell(before, &waiting.ps, told);
             (before, waiting) = (of, next);
         }
         each!(step < 8 => { waiting.hash::<OPEN, HAS_ROOM>(step + 1); });
-        tell(before, waiting.hash::<OPEN, HAS_ROOM>(STEPS));
+        let told = waiting.hash::<OPEN, HAS_ROOM>(STEPS);
+        tell(before, &waiting.ps, told);
     }
     if G > 1 && !rest.is_empty() {
         short::<V, 1, NV, OPEN, HAS_ROOM>(ps, rest, good);
@@ -473,7 +498,11 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
     each!(y < NV => { sum.add(last[y], powers(p.key(), part.blocks + 1 - V::BLOCKS * y)); });
     let mut whole = sum.settled().folded();
     whole.add_schoolbook(p.lengths(), powers(p.key(), 1));
-    finish::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv })
+    let icv = self::icv::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv });
+    if !OPEN {
+        p.set_icv(icv);
+    }
+    OPEN && is_zero(icv)
 }
 
 /// All packets, in `order`, which ascends by kind: `S` is for short ones, `G` at a time, `L` for long ones, of `N`
@@ -488,6 +517,9 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
     while let [first, .., last] | [first @ last] = rest {
         let p = ps.get_unchecked(*first as usize);
         if p.blocks() > S::CHUNK {
+            if let [_, next, ..] = rest {
+                ps.get_unchecked(*next as usize).prefetch(p);
+            }
             let is_good = long::<L, N, OPEN>(p);
             if OPEN {
                 *good.get_unchecked_mut(*first as usize) = is_good;

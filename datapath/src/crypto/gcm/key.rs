@@ -56,6 +56,13 @@ impl Key {
         portcullis_sadb::prefetch(&self.round_keys[8]);
     }
 
+    /// Besides, what a longer packet needs: the lines of H^16 to H^9.
+    #[inline]
+    pub(super) fn prefetch_chunk(&self) {
+        portcullis_sadb::prefetch(&self.powers[POWERS - 16]);
+        portcullis_sadb::prefetch(&self.powers[POWERS - 12]);
+    }
+
     /// FIPS 197 §5.2, and NIST SP 800-38D §7.1 step 1.
     ///
     /// # Safety
