@@ -293,6 +293,10 @@ struct Waiting<'a, V, const G: usize, const NV: usize> {
 }
 
 impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
+    /// Whether ICVs are set behind the rounds. There is a branch in it, around which the compiler mixes nothing; but two
+    /// at a time would wait in registers that are not there.
+    const LATE: bool = G == 1;
+
     /// En- or decrypts a group. `HAS_ROOM`: the last vectors have a lane for the lengths.
     #[inline(always)]
     unsafe fn transform<const OPEN: bool, const HAS_ROOM: bool, const STITCHED: bool>(
@@ -318,7 +322,7 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
         Waiting { ps, x, ends, sums: [Sum::zero(); G], whole: [Sum::zero(); G] }
     }
 
-    /// Step 1 to [`STEPS`] of the hashing. The last has the ICVs, or tells which are right.
+    /// Step 1 to [`STEPS`] of the hashing. The last has the ICVs, and sets them or tells which are right.
     #[inline(always)]
     unsafe fn hash<const OPEN: bool, const HAS_ROOM: bool>(&mut self, step: usize) -> [(__m128i, bool); G] {
         each!(g < G => {
@@ -344,6 +348,9 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
         if step == STEPS {
             each!(g < G => {
                 let icv = icv::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]);
+                if !OPEN && !Self::LATE {
+                    self.ps[g].set_icv(icv);
+                }
                 told[g] = (icv, OPEN && is_zero(icv));
             });
         }
@@ -373,8 +380,7 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
             each!(g < G => {
                 if OPEN {
                     *good.get_unchecked_mut(of[g] as usize) = told[g].1;
-                } else {
-                    // Not between the rounds: there is a branch in it, and the compiler keeps nothing apart around one.
+                } else if Waiting::<V, G, NV>::LATE {
                     ps[g].set_icv(told[g].0);
                 }
             });
