@@ -20,7 +20,7 @@ fn benchmark(c: &mut Criterion) {
         b.iter(|| {
             seq += 1;
             frame.reset(at);
-            assert!(frame.extend(inner.len));
+            assert!(frame.extend(inner.len()));
             outer.encap(&mut frame, &inner, sa.spi.0, seq).expect("room for the headers");
         })
     });

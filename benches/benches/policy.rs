@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_benches::gateway::{self, destination, flow_key};
-use portcullis_datapath::policy::{Clear, FlowCache};
+use portcullis_datapath::policy::{Decision, FlowCache};
 use portcullis_sadb::{Algorithm, Direction, Sadb, Sizes};
 use std::hint::black_box;
 
@@ -18,7 +18,7 @@ fn benchmark(c: &mut Criterion) {
         let policy = gateway::policy(Direction::Outbound, destination(n), Some(slot));
         sadb.add_policy(&policy).expect("room for all policies");
     }
-    let mut cache = FlowCache::new(1, sizes.max_policies);
+    let mut cache = FlowCache::new(sizes.max_policies);
     cache.turn(&reader);
     let mut group = c.benchmark_group("policy");
     let mut next = 0;
@@ -26,8 +26,9 @@ fn benchmark(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 next = (next + 1) % flows;
-                let clear = cache.clear(&reader, black_box(&flow_key(next)));
-                assert!(matches!(clear, Clear::Protect { .. }));
+                let key = black_box(flow_key(next));
+                let (_, decision) = cache.clear(&reader, cache.homes(&key), key);
+                assert!(matches!(decision, Decision::Protect { .. }));
             })
         });
     }

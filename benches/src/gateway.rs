@@ -1,18 +1,18 @@
 //! A gateway in memory: a real SADB, real forwarding tables, real workers, and ports whose other ends we hold.
 
 use crate::clocks::{Clocks, HOPS};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use portcullis_datapath::{
     crypto::Aead,
     fib::{Fib, Hop, Mac, PortLink, Prefix as Destination, Route, RoutesBuilder},
     handoff,
     nexthop::{NextHops, Publisher},
-    policy::{Clear, FlowCache, FlowKey},
     pool::FramePool,
     port::{Port, memory::MemoryPort},
-    wire::{Ip, protocol},
+    wire::{FlowKey, Ip},
     worker::Worker,
 };
+use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
     Action, Algorithm, Direction, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix, Protocol,
     Reader, Sa, Sadb, Selector, Sizes, SlotIndex, Spi,
@@ -114,9 +114,7 @@ pub fn destination(flow: u32) -> Ipv4Addr {
 /// A flow, as a worker knows it.
 pub fn flow_key(flow: u32) -> FlowKey {
     let (src, dst) = (IpAddr::from(SOURCE).into(), IpAddr::from(destination(flow)).into());
-    let mut ip = Ip::NONE;
-    (ip.protocol, ip.payload, ip.len) = (protocol::UDP, 20, 28);
-    FlowKey::of(&ip.between(src, dst), &[0x12; 28])
+    Ip::NONE.between(src, dst).key()
 }
 
 impl Gateway {
@@ -182,23 +180,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// Which of the workers owns each SA, as who sends decides for a flow that uses it.
-    ///
-    /// # Errors
-    /// An SA that no flow may use.
-    pub fn owners(&mut self, workers: u32) -> Result<Vec<u8>> {
-        let (mut cache, key, mut owners) = (FlowCache::new(workers, 1), flow_key(0), vec![]);
-        // The first at last, which is the flow's own.
-        for sa in (0..self.slots.len() as u32).rev() {
-            self.point(0, sa)?;
-            cache.turn(&self.reader);
-            let Clear::Protect { owner, .. } = cache.clear(&self.reader, &key) else {
-                bail!("no flow may use SA {sa}");
-            };
-            owners.push(owner as u8);
-        }
-        owners.reverse();
-        Ok(owners)
+    /// Which of the workers owns each SA.
+    pub fn owners(&self, workers: u32) -> Vec<u8> {
+        let spis = self.slots.iter().map_while(|slot| self.reader.spi(*slot));
+        spis.map(|spi| worker_of_spi(spi.0, workers) as u8).collect()
     }
 
     /// Packets that the workers dropped so far.

@@ -82,11 +82,11 @@ impl Pair {
     ) -> Result<Pair> {
         // All packets may belong to one worker.
         let room = 2 * PART * setup.workers as usize;
-        let (mut left, left_lanes) = Gateway::new(&setup, Direction::Outbound, pool, room)?;
+        let (left, left_lanes) = Gateway::new(&setup, Direction::Outbound, pool, room)?;
         let (right, right_lanes) = Gateway::new(&setup, Direction::Inbound, pool, room)?;
         let paths = left_lanes.into_iter().zip(right_lanes).zip(cores);
         let paths = paths.map(|((left, right), core)| Path::new(*core, left, right, pool.cache())).collect();
-        let owners = left.owners(setup.workers)?;
+        let owners = left.owners(setup.workers);
         let random = Random::new(seed);
         let mut pair = Pair { setup, arrival, left, right, owners, paths, random, parts: 0 };
         pair.meet(setup.sas, stock)?;

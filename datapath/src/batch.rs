@@ -5,13 +5,10 @@
 //! one place at the end of the turn.
 
 use crate::{
-    classify::Class,
-    crypto::IcvVerified,
-    drop::DropReason,
-    frame::Frame,
-    wire::{Addr, Ip},
+    classify::Esp, crypto::IcvVerified, drop::DropReason, frame::Frame, nexthop::Via, policy::Homes, wire::Ip,
 };
 use arrayvec::ArrayVec;
+use portcullis_sadb::PolicyIndex;
 
 /// Frames of one turn, at most.
 pub const BATCH: usize = 128;
@@ -25,7 +22,9 @@ pub enum Stage {
     Inbound,
     /// Clear traffic that the outbound policies decide on; the frame starts at the IP header.
     Outbound,
-    /// An IP packet to be routed to `Meta::dst`.
+    /// An ESP packet to be routed to the peer of its SA.
+    Sealed,
+    /// An IP packet to be routed to its destination.
     Forward,
     /// The SA belongs to another worker; the frame is whole again, from its Ethernet header.
     Handoff(u8),
@@ -38,33 +37,44 @@ pub enum Stage {
 /// What the hops know about a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
-    /// Where it is on its way.
-    pub stage: Stage,
-    /// What kind of packet it is, as received.
-    pub class: Class,
     /// The IP header: of the packet as received, or of the inner one, once there is one.
     pub ip: Ip,
-    /// This worker's index of the SA, while `stage` is inbound or outbound.
+    /// Inbound: the ESP header.
+    pub esp: Esp,
+    /// This worker's index of the SA; before it is found, where it was found the last time.
     pub sa: u32,
     /// The 64-bit sequence number, received or assigned.
     pub seq: u64,
+    /// Where the last packet of this flow went.
+    pub via: Via,
+    /// The policy that protects it, outbound.
+    pub policy: PolicyIndex,
+    /// Where its flow may be in the cache of flows; the first is where it is, once that is known.
+    pub homes: Homes,
+    /// Where it is on its way.
+    pub stage: Stage,
+    /// Where the IP header was in the frame, as received.
+    pub l3: u8,
     /// Inbound: that its ICV was verified.
     pub proof: Option<IcvVerified>,
-    /// The destination to route to: outer after encapsulation, inner after decapsulation.
-    pub dst: Addr,
 }
 
 impl Meta {
     const RECEIVED: Meta = Meta {
-        stage: Stage::Received,
-        class: Class::Kernel,
         ip: Ip::NONE,
+        esp: Esp::NONE,
         sa: u32::MAX,
         seq: 0,
+        via: Via::NONE,
+        policy: PolicyIndex(0),
+        homes: [0; 2],
+        stage: Stage::Received,
+        l3: 0,
         proof: None,
-        dst: Addr { bits: 0, v4: true },
     };
 }
+
+const _: () = assert!(size_of::<Meta>() == 96);
 
 /// The frames of one turn and their [`Meta`], index by index.
 #[derive(Default)]

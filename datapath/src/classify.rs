@@ -4,9 +4,13 @@
 //! that and looks again. A property test shows that the two agree.
 
 use crate::{
+    batch::{Batch, Stage},
     drop::DropReason,
+    policy::FlowCache,
     wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
+use portcullis_ebpf::worker_of_spi;
+use portcullis_sadb::{Reader, Spi};
 
 /// UDP port of ESP in UDP (RFC 3948 §2).
 const NAT_T_PORT: u16 = 4500;
@@ -51,18 +55,95 @@ pub enum Class {
 
 /// Classifies an Ethernet frame.
 pub fn classify(frame: &[u8]) -> Class {
-    let (mut class, mut ip) = (Class::Kernel, Ip::NONE);
-    parse(frame, &mut class, &mut ip);
-    class
+    let (mut ip, mut esp) = (Ip::NONE, Esp::NONE);
+    let (kind, l3) = parse(frame, &mut ip, &mut esp);
+    let Esp { spi, seq_lo, at, udp } = esp;
+    match kind {
+        Kind::Esp => Class::Esp { spi, seq_lo, l3, esp: at, udp, tos: ip.tos, len: ip.len() as u16 },
+        Kind::Ah => Class::Ah { spi },
+        Kind::Fragment => Class::Fragment,
+        Kind::Clear => Class::Clear { l3 },
+        Kind::Kernel => Class::Kernel,
+        Kind::Bad(reason) => Class::Bad(reason),
+    }
 }
 
-/// Classifies an Ethernet frame, and parses the IP header in it. What is found is written where it will be read,
-/// field by field: the CPU waits for what is written in small pieces and read as a whole.
+/// What is known of a packet that is for an SA.
+#[derive(Clone, Copy, Debug)]
+pub struct Esp {
+    /// The SPI.
+    pub spi: u32,
+    /// The sequence number, as on the wire.
+    pub seq_lo: u32,
+    /// Where the ESP header starts, from the outer IP header.
+    pub at: u16,
+    /// Whether it is in UDP.
+    pub udp: bool,
+}
+
+impl Esp {
+    /// What stands where there is no ESP.
+    pub const NONE: Esp = Esp { spi: 0, seq_lo: 0, at: 0, udp: false };
+}
+
+/// A [`Class`], without what else is known.
+#[derive(Clone, Copy)]
+enum Kind {
+    Esp,
+    Ah,
+    Fragment,
+    Clear,
+    Kernel,
+    Bad(DropReason),
+}
+
+/// Frames that classification looks ahead.
+const AHEAD: usize = 8;
+
+/// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
+/// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
+pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, reader: &Reader) {
+    let Batch { frames, metas } = batch;
+    for i in 0..frames.len() {
+        if let Some(frame) = frames.get(i + AHEAD) {
+            frame.prefetch();
+        }
+        let (frame, meta) = (&mut frames[i], &mut metas[i]);
+        if meta.stage != Stage::Received {
+            continue;
+        }
+        let (kind, l3) = parse(frame.bytes(), &mut meta.ip, &mut meta.esp);
+        meta.l3 = l3;
+        meta.stage = match kind {
+            Kind::Esp => match worker_of_spi(meta.esp.spi, workers) {
+                owner if owner == me => {
+                    frame.pull(l3 as usize);
+                    frame.truncate(meta.ip.len());
+                    reader.prefetch_spi(Spi(meta.esp.spi));
+                    Stage::Inbound
+                }
+                owner => Stage::Handoff(owner as u8),
+            },
+            Kind::Clear => {
+                frame.pull(l3 as usize);
+                frame.truncate(meta.ip.len());
+                meta.homes = flows.homes(&meta.ip.key());
+                Stage::Outbound
+            }
+            Kind::Ah => Stage::Drop(DropReason::UnknownSpi),
+            Kind::Fragment => Stage::Drop(DropReason::Fragment),
+            Kind::Kernel => Stage::Drop(DropReason::LocalDelivery),
+            Kind::Bad(reason) => Stage::Drop(reason),
+        };
+    }
+}
+
+/// What a frame is, and where its IP header starts. What is found of it is written where it will be read.
 #[inline]
-pub fn parse(frame: &[u8], class: &mut Class, ip: &mut Ip) {
+fn parse(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
     let (ethertype, l3) = match wire::ethernet(frame) {
         Ok(found) => found,
-        Err(reason) => return *class = Class::Bad(reason),
+        Err(reason) => return (Kind::Bad(reason), 0),
     };
     let packet = &frame[l3..];
     let version = packet.first().map_or(0, |b| b >> 4);
@@ -70,72 +151,56 @@ pub fn parse(frame: &[u8], class: &mut Class, ip: &mut Ip) {
         (ETHERTYPE_IPV4, 4) => ip.parse_v4(packet),
         (ETHERTYPE_IPV6, 6) => ip.parse_v6(packet),
         (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, _) => Err(DropReason::Malformed),
-        _ => return *class = Class::Kernel,
+        _ => return (Kind::Kernel, 0),
     };
-    match parsed {
-        Ok(()) => by_protocol(&packet[..ip.len], ip, l3, class),
-        Err(reason) => *class = Class::Bad(reason),
-    }
+    let kind = match parsed {
+        Ok(()) => by_protocol(&packet[..ip.len()], ip, esp),
+        Err(reason) => Kind::Bad(reason),
+    };
+    (kind, l3 as u8)
 }
 
 #[inline]
-fn by_protocol(packet: &[u8], ip: &Ip, l3: usize, class: &mut Class) {
-    if ip.is_v4() {
-        let header = match packet[0] & 15 {
-            5 => &packet[..wire::IPV4],
-            words => &packet[..words as usize * 4],
-        };
-        if !wire::ipv4_checksum_ok(header) {
-            return *class = Class::Bad(DropReason::BadChecksum); // RFC 1812 §5.2.2
+fn by_protocol(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
+    let at = ip.payload();
+    match ip.protocol() {
+        protocol::ESP | protocol::AH if ip.place != Place::Whole => Kind::Fragment,
+        protocol::ESP => esp.parse(packet, at, false),
+        protocol::AH if packet.len() < at + 12 => Kind::Bad(DropReason::Malformed),
+        protocol::AH => {
+            esp.spi = wire::be32(packet, at + 4);
+            Kind::Ah
         }
-    }
-    let at = ip.payload;
-    match ip.protocol {
-        protocol::ESP | protocol::AH if ip.place != Place::Whole => *class = Class::Fragment,
-        protocol::ESP => *class = esp(packet, ip, l3, at, false),
-        protocol::AH if packet.len() < at + 12 => *class = Class::Bad(DropReason::Malformed),
-        protocol::AH => *class = Class::Ah { spi: wire::be32(packet, at + 4) },
-        protocol::UDP if ip.place != Place::Later => *class = udp(packet, ip, l3),
-        _ => *class = Class::Clear { l3: l3 as u8 },
+        protocol::UDP if ip.dst_port() == Some(NAT_T_PORT) => udp(packet, ip, esp),
+        _ => Kind::Clear,
     }
 }
 
-/// ESP in UDP, IKE, a keepalive, or any other datagram (RFC 3948 §2).
-#[inline]
-fn udp(packet: &[u8], ip: &Ip, l3: usize) -> Class {
-    let clear = Class::Clear { l3: l3 as u8 };
-    let payload = ip.payload + wire::UDP;
-    if packet.len() < payload {
-        return clear;
-    }
-    match &packet[payload..] {
+/// To port 4500: ESP in UDP, IKE, a keepalive, or any other datagram (RFC 3948 §2).
+fn udp(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
+    let at = ip.payload() + wire::UDP;
+    match packet.get(at..) {
         // IKE and keepalives (RFC 3948 §2.2, §2.3) between protected hosts are packets as all others; those
         // to the gateway itself the XDP program has left to the kernel.
-        _ if wire::be16(packet, ip.payload + 2) != NAT_T_PORT => clear,
-        [0, 0, 0, 0, ..] => clear,
-        [_, _, _, _, ..] if ip.place == Place::First => Class::Fragment,
+        Some([0, 0, 0, 0, ..]) => Kind::Clear,
+        Some([_, _, _, _, ..]) if ip.place == Place::First => Kind::Fragment,
         // RFC 768: its length is that of the rest of the packet.
-        _ if wire::be16(packet, ip.payload + 4) as usize != packet.len() - ip.payload => {
-            Class::Bad(DropReason::Malformed)
+        Some([_, _, _, _, ..]) if wire::be16(packet, at - 4) as usize != packet.len() - ip.payload() => {
+            Kind::Bad(DropReason::Malformed)
         }
-        [_, _, _, _, ..] => esp(packet, ip, l3, payload, true),
-        _ => clear,
+        Some([_, _, _, _, ..]) => esp.parse(packet, at, true),
+        _ => Kind::Clear,
     }
 }
 
-#[inline]
-fn esp(packet: &[u8], ip: &Ip, l3: usize, at: usize, udp: bool) -> Class {
-    if packet.len() < at + wire::ESP {
-        return Class::Bad(DropReason::Malformed);
-    }
-    Class::Esp {
-        spi: wire::be32(packet, at),
-        seq_lo: wire::be32(packet, at + 4),
-        l3: l3 as u8,
-        esp: at as u16,
-        udp,
-        tos: ip.tos,
-        len: ip.len as u16,
+impl Esp {
+    #[inline]
+    fn parse(&mut self, packet: &[u8], at: usize, udp: bool) -> Kind {
+        let Some(header) = packet.get(at..at + wire::ESP) else {
+            return Kind::Bad(DropReason::Malformed);
+        };
+        *self = Esp { spi: wire::be32(header, 0), seq_lo: wire::be32(header, 4), at: at as u16, udp };
+        Kind::Esp
     }
 }
 

@@ -111,51 +111,62 @@ impl OuterHeader {
         (room - room % ALIGN).saturating_sub(TRAILER)
     }
 
-    /// Puts headers and trailer round an inner packet, to be sealed (RFC 4303 §3.3). The frame begins at the
-    /// inner IP header, which `inner` describes. What is to be sealed starts at [`OuterHeader::text`] and goes
-    /// to the end of the frame.
+    /// Puts headers and trailer round an inner packet, to be sealed (RFC 4303 §3.3). The frame is the inner packet,
+    /// whose header `inner` has. What is to be sealed starts at [`OuterHeader::text`] and goes to the end of the frame.
     ///
     /// # Errors
     /// [`DropReason::NoHeadroom`], [`DropReason::NoTailroom`]; the frame may have grown.
     #[inline]
     pub fn encap(&mut self, frame: &mut Frame, inner: &Ip, spi: u32, seq: u64) -> Result<(), DropReason> {
-        let len = self.len();
+        // Of each a copy of its own, in which all lengths are known.
+        match (self.v4, self.udp) {
+            (true, false) => self.wrap::<{ wire::IPV4 + ESP + IV }>(frame, inner, spi, seq),
+            (true, true) => self.wrap::<{ wire::IPV4 + wire::UDP + ESP + IV }>(frame, inner, spi, seq),
+            (false, false) => self.wrap::<{ wire::IPV6 + ESP + IV }>(frame, inner, spi, seq),
+            (false, true) => self.wrap::<{ wire::IPV6 + wire::UDP + ESP + IV }>(frame, inner, spi, seq),
+        }
+    }
+
+    #[inline]
+    fn wrap<const HEAD: usize>(
+        &mut self,
+        frame: &mut Frame,
+        inner: &Ip,
+        spi: u32,
+        seq: u64,
+    ) -> Result<(), DropReason> {
         // 1. Padding and trailer (RFC 4303 §2.4, §3.3.2 step 2): at most five octets, of the room for the ICV too.
-        frame.truncate(inner.len);
-        let pad = (inner.len + TRAILER).next_multiple_of(ALIGN) - inner.len - TRAILER;
-        if !frame.extend(pad + TRAILER + ICV) {
-            return Err(DropReason::NoTailroom);
+        let len = inner.len();
+        let pad = (len + TRAILER).wrapping_neg() % ALIGN;
+        let behind = pad + TRAILER + ICV;
+        frame.truncate(len);
+        if !frame.surround(HEAD, behind) {
+            return Err(no_room(frame, HEAD));
         }
-        let next_header = if inner.is_v4() { protocol::IPV4 } else { protocol::IPV6 };
-        let padding = 0x03_02_01 & ((1 << (8 * pad)) - 1);
-        let trailer = padding | (pad as u64) << (8 * pad) | (next_header as u64) << (8 * (pad + 1));
-        frame.bytes_mut()[inner.len..][..8].copy_from_slice(&trailer.to_le_bytes());
-        // 2. ESP header and IV. The IV is the sequence number: a counter (RFC 4106 §3.1).
-        if !frame.push(len + ESP + IV) {
-            return Err(DropReason::NoHeadroom);
-        }
-        let total = frame.len();
-        let bytes = frame.bytes_mut();
-        let esp = (spi as u64) << 32 | seq as u32 as u64;
-        bytes[len..len + ESP].copy_from_slice(&esp.to_be_bytes());
-        bytes[len + ESP..len + ESP + IV].copy_from_slice(&seq.to_be_bytes());
-        // 3. Outer header (RFC 4301 §5.1.2), in whole words: what is read soon must not be written in pieces.
+        let total = HEAD + len + behind;
+        let (head, text) = frame.bytes_mut().split_first_chunk_mut::<HEAD>().expect("just pushed");
+        text[len..][..8].copy_from_slice(&TRAILERS[usize::from(inner.is_v4())][pad]);
+        // 2. Outer header (RFC 4301 §5.1.2), in whole words: what is read soon must not be written in pieces.
         if self.v4 {
-            self.fill_v4(bytes, inner, total)
+            self.fill_v4(head.first_chunk_mut().expect("long enough"), inner, total)
         } else {
-            self.fill_v6(bytes, inner, total)
+            self.fill_v6(head.first_chunk_mut().expect("long enough"), inner, total)
         }
         if self.udp {
-            let udp = &mut bytes[len - wire::UDP..len];
-            let lengths = ((total - (len - wire::UDP)) as u32) << 16; // RFC 3948 §2.1: no checksum
-            udp[..4].copy_from_slice(&self.bytes[len - wire::UDP..len - 4]);
-            udp[4..].copy_from_slice(&lengths.to_be_bytes());
+            let (at, ip_len) = (HEAD - ESP - IV - wire::UDP, if self.v4 { wire::IPV4 } else { wire::IPV6 });
+            let lengths = ((total - ip_len) as u32) << 16; // RFC 3948 §2.1: no checksum
+            head[at..at + 4].copy_from_slice(&self.bytes[ip_len..ip_len + 4]);
+            head[at + 4..at + 8].copy_from_slice(&lengths.to_be_bytes());
         }
+        // 3. ESP header and IV. The IV is the sequence number: a counter (RFC 4106 §3.1).
+        let esp = (spi as u64) << 32 | seq as u32 as u64;
+        head[HEAD - ESP - IV..HEAD - IV].copy_from_slice(&esp.to_be_bytes());
+        head[HEAD - IV..].copy_from_slice(&seq.to_be_bytes());
         Ok(())
     }
 
     #[inline]
-    fn fill_v4(&mut self, bytes: &mut [u8], inner: &Ip, total: usize) {
+    fn fill_v4(&mut self, head: &mut [u8; wire::IPV4], inner: &Ip, total: usize) {
         // DSCP, and ECN in normal mode (RFC 6040 §4.1).
         let first = 0x4500_0000 | (inner.tos as u32) << 16 | total as u32;
         let second = if inner.df {
@@ -166,18 +177,17 @@ impl OuterHeader {
         };
         let sum = self.sum + inner.tos as u32 + total as u32 + (second >> 16) + (second & 0xffff);
         let third = (OUTER_TTL as u32) << 24 | (self.bytes[9] as u32) << 16 | !wire::fold(sum) as u32;
-        bytes[..4].copy_from_slice(&first.to_be_bytes());
-        bytes[4..8].copy_from_slice(&second.to_be_bytes());
-        bytes[8..12].copy_from_slice(&third.to_be_bytes());
-        bytes[12..20].copy_from_slice(&self.bytes[12..20]);
+        head[..8].copy_from_slice(&((first as u64) << 32 | second as u64).to_be_bytes());
+        head[8..12].copy_from_slice(&third.to_be_bytes());
+        head[12..20].copy_from_slice(&self.bytes[12..20]);
     }
 
-    fn fill_v6(&self, bytes: &mut [u8], inner: &Ip, total: usize) {
+    #[inline]
+    fn fill_v6(&self, head: &mut [u8; wire::IPV6], inner: &Ip, total: usize) {
         let first = 0x6000_0000 | (inner.tos as u32) << 20;
         let second = ((total - wire::IPV6) as u32) << 16 | (self.bytes[6] as u32) << 8 | OUTER_TTL as u32;
-        bytes[..4].copy_from_slice(&first.to_be_bytes());
-        bytes[4..8].copy_from_slice(&second.to_be_bytes());
-        bytes[8..40].copy_from_slice(&self.bytes[8..40]);
+        head[..8].copy_from_slice(&((first as u64) << 32 | second as u64).to_be_bytes());
+        head[8..40].copy_from_slice(&self.bytes[8..40]);
     }
 
     /// Where the part to be sealed starts, in a frame that was encapsulated.
@@ -199,6 +209,29 @@ impl OuterHeader {
         }
     }
 }
+
+#[cold]
+fn no_room(frame: &Frame, front: usize) -> DropReason {
+    if frame.headroom() < front { DropReason::NoHeadroom } else { DropReason::NoTailroom }
+}
+
+/// What follows an inner packet of IPv6 or IPv4, by the octets of padding: these, their number, the next header; what
+/// comes behind belongs to the ICV.
+static TRAILERS: [[[u8; 8]; ALIGN]; 2] = {
+    let mut all = [[[0; 8]; ALIGN]; 2];
+    let mut pad = 0;
+    while pad < ALIGN {
+        let mut i = 0;
+        while i < pad {
+            (all[0][pad][i], all[1][pad][i]) = (i as u8 + 1, i as u8 + 1);
+            i += 1;
+        }
+        (all[0][pad][pad], all[1][pad][pad]) = (pad as u8, pad as u8);
+        (all[0][pad][pad + 1], all[1][pad][pad + 1]) = (protocol::IPV6, protocol::IPV4);
+        pad += 1;
+    }
+    all
+};
 
 /// Octets that an ESP packet has at least, from its SPI on: headers, trailer, ICV.
 pub const SMALLEST: usize = ESP + IV + ALIGN + ICV;
@@ -248,10 +281,10 @@ pub fn decap(
         Some(6) if !v4 => inner.parse_v6(packet),
         _ => return Err(DropReason::BadInner),
     };
-    if parsed.is_err() || v4 && !wire::ipv4_checksum_ok(&packet[..(packet[0] & 15) as usize * 4]) {
+    if parsed.is_err() {
         return Err(DropReason::BadInner);
     }
-    frame.truncate(inner.len);
+    frame.truncate(inner.len());
     // 3. ECN.
     let ecn = decapsulated_ecn(inner.tos & 3, outer_tos & 3).ok_or(DropReason::EcnDrop)?;
     if ecn != inner.tos & 3 {

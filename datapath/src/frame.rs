@@ -31,38 +31,39 @@ pub struct Frame {
 }
 
 /// Where a segment is in its chunk, and how many follow it. One word, so that a frame is two: it is moved in
-/// registers, and what was just changed in part is never read as a whole.
+/// registers, and what was just changed in part is never read as a whole. Its parts are changed by adding to the
+/// word: whoever does has checked that they do not run over.
 #[derive(Clone, Copy, Debug)]
 struct Extent(u64);
 
 impl Extent {
-    const OFFSET: u32 = 16;
-    const LEN: u32 = 32;
+    const LEN: u32 = 16;
+    const SIZE: u32 = 32;
     const TAIL: u32 = 48;
 
     #[inline]
     fn new(size: u16, offset: u16, len: u16, tail_segments: u16) -> Extent {
         Extent(
-            size as u64
-                | (offset as u64) << Self::OFFSET
+            offset as u64
                 | (len as u64) << Self::LEN
+                | (size as u64) << Self::SIZE
                 | (tail_segments as u64) << Self::TAIL,
         )
     }
 
     #[inline]
-    fn size(self) -> u16 {
-        self.0 as u16
-    }
-
-    #[inline]
     fn offset(self) -> u16 {
-        (self.0 >> Self::OFFSET) as u16
+        self.0 as u16
     }
 
     #[inline]
     fn len(self) -> u16 {
         (self.0 >> Self::LEN) as u16
+    }
+
+    #[inline]
+    fn size(self) -> u16 {
+        (self.0 >> Self::SIZE) as u16
     }
 
     /// Segments that follow this one.
@@ -71,7 +72,30 @@ impl Extent {
         (self.0 >> Self::TAIL) as u16
     }
 
+    /// Begins `n` octets earlier, of which there are as many before it.
     #[inline]
+    fn pushed(self, n: usize) -> Extent {
+        Extent(self.0 + ((n as u64) << Self::LEN) - n as u64)
+    }
+
+    /// Begins `n` octets later, of which it has as many.
+    #[inline]
+    fn pulled(self, n: usize) -> Extent {
+        Extent(self.0 - ((n as u64) << Self::LEN) + n as u64)
+    }
+
+    /// Ends `n` octets later, of which there are as many behind it.
+    #[inline]
+    fn extended(self, n: usize) -> Extent {
+        Extent(self.0 + ((n as u64) << Self::LEN))
+    }
+
+    /// Ends `n` octets earlier, of which it has as many.
+    #[inline]
+    fn cut(self, n: usize) -> Extent {
+        Extent(self.0 - ((n as u64) << Self::LEN))
+    }
+
     fn with(self, offset: u16, len: u16) -> Extent {
         Extent::new(self.size(), offset, len, self.tail_segments())
     }
@@ -171,15 +195,26 @@ impl Frame {
         if n > self.headroom() {
             return false;
         }
-        self.extent = self.extent.with(self.extent.offset() - n as u16, self.extent.len() + n as u16);
+        self.extent = self.extent.pushed(n);
+        true
+    }
+
+    /// Grows this segment by `front` bytes at the front and `back` at the end. False, and nothing changed, without room
+    /// for both.
+    #[must_use]
+    #[inline]
+    pub fn surround(&mut self, front: usize, back: usize) -> bool {
+        if front > self.headroom() || back > self.tailroom() {
+            return false;
+        }
+        self.extent = self.extent.pushed(front).extended(back);
         true
     }
 
     /// Takes `n` bytes, at most the whole segment, off the front.
     #[inline]
     pub fn pull(&mut self, n: usize) {
-        let n = n.min(self.len()) as u16;
-        self.extent = self.extent.with(self.extent.offset() + n, self.extent.len() - n);
+        self.extent = self.extent.pulled(n.min(self.len()));
     }
 
     /// Grows this segment by `n` bytes at the end. False, and nothing changed, without tailroom.
@@ -189,14 +224,14 @@ impl Frame {
         if n > self.tailroom() {
             return false;
         }
-        self.extent = self.extent.with(self.extent.offset(), self.extent.len() + n as u16);
+        self.extent = self.extent.extended(n);
         true
     }
 
     /// Cuts this segment to its first `n` bytes, if it has more.
     #[inline]
     pub fn truncate(&mut self, n: usize) {
-        self.extent = self.extent.with(self.extent.offset(), self.len().min(n) as u16);
+        self.extent = self.extent.cut(self.len().saturating_sub(n));
     }
 
     /// Empties the segment and puts its start at `offset` bytes from the chunk's start.

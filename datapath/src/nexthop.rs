@@ -11,7 +11,7 @@ use crate::{
     drop::DropReason,
     fib::{Fib, Mac, Resolution},
     frame::Frame,
-    wire::Addr,
+    wire::{self, Addr, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use crossbeam::queue::ArrayQueue;
 use std::{net::IpAddr, sync::Arc};
@@ -22,12 +22,12 @@ pub const HELD_FRAMES: usize = 256;
 pub const HELD_PER_NEIGHBOUR: usize = 64;
 /// How long a frame is held.
 pub const HOLD_MS: u64 = 1000;
-/// Bytes of the Ethernet header that [`NextHops::route`] writes.
-pub const ETHERNET_HEADER: usize = 14;
-
-const CACHE_LINES: usize = 4096;
-/// A cached resolution is looked up anew after this long, which marks its neighbour as used.
-const CACHE_MS: u64 = 1000;
+/// Neighbours in use, at most, whose packets need no look-up.
+const ADJACENCIES: usize = 1 << 14;
+/// Places where a neighbour may be.
+const PROBES: usize = 16;
+/// A next hop is looked up anew after this long, which marks its neighbour as used.
+const ERA_MS: u64 = 1000;
 
 /// What a worker and the mirror thread exchange.
 #[derive(Debug)]
@@ -84,12 +84,26 @@ pub enum Routed {
     },
 }
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct CacheLine {
-    dst: Addr,
-    era: u64,
-    resolution: Resolution,
+/// Where packets went, for who asks again: good while the era lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Via {
+    era: u32,
+    adjacency: u32,
+}
+
+impl Via {
+    /// Not known.
+    pub const NONE: Via = Via { era: 0, adjacency: 0 };
+}
+
+/// A neighbour that packets are sent to, by a port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Adjacency {
+    era: u32,
+    mtu: u16,
+    port: u8,
+    dst_mac: Mac,
+    src_mac: Mac,
 }
 
 /// A frame that waits for its neighbour.
@@ -107,9 +121,10 @@ struct Held {
 pub struct NextHops {
     mailbox: Arc<Mailbox>,
     fib: Arc<Fib>,
-    cache: Box<[CacheLine]>,
-    /// Cache lines of another era are stale.
-    era: u64,
+    /// By a hash of what they are; those of another era are free.
+    adjacencies: Box<[Adjacency]>,
+    /// Never 0.
+    era: u32,
     era_ends_ms: u64,
     held: Vec<Held>,
     now_ms: u64,
@@ -123,13 +138,12 @@ impl NextHops {
             spent: ArrayQueue::new(4),
             wanted: ArrayQueue::new(64),
         });
-        let unused =
-            CacheLine { dst: Addr { bits: 0, v4: true }, era: u64::MAX, resolution: Resolution::NoRoute };
+        let unused = Adjacency { era: 0, mtu: 0, port: 0, dst_mac: Mac::default(), src_mac: Mac::default() };
         let hops = NextHops {
             mailbox: mailbox.clone(),
             fib,
-            cache: vec![unused; CACHE_LINES].into_boxed_slice(),
-            era: 0,
+            adjacencies: vec![unused; ADJACENCIES].into_boxed_slice(),
+            era: 1,
             era_ends_ms: 0,
             held: Vec::with_capacity(HELD_FRAMES),
             now_ms: 0,
@@ -153,8 +167,8 @@ impl NextHops {
         self.now_ms = now_ms;
         let newer = self.take_fresh();
         if newer || now_ms >= self.era_ends_ms {
-            self.era += 1;
-            self.era_ends_ms = now_ms + CACHE_MS;
+            self.era = self.era.checked_add(1).unwrap_or(1);
+            self.era_ends_ms = now_ms + ERA_MS;
         }
         // Deadlines are in the order of arrival.
         if self.held.first().is_some_and(|h| newer || now_ms >= h.deadline_ms) {
@@ -169,29 +183,47 @@ impl NextHops {
         }
     }
 
-    /// Where a packet to `dst` goes now, from the cache if it is known there.
-    #[inline]
-    pub fn resolve(&mut self, dst: impl Into<Addr>) -> Resolution {
-        let dst = dst.into();
-        let line = &mut self.cache[cache_index(dst)];
-        if line.era == self.era && line.dst == dst {
-            return line.resolution;
-        }
-        let resolution = self.fib.resolve(dst.into());
-        if !matches!(resolution, Resolution::Unresolved { .. }) {
-            *line = CacheLine { dst, era: self.era, resolution };
-        }
-        resolution
+    /// Where a packet to `dst` goes now.
+    pub fn resolve(&self, dst: IpAddr) -> Resolution {
+        self.fib.resolve(dst)
     }
 
-    /// Routes a frame that starts at its IP header to `dst`.
+    /// Routes a frame that starts at its IP header: the way that the last packet went, if that is still known, and
+    /// else to `dst`, and `via` will know.
     #[inline]
-    pub fn route(&mut self, frame: Frame, dst: impl Into<Addr>) -> Routed {
-        let dst = dst.into();
-        match self.resolve(dst) {
-            Resolution::Unresolved { port, addr } => self.hold(frame, dst.into(), port, addr),
-            resolved => finish(frame, resolved),
+    pub fn route(&mut self, frame: Frame, via: &mut Via, dst: impl FnOnce() -> Addr) -> Routed {
+        match self.adjacencies.get(via.adjacency as usize) {
+            Some(adjacency) if via.era == self.era => emit(frame, adjacency),
+            _ => self.look_up(frame, via, dst().into()),
         }
+    }
+
+    #[cold]
+    fn look_up(&mut self, frame: Frame, via: &mut Via, dst: IpAddr) -> Routed {
+        match self.fib.resolve(dst) {
+            Resolution::Unresolved { port, addr } => self.hold(frame, dst, port, addr),
+            resolved => {
+                if let Some(adjacency) = Adjacency::of(self.era, &resolved) {
+                    *via = self.keep(adjacency);
+                }
+                finish(frame, resolved)
+            }
+        }
+    }
+
+    /// Puts an adjacency where a [`Via`] finds it, if there is room near its place.
+    fn keep(&mut self, adjacency: Adjacency) -> Via {
+        let home = adjacency.hash();
+        for i in (home..home + PROBES).map(|i| i % ADJACENCIES) {
+            let place = &mut self.adjacencies[i];
+            if place.era != self.era {
+                *place = adjacency;
+            }
+            if *place == adjacency {
+                return Via { era: self.era, adjacency: i as u32 };
+            }
+        }
+        Via::NONE
     }
 
     #[cold]
@@ -243,48 +275,60 @@ impl Held {
     }
 }
 
-#[inline]
-fn cache_index(dst: Addr) -> usize {
-    let bits = (dst.bits >> 64) as u64 ^ dst.bits as u64;
-    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % CACHE_LINES
+impl Adjacency {
+    fn of(era: u32, resolution: &Resolution) -> Option<Adjacency> {
+        let Resolution::Send { port, dst_mac, src_mac, mtu } = *resolution else { return None };
+        Some(Adjacency { era, mtu, port, dst_mac, src_mac })
+    }
+
+    fn hash(&self) -> usize {
+        let [a, b, c, d, e, f] = self.dst_mac.0;
+        let bits = u64::from_be_bytes([self.port, 0, a, b, c, d, e, f]);
+        (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % ADJACENCIES
+    }
 }
 
-#[inline]
 fn finish(frame: Frame, resolution: Resolution) -> Routed {
-    let (port, dst_mac, src_mac, mtu) = match resolution {
-        Resolution::Send { port, dst_mac, src_mac, mtu } => (port, dst_mac, src_mac, mtu),
-        Resolution::Unresolved { .. } => {
-            return Routed::Drop { frame, reason: DropReason::NeighbourUnresolved };
-        }
-        Resolution::Local => return Routed::Drop { frame, reason: DropReason::LocalDelivery },
-        Resolution::NoRoute => return Routed::Drop { frame, reason: DropReason::NoRoute },
-    };
-    match ip_length(frame.bytes()) {
-        None => Routed::Drop { frame, reason: DropReason::Malformed },
-        Some((_, len)) if len > mtu as usize => Routed::Drop { frame, reason: DropReason::TooBig },
-        Some((ethertype, _)) => emit_ethernet(frame, port, dst_mac, src_mac, ethertype),
+    match resolution {
+        Resolution::Unresolved { .. } => Routed::Drop { frame, reason: DropReason::NeighbourUnresolved },
+        Resolution::Local => Routed::Drop { frame, reason: DropReason::LocalDelivery },
+        resolution => match Adjacency::of(0, &resolution) {
+            Some(adjacency) => emit(frame, &adjacency),
+            None => Routed::Drop { frame, reason: DropReason::NoRoute },
+        },
     }
+}
+
+/// Sends a packet to a neighbour, Ethernet header and all.
+#[inline]
+fn emit(mut frame: Frame, to: &Adjacency) -> Routed {
+    let (ethertype, _) = match ip_length(frame.bytes()) {
+        None => return Routed::Drop { frame, reason: DropReason::Malformed },
+        Some((_, len)) if len > to.mtu as usize => {
+            return Routed::Drop { frame, reason: DropReason::TooBig };
+        }
+        Some(found) => found,
+    };
+    if !frame.push(ETHERNET) {
+        return Routed::Drop { frame, reason: DropReason::NoHeadroom };
+    }
+    if let Some(header) = frame.bytes_mut().first_chunk_mut::<ETHERNET>() {
+        header[..6].copy_from_slice(&to.dst_mac.0);
+        header[6..12].copy_from_slice(&to.src_mac.0);
+        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    }
+    Routed::Send { port: to.port, frame }
 }
 
 /// The ethertype and total length of an IP packet, as its header says.
+#[inline]
 fn ip_length(packet: &[u8]) -> Option<(u16, usize)> {
-    let half = |at: usize| Some(u16::from_be_bytes(packet.get(at..at + 2)?.try_into().ok()?) as usize);
-    match packet.first()? >> 4 {
-        4 => Some((0x0800, half(2)?)),
-        6 => Some((0x86dd, half(4)? + 40)),
+    let header: &[u8; 6] = packet.first_chunk()?;
+    match header[0] >> 4 {
+        4 => Some((ETHERTYPE_IPV4, wire::be16(header, 2) as usize)),
+        6 => Some((ETHERTYPE_IPV6, wire::be16(header, 4) as usize + wire::IPV6)),
         _ => None,
     }
-}
-
-fn emit_ethernet(mut frame: Frame, port: u8, dst: Mac, src: Mac, ethertype: u16) -> Routed {
-    if !frame.push(ETHERNET_HEADER) {
-        return Routed::Drop { frame, reason: DropReason::NoHeadroom };
-    }
-    let header = &mut frame.bytes_mut()[..ETHERNET_HEADER];
-    header[..6].copy_from_slice(&dst.0);
-    header[6..12].copy_from_slice(&src.0);
-    header[12..].copy_from_slice(&ethertype.to_be_bytes());
-    Routed::Send { port, frame }
 }
 
 #[cfg(test)]

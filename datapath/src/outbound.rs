@@ -4,22 +4,20 @@
 
 use crate::{
     batch::{BATCH, Batch, Meta, Stage},
-    classify::Class,
     crypto::{self, Job},
     drop::DropReason,
     frame::Frame,
     meter::{Hop, Meter},
-    policy::{Clear, FlowCache, FlowKey},
-    sa::SaTable,
+    policy::{Decision, FlowCache},
+    sa::{Found, SaTable},
     wire,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Reader, Runtime, SaCounters, SlotIndex};
+use portcullis_sadb::{Direction, Reader, Runtime, SaCounters};
 
-/// Takes the frames of stage `Outbound` to `Forward`, hands them to the worker of their SA, or drops them.
+/// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
     batch: &mut Batch,
-    me: u32,
     sas: &mut SaTable,
     flows: &mut FlowCache,
     (reader, runtime): (&Reader, &Runtime),
@@ -28,96 +26,111 @@ pub fn run(
     if !batch.metas.iter().any(|m| m.stage == Stage::Outbound) {
         return;
     }
-    let mut slots = Slots::new();
-    decide(batch, me, (sas, flows), reader, &mut slots);
+    decide(batch, (sas, flows), reader);
     meter.mark(Hop::Policy);
-    find_sas(batch, sas, &slots, reader, runtime);
+    find_sas(batch, (sas, flows), reader, runtime);
     meter.mark(Hop::Sa);
-    encapsulate(batch, sas, runtime);
+    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
+    let aead = sas.aead();
+    encapsulate(batch, sas, runtime, &mut jobs);
     meter.mark(Hop::Headers);
-    seal(batch, sas);
+    aead.seal(&mut jobs);
     meter.mark(Hop::Crypto);
+    drop(jobs);
     finish(batch, sas, runtime);
     meter.mark(Hop::Settle);
 }
 
-/// The slots of the SAs to use, by index in the batch.
-type Slots = ArrayVec<Option<SlotIndex>, BATCH>;
-
-/// RFC 4301 §5.1: what the policies say.
-fn decide(
-    batch: &mut Batch,
-    me: u32,
-    (sas, flows): (&SaTable, &mut FlowCache),
-    reader: &Reader,
-    slots: &mut Slots,
-) {
-    let mut keys = ArrayVec::<FlowKey, BATCH>::new();
-    for (frame, meta) in batch.frames.iter().zip(&batch.metas) {
-        keys.push(match meta.stage {
-            Stage::Outbound => FlowKey::of(&meta.ip, frame.bytes()),
-            _ => FlowKey::NONE,
-        });
-        flows.prefetch(&keys[keys.len() - 1]);
-    }
-    for ((frame, meta), key) in batch.frames.iter_mut().zip(&mut batch.metas).zip(&keys) {
-        let mut to_use = None;
-        if meta.stage == Stage::Outbound {
-            meta.stage = match flows.clear(reader, key) {
-                Clear::Protect { owner, .. } if owner != me => hand_off(frame, meta, owner),
-                Clear::Protect { slot, .. } => {
-                    to_use = Some(slot);
-                    sas.prefetch(slot);
-                    Stage::Outbound
-                }
-                Clear::NoSa => Stage::Drop(DropReason::NoSa),
-                Clear::Bypass => Stage::Forward,
-                Clear::Discard => Stage::Drop(DropReason::PolicyDiscard),
-                Clear::Unprotected => Stage::Drop(DropReason::Unprotected),
-                Clear::NoPolicy => Stage::Drop(DropReason::NoPolicy),
-            };
-            if matches!(meta.stage, Stage::Outbound | Stage::Forward) {
-                // A bypassed packet is routed as it is; one to be protected is forwarded into the tunnel.
-                if let Err(reason) = wire::decrement_ttl(frame.bytes_mut()) {
-                    meta.stage = Stage::Drop(reason);
-                }
-                frame.truncate(meta.ip.len);
-                meta.dst = meta.ip.dst();
-            }
-        }
-        slots.push(to_use);
-    }
-}
-
-/// The frame is whole again, from its Ethernet header, for the other worker to classify.
-fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
-    match meta.class {
-        Class::Clear { l3 } if frame.push(l3 as usize) => Stage::Handoff(owner as u8),
-        _ => Stage::Drop(DropReason::NoHeadroom),
-    }
-}
-
-fn find_sas(batch: &mut Batch, sas: &mut SaTable, slots: &Slots, reader: &Reader, runtime: &Runtime) {
-    for slot in slots.iter().flatten() {
-        sas.prefetch_state(*slot, runtime);
-    }
-    for (meta, slot) in batch.metas.iter_mut().zip(slots) {
-        if let (Stage::Outbound, Some(slot)) = (meta.stage, slot) {
-            match sas.find(*slot, reader, runtime) {
-                Some(i) => meta.sa = i,
-                None => meta.stage = Stage::Drop(DropReason::NoSa),
-            }
-        }
-    }
-}
-
-fn encapsulate(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime) {
+/// RFC 4301 §5.1: what the policies say. Asks memory for what is known of the SA.
+fn decide(batch: &mut Batch, (sas, flows): (&SaTable, &mut FlowCache), reader: &Reader) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
-        let sa = sas.get_mut(meta.sa);
-        if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len) > sa.mtu as usize {
+        let (line, decision) = flows.clear(reader, meta.homes, meta.ip.key());
+        meta.homes[0] = line;
+        match decision {
+            Decision::Protect { policy, state } => {
+                (meta.policy, meta.sa) = (policy, state);
+                reader.prefetch_policy_sa(policy);
+                sas.prefetch(state);
+            }
+            Decision::Bypass { via } => {
+                meta.via = via;
+                meta.stage = match wire::decrement_ttl(frame.bytes_mut()) {
+                    Ok(()) => Stage::Forward,
+                    Err(reason) => Stage::Drop(reason),
+                };
+            }
+            Decision::Drop(reason) => meta.stage = Stage::Drop(reason),
+            Decision::LetIn { .. } => meta.stage = Stage::Drop(DropReason::NoPolicy),
+        }
+    }
+}
+
+/// The SA that the policy has now: where it was the last time, as a rule.
+fn find_sas(
+    batch: &mut Batch,
+    (sas, flows): (&mut SaTable, &mut FlowCache),
+    reader: &Reader,
+    runtime: &Runtime,
+) {
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage != Stage::Outbound {
+            continue;
+        }
+        let Some(slot) = reader.policy_sa(meta.policy) else {
+            meta.stage = Stage::Drop(DropReason::NoSa);
+            continue;
+        };
+        runtime.prefetch_sa(slot);
+        if sas.is_at(meta.sa, slot) {
+            continue;
+        }
+        match sas.find(slot, reader, runtime) {
+            Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
+                meta.sa = state;
+                flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
+            }
+            Found::At(owner) => meta.stage = hand_off(frame, meta, owner),
+            Found::Here(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::NoSa),
+        }
+    }
+}
+
+/// The frame is whole again, from its Ethernet header, for the other worker to classify.
+#[cold]
+fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
+    match frame.push(meta.l3 as usize) {
+        true => Stage::Handoff(owner as u8),
+        false => Stage::Drop(DropReason::NoHeadroom),
+    }
+}
+
+/// Headers and trailers, and what is to be sealed.
+fn encapsulate<'a>(
+    batch: &'a mut Batch,
+    sas: &'a mut SaTable,
+    runtime: &Runtime,
+    jobs: &mut ArrayVec<Job<'a>, BATCH>,
+) {
+    let (states, keys, _) = sas.split();
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage != Stage::Outbound {
+            continue;
+        }
+        let (Some(Some(sa)), Some(Some(key))) =
+            (states.get_mut(meta.sa as usize), keys.get(meta.sa as usize))
+        else {
+            meta.stage = Stage::Drop(DropReason::NoSa);
+            continue;
+        };
+        // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
+        if let Err(reason) = wire::decrement_ttl(frame.bytes_mut()) {
+            meta.stage = Stage::Drop(reason);
+            continue;
+        }
+        if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
             meta.stage = Stage::Drop(DropReason::TooBig);
             continue;
         }
@@ -129,26 +142,16 @@ fn encapsulate(batch: &mut Batch, sas: &mut SaTable, runtime: &Runtime) {
         meta.seq = seq;
         if let Err(reason) = sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
             meta.stage = Stage::Drop(reason);
-        }
-    }
-}
-
-fn seal(batch: &mut Batch, sas: &SaTable) {
-    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if meta.stage != Stage::Outbound {
             continue;
         }
-        let sa = sas.get(meta.sa);
         let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
-        let (iv, aad) = (meta.seq.to_be_bytes(), crypto::aad(sa.spi, meta.seq, sa.esn));
-        match Job::new(&sa.key, iv, aad, crypto::ICV as u8, packet) {
+        let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
+        match Job::new(key, iv, aad, crypto::ICV as u8, packet) {
             Some(job) => jobs.push(job),
             // What is not sealed does not leave.
             None => meta.stage = Stage::Drop(DropReason::Malformed),
         }
     }
-    sas.aead().seal(&mut jobs);
 }
 
 fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
@@ -158,9 +161,8 @@ fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
         }
         let sa = sas.get(meta.sa);
         sa.outer.sealed(frame);
-        let counted = SaCounters { packets: 1, bytes: meta.ip.len as u64, ..SaCounters::default() };
+        let counted = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
         runtime.sa(sa.slot).count(&counted);
-        meta.dst = sa.outer.dst();
-        meta.stage = Stage::Forward;
+        meta.stage = Stage::Sealed;
     }
 }

@@ -1,107 +1,56 @@
-//! What the SPD says of a flow, with a small cache in front of the shared index.
+//! What the SPD says of a flow, with a cache in front of the shared index.
 //!
-//! A line of the cache holds one flow's decision and the version of the SPD it was taken from: after any
-//! change of the SPD every line is stale, and is filled again when its flow is next seen. Which SA a policy uses
-//! is not part of that: it is asked for each packet.
+//! A line of the cache holds one flow's decision and the version of the SPD it was taken from: after policies came or
+//! went every line is stale, and is filled again when its flow is next seen. That a policy was given another SA
+//! changes nothing here: which SA it has now is asked of the SADB for each packet.
+//!
+//! Besides, a line remembers where the SA was found, or where the packets went. Both are checked before they are used.
 
-use crate::wire::{self, Addr, Ip, Place, protocol};
-use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{Action, Direction, Flow, PolicyIndex, Reader, SlotIndex};
+use crate::{drop::DropReason, memory::Table, nexthop::Via, wire::FlowKey};
+use portcullis_sadb::{Action, Direction, Flow, PolicyIndex, Reader};
 
-/// What to do with a packet that came in clear (RFC 4301 §5.1 and §5.2).
+/// What to do with a flow's packets (RFC 4301 §5.1 and §5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Clear {
-    /// Encapsulate it with this SA, which belongs to this worker.
+pub enum Decision {
+    /// In clear: encapsulate it with the SA that this policy has now.
     Protect {
-        /// The SA.
-        slot: SlotIndex,
-        /// The worker that owns it.
-        owner: u32,
+        /// The policy.
+        policy: PolicyIndex,
+        /// The SA's place in the worker's table, the last time.
+        state: u32,
     },
-    /// A policy wants it protected, and there is no SA for it now.
-    NoSa,
-    /// Forward it as it is.
-    Bypass,
+    /// In clear: forward it as it is.
+    Bypass {
+        /// Where it went, the last time.
+        via: Via,
+    },
+    /// Decapsulated: let it in, if it came by the right SA.
+    LetIn {
+        /// What the SA must have for its `reqid`.
+        reqid: u32,
+        /// Where it went, the last time.
+        via: Via,
+    },
     /// Drop it.
-    Discard,
-    /// Drop it: the other side should have protected it.
-    Unprotected,
-    /// Drop it: no policy matches.
-    NoPolicy,
+    Drop(DropReason),
 }
 
-/// What is known of a flow: as a clear packet, or as one that came out of a tunnel.
-#[derive(Clone, Copy)]
-enum Decision {
-    Clear(Clear),
-    /// With the SA that this policy uses.
-    Protect(PolicyIndex),
-    /// The `reqid` that the SA must have, or none if no Protect policy lets the flow in.
-    Inner(Option<u32>),
-}
-
-/// A [`Flow`] in five words, which are quick to hash and to compare: source, destination, and the rest.
-#[derive(Clone, Copy, Debug)]
-pub struct FlowKey([u64; 5]);
-
-impl PartialEq for FlowKey {
-    /// Without the call that comparing arrays is.
-    #[inline]
-    fn eq(&self, other: &FlowKey) -> bool {
-        self.0.iter().zip(&other.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-    }
-}
-
-impl Eq for FlowKey {}
-
-/// In the last word of a key.
-const HAS_PORTS: u64 = 1 << 8;
-const IS_V6: u64 = 1 << 9;
-const IS_INNER: u64 = 1 << 10;
-
-impl FlowKey {
-    /// What stands where there is no flow.
-    pub const NONE: FlowKey = FlowKey([0; 5]);
-
-    /// The flow of a packet. Only whole packets and first fragments show ports.
-    #[inline]
-    pub fn of(ip: &Ip, packet: &[u8]) -> FlowKey {
-        use protocol::{SCTP, TCP, UDP, UDP_LITE};
-        let has_ports = matches!(ip.protocol, TCP | UDP | SCTP | UDP_LITE)
-            && ip.place != Place::Later
-            && ip.payload + 4 <= ip.len
-            && ip.len <= packet.len();
-        let ports = if has_ports { wire::be32(packet, ip.payload) } else { 0 };
-        let rest = (ports as u64) << 32 | ip.protocol as u64 | if has_ports { HAS_PORTS } else { 0 };
-        let rest = rest | if ip.is_v4() { 0 } else { IS_V6 };
-        let (src, dst) = (ip.src().bits, ip.dst().bits);
-        FlowKey([(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64, rest])
-    }
-
-    /// The same, after decapsulation.
-    fn inner(self) -> FlowKey {
-        let FlowKey([a, b, c, d, rest]) = self;
-        FlowKey([a, b, c, d, rest | IS_INNER])
-    }
-
-    fn flow(&self) -> Flow {
-        let FlowKey([a, b, c, d, rest]) = *self;
-        let addr =
-            |high, low| Addr { bits: (high as u128) << 64 | low as u128, v4: rest & IS_V6 == 0 }.into();
-        Flow {
-            src: addr(a, b),
-            dst: addr(c, d),
-            protocol: rest as u8,
-            ports: (rest & HAS_PORTS != 0).then_some(((rest >> 48) as u16, (rest >> 32) as u16)),
+impl Decision {
+    /// With another place where the SA was found.
+    pub fn found_at(self, state: u32) -> Decision {
+        match self {
+            Decision::Protect { policy, .. } => Decision::Protect { policy, state },
+            other => other,
         }
     }
 
-    #[inline]
-    fn hash(&self) -> u64 {
-        let FlowKey([a, b, c, d, rest]) = *self;
-        let mut h = (a.rotate_left(32) ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        h = (h.rotate_left(32) ^ c.rotate_left(32) ^ d).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-        (h ^ rest).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    /// With another way that a packet went.
+    pub fn went(self, via: Via) -> Decision {
+        match self {
+            Decision::Bypass { .. } => Decision::Bypass { via },
+            Decision::LetIn { reqid, .. } => Decision::LetIn { reqid, via },
+            other => other,
+        }
     }
 }
 
@@ -116,25 +65,33 @@ struct Line {
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-/// One worker's cache of decisions.
+/// The two lines where a flow may be.
+pub type Homes = [u32; 2];
+
+/// One worker's cache of decisions. A flow is in one of its two homes; who needs a home that is taken sends the other
+/// flow to its second (cuckoo hashing), so that few have no room while half of the lines are free.
 pub struct FlowCache {
-    /// Pairs of lines: a flow is in one of the two of its hash.
-    lines: Box<[[Line; 2]]>,
+    lines: Table<Line>,
     shift: u32,
     spd_version: u64,
-    workers: u32,
 }
 
-/// Flows that are cached, at least and at most, by how many policies there can be.
-const FLOWS: (u32, u32) = (1 << 12, 1 << 18);
+/// Lines, at least and at most, by how many policies there can be.
+const LINES: (u32, u32) = (1 << 13, 1 << 19);
+
+/// Flows that are sent to their other home, at most, to make room for one; the last is forgotten.
+const MOVES: usize = 8;
 
 impl FlowCache {
-    /// An empty cache for one of `workers` workers, and as many flows as there may be policies, twice.
-    pub fn new(workers: u32, max_policies: u32) -> FlowCache {
-        let pairs = max_policies.next_power_of_two().clamp(FLOWS.0, FLOWS.1) as usize;
-        let unused = Line { key: FlowKey::NONE, spd_version: u64::MAX, decision: Decision::Inner(None) };
-        let lines = vec![[unused; 2]; pairs].into_boxed_slice();
-        FlowCache { lines, shift: 64 - pairs.trailing_zeros(), spd_version: 0, workers }
+    /// An empty cache, for twice as many flows as there may be policies.
+    pub fn new(max_policies: u32) -> FlowCache {
+        let lines = (2 * max_policies).next_power_of_two().clamp(LINES.0, LINES.1) as usize;
+        let unused = Line {
+            key: FlowKey::NONE,
+            spd_version: u64::MAX,
+            decision: Decision::Drop(DropReason::NoPolicy),
+        };
+        FlowCache { lines: Table::filled(lines, unused), shift: 64 - lines.trailing_zeros(), spd_version: 0 }
     }
 
     /// Once per turn: which version of the SPD the decisions must come from.
@@ -142,70 +99,75 @@ impl FlowCache {
         self.spd_version = reader.spd_version();
     }
 
-    /// Brings what [`FlowCache::clear`] looks at into the CPU's cache.
+    /// Where a flow may be. Brings it into the CPU's cache.
     #[inline]
-    pub fn prefetch(&self, key: &FlowKey) {
-        portcullis_sadb::prefetch(&self.lines[self.pair(key)]);
+    pub fn homes(&self, key: &FlowKey) -> Homes {
+        let homes = self.places(key);
+        homes.iter().for_each(|home| portcullis_sadb::prefetch(&self.lines[*home as usize]));
+        homes
     }
 
-    /// The same for [`FlowCache::inner`].
+    /// What to do with a clear packet of this flow, and the line that says so.
     #[inline]
-    pub fn prefetch_inner(&self, key: &FlowKey) {
-        self.prefetch(&key.inner());
+    pub fn clear(&mut self, reader: &Reader, homes: Homes, key: FlowKey) -> (u32, Decision) {
+        self.decide(homes, key, |flow| decide_clear(reader, flow))
     }
 
-    /// What to do with a clear packet of this flow.
+    /// What to do with a decapsulated packet of a flow that is [`FlowKey::inner`] (RFC 4301 §5.2).
     #[inline]
-    pub fn clear(&mut self, reader: &Reader, key: &FlowKey) -> Clear {
-        match self.decide(*key, |flow| decide_clear(reader, flow)) {
-            Decision::Clear(clear) => clear,
-            Decision::Protect(policy) => self.protect(reader, policy),
-            Decision::Inner(_) => Clear::NoPolicy,
+    pub fn inner(&mut self, reader: &Reader, homes: Homes, key: FlowKey) -> (u32, Decision) {
+        self.decide(homes, key, |flow| decide_inner(reader, flow))
+    }
+
+    /// Remembers something with a flow's decision, if it is still in its line.
+    pub fn keep(&mut self, line: u32, key: FlowKey, change: impl FnOnce(Decision) -> Decision) {
+        let line = &mut self.lines[line as usize];
+        if line.key == key && line.spd_version == self.spd_version {
+            line.decision = change(line.decision);
         }
     }
 
-    /// The `reqid` of the policy that lets a decapsulated packet of this flow in (RFC 4301 §5.2).
     #[inline]
-    pub fn inner(&mut self, reader: &Reader, key: &FlowKey) -> Option<u32> {
-        let decide = |flow: &Flow| {
-            let hit = reader.lookup(Direction::Inbound, flow).filter(|h| h.action == Action::Protect);
-            Decision::Inner(hit.map(|h| h.reqid))
-        };
-        match self.decide(key.inner(), decide) {
-            Decision::Inner(reqid) => reqid,
-            Decision::Clear(_) | Decision::Protect(_) => None,
-        }
-    }
-
-    /// What the policy says now, in a version of the SPD that is this turn's.
-    #[inline]
-    fn protect(&self, reader: &Reader, policy: PolicyIndex) -> Clear {
-        let with = |slot| {
-            let spi = reader.spi(slot)?;
-            Some(Clear::Protect { slot, owner: worker_of_spi(spi.0, self.workers) })
-        };
-        reader.policy_sa(policy).and_then(with).unwrap_or(Clear::NoSa)
+    fn places(&self, key: &FlowKey) -> Homes {
+        let hash = key.hash();
+        let other = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        [(hash >> self.shift) as u32, (other >> self.shift) as u32]
     }
 
     #[inline]
-    fn pair(&self, key: &FlowKey) -> usize {
-        (key.hash() >> self.shift) as usize
-    }
-
-    #[inline]
-    fn decide(&mut self, key: FlowKey, decide: impl FnOnce(&Flow) -> Decision) -> Decision {
-        let (at, version) = (self.pair(&key), self.spd_version);
-        let [first, second] = &mut self.lines[at];
-        if first.key == key && first.spd_version == version {
-            return first.decision;
-        }
-        if second.key == key && second.spd_version == version {
-            return second.decision;
+    fn decide(
+        &mut self,
+        homes: Homes,
+        key: FlowKey,
+        decide: impl FnOnce(&Flow) -> Decision,
+    ) -> (u32, Decision) {
+        for home in homes {
+            let line = &self.lines[home as usize];
+            if line.key == key && line.spd_version == self.spd_version {
+                return (home, line.decision);
+            }
         }
         let decision = decide(&key.flow());
-        *second = *first;
-        *first = Line { key, spd_version: version, decision };
-        decision
+        (self.place(homes, Line { key, spd_version: self.spd_version, decision }), decision)
+    }
+
+    /// Puts a line into one of its homes. Returns which.
+    #[cold]
+    fn place(&mut self, homes: Homes, mut line: Line) -> u32 {
+        let is_free = |line: &Line| line.spd_version != self.spd_version;
+        let home = homes[usize::from(
+            !is_free(&self.lines[homes[0] as usize]) && is_free(&self.lines[homes[1] as usize]),
+        )];
+        let mut at = home;
+        for _ in 0..=MOVES {
+            std::mem::swap(&mut self.lines[at as usize], &mut line);
+            if line.spd_version != self.spd_version {
+                break;
+            }
+            let [first, second] = self.places(&line.key);
+            at = if at == first { second } else { first };
+        }
+        home
     }
 }
 
@@ -214,13 +176,23 @@ impl FlowCache {
 fn decide_clear(reader: &Reader, flow: &Flow) -> Decision {
     let inbound = reader.lookup(Direction::Inbound, flow).map(|h| h.action);
     if inbound == Some(Action::Protect) {
-        return Decision::Clear(Clear::Unprotected); // RFC 4301 §5.2
+        return Decision::Drop(DropReason::Unprotected); // RFC 4301 §5.2
     }
-    let outbound = reader.lookup(Direction::Outbound, flow).map(|h| (h.action, h.index));
-    Decision::Clear(match (outbound, inbound) {
-        (Some((Action::Protect, policy)), _) => return Decision::Protect(policy),
-        (Some((Action::Discard, _)), _) | (None, Some(Action::Discard)) => Clear::Discard,
-        (Some((Action::Bypass, _)), _) | (None, Some(Action::Bypass)) => Clear::Bypass,
-        (None, _) => Clear::NoPolicy,
-    })
+    let outbound = reader.lookup(Direction::Outbound, flow);
+    match (outbound.map(|h| (h.action, h.index)), inbound) {
+        (Some((Action::Protect, policy)), _) => Decision::Protect { policy, state: u32::MAX },
+        (Some((Action::Discard, _)), _) | (None, Some(Action::Discard)) => {
+            Decision::Drop(DropReason::PolicyDiscard)
+        }
+        (Some((Action::Bypass, _)), _) | (None, Some(Action::Bypass)) => Decision::Bypass { via: Via::NONE },
+        (None, _) => Decision::Drop(DropReason::NoPolicy),
+    }
+}
+
+#[cold]
+fn decide_inner(reader: &Reader, flow: &Flow) -> Decision {
+    match reader.lookup(Direction::Inbound, flow).filter(|h| h.action == Action::Protect) {
+        Some(hit) => Decision::LetIn { reqid: hit.reqid, via: Via::NONE },
+        None => Decision::Drop(DropReason::SelectorMismatch),
+    }
 }

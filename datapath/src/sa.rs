@@ -11,9 +11,14 @@
 use crate::{
     crypto::{Aead, AeadKey},
     esp::{self, OuterHeader},
+    memory::Table,
+    nexthop::Via,
     replay::ReplayWindow,
 };
-use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SlotIndex, prefetch};
+use portcullis_ebpf::worker_of_spi;
+use portcullis_sadb::{
+    Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SlotIndex, prefetch, prefetch_at,
+};
 use serde::Serialize;
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
@@ -22,23 +27,25 @@ pub const RESERVED_BLOCK: u64 = 4096;
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
-/// What one worker needs of one SA. Its first line is for every packet, its second for packets on their way out.
+/// What one worker needs of one SA, but for its key and its replay window: two cache lines.
 #[repr(C, align(64))]
 pub struct SaState {
     /// Which SA of its slot it is.
     pub generation: Generation,
     /// The version of the SAD in which the slot was last looked at.
     sad_version: u64,
-    /// The last outbound sequence number that was assigned, and the last that is reserved.
+    /// The last outbound sequence number that was assigned.
     assigned_seq: u64,
-    reserved_seq: u64,
-    last_seq: u64,
+    /// Where its packets go.
+    pub via: Via,
     /// Where the SA is in the SADB.
     pub slot: SlotIndex,
     /// The SPI.
     pub spi: u32,
     /// The policy that it serves.
     pub reqid: u32,
+    /// Sequence numbers that are reserved and not assigned.
+    reserved: u16,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
     /// Which way.
@@ -51,41 +58,22 @@ pub struct SaState {
     pub exhaustion_told: bool,
     /// What goes in front of each packet, if outbound; what stands there, if inbound.
     pub outer: OuterHeader,
-    /// Inbound: which sequence numbers were received.
-    pub window: ReplayWindow,
-    /// The key, expanded.
-    pub key: AeadKey,
 }
 
-const _: () = assert!(std::mem::offset_of!(SaState, outer) == 64 && size_of::<OuterHeader>() == 64);
+const _: () = assert!(std::mem::offset_of!(SaState, outer) == 64 && size_of::<Option<SaState>>() == 128);
 
 impl SaState {
-    /// Expands an SA that this worker meets for the first time, and takes up where a predecessor left off.
-    ///
-    /// `None` for what this datapath has no code for: it must not be taken for ESP in tunnel mode.
-    fn load(
-        aead: Aead,
-        slot: SlotIndex,
-        generation: Generation,
-        sa: &Sa,
-        runtime: &Runtime,
-    ) -> Option<SaState> {
-        let is_tunnel = sa.protocol == Protocol::Esp && sa.mode == Mode::Tunnel;
-        if !is_tunnel || !esp::is_supported(sa.algorithm) {
-            return None;
-        }
-        let key = aead.sa_key(sa.algorithm, sa.key.bytes())?;
+    /// Takes up an SA that this worker meets for the first time where a predecessor left off.
+    fn load(slot: SlotIndex, generation: Generation, sa: &Sa, runtime: &Runtime) -> SaState {
         let line = runtime.sa(slot);
         line.adopt(generation);
-        let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
-        window.resume(line.highest_seen());
-        let reserved_seq = line.reserved_seq();
-        Some(SaState {
+        SaState {
             generation,
             sad_version: 0,
-            assigned_seq: reserved_seq,
-            reserved_seq,
-            last_seq: if sa.esn { u64::MAX } else { u32::MAX as u64 },
+            // None of the block that was begun is used again.
+            assigned_seq: line.reserved_seq(),
+            reserved: 0,
+            via: Via::NONE,
             slot,
             spi: sa.spi.0,
             reqid: sa.reqid,
@@ -95,23 +83,41 @@ impl SaState {
             udp: sa.udp.is_some(),
             exhaustion_told: false,
             outer: OuterHeader::new(sa),
-            window,
-            key,
-        })
+        }
     }
 
     /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
+    #[inline]
     pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.assigned_seq == self.reserved_seq {
-            if self.reserved_seq >= self.last_seq {
-                return None;
-            }
-            self.reserved_seq = self.reserved_seq.saturating_add(RESERVED_BLOCK).min(self.last_seq);
-            runtime.sa(self.slot).reserve(self.reserved_seq);
+        if self.reserved == 0 {
+            self.reserve(runtime)?;
         }
+        self.reserved -= 1;
         self.assigned_seq += 1;
         Some(self.assigned_seq)
     }
+
+    #[cold]
+    fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
+        let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
+        let left = last.checked_sub(self.assigned_seq).filter(|left| *left > 0)?;
+        self.reserved = left.min(RESERVED_BLOCK) as u16;
+        runtime.sa(self.slot).reserve(self.assigned_seq + self.reserved as u64);
+        Some(())
+    }
+}
+
+const _: () = assert!(RESERVED_BLOCK <= u16::MAX as u64);
+
+/// Whose an SA is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// This worker's: its index in the table.
+    Here(u32),
+    /// Another worker's.
+    At(u32),
+    /// Nobody's: it is gone, or there is no code for it.
+    Nowhere,
 }
 
 /// Octets of a worker's own memory that an SA takes.
@@ -126,10 +132,15 @@ pub struct BytesPerSa {
 
 /// All SAs of one worker.
 pub struct SaTable {
+    me: u32,
+    workers: u32,
     aead: Aead,
     /// By slot: one more than the index in `states`, or 0.
-    index: Vec<u32>,
-    states: Vec<Option<SaState>>,
+    index: Table<u32>,
+    states: Table<Option<SaState>>,
+    /// Of each state, the key, expanded, and if it is inbound, which sequence numbers were received.
+    keys: Table<Option<AeadKey>>,
+    windows: Table<Option<ReplayWindow>>,
     free: Vec<u32>,
     swept: usize,
     /// The version of the SAD that this turn goes by.
@@ -137,13 +148,19 @@ pub struct SaTable {
 }
 
 impl SaTable {
-    /// An empty table for a SAD of `max_sas` slots, with keys for one way of sealing and opening.
-    pub fn new(max_sas: u32, aead: Aead) -> SaTable {
+    /// An empty table for worker `me` of `workers` and a SAD of `max_sas` slots, with keys for one way of sealing and
+    /// opening.
+    pub fn new((me, workers): (u32, u32), max_sas: u32, aead: Aead) -> SaTable {
+        let room = max_sas as usize;
         SaTable {
+            me,
+            workers,
             aead,
-            index: vec![0; max_sas as usize],
-            states: Vec::with_capacity(max_sas as usize),
-            free: Vec::with_capacity(max_sas as usize),
+            index: Table::filled(room, 0),
+            states: Table::new(room),
+            keys: Table::new(room),
+            windows: Table::new(room),
+            free: Vec::with_capacity(room),
             swept: 0,
             sad_version: 0,
         }
@@ -151,11 +168,10 @@ impl SaTable {
 
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
-        // In `states`; in `index` and `free`.
-        BytesPerSa {
-            state: size_of::<Option<SaState>>() + aead.key_octets_apart(),
-            index: 2 * size_of::<u32>(),
-        }
+        // In `states`, `keys` and `windows`; in `index` and `free`.
+        let state =
+            size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + size_of::<Option<ReplayWindow>>();
+        BytesPerSa { state: state + aead.key_octets_apart(), index: 2 * size_of::<u32>() }
     }
 
     /// What seals and opens with the keys of this table.
@@ -170,43 +186,59 @@ impl SaTable {
         self.sad_version = reader.sad_version();
     }
 
-    /// Brings what [`SaTable::find`] looks at first into the CPU's cache.
+    /// Brings the way from a slot to its state into the CPU's cache.
     #[inline]
-    pub fn prefetch(&self, slot: SlotIndex) {
+    pub fn prefetch_index(&self, slot: SlotIndex) {
         if let Some(index) = self.index.get(slot.0 as usize) {
             prefetch(index);
         }
     }
 
-    /// Brings what a packet needs of its SA into the CPU's cache, once [`SaTable::prefetch`] has done its part.
+    /// The index of the state for a slot, if it has one: not whether it is of the SA that lives there now.
     #[inline]
-    pub fn prefetch_state(&self, slot: SlotIndex, runtime: &Runtime) {
-        if let Some(i) = self.index.get(slot.0 as usize).and_then(|i| i.checked_sub(1))
-            && let Some(state) = self.states.get(i as usize)
-        {
-            prefetch(state);
-            if let Some(state) = state {
-                prefetch(&state.outer);
-                prefetch(&state.window);
-                state.key.prefetch();
-            }
-            runtime.prefetch_sa(slot);
+    pub fn index(&self, slot: SlotIndex) -> Option<u32> {
+        self.index.get(slot.0 as usize)?.checked_sub(1)
+    }
+
+    /// Brings what a packet needs of its SA into the CPU's caches. Whether there is one is not looked at: that would be
+    /// to wait for it.
+    #[inline]
+    pub fn prefetch(&self, i: u32) {
+        if (i as usize) < self.states.len() {
+            let state = self.states.as_ptr().wrapping_add(i as usize);
+            prefetch_at(state);
+            prefetch_at(state.wrapping_byte_add(64));
+            AeadKey::prefetch(self.keys.as_ptr().wrapping_add(i as usize));
         }
     }
 
-    /// The index of the SA that lives in a slot, for [`SaTable::get`]. The first time, its key is expanded.
+    /// The same of the replay window.
     #[inline]
-    pub fn find(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Option<u32> {
-        let version = self.sad_version;
-        if let Some(i) = self.index.get(slot.0 as usize)?.checked_sub(1)
+    pub fn prefetch_window(&self, i: u32) {
+        prefetch_at(self.windows.as_ptr().wrapping_add(i as usize));
+    }
+
+    /// Whether a state is of the SA that lives in this slot. `false` may mean that it is not known.
+    #[inline]
+    pub fn is_at(&self, i: u32, slot: SlotIndex) -> bool {
+        match self.states.get(i as usize) {
+            Some(Some(state)) => state.slot == slot && state.sad_version == self.sad_version,
+            _ => false,
+        }
+    }
+
+    /// The SA that lives in a slot. The first time, its key is expanded.
+    #[inline]
+    pub fn find(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Found {
+        if let Some(i) = self.index(slot)
             && let Some(state) = &mut self.states[i as usize]
         {
-            if state.sad_version == version {
-                return Some(i);
+            if state.sad_version == self.sad_version {
+                return Found::Here(i);
             }
             if reader.generation(slot) == Some(state.generation) {
-                state.sad_version = version;
-                return Some(i);
+                state.sad_version = self.sad_version;
+                return Found::Here(i);
             }
         }
         self.load(slot, reader, runtime)
@@ -215,13 +247,25 @@ impl SaTable {
     /// The state with an index that `find` returned this turn.
     #[inline]
     pub fn get(&self, i: u32) -> &SaState {
-        self.state(i).expect("found this turn")
+        self.states[i as usize].as_ref().expect("found this turn")
     }
 
     /// The same, to change.
     #[inline]
     pub fn get_mut(&mut self, i: u32) -> &mut SaState {
         self.states[i as usize].as_mut().expect("found this turn")
+    }
+
+    /// All states, to change, their keys, and their replay windows, by index.
+    #[inline]
+    pub fn split(&mut self) -> (&mut [Option<SaState>], &[Option<AeadKey>], &[Option<ReplayWindow>]) {
+        (&mut self.states, &self.keys, &self.windows)
+    }
+
+    /// The replay window of an inbound SA that was found this turn.
+    #[inline]
+    pub fn window(&mut self, i: u32) -> &mut ReplayWindow {
+        self.windows[i as usize].as_mut().expect("an inbound SA has one")
     }
 
     /// SAs in the table.
@@ -245,34 +289,52 @@ impl SaTable {
         }
     }
 
-    fn state(&self, i: u32) -> Option<&SaState> {
-        self.states[i as usize].as_ref()
-    }
-
     #[cold]
-    fn load(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Option<u32> {
-        if let Some(i) = self.index[slot.0 as usize].checked_sub(1) {
+    fn load(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Found {
+        if let Some(i) = self.index(slot) {
             self.evict(i);
         }
-        let (generation, sa) = reader.copy_sa(slot)?;
-        let mut state = SaState::load(self.aead, slot, generation, &sa, runtime)?;
+        let Some((generation, sa)) = reader.copy_sa(slot) else { return Found::Nowhere };
+        // Whoever else had it would use the same sequence numbers.
+        let owner = worker_of_spi(sa.spi.0, self.workers);
+        if owner != self.me {
+            return Found::At(owner);
+        }
+        // What this datapath has no code for must not be taken for ESP in tunnel mode.
+        let is_tunnel = sa.protocol == Protocol::Esp && sa.mode == Mode::Tunnel;
+        if !is_tunnel || !esp::is_supported(sa.algorithm) {
+            return Found::Nowhere;
+        }
+        let Some(key) = self.aead.sa_key(sa.algorithm, sa.key.bytes()) else { return Found::Nowhere };
+        let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
+        let window = (sa.direction == Direction::Inbound).then(|| {
+            let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
+            window.resume(runtime.sa(slot).highest_seen());
+            window
+        });
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);
+                self.keys[i as usize] = Some(key);
+                self.windows[i as usize] = window;
                 i
             }
             None => {
                 self.states.push(Some(state));
+                self.keys.push(Some(key));
+                self.windows.push(window);
                 self.states.len() as u32 - 1
             }
         };
         self.index[slot.0 as usize] = i + 1;
-        Some(i)
+        Found::Here(i)
     }
 
     fn evict(&mut self, i: u32) {
         if let Some(state) = self.states[i as usize].take() {
+            self.keys[i as usize] = None;
+            self.windows[i as usize] = None;
             self.index[state.slot.0 as usize] = 0;
             self.free.push(i);
         }

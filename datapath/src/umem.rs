@@ -172,15 +172,18 @@ impl Umem {
 }
 
 fn map(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE | flags;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
     // SAFETY: a new mapping at an address of the kernel's choice.
     let base =
         unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // Packets in clear have no business in core dumps. A kernel that refuses still works.
-    // SAFETY: the mapping was just made; the advice does not change its contents.
-    unsafe { libc::madvise(base, bytes, libc::MADV_DONTDUMP) };
+    // Packets in clear have no business in core dumps. Pages that are not huge by themselves may become so. All are
+    // there before the first packet is. A kernel that refuses any of that still works.
+    for advice in [libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
+        // SAFETY: the mapping was just made; no advice changes its contents.
+        unsafe { libc::madvise(base, bytes, advice) };
+    }
     NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))
 }

@@ -1,8 +1,8 @@
 //! A worker: one thread on one core, its ports, its SAs, and the loop that packets go through.
 
 use crate::{
-    batch::{BATCH, Batch, Stage},
-    classify::{self, Class},
+    batch::{BATCH, Batch, Meta, Stage},
+    classify,
     crypto::Aead,
     drop::DropReason,
     esp,
@@ -18,7 +18,6 @@ use crate::{
     sa::SaTable,
 };
 use arrayvec::ArrayVec;
-use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
     DROP_COUNTERS, Event, EventKind, PortCounters, Reader, Runtime, Traffic, WorkerRuntime,
 };
@@ -42,8 +41,7 @@ const PORTS_MS: u64 = 1000;
 
 /// The hops that need SAs and policies, and what they need.
 pub struct Hops {
-    me: u32,
-    workers: u32,
+    who: (u32, u32),
     reader: Reader,
     runtime: Runtime,
     sas: SaTable,
@@ -87,7 +85,7 @@ impl<M: Meter> Worker<M> {
     /// The same, and what it does is metered.
     #[allow(clippy::too_many_arguments, reason = "all that is a worker's own")]
     pub fn metered(
-        (me, workers): (u32, u32),
+        who: (u32, u32),
         (reader, runtime): (Reader, Runtime),
         ports: Vec<Box<dyn Port>>,
         handoff: Handoff,
@@ -98,17 +96,16 @@ impl<M: Meter> Worker<M> {
     ) -> Worker<M> {
         let sizes = reader.sizes();
         let hops = Hops {
-            me,
-            workers,
-            sas: SaTable::new(sizes.max_sas, aead),
-            flows: FlowCache::new(workers, sizes.max_policies),
+            who,
+            sas: SaTable::new(who, sizes.max_sas, aead),
+            flows: FlowCache::new(sizes.max_policies),
             reader,
             runtime: runtime.clone(),
         };
         Worker {
             meter,
             hops,
-            mine: runtime.worker(me as usize),
+            mine: runtime.worker(who.0 as usize),
             to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
             ports,
             handoff,
@@ -182,7 +179,7 @@ impl<M: Meter> Worker<M> {
 
     /// What is routed goes to its port's list, what was held before too; what belongs to others goes to them.
     fn route(&mut self, now_ms: u64) {
-        let (to_send, drops, cache) = (&mut self.to_send, &mut self.drops, &mut self.cache);
+        let Worker { next_hops, hops, handoff, to_send, drops, cache, .. } = self;
         let mut routed = |routed: Routed| match routed {
             Routed::Send { port, frame } => match to_send.get_mut(port as usize) {
                 Some(list) => {
@@ -195,12 +192,22 @@ impl<M: Meter> Worker<M> {
             Routed::Held => {}
             Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
         };
-        self.next_hops.turn(now_ms, &mut routed);
-        for (frame, meta) in self.batch.frames.drain(..).zip(&self.batch.metas) {
+        next_hops.turn(now_ms, &mut routed);
+        for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
             match meta.stage {
-                Stage::Forward => routed(self.next_hops.route(frame, meta.dst)),
+                Stage::Sealed => {
+                    let sa = hops.sas.get_mut(meta.sa);
+                    routed(next_hops.route(frame, &mut sa.via, || sa.outer.dst()));
+                }
+                Stage::Forward => {
+                    let before = meta.via;
+                    routed(next_hops.route(frame, &mut meta.via, || meta.ip.dst()));
+                    if meta.via != before {
+                        hops.remember(meta);
+                    }
+                }
                 Stage::Handoff(to) => {
-                    if let Err(frame) = self.handoff.send(to as usize, frame) {
+                    if let Err(frame) = handoff.send(to as usize, frame) {
                         routed(Routed::Drop { frame, reason: DropReason::HandoffFull });
                     }
                 }
@@ -211,7 +218,7 @@ impl<M: Meter> Worker<M> {
                 }
             }
         }
-        self.handoff.ring();
+        handoff.ring();
     }
 
     fn transmit(&mut self) {
@@ -231,21 +238,10 @@ impl<M: Meter> Worker<M> {
 
     /// Puts this turn's counts where others see them. False if there was nothing.
     fn settle(&mut self) -> bool {
-        let sas = &mut self.hops.sas;
-        for meta in self.batch.metas.drain(..) {
-            if meta.stage == Stage::Drop(DropReason::SeqExhausted) {
-                let sa = sas.get_mut(meta.sa);
-                if !std::mem::replace(&mut sa.exhaustion_told, true) {
-                    let (slot, generation) = (sa.slot, sa.generation);
-                    self.mine.tell(&Event {
-                        kind: EventKind::SeqExhausted,
-                        slot,
-                        generation,
-                        value: meta.seq,
-                    });
-                }
-            }
+        if self.drops[DropReason::SeqExhausted as usize] != 0 {
+            self.tell_exhausted();
         }
+        self.batch.metas.clear();
         let busy = self.traffic != Traffic::default() || self.drops.iter().any(|n| *n != 0);
         if busy {
             self.mine.count_traffic(&std::mem::take(&mut self.traffic));
@@ -254,6 +250,19 @@ impl<M: Meter> Worker<M> {
             }
         }
         busy
+    }
+
+    /// iked is told once of each SA whose sequence numbers are used up.
+    #[cold]
+    fn tell_exhausted(&mut self) {
+        let is_exhausted = |meta: &&Meta| meta.stage == Stage::Drop(DropReason::SeqExhausted);
+        for meta in self.batch.metas.iter().filter(is_exhausted) {
+            let sa = self.hops.sas.get_mut(meta.sa);
+            if !std::mem::replace(&mut sa.exhaustion_told, true) {
+                let (slot, generation, value) = (sa.slot, sa.generation, meta.seq);
+                self.mine.tell(&Event { kind: EventKind::SeqExhausted, slot, generation, value });
+            }
+        }
     }
 
     fn tell_ports(&self) {
@@ -314,47 +323,20 @@ impl Hops {
         if batch.metas.is_empty() {
             return;
         }
-        let Hops { me, reader, runtime, sas, flows, .. } = self;
+        let Hops { who, reader, runtime, sas, flows } = self;
         flows.turn(reader);
         sas.turn(reader);
-        classify(batch, *me, self.workers);
+        classify::run(batch, *who, flows, reader);
         meter.mark(Hop::Classify);
         inbound::run(batch, sas, flows, (reader, runtime), meter);
-        outbound::run(batch, *me, sas, flows, (reader, runtime), meter);
+        outbound::run(batch, sas, flows, (reader, runtime), meter);
     }
-}
 
-/// Frames that classification looks ahead.
-const AHEAD: usize = 8;
-
-fn classify(batch: &mut Batch, me: u32, workers: u32) {
-    let Batch { frames, metas } = batch;
-    for i in 0..frames.len() {
-        if let Some(frame) = frames.get(i + AHEAD) {
-            frame.prefetch();
-        }
-        let (frame, meta) = (&mut frames[i], &mut metas[i]);
-        if meta.stage != Stage::Received {
-            continue;
-        }
-        classify::parse(frame.bytes(), &mut meta.class, &mut meta.ip);
-        meta.stage = match meta.class {
-            Class::Esp { spi, l3, .. } => match worker_of_spi(spi, workers) {
-                owner if owner == me => {
-                    frame.pull(l3 as usize);
-                    Stage::Inbound
-                }
-                owner => Stage::Handoff(owner as u8),
-            },
-            Class::Clear { l3 } => {
-                frame.pull(l3 as usize);
-                Stage::Outbound
-            }
-            Class::Ah { .. } => Stage::Drop(DropReason::UnknownSpi),
-            Class::Fragment => Stage::Drop(DropReason::Fragment),
-            Class::Kernel => Stage::Drop(DropReason::LocalDelivery),
-            Class::Bad(reason) => Stage::Drop(reason),
-        };
+    /// Where the packets of a flow go.
+    #[cold]
+    fn remember(&mut self, Meta { ip, via, homes, proof, .. }: &Meta) {
+        let key = if proof.is_some() { ip.key().inner() } else { ip.key() };
+        self.flows.keep(homes[0], key, |decision| decision.went(*via));
     }
 }
 
@@ -390,7 +372,9 @@ impl Jumbo {
             hops.run(&mut self.batch, &mut ());
             if let (Some(result), Some(buffer)) = (self.batch.metas.pop(), self.batch.frames.pop()) {
                 *meta = result;
-                if meta.stage == Stage::Forward && !chain.scatter(buffer.bytes(), cache) {
+                if matches!(meta.stage, Stage::Sealed | Stage::Forward)
+                    && !chain.scatter(buffer.bytes(), cache)
+                {
                     meta.stage = Stage::Drop(DropReason::NoFrame);
                 }
                 self.buffer = Some(buffer);
@@ -410,20 +394,21 @@ pub fn spawn(
     confine: impl FnOnce() -> std::io::Result<()> + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let (confined, outcome) = std::sync::mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new().name(format!("worker-{}", worker.hops.me)).spawn(move || {
-        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: core });
-        let result = if pinned {
-            confine()
-        } else {
-            Err(std::io::Error::other(format!("core {core} is not to be had")))
-        };
-        let go = result.is_ok();
-        // Whoever started us waits for this, or is gone.
-        let _ = confined.send(result);
-        if go {
-            worker.run(&stop);
-        }
-    })?;
+    let thread =
+        std::thread::Builder::new().name(format!("worker-{}", worker.hops.who.0)).spawn(move || {
+            let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: core });
+            let result = if pinned {
+                confine()
+            } else {
+                Err(std::io::Error::other(format!("core {core} is not to be had")))
+            };
+            let go = result.is_ok();
+            // Whoever started us waits for this, or is gone.
+            let _ = confined.send(result);
+            if go {
+                worker.run(&stop);
+            }
+        })?;
     outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker ended at once")))?;
     Ok(thread)
 }

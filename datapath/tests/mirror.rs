@@ -9,7 +9,7 @@ use portcullis_datapath::{
     fib::{Fib, Prefix, Resolution},
     frame::{Frame, META},
     mirror::{Mirror, MirrorError, MirrorThread, Notice},
-    nexthop::{NextHops, Routed},
+    nexthop::{NextHops, Routed, Via},
 };
 use std::{
     io::Write,
@@ -267,7 +267,7 @@ fn the_kernel_resolves_what_frames_wait_for() {
         let mut frame = unsafe { Frame::from_chunk(start, 2048, META as u16 + 32, 60) };
         let (version, dst) = [(0x45, "10.7.0.2"), (0x60, "fd07::2"), (0x45, "10.7.0.99")][i % 3];
         frame.bytes_mut()[0] = version;
-        match hops.route(frame, ip(dst)) {
+        match hops.route(frame, &mut Via::NONE.clone(), || ip(dst).into()) {
             Routed::Held => out += 1,
             other => panic!("{dst}: {other:?}"),
         }

@@ -103,8 +103,8 @@ fn all_mixes_of_families_algorithms_sizes_and_encapsulations_go_through() {
                         (outer_ip.src(), outer_ip.dst()),
                         (outer(1, outer_v4).into(), outer(2, outer_v4).into())
                     );
-                    assert_eq!(outer_ip.protocol, if udp_encap { 17 } else { 50 });
-                    assert_eq!(outer_ip.len, sealed.len() - 14);
+                    assert_eq!(outer_ip.protocol(), if udp_encap { 17 } else { 50 });
+                    assert_eq!(outer_ip.len(), sealed.len() - 14);
                     let tail = clear.last_chunk::<8>().unwrap();
                     assert!(
                         payload < 16 || !sealed.windows(8).any(|w| w == tail),

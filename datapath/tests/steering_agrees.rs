@@ -44,9 +44,9 @@ fn parsed(frame: &[u8]) -> Option<(Ip, &[u8])> {
 /// UDP to a port of IKE, or too short to have one.
 fn is_udp_to_ike(frame: &[u8]) -> bool {
     parsed(frame).is_some_and(|(ip, packet)| {
-        let is_short = ip.len < ip.payload + wire::UDP;
-        let dport = wire::be16(packet, ip.payload + 2);
-        ip.protocol == protocol::UDP && (is_short || matches!(dport, 500 | 4500))
+        let is_short = ip.len() < ip.payload() + wire::UDP;
+        let dport = wire::be16(packet, ip.payload() + 2);
+        ip.protocol() == protocol::UDP && (is_short || matches!(dport, 500 | 4500))
     })
 }
 

@@ -16,7 +16,7 @@ fuzz_target!(|frame: &[u8]| {
         Class::Clear { l3 } => {
             let mut packet = frame[l3 as usize..].to_vec();
             let ip = Ip::parse(&packet).expect("it was parsed before");
-            ip.flow(&packet);
+            ip.flow();
             if wire::decrement_ttl(&mut packet).is_ok() && ip.is_v4() {
                 assert!(wire::ipv4_checksum_ok(&packet[..(packet[0] & 15) as usize * 4]));
             }

@@ -211,12 +211,31 @@ impl Reader {
 /// Asks the CPU to bring the first cache line of a value into its nearest cache. A hint; it changes nothing.
 #[inline(always)]
 pub fn prefetch<T>(line: &T) {
+    prefetch_at(std::ptr::from_ref(line));
+}
+
+/// The same for any address, whatever is there: nothing is read.
+#[inline(always)]
+pub fn prefetch_at<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, without effect on memory or registers; the address is that of a reference.
+    // SAFETY: a hint, without effect on memory or registers; an address that cannot be read is passed over.
     unsafe {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch(std::ptr::from_ref(line).cast(), _MM_HINT_T0);
+        _mm_prefetch(address.cast(), _MM_HINT_T0);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
+    let _ = address;
+}
+
+/// The same, into the second cache: for what is used later than the first has room for.
+#[inline(always)]
+pub fn prefetch_early<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch_at`.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch(address.cast(), _MM_HINT_T1);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }

@@ -152,7 +152,7 @@ impl Drop for Region {
 }
 
 impl Region {
-    /// Anonymous memory, zeroed.
+    /// Anonymous memory of this process, zeroed.
     pub(crate) fn heap(len: usize) -> io::Result<Region> {
         Region::map(len, None, true, PathBuf::from("(memory)"))
     }
@@ -197,7 +197,7 @@ impl Region {
         let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         let (flags, fd) = match &file {
             Some(f) => (libc::MAP_SHARED, f.as_raw_fd()),
-            None => (libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1),
+            None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1),
         };
         // SAFETY: a new mapping at an address of the kernel's choice; the arguments hold no pointers of ours.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, 0) };
@@ -212,7 +212,7 @@ impl Region {
 
     /// Fewer TLB misses, where the kernel agrees: for files the `huge=` of their tmpfs says so (`within_size` or
     /// `always`; `create` reserves before it maps, too early for `advise`), for plain memory
-    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`. A hint, which may be refused.
+    /// `/sys/kernel/mm/transparent_hugepage/enabled`. A hint, which may be refused.
     fn ask_for_huge_pages(&self) {
         // SAFETY: `base` and `len` are our mapping; the call does not change its contents.
         let _ = unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE) };

@@ -269,7 +269,7 @@ fn is_inside(bytes: &[u8]) {
         }
         Class::Clear { l3 } => {
             let ip = Ip::parse(&bytes[l3 as usize..]).expect("it was parsed");
-            assert!(l3 as usize + ip.len <= bytes.len());
+            assert!(l3 as usize + ip.len() <= bytes.len());
         }
         Class::Ah { .. } | Class::Fragment | Class::Kernel | Class::Bad(_) => {}
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    fib::{Hop, Neighbours, PortLink, Prefix, Route, RoutesBuilder},
+    fib::{Hop, Neighbours, PortLink, Prefix, Route, Routes, RoutesBuilder},
     frame::META,
 };
 use std::ptr::NonNull;
@@ -42,7 +42,7 @@ impl Chunks {
             Routed::Held => Seen::Held,
             Routed::Send { port, frame } => {
                 self.out -= 1;
-                Seen::Sent(port, frame.bytes()[..ETHERNET_HEADER].to_vec())
+                Seen::Sent(port, frame.bytes()[..ETHERNET].to_vec())
             }
             Routed::Drop { frame: _, reason } => {
                 self.out -= 1;
@@ -72,14 +72,18 @@ fn fib(version: u64, neighbours: &[(u8, &str)]) -> Arc<Fib> {
         mtu: 1500,
         up: true,
     });
+    let macs: Neighbours = neighbours.iter().map(|(p, a)| ((*p, ip(a)), Mac([6, 0, 0, 0, 0, 9]))).collect();
+    Arc::new(Fib::new(version, Arc::new(ports.collect()), routes(), Arc::new(macs)))
+}
+
+fn routes() -> Arc<Routes> {
     let mut routes = RoutesBuilder::default();
     routes.local(Prefix::host(ip("10.0.0.1")));
     for (addr, len, port) in [("10.0.0.0", 16, 0), ("10.1.0.0", 16, 1), ("fd00::", 64, 0)] {
         let hop = Hop { port: Some(port), gateway: None, mtu: 0, weight: 1 };
         routes.route(Prefix { addr: ip(addr), len }, &Route::Unicast(vec![hop]));
     }
-    let macs: Neighbours = neighbours.iter().map(|(p, a)| ((*p, ip(a)), Mac([6, 0, 0, 0, 0, 9]))).collect();
-    Arc::new(Fib::new(version, Arc::new(ports.collect()), Arc::new(routes.build()), Arc::new(macs)))
+    Arc::new(routes.build())
 }
 
 fn ethernet(port: u8, ethertype: [u8; 2]) -> Vec<u8> {
@@ -118,9 +122,16 @@ fn writes_the_ethernet_header_or_says_why_not() {
         (chunks.frame(&[0x45, 0, 0], META + 64), "10.0.0.2", Seen::Dropped(DropReason::Malformed)),
         (chunks.frame(&[0; 40], META + 64), "10.0.0.2", Seen::Dropped(DropReason::Malformed)),
     ] {
-        // Twice the way: the second time from the cache.
-        let _ = hops.resolve(ip(dst));
-        assert_eq!(chunks.done(hops.route(frame, ip(dst))), expected, "{dst}");
+        let (bytes, offset, mut via) = (frame.bytes().to_vec(), frame.offset(), Via::NONE);
+        assert_eq!(chunks.done(hops.route(frame, &mut via, || ip(dst).into())), expected, "{dst}");
+        // Where there is a way it is kept, and good for the next packet without a look at where it is going.
+        if matches!(hops.resolve(ip(dst)), Resolution::Send { .. }) {
+            let (again, before) = (chunks.frame(&bytes, offset), via);
+            let seen = chunks.done(hops.route(again, &mut via, || unreachable!()));
+            assert_eq!((seen, via), (expected, before), "{dst}");
+        } else {
+            assert_eq!(via, Via::NONE);
+        }
     }
     assert_eq!(chunks.out, 0);
 }
@@ -132,7 +143,7 @@ fn holds_until_resolved_and_asks_once() {
     assert!(turn(&mut hops, &mut chunks, 5000).is_empty());
     for dst in ["10.0.0.2", "10.0.0.2", "10.1.0.3", "10.0.0.2"] {
         let frame = chunks.v4(40);
-        assert_eq!(chunks.done(hops.route(frame, ip(dst))), Seen::Held);
+        assert_eq!(chunks.done(hops.route(frame, &mut Via::NONE.clone(), || ip(dst).into())), Seen::Held);
     }
     assert_eq!(publisher.wanted(), Some((0, ip("10.0.0.2"))));
     assert_eq!(publisher.wanted(), Some((1, ip("10.1.0.3"))));
@@ -159,7 +170,7 @@ fn full_buffers_drop_the_newest() {
         let mut held = 0;
         for _ in 0..n {
             let frame = chunks.v4(40);
-            match chunks.done(hops.route(frame, ip(dst))) {
+            match chunks.done(hops.route(frame, &mut Via::NONE.clone(), || ip(dst).into())) {
                 Seen::Held => held += 1,
                 seen => assert_eq!(seen, dropped),
             }
@@ -190,7 +201,10 @@ fn a_full_request_ring_is_asked_again() {
     let (mut hops, publisher) = NextHops::new(fib(1, &[]));
     for n in 0..70 {
         let frame = chunks.v4(40);
-        assert_eq!(chunks.done(hops.route(frame, ip(&format!("10.0.1.{n}")))), Seen::Held);
+        assert_eq!(
+            chunks.done(hops.route(frame, &mut Via::NONE.clone(), || ip(&format!("10.0.1.{n}")).into())),
+            Seen::Held
+        );
     }
     let asked = |publisher: &Publisher| std::iter::from_fn(|| publisher.wanted()).count();
     assert_eq!(asked(&publisher), 64);
@@ -226,20 +240,62 @@ fn snapshots_are_freed_by_the_publisher_only() {
     publisher.reclaim();
     assert!(turn(&mut hops, &mut chunks, 1).is_empty());
     assert_eq!(hops.fib().version(), 9);
-    // A cached way of an older snapshot is not taken.
     assert!(matches!(hops.resolve(ip("10.0.0.2")), Resolution::Unresolved { .. }));
 }
 
 #[test]
-fn a_cached_way_marks_its_neighbour_as_used_each_second() {
+fn a_kept_way_of_an_older_snapshot_is_not_taken() {
+    let mut chunks = Chunks::new();
+    let (mut hops, publisher) = NextHops::new(fib(1, &[(0, "10.0.0.2")]));
+    let mut via = Via::NONE;
+    let send = |hops: &mut NextHops, chunks: &mut Chunks, via: &mut Via| {
+        let frame = chunks.v4(40);
+        chunks.done(hops.route(frame, via, || ip("10.0.0.2").into()))
+    };
+    assert_eq!(send(&mut hops, &mut chunks, &mut via), Seen::Sent(0, ethernet(0, [8, 0])));
+    publisher.publish(&fib(2, &[]));
+    assert!(turn(&mut hops, &mut chunks, 1).is_empty());
+    assert_eq!(send(&mut hops, &mut chunks, &mut via), Seen::Held);
+    publisher.publish(&fib(3, &[(0, "10.0.0.2")]));
+    assert_eq!(turn(&mut hops, &mut chunks, 2), [Seen::Sent(0, ethernet(0, [8, 0]))]);
+    assert_eq!(send(&mut hops, &mut chunks, &mut via), Seen::Sent(0, ethernet(0, [8, 0])));
+    assert_eq!(chunks.out, 0);
+}
+
+#[test]
+fn neighbours_that_there_is_no_room_for_are_looked_up_each_time() {
+    let mut chunks = Chunks::new();
+    let addresses: Vec<String> =
+        (256..ADJACENCIES + 1256).map(|n| format!("10.0.{}.{}", n >> 8, n & 255)).collect();
+    let mac = |n: usize| Mac([6, 0, 0, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+    let ports = fib(1, &[]).ports().to_vec();
+    let neighbours: Neighbours = addresses.iter().enumerate().map(|(n, a)| ((0, ip(a)), mac(n))).collect();
+    let table = Fib::new(1, Arc::new(ports), routes(), Arc::new(neighbours));
+    let (mut hops, _publisher) = NextHops::new(Arc::new(table));
+    let mut vias = vec![Via::NONE; addresses.len()];
+    for _ in 0..2 {
+        for (n, (address, via)) in addresses.iter().zip(&mut vias).enumerate() {
+            let frame = chunks.v4(40);
+            let Seen::Sent(0, header) = chunks.done(hops.route(frame, via, || ip(address).into())) else {
+                panic!("{address}")
+            };
+            assert_eq!(header[..6], mac(n).0, "{address}");
+        }
+    }
+    let kept = vias.iter().filter(|via| **via != Via::NONE).count();
+    assert!((ADJACENCIES / 2..=ADJACENCIES).contains(&kept), "{kept}");
+}
+
+#[test]
+fn a_kept_way_marks_its_neighbour_as_used_each_second() {
     let mut chunks = Chunks::new();
     let fib = fib(1, &[(0, "10.0.0.2")]);
     let (mut hops, _publisher) = NextHops::new(fib.clone());
-    let mut used_at = vec![];
+    let (mut used_at, mut via) = (vec![], Via::NONE);
     for now_ms in (0..4000).step_by(100) {
         assert!(turn(&mut hops, &mut chunks, now_ms).is_empty());
         let frame = chunks.v4(40);
-        assert!(matches!(chunks.done(hops.route(frame, ip("10.0.0.2"))), Seen::Sent(..)));
+        assert!(matches!(chunks.done(hops.route(frame, &mut via, || ip("10.0.0.2").into())), Seen::Sent(..)));
         fib.neighbours().take_used(|_, _| used_at.push(now_ms));
     }
     assert_eq!(used_at, [0, 1000, 2000, 3000]);

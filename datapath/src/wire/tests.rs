@@ -47,11 +47,11 @@ fn ports_are_shown_by_whole_packets_and_first_fragments() {
     for (offset, ports) in [(0, true), (0x2000, true), (0x2001, false), (1, false)] {
         let p = v4(4, 64, offset, &udp);
         let ip = Ip::parse(&p).unwrap();
-        assert_eq!((ip.payload, ip.len), (24, 32));
-        assert_eq!(ip.flow(&p).ports, ports.then_some((53, 0x1234)), "{offset:#x}");
+        assert_eq!((ip.payload(), ip.len()), (24, 32));
+        assert_eq!(ip.flow().ports, ports.then_some((53, 0x1234)), "{offset:#x}");
     }
     let p = v4(0, 64, 0, &udp[..3]);
-    assert_eq!(Ip::parse(&p).unwrap().flow(&p).ports, None, "too short for ports");
+    assert_eq!(Ip::parse(&p).unwrap().flow().ports, None, "too short for ports");
 }
 
 #[test]
@@ -64,11 +64,11 @@ fn ipv6_extension_headers_lead_to_the_upper_protocol() {
     payload.extend([0, 1, 0, 2, 0, 8, 0, 0]);
     let mut p = v6(protocol::HOP_BY_HOP, &payload);
     let ip = Ip::parse(&p).unwrap();
-    assert_eq!((ip.protocol, ip.payload, ip.place), (protocol::UDP, IPV6 + 40, Place::First));
-    assert_eq!(ip.flow(&p).ports, Some((1, 2)));
+    assert_eq!((ip.protocol(), ip.payload(), ip.place), (protocol::UDP, IPV6 + 40, Place::First));
+    assert_eq!(ip.flow().ports, Some((1, 2)));
     p[IPV6 + 24 + 2] = 1; // a later fragment: what follows is no header
     let ip = Ip::parse(&p).unwrap();
-    assert_eq!((ip.place, ip.flow(&p).ports), (Place::Later, None));
+    assert_eq!((ip.place, ip.flow().ports), (Place::Later, None));
     p[IPV6 + 1] = 200; // an extension longer than the packet
     assert_eq!(Ip::parse(&p), Err(DropReason::Malformed));
 }
@@ -93,8 +93,8 @@ proptest! {
     fn parsing_never_panics_and_stays_inside(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = ethernet(&bytes);
         if let Ok(ip) = Ip::parse(&bytes) {
-            prop_assert!(ip.payload <= ip.len && ip.len <= bytes.len());
-            ip.flow(&bytes);
+            prop_assert!(ip.payload() <= ip.len() && ip.len() <= bytes.len());
+            ip.flow();
         }
     }
 
