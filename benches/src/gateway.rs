@@ -20,6 +20,7 @@ use portcullis_sadb::{
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::Duration,
 };
 
 /// The largest packet that the ports take.
@@ -94,6 +95,8 @@ pub struct Lane {
     pub lan: MemoryPort,
     /// ESP.
     pub wan: MemoryPort,
+    /// How long the worker took turns: what it is told of the time.
+    pub driven: Duration,
     _publisher: Publisher,
 }
 
@@ -162,7 +165,13 @@ impl Gateway {
             } else {
                 Engine::Plain(Box::new(Worker::new(who, ends, ports, handoff, hops, cache, aead)))
             };
-            lanes.push(Lane { engine, lan: lan_end, wan: wan_end, _publisher: publisher });
+            lanes.push(Lane {
+                engine,
+                lan: lan_end,
+                wan: wan_end,
+                driven: Duration::ZERO,
+                _publisher: publisher,
+            });
         }
         Ok((Gateway { sadb, reader, slots, policies, direction }, lanes))
     }

@@ -66,7 +66,6 @@ pub struct Pair {
     owners: Vec<u8>,
     paths: Vec<Path>,
     random: Random,
-    parts: u64,
 }
 
 impl Pair {
@@ -88,7 +87,7 @@ impl Pair {
         let paths = paths.map(|((left, right), core)| Path::new(*core, left, right, pool.cache())).collect();
         let owners = left.owners(setup.workers);
         let random = Random::new(seed);
-        let mut pair = Pair { setup, arrival, left, right, owners, paths, random, parts: 0 };
+        let mut pair = Pair { setup, arrival, left, right, owners, paths, random };
         pair.meet(setup.sas, stock)?;
         Ok(pair)
     }
@@ -195,7 +194,6 @@ impl Pair {
     }
 
     fn run_flows(&mut self, (lengths, gauge): (&[u16], Gauge), stock: &mut Stock) -> Result<Part> {
-        self.parts += 1;
         let swap = |(path, spare): (&mut Path, &mut Vec<Frame>)| std::mem::swap(&mut path.spare, spare);
         self.paths.iter_mut().zip(stock.iter_mut()).for_each(swap);
         // As the rings of a gateway that has run for a while: no prefetcher guesses the next chunk.
@@ -205,7 +203,7 @@ impl Pair {
         let slice =
             if self.arrival == Arrival::Random && self.paths.len() > 1 { SLICE } else { longest.max(1) };
         let one = (self.arrival == Arrival::One).then(|| self.owner(0));
-        let task = Task { lengths, slice, slices: longest.div_ceil(slice), one, gauge, now_ms: self.parts };
+        let task = Task { lengths, slice, slices: longest.div_ceil(slice), one, gauge };
         let (task, meetings) = (&task, &[(); 2].map(|()| Meeting::new(self.paths.len())));
         let (first, others) = self.paths.split_first_mut().expect("a gateway has a worker");
         let passed: Vec<Passed> = std::thread::scope(|scope| {

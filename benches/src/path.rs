@@ -29,8 +29,6 @@ pub struct Task<'a> {
     pub one: Option<usize>,
     /// How it is measured.
     pub gauge: Gauge,
-    /// The time, for the workers.
-    pub now_ms: u64,
 }
 
 /// A path and its frames.
@@ -142,7 +140,8 @@ fn drive(
     meeting.wait();
     let (start, mut idle) = (Instant::now(), 0);
     while idle < PATIENCE {
-        if turns.take(&mut lane.engine, task.gauge, task.now_ms) {
+        let now_ms = (lane.driven + start.elapsed()).as_millis() as u64;
+        if turns.take(&mut lane.engine, task.gauge, now_ms) {
             idle = 0;
             continue;
         }
@@ -152,6 +151,7 @@ fn drive(
         }
         pause(&mut idle);
     }
+    lane.driven += start.elapsed();
     turns.end(start);
     meeting.wait();
 }

@@ -1,6 +1,10 @@
 //! Frames from worker to worker: each has one inbox that all others push to.
 
-use crate::{frame::Frame, idle::Bell};
+use crate::{
+    frame::Frame,
+    idle::Bell,
+    loan::{LOANS, Queue},
+};
 use crossbeam::queue::ArrayQueue;
 use std::{io, sync::Arc};
 
@@ -10,6 +14,10 @@ pub const INBOX: usize = 1024;
 /// One worker's inbox and its bell.
 pub struct Inbox {
     frames: ArrayQueue<Frame>,
+    /// Its loans that nobody has taken.
+    pub lent: Queue,
+    /// Its loans that others have done.
+    pub done: Queue,
     /// Wakes the worker.
     pub bell: Bell,
 }
@@ -27,7 +35,10 @@ pub struct Handoff {
 /// # Errors
 /// What `eventfd(2)` says.
 pub fn between(workers: usize) -> io::Result<Vec<Handoff>> {
-    let inbox = |_| Ok(Inbox { frames: ArrayQueue::new(INBOX), bell: Bell::new()? });
+    let inbox = |_| {
+        let (frames, lent, done) = (ArrayQueue::new(INBOX), ArrayQueue::new(LOANS), ArrayQueue::new(LOANS));
+        Ok(Inbox { frames, lent, done, bell: Bell::new()? })
+    };
     let inboxes: Arc<[Inbox]> = (0..workers).map(inbox).collect::<io::Result<Vec<_>>>()?.into();
     Ok((0..workers).map(|me| Handoff { me, inboxes: inboxes.clone(), rung: 0 }).collect())
 }
@@ -41,6 +52,16 @@ impl Handoff {
         self.inboxes[to].frames.push(frame)?;
         self.rung |= 1 << to;
         Ok(())
+    }
+
+    /// Which worker's end it is.
+    pub fn me(&self) -> usize {
+        self.me
+    }
+
+    /// All others are to look for what they might do, after [`Handoff::ring`] at the latest.
+    pub fn call(&mut self) {
+        self.rung |= (u64::MAX >> (64 - self.inboxes.len())) & !(1 << self.me);
     }
 
     /// Wakes the workers that were given frames.
@@ -57,9 +78,9 @@ impl Handoff {
         self.inboxes[self.me].frames.pop()
     }
 
-    /// Whether our inbox is empty.
+    /// Whether there is nothing for us: no frames, and no loans to be done.
     pub fn is_empty(&self) -> bool {
-        self.inboxes[self.me].frames.is_empty()
+        self.inboxes[self.me].frames.is_empty() && self.inboxes.iter().all(|inbox| inbox.lent.is_empty())
     }
 
     /// Our bell.

@@ -19,25 +19,46 @@ use portcullis_sadb::{Direction, Reader, Runtime, SaCounters, SlotIndex, Spi};
 /// Takes the frames of stage `Inbound` to `Forward`, or drops them.
 pub fn run(
     batch: &mut Batch,
-    sas: &mut SaTable,
-    flows: &mut FlowCache,
+    (sas, flows): (&mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
     meter: &mut impl Meter,
 ) {
     if !batch.metas.iter().any(|m| m.stage == Stage::Inbound) {
         return;
     }
-    find_sas(batch, sas, reader, runtime);
-    meter.mark(Hop::Sa);
-    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
     let aead = sas.aead();
-    check_replay(batch, sas, runtime, &mut jobs);
-    meter.mark(Hop::Sequence);
+    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
+    prepare(batch, sas, (reader, runtime), Some(&mut jobs), meter);
     let mut verified = Verified::new();
     aead.open(&mut jobs, &mut verified);
     drop(jobs);
     meter.mark(Hop::Crypto);
-    commit(batch, sas, runtime, &verified);
+    finish(batch, (sas, flows), (reader, runtime), &verified, meter);
+}
+
+/// As far as to be opened; what is to be, if that is asked.
+pub fn prepare<'a>(
+    batch: &'a mut Batch,
+    sas: &'a mut SaTable,
+    (reader, runtime): (&Reader, &Runtime),
+    jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    meter: &mut impl Meter,
+) {
+    find_sas(batch, sas, reader, runtime);
+    meter.mark(Hop::Sa);
+    check_replay(batch, sas, runtime, jobs);
+    meter.mark(Hop::Sequence);
+}
+
+/// What was opened: windows, decapsulation, policies.
+pub fn finish(
+    batch: &mut Batch,
+    (sas, flows): (&mut SaTable, &mut FlowCache),
+    (reader, runtime): (&Reader, &Runtime),
+    verified: &Verified,
+    meter: &mut impl Meter,
+) {
+    commit(batch, sas, runtime, verified);
     meter.mark(Hop::Sequence);
     decapsulate(batch, flows);
     meter.mark(Hop::Headers);
@@ -46,7 +67,7 @@ pub fn run(
 }
 
 /// Of each frame that was opened, in order: the proof that it may be used, if it may.
-type Verified = ArrayVec<Option<IcvVerified>, BATCH>;
+pub type Verified = ArrayVec<Option<IcvVerified>, BATCH>;
 
 /// RFC 4303 §3.4.2: the SA, by its SPI. Each step of the search asks memory for all packets before the next.
 fn find_sas(batch: &mut Batch, sas: &mut SaTable, reader: &Reader, runtime: &Runtime) {
@@ -101,7 +122,7 @@ fn check_replay<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
     runtime: &Runtime,
-    jobs: &mut ArrayVec<Job<'a>, BATCH>,
+    mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
 ) {
     let (states, keys, windows) = sas.split();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
@@ -127,6 +148,7 @@ fn check_replay<'a>(
             meta.stage = refused_by_window(sa.slot, runtime, reason);
             continue;
         }
+        let Some(jobs) = &mut jobs else { continue };
         let packet = &mut frame.bytes_mut()[text - crypto::HEAD..];
         let iv = *packet[..crypto::HEAD].last_chunk().expect("8 of 16 octets");
         let aad = crypto::aad(sa.spi, meta.seq, sa.esn);

@@ -18,27 +18,37 @@ use portcullis_sadb::{Direction, Reader, Runtime, SaCounters};
 /// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
     batch: &mut Batch,
-    sas: &mut SaTable,
-    flows: &mut FlowCache,
+    (sas, flows): (&mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
     meter: &mut impl Meter,
 ) {
     if !batch.metas.iter().any(|m| m.stage == Stage::Outbound) {
         return;
     }
+    let aead = sas.aead();
+    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
+    prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
+    aead.seal(&mut jobs);
+    drop(jobs);
+    meter.mark(Hop::Crypto);
+    finish(batch, sas, runtime);
+    meter.mark(Hop::Settle);
+}
+
+/// As far as to be sealed; what is to be, if that is asked.
+pub fn prepare<'a>(
+    batch: &'a mut Batch,
+    (sas, flows): (&'a mut SaTable, &mut FlowCache),
+    (reader, runtime): (&Reader, &Runtime),
+    jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    meter: &mut impl Meter,
+) {
     decide(batch, (sas, flows), reader);
     meter.mark(Hop::Policy);
     find_sas(batch, (sas, flows), reader, runtime);
     meter.mark(Hop::Sa);
-    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    let aead = sas.aead();
-    encapsulate(batch, sas, runtime, &mut jobs);
+    encapsulate(batch, sas, runtime, jobs);
     meter.mark(Hop::Headers);
-    aead.seal(&mut jobs);
-    meter.mark(Hop::Crypto);
-    drop(jobs);
-    finish(batch, sas, runtime);
-    meter.mark(Hop::Settle);
 }
 
 /// RFC 4301 §5.1: what the policies say. Asks memory for what is known of the SA.
@@ -112,7 +122,7 @@ fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
     runtime: &Runtime,
-    jobs: &mut ArrayVec<Job<'a>, BATCH>,
+    mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
 ) {
     let (states, keys, _) = sas.split();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
@@ -139,11 +149,12 @@ fn encapsulate<'a>(
             meta.stage = Stage::Drop(DropReason::SeqExhausted);
             continue;
         };
-        meta.seq = seq;
+        (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
         if let Err(reason) = sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
             meta.stage = Stage::Drop(reason);
             continue;
         }
+        let Some(jobs) = &mut jobs else { continue };
         let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
         let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
         match Job::new(key, iv, aad, crypto::ICV as u8, packet) {
@@ -154,7 +165,8 @@ fn encapsulate<'a>(
     }
 }
 
-fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
+/// What was sealed is counted, and can leave.
+pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;

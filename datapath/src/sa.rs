@@ -130,6 +130,9 @@ pub struct BytesPerSa {
     pub index: usize,
 }
 
+/// States, keys and replay windows, by index.
+pub type Split<'a> = (&'a mut [Option<SaState>], &'a [Option<AeadKey>], &'a [Option<ReplayWindow>]);
+
 /// All SAs of one worker.
 pub struct SaTable {
     me: u32,
@@ -218,11 +221,28 @@ impl SaTable {
         prefetch_at(self.windows.as_ptr().wrapping_add(i as usize));
     }
 
-    /// Whether a state is of the SA that lives in this slot. `false` may mean that it is not known.
+    /// Whether a state is of the outbound SA that lives in this slot. `false` may mean that it is not known.
     #[inline]
     pub fn is_at(&self, i: u32, slot: SlotIndex) -> bool {
         match self.states.get(i as usize) {
-            Some(Some(state)) => state.slot == slot && state.sad_version == self.sad_version,
+            Some(Some(state)) => {
+                state.slot == slot
+                    && state.sad_version == self.sad_version
+                    && state.direction == Direction::Outbound
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a state that was found in an earlier turn is still of this SA, and the SA still lives: else neither the
+    /// state nor the slot's line in the runtime region may be used for it.
+    #[inline]
+    pub fn is_alive(&self, i: u32, (slot, generation): (SlotIndex, Generation), reader: &Reader) -> bool {
+        match self.states.get(i as usize) {
+            Some(Some(state)) => {
+                (state.slot, state.generation) == (slot, generation)
+                    && (state.sad_version == self.sad_version || reader.generation(slot) == Some(generation))
+            }
             _ => false,
         }
     }
@@ -258,7 +278,7 @@ impl SaTable {
 
     /// All states, to change, their keys, and their replay windows, by index.
     #[inline]
-    pub fn split(&mut self) -> (&mut [Option<SaState>], &[Option<AeadKey>], &[Option<ReplayWindow>]) {
+    pub fn split(&mut self) -> Split<'_> {
         (&mut self.states, &self.keys, &self.windows)
     }
 
@@ -293,6 +313,11 @@ impl SaTable {
     fn load(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Found {
         if let Some(i) = self.index(slot) {
             self.evict(i);
+        }
+        // Another's need not be copied; a hint, for the SA may change under it.
+        match reader.spi(slot).map(|spi| worker_of_spi(spi.0, self.workers)) {
+            Some(owner) if owner != self.me => return Found::At(owner),
+            _ => {}
         }
         let Some((generation, sa)) = reader.copy_sa(slot) else { return Found::Nowhere };
         // Whoever else had it would use the same sequence numbers.

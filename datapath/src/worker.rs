@@ -9,6 +9,7 @@ use crate::{
     frame::Frame,
     handoff::Handoff,
     idle, inbound,
+    loan::Lending,
     meter::{Hop, Meter},
     nexthop::{NextHops, Routed},
     outbound,
@@ -36,6 +37,12 @@ const SLEEP_MS: i32 = 50;
 /// While a frame waits for its neighbour.
 const SLEEP_HELD_MS: i32 = 2;
 
+/// Loans of others that a worker does in a turn, at most.
+const HELPED_PER_TURN: usize = 4;
+
+/// Own loans that nobody has taken, at most, before their owner does one.
+const MOST_WAITING: usize = 3;
+
 /// How often the kernel is asked what it counts of the ports.
 const PORTS_MS: u64 = 1000;
 
@@ -57,7 +64,12 @@ pub struct Worker<M = ()> {
     handoff: Handoff,
     next_hops: NextHops,
     cache: FrameCache,
-    batch: Batch,
+    lending: Lending,
+    /// Packets and octets that came in this turn.
+    received: (usize, usize),
+    batch: Box<Batch>,
+    /// What was lent and is back.
+    back: Box<Batch>,
     to_send: Vec<ArrayVec<Frame, BATCH>>,
     jumbo: Jumbo,
     drops: [u64; DROP_COUNTERS],
@@ -104,6 +116,7 @@ impl<M: Meter> Worker<M> {
         };
         Worker {
             meter,
+            lending: Lending::new(&handoff, sizes.max_sas, aead),
             hops,
             mine: runtime.worker(who.0 as usize),
             to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
@@ -111,12 +124,20 @@ impl<M: Meter> Worker<M> {
             handoff,
             next_hops,
             cache,
-            batch: Batch::default(),
+            received: (0, 0),
+            batch: Box::default(),
+            back: Box::default(),
             jumbo: Jumbo::new(),
             drops: [0; DROP_COUNTERS],
             traffic: Traffic::default(),
             ports_due_ms: 0,
         }
+    }
+
+    /// Lends from now on, whatever it gives: for tests.
+    #[doc(hidden)]
+    pub fn lend_always(&mut self) {
+        self.lending.force();
     }
 
     /// What meters it.
@@ -133,7 +154,7 @@ impl<M: Meter> Worker<M> {
             let now_ms = start.elapsed().as_millis() as u64;
             idle_turns = if self.turn(now_ms) { 0 } else { idle_turns + 1 };
             if idle_turns > IDLE_TURNS {
-                self.hops.sas.sweep(&self.hops.reader);
+                self.sweep();
                 self.sleep(stop);
             }
         }
@@ -143,37 +164,95 @@ impl<M: Meter> Worker<M> {
     /// One turn: a batch from the ports and the other workers, all the way through. False if there was none.
     pub fn turn(&mut self, now_ms: u64) -> bool {
         self.mine.quiesce();
-        self.receive();
+        self.hops.turn();
+        let was_out = self.take_back(now_ms);
+        self.received = (0, 0);
+        if self.lending.has_room() {
+            self.receive();
+        }
         self.meter.mark(Hop::Rx);
-        self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache);
+        // What goes through by itself must not overtake what is lent.
+        if !(self.lending.is_out() && self.batch.frames.iter().any(Jumbo::is_one)) {
+            self.pass(now_ms);
+        }
+        let worked = self.work();
+        if now_ms >= self.ports_due_ms {
+            self.ports_due_ms = now_ms + PORTS_MS;
+            self.tell_ports();
+            self.sweep();
+        }
+        let busy = self.settle() | worked | was_out | self.lending.is_out();
+        self.meter.mark(Hop::Settle);
+        busy
+    }
+
+    /// The batch goes through, or as far as to be lent.
+    fn pass(&mut self, now_ms: u64) {
+        let (mut packets, octets) = self.received;
+        if self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache) {
+            packets = 1; // they go through by themselves
+        }
+        self.lending.observe(packets, octets, now_ms);
         self.meter.mark(Hop::Jumbo);
+        if self.lending.is_on() && !self.batch.frames.is_empty() {
+            self.hops.prepare(&mut self.batch, &mut self.meter);
+            self.lending.lend(&mut self.batch, &self.hops.sas);
+            self.handoff.call();
+            return self.handoff.ring();
+        }
         self.hops.run(&mut self.batch, &mut self.meter);
         self.route(now_ms);
         self.meter.mark(Hop::NextHop);
         self.transmit();
         self.meter.mark(Hop::Tx);
-        if now_ms >= self.ports_due_ms {
-            self.ports_due_ms = now_ms + PORTS_MS;
-            self.tell_ports();
+    }
+
+    /// What was lent and is back goes the rest of its way, before what came in later. False if there was none.
+    fn take_back(&mut self, now_ms: u64) -> bool {
+        let (mut verified, mut found) = (inbound::Verified::new(), false);
+        while self.lending.is_out()
+            && self.lending.take_back(&mut self.back, &mut verified, (&self.hops.sas, &self.hops.reader))
+        {
+            self.hops.finish(&mut self.back, &verified, &mut self.meter);
+            verified.clear();
+            found = true;
+            std::mem::swap(&mut self.batch, &mut self.back);
+            self.route(now_ms);
+            self.transmit();
+            std::mem::swap(&mut self.batch, &mut self.back);
         }
-        let busy = self.settle();
-        self.meter.mark(Hop::Settle);
-        busy
+        found
+    }
+
+    /// Loans, of its own or, with time to spare, of others. False if there was none.
+    fn work(&mut self) -> bool {
+        let (reader, idle) = (&self.hops.reader, self.received.0 == 0);
+        // The owner has the rest of the way to do as well: others come first.
+        let must = idle || !self.lending.has_room() || self.lending.waiting() > MOST_WAITING;
+        if self.lending.is_on() && must && self.lending.work(reader) {
+            return true;
+        }
+        let may = idle || !self.lending.is_on();
+        may && (0..HELPED_PER_TURN).take_while(|_| self.lending.help(reader)).count() > 0
     }
 
     fn receive(&mut self) {
-        let Batch { frames, .. } = &mut self.batch;
+        let Batch { frames, .. } = &mut *self.batch;
+        let before = frames.len();
         while !frames.is_full()
             && let Some(frame) = self.handoff.receive()
         {
             frames.push(frame);
         }
         let handed = frames.len();
+        let handed_octets: usize = frames[before..].iter().map(Frame::total_len).sum();
         for port in &mut self.ports {
             port.rx(frames, &mut self.cache);
         }
         self.traffic.rx_packets += (frames.len() - handed) as u64;
-        self.traffic.rx_bytes += frames[handed..].iter().map(|f| f.total_len() as u64).sum::<u64>();
+        let octets: usize = frames[handed..].iter().map(Frame::total_len).sum();
+        self.traffic.rx_bytes += octets as u64;
+        self.received = (frames.len() - before, octets + handed_octets);
         self.batch.receive();
     }
 
@@ -219,6 +298,10 @@ impl<M: Meter> Worker<M> {
             }
         }
         handoff.ring();
+        if self.drops[DropReason::SeqExhausted as usize] != 0 {
+            self.tell_exhausted();
+        }
+        self.batch.metas.clear();
     }
 
     fn transmit(&mut self) {
@@ -238,10 +321,6 @@ impl<M: Meter> Worker<M> {
 
     /// Puts this turn's counts where others see them. False if there was nothing.
     fn settle(&mut self) -> bool {
-        if self.drops[DropReason::SeqExhausted as usize] != 0 {
-            self.tell_exhausted();
-        }
-        self.batch.metas.clear();
         let busy = self.traffic != Traffic::default() || self.drops.iter().any(|n| *n != 0);
         if busy {
             self.mine.count_traffic(&std::mem::take(&mut self.traffic));
@@ -250,6 +329,12 @@ impl<M: Meter> Worker<M> {
             }
         }
         busy
+    }
+
+    /// Lets go of SAs that are gone.
+    fn sweep(&mut self) {
+        self.hops.sas.sweep(&self.hops.reader);
+        self.lending.sweep(&self.hops.reader);
     }
 
     /// iked is told once of each SA whose sequence numbers are used up.
@@ -304,6 +389,10 @@ impl<M: Meter> Worker<M> {
         while let Some(frame) = self.handoff.receive() {
             drop_frame(frame, DropReason::HandoffFull, drops, cache);
         }
+        self.lending.close(|frame| drop_frame(frame, DropReason::HandoffFull, drops, cache));
+        for frame in self.batch.frames.drain(..) {
+            drop_frame(frame, DropReason::HandoffFull, drops, cache);
+        }
         for port in &mut self.ports {
             port.close(cache);
         }
@@ -318,18 +407,39 @@ fn drop_frame(frame: Frame, reason: DropReason, drops: &mut [u64; DROP_COUNTERS]
 }
 
 impl Hops {
+    /// Once per turn, after the worker's epoch was announced.
+    fn turn(&mut self) {
+        self.flows.turn(&self.reader);
+        self.sas.turn(&self.reader);
+    }
+
     /// Classify, inbound, outbound.
     fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         if batch.metas.is_empty() {
             return;
         }
         let Hops { who, reader, runtime, sas, flows } = self;
-        flows.turn(reader);
-        sas.turn(reader);
         classify::run(batch, *who, flows, reader);
         meter.mark(Hop::Classify);
-        inbound::run(batch, sas, flows, (reader, runtime), meter);
-        outbound::run(batch, sas, flows, (reader, runtime), meter);
+        inbound::run(batch, (sas, flows), (reader, runtime), meter);
+        outbound::run(batch, (sas, flows), (reader, runtime), meter);
+    }
+
+    /// The same, as far as to be lent.
+    fn prepare(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
+        let Hops { who, reader, runtime, sas, flows } = self;
+        classify::run(batch, *who, flows, reader);
+        meter.mark(Hop::Classify);
+        inbound::prepare(batch, sas, (reader, runtime), None, meter);
+        outbound::prepare(batch, (sas, flows), (reader, runtime), None, meter);
+    }
+
+    /// The rest of the way of what was lent.
+    fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
+        let Hops { reader, runtime, sas, flows, .. } = self;
+        inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
+        outbound::finish(batch, sas, runtime);
+        meter.mark(Hop::Settle);
     }
 
     /// Where the packets of a flow go.
@@ -354,11 +464,18 @@ impl Jumbo {
         Jumbo { batch: Batch::default(), buffer: Some(Frame::boxed(Jumbo::ROOM)) }
     }
 
-    fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
+    fn is_one(frame: &Frame) -> bool {
+        frame.segments() > 1 || frame.tailroom() < esp::TRAILER_ROOM
+    }
+
+    /// Takes the jumbos of a batch through. True if there were any.
+    fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) -> bool {
+        let mut found = false;
         for (chain, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-            if chain.segments() == 1 && chain.tailroom() >= esp::TRAILER_ROOM {
+            if !Jumbo::is_one(chain) {
                 continue;
             }
+            found = true;
             let Some(mut buffer) = self.buffer.take() else { continue };
             buffer.reset(crate::pool::RX_OFFSET);
             if !buffer.extend(chain.total_len()) {
@@ -380,6 +497,7 @@ impl Jumbo {
                 self.buffer = Some(buffer);
             }
         }
+        found
     }
 }
 

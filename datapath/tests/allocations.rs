@@ -2,6 +2,7 @@
 
 mod testbed;
 
+use portcullis_datapath::worker::Worker;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -52,12 +53,28 @@ fn allocations(f: impl FnOnce()) -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
+/// Until none finds anything.
+fn turn(workers: &mut [Worker], now_ms: u64) {
+    while workers.iter_mut().fold(false, |busy, worker| worker.turn(now_ms) | busy) {}
+}
+
 #[test]
 fn no_packet_allocates() {
     assert!(allocations(|| drop(std::hint::black_box(Box::new(1)))) > 0, "the count counts");
+    let (mut counted, mut delivered) = (0, 0);
+    for (workers, lends) in [(1, false), (2, false), (2, true)] {
+        let t = Tunnel { mtu: 9000, window: 65_536, workers, lends, ..Tunnel::default() };
+        let (allocations, packets) = there_and_back(t);
+        (counted, delivered) = (counted + allocations, delivered + packets);
+    }
+    println!("{counted} allocations in {delivered} packets there and back");
+    assert_eq!(counted, 0);
+}
+
+/// Allocations and packets.
+fn there_and_back(t: Tunnel) -> (u64, u64) {
     let pool = memory(4096);
     let mut cache = pool.cache();
-    let t = Tunnel { mtu: 9000, window: 65_536, ..Tunnel::default() };
     let (mut one, mut two) = (Gateway::new(t, 1, &pool), Gateway::new(t, 2, &pool));
     let mut clear = vec![];
     for v4 in [true, false] {
@@ -75,12 +92,12 @@ fn no_packet_allocates() {
             for bytes in &clear {
                 one.ends[0][LAN].send(frame(&mut cache, bytes)).unwrap();
             }
-            one.workers[0].turn(i as u64);
-            while let Some(sealed) = one.ends[0][WAN].receive() {
+            turn(&mut one.workers, i as u64);
+            while let Some(sealed) = one.ends.iter_mut().find_map(|ends| ends[WAN].receive()) {
                 two.ends[0][WAN].send(sealed).unwrap();
             }
-            two.workers[0].turn(i as u64);
-            while let Some(opened) = two.ends[0][LAN].receive() {
+            turn(&mut two.workers, i as u64);
+            while let Some(opened) = two.ends.iter_mut().find_map(|ends| ends[LAN].receive()) {
                 delivered += 1;
                 cache.give(opened);
             }
@@ -89,6 +106,5 @@ fn no_packet_allocates() {
     round(2);
     let counted = allocations(|| round(2000));
     assert_eq!(delivered, 2002 * 10);
-    println!("{counted} allocations in {delivered} packets there and back");
-    assert_eq!(counted, 0);
+    (counted, delivered)
 }

@@ -13,8 +13,8 @@ QUIET = 0.9
 class Run:
     """One run: all that it measured was measured in turns."""
 
-    def __init__(self, sas, rounds, *options):
-        command = [BIN + "/portcullis-path", "--no-hops", "--sizes", ",".join(SIZES).lower(), "--rounds", str(rounds),
+    def __init__(self, sas, rounds, *options, sizes=SIZES):
+        command = [BIN + "/portcullis-path", "--no-hops", "--sizes", ",".join(sizes).lower(), "--rounds", str(rounds),
                    "--sas", ",".join(map(str, sas)), *options]
         sys.stdout.flush()
         with tempfile.NamedTemporaryFile() as out:

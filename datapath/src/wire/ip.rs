@@ -135,7 +135,7 @@ impl Ip {
     /// Parses a packet of either version.
     ///
     /// # Errors
-    /// As [`Ip::parse_v4`] and [`Ip::parse_v6`].
+    /// [`DropReason::Malformed`] where lengths do not fit, [`DropReason::BadChecksum`].
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<Ip, DropReason> {
         let mut ip = Ip::NONE;

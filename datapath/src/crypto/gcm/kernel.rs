@@ -409,13 +409,23 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
     }
 }
 
-/// A packet of more than a chunk, which is `N` vectors.
+/// Long packets from one to that whose text is asked for.
+const LATER: usize = 2;
+
+/// A packet of more than a chunk, which is `N` vectors. While it is worked on, the text of a later one is asked for.
 #[inline(always)]
-unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>) -> bool {
+unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: &Job<'_>) -> bool {
     let (ps, blocks) = ([p], p.blocks());
     // The last part has a block at least, so that its end is met there.
     let chunks = (blocks - 1) / V::CHUNK;
     let mut x = [V::zero(); N];
+    // Its own are in the cache, if it was the later one of those before it. No CPU guesses the next packet's lines, and
+    // another core's are far.
+    let ask = |chunk: usize| {
+        let text = later.text.wrapping_add(16 * V::CHUNK * chunk);
+        each!(line < V::CHUNK / 4 => { _mm_prefetch::<_MM_HINT_T0>(text.wrapping_add(64 * line).cast()); });
+    };
+    ask(0);
     let part = [Part::new(p, 0, V::CHUNK)];
     let [Ends { mask, .. }] = transform::<V, 1, N, OPEN, false>(
         (&ps, &part),
@@ -430,6 +440,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>) -> bool
     );
     let mut hash = _mm_setzero_si128();
     for chunk in 1..chunks {
+        ask(chunk);
         let part = [Part::new(p, chunk * V::CHUNK, V::CHUNK)];
         let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
         let mut next = [V::zero(); N];
@@ -455,6 +466,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>) -> bool
         );
         x = next;
     }
+    ask(chunks);
     x[0] = x[0].xor(V::from_block(hash));
     let last = Part::new(p, chunks * V::CHUNK, blocks - chunks * V::CHUNK);
     match last.blocks.div_ceil(V::BLOCKS) {
@@ -526,7 +538,8 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
             if let [_, next, ..] = rest {
                 ps.get_unchecked(*next as usize).prefetch(p);
             }
-            let is_good = long::<L, N, OPEN>(p);
+            let later = rest.get(LATER).map_or(p, |i| ps.get_unchecked(*i as usize));
+            let is_good = long::<L, N, OPEN>(p, later);
             if OPEN {
                 *good.get_unchecked_mut(*first as usize) = is_good;
             }

@@ -1,0 +1,516 @@
+//! Loans: what one worker has another seal or open, so that one SA is not held to one core.
+//!
+//! An SA stays with its owner: it assigns the sequence numbers, checks and moves the replay window, and sends. Only the
+//! AEAD between the two is lent, some packets at a time, and only while there is more than the owner can do.
+//!
+//! ```text
+//!  owner    classify, SA, sequence number, headers | lend ... take back, in the order lent | window, next hop, send
+//!  anyone                                               \ AEAD /
+//! ```
+//!
+//! Loans lie in one queue. Whoever takes one does it and gives it back: another worker that has time, or the owner
+//! itself, so that none waits for a worker that sleeps. The owner takes them back in the order in which it lent them,
+//! and while any is out, lends all packets that come after: nothing within a flow is overtaken.
+//!
+//! A worker that lends holds no memory of others, and a borrower none of the owner: a loan moves frames, and names SAs
+//! by slot and generation; each borrower expands keys for itself. All memory is reserved at the start.
+
+use crate::{
+    batch::{BATCH, Batch, Meta, Stage},
+    crypto::{self, Aead, AeadKey, IcvVerified, Job},
+    drop::DropReason,
+    esp,
+    frame::Frame,
+    handoff::{Handoff, Inbox},
+    memory::Table,
+    port::BURST,
+    sa::SaTable,
+    wire,
+};
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use portcullis_sadb::{Generation, Reader, SlotIndex};
+use std::{collections::VecDeque, sync::Arc};
+
+/// Packets of a loan, at most.
+pub const PACKETS: usize = 32;
+
+/// Batches of a worker that are out at a time, at most.
+const BATCHES: usize = 6;
+
+/// Loans of a worker.
+pub const LOANS: usize = BATCHES * (BATCH / PACKETS);
+
+/// Packets shorter than this, on average, cost less than to lend them.
+const WORTHWHILE: usize = 256;
+
+/// What turns count for: one with a full batch, with another, and with none. Lending begins at `ENOUGH` and ends at 0.
+const FULL: i32 = 16;
+const PARTIAL: i32 = -8;
+const EMPTY: i32 = -1;
+const ENOUGH: i32 = 256;
+const MOST: i32 = 1024;
+
+/// How long packets are counted, alone and while lending, before the two are compared. Alone it must have been too much
+/// all that time.
+const WINDOW_MS: u64 = 20;
+/// How long it is not tried again, where it gave less than a sixteenth.
+const REST_MS: u64 = 1000;
+
+/// What is to be done with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Work {
+    Seal,
+    Open,
+    /// It only keeps its place.
+    Nothing,
+}
+
+/// A packet on loan: what a borrower has to know of it.
+struct Packet {
+    frame: Frame,
+    seq: u64,
+    /// Where its ESP header starts.
+    esp: u16,
+    /// Which of the loan's SAs.
+    sa: u8,
+    work: Work,
+}
+
+/// A part of a batch, on loan. It goes from core to core and back, and so is no larger than it must be: what the owner
+/// knows besides stays with it.
+pub struct Loan {
+    owner: usize,
+    /// Which batch of its owner's, and which part of it.
+    batch: u64,
+    part: usize,
+    /// Of each packet, whether what was to be done was done. If not, its SA is gone.
+    is_done: ArrayVec<bool, PACKETS>,
+    /// Of those that were opened, whether the ICV is right.
+    verified: ArrayVec<Option<IcvVerified>, PACKETS>,
+    sas: ArrayVec<(SlotIndex, Generation), PACKETS>,
+    packets: ArrayVec<Packet, PACKETS>,
+}
+
+/// A batch whose frames are on loan, and the loans that are back.
+#[derive(Default)]
+struct Out {
+    batch: Box<Batch>,
+    parts: ArrayVec<Option<Box<Loan>>, { BATCH / PACKETS }>,
+}
+
+/// Where a worker's loans lie: those that nobody has taken, or those that are done.
+pub type Queue = ArrayQueue<Box<Loan>>;
+
+/// A worker's side of lending and borrowing.
+#[allow(clippy::vec_box, reason = "a loan is handed on by its address")]
+pub struct Lending {
+    me: usize,
+    aead: Aead,
+    inboxes: Arc<[Inbox]>,
+    spare: Vec<Box<Loan>>,
+    spare_batches: Vec<Box<Batch>>,
+    /// The batches that are out, in order from `first` on.
+    out: VecDeque<Out>,
+    first: u64,
+    guests: Guests,
+    /// Above 0 while there is more to do than one worker can.
+    load: i32,
+    on: bool,
+    /// Whatever it gives.
+    always: bool,
+    rests_until_ms: u64,
+    window: Window,
+    /// Packets in a second, in the last window in which nothing was lent.
+    alone: Option<u64>,
+}
+
+/// Packets that came in for some time.
+#[derive(Default)]
+struct Window {
+    from_ms: u64,
+    packets: u64,
+    /// All that time there was too much to do, in the same way.
+    is_steady: bool,
+}
+
+impl Lending {
+    /// For the worker of this end.
+    pub fn new(handoff: &Handoff, max_sas: u32, aead: Aead) -> Lending {
+        let (me, inboxes) = (handoff.me(), handoff.inboxes());
+        // Who is alone lends nothing.
+        let (loans, batches, guests) = if inboxes.len() == 1 { (0, 0, 0) } else { (LOANS, BATCHES, max_sas) };
+        let loan = |_| {
+            let (packets, sas, is_done, verified) = Default::default();
+            Box::new(Loan { owner: me, batch: 0, part: 0, is_done, verified, sas, packets })
+        };
+        Lending {
+            me,
+            aead,
+            inboxes,
+            spare: (0..loans).map(loan).collect(),
+            spare_batches: (0..batches).map(|_| Box::default()).collect(),
+            out: VecDeque::with_capacity(batches),
+            first: 0,
+            guests: Guests::new(guests),
+            load: 0,
+            on: false,
+            always: false,
+            rests_until_ms: 0,
+            window: Window::default(),
+            alone: None,
+        }
+    }
+
+    /// Whether any batch is out.
+    #[inline]
+    pub fn is_out(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Whether batches are to be lent now: because there are many packets, or because those before them are out.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.on || self.is_out()
+    }
+
+    /// Whether more may come in: it could be lent, if it has to be. Once lending has ended, that waits for what is out.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        if self.on { !self.spare_batches.is_empty() } else { !self.is_out() }
+    }
+
+    /// Takes note of what came in; packets that are not lent weigh nothing.
+    #[inline]
+    pub fn observe(&mut self, packets: usize, octets: usize, now_ms: u64) {
+        if self.inboxes.len() == 1 {
+            return;
+        }
+        let weight = match packets {
+            0 => EMPTY,
+            n if n >= BURST && octets >= n * WORTHWHILE => FULL,
+            _ => PARTIAL,
+        };
+        self.load = (self.load + weight).clamp(0, MOST);
+        self.window.is_steady &= self.load >= ENOUGH;
+        self.window.packets += packets as u64;
+        if now_ms >= self.window.from_ms + WINDOW_MS {
+            self.end_window(now_ms);
+        }
+        let is_on = self.always || self.alone.is_some() && self.load > 0;
+        if is_on != self.on {
+            (self.on, self.window.is_steady) = (is_on, false);
+        }
+    }
+
+    /// What one worker can is known once it had too much to do for a whole window; what lending gives, by the next.
+    #[cold]
+    fn end_window(&mut self, now_ms: u64) {
+        let rate = self.window.packets * 1000 / (now_ms - self.window.from_ms);
+        match self.alone {
+            _ if !self.window.is_steady => {}
+            None if now_ms >= self.rests_until_ms => self.alone = Some(rate),
+            Some(alone) if self.on && rate * 16 < alone * 17 => {
+                (self.alone, self.rests_until_ms) = (None, now_ms + REST_MS);
+            }
+            _ => {}
+        }
+        if self.load == 0 {
+            self.alone = None;
+        }
+        self.window = Window { from_ms: now_ms, packets: 0, is_steady: self.load >= ENOUGH };
+    }
+
+    /// Lends from now on, whatever it gives: for tests.
+    #[doc(hidden)]
+    pub fn force(&mut self) {
+        self.always = self.inboxes.len() > 1;
+    }
+
+    /// Lends a batch whose packets wait to be sealed or opened, and leaves an empty one.
+    pub fn lend(&mut self, batch: &mut Box<Batch>, sas: &SaTable) {
+        let Some(mut lent) = self.spare_batches.pop() else { return };
+        std::mem::swap(batch, &mut lent);
+        let Batch { frames, metas } = &mut *lent;
+        let (mut frames, mut parts) = (frames.drain(..), ArrayVec::new());
+        for metas in metas.chunks(PACKETS) {
+            let Some(mut loan) = self.spare.pop() else { break };
+            (loan.batch, loan.part) = (self.first + self.out.len() as u64, parts.len());
+            for (frame, meta) in frames.by_ref().take(PACKETS).zip(metas) {
+                loan.push(frame, meta, sas);
+            }
+            parts.push(None);
+            // There is room for all that this worker has.
+            let sent = self.inboxes[self.me].lent.push(loan);
+            debug_assert!(sent.is_ok());
+        }
+        drop(frames);
+        self.out.push_back(Out { batch: lent, parts });
+    }
+
+    /// Own loans that nobody has taken.
+    pub fn waiting(&self) -> usize {
+        self.inboxes[self.me].lent.len()
+    }
+
+    /// Does one of the own loans, if nobody has taken all. False if so.
+    pub fn work(&mut self, reader: &Reader) -> bool {
+        match self.inboxes[self.me].lent.pop() {
+            Some(mut loan) => {
+                self.guests.work(self.aead, &mut loan, reader);
+                self.put(loan);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Does a loan of another worker, if there is one.
+    pub fn help(&mut self, reader: &Reader) -> bool {
+        if self.load >= ENOUGH {
+            return false;
+        }
+        let workers = self.inboxes.len();
+        let others = (1..workers).map(|n| &self.inboxes[(self.me + n) % workers]);
+        let Some(mut loan) = others.filter(|inbox| !inbox.lent.is_empty()).find_map(|inbox| inbox.lent.pop())
+        else {
+            return false;
+        };
+        self.guests.work(self.aead, &mut loan, reader);
+        // There is room for all that its owner has.
+        let given = self.inboxes[loan.owner].done.push(loan);
+        debug_assert!(given.is_ok());
+        true
+    }
+
+    /// The oldest batch that is out, if all of it is back, in place of an empty one; and of its packets that were
+    /// opened, whether their ICVs are right. False if it is not.
+    pub fn take_back(
+        &mut self,
+        batch: &mut Box<Batch>,
+        verified: &mut ArrayVec<Option<IcvVerified>, BATCH>,
+        known: (&SaTable, &Reader),
+    ) -> bool {
+        while let Some(loan) = self.inboxes[self.me].done.pop() {
+            self.put(loan);
+        }
+        if self.out.front().is_none_or(|out| out.parts.iter().any(Option::is_none)) {
+            return false;
+        }
+        let Some(Out { batch: mut back, parts }) = self.out.pop_front() else { return false };
+        self.first += 1;
+        for mut loan in parts.into_iter().flatten() {
+            loan.empty_into(&mut back, verified, known);
+            self.spare.push(loan);
+        }
+        std::mem::swap(batch, &mut back);
+        self.spare_batches.push(back);
+        true
+    }
+
+    /// Lets go of the keys of SAs that are gone, some at a time.
+    pub fn sweep(&mut self, reader: &Reader) {
+        self.guests.sweep(reader);
+    }
+
+    /// The end, once no more is lent: own loans that nobody has taken come back, and those that others have.
+    pub fn close(&mut self, mut back: impl FnMut(Frame)) {
+        let inbox = &self.inboxes[self.me];
+        let mut left = self.out.iter().flat_map(|out| &out.parts).filter(|part| part.is_none()).count();
+        while left > 0 {
+            while let Some(loan) = inbox.lent.pop().or_else(|| inbox.done.pop()) {
+                loan.packets.into_iter().for_each(|packet| back(packet.frame));
+                left -= 1;
+            }
+            std::hint::spin_loop();
+        }
+        for loan in self.out.drain(..).flat_map(|out| out.parts).flatten() {
+            loan.packets.into_iter().for_each(|packet| back(packet.frame));
+        }
+    }
+
+    fn put(&mut self, loan: Box<Loan>) {
+        let (at, part) = ((loan.batch - self.first) as usize, loan.part);
+        self.out[at].parts[part] = Some(loan);
+    }
+}
+
+/// Whether the rest of a packet's way wants its SA: some have been sealed already, and some ask that iked be told.
+fn needs_sa(stage: Stage) -> bool {
+    let of_an_sa = [Stage::Outbound, Stage::Inbound, Stage::Sealed, Stage::Drop(DropReason::SeqExhausted)];
+    of_an_sa.contains(&stage)
+}
+
+impl Loan {
+    #[inline]
+    fn push(&mut self, frame: Frame, meta: &Meta, sas: &SaTable) {
+        let work = match meta.stage {
+            Stage::Outbound => Work::Seal,
+            Stage::Inbound => Work::Open,
+            _ => Work::Nothing,
+        };
+        if needs_sa(meta.stage) {
+            let sa = sas.get(meta.sa);
+            let sa = (sa.slot, sa.generation);
+            if self.sas.last() != Some(&sa) {
+                self.sas.push(sa);
+            }
+        }
+        let sa = self.sas.len().saturating_sub(1) as u8;
+        self.packets.push(Packet { frame, seq: meta.seq, esp: meta.esp.at, sa, work });
+    }
+
+    /// Gives the packets back to the batch that they were lent of. What was not done, or has lost its SA meanwhile, is
+    /// dropped.
+    fn empty_into(
+        &mut self,
+        batch: &mut Batch,
+        verified: &mut ArrayVec<Option<IcvVerified>, BATCH>,
+        (sas, reader): (&SaTable, &Reader),
+    ) {
+        let mut icvs = self.verified.drain(..);
+        let Batch { frames, metas } = batch;
+        let metas = metas[frames.len()..].iter_mut();
+        for ((Packet { frame, sa, work, .. }, meta), is_done) in
+            self.packets.drain(..).zip(metas).zip(&self.is_done)
+        {
+            frames.push(frame);
+            let icv = if work == Work::Open && *is_done { icvs.next() } else { None };
+            if needs_sa(meta.stage) && !(*is_done && sas.is_alive(meta.sa, self.sas[sa as usize], reader)) {
+                let gone = if work == Work::Open { DropReason::UnknownSpi } else { DropReason::NoSa };
+                meta.stage = Stage::Drop(gone);
+            } else if let Some(icv) = icv {
+                verified.push(icv);
+            }
+        }
+        drop(icvs);
+        self.sas.clear();
+        self.is_done.clear();
+    }
+}
+
+/// An SA of another worker, as far as its packets are sealed or opened here.
+struct Guest {
+    of: (SlotIndex, Generation),
+    spi: u32,
+    esn: bool,
+    key: AeadKey,
+}
+
+/// The SAs of other workers that this one has had packets of.
+struct Guests {
+    /// By slot: one more than the index in `guests`, or 0.
+    index: Table<u32>,
+    guests: Table<Option<Guest>>,
+    free: Vec<u32>,
+    swept: usize,
+}
+
+/// Guests that one [`Lending::sweep`] looks at.
+const SWEPT: usize = 64;
+
+impl Guests {
+    fn new(max_sas: u32) -> Guests {
+        let room = max_sas as usize;
+        Guests {
+            index: Table::filled(room, 0),
+            guests: Table::new(room),
+            free: Vec::with_capacity(room),
+            swept: 0,
+        }
+    }
+
+    /// Seals or opens what is in a loan.
+    fn work(&mut self, aead: Aead, loan: &mut Loan, reader: &Reader) {
+        for packet in &loan.packets {
+            packet.frame.prefetch();
+        }
+        let mut here = ArrayVec::<Option<u32>, PACKETS>::new();
+        here.extend(loan.sas.iter().map(|sa| self.find(*sa, aead, reader)));
+        // At most one of the two lists is long, as a rule.
+        let mut seal = ArrayVec::<Job<'_>, PACKETS>::new();
+        let mut open = ArrayVec::<Job<'_>, PACKETS>::new();
+        for packet in &mut loan.packets {
+            let (work, jobs) = match packet.work {
+                Work::Nothing => {
+                    loan.is_done.push(true);
+                    continue;
+                }
+                Work::Seal => (Work::Seal, &mut seal),
+                Work::Open => (Work::Open, &mut open),
+            };
+            let guest = here[packet.sa as usize].and_then(|i| self.guests[i as usize].as_ref());
+            let job = guest.and_then(|guest| guest.job(packet, work));
+            loan.is_done.push(job.is_some());
+            jobs.extend(job);
+        }
+        aead.seal(&mut seal);
+        aead.open(&mut open, &mut loan.verified);
+    }
+
+    /// The index of a guest, whose key is expanded the first time.
+    #[inline]
+    fn find(&mut self, of: (SlotIndex, Generation), aead: Aead, reader: &Reader) -> Option<u32> {
+        if let Some(i) = self.index.get(of.0.0 as usize)?.checked_sub(1)
+            && self.guests[i as usize].as_ref().is_some_and(|guest| guest.of == of)
+        {
+            return Some(i);
+        }
+        self.load(of, aead, reader)
+    }
+
+    #[cold]
+    fn load(&mut self, of: (SlotIndex, Generation), aead: Aead, reader: &Reader) -> Option<u32> {
+        let slot = of.0.0 as usize;
+        if let Some(i) = self.index[slot].checked_sub(1) {
+            self.evict(i);
+        }
+        let (generation, sa) = reader.copy_sa(of.0).filter(|(generation, _)| *generation == of.1)?;
+        let key = aead.sa_key(sa.algorithm, sa.key.bytes())?;
+        let guest = Guest { of: (of.0, generation), spi: sa.spi.0, esn: sa.esn, key };
+        let i = match self.free.pop() {
+            Some(i) => {
+                self.guests[i as usize] = Some(guest);
+                i
+            }
+            None => {
+                self.guests.push(Some(guest));
+                self.guests.len() as u32 - 1
+            }
+        };
+        self.index[slot] = i + 1;
+        Some(i)
+    }
+
+    fn evict(&mut self, i: u32) {
+        if let Some(guest) = self.guests[i as usize].take() {
+            self.index[guest.of.0.0 as usize] = 0;
+            self.free.push(i);
+        }
+    }
+
+    fn sweep(&mut self, reader: &Reader) {
+        for _ in 0..SWEPT.min(self.guests.len()) {
+            self.swept = (self.swept + 1) % self.guests.len();
+            let gone = |guest: &Guest| reader.generation(guest.of.0) != Some(guest.of.1);
+            if self.guests[self.swept].as_ref().is_some_and(gone) {
+                self.evict(self.swept as u32);
+            }
+        }
+    }
+}
+
+impl Guest {
+    /// What is to be sealed or opened of a packet.
+    #[inline]
+    fn job<'a>(&'a self, packet: &'a mut Packet, work: Work) -> Option<Job<'a>> {
+        let text = packet.esp as usize + wire::ESP + esp::IV;
+        let seq = packet.seq;
+        let packet = packet.frame.bytes_mut().get_mut(text - crypto::HEAD..)?;
+        let iv = match work {
+            Work::Open => *packet.first_chunk::<{ crypto::HEAD }>()?.last_chunk()?,
+            _ => seq.to_be_bytes(),
+        };
+        Job::new(&self.key, iv, crypto::aad(self.spi, seq, self.esn), crypto::ICV as u8, packet)
+    }
+}
