@@ -55,7 +55,7 @@ const MOST: i32 = 1024;
 /// all that time.
 const WINDOW_MS: u64 = 20;
 /// How long it is not tried again, where it gave less than a sixteenth.
-const REST_MS: u64 = 1000;
+const REST_MS: u64 = 250;
 
 /// What is to be done with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
