@@ -183,8 +183,8 @@ impl AeadKey {
     /// The cache lines of a key that a short packet needs with AES-128: the head, and those from H^8 on.
     const LINES: [usize; 6] = [0, 3, 4, 5, 6, 7];
 
-    /// Brings what a short packet needs of the key at this address into the CPU's second cache. The kernels bring it
-    /// nearer, a few packets ahead. Whether there is a key is not looked at: that would be to wait for it.
+    /// Brings what a short packet needs of the key at this address into the CPU's cache; the kernels ask again, a few
+    /// packets ahead. Whether there is a key is not looked at: that would be to wait for it.
     #[inline]
     pub fn prefetch(key: *const Option<AeadKey>) {
         for line in AeadKey::LINES {

@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod handoff;
 pub mod idle;
 pub mod inbound;
+mod jumbo;
 pub mod loan;
 pub mod memory;
 pub mod meter;

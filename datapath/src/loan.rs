@@ -8,27 +8,27 @@
 //!  anyone                                               \ AEAD /
 //! ```
 //!
-//! Loans lie in one queue. Whoever takes one does it and gives it back: another worker that has time, or the owner
+//! A worker's loans lie in its queue. Whoever takes one does it and gives it back: another worker that has time, or the owner
 //! itself, so that none waits for a worker that sleeps. The owner takes them back in the order in which it lent them,
 //! and while any is out, lends all packets that come after: nothing within a flow is overtaken.
 //!
 //! A worker that lends holds no memory of others, and a borrower none of the owner: a loan moves frames, and names SAs
 //! by slot and generation; each borrower expands keys for itself. All memory is reserved at the start.
 
+mod guests;
+
 use crate::{
     batch::{BATCH, Batch, Meta, Stage},
-    crypto::{self, Aead, AeadKey, IcvVerified, Job},
+    crypto::{Aead, IcvVerified},
     drop::DropReason,
-    esp,
     frame::Frame,
     handoff::{Handoff, Inbox},
-    memory::Table,
     port::BURST,
     sa::SaTable,
-    wire,
 };
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
+use guests::Guests;
 use portcullis_sadb::{Generation, Reader, SlotIndex};
 use std::{collections::VecDeque, sync::Arc};
 
@@ -386,131 +386,5 @@ impl Loan {
         drop(icvs);
         self.sas.clear();
         self.is_done.clear();
-    }
-}
-
-/// An SA of another worker, as far as its packets are sealed or opened here.
-struct Guest {
-    of: (SlotIndex, Generation),
-    spi: u32,
-    esn: bool,
-    key: AeadKey,
-}
-
-/// The SAs of other workers that this one has had packets of.
-struct Guests {
-    /// By slot: one more than the index in `guests`, or 0.
-    index: Table<u32>,
-    guests: Table<Option<Guest>>,
-    free: Vec<u32>,
-    swept: usize,
-}
-
-/// Guests that one [`Lending::sweep`] looks at.
-const SWEPT: usize = 64;
-
-impl Guests {
-    fn new(max_sas: u32) -> Guests {
-        let room = max_sas as usize;
-        Guests {
-            index: Table::filled(room, 0),
-            guests: Table::new(room),
-            free: Vec::with_capacity(room),
-            swept: 0,
-        }
-    }
-
-    /// Seals or opens what is in a loan.
-    fn work(&mut self, aead: Aead, loan: &mut Loan, reader: &Reader) {
-        for packet in &loan.packets {
-            packet.frame.prefetch();
-        }
-        let mut here = ArrayVec::<Option<u32>, PACKETS>::new();
-        here.extend(loan.sas.iter().map(|sa| self.find(*sa, aead, reader)));
-        // At most one of the two lists is long, as a rule.
-        let mut seal = ArrayVec::<Job<'_>, PACKETS>::new();
-        let mut open = ArrayVec::<Job<'_>, PACKETS>::new();
-        for packet in &mut loan.packets {
-            let (work, jobs) = match packet.work {
-                Work::Nothing => {
-                    loan.is_done.push(true);
-                    continue;
-                }
-                Work::Seal => (Work::Seal, &mut seal),
-                Work::Open => (Work::Open, &mut open),
-            };
-            let guest = here[packet.sa as usize].and_then(|i| self.guests[i as usize].as_ref());
-            let job = guest.and_then(|guest| guest.job(packet, work));
-            loan.is_done.push(job.is_some());
-            jobs.extend(job);
-        }
-        aead.seal(&mut seal);
-        aead.open(&mut open, &mut loan.verified);
-    }
-
-    /// The index of a guest, whose key is expanded the first time.
-    #[inline]
-    fn find(&mut self, of: (SlotIndex, Generation), aead: Aead, reader: &Reader) -> Option<u32> {
-        if let Some(i) = self.index.get(of.0.0 as usize)?.checked_sub(1)
-            && self.guests[i as usize].as_ref().is_some_and(|guest| guest.of == of)
-        {
-            return Some(i);
-        }
-        self.load(of, aead, reader)
-    }
-
-    #[cold]
-    fn load(&mut self, of: (SlotIndex, Generation), aead: Aead, reader: &Reader) -> Option<u32> {
-        let slot = of.0.0 as usize;
-        if let Some(i) = self.index[slot].checked_sub(1) {
-            self.evict(i);
-        }
-        let (generation, sa) = reader.copy_sa(of.0).filter(|(generation, _)| *generation == of.1)?;
-        let key = aead.sa_key(sa.algorithm, sa.key.bytes())?;
-        let guest = Guest { of: (of.0, generation), spi: sa.spi.0, esn: sa.esn, key };
-        let i = match self.free.pop() {
-            Some(i) => {
-                self.guests[i as usize] = Some(guest);
-                i
-            }
-            None => {
-                self.guests.push(Some(guest));
-                self.guests.len() as u32 - 1
-            }
-        };
-        self.index[slot] = i + 1;
-        Some(i)
-    }
-
-    fn evict(&mut self, i: u32) {
-        if let Some(guest) = self.guests[i as usize].take() {
-            self.index[guest.of.0.0 as usize] = 0;
-            self.free.push(i);
-        }
-    }
-
-    fn sweep(&mut self, reader: &Reader) {
-        for _ in 0..SWEPT.min(self.guests.len()) {
-            self.swept = (self.swept + 1) % self.guests.len();
-            let gone = |guest: &Guest| reader.generation(guest.of.0) != Some(guest.of.1);
-            if self.guests[self.swept].as_ref().is_some_and(gone) {
-                self.evict(self.swept as u32);
-            }
-        }
-    }
-}
-
-impl Guest {
-    /// What is to be sealed or opened of a packet.
-    #[inline]
-    fn job<'a>(&'a self, packet: &'a mut Packet, work: Work) -> Option<Job<'a>> {
-        let text = packet.esp as usize + wire::ESP + esp::IV;
-        let seq = packet.seq;
-        let packet = packet.frame.bytes_mut().get_mut(text - crypto::HEAD..)?;
-        let iv = match work {
-            Work::Open => *packet.first_chunk::<{ crypto::HEAD }>()?.last_chunk()?,
-            _ => seq.to_be_bytes(),
-        };
-        Job::new(&self.key, iv, crypto::aad(self.spi, seq, self.esn), crypto::ICV as u8, packet)
     }
 }

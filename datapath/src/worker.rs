@@ -5,10 +5,10 @@ use crate::{
     classify,
     crypto::Aead,
     drop::DropReason,
-    esp,
     frame::Frame,
     handoff::Handoff,
     idle, inbound,
+    jumbo::Jumbo,
     loan::Lending,
     meter::{Hop, Meter},
     nexthop::{NextHops, Routed},
@@ -227,13 +227,15 @@ impl<M: Meter> Worker<M> {
     /// Loans, of its own or, with time to spare, of others. False if there was none.
     fn work(&mut self) -> bool {
         let (reader, idle) = (&self.hops.reader, self.received.0 == 0);
-        // The owner has the rest of the way to do as well: others come first.
-        let must = idle || !self.lending.has_room() || self.lending.waiting() > MOST_WAITING;
-        if self.lending.is_on() && must && self.lending.work(reader) {
-            return true;
+        if self.lending.is_on() {
+            // The owner has the rest of the way to do as well: others come first.
+            let must = idle || !self.lending.has_room() || self.lending.waiting() > MOST_WAITING;
+            if must && self.lending.work(reader) {
+                return true;
+            }
         }
-        let may = idle || !self.lending.is_on();
-        may && (0..HELPED_PER_TURN).take_while(|_| self.lending.help(reader)).count() > 0
+        (idle || !self.lending.is_on())
+            && (0..HELPED_PER_TURN).take_while(|_| self.lending.help(reader)).count() > 0
     }
 
     fn receive(&mut self) {
@@ -414,7 +416,7 @@ impl Hops {
     }
 
     /// Classify, inbound, outbound.
-    fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
+    pub(crate) fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         if batch.metas.is_empty() {
             return;
         }
@@ -447,57 +449,6 @@ impl Hops {
     fn remember(&mut self, Meta { ip, via, homes, proof, .. }: &Meta) {
         let key = if proof.is_some() { ip.key().inner() } else { ip.key() };
         self.flows.keep(homes[0], key, |decision| decision.went(*via));
-    }
-}
-
-/// Packets in several segments, or that fill their chunk, go through the hops one by one, in a buffer with room.
-struct Jumbo {
-    batch: Batch,
-    buffer: Option<Frame>,
-}
-
-impl Jumbo {
-    /// Octets of the buffer: the largest IP packet does not fit, the largest jumbo frame does.
-    const ROOM: u16 = 16 * 1024;
-
-    fn new() -> Jumbo {
-        Jumbo { batch: Batch::default(), buffer: Some(Frame::boxed(Jumbo::ROOM)) }
-    }
-
-    fn is_one(frame: &Frame) -> bool {
-        frame.segments() > 1 || frame.tailroom() < esp::TRAILER_ROOM
-    }
-
-    /// Takes the jumbos of a batch through. True if there were any.
-    fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) -> bool {
-        let mut found = false;
-        for (chain, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-            if !Jumbo::is_one(chain) {
-                continue;
-            }
-            found = true;
-            let Some(mut buffer) = self.buffer.take() else { continue };
-            buffer.reset(crate::pool::RX_OFFSET);
-            if !buffer.extend(chain.total_len()) {
-                meta.stage = Stage::Drop(DropReason::NoFrame);
-                self.buffer = Some(buffer);
-                continue;
-            }
-            chain.gather(buffer.bytes_mut());
-            self.batch.frames.push(buffer);
-            self.batch.receive();
-            hops.run(&mut self.batch, &mut ());
-            if let (Some(result), Some(buffer)) = (self.batch.metas.pop(), self.batch.frames.pop()) {
-                *meta = result;
-                if matches!(meta.stage, Stage::Sealed | Stage::Forward)
-                    && !chain.scatter(buffer.bytes(), cache)
-                {
-                    meta.stage = Stage::Drop(DropReason::NoFrame);
-                }
-                self.buffer = Some(buffer);
-            }
-        }
-        found
     }
 }
 

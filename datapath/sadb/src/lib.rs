@@ -41,7 +41,7 @@ pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
 };
 pub use policy::{Action, Policy, PolicyHit, PolicyIndex};
-pub use reader::{Reader, SADB_FILE, prefetch, prefetch_at, prefetch_early};
+pub use reader::{Reader, SADB_FILE, prefetch, prefetch_at};
 pub use region::{Guard, RegionError};
 pub use runtime::{
     DROP_COUNTERS, PortCounters, RUNTIME_FILE, Runtime, RuntimeReader, SaCounters, SaRecord, SaRuntime,

@@ -226,16 +226,3 @@ pub fn prefetch_at<T>(address: *const T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
-
-/// The same, into the second cache: for what is used later than the first has room for.
-#[inline(always)]
-pub fn prefetch_early<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as in `prefetch_at`.
-    unsafe {
-        use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch(address.cast(), _MM_HINT_T1);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
