@@ -373,6 +373,7 @@ impl<M: Meter> Worker<M> {
             });
         }
         self.mine.offline();
+        self.lending.sleep();
         self.handoff.bell().announce();
         if self.handoff.is_empty() && !stop.load(Ordering::Relaxed) {
             idle::sleep_on(&mut fds, if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS });
