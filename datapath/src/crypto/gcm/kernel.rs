@@ -31,6 +31,7 @@ use super::super::{
 use super::{
     ghash::{Sum, halves, powers},
     key::Key,
+    place::{Place, Staging},
     vector::{Vector, is_zero},
 };
 use crate::batch::BATCH;
@@ -56,6 +57,7 @@ impl<'a> Job<'a> {
                 self.key().prefetch_chunk();
             }
         }
+        // Of a packet in segments, the list and whatever: asked for, nothing happens.
         for octet in [self.text.wrapping_sub(HEAD), self.text.wrapping_add(self.len as usize)] {
             _mm_prefetch::<_MM_HINT_T0>(octet.cast());
         }
@@ -83,15 +85,14 @@ impl<'a> Job<'a> {
         _mm_set_epi64x(8 * self.aad_len as i64, 8 * self.len as i64)
     }
 
-    /// What is behind the text.
+    /// Behind the text of a packet in one piece.
     #[inline(always)]
-    unsafe fn icv(&self) -> __m128i {
-        __m128i::load(self.text.add(self.len as usize))
+    unsafe fn behind(&self) -> *mut u8 {
+        self.text.add(self.len as usize)
     }
 
     #[inline(always)]
-    unsafe fn set_icv(&self, icv: __m128i) {
-        let to = self.text.add(self.len as usize);
+    unsafe fn set_icv(&self, to: *mut u8, icv: __m128i) {
         if self.icv == 16 {
             return icv.store(to);
         }
@@ -186,14 +187,19 @@ struct Part {
 
 impl Part {
     #[inline(always)]
-    fn new(p: &Job<'_>, first: usize, blocks: usize) -> Part {
-        let at = p.text.wrapping_add(16 * first).wrapping_sub(16);
+    fn new(p: &Job<'_>, at: *mut u8, first: usize, blocks: usize) -> Part {
         Part { at, first: first as u32, blocks, octets: p.len as usize + 16 - 16 * first }
     }
 
     #[inline(always)]
     fn whole(p: &Job<'_>) -> Part {
-        Part::new(p, 0, p.blocks())
+        Part::new(p, p.text.wrapping_sub(16), 0, p.blocks())
+    }
+
+    /// Where the ICV is, if the end of the text is in it.
+    #[inline(always)]
+    unsafe fn icv(&self) -> *mut u8 {
+        self.at.add(self.octets)
     }
 }
 
@@ -249,7 +255,7 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
         let (p, part) = (ps[g], &parts[g]);
         if OPEN && is_last {
             // Before the last block is stored over its beginning.
-            ends[g].icv = p.icv();
+            ends[g].icv = __m128i::load(part.icv());
         }
         let key = round_key::<V>(p.key(), rounds);
         each!(y < NV => {
@@ -349,7 +355,7 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
             each!(g < G => {
                 let icv = icv::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]);
                 if !OPEN && !Self::LATE {
-                    self.ps[g].set_icv(icv);
+                    self.ps[g].set_icv(self.ps[g].behind(), icv);
                 }
                 told[g] = (icv, OPEN && is_zero(icv));
             });
@@ -381,7 +387,7 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
                 if OPEN {
                     *good.get_unchecked_mut(of[g] as usize) = told[g].1;
                 } else if Waiting::<V, G, NV>::LATE {
-                    ps[g].set_icv(told[g].0);
+                    ps[g].set_icv(ps[g].behind(), told[g].0);
                 }
             });
         };
@@ -420,13 +426,18 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
     let chunks = (blocks - 1) / V::CHUNK;
     let mut x = [V::zero(); N];
     // Its own are in the cache, if it was the later one of those before it. No CPU guesses the next packet's lines, and
-    // another core's are far.
-    let ask = |chunk: usize| {
-        let text = later.text.wrapping_add(16 * V::CHUNK * chunk);
-        each!(line < V::CHUNK / 4 => { _mm_prefetch::<_MM_HINT_T0>(text.wrapping_add(64 * line).cast()); });
+    // another core's are far. What is in segments is left to the CPU: there is no guessing them here.
+    let (mut asked, chunk) = match later.list() {
+        None => (later.text, 16 * V::CHUNK),
+        Some(_) => (p.text, 0),
     };
-    ask(0);
-    let part = [Part::new(p, 0, V::CHUNK)];
+    let mut ask = || {
+        each!(line < V::CHUNK / 4 => { _mm_prefetch::<_MM_HINT_T0>(asked.wrapping_add(64 * line).cast()); });
+        asked = asked.wrapping_add(chunk);
+    };
+    ask();
+    let (mut place, mut staging) = (Place::of(p), Staging::new());
+    let part = [Part::new(p, place.enter(16 * V::CHUNK, &mut staging), 0, V::CHUNK)];
     let [Ends { mask, .. }] = transform::<V, 1, N, OPEN, false>(
         (&ps, &part),
         (true, false),
@@ -434,14 +445,16 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
         #[inline(always)]
         |_, y, block| x[y] = block,
     );
+    place.leave(16 * V::CHUNK, &staging);
     let both: [V; N] = from_fn(
         #[inline(always)]
         |y| halves(powers::<V>(p.key(), V::CHUNK - V::BLOCKS * y)),
     );
     let mut hash = _mm_setzero_si128();
     for chunk in 1..chunks {
-        ask(chunk);
-        let part = [Part::new(p, chunk * V::CHUNK, V::CHUNK)];
+        ask();
+        let at = place.enter(16 * V::CHUNK, &mut staging);
+        let part = [Part::new(p, at, chunk * V::CHUNK, V::CHUNK)];
         let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
         let mut next = [V::zero(); N];
         x[0] = x[0].xor(V::from_block(hash));
@@ -465,11 +478,14 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
             |_, y, block| next[y] = block,
         );
         x = next;
+        place.leave(16 * V::CHUNK, &staging);
     }
-    ask(chunks);
+    ask();
     x[0] = x[0].xor(V::from_block(hash));
-    let last = Part::new(p, chunks * V::CHUNK, blocks - chunks * V::CHUNK);
-    match last.blocks.div_ceil(V::BLOCKS) {
+    let first = chunks * V::CHUNK;
+    let octets = HEAD + p.len as usize + ICV - 16 * first;
+    let last = Part::new(p, place.enter(octets, &mut staging), first, blocks - first);
+    let is_good = match last.blocks.div_ceil(V::BLOCKS) {
         1 => end::<V, N, 1, OPEN>(p, last, x, mask),
         2 => end::<V, N, 2, OPEN>(p, last, x, mask),
         3 => end::<V, N, 3, OPEN>(p, last, x, mask),
@@ -478,7 +494,9 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
         6 if N > 4 => end::<V, N, 6, OPEN>(p, last, x, mask),
         7 if N > 4 => end::<V, N, 7, OPEN>(p, last, x, mask),
         _ => end::<V, N, N, OPEN>(p, last, x, mask),
-    }
+    };
+    place.leave(octets, &staging);
+    is_good
 }
 
 /// The last part of a long packet, and the hash of the chunk before it and of itself.
@@ -518,7 +536,7 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
     whole.add_schoolbook(p.lengths(), powers(p.key(), 1));
     let icv = self::icv::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv });
     if !OPEN {
-        p.set_icv(icv);
+        p.set_icv(part.icv(), icv);
     }
     OPEN && is_zero(icv)
 }
