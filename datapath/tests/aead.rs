@@ -223,7 +223,7 @@ fn every_boundary_of_a_packet_in_segments() {
             let used = HEAD + len + icv as usize;
             for segments in pairs(plain.len()) {
                 // A neighbour in one piece is as it was.
-                let mut both = |packet: &[u8], work: &mut dyn FnMut(&mut [Job<'_>])| {
+                let both = |packet: &[u8], work: &mut dyn FnMut(&mut [Job<'_>])| {
                     let mut other = packet.to_vec();
                     let mut apart = batches::taken_apart(packet, &segments);
                     let mut list = batches::segments(&mut apart, &segments);

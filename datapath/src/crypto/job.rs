@@ -91,7 +91,7 @@ impl<'a> Job<'a> {
         iv: [u8; 8],
         aad: Aad,
         icv: u8,
-        packet: &'a mut [&'a mut [u8]],
+        packet: &'a mut [&mut [u8]],
     ) -> Option<Job<'a>> {
         let (len, segments) = (packet.iter().map(|s| s.len()).sum(), packet.len().try_into().ok()?);
         let mut job = Job::made(key, iv, aad, icv, len, (packet.as_mut_ptr().cast(), segments))?;
@@ -137,17 +137,24 @@ impl<'a> Job<'a> {
     }
 
     /// The packet's segments, or none if it is in one piece.
-    pub(super) fn segments(&mut self) -> &mut [&'a mut [u8]] {
-        if self.segments == 0 {
-            return &mut [];
-        }
-        // SAFETY:
-        // - `scattered` made `text` of a slice of so many, and nothing changes either;
-        // - the slice is borrowed exclusively for 'a, by this job alone, and from it for as long as this is.
-        unsafe { slice::from_raw_parts_mut(self.text.cast(), self.segments as usize) }
+    fn segments(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let list: &mut [&mut [u8]] = match self.segments {
+            0 => &mut [],
+            // SAFETY:
+            // - `scattered` made `text` of a slice of `n`, and nothing changes either;
+            // - the slice is borrowed exclusively for 'a, by this job alone, and from it for as long as this is; and no
+            //   other slice is put into it.
+            n => unsafe { slice::from_raw_parts_mut(self.text.cast(), n as usize) },
+        };
+        list.iter_mut().map(|segment| &mut **segment)
     }
 
-    /// The same for the kernels: where the list is, and how many are in it.
+    /// Whether it is in segments.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.segments != 0
+    }
+
+    /// Where the list of its segments is, and how many are in it.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn list(&self) -> Option<(*mut &'a mut [u8], usize)> {

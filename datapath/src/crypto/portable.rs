@@ -81,10 +81,7 @@ pub(super) fn open(jobs: &mut [Job<'_>], good: &mut [bool; BATCH]) {
 }
 
 fn in_one_piece<T>(job: &mut Job<'_>, work: impl FnOnce(&mut Job<'_>) -> T) -> T {
-    match job.segments() {
-        [] => work(job),
-        _ => copied(job, work),
-    }
+    if job.is_scattered() { copied(job, work) } else { work(job) }
 }
 
 #[inline(never)]

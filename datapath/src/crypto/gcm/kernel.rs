@@ -57,7 +57,7 @@ impl<'a> Job<'a> {
                 self.key().prefetch_chunk();
             }
         }
-        // Of a packet in segments, the list and whatever: asked for, nothing happens.
+        // Of a packet in segments, their list, and whatever is behind: asking does nothing.
         for octet in [self.text.wrapping_sub(HEAD), self.text.wrapping_add(self.len as usize)] {
             _mm_prefetch::<_MM_HINT_T0>(octet.cast());
         }
@@ -87,8 +87,8 @@ impl<'a> Job<'a> {
 
     /// Behind the text of a packet in one piece.
     #[inline(always)]
-    unsafe fn behind(&self) -> *mut u8 {
-        self.text.add(self.len as usize)
+    fn behind(&self) -> *mut u8 {
+        self.text.wrapping_add(self.len as usize)
     }
 
     #[inline(always)]
@@ -183,23 +183,20 @@ struct Part {
     blocks: usize,
     /// Octets up to the end of the text, if that is in it.
     octets: usize,
+    /// Where the ICV is, if so.
+    icv: *mut u8,
 }
 
 impl Part {
     #[inline(always)]
     fn new(p: &Job<'_>, at: *mut u8, first: usize, blocks: usize) -> Part {
-        Part { at, first: first as u32, blocks, octets: p.len as usize + 16 - 16 * first }
+        let octets = p.len as usize + 16 - 16 * first;
+        Part { at, first: first as u32, blocks, octets, icv: at.wrapping_add(octets) }
     }
 
     #[inline(always)]
     fn whole(p: &Job<'_>) -> Part {
-        Part::new(p, p.text.wrapping_sub(16), 0, p.blocks())
-    }
-
-    /// Where the ICV is, if the end of the text is in it.
-    #[inline(always)]
-    unsafe fn icv(&self) -> *mut u8 {
-        self.at.add(self.octets)
+        Part { icv: p.behind(), ..Part::new(p, p.text.wrapping_sub(16), 0, p.blocks()) }
     }
 }
 
@@ -255,7 +252,7 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
         let (p, part) = (ps[g], &parts[g]);
         if OPEN && is_last {
             // Before the last block is stored over its beginning.
-            ends[g].icv = __m128i::load(part.icv());
+            ends[g].icv = __m128i::load(part.icv);
         }
         let key = round_key::<V>(p.key(), rounds);
         each!(y < NV => {
@@ -420,23 +417,22 @@ const LATER: usize = 2;
 
 /// A packet of more than a chunk, which is `N` vectors. While it is worked on, the text of a later one is asked for.
 #[inline(always)]
-unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: &Job<'_>) -> bool {
+unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool>(p: &Job<'_>, later: &Job<'_>) -> bool {
     let (ps, blocks) = ([p], p.blocks());
     // The last part has a block at least, so that its end is met there.
     let chunks = (blocks - 1) / V::CHUNK;
     let mut x = [V::zero(); N];
     // Its own are in the cache, if it was the later one of those before it. No CPU guesses the next packet's lines, and
-    // another core's are far. What is in segments is left to the CPU: there is no guessing them here.
-    let (mut asked, chunk) = match later.list() {
-        None => (later.text, 16 * V::CHUNK),
-        Some(_) => (p.text, 0),
+    // another core's are far. Those of one in segments are not known here.
+    let ask = |chunk: usize| {
+        if SEGMENTS {
+            return;
+        }
+        let text = later.text.wrapping_add(16 * V::CHUNK * chunk);
+        each!(line < V::CHUNK / 4 => { _mm_prefetch::<_MM_HINT_T0>(text.wrapping_add(64 * line).cast()); });
     };
-    let mut ask = || {
-        each!(line < V::CHUNK / 4 => { _mm_prefetch::<_MM_HINT_T0>(asked.wrapping_add(64 * line).cast()); });
-        asked = asked.wrapping_add(chunk);
-    };
-    ask();
-    let (mut place, mut staging) = (Place::of(p), Staging::new());
+    ask(0);
+    let (mut place, mut staging) = (Place::<SEGMENTS>::of(p), Staging::new());
     let part = [Part::new(p, place.enter(16 * V::CHUNK, &mut staging), 0, V::CHUNK)];
     let [Ends { mask, .. }] = transform::<V, 1, N, OPEN, false>(
         (&ps, &part),
@@ -451,36 +447,43 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
         |y| halves(powers::<V>(p.key(), V::CHUNK - V::BLOCKS * y)),
     );
     let mut hash = _mm_setzero_si128();
-    for chunk in 1..chunks {
-        ask();
-        let at = place.enter(16 * V::CHUNK, &mut staging);
-        let part = [Part::new(p, at, chunk * V::CHUNK, V::CHUNK)];
-        let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
-        let mut next = [V::zero(); N];
-        x[0] = x[0].xor(V::from_block(hash));
-        transform::<V, 1, N, OPEN, true>(
-            (&ps, &part),
-            (false, false),
-            #[inline(always)]
-            |step| {
-                each!(y < N => {
-                    if step == y * 4 / N + 1 {
-                        sum.add_karatsuba(x[y], powers(p.key(), V::CHUNK - V::BLOCKS * y), both[y]);
+    let mut chunk = 1;
+    while chunk < chunks {
+        // All that lie together, or one.
+        let octets = 16 * V::CHUNK * (chunks - chunk);
+        let n = (place.together(octets) / (16 * V::CHUNK)).max(1);
+        let at = place.enter(16 * V::CHUNK * n, &mut staging);
+        for i in 0..n {
+            ask(chunk + i);
+            let part = [Part::new(p, at.wrapping_add(16 * V::CHUNK * i), (chunk + i) * V::CHUNK, V::CHUNK)];
+            let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
+            let mut next = [V::zero(); N];
+            x[0] = x[0].xor(V::from_block(hash));
+            transform::<V, 1, N, OPEN, true>(
+                (&ps, &part),
+                (false, false),
+                #[inline(always)]
+                |step| {
+                    each!(y < N => {
+                        if step == y * 4 / N + 1 {
+                            sum.add_karatsuba(x[y], powers(p.key(), V::CHUNK - V::BLOCKS * y), both[y]);
+                        }
+                    });
+                    match step {
+                        5 => folded = sum.karatsuba().folded().reduce_low(),
+                        7 => hash = folded.reduce_high(),
+                        _ => {}
                     }
-                });
-                match step {
-                    5 => folded = sum.karatsuba().folded().reduce_low(),
-                    7 => hash = folded.reduce_high(),
-                    _ => {}
-                }
-            },
-            #[inline(always)]
-            |_, y, block| next[y] = block,
-        );
-        x = next;
-        place.leave(16 * V::CHUNK, &staging);
+                },
+                #[inline(always)]
+                |_, y, block| next[y] = block,
+            );
+            x = next;
+        }
+        place.leave(16 * V::CHUNK * n, &staging);
+        chunk += n;
     }
-    ask();
+    ask(chunks);
     x[0] = x[0].xor(V::from_block(hash));
     let first = chunks * V::CHUNK;
     let octets = HEAD + p.len as usize + ICV - 16 * first;
@@ -536,7 +539,7 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
     whole.add_schoolbook(p.lengths(), powers(p.key(), 1));
     let icv = self::icv::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv });
     if !OPEN {
-        p.set_icv(part.icv(), icv);
+        p.set_icv(part.icv, icv);
     }
     OPEN && is_zero(icv)
 }
@@ -557,7 +560,10 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
                 ps.get_unchecked(*next as usize).prefetch(p);
             }
             let later = rest.get(LATER).map_or(p, |i| ps.get_unchecked(*i as usize));
-            let is_good = long::<L, N, OPEN>(p, later);
+            let is_good = match p.list() {
+                None => long::<L, N, OPEN, false>(p, later),
+                Some(_) => long::<L, N, OPEN, true>(p, later),
+            };
             if OPEN {
                 *good.get_unchecked_mut(*first as usize) = is_good;
             }

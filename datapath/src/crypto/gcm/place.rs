@@ -1,7 +1,8 @@
 //! Where the octets of a packet are: in one piece, or in segments, which begin and end anywhere.
 //!
 //! What the kernel does at once is done where it is, if that lies within a segment. What lies across a boundary is
-//! brought together in a small buffer, and taken back. A packet in one piece has no boundary, and pays a comparison.
+//! brought together in a small buffer, and taken back. The kernel is compiled once for packets in one piece, which have
+//! no boundary and pay nothing, and once for those in segments.
 //!
 //! What *unsafe* means here: the packet's memory is there, and nobody else's, for as long as its place and what that
 //! points to are used; and what is entered and left is no more than there is.
@@ -26,36 +27,42 @@ impl Staging {
 
 /// What of a packet is ahead: the rest of a segment, and the segments that follow.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct Place<'a, const SEGMENTS: bool> {
     at: *mut u8,
     left: usize,
     next: *mut &'a mut [u8],
     segments: usize,
 }
 
-impl<'a> Place<'a> {
+impl<'a, const SEGMENTS: bool> Place<'a, SEGMENTS> {
     /// All of a packet, from its head to the end of its ICV's room.
     #[inline(always)]
-    pub(super) unsafe fn of(job: &Job<'a>) -> Place<'a> {
+    pub(super) unsafe fn of(job: &Job<'a>) -> Self {
         match job.list() {
-            None => {
+            Some((next, segments)) if SEGMENTS => Place { at: ptr::null_mut(), left: 0, next, segments },
+            _ => {
                 let (at, left) = (job.text.wrapping_sub(HEAD), HEAD + job.len as usize + ICV);
                 Place { at, left, next: ptr::null_mut(), segments: 0 }
             }
-            Some((next, segments)) => Place { at: ptr::null_mut(), left: 0, next, segments },
         }
+    }
+
+    /// Octets ahead that lie together, of `most`.
+    #[inline(always)]
+    pub(super) fn together(&self, most: usize) -> usize {
+        if SEGMENTS { self.left.min(most) } else { most }
     }
 
     /// Where the next `n` octets are: in the packet, or in the buffer. [`Place::leave`] follows.
     #[inline(always)]
     pub(super) unsafe fn enter(&self, n: usize, staging: &mut Staging) -> *mut u8 {
-        if n <= self.left { self.at } else { self.gather(n, staging) }
+        if !SEGMENTS || n <= self.left { self.at } else { self.gather(n, staging) }
     }
 
     /// The next `n` octets, which were entered, are done with.
     #[inline(always)]
     pub(super) unsafe fn leave(&mut self, n: usize, staging: &Staging) {
-        if n <= self.left {
+        if !SEGMENTS || n <= self.left {
             (self.at, self.left) = (self.at.wrapping_add(n), self.left - n);
         } else {
             *self = self.scatter(n, staging);
