@@ -196,10 +196,16 @@ impl OuterHeader {
         self.len() + ESP + IV
     }
 
+    /// Whether [`OuterHeader::sealed`] reads the whole packet.
+    #[inline]
+    pub fn is_summed(&self) -> bool {
+        self.udp && !self.v4
+    }
+
     /// After sealing: the UDP checksum, which IPv6 wants (RFC 8200 §8.1); in IPv4 it is 0 (RFC 3948 §2.1).
     #[inline]
     pub fn sealed(&self, frame: &mut Frame) {
-        if self.udp && !self.v4 {
+        if self.is_summed() {
             let bytes = frame.bytes_mut();
             let length = (bytes.len() - wire::IPV6) as u32;
             let pseudo = wire::sum(&bytes[8..wire::IPV6]) + length + protocol::UDP as u32;

@@ -51,7 +51,7 @@ pub struct Hops {
     who: (u32, u32),
     reader: Reader,
     runtime: Runtime,
-    sas: SaTable,
+    pub(crate) sas: SaTable,
     flows: FlowCache,
 }
 
@@ -417,7 +417,7 @@ impl Hops {
     }
 
     /// Classify, inbound, outbound.
-    pub(crate) fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
+    fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         if batch.metas.is_empty() {
             return;
         }
@@ -428,8 +428,8 @@ impl Hops {
         outbound::run(batch, (sas, flows), (reader, runtime), meter);
     }
 
-    /// The same, as far as to be lent.
-    fn prepare(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
+    /// The same, as far as to be sealed or opened elsewhere.
+    pub(crate) fn prepare(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         let Hops { who, reader, runtime, sas, flows } = self;
         classify::run(batch, *who, flows, reader);
         meter.mark(Hop::Classify);
@@ -437,8 +437,8 @@ impl Hops {
         outbound::prepare(batch, (sas, flows), (reader, runtime), None, meter);
     }
 
-    /// The rest of the way of what was lent.
-    fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
+    /// The rest of the way of that.
+    pub(crate) fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
         let Hops { reader, runtime, sas, flows, .. } = self;
         inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
         outbound::finish(batch, sas, runtime);
