@@ -7,7 +7,7 @@ use crate::{
     batch::{Batch, Stage},
     drop::DropReason,
     policy::FlowCache,
-    wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
+    wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{Reader, Spi};
@@ -100,10 +100,21 @@ enum Kind {
 /// Frames that classification looks ahead.
 const AHEAD: usize = 8;
 
+/// Whether any frames are `Inbound` now, and whether any are `Outbound`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// To be opened.
+    pub inbound: bool,
+    /// For the policies.
+    pub outbound: bool,
+}
+
 /// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
 /// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
-pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, reader: &Reader) {
-    let Batch { frames, metas } = batch;
+pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, reader: &Reader) -> Found {
+    let mut found = Found::default();
+    let frames = &mut batch.frames[..];
+    let metas = &mut batch.metas[..frames.len()];
     for i in 0..frames.len() {
         if let Some(frame) = frames.get(i + AHEAD) {
             frame.prefetch();
@@ -117,17 +128,17 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, read
         meta.stage = match kind {
             Kind::Esp => match worker_of_spi(meta.esp.spi, workers) {
                 owner if owner == me => {
-                    frame.pull(l3 as usize);
-                    frame.truncate(meta.ip.len());
                     reader.prefetch_spi(Spi(meta.esp.spi));
+                    frame.keep(l3 as usize, meta.ip.len());
+                    found.inbound = true;
                     Stage::Inbound
                 }
                 owner => Stage::Handoff(owner as u8),
             },
             Kind::Clear => {
-                frame.pull(l3 as usize);
-                frame.truncate(meta.ip.len());
                 meta.homes = flows.homes(&meta.ip.key());
+                frame.keep(l3 as usize, meta.ip.len());
+                found.outbound = true;
                 Stage::Outbound
             }
             Kind::Ah => Stage::Drop(DropReason::UnknownSpi),
@@ -136,11 +147,22 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, read
             Kind::Bad(reason) => Stage::Drop(reason),
         };
     }
+    found
 }
 
 /// What a frame is, and where its IP header starts. What is found of it is written where it will be read.
-#[inline]
+#[inline(always)]
 fn parse(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
+    match frame.first_chunk() {
+        Some(head) if ip.parse_plain(head, frame.len()) => {
+            (by_protocol(&frame[ETHERNET..ETHERNET + ip.len()], ip, esp), ETHERNET as u8)
+        }
+        _ => parse_any(frame, ip, esp),
+    }
+}
+
+#[inline(never)]
+fn parse_any(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
     let (ethertype, l3) = match wire::ethernet(frame) {
         Ok(found) => found,
         Err(reason) => return (Kind::Bad(reason), 0),
@@ -160,7 +182,7 @@ fn parse(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
     (kind, l3 as u8)
 }
 
-#[inline]
+#[inline(always)]
 fn by_protocol(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
     let at = ip.payload();
     match ip.protocol() {

@@ -28,14 +28,12 @@ impl Jumbo {
         frame.segments() > 1 || frame.tailroom() < esp::TRAILER_ROOM
     }
 
-    /// Takes the jumbos of a batch through. True if there were any.
-    pub(crate) fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) -> bool {
-        let mut found = false;
+    /// Takes the jumbos of a batch through.
+    pub(crate) fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
         for (chain, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
             if !Jumbo::is_one(chain) {
                 continue;
             }
-            found = true;
             let Some(mut buffer) = self.buffer.take() else { continue };
             buffer.reset(RX_OFFSET);
             if !buffer.extend(chain.total_len()) {
@@ -47,8 +45,8 @@ impl Jumbo {
             self.batch.frames.push(buffer);
             self.batch.receive();
             hops.run(&mut self.batch, &mut ());
-            if let (Some(result), Some(buffer)) = (self.batch.metas.pop(), self.batch.frames.pop()) {
-                *meta = result;
+            if let Some(buffer) = self.batch.frames.pop() {
+                *meta = self.batch.metas[0];
                 if matches!(meta.stage, Stage::Sealed | Stage::Forward)
                     && !chain.scatter(buffer.bytes(), cache)
                 {
@@ -57,6 +55,5 @@ impl Jumbo {
                 self.buffer = Some(buffer);
             }
         }
-        found
     }
 }

@@ -98,12 +98,14 @@ impl Via {
 
 /// A neighbour that packets are sent to, by a port.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(32))]
 struct Adjacency {
+    /// The addresses of the Ethernet header: its first eight octets and its last, as little-endian numbers, the
+    /// EtherType zero.
+    link: [u64; 2],
     era: u32,
     mtu: u16,
     port: u8,
-    dst_mac: Mac,
-    src_mac: Mac,
 }
 
 /// A frame that waits for its neighbour.
@@ -138,7 +140,7 @@ impl NextHops {
             spent: ArrayQueue::new(4),
             wanted: ArrayQueue::new(64),
         });
-        let unused = Adjacency { era: 0, mtu: 0, port: 0, dst_mac: Mac::default(), src_mac: Mac::default() };
+        let unused = Adjacency { link: [0; 2], era: 0, mtu: 0, port: 0 };
         let hops = NextHops {
             mailbox: mailbox.clone(),
             fib,
@@ -278,12 +280,22 @@ impl Held {
 impl Adjacency {
     fn of(era: u32, resolution: &Resolution) -> Option<Adjacency> {
         let Resolution::Send { port, dst_mac, src_mac, mtu } = *resolution else { return None };
-        Some(Adjacency { era, mtu, port, dst_mac, src_mac })
+        let number = |Mac([a, b, c, d, e, f]): Mac| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let (dst, src) = (number(dst_mac), number(src_mac));
+        Some(Adjacency { link: [dst | src << 48, src], era, mtu, port })
+    }
+
+    /// Puts the Ethernet header in front of a packet.
+    #[inline]
+    fn write(&self, header: &mut [u8; ETHERNET], ethertype: u16) {
+        let [first, last] = self.link;
+        let last = last | (ethertype.swap_bytes() as u64) << 48;
+        header[..8].copy_from_slice(&first.to_le_bytes());
+        header[ETHERNET - 8..].copy_from_slice(&last.to_le_bytes());
     }
 
     fn hash(&self) -> usize {
-        let [a, b, c, d, e, f] = self.dst_mac.0;
-        let bits = u64::from_be_bytes([self.port, 0, a, b, c, d, e, f]);
+        let bits = self.link[0].swap_bytes() ^ self.port as u64;
         (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % ADJACENCIES
     }
 }
@@ -312,10 +324,8 @@ fn emit(mut frame: Frame, to: &Adjacency) -> Routed {
     if !frame.push(ETHERNET) {
         return Routed::Drop { frame, reason: DropReason::NoHeadroom };
     }
-    if let Some(header) = frame.bytes_mut().first_chunk_mut::<ETHERNET>() {
-        header[..6].copy_from_slice(&to.dst_mac.0);
-        header[6..12].copy_from_slice(&to.src_mac.0);
-        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    if let Some(header) = frame.bytes_mut().first_chunk_mut() {
+        to.write(header, ethertype);
     }
     Routed::Send { port: to.port, frame }
 }

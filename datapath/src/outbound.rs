@@ -9,7 +9,7 @@ use crate::{
     frame::Frame,
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
-    sa::{Found, SaTable},
+    sa::{Found, SaState, SaTable},
     wire,
 };
 use arrayvec::ArrayVec;
@@ -22,33 +22,33 @@ pub fn run(
     (reader, runtime): (&Reader, &Runtime),
     meter: &mut impl Meter,
 ) {
-    if !batch.metas.iter().any(|m| m.stage == Stage::Outbound) {
-        return;
-    }
     let aead = sas.aead();
     let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
+    let is_done = prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
     aead.seal(&mut jobs);
     drop(jobs);
     meter.mark(Hop::Crypto);
-    finish(batch, sas, runtime);
+    if !is_done {
+        finish(batch, sas, runtime);
+    }
     meter.mark(Hop::Settle);
 }
 
-/// As far as to be sealed; what is to be, if that is asked.
+/// As far as to be sealed; what is to be, if that is asked. Whether sealing is then the last thing to do.
 pub fn prepare<'a>(
     batch: &'a mut Batch,
     (sas, flows): (&'a mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
     jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
     meter: &mut impl Meter,
-) {
+) -> bool {
     decide(batch, (sas, flows), reader);
     meter.mark(Hop::Policy);
     find_sas(batch, (sas, flows), reader, runtime);
     meter.mark(Hop::Sa);
-    encapsulate(batch, sas, runtime, jobs);
+    let is_done = encapsulate(batch, sas, runtime, jobs);
     meter.mark(Hop::Headers);
+    is_done
 }
 
 /// RFC 4301 §5.1: what the policies say. Asks memory for what is known of the SA.
@@ -59,23 +59,30 @@ fn decide(batch: &mut Batch, (sas, flows): (&SaTable, &mut FlowCache), reader: &
         }
         let (line, decision) = flows.clear(reader, meta.homes, meta.ip.key());
         meta.homes[0] = line;
-        match decision {
-            Decision::Protect { policy, state } => {
-                (meta.policy, meta.sa) = (policy, state);
-                reader.prefetch_policy_sa(policy);
-                sas.prefetch(state);
-            }
-            Decision::Bypass { via } => {
-                meta.via = via;
-                meta.stage = match wire::decrement_ttl(frame.bytes_mut()) {
-                    Ok(()) => Stage::Forward,
-                    Err(reason) => Stage::Drop(reason),
-                };
-            }
-            Decision::Drop(reason) => meta.stage = Stage::Drop(reason),
-            Decision::LetIn { .. } => meta.stage = Stage::Drop(DropReason::NoPolicy),
+        if let Decision::Protect { policy, state } = decision {
+            (meta.policy, meta.sa) = (policy, state);
+            reader.prefetch_policy_sa(policy);
+            sas.prefetch(state);
+        } else {
+            let_by(frame, meta, decision);
         }
     }
+}
+
+/// What is not to be protected.
+#[inline(never)]
+fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
+    meta.stage = match decision {
+        Decision::Bypass { via } => {
+            meta.via = via;
+            match wire::decrement_ttl(frame.bytes_mut()) {
+                Ok(()) => Stage::Forward,
+                Err(reason) => Stage::Drop(reason),
+            }
+        }
+        Decision::Drop(reason) => Stage::Drop(reason),
+        Decision::Protect { .. } | Decision::LetIn { .. } => Stage::Drop(DropReason::NoPolicy),
+    };
 }
 
 /// The SA that the policy has now: where it was the last time, as a rule.
@@ -117,13 +124,14 @@ fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
     }
 }
 
-/// Headers and trailers, and what is to be sealed.
+/// Headers and trailers, and what is to be sealed. Whether that is then the last thing to do.
 fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
     runtime: &Runtime,
     mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
-) {
+) -> bool {
+    let mut is_done = true;
     let (states, keys, _) = sas.split();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
@@ -149,32 +157,53 @@ fn encapsulate<'a>(
             meta.stage = Stage::Drop(DropReason::SeqExhausted);
             continue;
         };
-        (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
-        if let Err(reason) = sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
-            meta.stage = Stage::Drop(reason);
-            continue;
+        let packet = match sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                meta.stage = Stage::Drop(reason);
+                continue;
+            }
+        };
+        match &mut jobs {
+            None => {
+                (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
+                is_done = false;
+            }
+            Some(jobs) => {
+                let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
+                let Some(job) = Job::new(key, iv, aad, crypto::ICV as u8, packet) else {
+                    // What is not sealed does not leave.
+                    meta.stage = Stage::Drop(DropReason::Malformed);
+                    continue;
+                };
+                jobs.push(job);
+                if sa.outer.has_checksum() {
+                    is_done = false;
+                } else {
+                    // What there is a job for is sealed before anyone looks at it again.
+                    send(meta, sa, runtime);
+                }
+            }
         }
-        let Some(jobs) = &mut jobs else { continue };
-        let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
-        let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
-        match Job::new(key, iv, aad, crypto::ICV as u8, packet) {
-            Some(job) => jobs.push(job),
-            // What is not sealed does not leave.
-            None => meta.stage = Stage::Drop(DropReason::Malformed),
+    }
+    is_done
+}
+
+/// What was sealed and could not leave yet.
+pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage == Stage::Outbound {
+            let sa = sas.get(meta.sa);
+            sa.outer.sealed(frame);
+            send(meta, sa, runtime);
         }
     }
 }
 
-/// What was sealed is counted, and can leave.
-pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if meta.stage != Stage::Outbound {
-            continue;
-        }
-        let sa = sas.get(meta.sa);
-        sa.outer.sealed(frame);
-        let counted = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
-        runtime.sa(sa.slot).count(&counted);
-        meta.stage = Stage::Sealed;
-    }
+/// A packet is counted, and can leave.
+#[inline]
+fn send(meta: &mut Meta, sa: &SaState, runtime: &Runtime) {
+    let counted = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
+    runtime.sa(sa.slot).count(&counted);
+    meta.stage = Stage::Sealed;
 }

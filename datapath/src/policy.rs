@@ -103,7 +103,9 @@ impl FlowCache {
     #[inline]
     pub fn homes(&self, key: &FlowKey) -> Homes {
         let homes = self.places(key);
-        homes.iter().for_each(|home| portcullis_sadb::prefetch(&self.lines[*home as usize]));
+        for home in homes {
+            portcullis_sadb::prefetch_at(self.lines.as_ptr().wrapping_add(home as usize));
+        }
         homes
     }
 

@@ -34,8 +34,9 @@ pub struct SaState {
     pub generation: Generation,
     /// The version of the SAD in which the slot was last looked at.
     sad_version: u64,
-    /// The last outbound sequence number that was assigned.
+    /// The last outbound sequence number that was assigned, and the last that is reserved.
     assigned_seq: u64,
+    reserved_seq: u64,
     /// Where its packets go.
     pub via: Via,
     /// Where the SA is in the SADB.
@@ -44,8 +45,6 @@ pub struct SaState {
     pub spi: u32,
     /// The policy that it serves.
     pub reqid: u32,
-    /// Sequence numbers that are reserved and not assigned.
-    reserved: u16,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
     /// Which way.
@@ -72,7 +71,7 @@ impl SaState {
             sad_version: 0,
             // None of the block that was begun is used again.
             assigned_seq: line.reserved_seq(),
-            reserved: 0,
+            reserved_seq: line.reserved_seq(),
             via: Via::NONE,
             slot,
             spi: sa.spi.0,
@@ -89,10 +88,9 @@ impl SaState {
     /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
     #[inline]
     pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.reserved == 0 {
+        if self.assigned_seq == self.reserved_seq {
             self.reserve(runtime)?;
         }
-        self.reserved -= 1;
         self.assigned_seq += 1;
         Some(self.assigned_seq)
     }
@@ -101,13 +99,11 @@ impl SaState {
     fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
         let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
         let left = last.checked_sub(self.assigned_seq).filter(|left| *left > 0)?;
-        self.reserved = left.min(RESERVED_BLOCK) as u16;
-        runtime.sa(self.slot).reserve(self.assigned_seq + self.reserved as u64);
+        self.reserved_seq += left.min(RESERVED_BLOCK);
+        runtime.sa(self.slot).reserve(self.reserved_seq);
         Some(())
     }
 }
-
-const _: () = assert!(RESERVED_BLOCK <= u16::MAX as u64);
 
 /// Whose an SA is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
