@@ -134,7 +134,7 @@ impl OuterHeader {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn wrap<'a, const HEAD: usize>(
         &mut self,
         frame: &'a mut Frame,

@@ -312,7 +312,7 @@ fn finish(frame: Frame, resolution: Resolution) -> Routed {
 }
 
 /// Sends a packet to a neighbour, Ethernet header and all.
-#[inline]
+#[inline(always)]
 fn emit(mut frame: Frame, to: &Adjacency) -> Routed {
     let (ethertype, _) = match ip_length(frame.bytes()) {
         None => return Routed::Drop { frame, reason: DropReason::Malformed },

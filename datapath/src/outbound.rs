@@ -4,7 +4,7 @@
 
 use crate::{
     batch::{BATCH, Batch, Meta, Stage},
-    crypto::{self, Job},
+    crypto::{self, AeadKey, Job},
     drop::DropReason,
     frame::Frame,
     meter::{Hop, Meter},
@@ -133,60 +133,52 @@ fn encapsulate<'a>(
 ) -> bool {
     let mut is_done = true;
     let (states, keys, _) = sas.split();
+    let keys = &keys[..states.len()];
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
-        let (Some(Some(sa)), Some(Some(key))) =
-            (states.get_mut(meta.sa as usize), keys.get(meta.sa as usize))
-        else {
+        let i = meta.sa as usize;
+        let (Some(Some(sa)), Some(Some(key))) = (states.get_mut(i), keys.get(i)) else {
             meta.stage = Stage::Drop(DropReason::NoSa);
             continue;
         };
-        // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
-        if let Err(reason) = wire::decrement_ttl(frame.bytes_mut()) {
-            meta.stage = Stage::Drop(reason);
-            continue;
-        }
-        if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
-            meta.stage = Stage::Drop(DropReason::TooBig);
-            continue;
-        }
-        // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
-        let Some(seq) = sa.next_seq(runtime) else {
-            meta.stage = Stage::Drop(DropReason::SeqExhausted);
-            continue;
+        meta.stage = match protect(frame, meta, (sa, key), runtime, jobs.as_deref_mut()) {
+            Ok(stage) => stage,
+            Err(reason) => Stage::Drop(reason),
         };
-        let packet = match sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
-            Ok(packet) => packet,
-            Err(reason) => {
-                meta.stage = Stage::Drop(reason);
-                continue;
-            }
-        };
-        match &mut jobs {
-            None => {
-                (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
-                is_done = false;
-            }
-            Some(jobs) => {
-                let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
-                let Some(job) = Job::new(key, iv, aad, crypto::ICV as u8, packet) else {
-                    // What is not sealed does not leave.
-                    meta.stage = Stage::Drop(DropReason::Malformed);
-                    continue;
-                };
-                jobs.push(job);
-                if sa.outer.has_checksum() {
-                    is_done = false;
-                } else {
-                    // What there is a job for is sealed before anyone looks at it again.
-                    send(meta, sa, runtime);
-                }
-            }
-        }
+        is_done &= meta.stage != Stage::Outbound;
     }
     is_done
+}
+
+/// One packet. A call, since the loop around it would leave it too few registers.
+#[inline(never)]
+fn protect<'a>(
+    frame: &'a mut Frame,
+    meta: &mut Meta,
+    (sa, key): (&mut SaState, &'a AeadKey),
+    runtime: &Runtime,
+    jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+) -> Result<Stage, DropReason> {
+    // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
+    wire::decrement_ttl(frame.bytes_mut())?;
+    if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
+        return Err(DropReason::TooBig);
+    }
+    // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
+    let seq = sa.next_seq(runtime).ok_or(DropReason::SeqExhausted)?;
+    let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;
+    let Some(jobs) = jobs else {
+        (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
+        return Ok(Stage::Outbound);
+    };
+    let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
+    // What is not sealed does not leave.
+    let job = Job::new(key, iv, aad, crypto::ICV as u8, packet).ok_or(DropReason::Malformed)?;
+    jobs.push(job);
+    // What there is a job for is sealed before anyone looks at it again.
+    Ok(if sa.outer.has_checksum() { Stage::Outbound } else { counted(meta, sa, runtime) })
 }
 
 /// What was sealed and could not leave yet.
@@ -195,15 +187,15 @@ pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
         if meta.stage == Stage::Outbound {
             let sa = sas.get(meta.sa);
             sa.outer.sealed(frame);
-            send(meta, sa, runtime);
+            meta.stage = counted(meta, sa, runtime);
         }
     }
 }
 
-/// A packet is counted, and can leave.
+/// The stage of a packet that is sealed, once it is counted.
 #[inline]
-fn send(meta: &mut Meta, sa: &SaState, runtime: &Runtime) {
-    let counted = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
-    runtime.sa(sa.slot).count(&counted);
-    meta.stage = Stage::Sealed;
+fn counted(meta: &Meta, sa: &SaState, runtime: &Runtime) -> Stage {
+    let packet = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
+    runtime.sa(sa.slot).count(&packet);
+    Stage::Sealed
 }

@@ -27,6 +27,9 @@ pub const RESERVED_BLOCK: u64 = 4096;
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
+/// SAs that stay in the CPU's nearest caches by themselves.
+const NEAR: usize = 64;
+
 /// What one worker needs of one SA, but for its key and its replay window: two cache lines.
 #[repr(C, align(64))]
 pub struct SaState {
@@ -203,7 +206,7 @@ impl SaTable {
     /// to wait for it.
     #[inline]
     pub fn prefetch(&self, i: u32) {
-        if (i as usize) < self.states.len() {
+        if self.states.len() > NEAR && (i as usize) < self.states.len() {
             let state = self.states.as_ptr().wrapping_add(i as usize);
             prefetch_at(state);
             prefetch_at(state.wrapping_byte_add(64));

@@ -255,14 +255,15 @@ impl<M: Meter> Worker<M> {
         for port in &mut self.ports {
             port.rx(frames, &mut self.cache);
         }
-        let mut look = |frames: &[Frame]| -> usize {
-            let octets = |frame: &Frame| {
-                self.has_jumbos |= Jumbo::is_one(frame);
-                frame.total_len()
+        let look = |frames: &[Frame]| {
+            let see = |(octets, jumbos): (usize, bool), frame: &Frame| {
+                (octets + frame.total_len(), jumbos | Jumbo::is_one(frame))
             };
-            frames.iter().map(octets).sum()
+            frames.iter().fold((0, false), see)
         };
-        let (handed_octets, octets) = (look(&frames[before..handed]), look(&frames[handed..]));
+        let (handed_octets, handed_jumbos) = look(&frames[before..handed]);
+        let (octets, jumbos) = look(&frames[handed..]);
+        self.has_jumbos |= handed_jumbos | jumbos;
         self.traffic.rx_packets += (frames.len() - handed) as u64;
         self.traffic.rx_bytes += octets as u64;
         self.received = (frames.len() - before, octets + handed_octets);
@@ -288,11 +289,12 @@ impl<M: Meter> Worker<M> {
         };
         next_hops.turn(now_ms, &mut routed);
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
+            if meta.stage == Stage::Sealed {
+                let sa = hops.sas.get_mut(meta.sa);
+                routed(next_hops.route(frame, &mut sa.via, || sa.outer.dst()));
+                continue;
+            }
             match meta.stage {
-                Stage::Sealed => {
-                    let sa = hops.sas.get_mut(meta.sa);
-                    routed(next_hops.route(frame, &mut sa.via, || sa.outer.dst()));
-                }
                 Stage::Forward => {
                     let before = meta.via;
                     routed(next_hops.route(frame, &mut meta.via, || meta.ip.dst()));
@@ -307,7 +309,11 @@ impl<M: Meter> Worker<M> {
                 }
                 Stage::Drop(reason) => routed(Routed::Drop { frame, reason }),
                 // No hop leaves a frame at these.
-                Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) => {
+                Stage::Received
+                | Stage::Inbound
+                | Stage::Outbound
+                | Stage::Refused(_)
+                | Stage::Sealed => {
                     routed(Routed::Drop { frame, reason: DropReason::Malformed });
                 }
             }

@@ -44,10 +44,15 @@ impl Ring {
 
     #[inline]
     fn take(&mut self) -> Option<Frame> {
-        let place = self.taken & (self.places.len() - 1);
-        let frame = self.places[place].take()?;
-        self.taken += 1;
-        Some(frame)
+        self.take_some(1).next()
+    }
+
+    #[inline]
+    fn take_some(&mut self, n: usize) -> impl Iterator<Item = Frame> {
+        let from = self.taken;
+        self.taken += n.min(self.len());
+        let mask = self.places.len() - 1;
+        (from..self.taken).map_while(move |n| self.places[n & mask].take())
     }
 }
 
@@ -112,7 +117,7 @@ impl Port for MemoryPort {
     fn rx(&mut self, out: &mut ArrayVec<Frame, BATCH>, _cache: &mut FrameCache) {
         let mut ring = self.rx.lock();
         let room = BURST.min(out.remaining_capacity());
-        out.extend(std::iter::from_fn(|| ring.take()).take(room));
+        out.extend(ring.take_some(room));
     }
 
     fn tx(&mut self, frames: &mut ArrayVec<Frame, BATCH>) {
