@@ -99,7 +99,7 @@ impl Via {
 /// A neighbour that packets are sent to, by a port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(32))]
-struct Adjacency {
+pub struct Adjacency {
     /// The addresses of the Ethernet header: its first eight octets and its last, as little-endian numbers, the
     /// EtherType zero.
     link: [u64; 2],
@@ -194,14 +194,22 @@ impl NextHops {
     /// else to `dst`, and `via` will know.
     #[inline]
     pub fn route(&mut self, frame: Frame, via: &mut Via, dst: impl FnOnce() -> Addr) -> Routed {
-        match self.adjacencies.get(via.adjacency as usize) {
-            Some(adjacency) if via.era == self.era => emit(frame, adjacency),
-            _ => self.look_up(frame, via, dst().into()),
+        match self.last(*via) {
+            Some(adjacency) => adjacency.send(frame),
+            None => self.look_up(frame, via, dst()),
         }
     }
 
+    /// Where the last packet went, if that is still known.
+    #[inline]
+    pub fn last(&self, via: Via) -> Option<&Adjacency> {
+        self.adjacencies.get(via.adjacency as usize).filter(|_| via.era == self.era)
+    }
+
+    /// Routes a frame by its destination, and `via` will know.
     #[cold]
-    fn look_up(&mut self, frame: Frame, via: &mut Via, dst: IpAddr) -> Routed {
+    pub fn look_up(&mut self, frame: Frame, via: &mut Via, dst: Addr) -> Routed {
+        let dst = dst.into();
         match self.fib.resolve(dst) {
             Resolution::Unresolved { port, addr } => self.hold(frame, dst, port, addr),
             resolved => {
@@ -285,7 +293,25 @@ impl Adjacency {
         Some(Adjacency { link: [dst | src << 48, src], era, mtu, port })
     }
 
-    /// Puts the Ethernet header in front of a packet.
+    /// Sends a packet, Ethernet header and all.
+    #[inline(always)]
+    pub fn send(&self, mut frame: Frame) -> Routed {
+        let (ethertype, _) = match ip_length(frame.bytes()) {
+            None => return Routed::Drop { frame, reason: DropReason::Malformed },
+            Some((_, len)) if len > self.mtu as usize => {
+                return Routed::Drop { frame, reason: DropReason::TooBig };
+            }
+            Some(found) => found,
+        };
+        if !frame.push(ETHERNET) {
+            return Routed::Drop { frame, reason: DropReason::NoHeadroom };
+        }
+        if let Some(header) = frame.bytes_mut().first_chunk_mut() {
+            self.write(header, ethertype);
+        }
+        Routed::Send { port: self.port, frame }
+    }
+
     #[inline]
     fn write(&self, header: &mut [u8; ETHERNET], ethertype: u16) {
         let [first, last] = self.link;
@@ -305,29 +331,10 @@ fn finish(frame: Frame, resolution: Resolution) -> Routed {
         Resolution::Unresolved { .. } => Routed::Drop { frame, reason: DropReason::NeighbourUnresolved },
         Resolution::Local => Routed::Drop { frame, reason: DropReason::LocalDelivery },
         resolution => match Adjacency::of(0, &resolution) {
-            Some(adjacency) => emit(frame, &adjacency),
+            Some(adjacency) => adjacency.send(frame),
             None => Routed::Drop { frame, reason: DropReason::NoRoute },
         },
     }
-}
-
-/// Sends a packet to a neighbour, Ethernet header and all.
-#[inline(always)]
-fn emit(mut frame: Frame, to: &Adjacency) -> Routed {
-    let (ethertype, _) = match ip_length(frame.bytes()) {
-        None => return Routed::Drop { frame, reason: DropReason::Malformed },
-        Some((_, len)) if len > to.mtu as usize => {
-            return Routed::Drop { frame, reason: DropReason::TooBig };
-        }
-        Some(found) => found,
-    };
-    if !frame.push(ETHERNET) {
-        return Routed::Drop { frame, reason: DropReason::NoHeadroom };
-    }
-    if let Some(header) = frame.bytes_mut().first_chunk_mut() {
-        to.write(header, ethertype);
-    }
-    Routed::Send { port: to.port, frame }
 }
 
 /// The ethertype and total length of an IP packet, as its header says.

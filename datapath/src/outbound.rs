@@ -24,35 +24,35 @@ pub fn run(
 ) {
     let aead = sas.aead();
     let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    let is_done = prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
+    prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
     aead.seal(&mut jobs);
     drop(jobs);
     meter.mark(Hop::Crypto);
-    if !is_done {
+    if sas.has_checksums() {
         finish(batch, sas, runtime);
     }
     meter.mark(Hop::Settle);
 }
 
-/// As far as to be sealed; what is to be, if that is asked. Whether sealing is then the last thing to do.
+/// As far as to be sealed; what is to be, if that is asked.
 pub fn prepare<'a>(
     batch: &'a mut Batch,
     (sas, flows): (&'a mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
     jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
     meter: &mut impl Meter,
-) -> bool {
+) {
     decide(batch, (sas, flows), reader);
     meter.mark(Hop::Policy);
     find_sas(batch, (sas, flows), reader, runtime);
     meter.mark(Hop::Sa);
-    let is_done = encapsulate(batch, sas, runtime, jobs);
+    encapsulate(batch, sas, runtime, jobs);
     meter.mark(Hop::Headers);
-    is_done
 }
 
 /// RFC 4301 §5.1: what the policies say. Asks memory for what is known of the SA.
 fn decide(batch: &mut Batch, (sas, flows): (&SaTable, &mut FlowCache), reader: &Reader) {
+    let is_far = sas.is_far();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
@@ -61,8 +61,10 @@ fn decide(batch: &mut Batch, (sas, flows): (&SaTable, &mut FlowCache), reader: &
         meta.homes[0] = line;
         if let Decision::Protect { policy, state } = decision {
             (meta.policy, meta.sa) = (policy, state);
-            reader.prefetch_policy_sa(policy);
-            sas.prefetch(state);
+            if is_far {
+                reader.prefetch_policy_sa(policy);
+                sas.prefetch(state);
+            }
         } else {
             let_by(frame, meta, decision);
         }
@@ -92,6 +94,7 @@ fn find_sas(
     reader: &Reader,
     runtime: &Runtime,
 ) {
+    let is_far = sas.is_far();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
@@ -100,7 +103,9 @@ fn find_sas(
             meta.stage = Stage::Drop(DropReason::NoSa);
             continue;
         };
-        runtime.prefetch_sa(slot);
+        if is_far {
+            runtime.prefetch_sa(slot);
+        }
         if sas.is_at(meta.sa, slot) {
             continue;
         }
@@ -124,14 +129,13 @@ fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
     }
 }
 
-/// Headers and trailers, and what is to be sealed. Whether that is then the last thing to do.
+/// Headers and trailers, and what is to be sealed.
 fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
     runtime: &Runtime,
     mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
-) -> bool {
-    let mut is_done = true;
+) {
     let (states, keys, _) = sas.split();
     let keys = &keys[..states.len()];
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
@@ -147,9 +151,7 @@ fn encapsulate<'a>(
             Ok(stage) => stage,
             Err(reason) => Stage::Drop(reason),
         };
-        is_done &= meta.stage != Stage::Outbound;
     }
-    is_done
 }
 
 /// One packet. A call, since the loop around it would leave it too few registers.
@@ -174,8 +176,9 @@ fn protect<'a>(
         return Ok(Stage::Outbound);
     };
     let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
-    // What is not sealed does not leave.
-    let job = Job::new(key, iv, aad, crypto::ICV as u8, packet).ok_or(DropReason::Malformed)?;
+    let Some(job) = Job::new(key, iv, aad, crypto::ICV as u8, packet) else {
+        return Err(DropReason::Malformed); // what is not sealed does not leave
+    };
     jobs.push(job);
     // What there is a job for is sealed before anyone looks at it again.
     Ok(if sa.outer.has_checksum() { Stage::Outbound } else { counted(meta, sa, runtime) })

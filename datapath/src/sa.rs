@@ -145,6 +145,8 @@ pub struct SaTable {
     windows: Table<Option<ReplayWindow>>,
     free: Vec<u32>,
     swept: usize,
+    /// SAs whose packets have a checksum in their outer headers.
+    checksums: u32,
     /// The version of the SAD that this turn goes by.
     sad_version: u64,
 }
@@ -164,6 +166,7 @@ impl SaTable {
             windows: Table::new(room),
             free: Vec::with_capacity(room),
             swept: 0,
+            checksums: 0,
             sad_version: 0,
         }
     }
@@ -202,11 +205,23 @@ impl SaTable {
         self.index.get(slot.0 as usize)?.checked_sub(1)
     }
 
+    /// Whether there are so many SAs that memory is to be asked for them before they are looked at.
+    #[inline]
+    pub fn is_far(&self) -> bool {
+        self.states.len() > NEAR
+    }
+
+    /// Whether some packets have anything left to be done after sealing.
+    #[inline]
+    pub fn has_checksums(&self) -> bool {
+        self.checksums > 0
+    }
+
     /// Brings what a packet needs of its SA into the CPU's caches. Whether there is one is not looked at: that would be
     /// to wait for it.
     #[inline]
     pub fn prefetch(&self, i: u32) {
-        if self.states.len() > NEAR && (i as usize) < self.states.len() {
+        if (i as usize) < self.states.len() {
             let state = self.states.as_ptr().wrapping_add(i as usize);
             prefetch_at(state);
             prefetch_at(state.wrapping_byte_add(64));
@@ -332,6 +347,7 @@ impl SaTable {
         let Some(key) = self.aead.sa_key(sa.algorithm, sa.key.bytes()) else { return Found::Nowhere };
         let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
+        self.checksums += u32::from(state.outer.has_checksum());
         let window = (sa.direction == Direction::Inbound).then(|| {
             let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
             window.resume(runtime.sa(slot).highest_seen());
@@ -357,6 +373,7 @@ impl SaTable {
 
     fn evict(&mut self, i: u32) {
         if let Some(state) = self.states[i as usize].take() {
+            self.checksums -= u32::from(state.outer.has_checksum());
             self.keys[i as usize] = None;
             self.windows[i as usize] = None;
             self.index[state.slot.0 as usize] = 0;

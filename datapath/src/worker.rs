@@ -291,7 +291,10 @@ impl<M: Meter> Worker<M> {
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
             if meta.stage == Stage::Sealed {
                 let sa = hops.sas.get_mut(meta.sa);
-                routed(next_hops.route(frame, &mut sa.via, || sa.outer.dst()));
+                match next_hops.last(sa.via) {
+                    Some(neighbour) => routed(neighbour.send(frame)),
+                    None => routed(next_hops.look_up(frame, &mut sa.via, sa.outer.dst())),
+                }
                 continue;
             }
             match meta.stage {
