@@ -58,14 +58,12 @@ impl Jumbo {
         frame.segments() > 1 || frame.tailroom() < esp::TRAILER_ROOM
     }
 
-    /// Takes the jumbos of a batch through. True if there were any.
-    pub(crate) fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) -> bool {
-        let mut found = false;
+    /// Takes the jumbos of a batch through.
+    pub(crate) fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
         for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
             if !Jumbo::is_one(frame) {
                 continue;
             }
-            found = true;
             let Some(mut buffer) = self.buffer.take() else { continue };
             buffer.reset(RX_OFFSET);
             if frame.segments() >= SEGMENTS || !buffer.extend(frame.total_len()) {
@@ -77,8 +75,8 @@ impl Jumbo {
             self.batch.receive();
             let mut chain = Chain::of(frame);
             let edges = pass(&mut self.batch, &mut chain, hops);
-            if let (Some(result), Some(buffer)) = (self.batch.metas.pop(), self.batch.frames.pop()) {
-                *meta = result;
+            if let Some(buffer) = self.batch.frames.pop() {
+                *meta = self.batch.metas[0];
                 if matches!(meta.stage, Stage::Sealed | Stage::Forward)
                     && let Err(reason) = chain.take_over(&buffer, &edges, cache)
                 {
@@ -88,7 +86,6 @@ impl Jumbo {
             }
             chain.join();
         }
-        found
     }
 }
 
@@ -174,7 +171,7 @@ fn seal_or_open(
     } else {
         aead.seal(&mut [job]);
         drop(packet);
-        if sa.outer.is_summed() {
+        if sa.outer.has_checksum() {
             let (from, to) = (edges.0.checked_add_signed(-start)?, edges.1.checked_add_signed(-start)?);
             chain.copy_to(edges.0, &mut frame.bytes_mut()[from..to]);
         }

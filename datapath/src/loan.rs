@@ -262,6 +262,7 @@ impl Lending {
         let Some(mut lent) = self.spare_batches.pop() else { return };
         std::mem::swap(batch, &mut lent);
         let Batch { frames, metas } = &mut *lent;
+        let metas = &metas[..frames.len()];
         let (mut frames, mut parts) = (frames.drain(..), ArrayVec::new());
         for metas in metas.chunks(PACKETS) {
             let Some(mut loan) = self.spare.pop() else { break };

@@ -27,6 +27,9 @@ pub const RESERVED_BLOCK: u64 = 4096;
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
+/// SAs that stay in the CPU's nearest caches by themselves.
+const NEAR: usize = 64;
+
 /// What one worker needs of one SA, but for its key and its replay window: two cache lines.
 #[repr(C, align(64))]
 pub struct SaState {
@@ -34,8 +37,9 @@ pub struct SaState {
     pub generation: Generation,
     /// The version of the SAD in which the slot was last looked at.
     sad_version: u64,
-    /// The last outbound sequence number that was assigned.
+    /// The last outbound sequence number that was assigned, and the last that is reserved.
     assigned_seq: u64,
+    reserved_seq: u64,
     /// Where its packets go.
     pub via: Via,
     /// Where the SA is in the SADB.
@@ -44,8 +48,6 @@ pub struct SaState {
     pub spi: u32,
     /// The policy that it serves.
     pub reqid: u32,
-    /// Sequence numbers that are reserved and not assigned.
-    reserved: u16,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
     /// Which way.
@@ -72,7 +74,7 @@ impl SaState {
             sad_version: 0,
             // None of the block that was begun is used again.
             assigned_seq: line.reserved_seq(),
-            reserved: 0,
+            reserved_seq: line.reserved_seq(),
             via: Via::NONE,
             slot,
             spi: sa.spi.0,
@@ -89,10 +91,9 @@ impl SaState {
     /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
     #[inline]
     pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.reserved == 0 {
+        if self.assigned_seq == self.reserved_seq {
             self.reserve(runtime)?;
         }
-        self.reserved -= 1;
         self.assigned_seq += 1;
         Some(self.assigned_seq)
     }
@@ -101,13 +102,11 @@ impl SaState {
     fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
         let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
         let left = last.checked_sub(self.assigned_seq).filter(|left| *left > 0)?;
-        self.reserved = left.min(RESERVED_BLOCK) as u16;
-        runtime.sa(self.slot).reserve(self.assigned_seq + self.reserved as u64);
+        self.reserved_seq += left.min(RESERVED_BLOCK);
+        runtime.sa(self.slot).reserve(self.reserved_seq);
         Some(())
     }
 }
-
-const _: () = assert!(RESERVED_BLOCK <= u16::MAX as u64);
 
 /// Whose an SA is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,6 +145,8 @@ pub struct SaTable {
     windows: Table<Option<ReplayWindow>>,
     free: Vec<u32>,
     swept: usize,
+    /// SAs whose packets have a checksum in their outer headers.
+    checksums: u32,
     /// The version of the SAD that this turn goes by.
     sad_version: u64,
 }
@@ -165,6 +166,7 @@ impl SaTable {
             windows: Table::new(room),
             free: Vec::with_capacity(room),
             swept: 0,
+            checksums: 0,
             sad_version: 0,
         }
     }
@@ -201,6 +203,18 @@ impl SaTable {
     #[inline]
     pub fn index(&self, slot: SlotIndex) -> Option<u32> {
         self.index.get(slot.0 as usize)?.checked_sub(1)
+    }
+
+    /// Whether there are so many SAs that memory is to be asked for them before they are looked at.
+    #[inline]
+    pub fn is_far(&self) -> bool {
+        self.states.len() > NEAR
+    }
+
+    /// Whether some packets have anything left to be done after sealing.
+    #[inline]
+    pub fn has_checksums(&self) -> bool {
+        self.checksums > 0
     }
 
     /// Brings what a packet needs of its SA into the CPU's caches. Whether there is one is not looked at: that would be
@@ -333,6 +347,7 @@ impl SaTable {
         let Some(key) = self.aead.sa_key(sa.algorithm, sa.key.bytes()) else { return Found::Nowhere };
         let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
+        self.checksums += u32::from(state.outer.has_checksum());
         let window = (sa.direction == Direction::Inbound).then(|| {
             let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
             window.resume(runtime.sa(slot).highest_seen());
@@ -358,6 +373,7 @@ impl SaTable {
 
     fn evict(&mut self, i: u32) {
         if let Some(state) = self.states[i as usize].take() {
+            self.checksums -= u32::from(state.outer.has_checksum());
             self.keys[i as usize] = None;
             self.windows[i as usize] = None;
             self.index[state.slot.0 as usize] = 0;
