@@ -313,11 +313,7 @@ impl<M: Meter> Worker<M> {
                 }
                 Stage::Drop(reason) => routed(Routed::Drop { frame, reason }),
                 // No hop leaves a frame at these.
-                Stage::Received
-                | Stage::Inbound
-                | Stage::Outbound
-                | Stage::Refused(_)
-                | Stage::Sealed => {
+                Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
                     routed(Routed::Drop { frame, reason: DropReason::Malformed });
                 }
             }
