@@ -71,7 +71,7 @@ pub fn classify(frame: &[u8]) -> Class {
 }
 
 /// What is known of a packet that is for an SA.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Esp {
     /// The SPI.
     pub spi: u32,
@@ -89,7 +89,7 @@ impl Esp {
 }
 
 /// A [`Class`], without what else is known.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Esp,
     Ah,

@@ -13,8 +13,9 @@ use crate::{
     sync::Ordering,
 };
 use std::{
+    fmt,
     fs::{File, OpenOptions},
-    fmt, io,
+    io,
     ops::Deref,
     os::fd::AsRawFd,
     os::unix::fs::{FileExt, OpenOptionsExt},

@@ -121,16 +121,8 @@ pub struct Ip {
 
 impl Ip {
     /// What stands where there is no packet.
-    pub const NONE: Ip = Ip {
-        src: 0,
-        dst: 0,
-        selector: 0,
-        len: 0,
-        payload: 0,
-        tos: 0,
-        place: Place::Whole,
-        df: false,
-    };
+    pub const NONE: Ip =
+        Ip { src: 0, dst: 0, selector: 0, len: 0, payload: 0, tos: 0, place: Place::Whole, df: false };
 
     /// Parses a packet of either version.
     ///
