@@ -155,7 +155,8 @@ fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
     }
 }
 
-/// Headers and trailers, and what is to be sealed.
+/// Headers and trailers, and what is to be sealed. A call, so that the loop has the registers to itself.
+#[inline(never)]
 fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
@@ -179,8 +180,8 @@ fn encapsulate<'a>(
     }
 }
 
-/// One packet. A call, since the loop around it would leave it too few registers.
-#[inline(never)]
+/// One packet.
+#[inline(always)]
 fn protect<'a>(
     frame: &'a mut Frame,
     meta: &mut Meta,
