@@ -71,7 +71,7 @@ pub fn classify(frame: &[u8]) -> Class {
 }
 
 /// What is known of a packet that is for an SA.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Esp {
     /// The SPI.
     pub spi: u32,
@@ -89,7 +89,7 @@ impl Esp {
 }
 
 /// A [`Class`], without what else is known.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Esp,
     Ah,
@@ -105,7 +105,7 @@ const AHEAD: usize = 8;
 /// Whether any frames are `Inbound` now, and whether any are `Outbound`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Found {
-    /// To be opened.
+    /// To be opened, or another worker's.
     pub inbound: bool,
     /// For the policies.
     pub outbound: bool,
@@ -113,7 +113,7 @@ pub struct Found {
 
 /// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
 /// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
-pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, reader: &Reader) -> Found {
+pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, reader: &Reader) -> Found {
     let mut found = Found::default();
     let frames = &mut batch.frames[..];
     let metas = &mut batch.metas[..frames.len()];
@@ -126,25 +126,29 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, read
             continue;
         }
         let is_plain = is_plain(frame.bytes(), &mut meta.ip);
+        // Most are one of two, and have a way of their own.
         if is_plain && is_clear(&meta.ip) {
-            meta.stage = decided_by(flows, frame, meta, ETHERNET as u8);
+            meta.stage = clear(flows, frame, meta, ETHERNET as u8);
             found.outbound = true;
             continue;
         }
+        if is_plain && meta.ip.protocol() == protocol::ESP {
+            let packet = &frame.bytes()[ETHERNET..ETHERNET + meta.ip.len()];
+            if meta.esp.parse(packet, wire::IPV4, false) == Kind::Esp {
+                meta.stage = esp(who, reader, frame, meta, ETHERNET as u8);
+                found.inbound = true;
+                continue;
+            }
+        }
         let (kind, l3) = parse(frame.bytes(), is_plain, &mut meta.ip, &mut meta.esp);
         meta.stage = match kind {
-            Kind::Esp => match worker_of_spi(meta.esp.spi, workers) {
-                owner if owner == me => {
-                    reader.prefetch_spi(Spi(meta.esp.spi));
-                    frame.keep(l3 as usize, meta.ip.len());
-                    found.inbound = true;
-                    Stage::Inbound
-                }
-                owner => Stage::Handoff(owner as u8),
-            },
+            Kind::Esp => {
+                found.inbound = true;
+                esp(who, reader, frame, meta, l3)
+            }
             Kind::Clear => {
                 found.outbound = true;
-                decided_by(flows, frame, meta, l3)
+                clear(flows, frame, meta, l3)
             }
             Kind::Ah => Stage::Drop(DropReason::UnknownSpi),
             Kind::Fragment => Stage::Drop(DropReason::Fragment),
@@ -155,9 +159,23 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, read
     found
 }
 
+/// A packet for an SA, of this worker or of another.
+#[inline(always)]
+fn esp((me, workers): (u32, u32), reader: &Reader, frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
+    meta.l3 = l3;
+    match worker_of_spi(meta.esp.spi, workers) {
+        owner if owner == me => {
+            reader.prefetch_spi(Spi(meta.esp.spi));
+            frame.keep(l3 as usize, meta.ip.len());
+            Stage::Inbound
+        }
+        owner => Stage::Handoff(owner as u8),
+    }
+}
+
 /// A clear packet, for the policies.
 #[inline(always)]
-fn decided_by(flows: &FlowCache, frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
+fn clear(flows: &FlowCache, frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
     meta.homes = flows.homes(&meta.ip.key());
     meta.l3 = l3;
     frame.keep(l3 as usize, meta.ip.len());

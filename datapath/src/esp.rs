@@ -45,6 +45,7 @@ pub struct OuterHeader {
     len: u8,
     v4: bool,
     udp: bool,
+    has_checksum: bool,
 }
 
 impl OuterHeader {
@@ -77,7 +78,8 @@ impl OuterHeader {
             len += wire::UDP;
         }
         let sum = if v4 { wire::sum(&bytes[..wire::IPV4]) } else { 0 };
-        OuterHeader { bytes, sum, id: 0, len: len as u8, v4, udp: sa.udp.is_some() }
+        let udp = sa.udp.is_some();
+        OuterHeader { bytes, sum, id: 0, len: len as u8, v4, udp, has_checksum: udp && !v4 }
     }
 
     /// Where packets go.
@@ -209,7 +211,7 @@ impl OuterHeader {
     /// Whether anything is left to be done after sealing.
     #[inline]
     pub fn has_checksum(&self) -> bool {
-        self.udp && !self.v4
+        self.has_checksum
     }
 
     /// After sealing: the UDP checksum, which IPv6 wants (RFC 8200 §8.1); in IPv4 it is 0 (RFC 3948 §2.1).

@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, Reader, Runtime, SaCounters};
+use portcullis_sadb::{Direction, Reader, Runtime, SaCounters, SlotIndex};
 
 /// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
@@ -42,31 +42,42 @@ pub fn prepare<'a>(
     jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
     meter: &mut impl Meter,
 ) {
-    decide(batch, (sas, flows), reader);
+    let is_far = sas.is_far();
+    decide(batch, (sas, flows), (reader, runtime), is_far);
     meter.mark(Hop::Policy);
-    find_sas(batch, (sas, flows), reader, runtime);
+    if is_far {
+        find_sas(batch, (sas, flows), (reader, runtime));
+    }
     meter.mark(Hop::Sa);
     encapsulate(batch, sas, runtime, jobs);
     meter.mark(Hop::Headers);
 }
 
-/// RFC 4301 §5.1: what the policies say. Asks memory for what is known of the SA.
-fn decide(batch: &mut Batch, (sas, flows): (&SaTable, &mut FlowCache), reader: &Reader) {
-    let is_far = sas.is_far();
+/// RFC 4301 §5.1: what the policies say. Where there are many SAs, asks memory for what is known of each; else finds it.
+fn decide(
+    batch: &mut Batch,
+    (sas, flows): (&mut SaTable, &mut FlowCache),
+    (reader, runtime): (&Reader, &Runtime),
+    is_far: bool,
+) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
         let (line, decision) = flows.clear(reader, meta.homes, meta.ip.key());
         meta.homes[0] = line;
-        if let Decision::Protect { policy, state } = decision {
-            (meta.policy, meta.sa) = (policy, state);
-            if is_far {
-                reader.prefetch_policy_sa(policy);
-                sas.prefetch(state);
-            }
-        } else {
+        let Decision::Protect { policy, state } = decision else {
             let_by(frame, meta, decision);
+            continue;
+        };
+        (meta.policy, meta.sa) = (policy, state);
+        if is_far {
+            reader.prefetch_policy_sa(policy);
+            sas.prefetch(state);
+        } else if let Some(slot) = sa_of(meta, reader)
+            && !sas.is_at(state, slot)
+        {
+            find_sa(frame, meta, slot, (sas, flows), (reader, runtime));
         }
     }
 }
@@ -87,36 +98,51 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
     };
 }
 
-/// The SA that the policy has now: where it was the last time, as a rule.
+/// The SAs that the policies have now, in a pass of its own.
 fn find_sas(
     batch: &mut Batch,
     (sas, flows): (&mut SaTable, &mut FlowCache),
-    reader: &Reader,
-    runtime: &Runtime,
+    (reader, runtime): (&Reader, &Runtime),
 ) {
-    let is_far = sas.is_far();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
-        let Some(slot) = reader.policy_sa(meta.policy) else {
-            meta.stage = Stage::Drop(DropReason::NoSa);
-            continue;
-        };
-        if is_far {
+        if let Some(slot) = sa_of(meta, reader) {
             runtime.prefetch_sa(slot);
-        }
-        if sas.is_at(meta.sa, slot) {
-            continue;
-        }
-        match sas.find(slot, reader, runtime) {
-            Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
-                meta.sa = state;
-                flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
+            if !sas.is_at(meta.sa, slot) {
+                find_sa(frame, meta, slot, (sas, flows), (reader, runtime));
             }
-            Found::At(owner) => meta.stage = hand_off(frame, meta, owner),
-            Found::Here(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::NoSa),
         }
+    }
+}
+
+/// The SA that a packet's policy has now; a packet without one is dropped.
+#[inline]
+fn sa_of(meta: &mut Meta, reader: &Reader) -> Option<SlotIndex> {
+    let slot = reader.policy_sa(meta.policy);
+    if slot.is_none() {
+        meta.stage = Stage::Drop(DropReason::NoSa);
+    }
+    slot
+}
+
+/// An SA that is not where it was the last time.
+#[inline(never)]
+fn find_sa(
+    frame: &mut Frame,
+    meta: &mut Meta,
+    slot: SlotIndex,
+    (sas, flows): (&mut SaTable, &mut FlowCache),
+    (reader, runtime): (&Reader, &Runtime),
+) {
+    match sas.find(slot, reader, runtime) {
+        Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
+            meta.sa = state;
+            flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
+        }
+        Found::At(owner) => meta.stage = hand_off(frame, meta, owner),
+        Found::Here(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::NoSa),
     }
 }
 
@@ -129,7 +155,8 @@ fn hand_off(frame: &mut Frame, meta: &Meta, owner: u32) -> Stage {
     }
 }
 
-/// Headers and trailers, and what is to be sealed.
+/// Headers and trailers, and what is to be sealed. A call, so that the loop has the registers to itself.
+#[inline(never)]
 fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
@@ -147,22 +174,21 @@ fn encapsulate<'a>(
             meta.stage = Stage::Drop(DropReason::NoSa);
             continue;
         };
-        meta.stage = match protect(frame, meta, (sa, key), runtime, jobs.as_deref_mut()) {
-            Ok(stage) => stage,
-            Err(reason) => Stage::Drop(reason),
-        };
+        if let Err(reason) = protect(frame, meta, (sa, key), runtime, jobs.as_deref_mut()) {
+            meta.stage = Stage::Drop(reason);
+        }
     }
 }
 
-/// One packet. A call, since the loop around it would leave it too few registers.
-#[inline(never)]
+/// One packet.
+#[inline(always)]
 fn protect<'a>(
     frame: &'a mut Frame,
     meta: &mut Meta,
     (sa, key): (&mut SaState, &'a AeadKey),
     runtime: &Runtime,
     jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
-) -> Result<Stage, DropReason> {
+) -> Result<(), DropReason> {
     // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
     wire::decrement_ttl(frame.bytes_mut())?;
     if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
@@ -173,15 +199,17 @@ fn protect<'a>(
     let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;
     let Some(jobs) = jobs else {
         (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
-        return Ok(Stage::Outbound);
+        return Ok(());
     };
     let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
     let Some(job) = Job::new(key, iv, aad, crypto::ICV as u8, packet) else {
         return Err(DropReason::Malformed); // what is not sealed does not leave
     };
     jobs.push(job);
-    // What there is a job for is sealed before anyone looks at it again.
-    Ok(if sa.outer.has_checksum() { Stage::Outbound } else { counted(meta, sa, runtime) })
+    if !sa.outer.has_checksum() {
+        leave(meta, sa, runtime); // what there is a job for is sealed before anyone looks at it again
+    }
+    Ok(())
 }
 
 /// What was sealed and could not leave yet.
@@ -190,15 +218,15 @@ pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
         if meta.stage == Stage::Outbound {
             let sa = sas.get(meta.sa);
             sa.outer.sealed(frame);
-            meta.stage = counted(meta, sa, runtime);
+            leave(meta, sa, runtime);
         }
     }
 }
 
-/// The stage of a packet that is sealed, once it is counted.
+/// A packet that is sealed is counted, and can leave.
 #[inline]
-fn counted(meta: &Meta, sa: &SaState, runtime: &Runtime) -> Stage {
+fn leave(meta: &mut Meta, sa: &SaState, runtime: &Runtime) {
     let packet = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
     runtime.sa(sa.slot).count(&packet);
-    Stage::Sealed
+    meta.stage = Stage::Sealed;
 }

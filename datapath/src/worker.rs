@@ -55,6 +55,18 @@ pub struct Hops {
     flows: FlowCache,
 }
 
+/// Packets dropped in this turn, by reason.
+struct Drops {
+    by_reason: [u64; DROP_COUNTERS],
+    any: bool,
+}
+
+impl Default for Drops {
+    fn default() -> Drops {
+        Drops { by_reason: [0; DROP_COUNTERS], any: false }
+    }
+}
+
 /// A worker and all that it alone touches.
 pub struct Worker<M = ()> {
     meter: M,
@@ -74,7 +86,7 @@ pub struct Worker<M = ()> {
     back: Box<Batch>,
     to_send: Vec<ArrayVec<Frame, BATCH>>,
     jumbo: Jumbo,
-    drops: [u64; DROP_COUNTERS],
+    drops: Drops,
     traffic: Traffic,
     /// When the kernel's counters of the ports are next asked for.
     ports_due_ms: u64,
@@ -131,7 +143,7 @@ impl<M: Meter> Worker<M> {
             batch: Box::default(),
             back: Box::default(),
             jumbo: Jumbo::new(),
-            drops: [0; DROP_COUNTERS],
+            drops: Drops::default(),
             traffic: Traffic::default(),
             ports_due_ms: 0,
         }
@@ -319,7 +331,7 @@ impl<M: Meter> Worker<M> {
             }
         }
         handoff.ring();
-        if self.drops[DropReason::SeqExhausted as usize] != 0 {
+        if self.drops.any && self.drops.by_reason[DropReason::SeqExhausted as usize] != 0 {
             self.tell_exhausted(packets);
         }
     }
@@ -341,14 +353,17 @@ impl<M: Meter> Worker<M> {
 
     /// Puts this turn's counts where others see them. False if there was nothing.
     fn settle(&mut self) -> bool {
-        let busy = self.traffic != Traffic::default() || self.drops.iter().any(|n| *n != 0);
-        if busy {
-            self.mine.count_traffic(&std::mem::take(&mut self.traffic));
-            for (reason, n) in self.drops.iter_mut().enumerate().filter(|(_, n)| **n != 0) {
+        let (traffic, dropped) = (std::mem::take(&mut self.traffic), std::mem::take(&mut self.drops.any));
+        let moved = traffic != Traffic::default();
+        if moved {
+            self.mine.count_traffic(&traffic);
+        }
+        if dropped {
+            for (reason, n) in self.drops.by_reason.iter_mut().enumerate().filter(|(_, n)| **n != 0) {
                 self.mine.count_drops(reason, std::mem::take(n));
             }
         }
-        busy
+        moved || dropped
     }
 
     /// Lets go of SAs that are gone.
@@ -422,8 +437,9 @@ impl<M: Meter> Worker<M> {
     }
 }
 
-fn drop_frame(frame: Frame, reason: DropReason, drops: &mut [u64; DROP_COUNTERS], cache: &mut FrameCache) {
-    drops[reason as usize] += 1;
+fn drop_frame(frame: Frame, reason: DropReason, drops: &mut Drops, cache: &mut FrameCache) {
+    drops.by_reason[reason as usize] += 1;
+    drops.any = true;
     cache.give(frame);
 }
 

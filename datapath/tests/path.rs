@@ -121,6 +121,18 @@ fn all_mixes_of_families_algorithms_sizes_and_encapsulations_go_through() {
 }
 
 #[test]
+fn what_follows_a_packet_in_its_frame_is_not_carried() {
+    let mut pair = Pair::new(Tunnel::default());
+    for v4 in [true, false] {
+        let clear = udp(inside(1, v4), inside(2, v4), 3, 64);
+        let (alone, padded) = (pair.seal(&clear), pair.seal(&[&clear[..], &[0xaa; 20]].concat()));
+        assert_eq!(padded.len(), alone.len());
+        let opened = pair.open(&[&padded[..], &[0xbb; 7]].concat()).unwrap();
+        assert_eq!(opened[14..], udp(inside(1, v4), inside(2, v4), 3, 62)[14..]);
+    }
+}
+
+#[test]
 fn jumbo_frames_take_several_chunks() {
     let mut pair = Pair::new(Tunnel { mtu: 9000, ..Tunnel::default() });
     // Around 3798 the clear packet fits a chunk, and the sealed one does not.

@@ -16,6 +16,7 @@ enum Step {
     Pull(usize),
     Extend(usize),
     Truncate(usize),
+    Keep(usize, usize),
     Reset(usize),
     Append(Vec<usize>),
     Scatter(usize),
@@ -31,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => amount().prop_map(Step::Pull),
         4 => amount().prop_map(Step::Extend),
         2 => amount().prop_map(Step::Truncate),
+        2 => (0usize..40, amount()).prop_map(|(at, n)| Step::Keep(at, n)),
         1 => (META..=SIZE).prop_map(Step::Reset),
         3 => proptest::collection::vec(0usize..1793, 1..4).prop_map(Step::Append),
         2 => (0usize..12_000).prop_map(Step::Scatter),
@@ -84,6 +86,13 @@ impl Model {
             Step::Truncate(n) => {
                 frame.truncate(*n);
                 first.truncate(*n);
+            }
+            Step::Keep(at, n) => {
+                let at = (*at).min(first.len());
+                let n = (*n).min(first.len() - at);
+                frame.keep(at, n);
+                first.truncate(at + n);
+                self.offset += first.drain(..at).count();
             }
             Step::Reset(offset) => {
                 frame.reset(*offset);

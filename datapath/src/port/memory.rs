@@ -34,25 +34,24 @@ impl Ring {
         self.capacity - self.len()
     }
 
-    /// To be called where there is room.
+    /// To be called where there is room for all.
     #[inline]
-    fn put(&mut self, frame: Frame) {
-        let place = self.put & (self.places.len() - 1);
-        self.places[place] = Some(frame);
-        self.put += 1;
+    fn put(&mut self, frames: impl ExactSizeIterator<Item = Frame>) {
+        let (places, mut at) = (&mut self.places[..], self.put);
+        self.put += frames.len();
+        for frame in frames {
+            places[at & (places.len() - 1)] = Some(frame);
+            at += 1;
+        }
     }
 
+    /// At most `n`.
     #[inline]
-    fn take(&mut self) -> Option<Frame> {
-        self.take_some(1).next()
-    }
-
-    #[inline]
-    fn take_some(&mut self, n: usize) -> impl Iterator<Item = Frame> {
-        let from = self.taken;
-        self.taken += n.min(self.len());
-        let mask = self.places.len() - 1;
-        (from..self.taken).map_while(move |n| self.places[n & mask].take())
+    fn take(&mut self, n: usize) -> impl Iterator<Item = Frame> {
+        let (from, to) = (self.taken, self.taken + n.min(self.len()));
+        self.taken = to;
+        let places = &mut self.places[..];
+        (from..to).map_while(move |n| places[n & (places.len() - 1)].take())
     }
 }
 
@@ -87,7 +86,7 @@ impl MemoryPort {
 
     /// Receives one frame.
     pub fn receive(&mut self) -> Option<Frame> {
-        self.rx.lock().take()
+        self.rx.lock().take(1).next()
     }
 
     /// Sends one frame.
@@ -99,7 +98,7 @@ impl MemoryPort {
         if ring.room() == 0 {
             return Err(frame);
         }
-        ring.put(frame);
+        ring.put([frame].into_iter());
         Ok(())
     }
 
@@ -117,13 +116,13 @@ impl Port for MemoryPort {
     fn rx(&mut self, out: &mut ArrayVec<Frame, BATCH>, _cache: &mut FrameCache) {
         let mut ring = self.rx.lock();
         let room = BURST.min(out.remaining_capacity());
-        out.extend(ring.take_some(room));
+        out.extend(ring.take(room));
     }
 
     fn tx(&mut self, frames: &mut ArrayVec<Frame, BATCH>) {
         let mut ring = self.tx.lock();
         let n = frames.len().min(ring.room());
-        frames.drain(..n).for_each(|frame| ring.put(frame));
+        ring.put(frames.drain(..n));
     }
 
     fn maintain(&mut self, _cache: &mut FrameCache) {}
@@ -135,8 +134,6 @@ impl Port for MemoryPort {
     }
 
     fn close(&mut self, cache: &mut FrameCache) {
-        while let Some(frame) = self.rx.lock().take() {
-            cache.give(frame);
-        }
+        self.rx.lock().take(usize::MAX).for_each(|frame| cache.give(frame));
     }
 }
