@@ -32,7 +32,7 @@ use arrayvec::ArrayVec;
 
 /// Octets at the beginning that are copied: Ethernet, IP, UDP, ESP, and what is inside, with more options than there
 /// should be.
-const EDGE: usize = 512;
+const EDGE: usize = 256;
 
 /// Octets at the end of what was opened: padding (RFC 4303 §2.4), pad length and next header, ICV.
 const END: usize = u8::MAX as usize + 2 + crypto::ICV;
@@ -175,7 +175,7 @@ fn seal_or_open(
         chain.copy_to(from.saturating_add_unsigned(wire::ESP), &mut iv);
     }
     let mut packet = ArrayVec::<&mut [u8], SEGMENTS>::new();
-    chain.segments((from, isize::MAX), &mut packet);
+    chain.each(from, isize::MAX, |octets| packet.push(octets));
     let aad = crypto::aad(sa.spi, meta.seq, sa.esn);
     let job = Job::scattered(key, iv, aad, crypto::ICV as u8, &mut packet)?;
     if opens { aead.open(&mut [job], verified) } else { aead.seal(&mut [job]) }
@@ -202,8 +202,8 @@ impl<'a> Chain<'a> {
     }
 
     /// One frame again.
-    fn join(self) {
-        self.rest.into_iter().for_each(|segment| self.first.append(segment));
+    fn join(mut self) {
+        self.rest.drain(..).for_each(|segment| self.first.append(segment));
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Frame> {
@@ -216,39 +216,35 @@ impl<'a> Chain<'a> {
     }
 
     /// What of the segments is from one place to another, that is not empty.
-    fn segments<'s>(&'s mut self, (from, to): (isize, isize), list: &mut ArrayVec<&'s mut [u8], SEGMENTS>) {
+    fn each<'s>(&'s mut self, from: isize, to: isize, mut found: impl FnMut(&'s mut [u8])) {
         let mut at = self.start;
         for segment in self.iter_mut() {
             let len = segment.len();
             let within = |place: isize| place.saturating_sub(at).clamp(0, len as isize) as usize;
             let octets = within(from)..within(to);
             if !octets.is_empty() {
-                list.push(&mut segment.bytes_mut()[octets]);
+                found(&mut segment.bytes_mut()[octets]);
             }
             at += len as isize;
         }
     }
 
     /// Copies what is from a place on, as much as there is room for.
-    fn copy_to(&mut self, from: isize, mut to: &mut [u8]) {
-        let mut segments = ArrayVec::new();
-        self.segments((from, from.saturating_add_unsigned(to.len())), &mut segments);
-        for segment in segments {
-            let (now, rest) = to.split_at_mut(segment.len());
-            now.copy_from_slice(segment);
-            to = rest;
-        }
+    fn copy_to(&mut self, from: isize, to: &mut [u8]) {
+        let mut done = 0;
+        self.each(from, from.saturating_add_unsigned(to.len()), |octets| {
+            to[done..done + octets.len()].copy_from_slice(octets);
+            done += octets.len();
+        });
     }
 
     /// The other way.
-    fn copy_from(&mut self, at: isize, mut from: &[u8]) {
-        let mut segments = ArrayVec::new();
-        self.segments((at, at.saturating_add_unsigned(from.len())), &mut segments);
-        for segment in segments {
-            let (now, rest) = from.split_at(segment.len());
-            segment.copy_from_slice(now);
-            from = rest;
-        }
+    fn copy_from(&mut self, at: isize, from: &[u8]) {
+        let mut done = 0;
+        self.each(at, at.saturating_add_unsigned(from.len()), |octets| {
+            octets.copy_from_slice(&from[done..done + octets.len()]);
+            done += octets.len();
+        });
     }
 
     /// Begins and ends where the hops' frame does, and takes of it what is in front of one place, and from another on.

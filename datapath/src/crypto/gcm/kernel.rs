@@ -423,7 +423,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool
     let chunks = (blocks - 1) / V::CHUNK;
     let mut x = [V::zero(); N];
     // Its own are in the cache, if it was the later one of those before it. No CPU guesses the next packet's lines, and
-    // another core's are far. Those of one in segments are not known here.
+    // another core's are far. One in segments is seldom followed by others.
     let ask = |chunk: usize| {
         if SEGMENTS {
             return;
