@@ -113,7 +113,9 @@ fn pass(
     chain.copy_to(0, &mut frame.bytes_mut()[..edge as usize]);
     hops.prepare(batch, &mut ());
     let mut verified = Verified::new();
-    let (Some(frame), Some(meta)) = (batch.frames.first_mut(), batch.metas.first_mut()) else { return Ok(()) };
+    let (Some(frame), Some(meta)) = (batch.frames.first_mut(), batch.metas.first_mut()) else {
+        return Ok(());
+    };
     if !were_there(meta.l3 as isize, meta) {
         return Err(DropReason::Malformed);
     }
@@ -178,7 +180,11 @@ fn seal_or_open(
     chain.each(from, isize::MAX, |octets| packet.push(octets));
     let aad = crypto::aad(sa.spi, meta.seq, sa.esn);
     let job = Job::scattered(key, iv, aad, crypto::ICV as u8, &mut packet)?;
-    if opens { aead.open(&mut [job], verified) } else { aead.seal(&mut [job]) }
+    if opens {
+        aead.open(&mut [job], verified)
+    } else {
+        aead.seal(&mut [job])
+    }
     Some(())
 }
 

@@ -210,10 +210,13 @@ fn every_boundary_of_a_packet_in_segments() {
         two.chain(even).chain(empty)
     };
     for aead in available() {
-        for (key, len, icv) in [(16, 0, 16), (16, 100, 12), (24, 240, 16), (32, 241, 8), (16, 496, 16), (16, 900, 16)] {
+        for (key, len, icv) in
+            [(16, 0, 16), (16, 100, 12), (24, 240, 16), (32, 241, 8), (16, 496, 16), (16, 900, 16)]
+        {
             let random = &mut Random(len as u64);
             let key = aead.key(&random.array::<32>()[..key], random.array()).unwrap();
-            let how = How { key: &key, iv: random.array(), aad: Aad::new(&random.array::<12>()).unwrap(), icv };
+            let how =
+                How { key: &key, iv: random.array(), aad: Aad::new(&random.array::<12>()).unwrap(), icv };
             let mut plain = vec![0; HEAD + len + ICV];
             random.fill(&mut plain);
             let mut sealed = plain.clone();
@@ -245,7 +248,11 @@ fn every_boundary_of_a_packet_in_segments() {
                     assert!(packet[..HEAD + len] == wiped[..HEAD + len], "{aead} wipes {len}: {segments:?}");
                 }
                 let verified = verified.iter().map(Option::is_some).collect::<Vec<_>>();
-                assert_eq!(verified, [true, true, false, false, false, false], "{aead} opens {len}: {segments:?}");
+                assert_eq!(
+                    verified,
+                    [true, true, false, false, false, false],
+                    "{aead} opens {len}: {segments:?}"
+                );
             }
         }
     }

@@ -75,7 +75,12 @@ fn run(what: &str, vectors: &[Vector]) {
             let iv = v.iv[4..].try_into().unwrap();
             let mut segments: Vec<_> = packet.chunks_mut(23).collect();
             aead.seal(&mut [Job::scattered(&key, iv, v.aad(), v.tag.len() as u8, &mut segments).unwrap()]);
-            assert_eq!(packet[..used], v.packet(&v.cipher, &v.tag)[..used], "{aead} seals {what} {} in pieces", v.name);
+            assert_eq!(
+                packet[..used],
+                v.packet(&v.cipher, &v.tag)[..used],
+                "{aead} seals {what} {} in pieces",
+                v.name
+            );
         }
         println!("{what}: {aead}: {} vectors, {} of them forged", vectors.len(), vectors.len() - whole.len());
     }

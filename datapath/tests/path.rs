@@ -196,7 +196,10 @@ fn segments_may_begin_and_end_anywhere() {
                     let before = pair.two.drops();
                     assert!(pair.two.pass(WAN, chain).is_empty());
                     let reason = pair.two.dropped_since(&before).unwrap();
-                    assert!(matches!(reason, DropReason::IcvMismatch | DropReason::UnknownSpi), "{reason:?} {at}");
+                    assert!(
+                        matches!(reason, DropReason::IcvMismatch | DropReason::UnknownSpi),
+                        "{reason:?} {at}"
+                    );
                     let chain = pair.chain(&long, &cut(&long));
                     let mut opened = pair.two.pass(WAN, chain);
                     assert_eq!(opened.len(), 1, "{lens:?} {payload} {garbage}: {:?}", pair.two.drops());
@@ -224,7 +227,8 @@ fn what_is_inside_of_a_jumbo_packet() {
             None => Err(pair.two.dropped_since(&before).unwrap()),
         }
     };
-    let forwarded = ethernet_ip(inside(1, true), inside(2, true), 17, 63, &[0, 1, 0, 2, 0, 8, 0, 0])[2..].to_vec();
+    let forwarded =
+        ethernet_ip(inside(1, true), inside(2, true), 17, 63, &[0, 1, 0, 2, 0, 8, 0, 0])[2..].to_vec();
     for more in [100, 3000, 8000] {
         let tfc = [&good[..], &vec![0; more]].concat();
         assert_eq!(open(&text(&tfc, 4)).unwrap(), forwarded, "RFC 4303 §2.7");

@@ -100,5 +100,7 @@ fn seal_one(job: &mut Job<'_>) {
 fn open_one(job: &mut Job<'_>) -> bool {
     let (icv, n) = (icv(job, false), job.icv as usize);
     // All of it is compared, whatever it holds.
-    icv.is_some_and(|icv| job.parts().1[..n].iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0)
+    icv.is_some_and(|icv| {
+        job.parts().1[..n].iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    })
 }

@@ -245,7 +245,8 @@ fn with_jobs(packets: &[Packet], keys: &[AeadKey], arena: &mut [u8], work: impl 
     let place = |p: &Packet| p.text.start - HEAD..p.text.end + ICV;
     let cut = |p: &&Packet| p.shape.cuts != 0;
     let lens: Vec<_> = packets.iter().map(|p| p.shape.segments()).collect();
-    let mut apart: Vec<_> = packets.iter().zip(&lens).map(|(p, l)| taken_apart(&arena[place(p)], l)).collect();
+    let mut apart: Vec<_> =
+        packets.iter().zip(&lens).map(|(p, l)| taken_apart(&arena[place(p)], l)).collect();
     {
         let mut lists: Vec<_> = apart.iter_mut().zip(&lens).map(|(a, l)| segments(a, l)).collect();
         let (mut jobs, mut rest, mut at) = (vec![], &mut *arena, 0);
