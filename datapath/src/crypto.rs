@@ -1,7 +1,7 @@
 //! Authenticated encryption of many packets at a time: AES-GCM as ESP uses it (RFC 4106).
 //!
-//! The interface is that of a batch: packets of any lengths and keys, sealed or opened in place. How it is
-//! done is chosen once, by [`Aead`]: by kernels of our own for x86-64 (`gcm`), or by RustCrypto.
+//! The interface is that of a batch: packets of any lengths and keys, sealed or opened in place, in one piece or in
+//! segments. How it is done is chosen once, by [`Aead`]: by kernels of our own for x86-64 (`gcm`), or by RustCrypto.
 //!
 //! [`IcvVerified`] is made here alone, by opening a packet whose ICV is right. Whatever may happen to a
 //! packet or its SA only after that takes it as an argument.

@@ -1,19 +1,20 @@
 //! Jumbo packets, in several chunks of the umem: as one for the hops, in place for the AEAD.
 //!
-//! Hops look at a packet's headers, and at its trailer. So they get a frame as long as the packet, of which only its
-//! two *edges* are there: what is between them stays in the chain, where it is sealed or opened. Then the edges, as the
-//! hops have made them, go back.
+//! Hops look at a packet's headers, and at its trailer. So they get a frame as long as the packet, into which only its
+//! two ends are copied; what is between them stays in the chain, where it is sealed or opened. What the hops have made
+//! of the ends goes back.
 //!
 //! ```text
-//!  chain              | headers  text ............|.................|........ trailer  ICV |
-//!  what the hops get  | headers  te                                         r trailer  ICV |
-//!                     0           EDGE                                    end of the chain's
+//!  chain              | headers  text ............|.................|.......... trailer  ICV |
+//!  what the hops get  | headers  text                                        .. trailer  ICV |
+//!                     0           EDGE                                  END
 //! ```
 //!
 //! Places are octets from where the frame as received begins; headers that the hops push are in front of 0.
 //!
-//! Dangers: between the edges is what was there before, of other packets. No hop may believe it: packets whose headers
-//! reach beyond the edge are dropped, whatever was made of them. And it must not leave: only the edges are copied back.
+//! Dangers: between the ends is what was there before, of other packets. No hop may believe it: packets whose headers
+//! reach that far are dropped, whatever was made of them. And it must not leave, nor what was in clear where the chain
+//! is sealed by now: of a sealed packet, only what is in front of its ESP header goes back.
 
 use crate::{
     batch::{Batch, Meta, Stage},
@@ -24,16 +25,20 @@ use crate::{
     inbound::Verified,
     pool::{FrameCache, RX_OFFSET},
     sa::SaTable,
+    wire,
     worker::Hops,
 };
 use arrayvec::ArrayVec;
-use std::ops::Range;
 
-/// Octets of the first edge: Ethernet, IP, UDP, ESP, and what is inside, with more options than there should be.
-const EDGE: usize = 512;
+/// Octets at the beginning that are copied: Ethernet, IP, UDP, ESP, and what is inside, with more options than there
+/// should be.
+const EDGE: usize = 256;
 
-/// Octets of the other edge, of a packet that is to be opened: padding (RFC 4303 §2.4), pad length and next header, ICV.
+/// Octets at the end of what was opened: padding (RFC 4303 §2.4), pad length and next header, ICV.
 const END: usize = u8::MAX as usize + 2 + crypto::ICV;
+
+/// Octets that may be looked at behind the last header that is gone over: of UDP and ESP, or of ESP and an IV.
+const PEEKED: usize = 16;
 
 /// Segments of a chain, at most: as many as the kernel makes of a packet (MAX_SKB_FRAGS, and its head), and one for what
 /// comes behind.
@@ -74,107 +79,104 @@ impl Jumbo {
             self.batch.frames.push(buffer);
             self.batch.receive();
             let mut chain = Chain::of(frame);
-            let edges = pass(&mut self.batch, &mut chain, hops);
-            if let Some(buffer) = self.batch.frames.pop() {
-                *meta = self.batch.metas[0];
-                if matches!(meta.stage, Stage::Sealed | Stage::Forward)
-                    && let Err(reason) = chain.take_over(&buffer, &edges, cache)
-                {
-                    meta.stage = Stage::Drop(reason);
-                }
-                self.buffer = Some(buffer);
+            if let Err(reason) = pass(&mut self.batch, &mut chain, hops, cache) {
+                self.batch.metas[0].stage = Stage::Drop(reason);
             }
+            (*meta, self.buffer) = (self.batch.metas[0], self.batch.frames.pop());
             chain.join();
         }
     }
 }
 
-/// What the hops' frame has of the packet: all in front of `.0`, and from `.1` on.
-struct Edges(usize, usize);
-
-impl Edges {
-    /// Whether the headers of the packet whose IP header is at this place are there, and the ports behind them.
-    fn hold(&self, ip_at: usize, meta: &Meta) -> bool {
+/// All hops, and the AEAD between them. The chain becomes what the hops say, if it is to be sent.
+fn pass(
+    batch: &mut Batch,
+    chain: &mut Chain<'_>,
+    hops: &mut Hops,
+    cache: &mut FrameCache,
+) -> Result<(), DropReason> {
+    let total = chain.len();
+    let edge = EDGE.min(total) as isize;
+    // Whether the headers behind this place, and the ports behind them, were there for the hops to see.
+    let were_there = |ip_at: isize, meta: &Meta| {
         let behind = meta.ip.payload().max(meta.esp.at as usize) + PEEKED;
-        self.0 == self.1 || ip_at + behind <= self.0
+        edge == total as isize || ip_at.saturating_add_unsigned(behind) <= edge
+    };
+    let Some(frame) = batch.frames.first_mut() else { return Ok(()) };
+    chain.copy_to(0, &mut frame.bytes_mut()[..edge as usize]);
+    hops.prepare(batch, &mut ());
+    let mut verified = Verified::new();
+    let (Some(frame), Some(meta)) = (batch.frames.first_mut(), batch.metas.first_mut()) else {
+        return Ok(());
+    };
+    if !were_there(meta.l3 as isize, meta) {
+        return Err(DropReason::Malformed);
     }
+    match meta.stage {
+        Stage::Outbound => {
+            // What was put in front of the inner packet, and behind it.
+            chain.take_over(frame, (edge, (meta.l3 as usize + meta.ip.len()) as isize), cache)?;
+            seal_or_open(chain, meta, &mut hops.sas, &mut verified).ok_or(DropReason::Malformed)?;
+            if hops.sas.get(meta.sa).outer.has_checksum() {
+                chain.copy_to(chain.start, frame.bytes_mut());
+            }
+        }
+        Stage::Inbound => {
+            chain.take_over(frame, (0, isize::MAX), cache)?;
+            seal_or_open(chain, meta, &mut hops.sas, &mut verified).ok_or(DropReason::Malformed)?;
+            let (start, len) = (chain.start, frame.len());
+            let edge = (edge - start).clamp(0, len as isize) as usize;
+            chain.copy_to(start, &mut frame.bytes_mut()[..edge]);
+            let end = len.saturating_sub(END);
+            chain.copy_to(start.saturating_add_unsigned(end), &mut frame.bytes_mut()[end..]);
+        }
+        _ => {}
+    }
+    hops.finish(batch, &verified, &mut ());
+    let (Some(frame), Some(meta)) = (batch.frames.first(), batch.metas.first()) else { return Ok(()) };
+    match meta.stage {
+        Stage::Sealed => {
+            let esp = start(frame).saturating_add_unsigned(meta.esp.at as usize);
+            chain.take_over(frame, (esp, isize::MAX), cache)
+        }
+        Stage::Forward if !were_there(start(frame), meta) => Err(DropReason::Malformed),
+        Stage::Forward => chain.take_over(frame, (edge, isize::MAX), cache),
+        _ => return Ok(()),
+    }?;
+    chain.tidy(cache);
+    Ok(())
 }
-
-/// Octets that may be looked at behind the last header that is gone over: of UDP and ESP, or of ESP and an IV.
-const PEEKED: usize = 16;
 
 /// Where the packet in the hops' frame begins, which may be in front of the chain's.
 fn start(frame: &Frame) -> isize {
     frame.offset() as isize - RX_OFFSET as isize
 }
 
-/// All hops, and the AEAD between them.
-fn pass(batch: &mut Batch, chain: &mut Chain<'_>, hops: &mut Hops) -> Edges {
-    let total = chain.len();
-    let mut edges = Edges(EDGE.min(total), total);
-    batch.frames.iter_mut().for_each(|frame| chain.copy_to(0, &mut frame.bytes_mut()[..edges.0]));
-    hops.prepare(batch, &mut ());
-    let mut verified = Verified::new();
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if !edges.hold(meta.l3 as usize, meta) {
-            meta.stage = Stage::Drop(DropReason::Malformed);
-        }
-        if matches!(meta.stage, Stage::Inbound | Stage::Outbound)
-            && seal_or_open(frame, meta, chain, (&mut edges, &mut hops.sas), &mut verified).is_none()
-        {
-            meta.stage = Stage::Drop(DropReason::Malformed);
-        }
-    }
-    hops.finish(batch, &verified, &mut ());
-    for (frame, meta) in batch.frames.iter().zip(&mut batch.metas) {
-        // An inner packet.
-        if meta.proof.is_some() && meta.stage == Stage::Forward && !edges.hold(start(frame) as usize, meta) {
-            meta.stage = Stage::Drop(DropReason::Malformed);
-        }
-    }
-    edges
-}
-
-/// The AEAD, of what the hops have prepared: the first edge, then the chain, then the other edge. `None`: it cannot.
+/// The AEAD, of a chain that is the packet as the hops have prepared it. `None`: it cannot.
 fn seal_or_open(
-    frame: &mut Frame,
-    meta: &Meta,
     chain: &mut Chain<'_>,
-    (edges, sas): (&mut Edges, &mut SaTable),
+    meta: &Meta,
+    sas: &mut SaTable,
     verified: &mut Verified,
 ) -> Option<()> {
-    let (start, opens) = (start(frame), meta.stage == Stage::Inbound);
-    // What is of the chain ends with the packet, or with the inner one: then comes what was put behind it.
-    let end = if opens { start as usize + frame.len() } else { meta.l3 as usize + meta.ip.len() };
-    edges.0 = edges.0.min(end);
-    edges.1 = if opens { end.saturating_sub(END).max(edges.0) } else { end };
+    let opens = meta.stage == Stage::Inbound;
     let aead = sas.aead();
     let (states, keys, _) = sas.split();
     let sa = states.get(meta.sa as usize)?.as_ref()?;
     let key = keys.get(meta.sa as usize)?.as_ref()?;
-
-    let (first, last) = frame.bytes_mut().split_at_mut_checked(edges.1.checked_add_signed(-start)?)?;
+    let mut iv = meta.seq.to_be_bytes();
+    let from = chain.start.saturating_add_unsigned(meta.esp.at as usize);
     if opens {
-        chain.copy_to(edges.1, last);
+        chain.copy_to(from.saturating_add_unsigned(wire::ESP), &mut iv);
     }
-    let first = first.get_mut(meta.esp.at as usize..edges.0.checked_add_signed(-start)?)?;
-    let head = first.first_chunk::<{ crypto::HEAD }>()?;
-    let iv = if opens { *head.last_chunk()? } else { meta.seq.to_be_bytes() };
-    let mut packet = ArrayVec::<&mut [u8], { SEGMENTS + 2 }>::new();
-    packet.push(first);
-    chain.segments(edges.0..edges.1, &mut packet);
-    packet.push(last);
+    let mut packet = ArrayVec::<&mut [u8], SEGMENTS>::new();
+    chain.each(from, isize::MAX, |octets| packet.push(octets));
     let aad = crypto::aad(sa.spi, meta.seq, sa.esn);
     let job = Job::scattered(key, iv, aad, crypto::ICV as u8, &mut packet)?;
     if opens {
-        aead.open(&mut [job], verified);
+        aead.open(&mut [job], verified)
     } else {
-        aead.seal(&mut [job]);
-        drop(packet);
-        if sa.outer.has_checksum() {
-            let (from, to) = (edges.0.checked_add_signed(-start)?, edges.1.checked_add_signed(-start)?);
-            chain.copy_to(edges.0, &mut frame.bytes_mut()[from..to]);
-        }
+        aead.seal(&mut [job])
     }
     Some(())
 }
@@ -183,6 +185,8 @@ fn seal_or_open(
 struct Chain<'a> {
     first: &'a mut Frame,
     rest: ArrayVec<Frame, SEGMENTS>,
+    /// The place of its first octet.
+    start: isize,
 }
 
 impl<'a> Chain<'a> {
@@ -193,12 +197,12 @@ impl<'a> Chain<'a> {
             tail = segment.take_tail();
             rest.push(segment);
         }
-        Chain { first, rest }
+        Chain { first, rest, start: 0 }
     }
 
     /// One frame again.
-    fn join(self) {
-        self.rest.into_iter().for_each(|segment| self.first.append(segment));
+    fn join(mut self) {
+        self.rest.drain(..).for_each(|segment| self.first.append(segment));
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Frame> {
@@ -210,64 +214,82 @@ impl<'a> Chain<'a> {
         self.first.len() + self.rest.iter().map(Frame::len).sum::<usize>()
     }
 
-    /// What of the segments is within these places, that is not empty.
-    fn segments<'s, const N: usize>(&'s mut self, of: Range<usize>, to: &mut ArrayVec<&'s mut [u8], N>) {
-        let mut at = 0;
+    /// What of the segments is from one place to another, that is not empty.
+    fn each<'s>(&'s mut self, from: isize, to: isize, mut found: impl FnMut(&'s mut [u8])) {
+        let mut at = self.start;
         for segment in self.iter_mut() {
             let len = segment.len();
-            let (from, end) = (of.start.clamp(at, at + len), of.end.clamp(at, at + len));
-            if from < end {
-                to.push(&mut segment.bytes_mut()[from - at..end - at]);
+            let within = |place: isize| place.saturating_sub(at).clamp(0, len as isize) as usize;
+            let octets = within(from)..within(to);
+            if !octets.is_empty() {
+                found(&mut segment.bytes_mut()[octets]);
             }
-            at += len;
+            at += len as isize;
         }
     }
 
-    /// Copies what is from this place on, as much as there is room for.
-    fn copy_to(&mut self, from: usize, mut to: &mut [u8]) {
-        let mut segments = ArrayVec::<_, SEGMENTS>::new();
-        self.segments(from..from + to.len(), &mut segments);
-        for segment in segments {
-            to[..segment.len()].copy_from_slice(segment);
-            to = &mut to[segment.len()..];
-        }
+    /// Copies what is from a place on, as much as there is room for.
+    fn copy_to(&mut self, from: isize, to: &mut [u8]) {
+        let mut done = 0;
+        self.each(from, from.saturating_add_unsigned(to.len()), |octets| {
+            to[done..done + octets.len()].copy_from_slice(octets);
+            done += octets.len();
+        });
     }
 
     /// The other way.
-    fn copy_from(&mut self, at: usize, mut from: &[u8]) {
-        let mut segments = ArrayVec::<_, SEGMENTS>::new();
-        self.segments(at..at + from.len(), &mut segments);
-        for segment in segments {
-            let (now, rest) = from.split_at(segment.len());
-            segment.copy_from_slice(now);
-            from = rest;
-        }
+    fn copy_from(&mut self, at: isize, from: &[u8]) {
+        let mut done = 0;
+        self.each(at, at.saturating_add_unsigned(from.len()), |octets| {
+            octets.copy_from_slice(&from[done..done + octets.len()]);
+            done += octets.len();
+        });
     }
 
-    /// Makes the chain what the hops have made of their frame: its edges, and between them what is in the chain.
-    fn take_over(&mut self, made: &Frame, edges: &Edges, cache: &mut FrameCache) -> Result<(), DropReason> {
+    /// Begins and ends where the hops' frame does, and takes of it what is in front of one place, and from another on.
+    fn take_over(
+        &mut self,
+        made: &Frame,
+        (front, back): (isize, isize),
+        cache: &mut FrameCache,
+    ) -> Result<(), DropReason> {
         let (start, bytes) = (start(made), made.bytes());
-        let pushed = start.min(0).unsigned_abs();
-        let end = start.saturating_add_unsigned(bytes.len()).max(0) as usize;
-        if !self.resize(end, cache) {
-            return Err(DropReason::NoFrame);
-        }
-        // From a place on in what was made: nothing, if it does not reach as far.
-        let place = |at: usize| at.saturating_add_signed(-start).min(bytes.len());
-        let from = start.max(0) as usize;
-        self.copy_from(from, &bytes[pushed..place(edges.0.max(from))]);
-        self.copy_from(edges.1.max(from), &bytes[place(edges.1.max(from))..]);
+        let pushed = self.start.saturating_sub(start).max(0) as usize;
         if !self.first.push(pushed) {
             return Err(DropReason::NoHeadroom);
         }
-        self.first.bytes_mut()[..pushed].copy_from_slice(&bytes[..pushed]);
-        let mut pulled = from;
+        let mut pulled = start.saturating_sub(self.start).max(0) as usize;
         for segment in self.iter_mut() {
             let n = pulled.min(segment.len());
             segment.pull(n);
             pulled -= n;
         }
+        self.start = start;
+        if !self.resize(bytes.len(), cache) {
+            return Err(DropReason::NoFrame);
+        }
+        let within = |place: isize| place.saturating_sub(start).clamp(0, bytes.len() as isize) as usize;
+        self.copy_from(start, &bytes[..within(front)]);
+        self.copy_from(back.max(start), &bytes[within(back)..]);
         Ok(())
+    }
+
+    /// Brings the IP header into the first segment, and lets go of those that are empty.
+    fn tidy(&mut self, cache: &mut FrameCache) {
+        let have = self.first.len();
+        let wanted = wire::IPV6.saturating_sub(have).min(self.len() - have);
+        if wanted > 0 && self.first.extend(wanted) {
+            let mut to = &mut self.first.bytes_mut()[have..];
+            for segment in &mut self.rest {
+                let (now, rest) = to.split_at_mut(to.len().min(segment.len()));
+                now.copy_from_slice(&segment.bytes()[..now.len()]);
+                segment.pull(now.len());
+                to = rest;
+            }
+        }
+        while let Some(i) = self.rest.iter().position(|segment| segment.len() == 0) {
+            cache.give(self.rest.remove(i));
+        }
     }
 
     /// Cuts the chain or adds to it, what there is room for and segments from `cache`. False if there are too few.

@@ -307,6 +307,12 @@ fn the_key_of_another() {
                     (&plain[0][..HEAD + 40], &plain[2][..HEAD + 60])
                 );
                 assert_eq!([0, 1, 2].map(|n| verified[n].is_some()), [true, false, true], "{aead}: {len}");
+                let mut apart = plain[1].clone();
+                let mut segments: Vec<_> = apart.chunks_mut(301).collect();
+                let bad = Job::scattered(bad.key, bad.iv, bad.aad, bad.icv, &mut segments).unwrap();
+                aead.seal(&mut [good.job(a), bad, good.job(c)]);
+                assert!(apart == wiped, "{aead}: {len}");
+                let bad = How { key: &others, icv, ..good };
                 // All of them, and more than a batch.
                 let mut all = vec![plain[1].clone(); if len < 100 { 300 } else { 3 }];
                 aead.seal(&mut all.iter_mut().map(|p| bad.job(p)).collect::<Vec<_>>());

@@ -69,6 +69,19 @@ fn run(what: &str, vectors: &[Vector]) {
             let used = HEAD + plain.len();
             assert_eq!(packet[..used], v.packet(&plain, &[])[..used], "{aead} opens {what} {}", v.name);
         }
+        for v in &whole {
+            let (key, mut packet) = (v.key(aead), v.packet(v.plain.as_ref().unwrap(), &[]));
+            let used = HEAD + v.cipher.len() + v.tag.len();
+            let iv = v.iv[4..].try_into().unwrap();
+            let mut segments: Vec<_> = packet.chunks_mut(23).collect();
+            aead.seal(&mut [Job::scattered(&key, iv, v.aad(), v.tag.len() as u8, &mut segments).unwrap()]);
+            assert_eq!(
+                packet[..used],
+                v.packet(&v.cipher, &v.tag)[..used],
+                "{aead} seals {what} {} in pieces",
+                v.name
+            );
+        }
         println!("{what}: {aead}: {} vectors, {} of them forged", vectors.len(), vectors.len() - whole.len());
     }
 }

@@ -47,6 +47,26 @@ impl Pair {
         }
     }
 
+    /// A frame of segments of these lengths, and the rest in one or more.
+    fn chain(&mut self, bytes: &[u8], lens: &[usize]) -> portcullis_datapath::frame::Frame {
+        let (mut rest, mut frames) = (bytes, vec![]);
+        for len in lens.iter().copied().chain(std::iter::repeat(3840)) {
+            let (now, behind) = rest.split_at(len.min(3840).min(rest.len()));
+            let mut segment = self.cache.take().unwrap();
+            assert!(segment.extend(now.len()));
+            segment.bytes_mut().copy_from_slice(now);
+            frames.push(segment);
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let mut frames = frames.into_iter();
+        let mut first = frames.next().unwrap();
+        frames.for_each(|segment| first.append(segment));
+        first
+    }
+
     fn bytes(&mut self, frame: portcullis_datapath::frame::Frame) -> Vec<u8> {
         let mut bytes = vec![0; frame.total_len()];
         frame.gather(&mut bytes);
@@ -153,6 +173,99 @@ fn jumbo_frames_take_several_chunks() {
     let too_big = frame(&mut pair.cache, &udp(inside(1, true), inside(2, true), 8960, 64));
     assert!(pair.one.pass(LAN, too_big).is_empty());
     assert_eq!(pair.one.dropped_since(&before), Some(DropReason::TooBig));
+}
+
+/// However a packet lies in its chunks, it is sealed to the same octets as in one piece, and opened as what it was.
+#[test]
+fn segments_may_begin_and_end_anywhere() {
+    let ends = [1, 2, 16, 17, 18, 20, 100, 300].map(|n| vec![usize::MAX - n, n]);
+    let starts = [0, 1, 13, 14, 30, 34, 50, 58, 100, 250, 255, 256, 257, 1000].map(|n| vec![n]);
+    let more = [vec![600; 8], vec![3840, 3840], vec![10, 0, 10, 10, 20, 500, 1], vec![20; 14]];
+    for (udp_encap, outer_v4) in [(false, true), (true, true), (false, false), (true, false)] {
+        let tunnel = Tunnel { udp: udp_encap, outer_v4, mtu: 9000, ..Tunnel::default() };
+        let (mut pair, mut whole) = (Pair::new(tunnel), Pair::new(tunnel));
+        for (n, lens) in ends.iter().chain(&starts).chain(&more).enumerate() {
+            for payload in [0, 30, 200, 220, 240, 260, 600, 3000, 3700, 5000, 8700] {
+                let v4 = n % 2 == 0;
+                let clear = udp(inside(1, v4), inside(2, v4), payload, 64);
+                // From the end: an Ethernet frame may be longer than its packet.
+                for garbage in [0, 7, 600] {
+                    let long = [&clear[..], &vec![0xa5; garbage]].concat();
+                    let cut = |octets: &[u8]| match lens[..] {
+                        [_, behind] if lens[0] > 9999 => vec![octets.len().saturating_sub(behind)],
+                        _ => lens.clone(),
+                    };
+                    let chain = pair.chain(&long, &cut(&long));
+                    let mut sealed = pair.one.pass(LAN, chain);
+                    assert_eq!(sealed.len(), 1, "{lens:?} {payload} {garbage}: {:?}", pair.one.drops());
+                    let sealed = pair.bytes(sealed.remove(0).1);
+                    assert!(sealed == whole.seal(&clear), "{lens:?} {payload} {garbage}");
+                    let long = [&sealed[..], &vec![0xa5; garbage]].concat();
+                    let mut forged = long.clone();
+                    let at = 14 + 60 + n * 31 % (sealed.len() - 14 - 60);
+                    forged[at] ^= 1;
+                    let chain = pair.chain(&forged, &cut(&long));
+                    let before = pair.two.drops();
+                    assert!(pair.two.pass(WAN, chain).is_empty());
+                    let reason = pair.two.dropped_since(&before).unwrap();
+                    assert!(
+                        matches!(reason, DropReason::IcvMismatch | DropReason::UnknownSpi),
+                        "{reason:?} {at}"
+                    );
+                    let chain = pair.chain(&long, &cut(&long));
+                    let mut opened = pair.two.pass(WAN, chain);
+                    assert_eq!(opened.len(), 1, "{lens:?} {payload} {garbage}: {:?}", pair.two.drops());
+                    let opened = pair.bytes(opened.remove(0).1);
+                    assert!(opened == whole.open(&sealed).unwrap(), "{lens:?} {payload} {garbage}");
+                    assert!(opened[14..] == udp(inside(1, v4), inside(2, v4), payload, 62)[14..]);
+                }
+            }
+        }
+    }
+}
+
+/// What is between the edges of a jumbo packet is not what the hops see: they must not need it.
+#[test]
+fn what_is_inside_of_a_jumbo_packet() {
+    let mut pair = Pair::new(Tunnel { mtu: 9000, ..Tunnel::default() });
+    let good = ethernet_ip(inside(1, true), inside(2, true), 17, 64, &[0, 1, 0, 2, 0, 8, 0, 0])[2..].to_vec();
+    let mut seq = 0;
+    let mut open = |text: &[u8]| {
+        seq += 1;
+        let frame = pair.chain(&craft(text, seq, true), &[]);
+        let before = pair.two.drops();
+        match pair.two.pass(WAN, frame).pop() {
+            Some((_, frame)) => Ok(pair.bytes(frame)[14..].to_vec()),
+            None => Err(pair.two.dropped_since(&before).unwrap()),
+        }
+    };
+    let forwarded =
+        ethernet_ip(inside(1, true), inside(2, true), 17, 63, &[0, 1, 0, 2, 0, 8, 0, 0])[2..].to_vec();
+    for more in [100, 3000, 8000] {
+        let tfc = [&good[..], &vec![0; more]].concat();
+        assert_eq!(open(&text(&tfc, 4)).unwrap(), forwarded, "RFC 4303 §2.7");
+        assert_eq!(open(&text(&tfc, 59)), Err(DropReason::Dummy));
+        // Padding as long as there is.
+        let long = [&tfc[..], &(1..=255).collect::<Vec<u8>>(), &[255, 4]].concat();
+        let padded = [&vec![0; (4 - long.len() % 4) % 4][..], &[]].concat();
+        let long = [&tfc[..], &padded, &(1..=255).collect::<Vec<u8>>(), &[255, 4]].concat();
+        assert_eq!(open(&long).unwrap(), forwarded);
+        let mut wrong = long.clone();
+        let at = wrong.len() - 257;
+        wrong[at] = 0;
+        assert_eq!(open(&wrong), Err(DropReason::BadPadding));
+    }
+    // IPv6 with more headers than anybody needs.
+    let long = |options: usize| {
+        let header = |next: u8| [&[next, (options / 8 - 1) as u8][..], &vec![0; options - 2]].concat();
+        let payload = [&header(60)[..], &header(17), &[0, 1, 0, 2, 0, 8, 0, 0], &[7; 4000]].concat();
+        ethernet_ip(inside(1, false), inside(2, false), 0, 64, &payload)[2..].to_vec()
+    };
+    assert_eq!(open(&text(&long(64), 41)).map(|_| ()), Ok(()));
+    assert!(open(&text(&long(1024), 41)).is_err());
+    let clear = [&[2; 12][..], &[0x86, 0xdd], &long(1024)].concat();
+    let frame = pair.chain(&clear, &[]);
+    assert!(pair.one.pass(LAN, frame).is_empty());
 }
 
 #[test]

@@ -77,6 +77,24 @@ fn no_branch_and_no_address_depends_on_secrets() {
             assert!(verified.iter().step_by(2).all(Option::is_none));
             assert!(verified.iter().skip(1).step_by(2).all(Option::is_some));
         }
+        for len in LENGTHS {
+            let key = {
+                let mut octets = [3; 16];
+                poison(&mut octets);
+                aead.key(&octets, [4; 4]).unwrap()
+            };
+            let mut packet = vec![7; HEAD + len + ICV];
+            poison(&mut packet[HEAD..]);
+            let mut segments: Vec<_> = packet.chunks_mut(333).collect();
+            aead.seal(&mut [Job::scattered(&key, [6; 8], aad(1, 2, true), 16, &mut segments).unwrap()]);
+            poison(&mut packet[HEAD..]);
+            let mut segments: Vec<_> = packet.chunks_mut(777).collect();
+            let mut verified = ArrayVec::<_, 1>::new();
+            let job = Job::scattered(&key, [6; 8], aad(1, 2, true), 16, &mut segments).unwrap();
+            aead.open(&mut [job], &mut verified);
+            assert!(verified[0].is_some());
+            assert_eq!(errors(), before, "{aead}, {len} octets in segments");
+        }
         println!("{aead}: {} branches or addresses of secrets, memcheck {is_there}", errors() - before);
     }
 }

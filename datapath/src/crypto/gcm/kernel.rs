@@ -13,7 +13,8 @@
 //! - Packets of up to a chunk ([`Vector::CHUNK`]) go through [`short`], a few at a time: the hash of one group is
 //!   computed between the AES rounds of the next, since neither keeps the CPU busy alone, and no CPU looks far
 //!   enough ahead to find the other.
-//! - Longer ones go through [`long`], a chunk at a time: the hash of one chunk between the rounds of the next.
+//! - Longer ones go through [`long`], a chunk at a time: the hash of one chunk between the rounds of the next. Where
+//!   chunks are is for a [`Place`] to say: a packet may lie in segments.
 //! - A chunk's blocks are multiplied by descending powers of H and reduced together. Products are Karatsuba's, of
 //!   three multiplications, where additions cost less than a fourth.
 //! - Where the last vector has room, the block of lengths goes into it.
@@ -417,13 +418,16 @@ const LATER: usize = 2;
 
 /// A packet of more than a chunk, which is `N` vectors. While it is worked on, the text of a later one is asked for.
 #[inline(always)]
-unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool>(p: &Job<'_>, later: &Job<'_>) -> bool {
+unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool>(
+    p: &Job<'_>,
+    later: &Job<'_>,
+) -> bool {
     let (ps, blocks) = ([p], p.blocks());
     // The last part has a block at least, so that its end is met there.
     let chunks = (blocks - 1) / V::CHUNK;
     let mut x = [V::zero(); N];
     // Its own are in the cache, if it was the later one of those before it. No CPU guesses the next packet's lines, and
-    // another core's are far. Those of one in segments are not known here.
+    // another core's are far. One in segments is seldom followed by others.
     let ask = |chunk: usize| {
         if SEGMENTS {
             return;

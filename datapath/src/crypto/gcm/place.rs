@@ -76,6 +76,7 @@ impl<'a, const SEGMENTS: bool> Place<'a, SEGMENTS> {
         let (staging, mut done) = (staging.0.as_mut_ptr().cast::<u8>(), 0);
         while done < n {
             let (from, octets) = self.run(n - done);
+            assert!(octets > 0, "as many as the job was made of");
             staging.add(done).copy_from_nonoverlapping(from, octets);
             done += octets;
         }
@@ -89,6 +90,7 @@ impl<'a, const SEGMENTS: bool> Place<'a, SEGMENTS> {
         let (staging, mut done) = (staging.0.as_ptr().cast::<u8>(), 0);
         while done < n {
             let (to, octets) = self.run(n - done);
+            assert!(octets > 0, "as many as the job was made of");
             staging.add(done).copy_to_nonoverlapping(to, octets);
             done += octets;
         }
@@ -97,8 +99,7 @@ impl<'a, const SEGMENTS: bool> Place<'a, SEGMENTS> {
 
     /// Goes over octets that lie together, `most` at most.
     unsafe fn run(&mut self, most: usize) -> (*mut u8, usize) {
-        while self.left == 0 {
-            assert!(self.segments > 0, "as many octets as the job was made of");
+        while self.left == 0 && self.segments > 0 {
             let segment = &mut **self.next;
             (self.at, self.left) = (segment.as_mut_ptr(), segment.len());
             (self.next, self.segments) = (self.next.wrapping_add(1), self.segments - 1);
