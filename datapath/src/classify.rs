@@ -7,10 +7,10 @@ use crate::{
     batch::{Batch, Stage},
     drop::DropReason,
     policy::FlowCache,
+    sa::SaTable,
     wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{Reader, Spi};
 
 /// UDP port of ESP in UDP (RFC 3948 §2).
 const NAT_T_PORT: u16 = 4500;
@@ -102,7 +102,7 @@ const AHEAD: usize = 8;
 
 /// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
 /// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
-pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, reader: &Reader) {
+pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, sas: &SaTable) {
     let Batch { frames, metas } = batch;
     for i in 0..frames.len() {
         if let Some(frame) = frames.get(i + AHEAD) {
@@ -119,7 +119,7 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, read
                 owner if owner == me => {
                     frame.pull(l3 as usize);
                     frame.truncate(meta.ip.len());
-                    reader.prefetch_spi(Spi(meta.esp.spi));
+                    sas.prefetch_spi(meta.esp.spi);
                     Stage::Inbound
                 }
                 owner => Stage::Handoff(owner as u8),

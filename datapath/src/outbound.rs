@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, Reader, Runtime, SaCounters};
+use portcullis_sadb::{Direction, Reader, Runtime};
 
 /// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
@@ -31,7 +31,7 @@ pub fn run(
     aead.seal(&mut jobs);
     drop(jobs);
     meter.mark(Hop::Crypto);
-    finish(batch, sas, runtime);
+    finish(batch, sas, (reader, runtime));
     meter.mark(Hop::Settle);
 }
 
@@ -93,7 +93,6 @@ fn find_sas(
             meta.stage = Stage::Drop(DropReason::NoSa);
             continue;
         };
-        runtime.prefetch_sa(slot);
         if sas.is_at(meta.sa, slot) {
             continue;
         }
@@ -124,7 +123,7 @@ fn encapsulate<'a>(
     runtime: &Runtime,
     mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
 ) {
-    let (states, keys, _) = sas.split();
+    let (states, keys) = sas.split();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
@@ -166,15 +165,13 @@ fn encapsulate<'a>(
 }
 
 /// What was sealed is counted, and can leave.
-pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
+pub fn finish(batch: &mut Batch, sas: &mut SaTable, (reader, runtime): (&Reader, &Runtime)) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
-        let sa = sas.get(meta.sa);
-        sa.outer.sealed(frame);
-        let counted = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
-        runtime.sa(sa.slot).count(&counted);
+        sas.get(meta.sa).outer.sealed(frame);
+        sas.count_outbound(meta.sa, meta.ip.len(), reader, runtime);
         meta.stage = Stage::Sealed;
     }
 }
