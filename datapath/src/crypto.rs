@@ -195,9 +195,6 @@ enum Rounds {
 }
 
 impl AeadKey {
-    /// The cache lines of a key that a short packet needs with AES-128: those from H^8 on, with the head among them.
-    const LINES: [usize; 5] = [3, 4, 5, 6, 7];
-
     #[inline(always)]
     fn parts(&self) -> (&Head, job::Key<'_>) {
         match &self.expanded {
@@ -207,12 +204,24 @@ impl AeadKey {
         }
     }
 
-    /// Brings what a short packet needs of the key at this address into the CPU's cache; the kernels ask again, a few
-    /// packets ahead. Whether there is a key is not looked at: that would be to wait for it.
+    /// Brings what a job and AES-128 need of the key at this address into the CPU's cache: three lines. Whether there is
+    /// a key is not looked at: that would be to wait for it.
+    ///
+    /// This and [`AeadKey::prefetch_powers`] want to be some work apart: the CPU waits where it is asked for more lines
+    /// than it can have under way.
     #[inline]
-    pub fn prefetch(key: *const Option<AeadKey>) {
-        for line in AeadKey::LINES {
+    pub fn prefetch_round_keys(key: *const Option<AeadKey>) {
+        for line in 5..8 {
             prefetch_at(key.wrapping_byte_add(64 * line));
+        }
+    }
+
+    /// The same of the powers that hash a short packet: two lines, of H^8 to H^1. The kernels ask again, a few packets
+    /// ahead, and for what longer ones need.
+    #[inline]
+    pub fn prefetch_powers(&self) {
+        for line in 3..5 {
+            prefetch_at(std::ptr::from_ref(self).wrapping_byte_add(64 * line));
         }
     }
 }

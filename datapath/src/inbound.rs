@@ -121,6 +121,7 @@ fn check_one(
         _ => return Err(DropReason::Malformed),
     }
     meta.seq = sa.check(meta.esp.seq_lo, ring, runtime)?;
+    sas.prefetch_key(meta.sa);
     Ok(())
 }
 
@@ -132,6 +133,7 @@ fn open<'a>(batch: &'a mut Batch, sas: &'a SaTable, jobs: &mut ArrayVec<Job<'a>,
         }
         let packet = &mut frame.bytes_mut()[text_at(meta) - crypto::HEAD..];
         let job = sas.opens(meta.sa).and_then(|(key, esn)| {
+            key.prefetch_powers();
             let iv = *packet.first_chunk::<{ crypto::HEAD }>()?.last_chunk()?;
             Job::new(key, iv, crypto::aad(meta.esp.spi, meta.seq, esn), crypto::ICV as u8, packet)
         });

@@ -94,6 +94,7 @@ fn find_sas(
             continue;
         };
         if sas.is_at(meta.sa, slot) {
+            sas.prefetch_key(meta.sa);
             continue;
         }
         match sas.find(slot, reader, runtime) {
@@ -154,6 +155,7 @@ fn encapsulate<'a>(
             continue;
         }
         let Some(jobs) = &mut jobs else { continue };
+        key.prefetch_powers();
         let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
         let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
         match Job::new(key, iv, aad, crypto::ICV as u8, packet) {

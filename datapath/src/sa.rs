@@ -388,25 +388,28 @@ impl SaTable {
         self.index.get(slot.0 as usize)?.checked_sub(1)
     }
 
-    /// Brings what a packet needs of its SA into the CPU's caches. Whether there is one is not looked at: that would be
-    /// to wait for it.
+    /// Brings the state of an SA into the CPU's cache. Whether there is one is not looked at: that would be to wait for it.
     #[inline]
     pub fn prefetch(&self, i: u32) {
         if (i as usize) < self.states.len() {
             let state = self.states.as_ptr().wrapping_add(i as usize);
             prefetch_at(state);
             prefetch_at(state.wrapping_byte_add(64));
-            AeadKey::prefetch(self.keys.as_ptr().wrapping_add(i as usize));
         }
     }
 
+    /// The same of what jobs take of its key.
+    #[inline]
+    pub fn prefetch_key(&self, i: u32) {
+        AeadKey::prefetch_round_keys(self.keys.as_ptr().wrapping_add(i as usize));
+    }
+
     /// The state that an inbound SA had when it was last met, by its SPI: not whether it is of the SA that has the SPI
-    /// now. Brings what a packet needs of it into the CPU's caches.
+    /// now. Brings it into the CPU's cache.
     #[inline]
     pub fn expect(&self, spi: u32) -> Option<u32> {
         let i = self.spis.find(spi)?;
         prefetch_at(self.inbound.as_ptr().wrapping_add(i as usize));
-        AeadKey::prefetch(self.keys.as_ptr().wrapping_add(i as usize));
         Some(i)
     }
 
