@@ -108,10 +108,10 @@ fn check_one(
     runtime: &Runtime,
 ) -> Result<(), DropReason> {
     let spi = meta.esp.spi;
-    if sas.inbound(meta.sa, spi).is_none() {
+    if !sas.is_of(meta.sa, spi) {
         meta.sa = sas.find_spi(spi, reader, runtime).ok_or(DropReason::UnknownSpi)?;
     }
-    let (sa, ring) = sas.inbound(meta.sa, spi).ok_or(DropReason::UnknownSpi)?;
+    let (sa, ring) = sas.inbound(meta.sa).ok_or(DropReason::UnknownSpi)?;
     if !sa.is_way_of(meta.ip.dst(), meta.esp.udp) {
         return Err(DropReason::SaMismatch);
     }
@@ -205,7 +205,9 @@ fn let_in(
                 let (line, decision) = flows.inner(reader, meta.homes, meta.ip.key().inner());
                 meta.homes[0] = line;
                 match decision {
-                    Decision::LetIn { reqid, via } if Some(reqid) == sas.reqid(meta.sa) => {
+                    Decision::LetIn { reqid, via }
+                        if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) =>
+                    {
                         meta.via = via;
                         wire::decrement_ttl(frame.bytes_mut())
                     }

@@ -423,15 +423,17 @@ impl SaTable {
         }
     }
 
-    /// The inbound SA with this SPI, if a state is of it, and it lives. `None` may mean that it is not known.
+    /// Whether a state is of the inbound SA that has this SPI. `false` may mean that it is not known.
     #[inline]
-    pub fn inbound(&mut self, i: u32, spi: u32) -> Option<(&mut InboundSa, &Ring)> {
-        match (self.inbound.get_mut(i as usize), self.rings.get(i as usize)) {
-            (Some(Some(sa)), Some(ring)) if sa.spi == spi && sa.sad_version == self.sad_version as u32 => {
-                Some((sa, ring))
-            }
-            _ => None,
-        }
+    pub fn is_of(&self, i: u32, spi: u32) -> bool {
+        let sa = self.inbound.get(i as usize).and_then(Option::as_ref);
+        sa.is_some_and(|sa| sa.spi == spi && sa.sad_version == self.sad_version as u32)
+    }
+
+    /// The inbound SA with a state, and the rest of its window.
+    #[inline]
+    pub fn inbound(&self, i: u32) -> Option<(&InboundSa, &Ring)> {
+        Some((self.inbound.get(i as usize)?.as_ref()?, self.rings.get(i as usize)?))
     }
 
     /// Whether a state is of the outbound SA that lives in this slot. `false` may mean that it is not known.
@@ -496,12 +498,6 @@ impl SaTable {
     #[inline]
     pub fn split(&mut self) -> Split<'_> {
         (&mut self.states, &self.keys)
-    }
-
-    /// The policy that an inbound SA serves that was found this turn.
-    #[inline]
-    pub fn reqid(&self, i: u32) -> Option<u32> {
-        Some(self.inbound.get(i as usize)?.as_ref()?.reqid)
     }
 
     /// The key with an index that was found this turn, and whether sequence numbers are extended, if it is of an
@@ -570,11 +566,22 @@ impl SaTable {
     /// are more.
     #[inline]
     pub fn tell(&mut self, most: usize, reader: &Reader, runtime: &Runtime) -> bool {
-        let told = self.untold.len().min(most);
-        for _ in 0..told {
-            if let Some(i) = self.untold.pop_front() {
-                self.tell_one(i, reader, runtime);
-            }
+        // The next call's states, and then this one's lines: each has been asked for when it is looked at.
+        for i in self.untold.iter().skip(most).take(most) {
+            prefetch_at(self.inbound.as_ptr().wrapping_add(*i as usize));
+            prefetch_at(self.states.as_ptr().wrapping_add(*i as usize));
+        }
+        for i in self.untold.iter().take(most) {
+            let slot = match (self.inbound.get(*i as usize), self.states.get(*i as usize)) {
+                (Some(Some(sa)), _) => sa.slot,
+                (_, Some(Some(sa))) => sa.slot,
+                _ => continue,
+            };
+            runtime.prefetch_sa(slot);
+        }
+        for _ in 0..most {
+            let Some(i) = self.untold.pop_front() else { break };
+            self.tell_one(i, reader, runtime);
         }
         !self.untold.is_empty()
     }

@@ -44,7 +44,7 @@ const HELPED_PER_TURN: usize = 4;
 const MOST_WAITING: usize = 3;
 
 /// SAs of which others are told what is new, at most, in a turn.
-const TOLD_PER_TURN: usize = 8;
+const TOLD_PER_TURN: usize = 4;
 
 /// How often the kernel is asked what it counts of the ports.
 const PORTS_MS: u64 = 1000;
