@@ -208,7 +208,7 @@ impl AeadKey {
     /// a key is not looked at: that would be to wait for it.
     ///
     /// This and [`AeadKey::prefetch_powers`] want to be some work apart: the CPU waits where it is asked for more lines
-    /// than it can have under way.
+    /// than it can have under way at a time.
     #[inline]
     pub fn prefetch_round_keys(key: *const Option<AeadKey>) {
         for line in 5..8 {

@@ -172,8 +172,11 @@ pub fn finish(batch: &mut Batch, sas: &mut SaTable, (reader, runtime): (&Reader,
         if meta.stage != Stage::Outbound {
             continue;
         }
-        sas.get(meta.sa).outer.sealed(frame);
-        sas.count_outbound(meta.sa, meta.ip.len(), reader, runtime);
+        let sa = sas.get_mut(meta.sa);
+        sa.outer.sealed(frame);
+        if sa.count(meta.ip.len()) {
+            sas.note(meta.sa, reader, runtime);
+        }
         meta.stage = Stage::Sealed;
     }
 }

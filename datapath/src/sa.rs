@@ -11,6 +11,8 @@
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). `SaState::load` starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
+mod spis;
+
 use crate::{
     crypto::{Aead, AeadKey, IcvVerified},
     drop::DropReason,
@@ -25,6 +27,7 @@ use portcullis_sadb::{
     Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, prefetch_at,
 };
 use serde::Serialize;
+use spis::Spis;
 use std::collections::VecDeque;
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
@@ -45,12 +48,16 @@ struct Untold {
 }
 
 impl Untold {
-    /// Counts a packet. True if there is no room for another.
     #[inline]
-    fn count(&mut self, octets: usize) -> bool {
+    fn count(&mut self, octets: usize) {
         self.packets += 1;
         self.octets += octets as u32;
-        self.octets >= 1 << 31 || self.packets == u16::MAX
+    }
+
+    /// Whether to tell it now, while there is room for what else the turn brings.
+    #[inline]
+    fn is_much(self) -> bool {
+        self.octets >= 1 << 31 || self.packets >= 1 << 15
     }
 
     fn counters(self) -> SaCounters {
@@ -197,6 +204,14 @@ impl SaState {
         Some(self.assigned_seq)
     }
 
+    /// Counts a packet that was sealed. True if [`SaTable::note`] is to be called in this turn.
+    #[inline]
+    #[must_use = "the SA is not told otherwise"]
+    pub fn count(&mut self, octets: usize) -> bool {
+        self.untold.count(octets);
+        self.untold.packets == 1 || self.untold.is_much()
+    }
+
     #[cold]
     fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
         let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
@@ -228,85 +243,6 @@ pub struct BytesPerSa {
     pub state: usize,
     /// In each worker: what finds the state by the slot, for every SA that there is room for.
     pub index: usize,
-}
-
-/// Where an SPI's state is.
-#[derive(Clone, Copy)]
-struct SpiEntry {
-    spi: u32,
-    /// One more than the index, or 0: free.
-    state: u32,
-}
-
-const FREE: SpiEntry = SpiEntry { spi: 0, state: 0 };
-
-/// The inbound SAs that have a state here, by SPI: an open hash table, half of it free at least, eight in a line.
-struct Spis {
-    entries: Table<SpiEntry>,
-    shift: u32,
-}
-
-impl Spis {
-    fn new(max_sas: u32) -> Spis {
-        let room = (2 * max_sas as usize).next_power_of_two();
-        Spis { entries: Table::filled(room, FREE), shift: u64::BITS - room.trailing_zeros() }
-    }
-
-    #[inline]
-    fn home(&self, spi: u32) -> usize {
-        ((spi as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
-    }
-
-    #[inline]
-    fn prefetch(&self, spi: u32) {
-        prefetch_at(self.entries.as_ptr().wrapping_add(self.home(spi)));
-    }
-
-    #[inline]
-    fn find(&self, spi: u32) -> Option<u32> {
-        let mut at = self.home(spi);
-        loop {
-            let entry = self.entries[at];
-            if entry.spi == spi || entry.state == 0 {
-                return entry.state.checked_sub(1);
-            }
-            at = (at + 1) & (self.entries.len() - 1);
-        }
-    }
-
-    /// Puts a state where its SPI will be looked for, in place of any other of that SPI.
-    fn insert(&mut self, spi: u32, state: u32) {
-        let mut at = self.home(spi);
-        while self.entries[at].state != 0 && self.entries[at].spi != spi {
-            at = (at + 1) & (self.entries.len() - 1);
-        }
-        self.entries[at] = SpiEntry { spi, state: state + 1 };
-    }
-
-    /// Takes a state out, if it is the one of this SPI; those behind it that can be nearer their homes move up.
-    fn remove(&mut self, spi: u32, state: u32) {
-        let mask = self.entries.len() - 1;
-        let mut hole = self.home(spi);
-        while self.entries[hole].state != 0 && self.entries[hole].spi != spi {
-            hole = (hole + 1) & mask;
-        }
-        if self.entries[hole].state != state + 1 {
-            return;
-        }
-        self.entries[hole] = FREE;
-        let mut at = hole;
-        loop {
-            at = (at + 1) & mask;
-            let entry = self.entries[at];
-            if entry.state == 0 {
-                return;
-            }
-            let from_home = at.wrapping_sub(self.home(entry.spi)) & mask;
-            if from_home >= at.wrapping_sub(hole) & mask {
-                (self.entries[hole], self.entries[at], hole) = (entry, FREE, at);
-            }
-        }
-    }
 }
 
 /// States and keys, by index.
@@ -360,7 +296,7 @@ impl SaTable {
         // In `states` and `keys`, `inbound` and `rings`; in `index`, `free`, `untold` and `spis`.
         let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>();
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
-        let index = 3 * size_of::<u32>() + 2 * size_of::<SpiEntry>();
+        let index = 3 * size_of::<u32>() + Spis::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
@@ -542,23 +478,20 @@ impl SaTable {
     /// Counts a packet that was let in.
     #[inline]
     pub fn count_inbound(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
-        if let Some(Some(sa)) = self.inbound.get_mut(i as usize)
-            && sa.untold.count(octets)
-        {
+        let Some(Some(sa)) = self.inbound.get_mut(i as usize) else { return };
+        sa.untold.count(octets);
+        if sa.untold.is_much() {
             self.tell_one(i, reader, runtime);
         }
     }
 
-    /// Counts a packet that was sealed.
+    /// Has an outbound SA of which [`SaState::count`] wants it wait for its turn to be told, or tells it now.
     #[inline]
-    pub fn count_outbound(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
-        let untold = &mut self.get_mut(i).untold;
-        let first = untold.packets == 0;
-        let is_full = untold.count(octets);
-        if first {
-            self.wait(i, reader, runtime);
-        } else if is_full {
+    pub fn note(&mut self, i: u32, reader: &Reader, runtime: &Runtime) {
+        if self.get(i).untold.is_much() {
             self.tell_one(i, reader, runtime);
+        } else {
+            self.wait(i, reader, runtime);
         }
     }
 
@@ -603,9 +536,7 @@ impl SaTable {
                 let is_current = sa.sad_version == self.sad_version as u32;
                 (&mut sa.untold, Some(sa.window.top()), sa.slot, is_current)
             }
-            (_, Some(Some(sa))) => {
-                (&mut sa.untold, None, sa.slot, sa.sad_version == self.sad_version)
-            }
+            (_, Some(Some(sa))) => (&mut sa.untold, None, sa.slot, sa.sad_version == self.sad_version),
             _ => return,
         };
         let untold = std::mem::take(untold);
@@ -710,3 +641,6 @@ impl SaTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
