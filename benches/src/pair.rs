@@ -9,7 +9,7 @@ use crate::{
     meeting::Meeting,
     path::{PART, Passed, Path, SLICE, Task},
     traffic::{Random, Size},
-    turns::{Gauge, Took},
+    turns::{Gauge, Took, Worked},
 };
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -218,8 +218,13 @@ impl Pair {
         let packets: u64 = passed.iter().map(|p| p.packets).sum();
         let drops = (self.left.drops(), self.right.drops());
         ensure!(packets == sent as u64, "of {sent} packets {packets} arrived; dropped: {drops:?}");
-        let (encap, decap) = passed.into_iter().map(|p| (p.encap, p.decap)).unzip();
-        Ok(Part { packets, encap: Took::together(encap), decap: Took::together(decap) })
+        let each: Vec<u64> = passed.iter().map(|p| p.packets).collect();
+        let (encap, decap): (Vec<_>, Vec<_>) = passed.into_iter().map(|p| (p.encap, p.decap)).unzip();
+        let took = |workers: &[Worked]| match self.arrival {
+            Arrival::Owner => Took::apart(workers, &each),
+            Arrival::Random | Arrival::One => Took::together(workers),
+        };
+        Ok(Part { packets, encap: took(&encap), decap: took(&decap) })
     }
 }
 

@@ -139,11 +139,15 @@ fn drive(
 ) {
     meeting.wait();
     let (start, mut idle) = (Instant::now(), 0);
+    let mut end = start;
     while idle < PATIENCE {
         let now_ms = (lane.driven + start.elapsed()).as_millis() as u64;
         if turns.take(&mut lane.engine, task.gauge, now_ms) {
             idle = 0;
             continue;
+        }
+        if idle == 0 {
+            end = Instant::now();
         }
         meeting.tell_out(me, out(lane).waiting());
         if meeting.is_over() {
@@ -152,6 +156,6 @@ fn drive(
         pause(&mut idle);
     }
     lane.driven += start.elapsed();
-    turns.end(start);
+    turns.end(start, end);
     meeting.wait();
 }

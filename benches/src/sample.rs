@@ -21,7 +21,7 @@ pub const LENGTHS: [u16; 3] = [64, 576, 1400];
 
 /// Some chunks.
 pub fn pool() -> Arc<FramePool> {
-    FramePool::new(Umem::new(256, 4096, HugePages::Off).expect("a megabyte").0)
+    FramePool::new(Umem::new(256, 4096, HugePages::Auto).expect("a megabyte").0)
 }
 
 /// An outbound SA.

@@ -22,22 +22,37 @@ pub struct Took {
     pub clocks: f64,
     /// Of each hop, if they ran one by one.
     pub hops: Option<[f64; HOPS]>,
-    /// From the first worker's start to the last one's end.
+    /// What all packets took at the rate of all workers: see [`Took::together`] and [`Took::apart`].
     pub wall: Duration,
 }
 
 impl Took {
-    /// That of these workers, which began and ended together time and again.
-    pub fn together(workers: Vec<Worked>) -> Took {
+    /// That of workers that hand each other packets: from the first one's start to the last one's end, each time that
+    /// they began together.
+    pub fn together(workers: &[Worked]) -> Took {
         let times = workers.iter().map(|w| w.spans.len()).max().unwrap_or(0);
         let span = |i: usize| {
             let spans = || workers.iter().filter_map(move |w| w.spans.get(i));
             let (start, end) = (spans().map(|s| s.0).min(), spans().map(|s| s.1).max());
             start.zip(end).map_or(Duration::ZERO, |(start, end)| end - start)
         };
-        let wall = (0..times).map(span).sum();
-        let (clocks, hops) = (workers.iter().map(|w| w.clocks).sum(), workers.iter().find_map(|w| w.hops));
-        Took { clocks, hops, wall }
+        Took { wall: (0..times).map(span).sum(), ..Took::clocks_of(workers) }
+    }
+
+    /// That of workers that have nothing to do with each other, and began together: their rates add up. Who is done
+    /// first would have gone on, had there been more for it.
+    pub fn apart(workers: &[Worked], packets: &[u64]) -> Took {
+        let time = |w: &Worked| w.spans.iter().map(|(start, end)| (*end - *start).as_secs_f64()).sum::<f64>();
+        let busy = workers.iter().zip(packets).filter(|(_, packets)| **packets > 0);
+        let rate: f64 = busy.map(|(w, packets)| *packets as f64 / time(w)).sum();
+        let all = packets.iter().sum::<u64>() as f64;
+        let wall = if rate > 0.0 { Duration::from_secs_f64(all / rate) } else { Duration::ZERO };
+        Took { wall, ..Took::clocks_of(workers) }
+    }
+
+    fn clocks_of(workers: &[Worked]) -> Took {
+        let clocks = workers.iter().map(|w| w.clocks).sum();
+        Took { clocks, hops: workers.iter().find_map(|w| w.hops), wall: Duration::ZERO }
     }
 }
 
@@ -73,9 +88,9 @@ impl Turns {
         busy
     }
 
-    /// The turns since then were taken one after the other.
-    pub fn end(&mut self, start: Instant) {
-        self.spans.push((start, Instant::now()));
+    /// The turns that had packets were taken one after the other between these.
+    pub fn end(&mut self, start: Instant, end: Instant) {
+        self.spans.push((start, end));
     }
 
     /// The clocks of all turns, as if none had been interrupted, and the spans they were taken in.

@@ -7,7 +7,7 @@ use crate::{
     daemon::beside,
     gateway,
 };
-use portcullis_machine::{HugePages, Machine, strict::ConfigError};
+use portcullis_machine::{HUGE_PAGE, HugePages, Machine, strict::ConfigError};
 use rustix::{
     net::{AddressFamily, SocketType, socket},
     process::{Resource, geteuid, getrlimit},
@@ -53,8 +53,6 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
     (14, "CAP_IPC_LOCK", "lock keys and frames in memory"),
     (39, "CAP_BPF", "load the XDP program"),
 ];
-/// A huge page, in octets.
-const HUGE_PAGE: u64 = 2 << 20;
 
 /// Looks at everything, for the configuration in a directory.
 pub fn examine(config: &Path) -> Vec<Finding> {
@@ -239,16 +237,20 @@ fn huge_pages(machine: &Machine, meminfo: &str) -> Finding {
     if datapath.huge_pages == HugePages::Off {
         return ok("huge pages", "not wanted");
     }
-    let needed = (u64::from(datapath.frames) * u64::from(datapath.frame_size)).div_ceil(HUGE_PAGE);
+    let needed = u64::from(datapath.umem_huge_pages());
     let free = field("HugePages_Free:").unwrap_or(0);
     let all = field("HugePages_Total:").unwrap_or(0);
     let found = format!("{free} of {all} are free, the umem takes {needed}");
     let remedy =
         format!("sysctl vm.nr_hugepages={}, and the same in /etc/sysctl.d", all - free.min(all) + needed);
-    match (field("Hugepagesize:") == Some(HUGE_PAGE / 1024) && free >= needed, datapath.huge_pages) {
+    match (field("Hugepagesize:") == Some(HUGE_PAGE as u64 / 1024) && free >= needed, datapath.huge_pages) {
         (true, _) => ok("huge pages", found),
         (false, HugePages::Require) => fail("huge pages", found, remedy),
-        (false, _) => warn("huge pages", format!("{found}: it will be of small pages"), remedy),
+        (false, _) => warn(
+            "huge pages",
+            format!("{found}: it will be of transparent ones, if the system can make them, or small ones"),
+            remedy,
+        ),
     }
 }
 

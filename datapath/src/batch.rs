@@ -60,7 +60,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    const RECEIVED: Meta = Meta {
+    const NONE: Meta = Meta {
         ip: Ip::NONE,
         esp: Esp::NONE,
         sa: u32::MAX,
@@ -72,25 +72,38 @@ impl Meta {
         l3: 0,
         proof: None,
     };
+
+    /// As received: what a hop may read that none before it has written.
+    #[inline]
+    fn receive(&mut self) {
+        let Meta { sa, seq, via, stage, l3, proof, .. } = Meta::NONE;
+        (self.sa, self.seq, self.via) = (sa, seq, via);
+        (self.stage, self.l3, self.proof) = (stage, l3, proof);
+    }
 }
 
 const _: () = assert!(size_of::<Meta>() == 96);
 
 /// The frames of one turn and their [`Meta`], index by index.
-#[derive(Default)]
 pub struct Batch {
     /// The frames.
     pub frames: ArrayVec<Frame, BATCH>,
-    /// What is known of each.
-    pub metas: ArrayVec<Meta, BATCH>,
+    /// What is known of each; behind the last frame, nothing.
+    pub metas: [Meta; BATCH],
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch { frames: ArrayVec::new(), metas: [Meta::NONE; BATCH] }
+    }
 }
 
 impl Batch {
-    /// Gives each frame that has none a [`Meta`], as received.
+    /// Makes the [`Meta`] of each frame that of one as received.
+    #[inline]
     pub fn receive(&mut self) {
-        while self.metas.len() < self.frames.len() {
-            // A constant, which is copied whole.
-            self.metas.push(Meta::RECEIVED);
+        for (_, meta) in self.frames.iter().zip(&mut self.metas) {
+            meta.receive();
         }
     }
 }

@@ -4,11 +4,12 @@
 //! that and looks again. A property test shows that the two agree.
 
 use crate::{
-    batch::{Batch, Stage},
+    batch::{Batch, Meta, Stage},
     drop::DropReason,
+    frame::Frame,
     policy::FlowCache,
     sa::SaTable,
-    wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
+    wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 use portcullis_ebpf::worker_of_spi;
 
@@ -56,7 +57,8 @@ pub enum Class {
 /// Classifies an Ethernet frame.
 pub fn classify(frame: &[u8]) -> Class {
     let (mut ip, mut esp) = (Ip::NONE, Esp::NONE);
-    let (kind, l3) = parse(frame, &mut ip, &mut esp);
+    let is_plain = is_plain(frame, &mut ip);
+    let (kind, l3) = parse(frame, is_plain, &mut ip, &mut esp);
     let Esp { spi, seq_lo, at, udp } = esp;
     match kind {
         Kind::Esp => Class::Esp { spi, seq_lo, l3, esp: at, udp, tos: ip.tos, len: ip.len() as u16 },
@@ -100,10 +102,21 @@ enum Kind {
 /// Frames that classification looks ahead.
 const AHEAD: usize = 8;
 
+/// Whether any frames are `Inbound` now, and whether any are `Outbound`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// To be opened.
+    pub inbound: bool,
+    /// For the policies.
+    pub outbound: bool,
+}
+
 /// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
 /// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
-pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, sas: &SaTable) {
-    let Batch { frames, metas } = batch;
+pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, sas: &SaTable) -> Found {
+    let mut found = Found::default();
+    let frames = &mut batch.frames[..];
+    let metas = &mut batch.metas[..frames.len()];
     for i in 0..frames.len() {
         if let Some(frame) = frames.get(i + AHEAD) {
             frame.prefetch();
@@ -112,23 +125,26 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, sas:
         if meta.stage != Stage::Received {
             continue;
         }
-        let (kind, l3) = parse(frame.bytes(), &mut meta.ip, &mut meta.esp);
-        meta.l3 = l3;
+        let is_plain = is_plain(frame.bytes(), &mut meta.ip);
+        if is_plain && is_clear(&meta.ip) {
+            meta.stage = decided_by(flows, frame, meta, ETHERNET as u8);
+            found.outbound = true;
+            continue;
+        }
+        let (kind, l3) = parse(frame.bytes(), is_plain, &mut meta.ip, &mut meta.esp);
         meta.stage = match kind {
             Kind::Esp => match worker_of_spi(meta.esp.spi, workers) {
                 owner if owner == me => {
-                    frame.pull(l3 as usize);
-                    frame.truncate(meta.ip.len());
                     sas.prefetch_spi(meta.esp.spi);
+                    frame.keep(l3 as usize, meta.ip.len());
+                    found.inbound = true;
                     Stage::Inbound
                 }
                 owner => Stage::Handoff(owner as u8),
             },
             Kind::Clear => {
-                frame.pull(l3 as usize);
-                frame.truncate(meta.ip.len());
-                meta.homes = flows.homes(&meta.ip.key());
-                Stage::Outbound
+                found.outbound = true;
+                decided_by(flows, frame, meta, l3)
             }
             Kind::Ah => Stage::Drop(DropReason::UnknownSpi),
             Kind::Fragment => Stage::Drop(DropReason::Fragment),
@@ -136,11 +152,44 @@ pub fn run(batch: &mut Batch, (me, workers): (u32, u32), flows: &FlowCache, sas:
             Kind::Bad(reason) => Stage::Drop(reason),
         };
     }
+    found
+}
+
+/// A clear packet, for the policies.
+#[inline(always)]
+fn decided_by(flows: &FlowCache, frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
+    meta.homes = flows.homes(&meta.ip.key());
+    meta.l3 = l3;
+    frame.keep(l3 as usize, meta.ip.len());
+    Stage::Outbound
+}
+
+#[inline(always)]
+fn is_plain(frame: &[u8], ip: &mut Ip) -> bool {
+    frame.first_chunk().is_some_and(|head| ip.parse_plain(head, frame.len()))
+}
+
+/// Of a plain packet: that nothing but the policies has to do with it. What else there is, [`by_protocol`] knows.
+#[inline(always)]
+fn is_clear(ip: &Ip) -> bool {
+    match ip.protocol() {
+        protocol::TCP => true,
+        protocol::UDP => ip.dst_port() != Some(NAT_T_PORT),
+        _ => false,
+    }
 }
 
 /// What a frame is, and where its IP header starts. What is found of it is written where it will be read.
 #[inline]
-fn parse(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
+fn parse(frame: &[u8], is_plain: bool, ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
+    match is_plain {
+        true => (by_protocol(&frame[ETHERNET..ETHERNET + ip.len()], ip, esp), ETHERNET as u8),
+        false => parse_any(frame, ip, esp),
+    }
+}
+
+#[inline(never)]
+fn parse_any(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
     let (ethertype, l3) = match wire::ethernet(frame) {
         Ok(found) => found,
         Err(reason) => return (Kind::Bad(reason), 0),

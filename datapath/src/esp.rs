@@ -8,7 +8,7 @@
 //! ```
 
 use crate::{
-    crypto::{ICV, IcvVerified},
+    crypto::{self, ICV, IcvVerified},
     drop::DropReason,
     frame::Frame,
     wire::{self, Addr, ESP, Ip, protocol},
@@ -115,12 +115,19 @@ impl OuterHeader {
     }
 
     /// Puts headers and trailer round an inner packet, to be sealed (RFC 4303 §3.3). The frame is the inner packet,
-    /// whose header `inner` has. What is to be sealed starts at [`OuterHeader::text`] and goes to the end of the frame.
+    /// whose header `inner` has, and nothing else. What is to be sealed starts at [`OuterHeader::text`] and goes to the
+    /// end of the frame; with the octets in front of it that a [`Job`](crate::crypto::Job) wants, it is returned.
     ///
     /// # Errors
-    /// [`DropReason::NoHeadroom`], [`DropReason::NoTailroom`]; the frame may have grown.
+    /// [`DropReason::NoHeadroom`], [`DropReason::NoTailroom`].
     #[inline]
-    pub fn encap(&mut self, frame: &mut Frame, inner: &Ip, spi: u32, seq: u64) -> Result<(), DropReason> {
+    pub fn encap<'a>(
+        &mut self,
+        frame: &'a mut Frame,
+        inner: &Ip,
+        spi: u32,
+        seq: u64,
+    ) -> Result<&'a mut [u8], DropReason> {
         // Of each a copy of its own, in which all lengths are known.
         match (self.v4, self.udp) {
             (true, false) => self.wrap::<{ wire::IPV4 + ESP + IV }>(frame, inner, spi, seq),
@@ -130,24 +137,25 @@ impl OuterHeader {
         }
     }
 
-    #[inline]
-    fn wrap<const HEAD: usize>(
+    #[inline(always)]
+    fn wrap<'a, const HEAD: usize>(
         &mut self,
-        frame: &mut Frame,
+        frame: &'a mut Frame,
         inner: &Ip,
         spi: u32,
         seq: u64,
-    ) -> Result<(), DropReason> {
+    ) -> Result<&'a mut [u8], DropReason> {
         // 1. Padding and trailer (RFC 4303 §2.4, §3.3.2 step 2): at most five octets, of the room for the ICV too.
-        let len = inner.len();
+        let len = frame.len();
+        debug_assert_eq!(len, inner.len(), "the inner packet alone");
         let pad = (len + TRAILER).wrapping_neg() % ALIGN;
         let behind = pad + TRAILER + ICV;
-        frame.truncate(len);
         if !frame.surround(HEAD, behind) {
             return Err(no_room(frame, HEAD));
         }
         let total = HEAD + len + behind;
-        let (head, text) = frame.bytes_mut().split_first_chunk_mut::<HEAD>().expect("just pushed");
+        let bytes = frame.bytes_mut();
+        let (head, text) = bytes.split_first_chunk_mut::<HEAD>().expect("just pushed");
         text[len..][..8].copy_from_slice(&TRAILERS[usize::from(inner.is_v4())][pad]);
         // 2. Outer header (RFC 4301 §5.1.2), in whole words: what is read soon must not be written in pieces.
         if self.v4 {
@@ -165,21 +173,23 @@ impl OuterHeader {
         let esp = (spi as u64) << 32 | seq as u32 as u64;
         head[HEAD - ESP - IV..HEAD - IV].copy_from_slice(&esp.to_be_bytes());
         head[HEAD - IV..].copy_from_slice(&seq.to_be_bytes());
-        Ok(())
+        Ok(&mut bytes[HEAD - crypto::HEAD..])
     }
 
     #[inline]
     fn fill_v4(&mut self, head: &mut [u8; wire::IPV4], inner: &Ip, total: usize) {
         // DSCP, and ECN in normal mode (RFC 6040 §4.1).
         let first = 0x4500_0000 | (inner.tos as u32) << 16 | total as u32;
+        let mut sum = self.sum + inner.tos as u32 + total as u32;
         let second = if inner.df {
+            sum += 0x4000;
             0x4000 // its identification means nothing (RFC 6864 §4.1)
         } else {
             self.id = self.id.wrapping_add(1);
+            sum += self.id as u32;
             (self.id as u32) << 16
         };
-        let sum = self.sum + inner.tos as u32 + total as u32 + (second >> 16) + (second & 0xffff);
-        let third = (OUTER_TTL as u32) << 24 | (self.bytes[9] as u32) << 16 | !wire::fold(sum) as u32;
+        let third = wire::be32(&self.bytes, 8) | !wire::fold(sum) as u32;
         head[..8].copy_from_slice(&((first as u64) << 32 | second as u64).to_be_bytes());
         head[8..12].copy_from_slice(&third.to_be_bytes());
         head[12..20].copy_from_slice(&self.bytes[12..20]);
@@ -199,10 +209,16 @@ impl OuterHeader {
         self.len() + ESP + IV
     }
 
+    /// Whether anything is left to be done after sealing.
+    #[inline]
+    pub fn has_checksum(&self) -> bool {
+        self.udp && !self.v4
+    }
+
     /// After sealing: the UDP checksum, which IPv6 wants (RFC 8200 §8.1); in IPv4 it is 0 (RFC 3948 §2.1).
     #[inline]
     pub fn sealed(&self, frame: &mut Frame) {
-        if self.udp && !self.v4 {
+        if self.has_checksum() {
             let bytes = frame.bytes_mut();
             let length = (bytes.len() - wire::IPV6) as u32;
             let pseudo = wire::sum(&bytes[8..wire::IPV6]) + length + protocol::UDP as u32;
@@ -285,8 +301,7 @@ pub fn decap(
     if parsed.is_err() {
         return Err(DropReason::BadInner);
     }
-    frame.truncate(text + inner.len());
-    frame.pull(text);
+    frame.keep(text, inner.len());
     // 3. ECN. Where the outer header tells nothing, there is nothing to do.
     if outer_tos & 3 == NOT_ECT {
         return Ok(());

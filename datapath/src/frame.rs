@@ -171,9 +171,7 @@ impl Frame {
     /// Brings the first octets of the packet into the CPU's cache.
     #[inline]
     pub fn prefetch(&self) {
-        if let Some(first) = self.bytes().first() {
-            portcullis_sadb::prefetch(first);
-        }
+        portcullis_sadb::prefetch_at(self.chunk.as_ptr().wrapping_add(self.offset()));
     }
 
     /// Bytes free in front of the packet.
@@ -232,6 +230,16 @@ impl Frame {
     #[inline]
     pub fn truncate(&mut self, n: usize) {
         self.extent = self.extent.cut(self.len().saturating_sub(n));
+    }
+
+    /// Keeps `n` bytes of this segment from `at` on.
+    ///
+    /// # Panics
+    /// If it has not as many.
+    #[inline]
+    pub fn keep(&mut self, at: usize, n: usize) {
+        let rest = self.len().checked_sub(at).and_then(|len| len.checked_sub(n)).expect("within the segment");
+        self.extent = self.extent.pulled(at).cut(rest);
     }
 
     /// Empties the segment and puts its start at `offset` bytes from the chunk's start.

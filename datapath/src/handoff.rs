@@ -6,7 +6,10 @@ use crate::{
     loan::{LOANS, Queue},
 };
 use crossbeam::queue::ArrayQueue;
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// Frames that an inbox holds.
 pub const INBOX: usize = 1024;
@@ -18,6 +21,8 @@ pub struct Inbox {
     pub lent: Queue,
     /// Its loans that others have done.
     pub done: Queue,
+    /// Whether it would do loans of others: told when that changes.
+    pub has_time: AtomicBool,
     /// Wakes the worker.
     pub bell: Bell,
 }
@@ -37,7 +42,7 @@ pub struct Handoff {
 pub fn between(workers: usize) -> io::Result<Vec<Handoff>> {
     let inbox = |_| {
         let (frames, lent, done) = (ArrayQueue::new(INBOX), ArrayQueue::new(LOANS), ArrayQueue::new(LOANS));
-        Ok(Inbox { frames, lent, done, bell: Bell::new()? })
+        Ok(Inbox { frames, lent, done, has_time: AtomicBool::new(true), bell: Bell::new()? })
     };
     let inboxes: Arc<[Inbox]> = (0..workers).map(inbox).collect::<io::Result<Vec<_>>>()?.into();
     Ok((0..workers).map(|me| Handoff { me, inboxes: inboxes.clone(), rung: 0 }).collect())

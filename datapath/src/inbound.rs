@@ -23,9 +23,6 @@ pub fn run(
     (reader, runtime): (&Reader, &Runtime),
     meter: &mut impl Meter,
 ) {
-    if !batch.metas.iter().any(|m| m.stage == Stage::Inbound) {
-        return;
-    }
     let aead = sas.aead();
     let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
     prepare(batch, sas, (reader, runtime), meter);
@@ -121,19 +118,24 @@ fn check_one(
         _ => return Err(DropReason::Malformed),
     }
     meta.seq = sa.check(meta.esp.seq_lo, ring, runtime)?;
-    sas.prefetch_key(meta.sa);
+    if sas.is_far() {
+        sas.prefetch_key(meta.sa);
+    }
     Ok(())
 }
 
 /// What is to be opened.
 fn open<'a>(batch: &'a mut Batch, sas: &'a SaTable, jobs: &mut ArrayVec<Job<'a>, BATCH>) {
+    let is_far = sas.is_far();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Inbound {
             continue;
         }
         let packet = &mut frame.bytes_mut()[text_at(meta) - crypto::HEAD..];
         let job = sas.opens(meta.sa).and_then(|(key, esn)| {
-            key.prefetch_powers();
+            if is_far {
+                key.prefetch_powers();
+            }
             let iv = *packet.first_chunk::<{ crypto::HEAD }>()?.last_chunk()?;
             Job::new(key, iv, crypto::aad(meta.esp.spi, meta.seq, esn), crypto::ICV as u8, packet)
         });

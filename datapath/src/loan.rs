@@ -12,6 +12,8 @@
 //! itself, so that none waits for a worker that sleeps. The owner takes them back in the order in which it lent them,
 //! and while any is out, lends all packets that come after: nothing within a flow is overtaken.
 //!
+//! Nobody lends while no other worker has time: all would do their own loans, for more than packets cost by themselves.
+//!
 //! A worker that lends holds no memory of others, and a borrower none of the owner: a loan moves frames, and names SAs
 //! by slot and generation; each borrower expands keys for itself. All memory is reserved at the start.
 
@@ -30,7 +32,10 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use guests::Guests;
 use portcullis_sadb::{Generation, Reader, SlotIndex};
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 /// Packets of a loan, at most.
 pub const PACKETS: usize = 32;
@@ -191,7 +196,7 @@ impl Lending {
             n if n >= BURST && octets >= n * WORTHWHILE => FULL,
             _ => PARTIAL,
         };
-        self.load = (self.load + weight).clamp(0, MOST);
+        self.set_load((self.load + weight).clamp(0, MOST));
         self.window.is_steady &= self.load >= ENOUGH;
         self.window.packets += packets as u64;
         if now_ms >= self.window.from_ms + WINDOW_MS {
@@ -209,7 +214,8 @@ impl Lending {
         let rate = self.window.packets * 1000 / (now_ms - self.window.from_ms);
         match self.alone {
             _ if !self.window.is_steady => {}
-            None if now_ms >= self.rests_until_ms => self.alone = Some(rate),
+            None if now_ms >= self.rests_until_ms && self.others_have_time() => self.alone = Some(rate),
+            Some(_) if !self.others_have_time() => self.alone = None,
             Some(alone) if self.on && rate * 16 < alone * 17 => {
                 (self.alone, self.rests_until_ms) = (None, now_ms + REST_MS);
             }
@@ -219,6 +225,30 @@ impl Lending {
             self.alone = None;
         }
         self.window = Window { from_ms: now_ms, packets: 0, is_steady: self.load >= ENOUGH };
+    }
+
+    fn set_load(&mut self, load: i32) {
+        let (had_time, has_time) = (self.has_time(), load < ENOUGH);
+        self.load = load;
+        if has_time != had_time {
+            // Relaxed: nothing is read on the strength of it.
+            self.inboxes[self.me].has_time.store(has_time, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it would do loans of others.
+    fn has_time(&self) -> bool {
+        self.load < ENOUGH
+    }
+
+    fn others_have_time(&self) -> bool {
+        let mut others = self.inboxes.iter().enumerate().filter(|(worker, _)| *worker != self.me);
+        others.any(|(_, other)| other.has_time.load(Ordering::Relaxed))
+    }
+
+    /// There is nothing to do, until it wakes up.
+    pub fn sleep(&mut self) {
+        self.set_load(0);
     }
 
     /// Lends from now on, whatever it gives: for tests.
@@ -232,6 +262,7 @@ impl Lending {
         let Some(mut lent) = self.spare_batches.pop() else { return };
         std::mem::swap(batch, &mut lent);
         let Batch { frames, metas } = &mut *lent;
+        let metas = &metas[..frames.len()];
         let (mut frames, mut parts) = (frames.drain(..), ArrayVec::new());
         for metas in metas.chunks(PACKETS) {
             let Some(mut loan) = self.spare.pop() else { break };
@@ -267,7 +298,7 @@ impl Lending {
 
     /// Does a loan of another worker, if there is one.
     pub fn help(&mut self, reader: &Reader) -> bool {
-        if self.load >= ENOUGH {
+        if !self.has_time() {
             return false;
         }
         let workers = self.inboxes.len();
@@ -388,3 +419,6 @@ impl Loan {
         self.is_done.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,12 +98,14 @@ impl Via {
 
 /// A neighbour that packets are sent to, by a port.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Adjacency {
+#[repr(C, align(32))]
+pub struct Adjacency {
+    /// The addresses of the Ethernet header: its first eight octets and its last, as little-endian numbers, the
+    /// EtherType zero.
+    link: [u64; 2],
     era: u32,
     mtu: u16,
     port: u8,
-    dst_mac: Mac,
-    src_mac: Mac,
 }
 
 /// A frame that waits for its neighbour.
@@ -138,7 +140,7 @@ impl NextHops {
             spent: ArrayQueue::new(4),
             wanted: ArrayQueue::new(64),
         });
-        let unused = Adjacency { era: 0, mtu: 0, port: 0, dst_mac: Mac::default(), src_mac: Mac::default() };
+        let unused = Adjacency { link: [0; 2], era: 0, mtu: 0, port: 0 };
         let hops = NextHops {
             mailbox: mailbox.clone(),
             fib,
@@ -192,14 +194,22 @@ impl NextHops {
     /// else to `dst`, and `via` will know.
     #[inline]
     pub fn route(&mut self, frame: Frame, via: &mut Via, dst: impl FnOnce() -> Addr) -> Routed {
-        match self.adjacencies.get(via.adjacency as usize) {
-            Some(adjacency) if via.era == self.era => emit(frame, adjacency),
-            _ => self.look_up(frame, via, dst().into()),
+        match self.last(*via) {
+            Some(adjacency) => adjacency.send(frame),
+            None => self.look_up(frame, via, dst()),
         }
     }
 
+    /// Where the last packet went, if that is still known.
+    #[inline]
+    pub fn last(&self, via: Via) -> Option<&Adjacency> {
+        self.adjacencies.get(via.adjacency as usize).filter(|_| via.era == self.era)
+    }
+
+    /// Routes a frame by its destination, and `via` will know.
     #[cold]
-    fn look_up(&mut self, frame: Frame, via: &mut Via, dst: IpAddr) -> Routed {
+    pub fn look_up(&mut self, frame: Frame, via: &mut Via, dst: Addr) -> Routed {
+        let dst = dst.into();
         match self.fib.resolve(dst) {
             Resolution::Unresolved { port, addr } => self.hold(frame, dst, port, addr),
             resolved => {
@@ -278,12 +288,40 @@ impl Held {
 impl Adjacency {
     fn of(era: u32, resolution: &Resolution) -> Option<Adjacency> {
         let Resolution::Send { port, dst_mac, src_mac, mtu } = *resolution else { return None };
-        Some(Adjacency { era, mtu, port, dst_mac, src_mac })
+        let number = |Mac([a, b, c, d, e, f]): Mac| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let (dst, src) = (number(dst_mac), number(src_mac));
+        Some(Adjacency { link: [dst | src << 48, src], era, mtu, port })
+    }
+
+    /// Sends a packet, Ethernet header and all.
+    #[inline(always)]
+    pub fn send(&self, mut frame: Frame) -> Routed {
+        let (ethertype, _) = match ip_length(frame.bytes()) {
+            None => return Routed::Drop { frame, reason: DropReason::Malformed },
+            Some((_, len)) if len > self.mtu as usize => {
+                return Routed::Drop { frame, reason: DropReason::TooBig };
+            }
+            Some(found) => found,
+        };
+        if !frame.push(ETHERNET) {
+            return Routed::Drop { frame, reason: DropReason::NoHeadroom };
+        }
+        if let Some(header) = frame.bytes_mut().first_chunk_mut() {
+            self.write(header, ethertype);
+        }
+        Routed::Send { port: self.port, frame }
+    }
+
+    #[inline]
+    fn write(&self, header: &mut [u8; ETHERNET], ethertype: u16) {
+        let [first, last] = self.link;
+        let last = last | (ethertype.swap_bytes() as u64) << 48;
+        header[..8].copy_from_slice(&first.to_le_bytes());
+        header[ETHERNET - 8..].copy_from_slice(&last.to_le_bytes());
     }
 
     fn hash(&self) -> usize {
-        let [a, b, c, d, e, f] = self.dst_mac.0;
-        let bits = u64::from_be_bytes([self.port, 0, a, b, c, d, e, f]);
+        let bits = self.link[0].swap_bytes() ^ self.port as u64;
         (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % ADJACENCIES
     }
 }
@@ -293,31 +331,10 @@ fn finish(frame: Frame, resolution: Resolution) -> Routed {
         Resolution::Unresolved { .. } => Routed::Drop { frame, reason: DropReason::NeighbourUnresolved },
         Resolution::Local => Routed::Drop { frame, reason: DropReason::LocalDelivery },
         resolution => match Adjacency::of(0, &resolution) {
-            Some(adjacency) => emit(frame, &adjacency),
+            Some(adjacency) => adjacency.send(frame),
             None => Routed::Drop { frame, reason: DropReason::NoRoute },
         },
     }
-}
-
-/// Sends a packet to a neighbour, Ethernet header and all.
-#[inline]
-fn emit(mut frame: Frame, to: &Adjacency) -> Routed {
-    let (ethertype, _) = match ip_length(frame.bytes()) {
-        None => return Routed::Drop { frame, reason: DropReason::Malformed },
-        Some((_, len)) if len > to.mtu as usize => {
-            return Routed::Drop { frame, reason: DropReason::TooBig };
-        }
-        Some(found) => found,
-    };
-    if !frame.push(ETHERNET) {
-        return Routed::Drop { frame, reason: DropReason::NoHeadroom };
-    }
-    if let Some(header) = frame.bytes_mut().first_chunk_mut::<ETHERNET>() {
-        header[..6].copy_from_slice(&to.dst_mac.0);
-        header[6..12].copy_from_slice(&to.src_mac.0);
-        header[12..].copy_from_slice(&ethertype.to_be_bytes());
-    }
-    Routed::Send { port: to.port, frame }
 }
 
 /// The ethertype and total length of an IP packet, as its header says.

@@ -4,12 +4,12 @@
 
 use crate::{
     batch::{BATCH, Batch, Meta, Stage},
-    crypto::{self, Job},
+    crypto::{self, AeadKey, Job},
     drop::DropReason,
     frame::Frame,
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
-    sa::{Found, SaTable},
+    sa::{Found, SaState, SaTable},
     wire,
 };
 use arrayvec::ArrayVec;
@@ -22,25 +22,28 @@ pub fn run(
     (reader, runtime): (&Reader, &Runtime),
     meter: &mut impl Meter,
 ) {
-    if !batch.metas.iter().any(|m| m.stage == Stage::Outbound) {
-        return;
-    }
     let aead = sas.aead();
-    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
+    let (mut jobs, mut noted) = (ArrayVec::<Job<'_>, BATCH>::new(), Noted::new());
+    prepare(batch, (sas, flows), (reader, runtime), Some((&mut jobs, &mut noted)), meter);
     aead.seal(&mut jobs);
     drop(jobs);
     meter.mark(Hop::Crypto);
-    finish(batch, sas, (reader, runtime));
+    noted.iter().for_each(|i| sas.note(*i, reader, runtime));
+    if sas.has_checksums() {
+        finish(batch, sas, (reader, runtime));
+    }
     meter.mark(Hop::Settle);
 }
+
+/// SAs that [`SaTable::note`] is to be told of.
+type Noted = ArrayVec<u32, BATCH>;
 
 /// As far as to be sealed; what is to be, if that is asked.
 pub fn prepare<'a>(
     batch: &'a mut Batch,
     (sas, flows): (&'a mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
-    jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
     meter: &mut impl Meter,
 ) {
     decide(batch, (sas, flows), reader);
@@ -53,29 +56,39 @@ pub fn prepare<'a>(
 
 /// RFC 4301 §5.1: what the policies say. Asks memory for what is known of the SA.
 fn decide(batch: &mut Batch, (sas, flows): (&SaTable, &mut FlowCache), reader: &Reader) {
+    let is_far = sas.is_far();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
         let (line, decision) = flows.clear(reader, meta.homes, meta.ip.key());
         meta.homes[0] = line;
-        match decision {
-            Decision::Protect { policy, state } => {
-                (meta.policy, meta.sa) = (policy, state);
+        if let Decision::Protect { policy, state } = decision {
+            (meta.policy, meta.sa) = (policy, state);
+            if is_far {
                 reader.prefetch_policy_sa(policy);
                 sas.prefetch(state);
             }
-            Decision::Bypass { via } => {
-                meta.via = via;
-                meta.stage = match wire::decrement_ttl(frame.bytes_mut()) {
-                    Ok(()) => Stage::Forward,
-                    Err(reason) => Stage::Drop(reason),
-                };
-            }
-            Decision::Drop(reason) => meta.stage = Stage::Drop(reason),
-            Decision::LetIn { .. } => meta.stage = Stage::Drop(DropReason::NoPolicy),
+        } else {
+            let_by(frame, meta, decision);
         }
     }
+}
+
+/// What is not to be protected.
+#[inline(never)]
+fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
+    meta.stage = match decision {
+        Decision::Bypass { via } => {
+            meta.via = via;
+            match wire::decrement_ttl(frame.bytes_mut()) {
+                Ok(()) => Stage::Forward,
+                Err(reason) => Stage::Drop(reason),
+            }
+        }
+        Decision::Drop(reason) => Stage::Drop(reason),
+        Decision::Protect { .. } | Decision::LetIn { .. } => Stage::Drop(DropReason::NoPolicy),
+    };
 }
 
 /// The SA that the policy has now: where it was the last time, as a rule.
@@ -85,6 +98,7 @@ fn find_sas(
     reader: &Reader,
     runtime: &Runtime,
 ) {
+    let is_far = sas.is_far();
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
@@ -94,7 +108,9 @@ fn find_sas(
             continue;
         };
         if sas.is_at(meta.sa, slot) {
-            sas.prefetch_key(meta.sa);
+            if is_far {
+                sas.prefetch_key(meta.sa);
+            }
             continue;
         }
         match sas.find(slot, reader, runtime) {
@@ -122,61 +138,77 @@ fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
     runtime: &Runtime,
-    mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    mut jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
 ) {
+    let is_far = sas.is_far();
     let (states, keys) = sas.split();
+    let keys = &keys[..states.len()];
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
             continue;
         }
-        let (Some(Some(sa)), Some(Some(key))) =
-            (states.get_mut(meta.sa as usize), keys.get(meta.sa as usize))
-        else {
+        let i = meta.sa as usize;
+        let (Some(Some(sa)), Some(Some(key))) = (states.get_mut(i), keys.get(i)) else {
             meta.stage = Stage::Drop(DropReason::NoSa);
             continue;
         };
-        // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
-        if let Err(reason) = wire::decrement_ttl(frame.bytes_mut()) {
-            meta.stage = Stage::Drop(reason);
-            continue;
+        if is_far {
+            key.prefetch_powers();
         }
-        if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
-            meta.stage = Stage::Drop(DropReason::TooBig);
-            continue;
-        }
-        // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
-        let Some(seq) = sa.next_seq(runtime) else {
-            meta.stage = Stage::Drop(DropReason::SeqExhausted);
-            continue;
+        let jobs = jobs.as_mut().map(|(jobs, noted)| (&mut **jobs, &mut **noted));
+        meta.stage = match protect(frame, meta, (sa, key), runtime, jobs) {
+            Ok(stage) => stage,
+            Err(reason) => Stage::Drop(reason),
         };
-        (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
-        if let Err(reason) = sa.outer.encap(frame, &meta.ip, sa.spi, seq) {
-            meta.stage = Stage::Drop(reason);
-            continue;
-        }
-        let Some(jobs) = &mut jobs else { continue };
-        key.prefetch_powers();
-        let packet = &mut frame.bytes_mut()[sa.outer.text() - crypto::HEAD..];
-        let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
-        match Job::new(key, iv, aad, crypto::ICV as u8, packet) {
-            Some(job) => jobs.push(job),
-            // What is not sealed does not leave.
-            None => meta.stage = Stage::Drop(DropReason::Malformed),
-        }
     }
 }
 
-/// What was sealed is counted, and can leave.
+/// One packet. A call, since the loop around it would leave it too few registers.
+#[inline(never)]
+fn protect<'a>(
+    frame: &'a mut Frame,
+    meta: &mut Meta,
+    (sa, key): (&mut SaState, &'a AeadKey),
+    runtime: &Runtime,
+    jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
+) -> Result<Stage, DropReason> {
+    // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
+    wire::decrement_ttl(frame.bytes_mut())?;
+    if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
+        return Err(DropReason::TooBig);
+    }
+    // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
+    let seq = sa.next_seq(runtime).ok_or(DropReason::SeqExhausted)?;
+    let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;
+    let Some((jobs, noted)) = jobs else {
+        (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
+        return Ok(Stage::Outbound);
+    };
+    let (iv, aad) = (seq.to_be_bytes(), crypto::aad(sa.spi, seq, sa.esn));
+    let Some(job) = Job::new(key, iv, aad, crypto::ICV as u8, packet) else {
+        return Err(DropReason::Malformed); // what is not sealed does not leave
+    };
+    jobs.push(job);
+    if sa.outer.has_checksum() {
+        return Ok(Stage::Outbound);
+    }
+    // What there is a job for is sealed before anyone looks at it again.
+    if sa.count(meta.ip.len()) {
+        noted.push(meta.sa);
+    }
+    Ok(Stage::Sealed)
+}
+
+/// What was sealed and could not leave yet.
 pub fn finish(batch: &mut Batch, sas: &mut SaTable, (reader, runtime): (&Reader, &Runtime)) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if meta.stage != Stage::Outbound {
-            continue;
+        if meta.stage == Stage::Outbound {
+            let sa = sas.get_mut(meta.sa);
+            sa.outer.sealed(frame);
+            if sa.count(meta.ip.len()) {
+                sas.note(meta.sa, reader, runtime);
+            }
+            meta.stage = Stage::Sealed;
         }
-        let sa = sas.get_mut(meta.sa);
-        sa.outer.sealed(frame);
-        if sa.count(meta.ip.len()) {
-            sas.note(meta.sa, reader, runtime);
-        }
-        meta.stage = Stage::Sealed;
     }
 }

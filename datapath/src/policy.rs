@@ -103,7 +103,9 @@ impl FlowCache {
     #[inline]
     pub fn homes(&self, key: &FlowKey) -> Homes {
         let homes = self.places(key);
-        homes.iter().for_each(|home| portcullis_sadb::prefetch(&self.lines[*home as usize]));
+        for home in homes {
+            portcullis_sadb::prefetch_at(self.lines.as_ptr().wrapping_add(home as usize));
+        }
         homes
     }
 
@@ -141,17 +143,21 @@ impl FlowCache {
         key: FlowKey,
         decide: impl FnOnce(&Flow) -> Decision,
     ) -> (u32, Decision) {
-        for home in homes {
-            let line = &self.lines[home as usize];
-            if line.key == key && line.spd_version == self.spd_version {
-                return (home, line.decision);
+        let is_there = |home: &u32| {
+            let line = &self.lines[*home as usize];
+            line.key == key && line.spd_version == self.spd_version
+        };
+        let line = match homes.into_iter().find(is_there) {
+            Some(home) => home,
+            None => {
+                let decision = decide(&key.flow());
+                self.place(homes, Line { key, spd_version: self.spd_version, decision })
             }
-        }
-        let decision = decide(&key.flow());
-        (self.place(homes, Line { key, spd_version: self.spd_version, decision }), decision)
+        };
+        (line, self.lines[line as usize].decision)
     }
 
-    /// Puts a line into one of its homes. Returns which.
+    /// Puts a line into one of its homes, where it is then. Returns which.
     #[cold]
     fn place(&mut self, homes: Homes, mut line: Line) -> u32 {
         let is_free = |line: &Line| line.spd_version != self.spd_version;
@@ -166,6 +172,9 @@ impl FlowCache {
             }
             let [first, second] = self.places(&line.key);
             at = if at == first { second } else { first };
+            if at == home {
+                break;
+            }
         }
         home
     }

@@ -3,7 +3,10 @@
 //! Magazines in the list are full, so that there are never more than it has room for; what a cache that ends
 //! has besides goes to a list of single chunks.
 
-use crate::{frame::Frame, umem::Umem};
+use crate::{
+    frame::Frame,
+    umem::{Chunk, Umem},
+};
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
@@ -14,14 +17,14 @@ pub const RX_OFFSET: usize = 256;
 /// Chunks of a magazine.
 const MAGAZINE: usize = 64;
 
-type Magazine = ArrayVec<u32, MAGAZINE>;
+type Magazine = ArrayVec<Chunk, MAGAZINE>;
 
 /// The free chunks of a umem that are in no cache.
 #[derive(Debug)]
 pub struct FramePool {
     umem: Arc<Umem>,
     magazines: ArrayQueue<Magazine>,
-    loose: ArrayQueue<u32>,
+    loose: ArrayQueue<Chunk>,
 }
 
 impl FramePool {
@@ -29,8 +32,8 @@ impl FramePool {
     pub fn new(umem: Umem) -> Arc<FramePool> {
         let frames = umem.frames() as usize;
         let (magazines, loose) = (ArrayQueue::new(frames / MAGAZINE), ArrayQueue::new(frames));
+        let mut chunks = umem.chunks();
         let pool = FramePool { umem: Arc::new(umem), magazines, loose };
-        let mut chunks = 0..frames as u32;
         for _ in 0..frames / MAGAZINE {
             pool.put_magazine(chunks.by_ref().take(MAGAZINE).collect());
         }
@@ -66,7 +69,7 @@ impl FramePool {
         debug_assert!(put.is_ok());
     }
 
-    fn put_loose(&self, chunk: u32) {
+    fn put_loose(&self, chunk: Chunk) {
         // As above.
         let put = self.loose.push(chunk);
         debug_assert!(put.is_ok());
@@ -95,14 +98,14 @@ impl FrameCache {
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
         let chunk = self.take_chunk()?;
-        // SAFETY: chunks in the pool are below the umem's count, and in one place at a time: nothing else
+        // SAFETY: chunks in the pool are the umem's, and in one place at a time: nothing else
         // has a frame for this one.
         Some(unsafe { self.pool.umem.empty(chunk) })
     }
 
-    /// The number of a free chunk, to be given to the kernel.
+    /// A free chunk, to be given to the kernel.
     #[inline]
-    pub fn take_chunk(&mut self) -> Option<u32> {
+    pub fn take_chunk(&mut self) -> Option<Chunk> {
         if let Some(chunk) = self.in_use.pop() {
             return Some(chunk);
         }
@@ -131,7 +134,7 @@ impl FrameCache {
     /// The chunk was taken from this pool, and no frame for it exists any more.
     #[inline]
     pub unsafe fn give_address(&mut self, address: u64) {
-        if let Some(chunk) = self.pool.umem.chunk(address) {
+        if let Some(chunk) = self.pool.umem.chunk_at(address) {
             self.put(chunk);
         }
     }
@@ -141,7 +144,7 @@ impl FrameCache {
         &self.pool.umem
     }
 
-    fn put(&mut self, chunk: u32) {
+    fn put(&mut self, chunk: Chunk) {
         if self.in_use.is_full() {
             std::mem::swap(&mut self.in_use, &mut self.spare);
             if self.in_use.is_full() {

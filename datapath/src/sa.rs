@@ -39,6 +39,9 @@ const SEEN_AHEAD: u64 = 16;
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
+/// SAs that stay in the CPU's nearest caches by themselves.
+const NEAR: usize = 64;
+
 /// Packets and octets that the runtime region does not know of yet.
 #[derive(Clone, Copy, Default)]
 #[repr(C, packed(2))]
@@ -144,16 +147,15 @@ pub struct SaState {
     pub generation: Generation,
     /// The version of the SAD in which the slot was last looked at.
     sad_version: u64,
-    /// The last outbound sequence number that was assigned.
+    /// The last outbound sequence number that was assigned, and the last that is reserved.
     assigned_seq: u64,
+    reserved_seq: u64,
     /// Where its packets go.
     pub via: Via,
     /// Where the SA is in the SADB.
     pub slot: SlotIndex,
     /// The SPI.
     pub spi: u32,
-    /// Sequence numbers that are reserved and not assigned.
-    reserved: u16,
     /// Of outbound packets.
     untold: Untold,
     /// The largest outer packet, or 0 where only the interface limits it.
@@ -180,7 +182,7 @@ impl SaState {
             sad_version: 0,
             // None of the block that was begun is used again.
             assigned_seq: line.reserved_seq(),
-            reserved: 0,
+            reserved_seq: line.reserved_seq(),
             untold: Untold::default(),
             via: Via::NONE,
             slot,
@@ -196,10 +198,9 @@ impl SaState {
     /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
     #[inline]
     pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.reserved == 0 {
+        if self.assigned_seq == self.reserved_seq {
             self.reserve(runtime)?;
         }
-        self.reserved -= 1;
         self.assigned_seq += 1;
         Some(self.assigned_seq)
     }
@@ -216,13 +217,11 @@ impl SaState {
     fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
         let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
         let left = last.checked_sub(self.assigned_seq).filter(|left| *left > 0)?;
-        self.reserved = left.min(RESERVED_BLOCK) as u16;
-        runtime.sa(self.slot).reserve(self.assigned_seq + self.reserved as u64);
+        self.reserved_seq += left.min(RESERVED_BLOCK);
+        runtime.sa(self.slot).reserve(self.reserved_seq);
         Some(())
     }
 }
-
-const _: () = assert!(RESERVED_BLOCK <= u16::MAX as u64);
 
 /// Whose an SA is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,6 +264,8 @@ pub struct SaTable {
     /// States with something to tell.
     untold: VecDeque<u32>,
     swept: usize,
+    /// SAs whose packets have a checksum in their outer headers.
+    checksums: u32,
     /// The version of the SAD that this turn goes by.
     sad_version: u64,
 }
@@ -287,6 +288,7 @@ impl SaTable {
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
             swept: 0,
+            checksums: 0,
             sad_version: 0,
         }
     }
@@ -322,6 +324,18 @@ impl SaTable {
     #[inline]
     fn index(&self, slot: SlotIndex) -> Option<u32> {
         self.index.get(slot.0 as usize)?.checked_sub(1)
+    }
+
+    /// Whether there are so many SAs that memory is to be asked for them before they are looked at.
+    #[inline]
+    pub fn is_far(&self) -> bool {
+        self.states.len() > NEAR
+    }
+
+    /// Whether some packets have anything left to be done after sealing.
+    #[inline]
+    pub fn has_checksums(&self) -> bool {
+        self.checksums > 0
     }
 
     /// Brings the state of an SA into the CPU's cache. Whether there is one is not looked at: that would be to wait for it.
@@ -599,6 +613,7 @@ impl SaTable {
         let Some(key) = self.aead.sa_key(sa.algorithm, sa.key.bytes()) else { return Found::Nowhere };
         let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
+        self.checksums += u32::from(state.outer.has_checksum());
         let is_inbound = sa.direction == Direction::Inbound;
         let mut ring = Ring::new(if is_inbound { sa.replay_window } else { 0 });
         let inbound = is_inbound.then(|| {
@@ -631,6 +646,7 @@ impl SaTable {
 
     fn evict(&mut self, i: u32) {
         if let Some(state) = self.states[i as usize].take() {
+            self.checksums -= u32::from(state.outer.has_checksum());
             self.keys[i as usize] = None;
             if self.inbound[i as usize].take().is_some() {
                 self.spis.remove(state.spi, i);

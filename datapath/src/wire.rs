@@ -140,15 +140,15 @@ pub fn decrement_ttl(packet: &mut [u8]) -> Result<(), DropReason> {
         head[7] -= 1;
         return Ok(());
     }
-    // TTL, protocol and checksum as one word; the TTL is the high octet of its half, and of the checksum's sum.
-    let word = be32(head, 8);
-    if word >> 24 <= 1 {
+    // TTL, protocol and checksum as one word, the TTL lowest. The octet of the checksum that the TTL counts in is then
+    // the lower one, and sums are the same in either order but for the order of their octets (RFC 1071 §2).
+    let word = u32::from_le_bytes(*head[8..].first_chunk().expect("4 of 12 octets"));
+    if word & 0xff <= 1 {
         return Err(DropReason::TtlExceeded);
     }
-    let checksum = (word & 0xffff) + 0x0100;
-    let checksum = checksum + u32::from(checksum >= 0xffff); // RFC 1624 §3: all ones are never sent
-    let word = (word - 0x0100_0000) & 0xffff_0000 | checksum & 0xffff;
-    head[8..].copy_from_slice(&word.to_be_bytes());
+    let carry = u32::from(word >= 0xfffe_0000); // RFC 1624 §3: all ones are never sent
+    let word = word.wrapping_add((1 + carry) << 16) - 1;
+    head[8..].copy_from_slice(&word.to_le_bytes());
     Ok(())
 }
 

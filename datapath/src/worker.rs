@@ -54,7 +54,7 @@ pub struct Hops {
     who: (u32, u32),
     reader: Reader,
     runtime: Runtime,
-    sas: SaTable,
+    pub(crate) sas: SaTable,
     flows: FlowCache,
 }
 
@@ -70,6 +70,8 @@ pub struct Worker<M = ()> {
     lending: Lending,
     /// Packets and octets that came in this turn.
     received: (usize, usize),
+    /// Whether there are jumbos in the batch.
+    has_jumbos: bool,
     batch: Box<Batch>,
     /// What was lent and is back.
     back: Box<Batch>,
@@ -128,6 +130,7 @@ impl<M: Meter> Worker<M> {
             next_hops,
             cache,
             received: (0, 0),
+            has_jumbos: false,
             batch: Box::default(),
             back: Box::default(),
             jumbo: Jumbo::new(),
@@ -175,7 +178,7 @@ impl<M: Meter> Worker<M> {
         }
         self.meter.mark(Hop::Rx);
         // What goes through by itself must not overtake what is lent.
-        if !(self.lending.is_out() && self.batch.frames.iter().any(Jumbo::is_one)) {
+        if !(self.lending.is_out() && self.has_jumbos) {
             self.pass(now_ms);
         }
         let worked = self.work();
@@ -193,8 +196,10 @@ impl<M: Meter> Worker<M> {
     /// The batch goes through, or as far as to be lent.
     fn pass(&mut self, now_ms: u64) {
         let (mut packets, octets) = self.received;
-        if self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache) {
+        if self.has_jumbos {
             packets = 1; // they go through by themselves
+            self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache);
+            self.has_jumbos = false;
         }
         self.lending.observe(packets, octets, now_ms);
         self.meter.mark(Hop::Jumbo);
@@ -251,12 +256,19 @@ impl<M: Meter> Worker<M> {
             frames.push(frame);
         }
         let handed = frames.len();
-        let handed_octets: usize = frames[before..].iter().map(Frame::total_len).sum();
         for port in &mut self.ports {
             port.rx(frames, &mut self.cache);
         }
+        let look = |frames: &[Frame]| {
+            let see = |(octets, jumbos): (usize, bool), frame: &Frame| {
+                (octets + frame.total_len(), jumbos | Jumbo::is_one(frame))
+            };
+            frames.iter().fold((0, false), see)
+        };
+        let (handed_octets, handed_jumbos) = look(&frames[before..handed]);
+        let (octets, jumbos) = look(&frames[handed..]);
+        self.has_jumbos |= handed_jumbos | jumbos;
         self.traffic.rx_packets += (frames.len() - handed) as u64;
-        let octets: usize = frames[handed..].iter().map(Frame::total_len).sum();
         self.traffic.rx_bytes += octets as u64;
         self.received = (frames.len() - before, octets + handed_octets);
         self.batch.receive();
@@ -264,12 +276,14 @@ impl<M: Meter> Worker<M> {
 
     /// What is routed goes to its port's list, what was held before too; what belongs to others goes to them.
     fn route(&mut self, now_ms: u64) {
-        let Worker { next_hops, hops, handoff, to_send, drops, cache, .. } = self;
+        let Worker { next_hops, hops, handoff, to_send, drops, cache, traffic, .. } = self;
         let mut routed = |routed: Routed| match routed {
             Routed::Send { port, frame } => match to_send.get_mut(port as usize) {
                 Some(list) => {
-                    if let Err(full) = list.try_push(frame) {
-                        drop_frame(full.element(), DropReason::TxFull, drops, cache);
+                    let octets = frame.total_len() as u64;
+                    match list.try_push(frame) {
+                        Ok(()) => traffic.tx_bytes += octets,
+                        Err(full) => drop_frame(full.element(), DropReason::TxFull, drops, cache),
                     }
                 }
                 None => drop_frame(frame, DropReason::NoRoute, drops, cache),
@@ -278,12 +292,17 @@ impl<M: Meter> Worker<M> {
             Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
         };
         next_hops.turn(now_ms, &mut routed);
+        let packets = self.batch.frames.len();
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
-            match meta.stage {
-                Stage::Sealed => {
-                    let sa = hops.sas.get_mut(meta.sa);
-                    routed(next_hops.route(frame, &mut sa.via, || sa.outer.dst()));
+            if meta.stage == Stage::Sealed {
+                let sa = hops.sas.get_mut(meta.sa);
+                match next_hops.last(sa.via) {
+                    Some(neighbour) => routed(neighbour.send(frame)),
+                    None => routed(next_hops.look_up(frame, &mut sa.via, sa.outer.dst())),
                 }
+                continue;
+            }
+            match meta.stage {
                 Stage::Forward => {
                     let before = meta.via;
                     routed(next_hops.route(frame, &mut meta.via, || meta.ip.dst()));
@@ -298,26 +317,25 @@ impl<M: Meter> Worker<M> {
                 }
                 Stage::Drop(reason) => routed(Routed::Drop { frame, reason }),
                 // No hop leaves a frame at these.
-                Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) => {
+                Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
                     routed(Routed::Drop { frame, reason: DropReason::Malformed });
                 }
             }
         }
         handoff.ring();
         if self.drops[DropReason::SeqExhausted as usize] != 0 {
-            self.tell_exhausted();
+            self.tell_exhausted(packets);
         }
-        self.batch.metas.clear();
     }
 
     fn transmit(&mut self) {
         for (port, list) in self.ports.iter_mut().zip(&mut self.to_send) {
-            let (frames, bytes) = (list.len(), list.iter().map(|f| f.total_len() as u64).sum::<u64>());
+            let frames = list.len();
             if frames > 0 {
                 port.tx(list);
                 self.traffic.tx_packets += (frames - list.len()) as u64;
-                self.traffic.tx_bytes += bytes - list.iter().map(|f| f.total_len() as u64).sum::<u64>();
                 for frame in list.drain(..) {
+                    self.traffic.tx_bytes -= frame.total_len() as u64;
                     drop_frame(frame, DropReason::TxFull, &mut self.drops, &mut self.cache);
                 }
             }
@@ -343,11 +361,11 @@ impl<M: Meter> Worker<M> {
         self.lending.sweep(&self.hops.reader);
     }
 
-    /// iked is told once of each SA whose sequence numbers are used up.
+    /// iked is told once of each SA whose sequence numbers are used up, by the packets of a batch.
     #[cold]
-    fn tell_exhausted(&mut self) {
+    fn tell_exhausted(&mut self, packets: usize) {
         let is_exhausted = |meta: &&Meta| meta.stage == Stage::Drop(DropReason::SeqExhausted);
-        for meta in self.batch.metas.iter().filter(is_exhausted) {
+        for meta in self.batch.metas[..packets].iter().filter(is_exhausted) {
             let sa = self.hops.sas.get_mut(meta.sa);
             if !std::mem::replace(&mut sa.exhaustion_told, true) {
                 let (slot, generation, value) = (sa.slot, sa.generation, meta.seq);
@@ -377,6 +395,7 @@ impl<M: Meter> Worker<M> {
             });
         }
         self.mine.offline();
+        self.lending.sleep();
         self.handoff.bell().announce();
         if self.handoff.is_empty() && !stop.load(Ordering::Relaxed) {
             idle::sleep_on(&mut fds, if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS });
@@ -426,19 +445,23 @@ impl Hops {
     }
 
     /// Classify, inbound, outbound.
-    pub(crate) fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
-        if batch.metas.is_empty() {
+    fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
+        if batch.frames.is_empty() {
             return;
         }
         let Hops { who, reader, runtime, sas, flows } = self;
-        classify::run(batch, *who, flows, sas);
+        let found = classify::run(batch, *who, flows, sas);
         meter.mark(Hop::Classify);
-        inbound::run(batch, (sas, flows), (reader, runtime), meter);
-        outbound::run(batch, (sas, flows), (reader, runtime), meter);
+        if found.inbound {
+            inbound::run(batch, (sas, flows), (reader, runtime), meter);
+        }
+        if found.outbound {
+            outbound::run(batch, (sas, flows), (reader, runtime), meter);
+        }
     }
 
-    /// The same, as far as to be lent.
-    fn prepare(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
+    /// The same, as far as to be sealed or opened elsewhere.
+    pub(crate) fn prepare(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         let Hops { who, reader, runtime, sas, flows } = self;
         classify::run(batch, *who, flows, sas);
         meter.mark(Hop::Classify);
@@ -446,8 +469,8 @@ impl Hops {
         outbound::prepare(batch, (sas, flows), (reader, runtime), None, meter);
     }
 
-    /// The rest of the way of what was lent.
-    fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
+    /// The rest of the way of that.
+    pub(crate) fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
         let Hops { reader, runtime, sas, flows, .. } = self;
         inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
         outbound::finish(batch, sas, (reader, runtime));

@@ -23,8 +23,9 @@ fn len() -> impl Strategy<Value = u16> {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    (any::<u8>(), len(), prop::option::weighted(0.25, any::<u32>()))
-        .prop_map(|(kind, len, flip)| Shape::new(kind, len, flip))
+    let cuts = prop_oneof![2 => Just(0), 1 => any::<u32>()];
+    (any::<u8>(), len(), prop::option::weighted(0.25, any::<u32>()), cuts)
+        .prop_map(|(kind, len, flip, cuts)| Shape::new(kind, len, flip, cuts))
 }
 
 proptest! {
@@ -194,6 +195,67 @@ fn every_length_at_the_edge_of_its_memory() {
 fn some_lengths_up_to_the_longest() {
     let pages = (1..16).flat_map(|n| [4096 * n - 49, 4096 * n - 32, 4096 * n - 16, 4096 * n, 4096 * n + 1]);
     Lengths::new().check(&available(), pages.chain([LONGEST - 16, LONGEST - 15, LONGEST]));
+}
+
+/// Cuts in each place, and segments of each length from one octet on: the same octets as in one piece.
+#[test]
+fn every_boundary_of_a_packet_in_segments() {
+    let pairs = |total: usize| {
+        let two = (0..=total).map(move |cut| vec![cut, total - cut]);
+        let even = (1..=80).chain(240..=280).map(move |n| {
+            let rest = Some(total % n).filter(|rest| *rest > 0);
+            std::iter::repeat_n(n, total / n).chain(rest).collect::<Vec<_>>()
+        });
+        let empty = [vec![0, total, 0], vec![0, 0, 16, 0, total - 16], vec![total]];
+        two.chain(even).chain(empty)
+    };
+    for aead in available() {
+        for (key, len, icv) in
+            [(16, 0, 16), (16, 100, 12), (24, 240, 16), (32, 241, 8), (16, 496, 16), (16, 900, 16)]
+        {
+            let random = &mut Random(len as u64);
+            let key = aead.key(&random.array::<32>()[..key], random.array()).unwrap();
+            let how =
+                How { key: &key, iv: random.array(), aad: Aad::new(&random.array::<12>()).unwrap(), icv };
+            let mut plain = vec![0; HEAD + len + ICV];
+            random.fill(&mut plain);
+            let mut sealed = plain.clone();
+            aead.seal(&mut [how.job(&mut sealed)]);
+            let mut wiped = sealed.clone();
+            wiped[HEAD..HEAD + len].fill(0);
+            let used = HEAD + len + icv as usize;
+            for segments in pairs(plain.len()) {
+                // A neighbour in one piece is as it was.
+                let both = |packet: &[u8], work: &mut dyn FnMut(&mut [Job<'_>])| {
+                    let mut other = packet.to_vec();
+                    let mut apart = batches::taken_apart(packet, &segments);
+                    let mut list = batches::segments(&mut apart, &segments);
+                    let scattered = Job::scattered(how.key, how.iv, how.aad, how.icv, &mut list).unwrap();
+                    work(&mut [scattered, how.job(&mut other)]);
+                    (batches::put_together(&apart, &segments), other)
+                };
+                let (packet, other) = both(&plain, &mut |jobs| aead.seal(jobs));
+                assert!(packet[..used] == sealed[..used], "{aead} seals {len}: {segments:?}");
+                assert!(other[..used] == sealed[..used], "{aead} seals {len}: {segments:?}");
+                let mut verified = ArrayVec::<_, 6>::new();
+                let (packet, other) = both(&sealed, &mut |jobs| aead.open(jobs, &mut verified));
+                assert!(packet[..HEAD + len] == plain[..HEAD + len], "{aead} opens {len}: {segments:?}");
+                assert!(other[..HEAD + len] == plain[..HEAD + len], "{aead} opens {len}: {segments:?}");
+                for flipped in [used - 1, HEAD + len] {
+                    let mut forged = sealed.clone();
+                    forged[flipped] ^= 0x80;
+                    let (packet, _) = both(&forged, &mut |jobs| aead.open(jobs, &mut verified));
+                    assert!(packet[..HEAD + len] == wiped[..HEAD + len], "{aead} wipes {len}: {segments:?}");
+                }
+                let verified = verified.iter().map(Option::is_some).collect::<Vec<_>>();
+                assert_eq!(
+                    verified,
+                    [true, true, false, false, false, false],
+                    "{aead} opens {len}: {segments:?}"
+                );
+            }
+        }
+    }
 }
 
 /// There is no job for what is no packet.

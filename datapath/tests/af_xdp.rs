@@ -39,10 +39,18 @@ struct Shape {
     workers: u32,
     ring: u32,
     frame_size: u16,
+    pages: HugePages,
     mode: Wanted,
 }
 
-const PLAIN: Shape = Shape { queues: 1, workers: 1, ring: 256, frame_size: 4096, mode: Wanted::Driver };
+const PLAIN: Shape = Shape {
+    queues: 1,
+    workers: 1,
+    ring: 256,
+    frame_size: 4096,
+    pages: HugePages::Auto,
+    mode: Wanted::Driver,
+};
 
 /// A worker's half of an end.
 struct Half {
@@ -106,7 +114,7 @@ struct End {
 
 impl End {
     fn open(interface: &str, shape: Shape) -> End {
-        let pool = FramePool::new(Umem::new(4096, shape.frame_size, HugePages::Off).unwrap().0);
+        let pool = FramePool::new(Umem::new(4096, shape.frame_size, shape.pages).unwrap().0);
         let workers = handoff::between(shape.workers as usize).unwrap();
         let ports = [port(interface, shape.queues)];
         let opened =
@@ -218,6 +226,13 @@ fn frames_of_all_sizes_arrive_whole_in_small_chunks() {
     arrives_whole(Shape { frame_size: 2048, ..PLAIN });
 }
 
+/// Chunks of a power of two: unaligned ones are of huge pages.
+#[test]
+fn frames_of_all_sizes_arrive_whole_in_small_pages() {
+    arrives_whole(Shape { pages: HugePages::Off, ..PLAIN });
+    arrives_whole(Shape { pages: HugePages::Off, frame_size: 2048, ..PLAIN });
+}
+
 #[test]
 fn frames_of_all_sizes_arrive_whole_in_generic_mode() {
     arrives_whole(Shape { mode: Wanted::Generic, ..PLAIN });
@@ -301,7 +316,7 @@ fn two_interfaces_share_a_umem() {
         ip(&format!("link set {peer} up"));
     }
     let (source, sink) = (Wire::open("in"), Wire::open("out"));
-    let pool = FramePool::new(Umem::new(4096, 2048, HugePages::Off).unwrap().0);
+    let pool = FramePool::new(Umem::new(4096, 2048, HugePages::Auto).unwrap().0);
     let workers = handoff::between(2).unwrap();
     let ports = [port("left", 1), port("right", 1)];
     let mut opened = af_xdp::open(pool.umem(), &ports, &workers[0].inboxes(), 256, Copying::Copy).unwrap();

@@ -151,6 +151,7 @@ fn outer_packet(sa: &Sa, header: &Header, id: u16, esp: &[u8]) -> Vec<u8> {
 fn encapsulated(sa: &Sa, outer: &mut OuterHeader, frame: &mut Frame, seq: u64) -> Result<(), DropReason> {
     let key = Aead::best().sa_key(sa.algorithm, sa.key.bytes()).unwrap();
     let ip = Ip::parse(frame.bytes()).unwrap();
+    frame.truncate(ip.len());
     outer.encap(frame, &ip, sa.spi.0, seq)?;
     let aad = crypto::aad(sa.spi.0, seq, sa.esn);
     let packet = &mut frame.bytes_mut()[outer.text() - HEAD..];

@@ -135,7 +135,7 @@ fn worker(tunnel: &Tunnel, from: PcapPort, to: PcapPort) -> Result<(Worker, Sadb
         if outbound { vec![Box::new(from), Box::new(to)] } else { vec![Box::new(to), Box::new(from)] };
     let handoff = handoff::between(1)?.remove(0);
     let (next_hops, _publisher) = NextHops::new(fib(tunnel.dst.into()));
-    let cache = FramePool::new(Umem::new(FRAMES, FRAME_SIZE, HugePages::Off)?.0).cache();
+    let cache = FramePool::new(Umem::new(FRAMES, FRAME_SIZE, HugePages::Auto)?.0).cache();
     Ok((Worker::new((0, 1), (reader, runtime), ports, handoff, next_hops, cache, Aead::best()), sadb))
 }
 

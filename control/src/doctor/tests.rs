@@ -41,9 +41,9 @@ fn huge_pages_are_counted() {
     let with = |mode: &str, total, free| {
         huge_pages(&machine(&format!("huge_pages = \"{mode}\"")), &meminfo(total, free))
     };
-    // 16384 frames of 4096 octets.
-    assert_eq!(with("auto", 40, 32).verdict, Verdict::Ok);
-    let short = with("auto", 40, 31);
+    // 16384 frames of 4096 octets, 504 in each page.
+    assert_eq!(with("auto", 40, 33).verdict, Verdict::Ok);
+    let short = with("auto", 40, 32);
     assert_eq!(short.verdict, Verdict::Warn);
     assert_eq!(short.remedy.unwrap(), "sysctl vm.nr_hugepages=41, and the same in /etc/sysctl.d");
     assert_eq!(with("require", 0, 0).verdict, Verdict::Fail);

@@ -12,7 +12,7 @@
 //! frames = 16384            # chunks in the umem
 //! frame_size = 4096         # 2048 or 4096
 //! xdp_mode = "auto"         # auto | driver | generic
-//! huge_pages = "auto"       # auto | require | off
+//! huge_pages = "auto"       # auto | require (reserved ones) | off
 //! crypto = "auto"           # auto | vaes-avx512 | vaes-avx2 | aes-ni | portable: what seals and opens packets
 //!
 //! [[port]]
@@ -89,6 +89,19 @@ pub struct Datapath {
     pub crypto: Crypto,
 }
 
+/// Octets of a huge page.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// Octets from the end of a chunk to the next one, in a umem of huge pages.
+pub const CHUNKS_APART: usize = 64;
+
+impl Datapath {
+    /// Huge pages that the umem takes. No chunk crosses one.
+    pub fn umem_huge_pages(&self) -> u32 {
+        self.frames.div_ceil((HUGE_PAGE / (self.frame_size as usize + CHUNKS_APART)) as u32)
+    }
+}
+
 /// What seals and opens packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crypto {
@@ -118,9 +131,9 @@ pub enum XdpMode {
 /// Whether the umem is to be made of huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HugePages {
-    /// If there are some, else of small pages, and it is told.
+    /// Of those that are reserved, or that the system makes; else of small pages, and it is told.
     Auto,
-    /// Of huge pages, or not at all.
+    /// Of those that are reserved (`vm.nr_hugepages`), or not at all.
     Require,
     /// Of small pages.
     Off,

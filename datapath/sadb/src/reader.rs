@@ -5,11 +5,11 @@ use crate::{
     index::SpiIndex,
     layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
     policy_sa::PolicySas,
-    region::{Guard, Region},
+    region::{Guard, Part, Region},
     runtime::{RUNTIME_FILE, RuntimeMap},
     slot::Slot,
     spd::{MAX_TUPLES, Spd},
-    sync::Ordering,
+    sync::{AtomicU32, Ordering},
 };
 use std::{path::Path, sync::Arc};
 
@@ -22,6 +22,7 @@ pub(crate) struct SadbMap {
     pub(crate) region: Arc<Region>,
     pub(crate) sizes: Sizes,
     layout: SadbLayout,
+    policy_sas: Part<AtomicU32>,
     seed: u64,
 }
 
@@ -30,7 +31,8 @@ impl SadbMap {
         let header: &SadbHeader = region.at(0);
         let seed = header.head.seed.load(Ordering::Relaxed);
         let layout = SadbLayout::of(&sizes);
-        SadbMap { region, sizes, layout, seed }
+        let policy_sas = region.part(layout.policy_sas);
+        SadbMap { region, sizes, layout, policy_sas, seed }
     }
 
     #[inline]
@@ -52,8 +54,7 @@ impl SadbMap {
 
     #[inline]
     pub(crate) fn policy_sas(&self) -> PolicySas<'_> {
-        let (at, count) = self.layout.policy_sas;
-        PolicySas(self.region.slice(at, count))
+        PolicySas(&self.policy_sas)
     }
 
     pub(crate) fn spd(&self) -> Spd<'_> {

@@ -13,12 +13,15 @@ use crate::{
     sync::Ordering,
 };
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io,
+    ops::Deref,
     os::fd::AsRawFd,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     ptr::NonNull,
+    sync::Arc,
 };
 use thiserror::Error;
 
@@ -262,6 +265,11 @@ impl Region {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset).cast(), count) }
     }
 
+    /// The same, to be looked at again and again.
+    pub(crate) fn part<T: Shared>(self: &Arc<Self>, (offset, count): (usize, usize)) -> Part<T> {
+        Part { start: NonNull::from(self.slice::<T>(offset, count)).cast(), count, region: self.clone() }
+    }
+
     /// Checks the head and returns the sizes that it gives.
     pub(crate) fn check(&self, magic: u64, expected: impl Fn(&Sizes) -> usize) -> Result<Sizes, RegionError> {
         let head: &Head = self.at(0);
@@ -339,6 +347,42 @@ impl Region {
             (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
             _ => false,
         }
+    }
+}
+
+/// A part of a region: where it is was checked once.
+pub(crate) struct Part<T> {
+    start: NonNull<T>,
+    count: usize,
+    region: Arc<Region>,
+}
+
+impl<T> Clone for Part<T> {
+    fn clone(&self) -> Part<T> {
+        Part { region: self.region.clone(), ..*self }
+    }
+}
+
+impl<T> fmt::Debug for Part<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.count, std::any::type_name::<T>())
+    }
+}
+
+// SAFETY: it is a `&[T]` of atomics that holds the region which it borrows.
+unsafe impl<T: Shared> Send for Part<T> {}
+// SAFETY: as above.
+unsafe impl<T: Shared> Sync for Part<T> {}
+
+impl<T: Shared> Deref for Part<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY:
+        // - `Region::part` made both of a slice of the region;
+        // - the region neither moves nor goes while `region` holds it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         MAX_WORKERS, RUNTIME_MAGIC, RuntimeHeader, RuntimeLayout, STEERING_COUNTERS, SadbHeader, Sizes,
         shared,
     },
-    region::Region,
+    region::{Part, Region},
     sync::{AtomicU64, Ordering, fence},
 };
 use std::{path::Path, sync::Arc};
@@ -125,11 +125,14 @@ pub(crate) struct RuntimeMap {
     pub(crate) region: Arc<Region>,
     sizes: Sizes,
     layout: RuntimeLayout,
+    lines: Part<SaLine>,
 }
 
 impl RuntimeMap {
     pub(crate) fn new(region: Arc<Region>, sizes: Sizes) -> RuntimeMap {
-        RuntimeMap { region, sizes, layout: RuntimeLayout::of(&sizes) }
+        let layout = RuntimeLayout::of(&sizes);
+        let lines = region.part(layout.lines);
+        RuntimeMap { region, sizes, layout, lines }
     }
 
     pub(crate) fn header(&self) -> &RuntimeHeader {
@@ -143,8 +146,7 @@ impl RuntimeMap {
 
     #[inline]
     fn line(&self, slot: SlotIndex) -> Option<&SaLine> {
-        let (at, count) = self.layout.lines;
-        self.region.slice::<SaLine>(at, count).get(slot.0 as usize)
+        self.lines.get(slot.0 as usize)
     }
 }
 

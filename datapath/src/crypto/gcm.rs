@@ -2,14 +2,19 @@
 //!
 //! [`vector`] has the instructions, [`key`] the expanded keys, [`ghash`] the hash, [`kernel`] the
 //! algorithm, once for all widths.
-//! This file sorts a batch by kind, so that packets of a kind go through together, unless they come so.
+//! This file sorts a batch by kind, so that packets of a kind go through together, unless they come so. [`place`] is
+//! for packets in segments, of which the short ones are copied here.
 
 mod ghash;
 mod kernel;
 mod key;
+mod place;
 mod vector;
 
-use super::{Aead, Job, job::FOREIGN};
+use super::{
+    Aead, HEAD, ICV, Job,
+    job::{FOREIGN, SCATTERED, SHORT},
+};
 use crate::batch::BATCH;
 use arrayvec::ArrayVec;
 pub(super) use key::Key;
@@ -80,7 +85,10 @@ pub(super) fn open(aead: Aead, jobs: &mut [Job<'_>], good: &mut [bool; BATCH]) {
 
 /// Whether it could. Foreign jobs are not good, and wiped.
 #[inline]
-fn run(aead: Aead, jobs: &mut [Job<'_>], good: Option<&mut [bool; BATCH]>) -> bool {
+fn run(aead: Aead, jobs: &mut [Job<'_>], mut good: Option<&mut [bool; BATCH]>) -> bool {
+    if !is_available(aead) {
+        return false;
+    }
     let by_kind_;
     let mut order = if jobs.is_sorted_by_key(|job| job.kind) {
         &AS_IT_IS[..jobs.len()]
@@ -89,22 +97,25 @@ fn run(aead: Aead, jobs: &mut [Job<'_>], good: Option<&mut [bool; BATCH]>) -> bo
         &by_kind_
     };
     while let [before @ .., last] = order
-        && jobs[*last as usize].kind == FOREIGN
+        && let job = &mut jobs[*last as usize]
+        && job.kind >= SCATTERED
     {
-        jobs[*last as usize].wipe();
+        match job.kind {
+            FOREIGN => job.wipe(),
+            _ => run_together(aead, job, good.as_deref_mut().map(|good| &mut good[*last as usize])),
+        }
         order = before;
     }
     // SAFETY:
-    // - jobs whose keys are not of this kind are of the last kind, `FOREIGN`, and were just cut off. Keys of this kind
-    //   exist only where `Aead::key` found the implementation available, so where there is a job, the CPU has the
-    //   features that AES-NI needs; what more AVX2 and AVX-512 need is asked here, of a cache in memory;
+    // - jobs whose keys are not of this kind are of the last kind, `FOREIGN`, and were just cut off;
+    // - the CPU has the features, as was asked here, of a cache in memory;
     // - `Job::new` borrows each packet exclusively and each key for longer than this call, the text with HEAD octets in
     //   front and ICV behind; and it gave the same kind only to what has as many blocks, or more than a chunk, and the
     //   same rounds and octets of ICV;
+    // - `Job::scattered` does the same, and what is in segments and no more than a chunk was just cut off, too;
     // - `order` ascends by kind, and has no index twice and none beyond the jobs, which are a batch at most.
     unsafe {
         match (aead, good) {
-            _ if !is_available(aead) => return false,
             (Aead::Avx512, None) => kernel::seal512(jobs, order),
             (Aead::Avx512, Some(good)) => kernel::open512(jobs, order, good),
             (Aead::Avx2, None) => kernel::seal256(jobs, order),
@@ -114,4 +125,16 @@ fn run(aead: Aead, jobs: &mut [Job<'_>], good: Option<&mut [bool; BATCH]>) -> bo
         }
     }
     true
+}
+
+/// A short packet in segments, in one piece.
+#[cold]
+fn run_together(aead: Aead, job: &mut Job<'_>, good: Option<&mut bool>) {
+    job.gathered(&mut [0; HEAD + SHORT + ICV], |job| {
+        let mut is_good = good.is_some().then_some([false; BATCH]);
+        run(aead, std::slice::from_mut(job), is_good.as_mut());
+        if let (Some(good), Some(is_good)) = (good, is_good) {
+            *good = is_good[0];
+        }
+    });
 }

@@ -7,6 +7,8 @@ use super::{Aad, AeadKey, HEAD, ICV};
 use std::{marker::PhantomData, slice};
 
 /// One packet to seal or open: what it is sealed with, and where it is. It borrows both.
+///
+/// A packet lies in one piece, or in several segments, which begin and end at any of its octets.
 #[repr(C, align(64))]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only the kernels go by kinds"))]
 pub struct Job<'a> {
@@ -15,9 +17,13 @@ pub struct Job<'a> {
     /// Additional data, padded with zeros to a block, as a big-endian number.
     pub(super) aad: u128,
     pub(super) key: Key<'a>,
-    /// The text. [`HEAD`] octets in front of it and [`ICV`] behind it are the packet's, too.
+    /// The text. [`HEAD`] octets in front of it and [`ICV`] behind it are the packet's, too. Of a packet in segments,
+    /// the list of them.
     pub(super) text: *mut u8,
-    pub(super) len: u32,
+    /// Octets of the text.
+    pub(super) len: u16,
+    /// How many segments there are in the list; 0: the packet is in one piece.
+    segments: u16,
     /// Octets of the additional data.
     pub(super) aad_len: u8,
     /// AES rounds: 10, 12 or 14.
@@ -45,15 +51,21 @@ pub(super) enum Key<'a> {
 /// The kind of what has no key for the kernels: the last of all.
 pub(super) const FOREIGN: u8 = u8::MAX;
 
+/// The kind of what is short and in segments: the last but that.
+pub(super) const SCATTERED: u8 = FOREIGN - 1;
+
 /// Kinds of one length of keys and of ICVs: as many as blocks are hashed at once, and one for what is longer.
 const LENGTHS: u8 = 17;
+
+/// Octets of a text that is as long as any that is not long for all kernels: its blocks, and the one in front of it.
+pub(super) const SHORT: usize = 16 * (LENGTHS as usize - 2);
 
 /// The first kind of a length of keys, by AES rounds.
 pub(super) const fn first_kind(rounds: u8) -> u8 {
     3 * LENGTHS * ((rounds - 10) / 2)
 }
 
-const _: () = assert!(9 * (LENGTHS as u32) <= FOREIGN as u32);
+const _: () = assert!(9 * (LENGTHS as u32) <= SCATTERED as u32);
 
 impl<'a> Job<'a> {
     /// A packet with the key and the IV that it is sealed with; an IV never twice with one key. `icv` are the octets
@@ -67,32 +79,87 @@ impl<'a> Job<'a> {
     #[inline]
     #[must_use = "what there is no job for is not sealed"]
     pub fn new(key: &'a AeadKey, iv: [u8; 8], aad: Aad, icv: u8, packet: &'a mut [u8]) -> Option<Job<'a>> {
-        let len = packet.len().checked_sub(HEAD + ICV)?;
+        // Within the packet, whose length is at least that of both ends. It is made of all of it, since what is in
+        // front of the text is read and written, too.
+        Job::made(key, iv, aad, icv, packet.len(), (packet.as_mut_ptr().wrapping_add(HEAD), 0))
+    }
+
+    /// The same, of a packet in segments: of any lengths, 0 as well. Head, text and ICV may each lie in several.
+    #[must_use = "what there is no job for is not sealed"]
+    pub fn scattered(
+        key: &'a AeadKey,
+        iv: [u8; 8],
+        aad: Aad,
+        icv: u8,
+        packet: &'a mut [&mut [u8]],
+    ) -> Option<Job<'a>> {
+        let (len, segments) = (packet.iter().map(|s| s.len()).sum(), packet.len().try_into().ok()?);
+        let mut job = Job::made(key, iv, aad, icv, len, (packet.as_mut_ptr().cast(), segments))?;
+        if job.kind != FOREIGN && job.len as usize <= SHORT {
+            job.kind = SCATTERED;
+        }
+        Some(job)
+    }
+
+    #[inline(always)]
+    fn made(
+        key: &'a AeadKey,
+        iv: [u8; 8],
+        aad: Aad,
+        icv: u8,
+        packet_len: usize,
+        (text, segments): (*mut u8, u16),
+    ) -> Option<Job<'a>> {
+        let len = packet_len.checked_sub(HEAD + ICV)?;
         if !matches!(icv, 8 | 12 | 16) || len > u16::MAX as usize {
             return None;
         }
         let (head, key) = key.parts();
         let (salt, iv) = (u32::from_le_bytes(head.salt), u64::from_le_bytes(iv));
-        let kind = LENGTHS * ((icv - 8) / 4) + ((len as u32 + 15) >> 4).min(LENGTHS as u32 - 1) as u8;
         Some(Job {
             nonce: [salt as u64 | iv << 32, iv >> 32],
             aad: aad.block,
             key,
-            // Within the packet, whose length is at least that of both ends. It is made of all of it, since what is in
-            // front of the text is read and written, too.
-            text: packet.as_mut_ptr().wrapping_add(HEAD),
-            len: len as u32,
+            text,
+            len: len as u16,
+            segments,
             aad_len: aad.len,
             rounds: head.rounds as u8,
             icv,
             // That of what is foreign stays as it is.
-            kind: head.first_kind.saturating_add(kind),
+            kind: head.first_kind.saturating_add(kind(icv, len)),
             packet: PhantomData,
         })
     }
 
-    /// The text, and behind it the room for the ICV.
+    /// The packet's segments, or none if it is in one piece.
+    fn segments(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let list: &mut [&mut [u8]] = match self.segments {
+            0 => &mut [],
+            // SAFETY:
+            // - `scattered` made `text` of a slice of `n`, and nothing changes either;
+            // - the slice is borrowed exclusively for 'a, by this job alone, and from it for as long as this is; and no
+            //   other slice is put into it.
+            n => unsafe { slice::from_raw_parts_mut(self.text.cast(), n as usize) },
+        };
+        list.iter_mut().map(|segment| &mut **segment)
+    }
+
+    /// Whether it is in segments.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.segments != 0
+    }
+
+    /// Where the list of its segments is, and how many are in it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn list(&self) -> Option<(*mut &'a mut [u8], usize)> {
+        (self.segments != 0).then(|| (self.text.cast(), self.segments as usize))
+    }
+
+    /// The text of a packet in one piece, and behind it the room for the ICV.
     pub(super) fn parts(&mut self) -> (&mut [u8], &mut [u8; ICV]) {
+        assert!(self.segments == 0, "in one piece");
         // SAFETY:
         // - `new` made `text` of a slice that has HEAD octets, `len` and ICV, and nothing changes either;
         // - the slice is borrowed exclusively for 'a, by this job alone, and from it for as long as this is.
@@ -100,9 +167,49 @@ impl<'a> Job<'a> {
         behind_head.split_last_chunk_mut().expect("as many octets as the ICV's room has")
     }
 
+    /// Does with a copy in one piece what is to be done with a packet in segments. There is room for the longest such
+    /// packet in `buffer`.
+    pub(super) fn gathered<T>(&mut self, buffer: &mut [u8], work: impl FnOnce(&mut Job<'_>) -> T) -> T {
+        let packet = &mut buffer[..HEAD + self.len as usize + ICV];
+        let mut rest = &mut *packet;
+        for segment in self.segments() {
+            let (to, behind) = rest.split_at_mut(segment.len());
+            to.copy_from_slice(segment);
+            rest = behind;
+        }
+        let kind = match self.kind {
+            FOREIGN => FOREIGN,
+            _ => first_kind(self.rounds) + kind(self.icv, self.len as usize),
+        };
+        let text = packet.as_mut_ptr().wrapping_add(HEAD);
+        let done = work(&mut Job { text, segments: 0, kind, packet: PhantomData, ..*self });
+        let mut rest = &*packet;
+        for segment in self.segments() {
+            let (from, behind) = rest.split_at(segment.len());
+            segment.copy_from_slice(from);
+            rest = behind;
+        }
+        done
+    }
+
     /// Leaves nothing readable of the text.
     #[cold]
     pub(super) fn wipe(&mut self) {
-        self.parts().0.fill(0);
+        if self.segments == 0 {
+            return self.parts().0.fill(0);
+        }
+        let (mut before, mut left) = (HEAD, self.len as usize);
+        for segment in self.segments() {
+            let from = before.min(segment.len());
+            let n = left.min(segment.len() - from);
+            segment[from..from + n].fill(0);
+            (before, left) = (before - from, left - n);
+        }
     }
+}
+
+/// The kind among those of a length of keys.
+#[inline(always)]
+fn kind(icv: u8, len: usize) -> u8 {
+    LENGTHS * ((icv - 8) / 4) + ((len as u32 + 15) >> 4).min(LENGTHS as u32 - 1) as u8
 }

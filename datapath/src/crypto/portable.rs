@@ -1,7 +1,7 @@
 //! AES-GCM by RustCrypto, one packet after the other: for CPUs that the kernels are not for, and to hold them
-//! against.
+//! against. The library wants a text in one piece: what is in segments is copied.
 
-use super::{ICV, Job, job};
+use super::{HEAD, ICV, Job, job};
 use crate::batch::BATCH;
 use aes_gcm::{
     Aes128Gcm, Aes256Gcm, AesGcm,
@@ -70,22 +70,37 @@ fn icv(job: &mut Job<'_>, seal: bool) -> Option<[u8; ICV]> {
 }
 
 pub(super) fn seal(jobs: &mut [Job<'_>]) {
-    for job in jobs {
-        match (icv(job, true), job.icv as usize) {
-            (Some(icv), n) => job.parts().1[..n].copy_from_slice(&icv[..n]),
-            // Nothing readable must leave.
-            _ => job.wipe(),
-        }
-    }
+    jobs.iter_mut().for_each(|job| in_one_piece(job, seal_one));
 }
 
 /// As many jobs as there are answers, at most.
 pub(super) fn open(jobs: &mut [Job<'_>], good: &mut [bool; BATCH]) {
     for (job, good) in jobs.iter_mut().zip(good) {
-        let (icv, n) = (icv(job, false), job.icv as usize);
-        // All of it is compared, whatever it holds.
-        *good = icv.is_some_and(|icv| {
-            job.parts().1[..n].iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-        });
+        *good = in_one_piece(job, open_one);
     }
+}
+
+fn in_one_piece<T>(job: &mut Job<'_>, work: impl FnOnce(&mut Job<'_>) -> T) -> T {
+    if job.is_scattered() { copied(job, work) } else { work(job) }
+}
+
+#[inline(never)]
+fn copied<T>(job: &mut Job<'_>, work: impl FnOnce(&mut Job<'_>) -> T) -> T {
+    job.gathered(&mut [0; HEAD + u16::MAX as usize + ICV], work)
+}
+
+fn seal_one(job: &mut Job<'_>) {
+    match (icv(job, true), job.icv as usize) {
+        (Some(icv), n) => job.parts().1[..n].copy_from_slice(&icv[..n]),
+        // Nothing readable must leave.
+        _ => job.wipe(),
+    }
+}
+
+fn open_one(job: &mut Job<'_>) -> bool {
+    let (icv, n) = (icv(job, false), job.icv as usize);
+    // All of it is compared, whatever it holds.
+    icv.is_some_and(|icv| {
+        job.parts().1[..n].iter().zip(&icv[..n]).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    })
 }

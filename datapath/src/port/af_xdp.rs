@@ -11,7 +11,7 @@ use crate::{
     batch::BATCH,
     frame::Frame,
     handoff::Inbox,
-    pool::{FrameCache, RX_OFFSET},
+    pool::FrameCache,
     umem::Umem,
     xsk::{
         ring::{Consumer, Producer},
@@ -407,7 +407,7 @@ impl Port for AfXdpPort {
             while let Some(mut segment) = next {
                 next = segment.take_tail();
                 let options = if next.is_some() { XDP_PKT_CONTD } else { 0 };
-                let (addr, len) = (self.umem.address(&segment), segment.len() as u32);
+                let (addr, len) = (self.umem.packet_address(&segment), segment.len() as u32);
                 debug_assert!(len > 0, "the kernel refuses it, and never gives the chunk back");
                 ring.push(xdp_desc { addr, len, options });
                 sent += 1;
@@ -430,10 +430,9 @@ impl Port for AfXdpPort {
             rings.completion.release();
             let room = rings.fill.room(BURST as u32);
             if room >= BURST as u32 {
-                let size = self.umem.frame_size() as u64;
                 for _ in 0..room {
                     let Some(chunk) = cache.take_chunk() else { break };
-                    rings.fill.push(chunk as u64 * size + (RX_OFFSET - KERNEL_HEADROOM) as u64);
+                    rings.fill.push(self.umem.address(chunk));
                     self.counts.lent += 1;
                 }
                 rings.fill.submit();
@@ -482,9 +481,6 @@ impl Port for AfXdpPort {
         }
     }
 }
-
-/// Octets that the kernel leaves in front of a packet (XDP_PACKET_HEADROOM).
-const KERNEL_HEADROOM: usize = 256;
 
 fn kick(socket: &Socket, ring: &Producer<xdp_desc>) {
     for _ in 0..KICKS {

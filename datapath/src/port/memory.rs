@@ -7,25 +7,66 @@ use super::{BURST, Port, PortStats};
 use crate::{batch::BATCH, frame::Frame, pool::FrameCache};
 use arrayvec::ArrayVec;
 use std::{
-    collections::VecDeque,
     os::fd::BorrowedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// One way of a pair: the frames under way, oldest first.
-struct Wire {
-    frames: Mutex<VecDeque<Frame>>,
+/// The frames under way, oldest first: a ring, as a NIC has it.
+struct Ring {
+    places: Box<[Option<Frame>]>,
     capacity: usize,
+    /// Frames that were taken and put, ever.
+    taken: usize,
+    put: usize,
 }
+
+impl Ring {
+    fn new(capacity: usize) -> Ring {
+        let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
+        Ring { places, capacity, taken: 0, put: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.put - self.taken
+    }
+
+    fn room(&self) -> usize {
+        self.capacity - self.len()
+    }
+
+    /// To be called where there is room.
+    #[inline]
+    fn put(&mut self, frame: Frame) {
+        let place = self.put & (self.places.len() - 1);
+        self.places[place] = Some(frame);
+        self.put += 1;
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<Frame> {
+        self.take_some(1).next()
+    }
+
+    #[inline]
+    fn take_some(&mut self, n: usize) -> impl Iterator<Item = Frame> {
+        let from = self.taken;
+        self.taken += n.min(self.len());
+        let mask = self.places.len() - 1;
+        (from..self.taken).map_while(move |n| self.places[n & mask].take())
+    }
+}
+
+/// One way of a pair.
+struct Wire(Mutex<Ring>);
 
 impl Wire {
     fn new(capacity: usize) -> Arc<Wire> {
-        Arc::new(Wire { frames: Mutex::new(VecDeque::with_capacity(capacity)), capacity })
+        Arc::new(Wire(Mutex::new(Ring::new(capacity))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Frame>> {
-        // Whoever panicked with the lock had the queue whole: each change of it is one call.
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        // Whoever panicked with the lock had the ring whole: nothing in it panics half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,7 +87,7 @@ impl MemoryPort {
 
     /// Receives one frame.
     pub fn receive(&mut self) -> Option<Frame> {
-        self.rx.lock().pop_front()
+        self.rx.lock().take()
     }
 
     /// Sends one frame.
@@ -54,11 +95,11 @@ impl MemoryPort {
     /// # Errors
     /// The frame, if the other end has no room.
     pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
-        let mut frames = self.tx.lock();
-        if frames.len() == self.tx.capacity {
+        let mut ring = self.tx.lock();
+        if ring.room() == 0 {
             return Err(frame);
         }
-        frames.push_back(frame);
+        ring.put(frame);
         Ok(())
     }
 
@@ -74,15 +115,15 @@ impl Port for MemoryPort {
     }
 
     fn rx(&mut self, out: &mut ArrayVec<Frame, BATCH>, _cache: &mut FrameCache) {
-        let mut frames = self.rx.lock();
-        let n = BURST.min(out.remaining_capacity()).min(frames.len());
-        out.extend(frames.drain(..n));
+        let mut ring = self.rx.lock();
+        let room = BURST.min(out.remaining_capacity());
+        out.extend(ring.take_some(room));
     }
 
     fn tx(&mut self, frames: &mut ArrayVec<Frame, BATCH>) {
-        let mut sent = self.tx.lock();
-        let n = frames.len().min(self.tx.capacity - sent.len());
-        sent.extend(frames.drain(..n));
+        let mut ring = self.tx.lock();
+        let n = frames.len().min(ring.room());
+        frames.drain(..n).for_each(|frame| ring.put(frame));
     }
 
     fn maintain(&mut self, _cache: &mut FrameCache) {}
@@ -94,7 +135,7 @@ impl Port for MemoryPort {
     }
 
     fn close(&mut self, cache: &mut FrameCache) {
-        for frame in self.rx.lock().drain(..) {
+        while let Some(frame) = self.rx.lock().take() {
             cache.give(frame);
         }
     }

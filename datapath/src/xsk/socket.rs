@@ -48,6 +48,7 @@ impl Socket {
         reg.addr = umem.base().as_ptr() as u64;
         reg.len = umem.len() as u64;
         reg.chunk_size = umem.frame_size() as u32;
+        reg.flags = if umem.is_unaligned() { libc::XDP_UMEM_UNALIGNED_CHUNK_FLAG } else { 0 };
         self.set(libc::XDP_UMEM_REG, &reg)
     }
 

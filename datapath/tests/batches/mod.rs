@@ -3,7 +3,8 @@
 //!
 //! A batch lies in one *arena*, packets and what is between them, all of it random. What is to become of the arena is
 //! made by the others, octet by octet; then each of our implementations gets a copy, and must make the same of it. So
-//! what it does beyond a packet's text and ICV is seen, too.
+//! what it does beyond a packet's text and ICV is seen, too. Packets in segments are taken apart, with gaps between the
+//! segments, and put together again.
 #![allow(dead_code)] // each test file uses its part
 
 #[path = "../rustcrypto/mod.rs"]
@@ -76,11 +77,13 @@ pub struct Shape {
     pub icv: u8,
     /// A bit that is flipped on the way, of IV, AAD, text and ICV, modulo how many there are.
     pub flip: Option<u32>,
+    /// How it is cut into segments: any number; 0 if it is in one piece.
+    pub cuts: u32,
 }
 
 impl Shape {
     /// From any numbers.
-    pub fn new(kind: u8, len: u16, flip: Option<u32>) -> Shape {
+    pub fn new(kind: u8, len: u16, flip: Option<u32>, cuts: u32) -> Shape {
         let rest = kind / KEYS as u8;
         Shape {
             key: kind % KEYS as u8,
@@ -88,6 +91,7 @@ impl Shape {
             aad: [8, 12][rest as usize % 2],
             icv: [16, 16, 12, 8][rest as usize / 2 % 4],
             flip,
+            cuts,
         }
     }
 
@@ -101,11 +105,29 @@ impl Shape {
             _ => random.below(9201),
         };
         let flip = random.below(4) == 0;
-        Shape::new(random.next() as u8, len as u16, flip.then_some(random.next() as u32))
+        let cuts = if random.below(4) == 0 { random.next() as u32 } else { 0 };
+        Shape::new(random.next() as u8, len as u16, flip.then_some(random.next() as u32), cuts)
     }
 
     pub fn key_len(&self) -> usize {
         key_len(self.key as usize)
+    }
+
+    /// Octets of each segment; none if it is in one piece. Some are empty, and some boundaries are in head or ICV.
+    fn segments(&self) -> Vec<usize> {
+        let (random, total) = (&mut Random(self.cuts as u64), HEAD + self.len as usize + ICV);
+        let mut cuts: Vec<_> = (0..if self.cuts == 0 { 0 } else { 1 + random.below(6) })
+            .map(|_| match random.below(4) {
+                0 => random.below(40).min(total),
+                1 => total - random.below(40).min(total),
+                2 => 256 * random.below(total / 256 + 1),
+                _ => random.below(total + 1),
+            })
+            .collect();
+        cuts.sort_unstable();
+        let ends = cuts.iter().copied().chain([total]);
+        let starts = [0].into_iter().chain(cuts.iter().copied());
+        if cuts.is_empty() { vec![] } else { ends.zip(starts).map(|(end, start)| end - start).collect() }
     }
 }
 
@@ -181,17 +203,67 @@ impl Packet {
     }
 }
 
-/// The jobs of a batch in an arena.
-fn jobs<'a>(packets: &[Packet], keys: &'a [AeadKey], mut arena: &'a mut [u8]) -> Vec<Job<'a>> {
+/// Octets between segments.
+const GAP: [u8; 24] = [0xa5; 24];
+
+/// A packet taken apart: its segments, with a gap in front of each.
+pub fn taken_apart(packet: &[u8], segments: &[usize]) -> Vec<u8> {
     let mut at = 0;
-    let mut jobs = vec![];
-    for p in packets {
-        let (_, rest) = arena.split_at_mut(p.text.start - HEAD - at);
-        let (packet, rest) = rest.split_at_mut(HEAD + p.text.len() + ICV);
-        (arena, at) = (rest, p.text.end + ICV);
-        jobs.push(Job::new(&keys[p.shape.key as usize], p.iv, p.aad(), p.shape.icv, packet).unwrap());
+    let apart = segments.iter().flat_map(|len| {
+        at += len;
+        [&GAP[..], &packet[at - len..at]].concat()
+    });
+    apart.chain(GAP).collect()
+}
+
+/// The segments of what was taken apart.
+pub fn segments<'a>(mut apart: &'a mut [u8], segments: &[usize]) -> Vec<&'a mut [u8]> {
+    let mut list = vec![];
+    for len in segments {
+        let (segment, rest) = apart[GAP.len()..].split_at_mut(*len);
+        list.push(segment);
+        apart = rest;
     }
-    jobs
+    list
+}
+
+/// What was taken apart, put together. Nothing has changed between the segments.
+pub fn put_together(mut apart: &[u8], segments: &[usize]) -> Vec<u8> {
+    let mut packet = vec![];
+    for len in segments {
+        let (gap, rest) = apart.split_at(GAP.len());
+        assert_eq!(gap, GAP, "in front of octet {}", packet.len());
+        packet.extend(&rest[..*len]);
+        apart = &rest[*len..];
+    }
+    assert_eq!(apart, GAP, "behind the last");
+    packet
+}
+
+/// Does with the jobs of a batch in an arena.
+fn with_jobs(packets: &[Packet], keys: &[AeadKey], arena: &mut [u8], work: impl FnOnce(&mut [Job<'_>])) {
+    let place = |p: &Packet| p.text.start - HEAD..p.text.end + ICV;
+    let cut = |p: &&Packet| p.shape.cuts != 0;
+    let lens: Vec<_> = packets.iter().map(|p| p.shape.segments()).collect();
+    let mut apart: Vec<_> =
+        packets.iter().zip(&lens).map(|(p, l)| taken_apart(&arena[place(p)], l)).collect();
+    {
+        let mut lists: Vec<_> = apart.iter_mut().zip(&lens).map(|(a, l)| segments(a, l)).collect();
+        let (mut jobs, mut rest, mut at) = (vec![], &mut *arena, 0);
+        for (p, list) in packets.iter().zip(&mut lists) {
+            let (key, aad, icv) = (&keys[p.shape.key as usize], p.aad(), p.shape.icv);
+            let (packet, behind) = rest[place(p).start - at..].split_at_mut(place(p).len());
+            (rest, at) = (behind, place(p).end);
+            jobs.push(match list.is_empty() {
+                true => Job::new(key, p.iv, aad, icv, packet).unwrap(),
+                false => Job::scattered(key, p.iv, aad, icv, list).unwrap(),
+            });
+        }
+        work(&mut jobs);
+    }
+    for ((p, apart), lens) in packets.iter().zip(&mut apart).zip(&lens).filter(|((p, _), _)| cut(p)) {
+        arena[place(p)].copy_from_slice(&put_together(apart, lens));
+    }
 }
 
 fn assert_same(what: &str, aead: Aead, arena: &[u8], expected: &[u8], packets: &[Packet]) {
@@ -229,7 +301,7 @@ pub fn check(aeads: &[Aead], seed: u64, shapes: &[Shape]) {
     let expanded = |aead: Aead| keys.iter().map(|k| aead.key(&k.octets, k.salt).unwrap()).collect::<Vec<_>>();
     for aead in aeads {
         let (mut arena, keys) = (plain.clone(), expanded(*aead));
-        aead.seal(&mut jobs(&packets, &keys, &mut arena));
+        with_jobs(&packets, &keys, &mut arena, |jobs| aead.seal(jobs));
         for p in &packets {
             // What a shorter ICV does not use may be anything.
             let unused = p.text.end + p.shape.icv as usize..p.behind().end;
@@ -247,7 +319,7 @@ pub fn check(aeads: &[Aead], seed: u64, shapes: &[Shape]) {
     for aead in aeads {
         let (mut arena, keys) = (sent.clone(), expanded(*aead));
         let mut verified = ArrayVec::<_, MAX>::new();
-        aead.open(&mut jobs(&packets, &keys, &mut arena), &mut verified);
+        with_jobs(&packets, &keys, &mut arena, |jobs| aead.open(jobs, &mut verified));
         assert_eq!(verified.len(), packets.len());
         for (n, (p, verified)) in packets.iter().zip(verified).enumerate() {
             assert_eq!(verified.is_some(), p.shape.flip.is_none(), "opened by {aead}: {n}, {:?}", p.shape);

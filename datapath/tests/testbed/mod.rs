@@ -106,7 +106,7 @@ pub struct Gateway {
 
 /// Chunks of memory for all gateways of a test.
 pub fn memory(frames: u32) -> Arc<FramePool> {
-    FramePool::new(Umem::new(frames, 4096, HugePages::Off).unwrap().0)
+    FramePool::new(Umem::new(frames, 4096, HugePages::Auto).unwrap().0)
 }
 
 fn links(mtu: u16) -> Arc<Vec<PortLink>> {

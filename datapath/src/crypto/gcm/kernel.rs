@@ -31,6 +31,7 @@ use super::super::{
 use super::{
     ghash::{Sum, halves, powers},
     key::Key,
+    place::{Place, Staging},
     vector::{Vector, is_zero},
 };
 use crate::batch::BATCH;
@@ -56,6 +57,7 @@ impl<'a> Job<'a> {
                 self.key().prefetch_chunk();
             }
         }
+        // Of a packet in segments, their list, and whatever is behind: asking does nothing.
         for octet in [self.text.wrapping_sub(HEAD), self.text.wrapping_add(self.len as usize)] {
             _mm_prefetch::<_MM_HINT_T0>(octet.cast());
         }
@@ -83,15 +85,14 @@ impl<'a> Job<'a> {
         _mm_set_epi64x(8 * self.aad_len as i64, 8 * self.len as i64)
     }
 
-    /// What is behind the text.
+    /// Behind the text of a packet in one piece.
     #[inline(always)]
-    unsafe fn icv(&self) -> __m128i {
-        __m128i::load(self.text.add(self.len as usize))
+    fn behind(&self) -> *mut u8 {
+        self.text.wrapping_add(self.len as usize)
     }
 
     #[inline(always)]
-    unsafe fn set_icv(&self, icv: __m128i) {
-        let to = self.text.add(self.len as usize);
+    unsafe fn set_icv(&self, to: *mut u8, icv: __m128i) {
         if self.icv == 16 {
             return icv.store(to);
         }
@@ -182,18 +183,20 @@ struct Part {
     blocks: usize,
     /// Octets up to the end of the text, if that is in it.
     octets: usize,
+    /// Where the ICV is, if so.
+    icv: *mut u8,
 }
 
 impl Part {
     #[inline(always)]
-    fn new(p: &Job<'_>, first: usize, blocks: usize) -> Part {
-        let at = p.text.wrapping_add(16 * first).wrapping_sub(16);
-        Part { at, first: first as u32, blocks, octets: p.len as usize + 16 - 16 * first }
+    fn new(p: &Job<'_>, at: *mut u8, first: usize, blocks: usize) -> Part {
+        let octets = p.len as usize + 16 - 16 * first;
+        Part { at, first: first as u32, blocks, octets, icv: at.wrapping_add(octets) }
     }
 
     #[inline(always)]
     fn whole(p: &Job<'_>) -> Part {
-        Part::new(p, 0, p.blocks())
+        Part { icv: p.behind(), ..Part::new(p, p.text.wrapping_sub(16), 0, p.blocks()) }
     }
 }
 
@@ -249,7 +252,7 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
         let (p, part) = (ps[g], &parts[g]);
         if OPEN && is_last {
             // Before the last block is stored over its beginning.
-            ends[g].icv = p.icv();
+            ends[g].icv = __m128i::load(part.icv);
         }
         let key = round_key::<V>(p.key(), rounds);
         each!(y < NV => {
@@ -349,7 +352,7 @@ impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
             each!(g < G => {
                 let icv = icv::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]);
                 if !OPEN && !Self::LATE {
-                    self.ps[g].set_icv(icv);
+                    self.ps[g].set_icv(self.ps[g].behind(), icv);
                 }
                 told[g] = (icv, OPEN && is_zero(icv));
             });
@@ -381,7 +384,7 @@ unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, co
                 if OPEN {
                     *good.get_unchecked_mut(of[g] as usize) = told[g].1;
                 } else if Waiting::<V, G, NV>::LATE {
-                    ps[g].set_icv(told[g].0);
+                    ps[g].set_icv(ps[g].behind(), told[g].0);
                 }
             });
         };
@@ -414,19 +417,26 @@ const LATER: usize = 2;
 
 /// A packet of more than a chunk, which is `N` vectors. While it is worked on, the text of a later one is asked for.
 #[inline(always)]
-unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: &Job<'_>) -> bool {
+unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool>(
+    p: &Job<'_>,
+    later: &Job<'_>,
+) -> bool {
     let (ps, blocks) = ([p], p.blocks());
     // The last part has a block at least, so that its end is met there.
     let chunks = (blocks - 1) / V::CHUNK;
     let mut x = [V::zero(); N];
     // Its own are in the cache, if it was the later one of those before it. No CPU guesses the next packet's lines, and
-    // another core's are far.
+    // another core's are far. Those of one in segments are not known here.
     let ask = |chunk: usize| {
+        if SEGMENTS {
+            return;
+        }
         let text = later.text.wrapping_add(16 * V::CHUNK * chunk);
         each!(line < V::CHUNK / 4 => { _mm_prefetch::<_MM_HINT_T0>(text.wrapping_add(64 * line).cast()); });
     };
     ask(0);
-    let part = [Part::new(p, 0, V::CHUNK)];
+    let (mut place, mut staging) = (Place::<SEGMENTS>::of(p), Staging::new());
+    let part = [Part::new(p, place.enter(16 * V::CHUNK, &mut staging), 0, V::CHUNK)];
     let [Ends { mask, .. }] = transform::<V, 1, N, OPEN, false>(
         (&ps, &part),
         (true, false),
@@ -434,42 +444,54 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
         #[inline(always)]
         |_, y, block| x[y] = block,
     );
+    place.leave(16 * V::CHUNK, &staging);
     let both: [V; N] = from_fn(
         #[inline(always)]
         |y| halves(powers::<V>(p.key(), V::CHUNK - V::BLOCKS * y)),
     );
     let mut hash = _mm_setzero_si128();
-    for chunk in 1..chunks {
-        ask(chunk);
-        let part = [Part::new(p, chunk * V::CHUNK, V::CHUNK)];
-        let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
-        let mut next = [V::zero(); N];
-        x[0] = x[0].xor(V::from_block(hash));
-        transform::<V, 1, N, OPEN, true>(
-            (&ps, &part),
-            (false, false),
-            #[inline(always)]
-            |step| {
-                each!(y < N => {
-                    if step == y * 4 / N + 1 {
-                        sum.add_karatsuba(x[y], powers(p.key(), V::CHUNK - V::BLOCKS * y), both[y]);
+    let mut chunk = 1;
+    while chunk < chunks {
+        // All that lie together, or one.
+        let octets = 16 * V::CHUNK * (chunks - chunk);
+        let n = (place.together(octets) / (16 * V::CHUNK)).max(1);
+        let at = place.enter(16 * V::CHUNK * n, &mut staging);
+        for i in 0..n {
+            ask(chunk + i);
+            let part = [Part::new(p, at.wrapping_add(16 * V::CHUNK * i), (chunk + i) * V::CHUNK, V::CHUNK)];
+            let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
+            let mut next = [V::zero(); N];
+            x[0] = x[0].xor(V::from_block(hash));
+            transform::<V, 1, N, OPEN, true>(
+                (&ps, &part),
+                (false, false),
+                #[inline(always)]
+                |step| {
+                    each!(y < N => {
+                        if step == y * 4 / N + 1 {
+                            sum.add_karatsuba(x[y], powers(p.key(), V::CHUNK - V::BLOCKS * y), both[y]);
+                        }
+                    });
+                    match step {
+                        5 => folded = sum.karatsuba().folded().reduce_low(),
+                        7 => hash = folded.reduce_high(),
+                        _ => {}
                     }
-                });
-                match step {
-                    5 => folded = sum.karatsuba().folded().reduce_low(),
-                    7 => hash = folded.reduce_high(),
-                    _ => {}
-                }
-            },
-            #[inline(always)]
-            |_, y, block| next[y] = block,
-        );
-        x = next;
+                },
+                #[inline(always)]
+                |_, y, block| next[y] = block,
+            );
+            x = next;
+        }
+        place.leave(16 * V::CHUNK * n, &staging);
+        chunk += n;
     }
     ask(chunks);
     x[0] = x[0].xor(V::from_block(hash));
-    let last = Part::new(p, chunks * V::CHUNK, blocks - chunks * V::CHUNK);
-    match last.blocks.div_ceil(V::BLOCKS) {
+    let first = chunks * V::CHUNK;
+    let octets = HEAD + p.len as usize + ICV - 16 * first;
+    let last = Part::new(p, place.enter(octets, &mut staging), first, blocks - first);
+    let is_good = match last.blocks.div_ceil(V::BLOCKS) {
         1 => end::<V, N, 1, OPEN>(p, last, x, mask),
         2 => end::<V, N, 2, OPEN>(p, last, x, mask),
         3 => end::<V, N, 3, OPEN>(p, last, x, mask),
@@ -478,7 +500,9 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool>(p: &Job<'_>, later: 
         6 if N > 4 => end::<V, N, 6, OPEN>(p, last, x, mask),
         7 if N > 4 => end::<V, N, 7, OPEN>(p, last, x, mask),
         _ => end::<V, N, N, OPEN>(p, last, x, mask),
-    }
+    };
+    place.leave(octets, &staging);
+    is_good
 }
 
 /// The last part of a long packet, and the hash of the chunk before it and of itself.
@@ -518,7 +542,7 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
     whole.add_schoolbook(p.lengths(), powers(p.key(), 1));
     let icv = self::icv::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv });
     if !OPEN {
-        p.set_icv(icv);
+        p.set_icv(part.icv, icv);
     }
     OPEN && is_zero(icv)
 }
@@ -539,7 +563,10 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
                 ps.get_unchecked(*next as usize).prefetch(p);
             }
             let later = rest.get(LATER).map_or(p, |i| ps.get_unchecked(*i as usize));
-            let is_good = long::<L, N, OPEN>(p, later);
+            let is_good = match p.list() {
+                None => long::<L, N, OPEN, false>(p, later),
+                Some(_) => long::<L, N, OPEN, true>(p, later),
+            };
             if OPEN {
                 *good.get_unchecked_mut(*first as usize) = is_good;
             }

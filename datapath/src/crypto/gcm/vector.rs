@@ -7,6 +7,9 @@
 
 use core::arch::x86_64::*;
 
+/// Blocks that are hashed at once, at most.
+pub(super) const MOST: usize = 16;
+
 /// Some 128-bit blocks side by side, lane 0 first in memory.
 pub(super) trait Vector: Copy {
     /// Lanes.
