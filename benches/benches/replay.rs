@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_benches::sample;
-use portcullis_datapath::replay::ReplayWindow;
+use portcullis_datapath::replay::{ReplayWindow, Ring};
 use std::hint::black_box;
 
 fn benchmark(c: &mut Criterion) {
@@ -10,13 +10,14 @@ fn benchmark(c: &mut Criterion) {
     let mut group = c.benchmark_group("replay");
     for size in [64, 1024, 65_536] {
         for (order, swap) in [("in order", 0), ("out of order", 7)] {
-            let (mut window, mut next) = (ReplayWindow::new(size, true), 0u64);
+            let (mut ring, mut next) = (Ring::new(size), 0u64);
+            let mut window = ReplayWindow::new(size, true, 0, &mut ring);
             group.bench_function(format!("{size}, {order}"), |b| {
                 b.iter(|| {
                     next += 1;
                     // Within each 8 the last comes first.
                     let seq = window.infer(black_box((next ^ swap) as u32 + 8));
-                    assert!(window.check(seq).is_ok() && window.commit(seq, proof).is_ok());
+                    assert!(window.check(seq, &ring).is_ok() && window.commit(seq, &mut ring, proof).is_ok());
                 })
             });
         }

@@ -8,10 +8,10 @@ use crate::{
     drop::DropReason,
     frame::Frame,
     policy::FlowCache,
+    sa::SaTable,
     wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{Reader, Spi};
 
 /// UDP port of ESP in UDP (RFC 3948 §2).
 const NAT_T_PORT: u16 = 4500;
@@ -113,7 +113,7 @@ pub struct Found {
 
 /// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
 /// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
-pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, reader: &Reader) -> Found {
+pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable) -> Found {
     let mut found = Found::default();
     let frames = &mut batch.frames[..];
     let metas = &mut batch.metas[..frames.len()];
@@ -135,7 +135,7 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, reader: &Reade
         if is_plain && meta.ip.protocol() == protocol::ESP {
             let packet = &frame.bytes()[ETHERNET..ETHERNET + meta.ip.len()];
             if meta.esp.parse(packet, wire::IPV4, false) == Kind::Esp {
-                meta.stage = esp(who, reader, frame, meta, ETHERNET as u8);
+                meta.stage = esp(who, sas, frame, meta, ETHERNET as u8);
                 found.inbound = true;
                 continue;
             }
@@ -144,7 +144,7 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, reader: &Reade
         meta.stage = match kind {
             Kind::Esp => {
                 found.inbound = true;
-                esp(who, reader, frame, meta, l3)
+                esp(who, sas, frame, meta, l3)
             }
             Kind::Clear => {
                 found.outbound = true;
@@ -161,11 +161,11 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, reader: &Reade
 
 /// A packet for an SA, of this worker or of another.
 #[inline(always)]
-fn esp((me, workers): (u32, u32), reader: &Reader, frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
+fn esp((me, workers): (u32, u32), sas: &SaTable, frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
     meta.l3 = l3;
     match worker_of_spi(meta.esp.spi, workers) {
         owner if owner == me => {
-            reader.prefetch_spi(Spi(meta.esp.spi));
+            sas.prefetch_spi(meta.esp.spi);
             frame.keep(l3 as usize, meta.ip.len());
             Stage::Inbound
         }

@@ -82,14 +82,22 @@ impl Aead {
     /// Expands a key of 16, 24 or 32 octets; `None` for any other length. The salt is what its SA puts in
     /// front of each IV (RFC 4106 §4).
     pub fn key(self, key: &[u8], salt: [u8; 4]) -> Option<AeadKey> {
-        let rounds = key.len() as u8 / 4 + 6;
-        let (expanded, first_kind) = match self {
-            Aead::Portable => (Expanded::Portable(portable::Key::new(key)?), job::FOREIGN),
-            #[cfg(target_arch = "x86_64")]
-            _ if self.is_available() => (Expanded::Gcm(gcm::Key::new(key)?), job::first_kind(rounds)),
+        let rounds = match key.len() {
+            16 => Rounds::Aes128,
+            24 => Rounds::Aes192,
+            32 => Rounds::Aes256,
             _ => return None,
         };
-        Some(AeadKey { head: Head { salt, rounds, first_kind }, expanded })
+        let head = |first_kind| Head { salt, rounds, first_kind, unused: [0; 10] };
+        let expanded = match self {
+            Aead::Portable => Expanded::Portable(head(job::FOREIGN), portable::Key::new(key)?),
+            #[cfg(target_arch = "x86_64")]
+            _ if self.is_available() => {
+                Expanded::Gcm(gcm::Key::new(key, head(job::first_kind(rounds as u8)))?)
+            }
+            _ => return None,
+        };
+        Some(AeadKey { _lines: [0; 6], expanded })
     }
 
     /// Expands an SA's key material: the key, then the salt (RFC 4106 §8.1). `None` if its length is wrong.
@@ -155,50 +163,82 @@ impl FromStr for Aead {
 }
 
 /// An expanded key with its salt. It is wiped when it is dropped.
-///
-/// The head is so large that powers of the hash key begin where the kernels want them (`gcm::Key`).
 #[repr(C, align(64))]
 pub struct AeadKey {
-    head: Head,
+    /// So large that powers of the hash key begin where the kernels want them (`gcm::Key`).
+    _lines: [u64; 6],
     expanded: Expanded,
 }
 
+// Which of the two it is, and whether there is one, is told by a value that its head cannot have: no other line is read.
+const _: () = assert!(size_of::<Option<AeadKey>>() == size_of::<AeadKey>());
+
 /// What a [`Job`] takes from its key.
-#[repr(C, align(32))]
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
 struct Head {
     salt: [u8; 4],
-    /// Of AES.
-    rounds: u8,
+    rounds: Rounds,
     /// The first of the kinds that jobs with it are of.
     first_kind: u8,
+    /// Read with the rest, as a number that is multiplied by zero.
+    unused: [u8; 10],
 }
 
-impl Drop for AeadKey {
-    fn drop(&mut self) {
-        self.head.salt.zeroize();
-    }
+/// Rounds of AES.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Rounds {
+    Aes128 = 10,
+    Aes192 = 12,
+    Aes256 = 14,
 }
 
 impl AeadKey {
-    /// The cache lines of a key that a short packet needs with AES-128: the head, and those from H^8 on.
-    const LINES: [usize; 6] = [0, 3, 4, 5, 6, 7];
+    #[inline(always)]
+    fn parts(&self) -> (&Head, job::Key<'_>) {
+        match &self.expanded {
+            #[cfg(target_arch = "x86_64")]
+            Expanded::Gcm(key) => (&key.head, job::Key::Gcm(key)),
+            Expanded::Portable(head, key) => (head, job::Key::Portable(key)),
+        }
+    }
 
-    /// Brings what a short packet needs of the key at this address into the CPU's cache; the kernels ask again, a few
-    /// packets ahead. Whether there is a key is not looked at: that would be to wait for it.
+    /// Brings what a job and AES-128 need of the key at this address into the CPU's cache: three lines. Whether there is
+    /// a key is not looked at: that would be to wait for it.
+    ///
+    /// This and [`AeadKey::prefetch_powers`] want to be some work apart: the CPU waits where it is asked for more lines
+    /// than it can have under way at a time.
     #[inline]
-    pub fn prefetch(key: *const Option<AeadKey>) {
-        for line in AeadKey::LINES {
+    pub fn prefetch_round_keys(key: *const Option<AeadKey>) {
+        for line in 5..8 {
             prefetch_at(key.wrapping_byte_add(64 * line));
+        }
+    }
+
+    /// The same of the powers that hash a short packet: two lines, of H^8 to H^1. The kernels ask again, a few packets
+    /// ahead, and for what longer ones need.
+    #[inline]
+    pub fn prefetch_powers(&self) {
+        for line in 3..5 {
+            prefetch_at(std::ptr::from_ref(self).wrapping_byte_add(64 * line));
         }
     }
 }
 
 #[allow(clippy::large_enum_variant, reason = "what is used is to be where the SA is, not behind a pointer")]
-#[repr(u8)]
 enum Expanded {
     #[cfg(target_arch = "x86_64")]
     Gcm(gcm::Key),
-    Portable(portable::Key),
+    Portable(Head, portable::Key),
+}
+
+impl Drop for Expanded {
+    fn drop(&mut self) {
+        if let Expanded::Portable(head, _) = self {
+            head.salt.zeroize();
+        }
+    }
 }
 
 /// The data that is authenticated but not encrypted.

@@ -22,6 +22,9 @@ pub const IV: usize = 8;
 /// Octets of pad length and next header.
 const TRAILER: usize = 2;
 
+/// Octets behind the padding.
+const BEHIND: usize = TRAILER + ICV;
+
 /// Padding makes the encrypted part end on a multiple of this (RFC 4303 §2.4).
 const ALIGN: usize = 4;
 
@@ -274,26 +277,24 @@ pub fn decap(
     _proof: IcvVerified,
 ) -> Result<(), DropReason> {
     // 1. Trailer and padding.
-    frame.truncate(frame.len() - ICV);
-    frame.pull(text);
     let bytes = frame.bytes();
-    let [.., pad, next_header] = *bytes else { return Err(DropReason::BadPadding) };
-    let Some(len) = bytes.len().checked_sub(TRAILER + pad as usize) else {
+    let Some((body, [pad, next_header, ..])) = bytes.get(text..).and_then(<[u8]>::split_last_chunk::<BEHIND>)
+    else {
         return Err(DropReason::BadPadding);
     };
-    let padding = &bytes[len..len + pad as usize];
+    let Some(len) = body.len().checked_sub(*pad as usize) else { return Err(DropReason::BadPadding) };
     // RFC 4303 §2.4: the receiver should inspect the padding.
-    if padding.iter().enumerate().fold(0, |differ, (i, octet)| differ | (octet ^ (i as u8 + 1))) != 0 {
+    if !is_padding(&bytes[text + len..], *pad as usize) {
         return Err(DropReason::BadPadding);
     }
     // 2. The inner packet. What follows it is traffic flow confidentiality padding (RFC 4303 §2.7).
-    let v4 = match next_header {
+    let v4 = match *next_header {
         protocol::IPV4 => true,
         protocol::IPV6 => false,
         protocol::NONE => return Err(DropReason::Dummy), // RFC 4303 §2.6
         _ => return Err(DropReason::BadInner),
     };
-    let packet = &bytes[..len];
+    let packet = &body[..len];
     let parsed = match packet.first().map(|b| b >> 4) {
         Some(4) if v4 => inner.parse_v4(packet),
         Some(6) if !v4 => inner.parse_v6(packet),
@@ -302,13 +303,29 @@ pub fn decap(
     if parsed.is_err() {
         return Err(DropReason::BadInner);
     }
-    frame.truncate(inner.len());
-    // 3. ECN.
+    frame.keep(text, inner.len());
+    // 3. ECN. Where the outer header tells nothing, there is nothing to do.
+    if outer_tos & 3 == NOT_ECT {
+        return Ok(());
+    }
     let ecn = decapsulated_ecn(inner.tos & 3, outer_tos & 3).ok_or(DropReason::EcnDrop)?;
     if ecn != inner.tos & 3 {
         wire::set_ecn(frame.bytes_mut(), ecn);
     }
     Ok(())
+}
+
+/// Whether so many octets are 1, 2, 3 and so on. Behind them there are [`BEHIND`] octets.
+#[inline]
+fn is_padding(from: &[u8], pad: usize) -> bool {
+    match from.first_chunk() {
+        // In one word, as far as it is padding.
+        Some(word) if pad < 8 => {
+            let differ = u64::from_le_bytes(*word) ^ 0x0807_0605_0403_0201;
+            differ & ((1 << (8 * pad)) - 1) == 0
+        }
+        _ => from.iter().zip(1..=pad as u8).all(|(octet, expected)| *octet == expected),
+    }
 }
 
 const NOT_ECT: u8 = 0;

@@ -161,7 +161,7 @@ fn seal_or_open(
 ) -> Option<()> {
     let opens = meta.stage == Stage::Inbound;
     let aead = sas.aead();
-    let (states, keys, _) = sas.split();
+    let (states, keys) = sas.split();
     let sa = states.get(meta.sa as usize)?.as_ref()?;
     let key = keys.get(meta.sa as usize)?.as_ref()?;
     let mut iv = meta.seq.to_be_bytes();

@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, Reader, Runtime, SaCounters, SlotIndex};
+use portcullis_sadb::{Direction, Reader, Runtime, SlotIndex};
 
 /// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
@@ -23,23 +23,27 @@ pub fn run(
     meter: &mut impl Meter,
 ) {
     let aead = sas.aead();
-    let mut jobs = ArrayVec::<Job<'_>, BATCH>::new();
-    prepare(batch, (sas, flows), (reader, runtime), Some(&mut jobs), meter);
+    let (mut jobs, mut noted) = (ArrayVec::<Job<'_>, BATCH>::new(), Noted::new());
+    prepare(batch, (sas, flows), (reader, runtime), Some((&mut jobs, &mut noted)), meter);
     aead.seal(&mut jobs);
     drop(jobs);
     meter.mark(Hop::Crypto);
+    noted.iter().for_each(|i| sas.note(*i, reader, runtime));
     if sas.has_checksums() {
-        finish(batch, sas, runtime);
+        finish(batch, sas, (reader, runtime));
     }
     meter.mark(Hop::Settle);
 }
+
+/// SAs that [`SaTable::note`] is to be told of.
+type Noted = ArrayVec<u32, BATCH>;
 
 /// As far as to be sealed; what is to be, if that is asked.
 pub fn prepare<'a>(
     batch: &'a mut Batch,
     (sas, flows): (&'a mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
-    jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
     meter: &mut impl Meter,
 ) {
     let is_far = sas.is_far();
@@ -109,8 +113,9 @@ fn find_sas(
             continue;
         }
         if let Some(slot) = sa_of(meta, reader) {
-            runtime.prefetch_sa(slot);
-            if !sas.is_at(meta.sa, slot) {
+            if sas.is_at(meta.sa, slot) {
+                sas.prefetch_key(meta.sa);
+            } else {
                 find_sa(frame, meta, slot, (sas, flows), (reader, runtime));
             }
         }
@@ -161,9 +166,10 @@ fn encapsulate<'a>(
     batch: &'a mut Batch,
     sas: &'a mut SaTable,
     runtime: &Runtime,
-    mut jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    mut jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
 ) {
-    let (states, keys, _) = sas.split();
+    let is_far = sas.is_far();
+    let (states, keys) = sas.split();
     let keys = &keys[..states.len()];
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage != Stage::Outbound {
@@ -174,7 +180,11 @@ fn encapsulate<'a>(
             meta.stage = Stage::Drop(DropReason::NoSa);
             continue;
         };
-        if let Err(reason) = protect(frame, meta, (sa, key), runtime, jobs.as_deref_mut()) {
+        if is_far {
+            key.prefetch_powers();
+        }
+        let jobs = jobs.as_mut().map(|(jobs, noted)| (&mut **jobs, &mut **noted));
+        if let Err(reason) = protect(frame, meta, (sa, key), runtime, jobs) {
             meta.stage = Stage::Drop(reason);
         }
     }
@@ -187,7 +197,7 @@ fn protect<'a>(
     meta: &mut Meta,
     (sa, key): (&mut SaState, &'a AeadKey),
     runtime: &Runtime,
-    jobs: Option<&mut ArrayVec<Job<'a>, BATCH>>,
+    jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
 ) -> Result<(), DropReason> {
     // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
     wire::decrement_ttl(frame.bytes_mut())?;
@@ -197,7 +207,7 @@ fn protect<'a>(
     // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
     let seq = sa.next_seq(runtime).ok_or(DropReason::SeqExhausted)?;
     let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;
-    let Some(jobs) = jobs else {
+    let Some((jobs, noted)) = jobs else {
         (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
         return Ok(());
     };
@@ -207,26 +217,25 @@ fn protect<'a>(
     };
     jobs.push(job);
     if !sa.outer.has_checksum() {
-        leave(meta, sa, runtime); // what there is a job for is sealed before anyone looks at it again
+        // What there is a job for is sealed before anyone looks at it again.
+        if sa.count(meta.ip.len()) {
+            noted.push(meta.sa);
+        }
+        meta.stage = Stage::Sealed;
     }
     Ok(())
 }
 
 /// What was sealed and could not leave yet.
-pub fn finish(batch: &mut Batch, sas: &SaTable, runtime: &Runtime) {
+pub fn finish(batch: &mut Batch, sas: &mut SaTable, (reader, runtime): (&Reader, &Runtime)) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if meta.stage == Stage::Outbound {
-            let sa = sas.get(meta.sa);
+            let sa = sas.get_mut(meta.sa);
             sa.outer.sealed(frame);
-            leave(meta, sa, runtime);
+            if sa.count(meta.ip.len()) {
+                sas.note(meta.sa, reader, runtime);
+            }
+            meta.stage = Stage::Sealed;
         }
     }
-}
-
-/// A packet that is sealed is counted, and can leave.
-#[inline]
-fn leave(meta: &mut Meta, sa: &SaState, runtime: &Runtime) {
-    let packet = SaCounters { packets: 1, bytes: meta.ip.len() as u64, ..SaCounters::default() };
-    runtime.sa(sa.slot).count(&packet);
-    meta.stage = Stage::Sealed;
 }

@@ -4,78 +4,94 @@
 //! after it, with the proof that the ICV was right. Commit checks again, since two copies in one batch both
 //! pass the check.
 //!
-//! The window is a ring of 64-bit words, at least one more than it needs (RFC 6479), and a power of two: the word that the window's left
-//! edge is leaving is wiped as a whole when the right edge enters it, so no bit is ever shifted. The top of
-//! the window and the ring are of 64-bit sequence numbers; [`ReplayWindow::infer`] finds the high half of
-//! what the wire carries.
+//! The window is in words of 64 numbers. The word of the highest number is at hand, beside that number: packets in
+//! order need nothing else. Those to the left of it are in a [`Ring`], which is touched once in 64 packets, or by one
+//! that comes late. No bit is ever shifted (RFC 6479). All is of 64-bit sequence numbers; [`ReplayWindow::infer`] finds
+//! the high half of what the wire carries.
 
 use crate::{crypto::IcvVerified, drop::DropReason};
 
-/// Words of the smaller windows, which are kept in line: 1024 packets and the word to wipe.
-const INLINE: usize = (1024 / 64 + 1usize).next_power_of_two();
+/// Words of the smaller rings, which need no memory of their own: 1024 packets.
+const SMALL: usize = 1024 / 64;
 
 /// How far back a packet may be, for the inference of its high half, where no window says so.
 const UNCHECKED_REACH: u32 = 1 << 20;
 
-/// Which sequence numbers of an inbound SA were received.
+/// The right edge of the window of an inbound SA.
 pub struct ReplayWindow {
     /// The highest number received.
     top: u64,
+    /// Of the 64 numbers of its word those that were received.
+    word: u64,
     /// Packets, a multiple of 64; 0 if the check is off.
-    size: u64,
-    /// Words of the ring, less one.
-    mask: u64,
+    size: u32,
     esn: bool,
+}
+
+/// The words of a window to the left of the top's: a power of two, at least as many as it reaches back.
+pub struct Ring {
+    small: [u64; SMALL],
     /// The words of a larger window.
     large: Option<Box<[u64]>>,
-    inline: [u64; INLINE],
+}
+
+impl Ring {
+    /// For windows of `size` packets. Those over 1024 packets allocate.
+    pub fn new(size: u32) -> Ring {
+        let words = (size as usize / 64).next_power_of_two();
+        let large = (words > SMALL).then(|| vec![0; words].into_boxed_slice());
+        Ring { small: [0; SMALL], large }
+    }
+
+    fn word(&self, n: u64) -> u64 {
+        let words = self.large.as_deref().unwrap_or(&self.small);
+        words[n as usize & (words.len() - 1)]
+    }
+
+    fn words(&mut self) -> &mut [u64] {
+        self.large.as_deref_mut().unwrap_or(&mut self.small)
+    }
+
+    fn word_mut(&mut self, n: u64) -> &mut u64 {
+        let words = self.words();
+        let n = n as usize & (words.len() - 1);
+        &mut words[n]
+    }
 }
 
 impl ReplayWindow {
-    /// A window of `size` packets, a multiple of 64, or 0 for no check. Windows over 1024 packets allocate.
-    pub fn new(size: u32, esn: bool) -> ReplayWindow {
-        let words = (size as usize / 64 + 1).next_power_of_two();
-        let large = (words > INLINE).then(|| vec![0; words].into_boxed_slice());
-        let mask = words.max(INLINE) as u64 - 1;
-        ReplayWindow { top: 0, size: size as u64, mask, esn, large, inline: [0; INLINE] }
-    }
-
-    /// Takes every number up to `highest` as received: what a restarted datapath does.
-    pub fn resume(&mut self, highest: u64) {
-        self.top = highest;
-        if highest == 0 {
-            return self.words().fill(0);
-        }
-        self.words().fill(u64::MAX);
+    /// A window of `size` packets, a multiple of 64, or 0 for no check, that takes every number up to `highest` as
+    /// received: what a restarted datapath does. The ring is one for that size.
+    pub fn new(size: u32, esn: bool, highest: u64, ring: &mut Ring) -> ReplayWindow {
+        let seen = if highest == 0 { 0 } else { u64::MAX };
+        ring.words().fill(seen);
         // Bits of the top word above `highest` are of numbers still to come.
-        let within = highest % 64;
-        let n = self.index(highest);
-        self.words()[n] = if within == 63 { u64::MAX } else { (1 << (within + 1)) - 1 };
+        ReplayWindow { top: highest, word: seen >> (63 - highest % 64), size, esn }
     }
 
     /// The highest number received.
+    #[inline]
     pub fn top(&self) -> u64 {
         self.top
     }
 
-    /// The 64-bit number of a packet from the half that the wire carries (RFC 4303 §A2.2).
+    /// Whether sequence numbers are extended (RFC 4303 §2.2.1).
+    #[inline]
+    pub fn esn(&self) -> bool {
+        self.esn
+    }
+
+    /// The 64-bit number of a packet from the half that the wire carries: the one from the left edge on (RFC 4303
+    /// §A2.2).
+    #[inline]
     pub fn infer(&self, seq_lo: u32) -> u64 {
         if !self.esn {
             return seq_lo as u64;
         }
-        let (top_hi, top_lo) = (self.top >> 32, self.top as u32);
-        let size = if self.size == 0 { UNCHECKED_REACH } else { self.size as u32 };
-        let bottom = top_lo.wrapping_sub(size - 1);
-        let one_subspace = top_lo >= size - 1;
-        let hi = match (one_subspace, seq_lo >= bottom) {
-            (true, true) => top_hi,
-            (true, false) => top_hi + 1,
-            // The window reaches back into the former subspace. Before the first there is none: the packet is
-            // far ahead, and its ICV will tell.
-            (false, true) => top_hi.saturating_sub(1),
-            (false, false) => top_hi,
-        };
-        hi << 32 | seq_lo as u64
+        let reach = if self.size == 0 { UNCHECKED_REACH } else { self.size };
+        // Before the first number there is none: what would be there is far ahead, and its ICV will tell.
+        let left = self.top.saturating_sub(reach as u64 - 1);
+        left.wrapping_add(seq_lo.wrapping_sub(left as u32) as u64)
     }
 
     /// Whether a packet may be new, by what it claims.
@@ -83,18 +99,22 @@ impl ReplayWindow {
     /// # Errors
     /// [`DropReason::ReplayDuplicate`], [`DropReason::ReplayTooOld`].
     #[inline]
-    pub fn check(&self, seq: u64) -> Result<(), DropReason> {
+    pub fn check(&self, seq: u64, ring: &Ring) -> Result<(), DropReason> {
+        if seq > self.top { Ok(()) } else { self.check_late(seq, ring) }
+    }
+
+    #[inline(never)]
+    fn check_late(&self, seq: u64, ring: &Ring) -> Result<(), DropReason> {
         if self.size == 0 {
             return Ok(());
         }
         // RFC 4303 §3.3.3: the first number is 1.
-        if seq == 0 || self.top.checked_sub(self.size).is_some_and(|left| seq <= left) {
+        if seq == 0 || self.top - seq >= self.size as u64 {
             return Err(DropReason::ReplayTooOld);
         }
-        if seq <= self.top && self.bit(seq) {
-            return Err(DropReason::ReplayDuplicate);
-        }
-        Ok(())
+        let n = seq / 64;
+        let word = if n == self.top / 64 { self.word } else { ring.word(n) };
+        if word >> (seq % 64) & 1 == 1 { Err(DropReason::ReplayDuplicate) } else { Ok(()) }
     }
 
     /// Takes a number as received. Only a packet whose ICV was right may move the window.
@@ -102,43 +122,34 @@ impl ReplayWindow {
     /// # Errors
     /// As [`ReplayWindow::check`]; the window is as it was.
     #[inline]
-    pub fn commit(&mut self, seq: u64, _proof: IcvVerified) -> Result<(), DropReason> {
-        self.check(seq)?;
-        if self.size != 0 {
-            self.take(seq);
+    pub fn commit(&mut self, seq: u64, ring: &mut Ring, _proof: IcvVerified) -> Result<(), DropReason> {
+        if seq <= self.top {
+            return self.commit_late(seq, ring);
         }
-        self.top = self.top.max(seq);
+        if seq / 64 != self.top / 64 {
+            self.enter(seq / 64, ring);
+        }
+        self.top = seq;
+        self.word |= 1 << (seq % 64);
         Ok(())
     }
 
-    fn take(&mut self, seq: u64) {
-        let (from, to) = (self.top / 64, seq / 64);
-        if to > from {
-            // Words that the right edge enters hold bits of long ago.
-            let entered = (to - from).min(self.words().len() as u64);
-            for word in to + 1 - entered..=to {
-                let n = self.ring(word);
-                self.words()[n] = 0;
-            }
-        }
-        let n = self.index(seq);
-        self.words()[n] |= 1 << (seq % 64);
+    #[inline(never)]
+    fn commit_late(&mut self, seq: u64, ring: &mut Ring) -> Result<(), DropReason> {
+        self.check_late(seq, ring)?;
+        let n = seq / 64;
+        *(if n == self.top / 64 { &mut self.word } else { ring.word_mut(n) }) |= 1 << (seq % 64);
+        Ok(())
     }
 
-    fn bit(&self, seq: u64) -> bool {
-        self.large.as_deref().unwrap_or(&self.inline)[self.index(seq)] >> (seq % 64) & 1 == 1
-    }
-
-    fn words(&mut self) -> &mut [u64] {
-        self.large.as_deref_mut().unwrap_or(&mut self.inline)
-    }
-
-    fn index(&self, seq: u64) -> usize {
-        self.ring(seq / 64)
-    }
-
-    fn ring(&self, word: u64) -> usize {
-        (word & self.mask) as usize
+    /// The top's word is to be another: those up to it hold bits of long ago.
+    #[inline(never)]
+    fn enter(&mut self, to: u64, ring: &mut Ring) {
+        let from = self.top / 64;
+        *ring.word_mut(from) = self.word;
+        let passed = (to - from - 1).min(ring.words().len() as u64);
+        (to - passed..to).for_each(|n| *ring.word_mut(n) = 0);
+        self.word = 0;
     }
 }
 

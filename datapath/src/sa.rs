@@ -5,24 +5,36 @@
 //! when the worker first meets a (slot, generation), from a copy of the slot, and is emptied by
 //! [`SaTable::sweep`] once the slot has moved on. All memory is reserved at the start.
 //!
+//! What others may know of an SA is told to the runtime region late: its packets, and up to which number exactly it has
+//! received. SAs with something to tell wait in a queue, of which a few have their turn in each of the worker's.
+//!
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). `SaState::load` starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
+mod spis;
+
 use crate::{
-    crypto::{Aead, AeadKey},
+    crypto::{Aead, AeadKey, IcvVerified},
+    drop::DropReason,
     esp::{self, OuterHeader},
     memory::Table,
     nexthop::Via,
-    replay::ReplayWindow,
+    replay::{ReplayWindow, Ring},
+    wire::Addr,
 };
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
-    Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SlotIndex, prefetch, prefetch_at,
+    Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, prefetch_at,
 };
 use serde::Serialize;
+use spis::Spis;
+use std::collections::VecDeque;
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
 pub const RESERVED_BLOCK: u64 = 4096;
+
+/// A restarted datapath takes numbers up to the next multiple of this as seen, of an SA whose top was not told.
+const SEEN_AHEAD: u64 = 16;
 
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
@@ -30,7 +42,105 @@ const SWEPT: usize = 64;
 /// SAs that stay in the CPU's nearest caches by themselves.
 const NEAR: usize = 64;
 
-/// What one worker needs of one SA, but for its key and its replay window: two cache lines.
+/// Packets and octets that the runtime region does not know of yet.
+#[derive(Clone, Copy, Default)]
+#[repr(C, packed(2))]
+struct Untold {
+    octets: u32,
+    packets: u16,
+}
+
+impl Untold {
+    #[inline]
+    fn count(&mut self, octets: usize) {
+        self.packets += 1;
+        self.octets += octets as u32;
+    }
+
+    /// Whether to tell it now, while there is room for what else the turn brings.
+    #[inline]
+    fn is_much(self) -> bool {
+        self.octets >= 1 << 31 || self.packets >= 1 << 15
+    }
+
+    fn counters(self) -> SaCounters {
+        SaCounters { packets: self.packets as u64, bytes: self.octets as u64, ..SaCounters::default() }
+    }
+}
+
+/// What each packet that comes in reads and changes of its SA, but for its key: one cache line.
+#[repr(C, align(64))]
+pub struct InboundSa {
+    /// Which sequence numbers were received, as far as packets in order need it.
+    window: ReplayWindow,
+    dst: [u64; 2],
+    /// The version of the SAD in which the slot was last looked at, without its upper half: long before the lower one
+    /// comes round, [`SaTable::sweep`] has let go of what is gone.
+    sad_version: u32,
+    slot: SlotIndex,
+    spi: u32,
+    /// The policy that it serves.
+    pub reqid: u32,
+    untold: Untold,
+    way: u8,
+    /// Whether it is in the queue of those with something to tell.
+    waits: bool,
+}
+
+const _: () = assert!(size_of::<Option<InboundSa>>() == 64);
+
+/// How packets come, but for their destination: in which version of IP, and whether in UDP.
+#[inline]
+fn way(dst: &Addr, udp: bool) -> u8 {
+    u8::from(dst.v4) | u8::from(udp) << 1
+}
+
+impl InboundSa {
+    fn new(slot: SlotIndex, sa: &Sa, window: ReplayWindow) -> InboundSa {
+        let dst = Addr::from(sa.dst);
+        InboundSa {
+            window,
+            dst: [dst.bits as u64, (dst.bits >> 64) as u64],
+            sad_version: 0,
+            slot,
+            spi: sa.spi.0,
+            reqid: sa.reqid,
+            untold: Untold::default(),
+            way: way(&dst, sa.udp.is_some()),
+            waits: false,
+        }
+    }
+
+    /// Takes a number for what the wire carries of it, if it may be new (RFC 4303 §3.4.3). Asks memory for what has to be
+    /// told if so.
+    ///
+    /// # Errors
+    /// As [`ReplayWindow::check`].
+    #[inline]
+    pub fn check(&self, seq_lo: u32, ring: &Ring, runtime: &Runtime) -> Result<u64, DropReason> {
+        let seq = self.window.infer(seq_lo);
+        self.window.check(seq, ring)?;
+        if !self.is_told(seq) {
+            runtime.prefetch_sa(self.slot);
+        }
+        Ok(seq)
+    }
+
+    /// Whether a restarted datapath would take this number as seen, and the SA waits to tell the rest.
+    #[inline]
+    fn is_told(&self, seq: u64) -> bool {
+        self.waits && seq <= self.window.top() | (SEEN_AHEAD - 1)
+    }
+
+    /// Whether a packet came the way that this SA was made for. Its source is not looked at: a peer behind a NAT may
+    /// move, and the ICV tells who it is.
+    #[inline]
+    pub fn is_way_of(&self, dst: Addr, udp: bool) -> bool {
+        self.dst == [dst.bits as u64, (dst.bits >> 64) as u64] && self.way == way(&dst, udp)
+    }
+}
+
+/// What one worker needs of one SA besides: two cache lines.
 #[repr(C, align(64))]
 pub struct SaState {
     /// Which SA of its slot it is.
@@ -46,19 +156,17 @@ pub struct SaState {
     pub slot: SlotIndex,
     /// The SPI.
     pub spi: u32,
-    /// The policy that it serves.
-    pub reqid: u32,
+    /// Of outbound packets.
+    untold: Untold,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
     /// Which way.
     pub direction: Direction,
     /// Extended sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
-    /// Whether it is encapsulated in UDP.
-    pub udp: bool,
     /// iked was told that the sequence numbers are used up.
     pub exhaustion_told: bool,
-    /// What goes in front of each packet, if outbound; what stands there, if inbound.
+    /// What goes in front of each packet, if outbound.
     pub outer: OuterHeader,
 }
 
@@ -75,14 +183,13 @@ impl SaState {
             // None of the block that was begun is used again.
             assigned_seq: line.reserved_seq(),
             reserved_seq: line.reserved_seq(),
+            untold: Untold::default(),
             via: Via::NONE,
             slot,
             spi: sa.spi.0,
-            reqid: sa.reqid,
             mtu: sa.mtu,
             direction: sa.direction,
             esn: sa.esn,
-            udp: sa.udp.is_some(),
             exhaustion_told: false,
             outer: OuterHeader::new(sa),
         }
@@ -96,6 +203,14 @@ impl SaState {
         }
         self.assigned_seq += 1;
         Some(self.assigned_seq)
+    }
+
+    /// Counts a packet that was sealed. True if [`SaTable::note`] is to be called in this turn.
+    #[inline]
+    #[must_use = "the SA is not told otherwise"]
+    pub fn count(&mut self, octets: usize) -> bool {
+        self.untold.count(octets);
+        self.untold.packets == 1 || self.untold.is_much()
     }
 
     #[cold]
@@ -129,8 +244,8 @@ pub struct BytesPerSa {
     pub index: usize,
 }
 
-/// States, keys and replay windows, by index.
-pub type Split<'a> = (&'a mut [Option<SaState>], &'a [Option<AeadKey>], &'a [Option<ReplayWindow>]);
+/// States and keys, by index.
+pub type Split<'a> = (&'a mut [Option<SaState>], &'a [Option<AeadKey>]);
 
 /// All SAs of one worker.
 pub struct SaTable {
@@ -139,11 +254,15 @@ pub struct SaTable {
     aead: Aead,
     /// By slot: one more than the index in `states`, or 0.
     index: Table<u32>,
+    spis: Spis,
     states: Table<Option<SaState>>,
-    /// Of each state, the key, expanded, and if it is inbound, which sequence numbers were received.
+    /// Of each state, the key, expanded; and if it is inbound, what its packets need, and the rest of its window.
     keys: Table<Option<AeadKey>>,
-    windows: Table<Option<ReplayWindow>>,
+    inbound: Table<Option<InboundSa>>,
+    rings: Table<Ring>,
     free: Vec<u32>,
+    /// States with something to tell.
+    untold: VecDeque<u32>,
     swept: usize,
     /// SAs whose packets have a checksum in their outer headers.
     checksums: u32,
@@ -163,8 +282,11 @@ impl SaTable {
             index: Table::filled(room, 0),
             states: Table::new(room),
             keys: Table::new(room),
-            windows: Table::new(room),
+            spis: Spis::new(max_sas),
+            inbound: Table::new(room),
+            rings: Table::new(room),
             free: Vec::with_capacity(room),
+            untold: VecDeque::with_capacity(room),
             swept: 0,
             checksums: 0,
             sad_version: 0,
@@ -173,10 +295,11 @@ impl SaTable {
 
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
-        // In `states`, `keys` and `windows`; in `index` and `free`.
-        let state =
-            size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + size_of::<Option<ReplayWindow>>();
-        BytesPerSa { state: state + aead.key_octets_apart(), index: 2 * size_of::<u32>() }
+        // In `states` and `keys`, `inbound` and `rings`; in `index`, `free`, `untold` and `spis`.
+        let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>();
+        let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
+        let index = 3 * size_of::<u32>() + Spis::OCTETS;
+        BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
     /// What seals and opens with the keys of this table.
@@ -191,17 +314,15 @@ impl SaTable {
         self.sad_version = reader.sad_version();
     }
 
-    /// Brings the way from a slot to its state into the CPU's cache.
+    /// Brings the way from an SPI to its state into the CPU's cache.
     #[inline]
-    pub fn prefetch_index(&self, slot: SlotIndex) {
-        if let Some(index) = self.index.get(slot.0 as usize) {
-            prefetch(index);
-        }
+    pub fn prefetch_spi(&self, spi: u32) {
+        self.spis.prefetch(spi);
     }
 
     /// The index of the state for a slot, if it has one: not whether it is of the SA that lives there now.
     #[inline]
-    pub fn index(&self, slot: SlotIndex) -> Option<u32> {
+    fn index(&self, slot: SlotIndex) -> Option<u32> {
         self.index.get(slot.0 as usize)?.checked_sub(1)
     }
 
@@ -217,22 +338,52 @@ impl SaTable {
         self.checksums > 0
     }
 
-    /// Brings what a packet needs of its SA into the CPU's caches. Whether there is one is not looked at: that would be
-    /// to wait for it.
+    /// Brings the state of an SA into the CPU's cache. Whether there is one is not looked at: that would be to wait for it.
     #[inline]
     pub fn prefetch(&self, i: u32) {
         if (i as usize) < self.states.len() {
             let state = self.states.as_ptr().wrapping_add(i as usize);
             prefetch_at(state);
             prefetch_at(state.wrapping_byte_add(64));
-            AeadKey::prefetch(self.keys.as_ptr().wrapping_add(i as usize));
         }
     }
 
-    /// The same of the replay window.
+    /// The same of what jobs take of its key.
     #[inline]
-    pub fn prefetch_window(&self, i: u32) {
-        prefetch_at(self.windows.as_ptr().wrapping_add(i as usize));
+    pub fn prefetch_key(&self, i: u32) {
+        AeadKey::prefetch_round_keys(self.keys.as_ptr().wrapping_add(i as usize));
+    }
+
+    /// The state that an inbound SA had when it was last met, by its SPI: not whether it is of the SA that has the SPI
+    /// now. Brings it into the CPU's cache.
+    #[inline]
+    pub fn expect(&self, spi: u32) -> Option<u32> {
+        let i = self.spis.find(spi)?;
+        prefetch_at(self.inbound.as_ptr().wrapping_add(i as usize));
+        Some(i)
+    }
+
+    /// The state of the inbound SA that has an SPI now. The first time, its key is expanded.
+    #[cold]
+    pub fn find_spi(&mut self, spi: u32, reader: &Reader, runtime: &Runtime) -> Option<u32> {
+        match self.find(reader.find(Spi(spi))?, reader, runtime) {
+            // The slot may have been taken over by another SA between the look at the index and at the slot.
+            Found::Here(i) if self.inbound[i as usize].as_ref().is_some_and(|sa| sa.spi == spi) => Some(i),
+            _ => None,
+        }
+    }
+
+    /// Whether a state is of the inbound SA that has this SPI. `false` may mean that it is not known.
+    #[inline]
+    pub fn is_of(&self, i: u32, spi: u32) -> bool {
+        let sa = self.inbound.get(i as usize).and_then(Option::as_ref);
+        sa.is_some_and(|sa| sa.spi == spi && sa.sad_version == self.sad_version as u32)
+    }
+
+    /// The inbound SA with a state, and the rest of its window.
+    #[inline]
+    pub fn inbound(&self, i: u32) -> Option<(&InboundSa, &Ring)> {
+        Some((self.inbound.get(i as usize)?.as_ref()?, self.rings.get(i as usize)?))
     }
 
     /// Whether a state is of the outbound SA that lives in this slot. `false` may mean that it is not known.
@@ -272,6 +423,9 @@ impl SaTable {
             }
             if reader.generation(slot) == Some(state.generation) {
                 state.sad_version = self.sad_version;
+                if let Some(sa) = &mut self.inbound[i as usize] {
+                    sa.sad_version = self.sad_version as u32;
+                }
                 return Found::Here(i);
             }
         }
@@ -290,16 +444,128 @@ impl SaTable {
         self.states[i as usize].as_mut().expect("found this turn")
     }
 
-    /// All states, to change, their keys, and their replay windows, by index.
+    /// All states, to change, and their keys, by index.
     #[inline]
     pub fn split(&mut self) -> Split<'_> {
-        (&mut self.states, &self.keys, &self.windows)
+        (&mut self.states, &self.keys)
     }
 
-    /// The replay window of an inbound SA that was found this turn.
+    /// The key with an index that was found this turn, and whether sequence numbers are extended, if it is of an
+    /// inbound SA.
     #[inline]
-    pub fn window(&mut self, i: u32) -> &mut ReplayWindow {
-        self.windows[i as usize].as_mut().expect("an inbound SA has one")
+    pub fn opens(&self, i: u32) -> Option<(&AeadKey, bool)> {
+        match (self.keys.get(i as usize), self.inbound.get(i as usize)) {
+            (Some(Some(key)), Some(Some(sa))) => Some((key, sa.window.esn())),
+            _ => None,
+        }
+    }
+
+    /// Takes a number as received (RFC 4303 §3.4.3). A restarted datapath will do so, too: it is told before the packet
+    /// goes on, of some numbers at once.
+    ///
+    /// # Errors
+    /// As [`ReplayWindow::commit`]; nothing has changed.
+    #[inline]
+    pub fn commit(
+        &mut self,
+        i: u32,
+        seq: u64,
+        proof: IcvVerified,
+        (reader, runtime): (&Reader, &Runtime),
+    ) -> Result<(), DropReason> {
+        let (Some(Some(sa)), Some(ring)) = (self.inbound.get_mut(i as usize), self.rings.get_mut(i as usize))
+        else {
+            return Err(DropReason::UnknownSpi);
+        };
+        let is_told = sa.is_told(seq);
+        sa.window.commit(seq, ring, proof)?;
+        if !is_told {
+            let first = !std::mem::replace(&mut sa.waits, true);
+            runtime.sa(sa.slot).see(sa.window.top() | (SEEN_AHEAD - 1));
+            if first {
+                self.wait(i, reader, runtime);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a packet that was let in.
+    #[inline]
+    pub fn count_inbound(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
+        let Some(Some(sa)) = self.inbound.get_mut(i as usize) else { return };
+        sa.untold.count(octets);
+        if sa.untold.is_much() {
+            self.tell_one(i, reader, runtime);
+        }
+    }
+
+    /// Has an outbound SA of which [`SaState::count`] wants it wait for its turn to be told, or tells it now.
+    #[inline]
+    pub fn note(&mut self, i: u32, reader: &Reader, runtime: &Runtime) {
+        if self.get(i).untold.is_much() {
+            self.tell_one(i, reader, runtime);
+        } else {
+            self.wait(i, reader, runtime);
+        }
+    }
+
+    /// Tells the runtime region of some of the SAs with something to tell, at the end of a turn. True if there
+    /// are more.
+    #[inline]
+    pub fn tell(&mut self, most: usize, reader: &Reader, runtime: &Runtime) -> bool {
+        // The next call's states, and then this one's lines: each has been asked for when it is looked at.
+        for i in self.untold.iter().skip(most).take(most) {
+            prefetch_at(self.inbound.as_ptr().wrapping_add(*i as usize));
+            prefetch_at(self.states.as_ptr().wrapping_add(*i as usize));
+        }
+        for i in self.untold.iter().take(most) {
+            let slot = match (self.inbound.get(*i as usize), self.states.get(*i as usize)) {
+                (Some(Some(sa)), _) => sa.slot,
+                (_, Some(Some(sa))) => sa.slot,
+                _ => continue,
+            };
+            runtime.prefetch_sa(slot);
+        }
+        for _ in 0..most {
+            let Some(i) = self.untold.pop_front() else { break };
+            self.tell_one(i, reader, runtime);
+        }
+        !self.untold.is_empty()
+    }
+
+    #[inline(never)]
+    fn wait(&mut self, i: u32, reader: &Reader, runtime: &Runtime) {
+        // States that were let go of may still wait.
+        if self.untold.len() == self.untold.capacity() {
+            self.tell(1, reader, runtime);
+        }
+        self.untold.push_back(i);
+    }
+
+    fn tell_one(&mut self, i: u32, reader: &Reader, runtime: &Runtime) {
+        let i = i as usize;
+        let (untold, top, slot, is_current) = match (self.inbound.get_mut(i), self.states.get_mut(i)) {
+            (Some(Some(sa)), _) => {
+                sa.waits = false;
+                let is_current = sa.sad_version == self.sad_version as u32;
+                (&mut sa.untold, Some(sa.window.top()), sa.slot, is_current)
+            }
+            (_, Some(Some(sa))) => (&mut sa.untold, None, sa.slot, sa.sad_version == self.sad_version),
+            _ => return,
+        };
+        let untold = std::mem::take(untold);
+        // The line may be another SA's, and another worker's, once this one is gone.
+        if !is_current {
+            let generation = self.states[i].as_ref().map(|sa| sa.generation);
+            if reader.generation(slot) != generation {
+                return;
+            }
+        }
+        let line = runtime.sa(slot);
+        if let Some(top) = top {
+            line.saw(top);
+        }
+        line.count(&untold.counters());
     }
 
     /// SAs in the table.
@@ -348,26 +614,33 @@ impl SaTable {
         let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
         self.checksums += u32::from(state.outer.has_checksum());
-        let window = (sa.direction == Direction::Inbound).then(|| {
-            let mut window = ReplayWindow::new(sa.replay_window, sa.esn);
-            window.resume(runtime.sa(slot).highest_seen());
-            window
+        let is_inbound = sa.direction == Direction::Inbound;
+        let mut ring = Ring::new(if is_inbound { sa.replay_window } else { 0 });
+        let inbound = is_inbound.then(|| {
+            let seen = runtime.sa(slot).highest_seen();
+            let window = ReplayWindow::new(sa.replay_window, sa.esn, seen, &mut ring);
+            InboundSa { sad_version: self.sad_version as u32, ..InboundSa::new(slot, &sa, window) }
         });
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);
                 self.keys[i as usize] = Some(key);
-                self.windows[i as usize] = window;
+                self.inbound[i as usize] = inbound;
+                self.rings[i as usize] = ring;
                 i
             }
             None => {
                 self.states.push(Some(state));
                 self.keys.push(Some(key));
-                self.windows.push(window);
+                self.inbound.push(inbound);
+                self.rings.push(ring);
                 self.states.len() as u32 - 1
             }
         };
         self.index[slot.0 as usize] = i + 1;
+        if is_inbound {
+            self.spis.insert(sa.spi.0, i);
+        }
         Found::Here(i)
     }
 
@@ -375,9 +648,15 @@ impl SaTable {
         if let Some(state) = self.states[i as usize].take() {
             self.checksums -= u32::from(state.outer.has_checksum());
             self.keys[i as usize] = None;
-            self.windows[i as usize] = None;
+            if self.inbound[i as usize].take().is_some() {
+                self.spis.remove(state.spi, i);
+                self.rings[i as usize] = Ring::new(0);
+            }
             self.index[state.slot.0 as usize] = 0;
             self.free.push(i);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,9 @@ const HELPED_PER_TURN: usize = 4;
 /// Own loans that nobody has taken, at most, before their owner does one.
 const MOST_WAITING: usize = 3;
 
+/// SAs of which others are told what is new, at most, in a turn.
+const TOLD_PER_TURN: usize = 4;
+
 /// How often the kernel is asked what it counts of the ports.
 const PORTS_MS: u64 = 1000;
 
@@ -168,7 +171,7 @@ impl<M: Meter> Worker<M> {
         while !stop.load(Ordering::Relaxed) {
             let now_ms = start.elapsed().as_millis() as u64;
             idle_turns = if self.turn(now_ms) { 0 } else { idle_turns + 1 };
-            if idle_turns > IDLE_TURNS {
+            if idle_turns > IDLE_TURNS && !self.hops.tell(TOLD_PER_TURN) {
                 self.sweep();
                 self.sleep(stop);
             }
@@ -196,6 +199,7 @@ impl<M: Meter> Worker<M> {
             self.tell_ports();
             self.sweep();
         }
+        self.hops.tell(TOLD_PER_TURN);
         let busy = self.settle() | worked | was_out | self.lending.is_out();
         self.meter.mark(Hop::Settle);
         busy
@@ -433,6 +437,7 @@ impl<M: Meter> Worker<M> {
             port.close(cache);
         }
         self.settle();
+        self.hops.tell(usize::MAX);
         self.mine.offline();
     }
 }
@@ -450,13 +455,18 @@ impl Hops {
         self.sas.turn(&self.reader);
     }
 
+    /// Puts what is new of some SAs where others see it. True if there are more.
+    fn tell(&mut self, sas: usize) -> bool {
+        self.sas.tell(sas, &self.reader, &self.runtime)
+    }
+
     /// Classify, inbound, outbound.
     fn run(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         if batch.frames.is_empty() {
             return;
         }
         let Hops { who, reader, runtime, sas, flows } = self;
-        let found = classify::run(batch, *who, flows, reader);
+        let found = classify::run(batch, *who, flows, sas);
         meter.mark(Hop::Classify);
         if found.inbound {
             inbound::run(batch, (sas, flows), (reader, runtime), meter);
@@ -469,9 +479,9 @@ impl Hops {
     /// The same, as far as to be sealed or opened elsewhere.
     pub(crate) fn prepare(&mut self, batch: &mut Batch, meter: &mut impl Meter) {
         let Hops { who, reader, runtime, sas, flows } = self;
-        classify::run(batch, *who, flows, reader);
+        classify::run(batch, *who, flows, sas);
         meter.mark(Hop::Classify);
-        inbound::prepare(batch, sas, (reader, runtime), None, meter);
+        inbound::prepare(batch, sas, (reader, runtime), meter);
         outbound::prepare(batch, (sas, flows), (reader, runtime), None, meter);
     }
 
@@ -479,7 +489,7 @@ impl Hops {
     pub(crate) fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
         let Hops { reader, runtime, sas, flows, .. } = self;
         inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
-        outbound::finish(batch, sas, runtime);
+        outbound::finish(batch, sas, (reader, runtime));
         meter.mark(Hop::Settle);
     }
 

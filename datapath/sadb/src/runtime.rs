@@ -1,8 +1,9 @@
 //! The runtime region: what the datapath knows and the others may see.
 //!
 //! Each SA's line is written by the worker that owns the SA, each worker's block by that worker; nothing here
-//! is secret. Two words of a line outlive the datapath and must never go back: `reserved_seq`, above which no
-//! outbound number was used, and `highest_seen`, up to which every inbound number counts as received.
+//! is secret. Two words of a line outlive the datapath: `reserved_seq`, above which no outbound number was used, and
+//! `highest_seen`, up to which every inbound number counts as received. The former never goes back, the latter never
+//! below what was received.
 
 use crate::{
     Event, Generation, RegionError, SlotIndex,
@@ -303,6 +304,12 @@ impl SaRuntime<'_> {
         // One writer: a load and a store. It never goes back, or old packets would be new again.
         let highest = self.0.highest_seen.load(Ordering::Relaxed).max(seq);
         self.0.highest_seen.store(highest, Ordering::Release);
+    }
+
+    /// Inbound: the highest number received is `top`. Those that [`SaRuntime::see`] took as seen above it are still to
+    /// come.
+    pub fn saw(&self, top: u64) {
+        self.0.highest_seen.store(top, Ordering::Release);
     }
 
     /// Adds to the SA's counters.

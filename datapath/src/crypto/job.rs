@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::gcm;
 use super::portable;
-use super::{Aad, AeadKey, Expanded, HEAD, ICV};
+use super::{Aad, AeadKey, HEAD, ICV};
 use std::{marker::PhantomData, slice};
 
 /// One packet to seal or open: what it is sealed with, and where it is. It borrows both.
@@ -114,21 +114,17 @@ impl<'a> Job<'a> {
         if !matches!(icv, 8 | 12 | 16) || len > u16::MAX as usize {
             return None;
         }
-        let AeadKey { head, expanded } = key;
+        let (head, key) = key.parts();
         let (salt, iv) = (u32::from_le_bytes(head.salt), u64::from_le_bytes(iv));
         Some(Job {
             nonce: [salt as u64 | iv << 32, iv >> 32],
             aad: aad.block,
-            key: match expanded {
-                #[cfg(target_arch = "x86_64")]
-                Expanded::Gcm(key) => Key::Gcm(key),
-                Expanded::Portable(key) => Key::Portable(key),
-            },
+            key,
             text,
             len: len as u16,
             segments,
             aad_len: aad.len,
-            rounds: head.rounds,
+            rounds: head.rounds as u8,
             icv,
             // That of what is foreign stays as it is.
             kind: head.first_kind.saturating_add(kind(icv, len)),

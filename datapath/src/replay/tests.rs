@@ -9,8 +9,34 @@ use DropReason::{ReplayDuplicate as Duplicate, ReplayTooOld as TooOld};
 
 const SIZES: [u32; 5] = [64, 128, 1024, 4096, 65_536];
 
-fn accept(w: &mut ReplayWindow, seq: u64) -> Result<(), DropReason> {
-    w.commit(seq, IcvVerified::for_tests())
+/// A window with its ring.
+struct Window(ReplayWindow, Ring);
+
+impl Window {
+    fn new(size: u32, esn: bool) -> Window {
+        let mut ring = Ring::new(size);
+        Window(ReplayWindow::new(size, esn, 0, &mut ring), ring)
+    }
+
+    fn resume(&mut self, highest: u64) {
+        self.0 = ReplayWindow::new(self.0.size, self.0.esn, highest, &mut self.1);
+    }
+
+    fn infer(&self, seq_lo: u32) -> u64 {
+        self.0.infer(seq_lo)
+    }
+
+    fn check(&self, seq: u64) -> Result<(), DropReason> {
+        self.0.check(seq, &self.1)
+    }
+
+    fn top(&self) -> u64 {
+        self.0.top()
+    }
+}
+
+fn accept(w: &mut Window, seq: u64) -> Result<(), DropReason> {
+    w.0.commit(seq, &mut w.1, IcvVerified::for_tests())
 }
 
 #[test]
@@ -36,7 +62,7 @@ fn every_edge_of_the_window() {
                 (top + 100 * n, Ok(())),
             ];
             for (seq, expected) in table {
-                let mut w = ReplayWindow::new(size, true);
+                let mut w = Window::new(size, true);
                 accept(&mut w, top).unwrap();
                 assert_eq!(w.check(seq), expected, "size {size}, top {top}, seq {seq}");
                 assert_eq!(accept(&mut w, seq), expected);
@@ -53,7 +79,7 @@ fn every_edge_of_the_window() {
 
 #[test]
 fn two_copies_in_one_batch_pass_the_check_and_one_passes_the_commit() {
-    let mut w = ReplayWindow::new(64, true);
+    let mut w = Window::new(64, true);
     assert_eq!((w.check(5), w.check(5)), (Ok(()), Ok(())));
     assert_eq!((accept(&mut w, 5), accept(&mut w, 5)), (Ok(()), Err(Duplicate)));
 }
@@ -65,14 +91,14 @@ fn the_high_half_is_inferred_across_each_subspace() {
         let n = size as u64;
         // RFC 4303 §A2.2: case A (window within one subspace) and case B (across two).
         for top in [n - 1, n, G - 1, G + n - 2, G + n - 1, G, G + 1, 2 * G - 1, 2 * G, 5 * G + 3, 7 * G + n] {
-            let mut w = ReplayWindow::new(size, true);
+            let mut w = Window::new(size, true);
             w.resume(top);
             let lowest = (top + 1).saturating_sub(n);
             for seq in [lowest, lowest + 1, top - 1, top, top + 1, top + n, top + 1000, top + (1 << 31)] {
                 assert_eq!(w.infer(seq as u32), seq, "size {size}, top {top:#x}, seq {seq:#x}");
             }
         }
-        let fresh = ReplayWindow::new(size, true);
+        let fresh = Window::new(size, true);
         for seq in [1, 2, n, G - 1] {
             assert_eq!(fresh.infer(seq as u32), seq, "before the first packet");
         }
@@ -81,7 +107,7 @@ fn the_high_half_is_inferred_across_each_subspace() {
 
 #[test]
 fn without_esn_nothing_wraps() {
-    let mut w = ReplayWindow::new(64, false);
+    let mut w = Window::new(64, false);
     let last = u32::MAX as u64;
     accept(&mut w, last).unwrap();
     assert_eq!(w.infer(1), 1);
@@ -92,7 +118,7 @@ fn without_esn_nothing_wraps() {
 fn what_was_seen_before_a_restart_stays_seen() {
     for size in SIZES {
         for highest in [1u64, 63, 64, 65, 1000, 65_536, (1 << 32) - 1, 1 << 32] {
-            let mut w = ReplayWindow::new(size, true);
+            let mut w = Window::new(size, true);
             w.resume(highest);
             for seq in highest.saturating_sub(2 * size as u64)..=highest {
                 assert!(w.check(seq).is_err(), "size {size}, highest {highest}, seq {seq}");
@@ -101,7 +127,7 @@ fn what_was_seen_before_a_restart_stays_seen() {
                 assert_eq!(accept(&mut w, seq), Ok(()), "size {size}, highest {highest}, seq {seq}");
             }
         }
-        let mut w = ReplayWindow::new(size, true);
+        let mut w = Window::new(size, true);
         w.resume(0);
         assert_eq!(accept(&mut w, 1), Ok(()));
     }
@@ -109,7 +135,7 @@ fn what_was_seen_before_a_restart_stays_seen() {
 
 #[test]
 fn a_window_of_no_size_refuses_nothing() {
-    let mut w = ReplayWindow::new(0, true);
+    let mut w = Window::new(0, true);
     assert_eq!([0, 7, 7, 3].map(|s| accept(&mut w, s)), [Ok(()); 4]);
     assert_eq!(w.top(), 7);
 }
@@ -121,7 +147,7 @@ proptest! {
         start in prop::sample::select(vec![0u64, 1000, (1 << 32) - 500, (1 << 40) - 3]),
         steps in prop::collection::vec((any::<bool>(), 0u64..3000), 1..400),
     ) {
-        let mut w = ReplayWindow::new(size, true);
+        let mut w = Window::new(size, true);
         w.resume(start);
         let (mut top, mut seen) = (start, BTreeSet::new());
         for (forward, step) in steps {
@@ -154,7 +180,7 @@ proptest! {
         steps in prop::collection::vec((0usize..14, 0u64..130), 1..60),
     ) {
         let n = size as u64;
-        let mut w = ReplayWindow::new(size, true);
+        let mut w = Window::new(size, true);
         w.resume(start);
         let (mut top, mut seen) = (start, BTreeSet::new());
         for (step, off) in steps {
@@ -194,7 +220,7 @@ proptest! {
         let top = subspace << 32 | near as u64;
         let back = if size == 0 { UNCHECKED_REACH } else { size } as u64;
         prop_assume!(top >= back);
-        let mut w = ReplayWindow::new(size, true);
+        let mut w = Window::new(size, true);
         w.resume(top);
         let seq = top - back + 1 + ahead as u64;
         prop_assert_eq!(w.infer(seq as u32), seq, "size {}, top {:#x}", size, top);
@@ -203,7 +229,7 @@ proptest! {
 
 #[test]
 fn after_the_last_number_there_is_none() {
-    let mut w = ReplayWindow::new(64, true);
+    let mut w = Window::new(64, true);
     w.resume(u64::MAX - 1);
     assert_eq!(accept(&mut w, u64::MAX), Ok(()));
     for seq_lo in [0, 1, 63, u32::MAX] {

@@ -1,6 +1,6 @@
 //! An expanded AES-GCM key: powers of the hash key, and the round keys.
 
-use super::{ghash, kernel};
+use super::{super::Head, ghash, kernel};
 use core::arch::x86_64::*;
 use zeroize::Zeroize;
 
@@ -10,37 +10,38 @@ pub(super) const POWERS: usize = 17;
 /// Round keys of AES-256.
 const ROUND_KEYS: usize = 15;
 
-/// Powers of H and round keys. It is wiped when it is dropped.
+/// Powers of H, round keys, and what jobs take from a key. It is wiped when it is dropped.
 ///
 /// Powers descend, so that a vector of consecutive blocks loads the powers that it is to be multiplied by. A
-/// short packet uses the last few, right in front of the round keys: with AES-128 and 64 octets, five lines in
-/// a row. A vector that reaches past H^1 reads round keys there, and multiplies them by zero.
+/// short packet uses the last few, right in front of the head and the round keys: with AES-128 and 64 octets, five
+/// lines in a row are all that it touches. A vector that reaches past H^1 reads what is there, and multiplies it by zero.
 ///
-/// H^17 is the last in the cache line of the key's head, which is in front. So a chunk's powers and the round keys
-/// each begin with a line.
+/// H^17 is the last in a cache line. So a chunk's powers and the head each begin with one.
 #[repr(C, align(16))]
 pub(in super::super) struct Key {
     /// H^17 ... H^1, as `ghash::Sum` has them: reflected, and multiplied by x.
     pub(super) powers: [u128; POWERS],
+    pub(in super::super) head: Head,
     pub(super) round_keys: [u128; ROUND_KEYS],
 }
 
-const _: () = assert!(size_of::<Key>() == 512);
+const _: () = assert!(size_of::<Key>() == 528 && size_of::<Head>() == 16);
 
 impl Drop for Key {
     fn drop(&mut self) {
         self.powers.zeroize();
         self.round_keys.zeroize();
+        self.head.salt.zeroize();
     }
 }
 
 impl Key {
     /// Expands a key of 16, 24 or 32 octets; `None` for any other length.
-    pub(in super::super) fn new(key: &[u8]) -> Option<Key> {
+    pub(in super::super) fn new(key: &[u8], head: Head) -> Option<Key> {
         if !matches!(key.len(), 16 | 24 | 32) || !super::is_available(super::Aead::AesNi) {
             return None;
         }
-        let mut expanded = Key { powers: [0; POWERS], round_keys: [0; ROUND_KEYS] };
+        let mut expanded = Key { powers: [0; POWERS], head, round_keys: [0; ROUND_KEYS] };
         // SAFETY: the CPU has the features; the length is one of a key.
         unsafe { expanded.expand(key) };
         Some(expanded)
@@ -51,9 +52,9 @@ impl Key {
     pub(in super::super) fn prefetch(&self) {
         portcullis_sadb::prefetch(&self.powers[POWERS - 8]);
         portcullis_sadb::prefetch(&self.powers[POWERS - 4]);
-        portcullis_sadb::prefetch(&self.round_keys[0]);
-        portcullis_sadb::prefetch(&self.round_keys[4]);
-        portcullis_sadb::prefetch(&self.round_keys[8]);
+        portcullis_sadb::prefetch(&self.head);
+        portcullis_sadb::prefetch(&self.round_keys[3]);
+        portcullis_sadb::prefetch(&self.round_keys[7]);
     }
 
     /// Besides, what a longer packet needs: the lines of H^16 to H^9.

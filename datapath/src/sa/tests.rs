@@ -1,0 +1,133 @@
+//! What others are told of an inbound SA, and when; a state that outlives its SA.
+
+use super::*;
+use portcullis_sadb::{Algorithm, Key, Name, Sadb, Sizes};
+use std::net::Ipv4Addr;
+
+const SPI: u32 = 0x1234_5678;
+
+fn inbound() -> Sa {
+    let ip = |n| Ipv4Addr::new(192, 0, 2, n).into();
+    Sa {
+        spi: Spi(SPI),
+        direction: Direction::Inbound,
+        protocol: Protocol::Esp,
+        mode: Mode::Tunnel,
+        algorithm: Algorithm::AesGcm128,
+        src: ip(1),
+        dst: ip(2),
+        udp: None,
+        esn: true,
+        replay_window: 64,
+        reqid: 7,
+        mtu: 0,
+        name: Name::new("told").unwrap(),
+        key: Key::new(&[1; 20]).unwrap(),
+    }
+}
+
+struct Bench {
+    sadb: Sadb,
+    reader: Reader,
+    runtime: Runtime,
+    sas: SaTable,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let (sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas: 4, max_policies: 4 }).unwrap();
+        Bench { sadb, reader, runtime, sas: SaTable::new((0, 1), 4, Aead::Portable) }
+    }
+
+    /// Without a word of what the worker before knew.
+    fn restart(&mut self) {
+        self.sas = SaTable::new((0, 1), 4, Aead::Portable);
+        self.sas.turn(&self.reader);
+    }
+
+    fn find(&mut self) -> Option<u32> {
+        self.sas.find_spi(SPI, &self.reader, &self.runtime)
+    }
+
+    fn receive(&mut self, i: u32, seq: u64) -> Result<(), DropReason> {
+        self.sas.commit(i, seq, IcvVerified::for_tests(), (&self.reader, &self.runtime))?;
+        self.sas.count_inbound(i, 100, &self.reader, &self.runtime);
+        Ok(())
+    }
+
+    fn tell(&mut self) {
+        while self.sas.tell(1, &self.reader, &self.runtime) {}
+    }
+}
+
+#[test]
+fn a_restarted_worker_takes_all_that_was_received_as_seen_and_little_else() {
+    let mut bench = Bench::new();
+    let slot = bench.sadb.publish(&inbound()).unwrap();
+    let highest = |bench: &Bench| bench.sadb.runtime().sa(slot).unwrap().highest_seen;
+    for told in [false, true] {
+        bench.restart();
+        let (i, first) = (bench.find().unwrap(), highest(&bench) + 1);
+        for seq in first..first + 40 {
+            assert_eq!(bench.receive(i, seq), Ok(()));
+            assert!((seq..seq + SEEN_AHEAD).contains(&highest(&bench)));
+        }
+        if told {
+            bench.tell();
+            assert_eq!(highest(&bench), first + 39);
+        }
+        bench.restart();
+        let i = bench.find().unwrap();
+        for seq in first..=highest(&bench) {
+            assert_eq!(bench.receive(i, seq), Err(DropReason::ReplayDuplicate));
+        }
+    }
+    let counters = bench.sadb.runtime().sa(slot).unwrap().counters;
+    assert_eq!((counters.packets, counters.bytes), (40, 4000), "those that were told");
+}
+
+#[test]
+fn what_is_gone_is_neither_used_nor_told() {
+    let mut bench = Bench::new();
+    let slot = bench.sadb.publish(&inbound()).unwrap();
+    bench.restart();
+    let i = bench.find().unwrap();
+    assert_eq!((bench.receive(i, 5), bench.sas.is_of(i, SPI)), (Ok(()), true));
+    bench.sadb.retire(slot).unwrap();
+    assert!(bench.sas.is_of(i, SPI), "in this turn it may be used");
+    bench.sas.turn(&bench.reader);
+    assert_eq!((bench.sas.expect(SPI), bench.sas.is_of(i, SPI), bench.find()), (Some(i), false, None));
+    // Its slot and its SPI are another SA's now, which another worker may have.
+    assert_eq!(bench.sadb.reclaim(), 0);
+    assert_eq!(bench.sadb.publish(&inbound()).unwrap(), slot);
+    bench.runtime.sa(slot).adopt(bench.reader.generation(slot).unwrap());
+    bench.sas.turn(&bench.reader);
+    assert!(!bench.sas.is_of(i, SPI));
+    bench.tell();
+    let record = bench.sadb.runtime().sa(slot).unwrap();
+    assert_eq!((record.highest_seen, record.counters), (0, SaCounters::default()));
+    let i = bench.find().unwrap();
+    assert_eq!((bench.receive(i, 1), bench.sas.len()), (Ok(()), 1));
+}
+
+#[test]
+fn an_sa_with_much_to_tell_does_not_wait() {
+    let mut bench = Bench::new();
+    let out = Sa { direction: Direction::Outbound, ..inbound() };
+    let (slot, other) = (bench.sadb.publish(&inbound()).unwrap(), bench.sadb.publish(&out).unwrap());
+    bench.restart();
+    let i = bench.find().unwrap();
+    let Found::Here(o) = bench.sas.find(other, &bench.reader, &bench.runtime) else { panic!("it lives") };
+    for seq in 1..=70_000 {
+        bench.receive(i, seq).unwrap();
+        if bench.sas.get_mut(o).count(65_000) {
+            bench.sas.note(o, &bench.reader, &bench.runtime);
+        }
+    }
+    for slot in [slot, other] {
+        assert!(bench.sadb.runtime().sa(slot).unwrap().counters.packets >= 60_000);
+    }
+    bench.tell();
+    let counters = [slot, other].map(|slot| bench.sadb.runtime().sa(slot).unwrap().counters);
+    assert_eq!(counters.map(|c| (c.packets, c.bytes)), [(70_000, 7_000_000), (70_000, 4_550_000_000)]);
+}
