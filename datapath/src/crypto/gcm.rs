@@ -131,9 +131,9 @@ fn run(aead: Aead, jobs: &mut [Job<'_>], mut good: Option<&mut [bool; BATCH]>) -
 #[cold]
 fn run_together(aead: Aead, job: &mut Job<'_>, good: Option<&mut bool>) {
     job.gathered(&mut [0; HEAD + SHORT + ICV], |job| {
-        let mut is_good = good.is_some().then_some([false; BATCH]);
-        run(aead, std::slice::from_mut(job), is_good.as_mut());
-        if let (Some(good), Some(is_good)) = (good, is_good) {
+        let mut is_good = [false; BATCH];
+        run(aead, std::slice::from_mut(job), good.is_some().then_some(&mut is_good));
+        if let Some(good) = good {
             *good = is_good[0];
         }
     });
