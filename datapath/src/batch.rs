@@ -60,7 +60,8 @@ pub struct Meta {
 }
 
 impl Meta {
-    const NONE: Meta = Meta {
+    /// What stands where there is no packet.
+    pub(crate) const NONE: Meta = Meta {
         ip: Ip::NONE,
         esp: Esp::NONE,
         sa: u32::MAX,

@@ -15,7 +15,7 @@ use crate::{
     },
     sa::{BytesPerSa, SaTable},
     steering::{Mode, Owner, Steering, SteeringError, Wanted},
-    umem::{self, Umem, UmemError},
+    umem::{self, UmemError},
     worker::{self, Worker},
 };
 use portcullis_ebpf::{Reason, worker_of_spi};
@@ -154,7 +154,8 @@ impl Gateway {
         let mut mirror = Mirror::open(&names)?;
         let interfaces = interfaces(config, mirror.fib())?;
 
-        let (umem, huge_pages_fallback) = Umem::new(
+        let (umem, huge_pages_fallback) = af_xdp::umem(
+            &interfaces,
             config.datapath.frames,
             config.datapath.frame_size as u16,
             match config.datapath.huge_pages {

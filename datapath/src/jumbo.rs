@@ -77,7 +77,8 @@ impl Jumbo {
                 continue;
             }
             self.batch.frames.push(buffer);
-            self.batch.receive();
+            // Not what is left of another's headers: they are looked at whatever the packet is.
+            self.batch.metas[0] = Meta::NONE;
             let mut chain = Chain::of(frame);
             if let Err(reason) = pass(&mut self.batch, &mut chain, hops, cache) {
                 self.batch.metas[0].stage = Stage::Drop(reason);
@@ -97,10 +98,9 @@ fn pass(
 ) -> Result<(), DropReason> {
     let total = chain.len();
     let edge = EDGE.min(total) as isize;
-    // Whether the headers behind this place, and the ports behind them, were there for the hops to see.
-    let were_there = |ip_at: isize, meta: &Meta| {
-        let behind = meta.ip.payload().max(meta.esp.at as usize) + PEEKED;
-        edge == total as isize || ip_at.saturating_add_unsigned(behind) <= edge
+    // Whether an IP packet's headers, and the ports behind them, were there for the hops to see.
+    let were_there = |ip_at: isize, payload: usize| {
+        edge == total as isize || ip_at.saturating_add_unsigned(payload + PEEKED) <= edge
     };
     let Some(frame) = batch.frames.first_mut() else { return Ok(()) };
     chain.copy_to(0, &mut frame.bytes_mut()[..edge as usize]);
@@ -109,7 +109,8 @@ fn pass(
     let (Some(frame), Some(meta)) = (batch.frames.first_mut(), batch.metas.first_mut()) else {
         return Ok(());
     };
-    if !were_there(meta.l3 as isize, meta) {
+    let is_dropped = matches!(meta.stage, Stage::Drop(_));
+    if !is_dropped && !were_there(meta.l3 as isize, meta.ip.payload().max(meta.esp.at as usize)) {
         return Err(DropReason::Malformed);
     }
     match meta.stage {
@@ -139,7 +140,7 @@ fn pass(
             let esp = start(frame).saturating_add_unsigned(meta.esp.at as usize);
             chain.take_over(frame, (esp, isize::MAX), cache)
         }
-        Stage::Forward if !were_there(start(frame), meta) => Err(DropReason::Malformed),
+        Stage::Forward if !were_there(start(frame), meta.ip.payload()) => Err(DropReason::Malformed),
         Stage::Forward => chain.take_over(frame, (edge, isize::MAX), cache),
         _ => return Ok(()),
     }?;

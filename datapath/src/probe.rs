@@ -5,7 +5,7 @@ use crate::{
     mirror::Mirror,
     port::af_xdp::{self, Copying, Interface},
     steering::{Mode, Steering, Wanted},
-    umem::{HugePages, Umem},
+    umem::HugePages,
 };
 use std::{error::Error, io::Write, sync::Arc};
 
@@ -17,9 +17,9 @@ use std::{error::Error, io::Write, sync::Arc};
 pub fn run(interface: &str) -> Result<(), Box<dyn Error>> {
     let mirror = Mirror::open(&[interface.to_owned()])?;
     let ifindex = mirror.fib().ports().first().map_or(0, |p| p.ifindex);
-    let umem = Arc::new(Umem::new(1024, 4096, HugePages::Auto)?.0);
-    let port = Interface { name: interface.to_owned(), ifindex, queues: 1 };
-    let opened = af_xdp::open(&umem, &[port], &handoff::between(1)?[0].inboxes(), 64, Copying::Auto)?;
+    let ports = [Interface { name: interface.to_owned(), ifindex, queues: 1 }];
+    let umem = Arc::new(af_xdp::umem(&ports, 1024, 4096, HugePages::Auto)?.0);
+    let opened = af_xdp::open(&umem, &ports, &handoff::between(1)?[0].inboxes(), 64, Copying::Auto)?;
     let mut steering = Steering::load(1)?;
     let attached = steering.attach(0, interface, Wanted::Auto)?;
     steering.detach()?;

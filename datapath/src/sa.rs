@@ -6,7 +6,8 @@
 //! [`SaTable::sweep`] once the slot has moved on. All memory is reserved at the start.
 //!
 //! What others may know of an SA is told to the runtime region late: its packets, and up to which number exactly it has
-//! received. SAs with something to tell wait in a queue, of which a few have their turn in each of the worker's.
+//! received. SAs with something to tell wait in a queue, of which a few have their turn in each of the worker's. What an
+//! SA waits with when it is retired is told to nobody: its line may be another's by then.
 //!
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). `SaState::load` starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
@@ -203,6 +204,11 @@ impl SaState {
         }
         self.assigned_seq += 1;
         Some(self.assigned_seq)
+    }
+
+    /// The sequence number of the last packet, or the last that a predecessor may have used.
+    pub fn assigned_seq(&self) -> u64 {
+        self.assigned_seq
     }
 
     /// Counts a packet that was sealed. True if [`SaTable::note`] is to be called in this turn.
@@ -578,13 +584,25 @@ impl SaTable {
         self.len() == 0
     }
 
-    /// Looks at some of the states, between turns, and lets go of those whose slot has moved on.
-    pub fn sweep(&mut self, reader: &Reader) {
+    /// Tells all that is left, at the worker's end. After [`SaTable::turn`].
+    pub fn tell_all(&mut self, reader: &Reader, runtime: &Runtime) {
+        self.untold.clear();
+        (0..self.states.len() as u32).for_each(|i| self.tell_one(i, reader, runtime));
+    }
+
+    /// Looks at some of the states, between turns: lets go of those whose slot has moved on, and tells what was counted
+    /// of those that wait no more.
+    pub fn sweep(&mut self, reader: &Reader, runtime: &Runtime) {
         for _ in 0..SWEPT.min(self.states.len()) {
             self.swept = (self.swept + 1) % self.states.len();
             let Some(state) = &self.states[self.swept] else { continue };
             if reader.generation(state.slot) != Some(state.generation) {
                 self.evict(self.swept as u32);
+            } else if let Some(sa) = &self.inbound[self.swept]
+                && !sa.waits
+                && sa.untold.packets > 0
+            {
+                self.tell_one(self.swept as u32, reader, runtime);
             }
         }
     }

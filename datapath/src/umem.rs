@@ -3,7 +3,8 @@
 //! Chunks of a power of two would all begin at the same place of their page, and so would the headers in them: 64 of
 //! those would share eight lines of the first cache. Where pages are huge, chunks are a line further apart, so that each
 //! begins elsewhere; to the kernel that is a umem of unaligned chunks. None of them crosses a huge page: a NIC that
-//! writes to the umem itself wants a chunk in one piece.
+//! writes to the umem itself wants a chunk in one piece, by its own addresses. An IOMMU that gives each small page one of
+//! its own tears them apart: then chunks are aligned ([`Umem::aligned`]).
 
 use crate::{
     frame::{Frame, META},
@@ -96,11 +97,33 @@ impl Drop for Umem {
 }
 
 impl Umem {
-    /// Maps `frames` chunks of `frame_size` octets. Also says why it is not of huge pages, if it was to be.
+    /// Maps `frames` chunks of `frame_size` octets, which are a line further apart on huge pages. Also says why it is not
+    /// of these, if it was to be.
     ///
     /// # Errors
     /// [`UmemError`].
     pub fn new(frames: u32, frame_size: u16, huge: HugePages) -> Result<(Umem, Option<String>), UmemError> {
+        Umem::spaced(frames, frame_size, huge, CHUNKS_APART)
+    }
+
+    /// The same, and each chunk begins at a multiple of its size.
+    ///
+    /// # Errors
+    /// [`UmemError`].
+    pub fn aligned(
+        frames: u32,
+        frame_size: u16,
+        huge: HugePages,
+    ) -> Result<(Umem, Option<String>), UmemError> {
+        Umem::spaced(frames, frame_size, huge, 0)
+    }
+
+    fn spaced(
+        frames: u32,
+        frame_size: u16,
+        huge: HugePages,
+        apart: usize,
+    ) -> Result<(Umem, Option<String>), UmemError> {
         if frame_size != 2048 && frame_size != 4096 {
             return Err(UmemError::FrameSize(frame_size));
         }
@@ -116,7 +139,7 @@ impl Umem {
         if huge == HugePages::Off {
             return Ok((small()?, None));
         }
-        let apart = frame_size as usize + CHUNKS_APART;
+        let apart = frame_size as usize + apart;
         match make(apart, Pages::Reserved) {
             Ok(umem) => Ok((umem, None)),
             Err((bytes, source)) if huge == HugePages::Require => {
@@ -203,7 +226,8 @@ impl Umem {
                 (address & !in_chunk, address & in_chunk)
             }
         };
-        let is_start = start < self.len as u64 && start.is_multiple_of(LINE as u64);
+        let last = self.len - self.frame_size as usize;
+        let is_start = start <= last as u64 && start.is_multiple_of(LINE as u64);
         is_start.then(|| (Chunk::at(start as usize), offset as usize))
     }
 

@@ -372,7 +372,7 @@ impl<M: Meter> Worker<M> {
 
     /// Lets go of SAs that are gone.
     fn sweep(&mut self) {
-        self.hops.sas.sweep(&self.hops.reader);
+        self.hops.sas.sweep(&self.hops.reader, &self.hops.runtime);
         self.lending.sweep(&self.hops.reader);
     }
 
@@ -383,7 +383,7 @@ impl<M: Meter> Worker<M> {
         for meta in self.batch.metas[..packets].iter().filter(is_exhausted) {
             let sa = self.hops.sas.get_mut(meta.sa);
             if !std::mem::replace(&mut sa.exhaustion_told, true) {
-                let (slot, generation, value) = (sa.slot, sa.generation, meta.seq);
+                let (slot, generation, value) = (sa.slot, sa.generation, sa.assigned_seq());
                 self.mine.tell(&Event { kind: EventKind::SeqExhausted, slot, generation, value });
             }
         }
@@ -437,7 +437,10 @@ impl<M: Meter> Worker<M> {
             port.close(cache);
         }
         self.settle();
-        self.hops.tell(usize::MAX);
+        // Whose slot has another SA since the worker slept is not told of.
+        self.mine.quiesce();
+        self.hops.turn();
+        self.hops.sas.tell_all(&self.hops.reader, &self.hops.runtime);
         self.mine.offline();
     }
 }

@@ -175,6 +175,35 @@ fn jumbo_frames_take_several_chunks() {
     assert_eq!(pair.one.dropped_since(&before), Some(DropReason::TooBig));
 }
 
+/// A jumbo whose ESP header lies behind many options is refused, and the next ones go their way all the same.
+#[test]
+fn a_jumbo_leaves_nothing_of_its_headers_to_the_next() {
+    use portcullis_sadb::{Action, Direction, Policy, Selector};
+    let mut pair = Pair::new(Tunnel { mtu: 9000, ..Tunnel::default() });
+    let selector = Selector::between("10.1.0.0/16".parse().unwrap(), "10.2.0.53/32".parse().unwrap());
+    let (direction, action) = (Direction::Outbound, Action::Bypass);
+    pair.one
+        .sadb
+        .add_policy(&Policy { direction, selector, priority: 1, action, reqid: 0, sa: None })
+        .unwrap();
+    // Destination options of 240 octets (RFC 8200 §4.6), padded with one option.
+    let mut payload = vec![0; 5000];
+    payload[..4].copy_from_slice(&[50, 29, 1, 236]);
+    payload[240..244].copy_from_slice(&spi(9).to_be_bytes());
+    let behind_options =
+        [&[2; 12][..], &ethernet_ip(outer(2, false), outer(1, false), 60, 64, &payload)].concat();
+    let before = pair.one.drops();
+    let chain = pair.chain(&behind_options, &[]);
+    assert!(pair.one.pass(WAN, chain).is_empty());
+    assert!(matches!(pair.one.dropped_since(&before), Some(DropReason::UnknownSpi | DropReason::Malformed)));
+    let clear = udp(inside(1, true), ip("10.2.0.53"), 5000, 64);
+    let chain = pair.chain(&clear, &[]);
+    let mut sent = pair.one.pass(LAN, chain);
+    let (port, frame) = sent.pop().expect("bypassed");
+    assert_eq!((port, frame.total_len()), (WAN, clear.len()));
+    pair.cache.give(frame);
+}
+
 /// However a packet lies in its chunks, it is sealed to the same octets as in one piece, and opened as what it was.
 #[test]
 fn segments_may_begin_and_end_anywhere() {

@@ -7,7 +7,7 @@ use portcullis_datapath::{
     pool::{FrameCache, FramePool},
     port::af_xdp::{self, AfXdpPort, Copying, Interface},
     steering::{Owner, Steering, Wanted},
-    umem::{HugePages, Umem},
+    umem::HugePages,
 };
 use std::{error::Error, net::IpAddr, sync::Arc};
 
@@ -48,11 +48,11 @@ impl Interfaces {
     /// What is missing, and what to do.
     pub fn open(names: &[String], receive: bool) -> Result<Interfaces, Box<dyn Error>> {
         let links: Vec<PortLink> = Mirror::open(names)?.fib().ports().to_vec();
-        let pool = FramePool::new(Umem::new(FRAMES, 4096, HugePages::Auto)?.0);
         let interfaces: Vec<_> = links
             .iter()
             .map(|l| Interface { name: l.interface.clone(), ifindex: l.ifindex, queues: 1 })
             .collect();
+        let pool = FramePool::new(af_xdp::umem(&interfaces, FRAMES, 4096, HugePages::Auto)?.0);
         let mut opened =
             af_xdp::open(pool.umem(), &interfaces, &handoff::between(1)?[0].inboxes(), RING, Copying::Auto)?;
         let mut steering = everything()?;

@@ -12,7 +12,7 @@ use crate::{
     frame::Frame,
     handoff::Inbox,
     pool::FrameCache,
-    umem::Umem,
+    umem::{HugePages, Umem, UmemError},
     xsk::{
         ring::{Consumer, Producer},
         socket::{Bind, Socket},
@@ -21,8 +21,9 @@ use crate::{
 use arrayvec::ArrayVec;
 use libc::xdp_desc;
 use std::{
-    io,
+    fs, io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -86,6 +87,31 @@ fn hint(e: &io::Error) -> &'static str {
         Some(libc::EAFNOSUPPORT) => "; this kernel has no AF_XDP",
         _ => "",
     }
+}
+
+/// Memory for the frames of these interfaces: see [`Umem::new`].
+///
+/// # Errors
+/// As [`Umem::new`].
+pub fn umem(
+    interfaces: &[Interface],
+    frames: u32,
+    frame_size: u16,
+    huge: HugePages,
+) -> Result<(Umem, Option<String>), UmemError> {
+    match interfaces.iter().all(|i| is_direct(&i.name)) {
+        true => Umem::new(frames, frame_size, huge),
+        false => Umem::aligned(frames, frame_size, huge),
+    }
+}
+
+/// Whether an interface's device sees memory as it is: there is no device, or no IOMMU that gives it addresses of its own,
+/// page by page (sysfs-kernel-iommu_groups of the kernel's ABI). No, where that cannot be told.
+fn is_direct(interface: &str) -> bool {
+    let interface = Path::new("/sys/class/net").join(interface);
+    let group = interface.join("device/iommu_group");
+    let is_identity = || fs::read_to_string(group.join("type")).is_ok_and(|t| t.trim() == "identity");
+    interface.exists() && (!group.exists() || is_identity())
 }
 
 /// All sockets of all interfaces.

@@ -9,7 +9,9 @@ fn umems() -> Vec<Umem> {
             for frames in [64, 505, 3000] {
                 let (umem, told) = Umem::new(frames, frame_size, huge).unwrap();
                 assert_eq!(umem.is_unaligned(), huge == HugePages::Auto && told.is_none());
-                all.push(umem);
+                let (aligned, _) = Umem::aligned(frames, frame_size, huge).unwrap();
+                assert!(!aligned.is_unaligned());
+                all.extend([umem, aligned]);
             }
         }
     }
@@ -76,6 +78,7 @@ fn what_is_not_in_it_is_refused() {
         assert!(is_one(offset(256), size - 256) && !is_one(offset(256), size - 255));
         assert!(!is_one(offset(0), 10), "there, links are");
         assert!(!is_one(umem.len() as u64 + offset(256), 1));
+        assert!(!is_one((umem.len() - LINE) as u64 + offset(256), 1), "the chunk would end behind it");
         assert_eq!(umem.chunk_at(umem.len() as u64), None);
         assert_eq!(umem.chunk_at(u64::MAX), None);
     }
