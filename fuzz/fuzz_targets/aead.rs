@@ -8,7 +8,10 @@ use batches::{MAX, Shape, check};
 use libfuzzer_sys::fuzz_target;
 use portcullis_datapath::crypto::Aead;
 
-fuzz_target!(|input: (u64, Vec<(u8, u16, Option<u32>, u32)>)| {
+/// A packet's kind, its length, which bit of it is changed, and where it is cut.
+type Packet = (u8, u16, Option<u32>, u32);
+
+fuzz_target!(|input: (u64, Vec<Packet>)| {
     let (seed, shapes) = input;
     let shapes: Vec<_> = shapes
         .iter()
