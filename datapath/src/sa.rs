@@ -13,221 +13,28 @@
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
 mod spis;
+mod state;
 
 use crate::{
     crypto::{Aead, AeadKey, IcvVerified},
     drop::DropReason,
-    esp::{self, OuterHeader},
+    esp,
     memory::Table,
-    nexthop::Via,
     replay::{ReplayWindow, Ring},
-    wire::Addr,
 };
 use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{
-    Direction, Generation, Mode, Protocol, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, prefetch_at,
-};
+use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, SlotIndex, Spi, prefetch_at};
 use serde::Serialize;
 use spis::Spis;
+use state::SEEN_AHEAD;
+pub use state::{InboundSa, RESERVED_BLOCK, SaState};
 use std::collections::VecDeque;
-
-/// Sequence numbers reserved at a time in the runtime region, before any of them is used.
-pub const RESERVED_BLOCK: u64 = 4096;
-
-/// A restarted datapath takes numbers up to the next multiple of this as seen, of an SA whose top was not told.
-const SEEN_AHEAD: u64 = 16;
 
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
 /// SAs that stay in the CPU's nearest caches by themselves.
 const NEAR: usize = 64;
-
-/// Packets and octets that the runtime region does not know of yet.
-#[derive(Clone, Copy, Default)]
-#[repr(C, packed(2))]
-struct Untold {
-    octets: u32,
-    packets: u16,
-}
-
-impl Untold {
-    #[inline]
-    fn count(&mut self, octets: usize) {
-        self.packets += 1;
-        self.octets += octets as u32;
-    }
-
-    /// Whether to tell it now, while there is room for what else the turn brings.
-    #[inline]
-    fn is_much(self) -> bool {
-        self.octets >= 1 << 31 || self.packets >= 1 << 15
-    }
-
-    fn counters(self) -> SaCounters {
-        SaCounters { packets: self.packets as u64, bytes: self.octets as u64, ..SaCounters::default() }
-    }
-}
-
-/// What each packet that comes in reads and changes of its SA, but for its key: one cache line.
-#[repr(C, align(64))]
-pub struct InboundSa {
-    /// Which sequence numbers were received, as far as packets in order need it.
-    window: ReplayWindow,
-    dst: [u64; 2],
-    /// The version of the SAD in which the slot was last looked at, without its upper half: long before the lower one
-    /// comes round, [`SaTable::sweep`] has let go of what is gone.
-    sad_version: u32,
-    slot: SlotIndex,
-    spi: u32,
-    /// The policy that it serves.
-    pub reqid: u32,
-    untold: Untold,
-    way: u8,
-    /// Whether it is in the queue of those with something to tell.
-    waits: bool,
-}
-
-const _: () = assert!(size_of::<Option<InboundSa>>() == 64);
-
-/// How packets come, but for their destination: in which version of IP, and whether in UDP.
-#[inline]
-fn way(dst: &Addr, udp: bool) -> u8 {
-    u8::from(dst.v4) | u8::from(udp) << 1
-}
-
-impl InboundSa {
-    fn new(slot: SlotIndex, sa: &Sa, window: ReplayWindow) -> InboundSa {
-        let dst = Addr::from(sa.dst);
-        InboundSa {
-            window,
-            dst: [dst.bits as u64, (dst.bits >> 64) as u64],
-            sad_version: 0,
-            slot,
-            spi: sa.spi.0,
-            reqid: sa.reqid,
-            untold: Untold::default(),
-            way: way(&dst, sa.udp.is_some()),
-            waits: false,
-        }
-    }
-
-    /// Takes a number for what the wire carries of it, if it may be new (RFC 4303 §3.4.3). Asks memory for what has to be
-    /// told if so.
-    ///
-    /// # Errors
-    /// As [`ReplayWindow::check`].
-    #[inline]
-    pub fn check(&self, seq_lo: u32, ring: &Ring, runtime: &Runtime) -> Result<u64, DropReason> {
-        let seq = self.window.infer(seq_lo);
-        self.window.check(seq, ring)?;
-        if !self.is_told(seq) {
-            runtime.prefetch_sa(self.slot);
-        }
-        Ok(seq)
-    }
-
-    /// Whether a restarted datapath would take this number as seen, and the SA waits to tell the rest.
-    #[inline]
-    fn is_told(&self, seq: u64) -> bool {
-        self.waits && seq <= self.window.top() | (SEEN_AHEAD - 1)
-    }
-
-    /// Whether a packet came the way that this SA was made for. Its source is not looked at: a peer behind a NAT may
-    /// move, and the ICV tells who it is.
-    #[inline]
-    pub fn is_way_of(&self, dst: Addr, udp: bool) -> bool {
-        self.dst == [dst.bits as u64, (dst.bits >> 64) as u64] && self.way == way(&dst, udp)
-    }
-}
-
-/// What one worker needs of one SA besides: two cache lines.
-#[repr(C, align(64))]
-pub struct SaState {
-    /// Which SA of its slot it is.
-    pub generation: Generation,
-    /// The version of the SAD in which the slot was last looked at.
-    sad_version: u64,
-    /// The last outbound sequence number that was assigned, and the last that is reserved.
-    assigned_seq: u64,
-    reserved_seq: u64,
-    /// Where its packets go.
-    pub via: Via,
-    /// Where the SA is in the SADB.
-    pub slot: SlotIndex,
-    /// The SPI.
-    pub spi: u32,
-    /// Of outbound packets.
-    untold: Untold,
-    /// The largest outer packet, or 0 where only the interface limits it.
-    pub mtu: u16,
-    /// Which way.
-    pub direction: Direction,
-    /// Extended sequence numbers (RFC 4303 §2.2.1).
-    pub esn: bool,
-    /// iked was told that the sequence numbers are used up.
-    pub exhaustion_told: bool,
-    /// What goes in front of each packet, if outbound.
-    pub outer: OuterHeader,
-}
-
-const _: () = assert!(std::mem::offset_of!(SaState, outer) == 64 && size_of::<Option<SaState>>() == 128);
-
-impl SaState {
-    /// Takes up an SA that this worker meets for the first time where a predecessor left off.
-    fn load(slot: SlotIndex, generation: Generation, sa: &Sa, runtime: &Runtime) -> SaState {
-        let line = runtime.sa(slot);
-        line.adopt(generation);
-        SaState {
-            generation,
-            sad_version: 0,
-            // None of the block that was begun is used again.
-            assigned_seq: line.reserved_seq(),
-            reserved_seq: line.reserved_seq(),
-            untold: Untold::default(),
-            via: Via::NONE,
-            slot,
-            spi: sa.spi.0,
-            mtu: sa.mtu,
-            direction: sa.direction,
-            esn: sa.esn,
-            exhaustion_told: false,
-            outer: OuterHeader::new(sa),
-        }
-    }
-
-    /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
-    #[inline]
-    pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.assigned_seq == self.reserved_seq {
-            self.reserve(runtime)?;
-        }
-        self.assigned_seq += 1;
-        Some(self.assigned_seq)
-    }
-
-    /// The sequence number of the last packet, or the last that a predecessor may have used.
-    pub fn assigned_seq(&self) -> u64 {
-        self.assigned_seq
-    }
-
-    /// Counts a packet that was sealed. True if [`SaTable::note`] is to be called in this turn.
-    #[inline]
-    #[must_use = "the SA is not told otherwise"]
-    pub fn count(&mut self, octets: usize) -> bool {
-        self.untold.count(octets);
-        self.untold.packets == 1 || self.untold.is_much()
-    }
-
-    #[cold]
-    fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
-        let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
-        let left = last.checked_sub(self.assigned_seq).filter(|left| *left > 0)?;
-        self.reserved_seq += left.min(RESERVED_BLOCK);
-        runtime.sa(self.slot).reserve(self.reserved_seq);
-        Some(())
-    }
-}
 
 /// Whose an SA is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

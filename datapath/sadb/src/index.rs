@@ -52,6 +52,7 @@ impl<'a> SpiIndex<'a> {
     }
 
     /// The bucket that a reader will look at first.
+    #[cfg(test)]
     pub(crate) fn home_bucket(&self, spi: Spi) -> &'a Bucket {
         &self.buckets[self.home(spi)]
     }

@@ -115,12 +115,6 @@ impl Reader {
         self.map.region.is_current()
     }
 
-    /// Brings the line of the index that [`Reader::find`] will read into the cache.
-    #[inline]
-    pub fn prefetch_spi(&self, spi: Spi) {
-        prefetch(self.map.index().home_bucket(spi));
-    }
-
     /// The slot of an inbound SA.
     #[inline]
     pub fn find(&self, spi: Spi) -> Option<SlotIndex> {

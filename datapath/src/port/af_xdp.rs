@@ -99,7 +99,7 @@ pub fn umem(
     frame_size: u16,
     huge: HugePages,
 ) -> Result<(Umem, Option<String>), UmemError> {
-    match interfaces.iter().all(|i| is_direct(&i.name)) {
+    match interfaces.iter().all(|i| is_direct(Path::new("/sys/class/net"), &i.name)) {
         true => Umem::new(frames, frame_size, huge),
         false => Umem::aligned(frames, frame_size, huge),
     }
@@ -107,8 +107,8 @@ pub fn umem(
 
 /// Whether an interface's device sees memory as it is: there is no device, or no IOMMU that gives it addresses of its own,
 /// page by page (sysfs-kernel-iommu_groups of the kernel's ABI). No, where that cannot be told.
-fn is_direct(interface: &str) -> bool {
-    let interface = Path::new("/sys/class/net").join(interface);
+fn is_direct(net: &Path, interface: &str) -> bool {
+    let interface = net.join(interface);
     let group = interface.join("device/iommu_group");
     let is_identity = || fs::read_to_string(group.join("type")).is_ok_and(|t| t.trim() == "identity");
     interface.exists() && (!group.exists() || is_identity())
@@ -573,5 +573,28 @@ fn channels(interface: &str) -> io::Result<Channels> {
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
         0 => Ok(channels),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_aligned_where_an_iommu_may_tear_them() {
+        let net = std::env::temp_dir().join(format!("portcullis-net-{}", std::process::id()));
+        let groups = [("translated", "DMA-FQ"), ("strict", "DMA"), ("passed", "identity"), ("unknown", "")];
+        for (interface, kind) in groups {
+            let group = net.join(interface).join("device/iommu_group");
+            fs::create_dir_all(&group).unwrap();
+            fs::write(group.join("type"), format!("{kind}\n")).unwrap();
+        }
+        fs::create_dir_all(net.join("silent/device/iommu_group")).unwrap();
+        fs::create_dir_all(net.join("plain/device")).unwrap();
+        fs::create_dir_all(net.join("veth")).unwrap();
+        let direct = ["translated", "strict", "passed", "unknown", "silent", "plain", "veth", "nowhere"]
+            .map(|interface| is_direct(&net, interface));
+        fs::remove_dir_all(&net).unwrap();
+        assert_eq!(direct, [false, false, true, false, false, true, true, false]);
     }
 }

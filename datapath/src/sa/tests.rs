@@ -1,7 +1,7 @@
 //! What others are told of an inbound SA, and when; a state that outlives its SA.
 
 use super::*;
-use portcullis_sadb::{Algorithm, Key, Name, Sadb, Sizes};
+use portcullis_sadb::{Algorithm, Key, Name, Sa, SaCounters, Sadb, Sizes};
 use std::net::Ipv4Addr;
 
 const SPI: u32 = 0x1234_5678;

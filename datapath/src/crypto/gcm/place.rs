@@ -71,27 +71,27 @@ impl<'a, const SEGMENTS: bool> Place<'a, SEGMENTS> {
 
     #[cold]
     #[inline(never)]
-    unsafe fn gather(mut self, n: usize, staging: &mut Staging) -> *mut u8 {
-        assert!(n <= Staging::ROOM);
-        let (staging, mut done) = (staging.0.as_mut_ptr().cast::<u8>(), 0);
-        while done < n {
-            let (from, octets) = self.run(n - done);
-            assert!(octets > 0, "as many as the job was made of");
-            staging.add(done).copy_from_nonoverlapping(from, octets);
-            done += octets;
-        }
-        staging
+    unsafe fn gather(self, n: usize, staging: &mut Staging) -> *mut u8 {
+        let to = staging.0.as_mut_ptr().cast::<u8>();
+        self.passed(n, |done, from, octets| to.add(done).copy_from_nonoverlapping(from, octets));
+        to
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn scatter(mut self, n: usize, staging: &Staging) -> Self {
+    unsafe fn scatter(self, n: usize, staging: &Staging) -> Self {
+        let from = staging.0.as_ptr().cast::<u8>();
+        self.passed(n, |done, to, octets| from.add(done).copy_to_nonoverlapping(to, octets))
+    }
+
+    /// Behind the next `n` octets; of each run that lies together: how many were before it, where it is, its octets.
+    #[inline(always)]
+    unsafe fn passed(mut self, n: usize, run: impl Fn(usize, *mut u8, usize)) -> Self {
         assert!(n <= Staging::ROOM);
-        let (staging, mut done) = (staging.0.as_ptr().cast::<u8>(), 0);
+        let mut done = 0;
         while done < n {
-            let (to, octets) = self.run(n - done);
-            assert!(octets > 0, "as many as the job was made of");
-            staging.add(done).copy_to_nonoverlapping(to, octets);
+            let (at, octets) = self.run(n - done);
+            run(done, at, octets);
             done += octets;
         }
         self
