@@ -14,8 +14,8 @@ use portcullis_datapath::{
 };
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
-    Action, Algorithm, Direction, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix, Protocol,
-    Reader, Sa, Sadb, Selector, Sizes, SlotIndex, Spi,
+    Action, Algorithm, Direction, Handling, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix,
+    Protocol, Reader, Sa, Sadb, Selector, Sizes, SlotIndex, Spi,
 };
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -229,6 +229,7 @@ pub fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
         replay_window: 1024,
         reqid: REQID,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("path").expect("a short name"),
         key: Key::new(&key).expect("as long as the algorithm wants"),
     }

@@ -17,8 +17,8 @@ use crate::{
     secret::Secret,
 };
 use portcullis_sadb::{
-    Action, Direction, Generation, Key, Mode, Name, Policy, PolicyIndex, Protocol, Sa, Sadb, SadbError,
-    Selector, Sizes, SlotIndex, Spi,
+    Action, Direction, Generation, Handling, Key, Mode, Name, Policy, PolicyIndex, Protocol, Sa, Sadb,
+    SadbError, Selector, Sizes, SlotIndex, Spi,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -378,6 +378,7 @@ fn sa(c: &Connection, direction: Direction, reqid: u32) -> Sa {
         replay_window: c.replay_window,
         reqid,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new(&c.name).expect("checked when it was read"),
         key: Key::new(keying.key.bytes()).expect("checked when it was read"),
     }

@@ -10,7 +10,7 @@ use portcullis_datapath::{
     frame::Frame,
     wire::{self, Ip},
 };
-use portcullis_sadb::{Algorithm, Direction, Key, Mode, Name, Protocol, Sa, Spi};
+use portcullis_sadb::{Algorithm, Direction, Handling, Key, Mode, Name, Protocol, Sa, Spi};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -94,6 +94,7 @@ prop_compose! {
         Sa {
             spi: Spi(spi), direction: Direction::Outbound, protocol: Protocol::Esp, mode: Mode::Tunnel,
             algorithm, src, dst, udp, esn, replay_window: 64, reqid: 1, mtu: 0,
+            handling: Handling::default(),
             name: Name::new("peer").unwrap(), key: Key::new(key).unwrap(),
         }
     }
@@ -258,6 +259,7 @@ fn one_sa() -> Sa {
         replay_window: 64,
         reqid: 1,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("peer").unwrap(),
         key: Key::new(&[7; 20]).unwrap(),
     }

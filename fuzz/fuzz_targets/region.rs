@@ -46,6 +46,7 @@ fn sa(n: u32, direction: Direction) -> Sa {
         replay_window: 1024,
         reqid: n,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("site").unwrap(),
         key: Key::new(&[0xa5; 20]).unwrap(),
     }

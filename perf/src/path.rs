@@ -13,7 +13,8 @@ use portcullis_datapath::{
     worker::Worker,
 };
 use portcullis_sadb::{
-    Action, Algorithm, Direction, Key, Mode, Name, Policy, Prefix, Protocol, Sa, Sadb, Selector, Sizes, Spi,
+    Action, Algorithm, Direction, Handling, Key, Mode, Name, Policy, Prefix, Protocol, Sa, Sadb, Selector,
+    Sizes, Spi,
 };
 use std::{
     collections::BTreeMap,
@@ -115,6 +116,7 @@ fn worker(tunnel: &Tunnel, from: PcapPort, to: PcapPort) -> Result<(Worker, Sadb
         replay_window: 0,
         reqid: REQID,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("peer").ok_or("no name")?,
         key: Key::new(&tunnel.key).ok_or("the key is too long")?,
     })?;

@@ -57,7 +57,7 @@ fn all_parts_come_together() {
     runtime.sa(SlotIndex(0)).adopt(Generation(5));
     runtime.sa(SlotIndex(0)).count(&SaCounters {
         packets: 4,
-        bytes: 400,
+        bytes: 464,
         replay_duplicates: 1,
         ..Default::default()
     });
@@ -84,7 +84,7 @@ fn all_parts_come_together() {
         ("spi", "0x00001001".into()),
         ("slot", 0.into()),
         ("packets", 4.into()),
-        ("bytes", 400.into()),
+        ("bytes", 464.into()),
         ("replay_duplicates", 1.into()),
         ("highest_seen", 41.into()),
         ("reqid", 1.into()),
@@ -135,7 +135,7 @@ fn all_parts_come_together() {
         "note: no huge pages: sysctl",
         "note: eth0: its driver has no XDP\n",
         "site-b      up     192.0.2.1  198.51.100.1  aes-gcm-128  (hidden)  10.1.0.0/16, fd00:1::/64 <-> 10.2.0.0/16\n",
-        "site-b  inbound   0x00001001        4    400             41        1        0         0        0\n",
+        "site-b  inbound   0x00001001        4    464             41        1        0         0        0\n",
         "drops: bad_checksum 3 reason_9 2\n",
     ] {
         assert!(text.contains(wanted), "{text}\n{wanted}");

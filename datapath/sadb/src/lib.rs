@@ -18,6 +18,7 @@
 
 mod epoch;
 mod event;
+mod handling;
 mod index;
 #[cfg(all(test, not(loom)))]
 mod kill;
@@ -37,6 +38,7 @@ mod spd;
 mod sync;
 
 pub use event::{EVENTS, Event, EventKind};
+pub use handling::{Aggfrag, DfBit, Dscp, Handling, Lifetime, Limits, OUTER_TTL};
 pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
 };

@@ -3,21 +3,27 @@
 //! [`Sa`] is the checked form; a slot holds [`BODY_WORDS`] words. Whoever reads a slot decodes a private
 //! copy, and takes nothing in it on trust.
 
-use crate::SadbError;
+use crate::{
+    SadbError,
+    handling::{HANDLING_WORDS, Handling},
+};
 use std::{fmt, net::IpAddr, ops::RangeInclusive};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Words of a slot behind its generation.
-pub const BODY_WORDS: usize = 31;
+pub const BODY_WORDS: usize = 39;
 
 /// Octets of key material that a slot has room for: a cipher key, an integrity key and a salt.
-pub const KEY_ROOM: usize = 112;
+pub const KEY_ROOM: usize = 104;
 
 /// Octets of a connection's name, at most.
 pub const NAME_ROOM: usize = 32;
 
-const KEY_WORD: usize = 16;
 const NAME_WORD: usize = 8;
+const KEY_WORD: usize = 12;
+const HANDLING_WORD: usize = 25;
+const _: () =
+    assert!(KEY_WORD + KEY_ROOM / 8 == HANDLING_WORD && HANDLING_WORD + HANDLING_WORDS <= BODY_WORDS);
 
 const ESN: u64 = 1;
 const UDP: u64 = 2;
@@ -234,6 +240,8 @@ pub struct Sa {
     pub reqid: u32,
     /// The largest outer packet in octets; 0 where only the interface limits it.
     pub mtu: u16,
+    /// What it asks for beyond sealing and opening.
+    pub handling: Handling,
     /// The connection it belongs to.
     pub name: Name,
     /// Key and salt.
@@ -268,7 +276,7 @@ impl Sa {
         if self.name.len == 0 {
             return invalid("name length", 0);
         }
-        Ok(())
+        self.handling.check()
     }
 
     pub(crate) fn to_words(&self) -> SaWords {
@@ -291,6 +299,7 @@ impl Sa {
         w[6..8].copy_from_slice(&address_words(self.dst));
         pack(&self.name.octets, &mut w[NAME_WORD..NAME_WORD + NAME_ROOM / 8]);
         pack(&self.key.octets, &mut w[KEY_WORD..KEY_WORD + KEY_ROOM / 8]);
+        w[HANDLING_WORD..HANDLING_WORD + HANDLING_WORDS].copy_from_slice(&self.handling.to_words());
         SaWords(w)
     }
 
@@ -319,6 +328,7 @@ impl Sa {
             replay_window: (w[1] >> 32) as u32,
             reqid: w[2] as u32,
             mtu: (w[2] >> 32) as u16,
+            handling: Handling::from_words(w[HANDLING_WORD..].first_chunk().expect("words enough"))?,
             name,
             key,
         };

@@ -18,7 +18,7 @@ use crate::{
 };
 
 shared! {
-    /// 256 octets: four cache lines. Tests make it smaller.
+    /// 320 octets: five cache lines. Tests make it smaller.
     #[repr(C, align(64))]
     pub(crate) struct Slot<const N: usize = BODY_WORDS> {
         generation: AtomicU64,
@@ -27,7 +27,7 @@ shared! {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Slot>() == 256 && align_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Slot>() == 320 && align_of::<Slot>() == 64);
 
 impl<const N: usize> Slot<N> {
     #[cfg(all(test, loom))]

@@ -35,6 +35,7 @@ fn sa(spi: u32, direction: Direction) -> Sa {
         replay_window: 1024,
         reqid: 7,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("site").unwrap(),
         key: Key::new(&[0xa5; 20]).unwrap(),
     }

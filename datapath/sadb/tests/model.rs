@@ -27,8 +27,8 @@ impl Rng {
         self.next() as usize % n
     }
 
-    fn of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len())]
+    fn of<T: Clone>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())].clone()
     }
 
     /// Few addresses, so that prefixes of all lengths often have them.
@@ -102,6 +102,12 @@ impl Rng {
             replay_window: self.of(&[0, 64, 128, 65_536]),
             reqid: self.next() as u32,
             mtu: self.next() as u16,
+            handling: Handling {
+                df: self.of(&[DfBit::Copy, DfBit::Set, DfBit::Clear]),
+                dscp: self.of(&[Dscp::Copy, Dscp::Set(63), Dscp::Map(Box::new([63; 64]))]),
+                born_secs: self.next() as u32,
+                ..Handling::default()
+            },
             name: Name::new(self.of(&["a", "site", "0123456789abcdef0123456789abcdef"])).unwrap(),
             key: Key::new(&key).unwrap(),
         }

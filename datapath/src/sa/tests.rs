@@ -1,7 +1,7 @@
 //! What others are told of an inbound SA, and when; a state that outlives its SA.
 
 use super::*;
-use portcullis_sadb::{Algorithm, Key, Name, Sa, SaCounters, Sadb, Sizes};
+use portcullis_sadb::{Algorithm, Handling, Key, Name, Sa, SaCounters, Sadb, Sizes};
 use std::net::Ipv4Addr;
 
 const SPI: u32 = 0x1234_5678;
@@ -21,6 +21,7 @@ fn inbound() -> Sa {
         replay_window: 64,
         reqid: 7,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("told").unwrap(),
         key: Key::new(&[1; 20]).unwrap(),
     }

@@ -84,6 +84,7 @@ pub fn sa(t: &Tunnel, me: u8, from: u8, to: u8) -> Sa {
         replay_window: t.window,
         reqid: 1,
         mtu: 0,
+        handling: Handling::default(),
         name: Name::new("peer").unwrap(),
         key: Key::new(&key(to, t.algorithm)).unwrap(),
     }
