@@ -14,6 +14,7 @@ enum Step {
         dst_len: u8,
         protocol: Option<u8>,
         ports: Option<(u8, u8)>,
+        opaque: bool,
         priority: u8,
     },
     Remove(u8),
@@ -34,12 +35,15 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut list: Vec<(PolicyIndex, Policy)> = vec![];
     for step in steps {
         match step {
-            Step::Add { src, src_len, dst, dst_len, protocol, ports, priority } => {
+            Step::Add { src, src_len, dst, dst_len, protocol, ports, opaque, priority } => {
                 let prefix = |n, len: u8| Prefix::new(address(n), len % 33).unwrap();
                 let mut selector = Selector::between(prefix(src, src_len), prefix(dst, dst_len));
                 selector.protocol = protocol;
                 if let (Some((from, to)), Some(6 | 17)) = (ports, protocol) {
                     selector.dst_ports = from.min(to).into()..=from.max(to).into();
+                }
+                if opaque {
+                    selector.src_ports = OPAQUE_PORT;
                 }
                 let policy = Policy {
                     direction: Direction::Outbound,
@@ -71,12 +75,12 @@ fuzz_target!(|steps: Vec<Step>| {
 });
 
 fn matches(selector: &Selector, flow: &Flow) -> bool {
-    let ports_match = match flow.ports {
-        Some((src, dst)) => selector.src_ports.contains(&src) && selector.dst_ports.contains(&dst),
-        None => selector.src_ports == ANY_PORT && selector.dst_ports == ANY_PORT,
+    let ports = |range: &std::ops::RangeInclusive<u16>, port: Option<u16>| {
+        *range == ANY_PORT || if *range == OPAQUE_PORT { port.is_none() } else { port.is_some_and(|p| range.contains(&p)) }
     };
     selector.src.contains(flow.src)
         && selector.dst.contains(flow.dst)
         && selector.protocol.is_none_or(|p| p == flow.protocol)
-        && ports_match
+        && ports(&selector.src_ports, flow.ports.map(|p| p.0))
+        && ports(&selector.dst_ports, flow.ports.map(|p| p.1))
 }

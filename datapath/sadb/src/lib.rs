@@ -54,7 +54,7 @@ pub use sa::{
     SlotIndex, Spi,
 };
 pub use sadb::Sadb;
-pub use selector::{ANY_PORT, Flow, Prefix, Selector};
+pub use selector::{ANY_PORT, Flow, OPAQUE_PORT, Prefix, Selector};
 pub use spd::MAX_TUPLES;
 
 use thiserror::Error;

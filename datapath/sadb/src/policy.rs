@@ -1,9 +1,10 @@
 //! Policies, and how one lies in the region.
 
 use crate::{
-    ANY_PORT, Direction, Flow, Prefix, Selector, SlotIndex,
+    Direction, Flow, Prefix, Selector, SlotIndex,
     layout::shared,
     sa::{address, address_words},
+    selector::ports_match,
     spd::{Masked, Tuple},
     sync::{AtomicU32, AtomicU64, Ordering},
 };
@@ -156,11 +157,7 @@ impl PolicySlot {
         let kinds = self.kinds.load(Ordering::Relaxed);
         let protocol = kinds >> 8 & 1 == 1 || kinds as u8 == flow.protocol;
         let (src_ports, dst_ports) = self.port_ranges();
-        protocol
-            && match flow.ports {
-                Some((s, d)) => src_ports.contains(&s) && dst_ports.contains(&d),
-                None => src_ports == ANY_PORT && dst_ports == ANY_PORT,
-            }
+        protocol && ports_match(&src_ports, &dst_ports, flow.ports)
     }
 
     /// The policy in this slot, if one lives there, without its SA.

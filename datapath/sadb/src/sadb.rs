@@ -5,8 +5,8 @@
 //! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
-    Direction, Event, Flow, Generation, Guard, Policy, PolicyHit, PolicyIndex, Reader, RegionError, Runtime,
-    RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
+    Direction, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
+    RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
     policy::{FREE, LIVE},
     reader::{SADB_FILE, SadbMap},
@@ -313,7 +313,7 @@ impl Sadb {
         if s.src.addr().is_ipv4() != s.dst.addr().is_ipv4() {
             return Err(SadbError::Invalid { field: "family of the selector", value: 0 });
         }
-        if s.src_ports.is_empty() || s.dst_ports.is_empty() {
+        if [&s.src_ports, &s.dst_ports].iter().any(|p| p.is_empty() && **p != OPAQUE_PORT) {
             return Err(SadbError::Invalid { field: "port range", value: 0 });
         }
         self.check_target(policy.sa)?;

@@ -72,14 +72,31 @@ pub struct Selector {
     pub dst: Prefix,
     /// Upper protocol; `None` is any.
     pub protocol: Option<u8>,
-    /// Source ports; `0..=65535` is any.
+    /// Source ports, or what stands in their place in [`Flow::ports`]: [`ANY_PORT`], [`OPAQUE_PORT`] or some.
     pub src_ports: RangeInclusive<u16>,
-    /// Destination ports; `0..=65535` is any.
+    /// Destination ports, likewise.
     pub dst_ports: RangeInclusive<u16>,
 }
 
-/// Any port.
+/// Any port, also where none can be seen.
 pub const ANY_PORT: RangeInclusive<u16> = 0..=u16::MAX;
+
+/// Only where no port can be seen, as in a later fragment (RFC 4301 §4.4.1.1): an empty range, as in IKEv2's traffic
+/// selectors (RFC 7296 §3.13.1).
+pub const OPAQUE_PORT: RangeInclusive<u16> = RangeInclusive::new(u16::MAX, 0);
+
+/// Whether what a packet shows of its ports is in two ranges.
+pub(crate) fn ports_match(
+    src: &RangeInclusive<u16>,
+    dst: &RangeInclusive<u16>,
+    ports: Option<(u16, u16)>,
+) -> bool {
+    let unseen = |range: &RangeInclusive<u16>| *range == ANY_PORT || *range == OPAQUE_PORT;
+    match ports {
+        Some((s, d)) => src.contains(&s) && dst.contains(&d),
+        None => unseen(src) && unseen(dst),
+    }
+}
 
 impl Selector {
     /// All traffic between two prefixes.
@@ -89,14 +106,10 @@ impl Selector {
 
     /// Whether it matches a flow. A flow without ports matches only selectors that do not ask for any.
     pub fn matches(&self, flow: &Flow) -> bool {
-        let ports = match flow.ports {
-            Some((s, d)) => self.src_ports.contains(&s) && self.dst_ports.contains(&d),
-            None => self.src_ports == ANY_PORT && self.dst_ports == ANY_PORT,
-        };
         self.src.contains(flow.src)
             && self.dst.contains(flow.dst)
             && self.protocol.is_none_or(|p| p == flow.protocol)
-            && ports
+            && ports_match(&self.src_ports, &self.dst_ports, flow.ports)
     }
 }
 
@@ -107,8 +120,11 @@ impl fmt::Display for Selector {
             write!(f, ", protocol {p}")?;
         }
         for (name, ports) in [("source", &self.src_ports), ("destination", &self.dst_ports)] {
-            if *ports != ANY_PORT {
-                write!(f, ", {name} port {}-{}", ports.start(), ports.end())?;
+            match (ports.start(), ports.end()) {
+                _ if *ports == ANY_PORT => {}
+                _ if *ports == OPAQUE_PORT => write!(f, ", {name} port opaque")?,
+                (first, last) if first == last => write!(f, ", {name} port {first}")?,
+                (first, last) => write!(f, ", {name} port {first}-{last}")?,
             }
         }
         Ok(())
@@ -124,7 +140,8 @@ pub struct Flow {
     pub dst: IpAddr,
     /// Upper protocol.
     pub protocol: u8,
-    /// Source and destination port, where the protocol has them and the packet shows them.
+    /// Source and destination port, where the protocol has them and the packet shows them. Of ICMP both are the type,
+    /// in the upper octet, and the code; of Mobility Headers the type alone, in the upper octet (RFC 4301 §4.4.1.1).
     pub ports: Option<(u16, u16)>,
 }
 

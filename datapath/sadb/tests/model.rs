@@ -48,7 +48,8 @@ impl Rng {
 
     fn ports(&mut self) -> std::ops::RangeInclusive<u16> {
         let first = self.below(4) as u16;
-        self.of(&[(0, u16::MAX), (0, u16::MAX), (first, first), (first, first + 1)]).into_range()
+        let opaque = (u16::MAX, 0);
+        self.of(&[(0, u16::MAX), (0, u16::MAX), opaque, (first, first), (first, first + 1)]).into_range()
     }
 
     fn direction(&mut self) -> Direction {
@@ -124,6 +125,20 @@ impl IntoRange for (u16, u16) {
     }
 }
 
+fn matches(selector: &Selector, flow: &Flow) -> bool {
+    let ports = |range: &std::ops::RangeInclusive<u16>, port: Option<u16>| match (range.start(), range.end())
+    {
+        (0, &u16::MAX) => true,
+        (&u16::MAX, 0) => port.is_none(),
+        (first, last) => port.is_some_and(|p| (*first..=*last).contains(&p)),
+    };
+    selector.src.contains(flow.src)
+        && selector.dst.contains(flow.dst)
+        && selector.protocol.is_none_or(|p| p == flow.protocol)
+        && ports(&selector.src_ports, flow.ports.map(|p| p.0))
+        && ports(&selector.dst_ports, flow.ports.map(|p| p.1))
+}
+
 /// Numbers of a table: free, in use, or waiting for the workers.
 #[derive(Default)]
 struct Numbers {
@@ -188,7 +203,7 @@ impl Model {
 
     fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
         let matching =
-            self.policies.iter().filter(|(_, p)| p.direction == direction && p.selector.matches(flow));
+            self.policies.iter().filter(|(_, p)| p.direction == direction && matches(&p.selector, flow));
         let rank = |(i, p): &&(PolicyIndex, Policy)| {
             (p.priority, 256 - p.selector.src.len() as u32 - p.selector.dst.len() as u32, i.0)
         };
