@@ -45,7 +45,7 @@ impl From<Addr> for IpAddr {
     }
 }
 
-/// In a selector word: protocol in the lowest octet, ports in the upper half.
+/// In a selector word: protocol in the lowest octet, ports in the upper half, or what stands in their place.
 const HAS_PORTS: u64 = 1 << 8;
 const IS_V6: u64 = 1 << 9;
 const IS_INNER: u64 = 1 << 10;
@@ -183,7 +183,7 @@ impl Ip {
         self.len as usize
     }
 
-    /// The destination port, if the protocol has ports and the packet shows them.
+    /// The destination port, or what stands in its place, if the packet shows it.
     #[inline]
     pub fn dst_port(&self) -> Option<u16> {
         (self.selector & HAS_PORTS != 0).then_some((self.selector >> 32) as u16)
@@ -369,14 +369,53 @@ impl Ip {
     }
 }
 
+/// What an upper protocol has in the place of ports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// Nothing.
+    None,
+    /// Source and destination port.
+    Both,
+    /// Type and code of a message (RFC 792, RFC 4443 §2.1).
+    Icmp,
+    /// Type of a message (RFC 6275 §6.1.1).
+    Mobility,
+}
+
+static PORTS: [Ports; 256] = {
+    use protocol::{DCCP, ICMP, ICMPV6, MOBILITY, SCTP, TCP, UDP, UDP_LITE};
+    let mut all = [Ports::None; 256];
+    let both = [TCP, UDP, DCCP, SCTP, UDP_LITE];
+    let mut i = 0;
+    while i < both.len() {
+        all[both[i] as usize] = Ports::Both;
+        i += 1;
+    }
+    all[ICMP as usize] = Ports::Icmp;
+    all[ICMPV6 as usize] = Ports::Icmp;
+    all[MOBILITY as usize] = Ports::Mobility;
+    all
+};
+
 /// The ports, as a selector has them, if an upper protocol shows any.
 #[inline(always)]
 fn ports(upper: u8, place: Place, packet: &[u8]) -> u64 {
-    use protocol::{SCTP, TCP, UDP, UDP_LITE};
     match packet.first_chunk::<4>() {
-        Some(ports) if matches!(upper, TCP | UDP | SCTP | UDP_LITE) && place != Place::Later => {
-            (u32::from_be_bytes(*ports) as u64) << 32 | HAS_PORTS
-        }
+        Some(head) if place != Place::Later => match PORTS[upper as usize] {
+            Ports::None => 0,
+            Ports::Both => (u32::from_be_bytes(*head) as u64) << 32 | HAS_PORTS,
+            of => message_type(of, *head),
+        },
         _ => 0,
     }
+}
+
+/// In the place of both ports, type and code are one number, the type in its upper octet (RFC 4301 §4.4.1.1).
+#[cold]
+fn message_type(of: Ports, [first, second, third, _]: [u8; 4]) -> u64 {
+    let number = match of {
+        Ports::Mobility => [third, 0],
+        _ => [first, second],
+    };
+    u16::from_be_bytes(number) as u64 * 0x1_0001 << 32 | HAS_PORTS
 }

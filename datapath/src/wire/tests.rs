@@ -114,3 +114,23 @@ proptest! {
         prop_assert!(ipv4_checksum_ok(&p) && p[1] == tos & !3 | ecn);
     }
 }
+
+#[test]
+fn types_of_messages_stand_in_the_place_of_ports() {
+    // RFC 4301 §4.4.1.1: the type in the upper octet, then ICMP's code; Mobility Headers have their type as third octet.
+    let message = [3, 4, 5, 6, 0, 0, 0, 0];
+    for (upper, number) in
+        [(protocol::ICMP, 0x0304), (protocol::ICMPV6, 0x0304), (protocol::MOBILITY, 0x0500)]
+    {
+        let mut p = v6(upper, &message);
+        assert_eq!(Ip::parse(&p).unwrap().flow().ports, Some((number, number)), "{upper}");
+        p = v6(upper, &message[..3]);
+        assert_eq!(Ip::parse(&p).unwrap().flow().ports, None, "{upper}, too short");
+        let later = [&[upper, 0, 0, 9, 0, 0, 0, 1], &message[..]].concat();
+        p = v6(protocol::FRAGMENT, &later);
+        assert_eq!(Ip::parse(&p).unwrap().flow().ports, None, "{upper}, a later fragment");
+    }
+    for upper in [protocol::ESP, protocol::AH, 47] {
+        assert_eq!(Ip::parse(&v6(upper, &message)).unwrap().flow().ports, None, "{upper}");
+    }
+}
