@@ -6,11 +6,50 @@
 //! local = "192.0.2.1"
 //! remote = "198.51.100.1"
 //! local_ts = ["10.1.0.0/16", "fd00:1::/64"]
-//! remote_ts = ["10.2.0.0/16", "fd00:2::/64"]
-//! esn = true                 # default
-//! replay_window = 1024       # default
+//! remote_ts = ["10.2.0.0/16", "fd00:2::5-fd00:2::9"]  # a range becomes prefixes, 64 at most
 //! algorithm = "aes-gcm-128"  # or aes-gcm-256
-//! udp_encap = false          # default
+//!
+//! # All that follows can be left out. What is shown is the default, if it is not said otherwise.
+//! protocol = "esp"           # or "ah"
+//! mode = "tunnel"            # or "transport": local and remote are the hosts, local_ts and remote_ts those alone
+//! ts_protocol = "tcp"        # or "udp", "icmp", "icmpv6", a number; default: any
+//! local_ports = "1024-65535" # or "443", or "opaque": packets that do not show their ports; default: any
+//! remote_ports = "443"       # likewise
+//! icmp = "8"                 # for ICMP: a type, with its code "8/0", types "0-8", or "opaque"; default: any
+//! mobility = "5"             # for Mobility Headers, ts_protocol = 135: a type, types, or "opaque"; default: any
+//! esn = true
+//! replay_window = 1024       # packets
+//! udp_encap = false
+//! udp_ports = [4500, 4500]   # with udp_encap: ours and the peer's
+//! mtu = 1400                 # octets of an outer packet, at most; default: what the interface has
+//! # In the outer header:
+//! df = "copy"                # or "set", "clear"
+//! dscp = "copy"              # or a number; or dscp_map = { 46 = 46, 0 = 10 }, where others stay the same
+//! ecn = true                 # copied to it and back
+//! decap_dscp = false         # DSCP is copied back too
+//! ttl = 64                   # or "copy"
+//! flow_label = false         # a hash of the inner flow, else 0
+//! # Otherwise:
+//! nested = false             # what it seals is looked up again
+//! gre = false                # in transport mode: local_ts and remote_ts are carried in GRE
+//! follow_peer = false        # to another address or port; default: as udp_encap
+//! mss = "auto"               # or a number: of TCP connections, at most; default: left as it is
+//! tfc_pad = "mtu"            # or a number: payloads are padded to so many octets; default: no padding
+//! dummies_per_sec = 0        # while there is nothing to send
+//! idle_secs = 60             # without a packet, then iked is told; default: never
+//!
+//! [connection.soft]          # optional: from here on another SA should take its place
+//! bytes = 1000000000000
+//! packets = 1000000000
+//! secs = 3000
+//!
+//! [connection.hard]          # optional: from here on no packet passes
+//! secs = 3600
+//!
+//! [connection.aggfrag]       # optional: packets of one size, whatever is in them (RFC 9347)
+//! packet_size = 1400         # octets of an outer packet
+//! packets_per_sec = 0        # always as many; 0: when there is something to send
+//! fragments = true           # inner packets may be cut
 //!
 //! [connection.inbound]
 //! spi = "0x00001001"
@@ -26,7 +65,7 @@
 //! src = "10.1.0.0/16"
 //! dst = "10.2.0.53/32"
 //! protocol = "udp"           # optional
-//! dst_ports = "53"           # optional; src_ports too
+//! dst_ports = "53"           # optional; src_ports, icmp and mobility too
 //! priority = 100             # the lowest wins; connections have 1000
 //! ```
 //!
@@ -274,11 +313,11 @@ impl Connections {
     /// Looks at what goes out only: what comes in is the same the other way round.
     fn check_overlaps(&self) -> Result<(), ConnectionsError> {
         let connections = self.connections.iter().flat_map(|c| {
-            c.pairs().map(move |(local, remote)| Selected {
+            c.selectors().map(move |selector| Selected {
                 of: format!("connection '{}'", c.name),
                 place: &c.place,
                 priority: CONNECTION_PRIORITY,
-                selector: Selector::between(local, remote),
+                selector,
             })
         });
         let exceptions = self.exceptions.iter().map(|e| Selected {
@@ -333,7 +372,8 @@ fn covers(outer: &Prefix, inner: &Prefix) -> bool {
 fn intersect(a: &Selector, b: &Selector) -> bool {
     let prefixes = |a: &Prefix, b: &Prefix| covers(a, b) || covers(b, a);
     let ports = |a: &std::ops::RangeInclusive<u16>, b: &std::ops::RangeInclusive<u16>| {
-        a.start() <= b.end() && b.start() <= a.end()
+        // Opaque is an empty range, which only itself and all ports have in common with it.
+        a == b || a.start() <= b.end() && b.start() <= a.end()
     };
     let protocols = match (a.protocol, b.protocol) {
         (Some(a), Some(b)) => a == b,

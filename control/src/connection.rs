@@ -1,10 +1,18 @@
 //! One `[[connection]]` or `[[policy]]` of `connections.toml`.
 
-use crate::secret::Secret;
+use crate::{
+    handling::{self, flag},
+    secret::Secret,
+    selection::{NextLayer, NextLayerKeys, prefix, prefixes},
+};
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
-use portcullis_sadb::{ANY_PORT, Action, Algorithm, NAME_ROOM, Prefix, REPLAY_WINDOW, Selector, Spi};
-use std::{net::IpAddr, ops::RangeInclusive};
+use portcullis_sadb::{
+    Action, Algorithm, Dscp, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi,
+};
+use std::net::IpAddr;
 
+/// UDP port of ESP in UDP (RFC 3948 §2).
+const NAT_T_PORT: u16 = 4500;
 /// Priority of the policies of connections; the lowest wins.
 pub const CONNECTION_PRIORITY: u32 = 1000;
 
@@ -15,22 +23,32 @@ pub struct Connection {
     pub name: String,
     /// Where it is written.
     pub place: Place,
-    /// Our outer address.
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Our outer address; in transport mode that of whoever sends, who may be a host behind us.
     pub local: IpAddr,
-    /// The peer's outer address.
+    /// The peer's outer address, likewise.
     pub remote: IpAddr,
     /// What is behind us.
     pub local_ts: Vec<Prefix>,
     /// What is behind the peer.
     pub remote_ts: Vec<Prefix>,
+    /// What else its packets have in common.
+    pub next_layer: NextLayer,
     /// Extended sequence numbers.
     pub esn: bool,
     /// In packets.
     pub replay_window: u32,
     /// The transform.
     pub algorithm: Algorithm,
-    /// ESP in UDP 4500.
-    pub udp_encap: bool,
+    /// ESP in UDP: our port and the peer's (RFC 3948).
+    pub udp: Option<(u16, u16)>,
+    /// The largest outer packet in octets; 0 where only the interface limits it.
+    pub mtu: u16,
+    /// What it asks for beyond sealing and opening.
+    pub handling: Handling,
     /// What we receive with.
     pub inbound: Keying,
     /// What we send with.
@@ -66,7 +84,8 @@ impl Connection {
     pub(crate) fn heap_octets(&self) -> usize {
         let prefixes = (self.local_ts.capacity() + self.remote_ts.capacity()) * size_of::<Prefix>();
         let keys = self.inbound.key.heap_octets() + self.outbound.key.heap_octets();
-        self.name.capacity() + self.place.file.capacity() + prefixes + keys
+        let map = if let Dscp::Map(map) = &self.handling.dscp { size_of_val(&**map) } else { 0 };
+        self.name.capacity() + self.place.file.capacity() + prefixes + keys + map
     }
 
     /// Reads a `[[connection]]`.
@@ -76,7 +95,22 @@ impl Connection {
     pub fn parse(mut table: Table<'_>) -> Result<Connection, ConfigError> {
         let place = table.place();
         let name = name(&mut table, "\"site-b\"")?;
-        table.rename(format!("connection '{name}'"));
+        let shown = format!("connection '{name}'");
+        table.rename(shown.clone());
+        let protocol = match table.optional("protocol")? {
+            Some(value) => value.one_of(&[("esp", Protocol::Esp), ("ah", Protocol::Ah)])?,
+            None => Protocol::Esp,
+        };
+        let mode = match table.optional("mode")? {
+            Some(value) => value.one_of(&[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)])?,
+            None => Mode::Tunnel,
+        };
+        let gre = match table.optional("gre")? {
+            Some(value) if value.flag()? && mode == Mode::Tunnel => {
+                return Err(value.wrong("left out, or mode must be \"transport\""));
+            }
+            value => flag(value, false)?,
+        };
         let local = address(&table.required("local", "\"192.0.2.1\"")?)?;
         let remote = table.required("remote", "\"198.51.100.1\"")?;
         let peer = address(&remote)?;
@@ -86,51 +120,58 @@ impl Connection {
         if peer == local {
             return Err(remote.wrong("the peer's address; this is local's"));
         }
-        let local_ts = prefixes(&table.required("local_ts", "[\"10.1.0.0/16\"]")?)?;
-        let remote_value = table.required("remote_ts", "[\"10.2.0.0/16\"]")?;
-        let remote_ts = prefixes(&remote_value)?;
+        // RFC 4301 §4.1: in transport mode the SA is between those whose packets they are.
+        let own = (mode == Mode::Transport && !gre).then_some((local, peer));
+        let (local_ts, _) = traffic(&mut table, "local_ts", "[\"10.1.0.0/16\"]", own.map(|o| o.0))?;
+        let (remote_ts, value) = traffic(&mut table, "remote_ts", "[\"10.2.0.0/16\"]", own.map(|o| o.1))?;
         let is_pair = |l: &Prefix| remote_ts.iter().any(|r| r.addr().is_ipv4() == l.addr().is_ipv4());
-        if !local_ts.iter().any(is_pair) {
-            return Err(remote_value.wrong("prefixes of a family that local_ts has too"));
+        if let (Some(value), false) = (value, local_ts.iter().any(is_pair)) {
+            return Err(value.wrong("prefixes of a family that local_ts has too"));
         }
-        let esn = match table.optional("esn")? {
-            Some(value) => value.flag()?,
-            None => true,
-        };
+        let keys = NextLayerKeys("ts_protocol", "local_ports", "remote_ports");
+        let next_layer = NextLayer::parse(&mut table, &keys)?;
+        let esn = flag(table.optional("esn")?, true)?;
         let replay_window = match table.optional("replay_window")? {
             Some(value) => replay_window(&value)?,
             None => 1024,
         };
-        let names: Vec<_> = Algorithm::ALL.iter().map(|a| (a.name(), *a)).collect();
-        let algorithm = table.required("algorithm", "\"aes-gcm-128\"")?.one_of(&names)?;
-        let udp_encap = match table.optional("udp_encap")? {
-            Some(value) => value.flag()?,
-            None => false,
+        let algorithm = algorithm(&table.required("algorithm", "\"aes-gcm-128\"")?, protocol)?;
+        let udp = udp(&mut table, protocol)?;
+        let mtu = match table.optional("mtu")? {
+            Some(value) => value.number_in(least_mtu(local)..=u16::MAX.into())? as u16,
+            None => 0,
         };
+        let kind = handling::Kind { protocol, mode, udp_encap: udp.is_some(), gre };
+        let handling = handling::parse(&mut table, &shown, &kind)?;
         let inbound = keying(&mut table, "inbound", &name, algorithm)?;
         let outbound = keying(&mut table, "outbound", &name, algorithm)?;
         table.finish()?;
         Ok(Connection {
             name,
             place,
+            protocol,
+            mode,
             local,
             remote: peer,
             local_ts,
             remote_ts,
+            next_layer,
             esn,
             replay_window,
             algorithm,
-            udp_encap,
+            udp,
+            mtu,
+            handling,
             inbound,
             outbound,
         })
     }
 
-    /// The pairs of prefixes that it protects: ours and the peer's, of one family.
-    pub fn pairs(&self) -> impl Iterator<Item = (Prefix, Prefix)> + '_ {
-        self.local_ts.iter().flat_map(|local| {
+    /// What it protects, as it goes out: between each prefix of ours and each of the peer's, of one family.
+    pub fn selectors(&self) -> impl Iterator<Item = Selector> + '_ {
+        self.local_ts.iter().flat_map(move |local| {
             let same = |remote: &&Prefix| remote.addr().is_ipv4() == local.addr().is_ipv4();
-            self.remote_ts.iter().filter(same).map(|remote| (*local, *remote))
+            self.remote_ts.iter().filter(same).map(|remote| self.next_layer.between(*local, *remote))
         })
     }
 }
@@ -153,16 +194,10 @@ impl Exception {
         if src.addr().is_ipv4() != dst.addr().is_ipv4() {
             return Err(dst_value.wrong(format!("of the same family as src, {src}")));
         }
-        let protocol = match table.optional("protocol")? {
-            Some(value) => Some(protocol(&value)?),
-            None => None,
-        };
-        let src_ports = ports(&mut table, "src_ports", protocol)?;
-        let dst_ports = ports(&mut table, "dst_ports", protocol)?;
+        let next_layer = NextLayer::parse(&mut table, &NextLayerKeys("protocol", "src_ports", "dst_ports"))?;
         let priority = table.required("priority", "100")?.number_in(1..=u64::from(u32::MAX - 1))? as u32;
         table.finish()?;
-        let selector = Selector { src, dst, protocol, src_ports, dst_ports };
-        Ok(Exception { name, place, action, selector, priority })
+        Ok(Exception { name, place, action, selector: next_layer.between(src, dst), priority })
     }
 }
 
@@ -183,25 +218,55 @@ fn address(value: &Value<'_>) -> Result<IpAddr, ConfigError> {
     address.ok_or_else(|| value.wrong("the address of a gateway, such as \"192.0.2.1\" or \"2001:db8::1\""))
 }
 
-fn prefix(value: &Value<'_>) -> Result<Prefix, ConfigError> {
-    let expected = || value.wrong("an address or prefix, such as \"10.1.0.0/16\" or \"fd00:1::/64\"");
-    let text = value.text()?;
-    let prefix: Prefix = text.parse().map_err(|_| expected())?;
-    let written: Option<IpAddr> = text.split('/').next().and_then(|a| a.parse().ok());
-    match written == Some(prefix.addr()) {
-        true => Ok(prefix),
-        false => {
-            Err(value.wrong(format!("a prefix without bits behind its length: did you mean \"{prefix}\"?")))
-        }
+/// What is behind one end, and where it is written. In transport mode that is the end itself.
+fn traffic<'a>(
+    table: &mut Table<'a>,
+    key: &'static str,
+    example: &str,
+    own: Option<IpAddr>,
+) -> Result<(Vec<Prefix>, Option<Value<'a>>), ConfigError> {
+    let Some(own) = own else {
+        let value = table.required(key, example)?;
+        return Ok((prefixes(&value)?, Some(value)));
+    };
+    let all = vec![Prefix::new(own, if own.is_ipv4() { 32 } else { 128 }).expect("all its bits")];
+    match table.optional(key)? {
+        Some(value) if prefixes(&value)? != all => Err(value
+            .wrong(format!("[\"{own}\"], or left out: in transport mode an SA is of its two ends alone"))),
+        value => Ok((all, value)),
     }
 }
 
-fn prefixes(value: &Value<'_>) -> Result<Vec<Prefix>, ConfigError> {
-    let list = value.list()?;
-    if list.is_empty() {
-        return Err(value.wrong("a list of at least one prefix"));
+fn algorithm(value: &Value<'_>, _: Protocol) -> Result<Algorithm, ConfigError> {
+    let names: Vec<_> = Algorithm::ALL.iter().map(|a| (a.name(), *a)).collect();
+    value.one_of(&names)
+}
+
+fn udp(table: &mut Table<'_>, protocol: Protocol) -> Result<Option<(u16, u16)>, ConfigError> {
+    let encap = table.optional("udp_encap")?;
+    let is_on = encap.as_ref().map_or(Ok(false), Value::flag)?;
+    if let (Some(value), true, Protocol::Ah) = (&encap, is_on, protocol) {
+        // RFC 3948 §1: AH covers the addresses that a NAT changes.
+        return Err(value.wrong("left out: AH cannot be carried in UDP; protocol = \"esp\" can"));
     }
-    list.iter().map(prefix).collect()
+    let Some(value) = table.optional("udp_ports")? else {
+        return Ok(is_on.then_some((NAT_T_PORT, NAT_T_PORT)));
+    };
+    if !is_on {
+        return Err(value.wrong("left out, or udp_encap must be true"));
+    }
+    match &value.list()?[..] {
+        [local, remote] => {
+            let port = |v: &Value<'_>| v.number_in(1..=u16::MAX.into()).map(|n| n as u16);
+            Ok(Some((port(local)?, port(remote)?)))
+        }
+        _ => Err(value.wrong("two ports, ours and the peer's, such as [4500, 4500]")),
+    }
+}
+
+/// RFC 791 §3.2, RFC 8200 §5.
+fn least_mtu(outer: IpAddr) -> u64 {
+    if outer.is_ipv4() { 576 } else { 1280 }
 }
 
 fn replay_window(value: &Value<'_>) -> Result<u32, ConfigError> {
@@ -252,35 +317,5 @@ fn spi(value: &Value<'_>) -> Result<Spi, ConfigError> {
     match spi {
         Some(spi @ 256..) => Ok(Spi(spi)),
         _ => Err(value.wrong("0x and up to 8 hex digits, 0x100 or more, such as \"0x00001001\"")),
-    }
-}
-
-fn protocol(value: &Value<'_>) -> Result<u8, ConfigError> {
-    let named = match value.text() {
-        Ok("icmp") => Some(1),
-        Ok("tcp") => Some(6),
-        Ok("udp") => Some(17),
-        Ok("icmpv6") => Some(58),
-        Ok(other) => other.parse().ok(),
-        Err(_) => value.number_in(0..=255).ok().map(|n| n as u8),
-    };
-    named.ok_or_else(|| value.wrong("\"tcp\", \"udp\", \"icmp\", \"icmpv6\" or a number from 0 to 255"))
-}
-
-fn ports(
-    table: &mut Table<'_>,
-    key: &'static str,
-    protocol: Option<u8>,
-) -> Result<RangeInclusive<u16>, ConfigError> {
-    let Some(value) = table.optional(key)? else { return Ok(ANY_PORT) };
-    // TCP, UDP, DCCP, SCTP, UDP-Lite.
-    if !matches!(protocol, Some(6 | 17 | 33 | 132 | 136)) {
-        return Err(value.wrong("left out, or protocol must be one with ports, such as \"udp\""));
-    }
-    let text = value.text()?;
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    match (first.trim().parse(), last.trim().parse()) {
-        (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
-        _ => Err(value.wrong("a port such as \"53\" or a range such as \"1000-2000\"")),
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     report::{ConnectionReport, Report, SaReport},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
-use portcullis_sadb::{Direction, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes};
+use portcullis_sadb::{Direction, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -270,7 +270,8 @@ impl Iked {
         connections: &Connections,
         down: &BTreeSet<String>,
     ) -> Result<Changes, InstallError> {
-        self.installer.install(&mut self.sadb, connections, down)
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+        self.installer.install(&mut self.sadb, connections, down, now as u32)
     }
 
     fn tell_guard(&self) {
@@ -304,6 +305,17 @@ impl Iked {
             remote: c.remote.to_string(),
             local_ts: c.local_ts.iter().map(ToString::to_string).collect(),
             remote_ts: c.remote_ts.iter().map(ToString::to_string).collect(),
+            next_layer: c.next_layer.to_string(),
+            protocol: match c.protocol {
+                Protocol::Esp => "esp",
+                Protocol::Ah => "ah",
+            }
+            .to_owned(),
+            mode: match c.mode {
+                Mode::Tunnel => "tunnel",
+                Mode::Transport => "transport",
+            }
+            .to_owned(),
             algorithm: c.algorithm.name().to_owned(),
             key: "(hidden)".to_owned(),
             inbound: of(&c.name, Direction::Inbound),

@@ -17,8 +17,8 @@ use crate::{
     secret::Secret,
 };
 use portcullis_sadb::{
-    Action, Direction, Generation, Handling, Key, Mode, Name, Policy, PolicyIndex, Protocol, Sa, Sadb,
-    SadbError, Selector, Sizes, SlotIndex, Spi,
+    Action, Direction, Generation, Handling, Key, Name, Policy, PolicyIndex, Sa, Sadb, SadbError, Selector,
+    Sizes, SlotIndex, Spi,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -28,8 +28,6 @@ use std::{
 };
 use thiserror::Error;
 
-/// UDP port of ESP in UDP (RFC 3948 §2).
-const NAT_T_PORT: u16 = 4500;
 /// The priority that no configuration can have, before all others.
 const GUARD_PRIORITY: u32 = 0;
 /// How long the workers may take to pass an epoch when room is short. They do so in microseconds.
@@ -148,7 +146,8 @@ impl Installer {
         self.spent.capacity() * size_of::<Secret>() + keys
     }
 
-    /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped.
+    /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped. SAs that are new are
+    /// born now, in seconds of the machine's boot clock; those that are there keep their age.
     ///
     /// # Errors
     /// [`InstallError::KeySpent`], [`InstallError::ManualKeys`] and [`InstallError::Full`] before anything has changed;
@@ -159,8 +158,9 @@ impl Installer {
         sadb: &mut Sadb,
         connections: &Connections,
         down: &BTreeSet<String>,
+        now_secs: u32,
     ) -> Result<Changes, InstallError> {
-        let mut plan = self.plan(sadb, connections, down)?;
+        let mut plan = self.plan(sadb, connections, down, now_secs)?;
         let mut changes =
             Changes { kept: plan.sas.iter().filter(|w| w.slot.is_some()).count(), ..Changes::default() };
         self.make_room(sadb, &mut plan, &mut changes);
@@ -200,6 +200,7 @@ impl Installer {
         sadb: &Sadb,
         connections: &Connections,
         down: &BTreeSet<String>,
+        now_secs: u32,
     ) -> Result<Plan, InstallError> {
         let present: Vec<_> = sadb.sas().collect();
         let reqids = reqids(&present, connections);
@@ -215,15 +216,19 @@ impl Installer {
         let mut sas = vec![];
         for c in &connections.connections {
             for direction in [Direction::Inbound, Direction::Outbound] {
-                let sa = sa(c, direction, reqids[c.name.as_str()]);
+                let mut sa = sa(c, direction, reqids[c.name.as_str()], now_secs);
                 let key = (direction, sa.spi, sa.dst);
-                let slot = match at.remove(&key) {
+                let present = at.remove(&key);
+                if let Some((_, present)) = &present {
+                    sa.handling.born_secs = present.handling.born_secs;
+                }
+                let slot = match present {
                     Some((slot, present)) if present == sa => Some(slot),
-                    Some(other) => {
-                        at.insert(key, other);
+                    other => {
+                        sa.handling.born_secs = now_secs;
+                        at.extend(other.map(|other| (key, other)));
                         None
                     }
-                    None => None,
                 };
                 if slot.is_none() && !connections.manual_keys_acknowledged {
                     return Err(InstallError::ManualKeys { name: c.name.clone() });
@@ -302,7 +307,14 @@ pub fn check(connections: &Connections, sizes: &Sizes) -> Result<(), InstallErro
 fn check_room(connections: &Connections, sizes: &Sizes) -> Result<(), InstallError> {
     fits(connections, "SAs", "max_sas", sizes.max_sas, |_| 2, 0)?;
     let exceptions = 2 * connections.exceptions.len();
-    fits(connections, "policies", "max_policies", sizes.max_policies, |c| 2 * c.pairs().count(), exceptions)
+    fits(
+        connections,
+        "policies",
+        "max_policies",
+        sizes.max_policies,
+        |c| 2 * c.selectors().count(),
+        exceptions,
+    )
 }
 
 /// The key without its salt: under another salt it is the same mistake, only less likely seen.
@@ -360,25 +372,29 @@ fn reqids<'a>(
 }
 
 /// An SA as a connection describes it.
-fn sa(c: &Connection, direction: Direction, reqid: u32) -> Sa {
+fn sa(c: &Connection, direction: Direction, reqid: u32, born_secs: u32) -> Sa {
     let (keying, src, dst) = match direction {
         Direction::Inbound => (&c.inbound, c.remote, c.local),
         Direction::Outbound => (&c.outbound, c.local, c.remote),
     };
+    let udp = match direction {
+        Direction::Inbound => c.udp.map(|(local, remote)| (remote, local)),
+        Direction::Outbound => c.udp,
+    };
     Sa {
         spi: keying.spi,
         direction,
-        protocol: Protocol::Esp,
-        mode: Mode::Tunnel,
+        protocol: c.protocol,
+        mode: c.mode,
         algorithm: c.algorithm,
         src,
         dst,
-        udp: c.udp_encap.then_some((NAT_T_PORT, NAT_T_PORT)),
+        udp,
         esn: c.esn,
         replay_window: c.replay_window,
         reqid,
-        mtu: 0,
-        handling: Handling::default(),
+        mtu: c.mtu,
+        handling: Handling { born_secs, ..c.handling.clone() },
         name: Name::new(&c.name).expect("checked when it was read"),
         key: Key::new(keying.key.bytes()).expect("checked when it was read"),
     }
@@ -395,8 +411,7 @@ fn policies(connections: &Connections, down: &BTreeSet<String>, sas: &[Wanted]) 
         let action = if down.contains(&c.name) { Action::Discard } else { Action::Protect };
         let sa = pair[1].slot.filter(|_| action == Action::Protect);
         let reqid = if action == Action::Protect { pair[1].sa.reqid } else { 0 };
-        c.pairs().flat_map(move |(local, remote)| {
-            let there = Selector::between(local, remote);
+        c.selectors().flat_map(move |there| {
             let policy = |direction, selector, sa| Policy {
                 direction,
                 selector,

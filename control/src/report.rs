@@ -36,6 +36,15 @@ pub struct ConnectionReport {
     pub local_ts: Vec<String>,
     /// What is behind the peer.
     pub remote_ts: Vec<String>,
+    /// What else its packets have in common: `any`, or a protocol with ports or types of messages.
+    #[serde(default)]
+    pub next_layer: String,
+    /// `esp` or `ah`.
+    #[serde(default)]
+    pub protocol: String,
+    /// `tunnel` or `transport`.
+    #[serde(default)]
+    pub mode: String,
     /// The transform.
     pub algorithm: String,
     /// Always `(hidden)`.

@@ -74,6 +74,12 @@ pub struct ConnectionStatus {
     pub local_ts: Vec<String>,
     /// What is behind the peer.
     pub remote_ts: Vec<String>,
+    /// What else its packets have in common: `any`, or a protocol with ports or types of messages.
+    pub next_layer: String,
+    /// `esp` or `ah`.
+    pub protocol: String,
+    /// `tunnel` or `transport`.
+    pub mode: String,
     /// The transform.
     pub algorithm: String,
     /// Always `(hidden)`.
@@ -317,6 +323,9 @@ fn connection(c: ConnectionReport, runtime: Option<&RuntimeReader>) -> Connectio
         remote: c.remote,
         local_ts: c.local_ts,
         remote_ts: c.remote_ts,
+        next_layer: c.next_layer,
+        protocol: c.protocol,
+        mode: c.mode,
         algorithm: c.algorithm,
         key: c.key,
     }
@@ -506,7 +515,8 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
     if connections.is_empty() {
         return writeln!(f, "\nno connections");
     }
-    let mut table = Table::new(&["connection", "state", "local", "remote", "algorithm", "key", "protects"]);
+    let mut table =
+        Table::new(&["connection", "state", "local", "remote", "SAs", "algorithm", "key", "protects"]);
     let mut sas = Table::new(&[
         "SA",
         "",
@@ -521,9 +531,14 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
     ]);
     for c in connections {
         let state = if c.up { "up" } else { "down" }.to_owned();
-        let protects = format!("{} <-> {}", c.local_ts.join(", "), c.remote_ts.join(", "));
+        let mut protects = format!("{} <-> {}", c.local_ts.join(", "), c.remote_ts.join(", "));
+        if !["", "any"].contains(&&*c.next_layer) {
+            write!(protects, ", {}", c.next_layer)?;
+        }
         let (local, remote) = (c.local.clone(), c.remote.clone());
-        table.row([c.name.clone(), state, local, remote, c.algorithm.clone(), c.key.clone(), protects]);
+        let kind = format!("{} {}", c.protocol, c.mode);
+        let (algorithm, key) = (c.algorithm.clone(), c.key.clone());
+        table.row([c.name.clone(), state, local, remote, kind, algorithm, key, protects]);
         for (way, sa) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
             let Some(s) = sa else { continue };
             let sequence = if way == "inbound" { s.highest_seen } else { s.reserved_seq };

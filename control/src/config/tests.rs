@@ -1,5 +1,7 @@
 use super::*;
-use portcullis_sadb::{Action, Algorithm, Spi};
+use portcullis_sadb::{
+    Action, Aggfrag, Algorithm, DfBit, Dscp, Handling, Lifetime, Limits, Mode, OPAQUE_PORT, Protocol, Spi,
+};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// `connections.toml` with one connection, as the other tests change it.
@@ -70,15 +72,20 @@ fn a_connection_is_read() {
     let all = parse(&format!("{SITE_B}{SITE_C}{DNS}")).unwrap();
     assert!(!all.manual_keys_acknowledged);
     let [b, c] = &all.connections[..] else { panic!() };
-    assert_eq!((b.name.as_str(), b.esn, b.replay_window, b.udp_encap), ("site-b", true, 1024, false));
+    assert_eq!((b.name.as_str(), b.esn, b.replay_window, b.udp), ("site-b", true, 1024, None));
     assert_eq!((b.inbound.spi, b.outbound.spi), (Spi(0x1001), Spi(0x1002)));
     assert_eq!(b.inbound.key.bytes(), (0..20).collect::<Vec<u8>>());
     assert_eq!(b.place.line, 2);
-    let pairs: Vec<_> = b.pairs().map(|(l, r)| format!("{l} {r}")).collect();
-    assert_eq!(pairs, ["10.99.1.0/24 10.99.2.0/24", "fd99:1::/64 fd99:2::/64"]);
-    assert_eq!((c.esn, c.replay_window, c.udp_encap), (false, 64, true));
+    let selectors: Vec<_> = b.selectors().map(|s| s.to_string()).collect();
+    assert_eq!(selectors, ["10.99.1.0/24 -> 10.99.2.0/24", "fd99:1::/64 -> fd99:2::/64"]);
+    assert_eq!((c.esn, c.replay_window, c.udp), (false, 64, Some((4500, 4500))));
+    assert_eq!(
+        (b.protocol, b.mode, b.mtu, &b.handling),
+        (Protocol::Esp, Mode::Tunnel, 0, &Handling::default())
+    );
+    assert!(c.handling.follow_peer, "who is behind a NAT may come from elsewhere");
     assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AesGcm256, 36));
-    assert_eq!(c.pairs().count(), 1);
+    assert_eq!(c.selectors().count(), 1);
     let [dns] = &all.exceptions[..] else { panic!() };
     assert_eq!((dns.action, dns.priority, dns.selector.protocol), (Action::Bypass, 100, Some(17)));
     assert_eq!((dns.selector.dst_ports.clone(), dns.selector.src_ports.clone()), (53..=53, 0..=65535));
@@ -232,7 +239,7 @@ fn wrong_policies_are_told() {
         (
             "\"53\"",
             "\"53-50\"",
-            "8: policy 'dns': dst_ports = \"53-50\" must be a port such as \"53\" or a range",
+            "8: policy 'dns': dst_ports = \"53-50\" must be a port such as \"53\", a range",
         ),
         ("100", "0", "9: policy 'dns': priority = 0 must be a whole number from 1 to 4294967294"),
         ("[[policy]]", "[[polcy]]", "2: unknown key \'polcy\' in the file; did you mean \'policy\'?"),
@@ -240,6 +247,191 @@ fn wrong_policies_are_told() {
     ] {
         let shown = error(DNS, from, to).to_string();
         assert!(shown.starts_with(&format!("connections.toml:{message}")), "{shown}\n{message}");
+    }
+}
+
+/// SITE_B with more keys.
+fn with(keys: &str) -> Connection {
+    let text = SITE_B.replace("algorithm =", &format!("{keys}\nalgorithm ="));
+    parse(&text).unwrap_or_else(|e| panic!("{e}")).connections.remove(0)
+}
+
+#[test]
+fn all_that_can_be_asked_for_is_read() {
+    let c = with(
+        "df = \"clear\"\ndscp_map = { 46 = 34, 0 = 10 }\necn = false\ndecap_dscp = true\nttl = \"copy\"\n\
+         flow_label = true\nnested = true\nfollow_peer = true\nmss = \"auto\"\nidle_secs = 60\nmtu = 1400\n\
+         soft = { bytes = 1000, packets = 10, secs = 3000 }\nhard = { bytes = 1001, secs = 3600 }\n\
+         aggfrag = { packet_size = 1400, packets_per_sec = 16777215, fragments = false }",
+    );
+    let mut map = Box::new(std::array::from_fn(|i| i as u8));
+    (map[46], map[0]) = (34, 10);
+    assert_eq!(c.mtu, 1400);
+    assert_eq!(
+        c.handling,
+        Handling {
+            df: DfBit::Clear,
+            dscp: Dscp::Map(map),
+            ecn: false,
+            decap_dscp: true,
+            ttl: 0,
+            flow_label: true,
+            nested: true,
+            gre: false,
+            follow_peer: true,
+            mss: 65_535,
+            tfc_pad: 0,
+            dummies_per_sec: 0,
+            aggfrag: Some(Aggfrag { packet_size: 1400, packets_per_sec: 16_777_215, fragments: false }),
+            lifetime: Lifetime {
+                soft: Limits { bytes: 1000, packets: 10, secs: 3000 },
+                hard: Limits { bytes: 1001, packets: 0, secs: 3600 },
+                idle_secs: 60,
+            },
+            born_secs: 0,
+        }
+    );
+    let c = with(
+        "dscp = 46\nttl = 1\nmss = 1360\ntfc_pad = \"mtu\"\ndummies_per_sec = 7\nudp_encap = true\nudp_ports = [4500, 4501]",
+    );
+    let Handling { dscp, ttl, mss, tfc_pad, dummies_per_sec, follow_peer, .. } = c.handling;
+    assert_eq!((dscp, ttl, mss), (Dscp::Set(46), 1, 1360));
+    assert_eq!((tfc_pad, dummies_per_sec, follow_peer, c.udp), (65_535, 7, true, Some((4500, 4501))));
+    let fixed = with("udp_encap = true\nfollow_peer = false");
+    assert!(!fixed.handling.follow_peer);
+}
+
+#[test]
+fn in_transport_mode_the_ends_are_what_is_protected() {
+    let without = |key: &str, text: &str| {
+        text.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>().join("\n")
+    };
+    let bare = without("remote_ts", &without("local_ts", SITE_B));
+    let transport = bare.replace("algorithm =", "mode = \"transport\"\nalgorithm =");
+    let c = parse(&transport).unwrap().connections.remove(0);
+    let selectors: Vec<_> = c.selectors().map(|s| s.to_string()).collect();
+    assert_eq!((c.mode, &selectors[..]), (Mode::Transport, &["10.99.0.1/32 -> 10.99.0.2/32".to_owned()][..]));
+    let same = transport.replace("algorithm =", "local_ts = [\"10.99.0.1\"]\nalgorithm =");
+    assert_eq!(parse(&same).unwrap().connections[0].local_ts, c.local_ts);
+    let e = error(&same, "[\"10.99.0.1\"]", "[\"10.99.0.0/24\"]").to_string();
+    assert!(e.contains("local_ts is a list and must be [\"10.99.0.1\"], or left out: in transport"), "{e}");
+    let e = error(&transport, "algorithm =", "ttl = 3\nalgorithm =").to_string();
+    assert!(e.contains("ttl = 3 must be left out: transport mode has no outer header"), "{e}");
+    // In GRE it is about the networks behind, and has an outer header.
+    let gre = SITE_B.replace("algorithm =", "mode = \"transport\"\ngre = true\nttl = 3\nalgorithm =");
+    let c = parse(&gre).unwrap().connections.remove(0);
+    assert_eq!((c.handling.gre, c.handling.ttl, c.selectors().count()), (true, 3, 2));
+}
+
+#[test]
+fn selectors_are_more_than_prefixes() {
+    let of = |keys: &str| {
+        let c = with(keys);
+        let s = c.selectors().next().unwrap();
+        ((s.protocol, s.src_ports, s.dst_ports), c.next_layer.to_string())
+    };
+    assert_eq!(of(""), ((None, 0..=65535, 0..=65535), "any".to_owned()));
+    assert_eq!(
+        of("ts_protocol = \"tcp\"\nlocal_ports = \"1024-65535\"\nremote_ports = \"443\""),
+        ((Some(6), 1024..=65535, 443..=443), "tcp, local ports 1024-65535, remote port 443".to_owned())
+    );
+    assert_eq!(
+        of("ts_protocol = 33\nremote_ports = \"opaque\""),
+        ((Some(33), 0..=65535, OPAQUE_PORT), "protocol 33, remote port opaque".to_owned())
+    );
+    // RFC 4301 §4.4.1.1: the type is the upper octet; the same both ways.
+    for (icmp, range, shown) in [
+        ("8", 0x800..=0x8ff, "icmp type 8"),
+        ("8/0", 0x800..=0x800, "icmp type 8 code 0"),
+        ("0-8", 0..=0x8ff, "icmp types 0-8"),
+        ("0-255", 0..=0xffff, "icmp"),
+        ("opaque", OPAQUE_PORT, "icmp type opaque"),
+    ] {
+        let found = of(&format!("ts_protocol = \"icmp\"\nicmp = \"{icmp}\""));
+        assert_eq!(found, ((Some(1), range.clone(), range), shown.to_owned()));
+    }
+    let found = of("ts_protocol = 135\nmobility = \"5\"");
+    assert_eq!(found, ((Some(135), 0x500..=0x5ff, 0x500..=0x5ff), "protocol 135 type 5".to_owned()));
+    let c =
+        parse(&SITE_B.replace("\"10.99.1.0/24\"", "\"10.99.1.5-10.99.1.9\"")).unwrap().connections.remove(0);
+    let all: Vec<_> = c.local_ts.iter().map(ToString::to_string).collect();
+    assert_eq!(all, ["10.99.1.5/32", "10.99.1.6/31", "10.99.1.8/31", "fd99:1::/64"]);
+    // What shows its ports and what does not have nothing in common.
+    let dns = |name: &str, ports: &str| {
+        DNS.replace("\"dns\"", &format!("\"{name}\"")).replace("\"53\"", &format!("\"{ports}\""))
+    };
+    parse(&format!("{}{}", dns("a", "0-65534"), dns("b", "opaque"))).unwrap();
+    parse(&format!("{}{}", dns("a", "opaque"), dns("b", "opaque"))).unwrap_err();
+    parse(&format!("{}{}", dns("a", "0-65535"), dns("b", "opaque"))).unwrap_err();
+}
+
+#[test]
+fn what_does_not_go_together_is_told() {
+    for (keys, message) in [
+        ("protocol = \"ipcomp\"", "protocol = \"ipcomp\" must be \"esp\" or \"ah\""),
+        ("mode = \"beet\"", "mode = \"beet\" must be \"tunnel\" or \"transport\""),
+        ("gre = true", "gre = true must be left out, or mode must be \"transport\""),
+        ("udp_ports = [1, 2]", "udp_ports is a list and must be left out, or udp_encap must be true"),
+        (
+            "udp_encap = true\nudp_ports = [4500]",
+            "udp_ports is a list and must be two ports, ours and the peer's",
+        ),
+        ("udp_encap = true\nudp_ports = [0, 1]", "udp_ports = 0 must be a whole number from 1 to 65535"),
+        ("mtu = 500", "mtu = 500 must be a whole number from 576 to 65535"),
+        ("df = true", "df = true must be \"copy\" or \"set\" or \"clear\""),
+        ("dscp = 64", "dscp = 64 must be \"copy\" or a number from 0 to 63"),
+        ("dscp_map = { 64 = 1 }", "dscp_map is a table and must be of inner and outer DSCPs from 0 to 63"),
+        ("dscp_map = { 1 = 64 }", "dscp_map = 64 must be a whole number from 0 to 63"),
+        ("ecn = 1", "ecn = 1 must be true or false"),
+        ("ttl = 0", "ttl = 0 must be \"copy\" or a number from 1 to 255"),
+        ("mss = 100", "mss = 100 must be \"auto\" or a number from 536 to 65534"),
+        ("tfc_pad = 0", "tfc_pad = 0 must be \"mtu\" or a number from 1 to 65534"),
+        ("dummies_per_sec = 65536", "dummies_per_sec = 65536 must be a whole number from 0 to 65535"),
+        ("idle_secs = 0", "idle_secs = 0 must be a whole number from 1 to 4294967295"),
+        (
+            "ts_protocol = \"icmp\"\nlocal_ports = \"1\"",
+            "local_ports = \"1\" must be left out, or ts_protocol must be one with p",
+        ),
+        (
+            "ts_protocol = \"tcp\"\nicmp = \"8\"",
+            "icmp = \"8\" must be left out, or ts_protocol must be \"icmp\" or",
+        ),
+        (
+            "ts_protocol = \"icmp\"\nicmp = \"256\"",
+            "icmp = \"256\" must be a type such as \"8\", with a code such as \"8/0\"",
+        ),
+        ("ts_protocol = 135\nmobility = \"5/1\"", "mobility = \"5/1\" must be a type such as \"8\", a range"),
+        (
+            "ts_protocol = \"udp\"\nlocal_ports = \"9\"\nremote_ports = \"opaque\"",
+            "remote_ports = \"opaque\" must be opaque where the other is",
+        ),
+        ("soft = { secs = 1 }\nhard = { secs = 1 }", "soft.secs = 1 must be below hard.secs = 1"),
+        (
+            "soft = { minutes = 1 }",
+            "unknown key 'minutes' in connection 'site-b', soft; it can have: bytes, packets, secs",
+        ),
+        (
+            "aggfrag = { packets_per_sec = 1 }",
+            "connection 'site-b', aggfrag has no 'packet_size'; write for example packet_size = 1400",
+        ),
+        (
+            "aggfrag = { packet_size = 1400 }\ntfc_pad = \"mtu\"",
+            "[connection.aggfrag] is for ESP in tunnel mode, and pads by itself",
+        ),
+    ] {
+        let shown = error(SITE_B, "algorithm =", &format!("{keys}\nalgorithm =")).to_string();
+        assert!(shown.contains(message), "{shown}\n{message}");
+    }
+    for (range, message) in [
+        ("10.1.0.9-10.1.0.5", "must be a range of addresses of one family, the lower one first"),
+        ("10.1.0.9-fd00::1", "must be a range of addresses of one family, the lower one first"),
+        (
+            "fd00::1-fd00::ffff:ffff:ffff:fffe",
+            "must be a range that needs at most 64 prefixes, this one needs 126",
+        ),
+    ] {
+        let shown = error(SITE_B, "10.99.1.0/24", range).to_string();
+        assert!(shown.contains(message), "{shown}\n{message}");
     }
 }
 

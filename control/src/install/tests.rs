@@ -41,12 +41,13 @@ struct Bench {
     reader: Reader,
     runtime: Runtime,
     installer: Installer,
+    now_secs: u32,
 }
 
 impl Bench {
     fn new(max_sas: u32, max_policies: u32) -> Bench {
         let (sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas, max_policies }).unwrap();
-        Bench { sadb, reader, runtime, installer: Installer::default() }
+        Bench { sadb, reader, runtime, installer: Installer::default(), now_secs: 1000 }
     }
 
     fn install(&mut self, text: &str) -> Result<Changes, InstallError> {
@@ -55,7 +56,7 @@ impl Bench {
 
     fn install_without(&mut self, text: &str, down: &[&str]) -> Result<Changes, InstallError> {
         let down = down.iter().map(|s| (*s).to_owned()).collect();
-        self.installer.install(&mut self.sadb, &connections(text), &down)
+        self.installer.install(&mut self.sadb, &connections(text), &down, self.now_secs)
     }
 
     /// Slots and generations, as the datapath sees them.
@@ -351,4 +352,46 @@ fn random_reloads_never_reuse_a_key() {
         }
     }
     assert!(done > 10 && refused > 10, "{done} {refused}");
+}
+
+#[test]
+fn an_sa_keeps_its_age_until_it_is_another() {
+    let mut bench = Bench::new(8, 16);
+    let ages = |b: &Bench| b.sadb.sas().map(|(_, _, sa)| sa.handling.born_secs).collect::<Vec<_>>();
+    bench.install(&text(&[A])).unwrap();
+    assert_eq!(ages(&bench), [1000, 1000]);
+    bench.now_secs = 2000;
+    let changes = bench.install(&text(&[A, B])).unwrap();
+    assert_eq!((changes.kept, changes.published), (2, 2));
+    assert_eq!(ages(&bench), [1000, 1000, 2000, 2000]);
+    // What is asked for is part of what it is.
+    bench.now_secs = 3000;
+    let changed = text(&[A, B]).replacen("algorithm", "ttl = 3\nalgorithm", 1);
+    assert!(matches!(bench.install(&changed).unwrap_err(), InstallError::KeySpent { .. }));
+    let new_keys =
+        text(&[Site { spi: 0x3000, key: 0x60, ..A }, B]).replacen("algorithm", "ttl = 3\nalgorithm", 1);
+    let changes = bench.install(&new_keys).unwrap();
+    assert_eq!((changes.kept, changes.published, changes.retired), (2, 2, 2));
+    let mut all = ages(&bench);
+    all.sort_unstable();
+    assert_eq!(all, [2000, 2000, 3000, 3000]);
+}
+
+#[test]
+fn sas_are_what_the_connection_says() {
+    let mut bench = Bench::new(8, 16);
+    let keys = "udp_encap = true\nudp_ports = [4501, 4502]\nmtu = 1400\nts_protocol = \"tcp\"\nremote_ports = \"443\"\n";
+    bench.install(&text(&[A]).replace("algorithm", &format!("{keys}algorithm"))).unwrap();
+    let of = |direction| bench.sadb.sas().map(|(.., sa)| sa).find(|sa| sa.direction == direction).unwrap();
+    let (inbound, outbound) = (of(Direction::Inbound), of(Direction::Outbound));
+    // As they are on the wire, each way.
+    assert_eq!((inbound.udp, outbound.udp), (Some((4502, 4501)), Some((4501, 4502))));
+    assert_eq!((inbound.mtu, outbound.mtu, outbound.handling.follow_peer), (1400, 1400, true));
+    for (_, policy) in bench.policies() {
+        let (ours, theirs) = match policy.direction {
+            Direction::Outbound => (&policy.selector.src_ports, &policy.selector.dst_ports),
+            Direction::Inbound => (&policy.selector.dst_ports, &policy.selector.src_ports),
+        };
+        assert_eq!((policy.selector.protocol, ours, theirs), (Some(6), &(0..=65535), &(443..=443)));
+    }
 }

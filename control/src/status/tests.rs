@@ -24,6 +24,9 @@ fn report() -> Report {
             remote: "198.51.100.1".into(),
             local_ts: vec!["10.1.0.0/16".into(), "fd00:1::/64".into()],
             remote_ts: vec!["10.2.0.0/16".into()],
+            next_layer: "tcp, remote port 443".into(),
+            protocol: "esp".into(),
+            mode: "tunnel".into(),
             algorithm: "aes-gcm-128".into(),
             key: "(hidden)".into(),
             inbound: Some(sa("0x00001001", 0, 5)),
@@ -115,16 +118,16 @@ fn all_parts_come_together() {
     );
 
     // Eight of each: a policy has two lines, its word and two chain heads.
-    assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(256), Some(128)));
+    assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(320), Some(128)));
     assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4));
     assert_eq!(d["bytes_per_sa"], serde_json::json!({"state": 1000, "index": 8}));
 
     let text = status.to_string();
     let index = b["index"].as_u64().unwrap();
     let memory = format!(
-        "memory    bytes per SA: regions {} (slot 256, index {index}, runtime 128) and 140 for policies; datapath 1000 \
+        "memory    bytes per SA: regions {} (slot 320, index {index}, runtime 128) and 140 for policies; datapath 1000 \
          in its worker and 8 in each; iked 800\n",
-        256 + index + 128
+        320 + index + 128
     );
     assert!(text.contains(&memory), "{text}");
     for wanted in [
@@ -134,7 +137,7 @@ fn all_parts_come_together() {
         "eth0  generic  copy    yes               2  1500\n",
         "note: no huge pages: sysctl",
         "note: eth0: its driver has no XDP\n",
-        "site-b      up     192.0.2.1  198.51.100.1  aes-gcm-128  (hidden)  10.1.0.0/16, fd00:1::/64 <-> 10.2.0.0/16\n",
+        "site-b      up     192.0.2.1  198.51.100.1  esp tunnel  aes-gcm-128  (hidden)  10.1.0.0/16, fd00:1::/64 <-> 10.2.0.0/16, tcp, remote port 443\n",
         "site-b  inbound   0x00001001        4    464             41        1        0         0        0\n",
         "drops: bad_checksum 3 reason_9 2\n",
     ] {

@@ -296,14 +296,23 @@ impl<'a> Value<'a> {
     /// It is a list; each of its values is named like the list.
     pub fn list(&self) -> Result<Vec<Value<'a>>, ConfigError> {
         let items = self.value.as_array().ok_or_else(|| self.wrong("a list in [ ]"))?;
-        let value = |item: &Spanned<DeValue<'a>>| Value {
+        Ok(items.iter().map(|item| self.part(item)).collect())
+    }
+
+    /// It is a table whose keys are not known beforehand: them and their values, each named like the table.
+    pub fn entries(&self) -> Result<Vec<(String, Value<'a>)>, ConfigError> {
+        let entries = self.value.as_table().ok_or_else(|| self.wrong("a table in { }"))?;
+        Ok(entries.iter().map(|(key, item)| (key.get_ref().to_string(), self.part(item))).collect())
+    }
+
+    fn part(&self, item: &Spanned<DeValue<'a>>) -> Value<'a> {
+        Value {
             document: self.document,
             table: self.table.clone(),
             key: self.key.clone(),
             place: self.document.place(item.span().start),
             value: item.get_ref().clone(),
-        };
-        Ok(items.iter().map(value).collect())
+        }
     }
 
     /// The error that it must be something else. Shows the value unless it could be a key.
