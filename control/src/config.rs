@@ -9,12 +9,12 @@
 //! remote_ts = ["10.2.0.0/16", "fd00:2::/64"]
 //! esn = true                 # default
 //! replay_window = 1024       # default
-//! algorithm = "aes-gcm-128"  # or aes-gcm-256
+//! algorithm = "aes-gcm-128"  # or aes-gcm-256, chacha20-poly1305, aes-cbc-256+hmac-sha2-256-128 ...
 //! udp_encap = false          # default
 //!
 //! [connection.inbound]
 //! spi = "0x00001001"
-//! key = "0x<32 or 64 hex digits of the key, then 8 of the salt>"
+//! key = "0x<hex digits of the cipher key, of the integrity key if there is one, then of the salt>"
 //!
 //! [connection.outbound]
 //! spi = "0x00001002"
@@ -250,14 +250,13 @@ impl Connections {
         Ok(())
     }
 
-    /// Keys with the same salt or not: the same cipher key under another salt is the same mistake.
+    /// Keys with the same salt or not: the same first key under another salt is the same mistake.
     fn check_keys(&self) -> Result<(), ConnectionsError> {
         let mut seen: HashMap<Secret, (&str, &'static str)> = HashMap::new();
         for c in &self.connections {
-            let cipher_key = |k: &Keying| Secret::copy_of(&k.key.bytes()[..c.algorithm.key_len()]);
+            let first_key = |k: &Keying| Secret::copy_of(&k.key.bytes()[..c.algorithm.first_key_len()]);
             for (direction, keying) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
-                if let Some((other, other_direction)) = seen.insert(cipher_key(keying), (&c.name, direction))
-                {
+                if let Some((other, other_direction)) = seen.insert(first_key(keying), (&c.name, direction)) {
                     return Err(ConnectionsError::KeyReused {
                         place: c.place.clone(),
                         name: c.name.clone(),

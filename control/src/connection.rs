@@ -2,7 +2,9 @@
 
 use crate::secret::Secret;
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
-use portcullis_sadb::{ANY_PORT, Action, Algorithm, NAME_ROOM, Prefix, REPLAY_WINDOW, Selector, Spi};
+use portcullis_sadb::{
+    ANY_PORT, Action, Algorithm, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi,
+};
 use std::{net::IpAddr, ops::RangeInclusive};
 
 /// Priority of the policies of connections; the lowest wins.
@@ -101,8 +103,7 @@ impl Connection {
             Some(value) => replay_window(&value)?,
             None => 1024,
         };
-        let names: Vec<_> = Algorithm::ALL.iter().map(|a| (a.name(), *a)).collect();
-        let algorithm = table.required("algorithm", "\"aes-gcm-128\"")?.one_of(&names)?;
+        let algorithm = algorithm(&table.required("algorithm", "\"aes-gcm-128\"")?)?;
         let udp_encap = match table.optional("udp_encap")? {
             Some(value) => value.flag()?,
             None => false,
@@ -204,6 +205,13 @@ fn prefixes(value: &Value<'_>) -> Result<Vec<Prefix>, ConfigError> {
     list.iter().map(prefix).collect()
 }
 
+fn algorithm(value: &Value<'_>) -> Result<Algorithm, ConfigError> {
+    // There are too many to tell all of them.
+    Algorithm::by_name(Protocol::Esp, value.text()?).ok_or_else(|| {
+        value.wrong("an algorithm of ESP, such as \"aes-gcm-128\" or \"aes-cbc-256+hmac-sha2-256-128\"")
+    })
+}
+
 fn replay_window(value: &Value<'_>) -> Result<u32, ConfigError> {
     let (least, most) = (*REPLAY_WINDOW.start(), *REPLAY_WINDOW.end());
     let window = value.number_in(0..=u64::MAX)?;
@@ -225,23 +233,40 @@ fn keying(
     };
     table.rename(format!("connection '{name}', {direction}"));
     let spi = spi(&table.required("spi", "\"0x00001001\"")?)?;
-    let value = table.required("key", "\"0x<hex digits of the key, then 8 of the salt>\"")?;
+    let value = table.required("key", "\"0x<hex digits of the keys, then of the salt>\"")?;
     let key = Secret::from_hex(value.text()?)
-        .ok_or_else(|| value.wrong_secret("0x and an even number of hex digits: key, then salt"))?;
-    let (have, want, salt) = (key.bytes().len(), algorithm.key_len(), algorithm.salt_len());
-    if have != want + salt {
+        .ok_or_else(|| value.wrong_secret("0x and an even number of hex digits: keys, then salt"))?;
+    let have = key.bytes().len();
+    if have != algorithm.key_len() + algorithm.salt_len() {
         return Err(ConfigError::Contradiction {
             place: value.place().clone(),
             why: format!(
-                "connection '{name}': {direction}.key is {have} bytes, {} wants {want} of key and {salt} of salt, \
-                 {} in all",
+                "connection '{name}': {direction}.key is {have} bytes, {} wants {}",
                 algorithm.name(),
-                want + salt
+                wanted(algorithm)
             ),
         });
     }
     table.finish()?;
     Ok(Keying { spi, key })
+}
+
+/// The parts of an algorithm's key material, in order.
+fn wanted(algorithm: Algorithm) -> String {
+    let (encryption, integrity) = (algorithm.encryption().transform(), algorithm.integrity().transform());
+    let all = [
+        (encryption.key, "key"),
+        (integrity.key, if encryption.key > 0 { "integrity key" } else { "key" }),
+        (algorithm.salt_len(), "salt"),
+    ];
+    let parts: Vec<_> =
+        all.iter().filter(|(len, _)| *len > 0).map(|(len, of)| format!("{len} of {of}")).collect();
+    let (last, before) = parts.split_last().expect("every algorithm has a key");
+    let len = algorithm.key_len() + algorithm.salt_len();
+    match before {
+        [] => last.clone(),
+        _ => format!("{} and {last}, {len} in all", before.join(", ")),
+    }
 }
 
 fn spi(value: &Value<'_>) -> Result<Spi, ConfigError> {

@@ -77,7 +77,7 @@ fn a_connection_is_read() {
     let pairs: Vec<_> = b.pairs().map(|(l, r)| format!("{l} {r}")).collect();
     assert_eq!(pairs, ["10.99.1.0/24 10.99.2.0/24", "fd99:1::/64 fd99:2::/64"]);
     assert_eq!((c.esn, c.replay_window, c.udp_encap), (false, 64, true));
-    assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AesGcm256, 36));
+    assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AES_GCM_256, 36));
     assert_eq!(c.pairs().count(), 1);
     let [dns] = &all.exceptions[..] else { panic!() };
     assert_eq!((dns.action, dns.priority, dns.selector.protocol), (Action::Bypass, 100, Some(17)));
@@ -129,7 +129,7 @@ fn wrong_values_are_told() {
         (
             "aes-gcm-128",
             "aes-cbc",
-            "8: connection 'site-b': algorithm = \"aes-cbc\" must be \"aes-gcm-128\" or \"aes-",
+            "8: connection 'site-b': algorithm = \"aes-cbc\" must be an algorithm of ESP, such as",
         ),
         (
             "\"0x00001001\"",

@@ -16,6 +16,7 @@
 //! [`Sadb`] is iked's end, [`Reader`] and [`Runtime`] are the datapath's, [`RuntimeReader`] is everyone's.
 #![deny(missing_docs)]
 
+mod algorithm;
 mod epoch;
 mod event;
 mod index;
@@ -36,6 +37,7 @@ mod slot;
 mod spd;
 mod sync;
 
+pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
 pub use event::{EVENTS, Event, EventKind};
 pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
@@ -48,8 +50,7 @@ pub use runtime::{
     Traffic, WorkerRecord, WorkerRuntime,
 };
 pub use sa::{
-    Algorithm, Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo,
-    SlotIndex, Spi,
+    Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo, SlotIndex, Spi,
 };
 pub use sadb::Sadb;
 pub use selector::{ANY_PORT, Flow, Prefix, Selector};
