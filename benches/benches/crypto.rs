@@ -19,7 +19,7 @@ fn jobs<'a>(keys: &'a [AeadKey], texts: &'a mut [Vec<u8>]) -> ArrayVec<Job<'a>, 
 }
 
 fn benchmark(c: &mut Criterion) {
-    for (name, algorithm) in [("128", Algorithm::AesGcm128), ("256", Algorithm::AesGcm256)] {
+    for (name, algorithm) in [("128", Algorithm::AES_GCM_128), ("256", Algorithm::AES_GCM_256)] {
         let mut group = c.benchmark_group(format!("aes-gcm-{name}"));
         let sa = sample::sa(algorithm);
         for (keys, how) in [(1, "one key"), (BURST, "64 keys")] {

@@ -10,7 +10,7 @@ use portcullis_sadb::Algorithm;
 
 fn benchmark(c: &mut Criterion) {
     let mut cache = sample::pool().cache();
-    let sa = sample::sa(Algorithm::AesGcm128);
+    let sa = sample::sa(Algorithm::AES_GCM_128);
     let mut outer = OuterHeader::new(&sa);
     let mut frame = sample::clear(&mut cache, 64);
     frame.pull(ETHERNET);

@@ -12,7 +12,7 @@ const POLICIES: u32 = 10_000;
 fn benchmark(c: &mut Criterion) {
     let sizes = Sizes { max_sas: 1, max_policies: POLICIES };
     let (mut sadb, reader, _) = Sadb::heap(&sizes).expect("memory for an SPD");
-    let sa = gateway::sa(0, Direction::Outbound, Algorithm::AesGcm128);
+    let sa = gateway::sa(0, Direction::Outbound, Algorithm::AES_GCM_128);
     let slot = sadb.publish(&sa).expect("room for one SA");
     for n in 0..POLICIES {
         let policy = gateway::policy(Direction::Outbound, destination(n), Some(slot));

@@ -242,7 +242,7 @@ mod tests {
     /// Packets that arrived at each of two workers, and that each has sealed.
     fn shares(arrival: Arrival, sas: u32) -> [(usize, usize); 2] {
         let pool = FramePool::new(Umem::new(8192, 4096, HugePages::Off).unwrap().0);
-        let (algorithm, aead) = (Algorithm::AesGcm128, Aead::best());
+        let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());
         let setup = Setup { sas, workers: 2, metered: false, algorithm, aead };
         let mut stock = vec![vec![], vec![]];
         let mut pair = Pair::new((setup, arrival), (&pool, &mut stock), &[0, 0], 1).unwrap();

@@ -61,10 +61,7 @@ impl Conditions {
              rounds",
             self.machine.cpu,
             self.machine.hz / 1e9,
-            match self.algorithm {
-                Algorithm::AesGcm128 => "AES-GCM-128",
-                Algorithm::AesGcm256 => "AES-GCM-256",
-            },
+            self.algorithm.name().to_uppercase(),
             self.crypto,
             self.frame_size,
             if self.huge_pages { " in huge pages" } else { "" },

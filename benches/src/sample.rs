@@ -43,7 +43,7 @@ pub fn clear(cache: &mut FrameCache, len: u16) -> Frame {
 
 /// The same, encapsulated but not sealed, from its outer IP header on.
 pub fn encapsulated(cache: &mut FrameCache, len: u16) -> (Frame, OuterHeader) {
-    let (mut frame, sa) = (clear(cache, len), sa(Algorithm::AesGcm128));
+    let (mut frame, sa) = (clear(cache, len), sa(Algorithm::AES_GCM_128));
     frame.pull(ETHERNET);
     let inner = Ip::parse(frame.bytes()).expect("an IP packet");
     let mut outer = OuterHeader::new(&sa);
@@ -53,7 +53,7 @@ pub fn encapsulated(cache: &mut FrameCache, len: u16) -> (Frame, OuterHeader) {
 
 /// That an ICV was right.
 pub fn proof() -> IcvVerified {
-    let sa = sa(Algorithm::AesGcm128);
+    let sa = sa(Algorithm::AES_GCM_128);
     let (key, mut packet) = (key(&sa), [0; crypto::HEAD + crypto::ICV]);
     let mut verified = ArrayVec::<_, 1>::new();
     let aad = crypto::aad(sa.spi.0, 1, sa.esn);

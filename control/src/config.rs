@@ -7,7 +7,7 @@
 //! remote = "198.51.100.1"
 //! local_ts = ["10.1.0.0/16", "fd00:1::/64"]
 //! remote_ts = ["10.2.0.0/16", "fd00:2::5-fd00:2::9"]  # a range becomes prefixes, 64 at most
-//! algorithm = "aes-gcm-128"  # or aes-gcm-256
+//! algorithm = "aes-gcm-128"  # or aes-gcm-256, chacha20-poly1305, aes-cbc-256+hmac-sha2-256-128 ...; AH: a MAC
 //!
 //! # All that follows can be left out. What is shown is the default, if it is not said otherwise.
 //! protocol = "esp"           # or "ah"
@@ -20,7 +20,7 @@
 //! esn = true
 //! replay_window = 1024       # packets
 //! udp_encap = false
-//! udp_ports = [4500, 4500]   # with udp_encap: ours and the peer's
+//! udp_ports = [4500, 4500]   # with udp_encap: ours, which is 4500, and the peer's
 //! mtu = 1400                 # octets of an outer packet, at most; default: what the interface has
 //! # In the outer header:
 //! df = "copy"                # or "set", "clear"
@@ -53,7 +53,7 @@
 //!
 //! [connection.inbound]
 //! spi = "0x00001001"
-//! key = "0x<32 or 64 hex digits of the key, then 8 of the salt>"
+//! key = "0x<hex digits of the cipher key, of the integrity key if there is one, then of the salt>"
 //!
 //! [connection.outbound]
 //! spi = "0x00001002"
@@ -289,14 +289,13 @@ impl Connections {
         Ok(())
     }
 
-    /// Keys with the same salt or not: the same cipher key under another salt is the same mistake.
+    /// Keys with the same salt or not: the same first key under another salt is the same mistake.
     fn check_keys(&self) -> Result<(), ConnectionsError> {
         let mut seen: HashMap<Secret, (&str, &'static str)> = HashMap::new();
         for c in &self.connections {
-            let cipher_key = |k: &Keying| Secret::copy_of(&k.key.bytes()[..c.algorithm.key_len()]);
+            let first_key = |k: &Keying| Secret::copy_of(&k.key.bytes()[..c.algorithm.first_key_len()]);
             for (direction, keying) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
-                if let Some((other, other_direction)) = seen.insert(cipher_key(keying), (&c.name, direction))
-                {
+                if let Some((other, other_direction)) = seen.insert(first_key(keying), (&c.name, direction)) {
                     return Err(ConnectionsError::KeyReused {
                         place: c.place.clone(),
                         name: c.name.clone(),

@@ -237,11 +237,6 @@ fn traffic<'a>(
     }
 }
 
-fn algorithm(value: &Value<'_>, _: Protocol) -> Result<Algorithm, ConfigError> {
-    let names: Vec<_> = Algorithm::ALL.iter().map(|a| (a.name(), *a)).collect();
-    value.one_of(&names)
-}
-
 fn udp(table: &mut Table<'_>, protocol: Protocol) -> Result<Option<(u16, u16)>, ConfigError> {
     let encap = table.optional("udp_encap")?;
     let is_on = encap.as_ref().map_or(Ok(false), Value::flag)?;
@@ -257,8 +252,11 @@ fn udp(table: &mut Table<'_>, protocol: Protocol) -> Result<Option<(u16, u16)>, 
     }
     match &value.list()?[..] {
         [local, remote] => {
-            let port = |v: &Value<'_>| v.number_in(1..=u16::MAX.into()).map(|n| n as u16);
-            Ok(Some((port(local)?, port(remote)?)))
+            // What comes to another port the datapath does not take for ESP.
+            local
+                .number_in(NAT_T_PORT.into()..=NAT_T_PORT.into())
+                .map_err(|_| local.wrong("4500 for ours"))?;
+            Ok(Some((NAT_T_PORT, remote.number_in(1..=u16::MAX.into())? as u16)))
         }
         _ => Err(value.wrong("two ports, ours and the peer's, such as [4500, 4500]")),
     }
@@ -267,6 +265,18 @@ fn udp(table: &mut Table<'_>, protocol: Protocol) -> Result<Option<(u16, u16)>, 
 /// RFC 791 §3.2, RFC 8200 §5.
 fn least_mtu(outer: IpAddr) -> u64 {
     if outer.is_ipv4() { 576 } else { 1280 }
+}
+
+fn algorithm(value: &Value<'_>, protocol: Protocol) -> Result<Algorithm, ConfigError> {
+    // There are too many to tell all of them.
+    Algorithm::by_name(protocol, value.text()?).ok_or_else(|| {
+        value.wrong(match protocol {
+            Protocol::Esp => {
+                "an algorithm of ESP, such as \"aes-gcm-128\" or \"aes-cbc-256+hmac-sha2-256-128\""
+            }
+            Protocol::Ah => "an algorithm of AH, such as \"hmac-sha2-256-128\" or \"aes-gmac-128\"",
+        })
+    })
 }
 
 fn replay_window(value: &Value<'_>) -> Result<u32, ConfigError> {
@@ -290,23 +300,40 @@ fn keying(
     };
     table.rename(format!("connection '{name}', {direction}"));
     let spi = spi(&table.required("spi", "\"0x00001001\"")?)?;
-    let value = table.required("key", "\"0x<hex digits of the key, then 8 of the salt>\"")?;
+    let value = table.required("key", "\"0x<hex digits of the keys, then of the salt>\"")?;
     let key = Secret::from_hex(value.text()?)
-        .ok_or_else(|| value.wrong_secret("0x and an even number of hex digits: key, then salt"))?;
-    let (have, want, salt) = (key.bytes().len(), algorithm.key_len(), algorithm.salt_len());
-    if have != want + salt {
+        .ok_or_else(|| value.wrong_secret("0x and an even number of hex digits: keys, then salt"))?;
+    let have = key.bytes().len();
+    if have != algorithm.key_len() + algorithm.salt_len() {
         return Err(ConfigError::Contradiction {
             place: value.place().clone(),
             why: format!(
-                "connection '{name}': {direction}.key is {have} bytes, {} wants {want} of key and {salt} of salt, \
-                 {} in all",
+                "connection '{name}': {direction}.key is {have} bytes, {} wants {}",
                 algorithm.name(),
-                want + salt
+                wanted(algorithm)
             ),
         });
     }
     table.finish()?;
     Ok(Keying { spi, key })
+}
+
+/// The parts of an algorithm's key material, in order.
+fn wanted(algorithm: Algorithm) -> String {
+    let (encryption, integrity) = (algorithm.encryption().transform(), algorithm.integrity().transform());
+    let all = [
+        (encryption.key, "key"),
+        (integrity.key, if encryption.key > 0 { "integrity key" } else { "key" }),
+        (algorithm.salt_len(), "salt"),
+    ];
+    let parts: Vec<_> =
+        all.iter().filter(|(len, _)| *len > 0).map(|(len, of)| format!("{len} of {of}")).collect();
+    let (last, before) = parts.split_last().expect("every algorithm has a key");
+    let len = algorithm.key_len() + algorithm.salt_len();
+    match before {
+        [] => last.clone(),
+        _ => format!("{} and {last}, {len} in all", before.join(", ")),
+    }
 }
 
 fn spi(value: &Value<'_>) -> Result<Spi, ConfigError> {

@@ -208,7 +208,7 @@ impl Installer {
         let mut gone = vec![];
         let mut spent: HashSet<Secret> = self.spent.clone();
         for (slot, _, sa) in present {
-            spent.insert(cipher_key(&sa));
+            spent.insert(first_key(&sa));
             if let Some(twin) = at.insert((sa.direction, sa.spi, sa.dst), (slot, sa)) {
                 gone.push(twin);
             }
@@ -233,7 +233,7 @@ impl Installer {
                 if slot.is_none() && !connections.manual_keys_acknowledged {
                     return Err(InstallError::ManualKeys { name: c.name.clone() });
                 }
-                if slot.is_none() && spent.contains(&cipher_key(&sa)) {
+                if slot.is_none() && spent.contains(&first_key(&sa)) {
                     return Err(InstallError::KeySpent { name: c.name.clone(), direction, spi: sa.spi });
                 }
                 sas.push(Wanted { sa, slot, up: !down.contains(&c.name) });
@@ -288,7 +288,7 @@ impl Installer {
     }
 
     fn retire(&mut self, sadb: &mut Sadb, slot: SlotIndex, sa: &Sa) -> bool {
-        self.spent.insert(cipher_key(sa));
+        self.spent.insert(first_key(sa));
         sadb.retire(slot).is_ok()
     }
 }
@@ -317,9 +317,9 @@ fn check_room(connections: &Connections, sizes: &Sizes) -> Result<(), InstallErr
     )
 }
 
-/// The key without its salt: under another salt it is the same mistake, only less likely seen.
-fn cipher_key(sa: &Sa) -> Secret {
-    Secret::copy_of(&sa.key.bytes()[..sa.algorithm.key_len()])
+/// The first key, without its salt: under another salt it is the same mistake, only less likely seen.
+fn first_key(sa: &Sa) -> Secret {
+    Secret::copy_of(&sa.key.bytes()[..sa.algorithm.first_key_len()])
 }
 
 /// Inbound ones first.

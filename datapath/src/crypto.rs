@@ -10,12 +10,14 @@
 mod gcm;
 mod job;
 mod portable;
+mod suite;
 
 use crate::batch::BATCH;
 use arrayvec::ArrayVec;
 pub use job::Job;
 use portcullis_sadb::{Algorithm, prefetch_at};
 use std::{fmt, str::FromStr};
+pub use suite::Suite;
 use zeroize::Zeroize;
 
 /// Octets of an ICV, at most (RFC 4106 §6).

@@ -13,7 +13,7 @@ use crate::{
     frame::Frame,
     wire::{self, Addr, ESP, Ip, protocol},
 };
-use portcullis_sadb::{Algorithm, Sa};
+use portcullis_sadb::{Algorithm, Encryption, Sa};
 use std::net::IpAddr;
 
 /// Octets of the IV (RFC 4106 §3.1).
@@ -257,9 +257,9 @@ static TRAILERS: [[[u8; 8]; ALIGN]; 2] = {
 /// Octets that an ESP packet has at least, from its SPI on: headers, trailer, ICV.
 pub const SMALLEST: usize = ESP + IV + ALIGN + ICV;
 
-/// Whether an algorithm's packets have the form that this file makes.
+/// Whether an algorithm's packets have the form that this file makes, and are what the batch kernels seal and open.
 pub const fn is_supported(algorithm: Algorithm) -> bool {
-    algorithm.iv_len() == IV && algorithm.icv_len() == ICV
+    matches!(algorithm.encryption(), Encryption::AesGcm128 | Encryption::AesGcm192 | Encryption::AesGcm256)
 }
 
 /// Takes headers and trailer off a packet that was opened (RFC 4303 §3.4.4, RFC 4301 §5.2.1). The frame

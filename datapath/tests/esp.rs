@@ -86,7 +86,7 @@ fn address(v4: bool) -> impl Strategy<Value = IpAddr> {
 prop_compose! {
     fn sa()(
         (src, dst) in any::<bool>().prop_flat_map(|v4| (address(v4), address(v4))),
-        algorithm in prop::sample::select(Algorithm::ALL.to_vec()),
+        algorithm in prop::sample::select(vec![Algorithm::AES_GCM_128, Algorithm::AES_GCM_256]),
         (spi, esn, udp) in (256u32.., any::<bool>(), any::<Option<(u16, u16)>>()),
         material in any::<[[u8; 18]; 2]>(),
     ) -> Sa {
@@ -251,7 +251,7 @@ fn one_sa() -> Sa {
         direction: Direction::Outbound,
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
-        algorithm: Algorithm::AesGcm128,
+        algorithm: Algorithm::AES_GCM_128,
         src: [192, 0, 2, 1].into(),
         dst: [192, 0, 2, 2].into(),
         udp: None,

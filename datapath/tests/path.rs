@@ -5,7 +5,7 @@ mod testbed;
 use portcullis_datapath::{
     crypto::{self, Aead, Job},
     drop::DropReason,
-    wire,
+    esp, wire,
 };
 use portcullis_sadb::Algorithm;
 use testbed::*;
@@ -89,7 +89,7 @@ impl Drop for Pair {
 
 /// An ESP frame to gateway 2 over IPv4, sealed here by the test.
 fn craft(text: &[u8], seq: u64, esn: bool) -> Vec<u8> {
-    let key = Aead::best().sa_key(Algorithm::AesGcm128, &key(2, Algorithm::AesGcm128)).unwrap();
+    let key = Aead::best().sa_key(Algorithm::AES_GCM_128, &key(2, Algorithm::AES_GCM_128)).unwrap();
     let mut packet = [&[0; crypto::HEAD], text, &[0; crypto::ICV]].concat();
     let iv = seq.to_be_bytes();
     let aad = crypto::aad(spi(2), seq, esn);
@@ -108,7 +108,7 @@ fn text(inner: &[u8], next_header: u8) -> Vec<u8> {
 
 #[test]
 fn all_mixes_of_families_algorithms_sizes_and_encapsulations_go_through() {
-    for algorithm in Algorithm::ALL {
+    for algorithm in Algorithm::all().filter(|a| esp::is_supported(*a)) {
         for (esn, udp_encap, outer_v4) in
             [(true, false, true), (false, true, true), (true, true, false), (false, false, false)]
         {
@@ -448,17 +448,21 @@ fn what_one_batch_brings_twice_or_too_late_is_refused_by_the_commit() {
 
 #[test]
 fn an_sa_of_another_protocol_or_mode_is_not_taken_for_esp_in_tunnel_mode() {
-    use portcullis_sadb::{Mode, Protocol, Sa, Spi};
+    use portcullis_sadb::{Encryption, Integrity, Key, Mode, Protocol, Sa, Spi};
     let mut pair = Pair::new(Tunnel::default());
     let good = text(&ethernet_ip(inside(1, true), inside(2, true), 17, 64, &[0; 8])[2..], 4);
     let mut sealed = craft(&good, 1, true);
     let tunnel = sa(&Tunnel::default(), 2, 1, 2);
+    let ah = Algorithm::new(Encryption::None, Integrity::AesCmac).unwrap();
     for (n, protocol, mode, expected) in [
         (10, Protocol::Ah, Mode::Tunnel, DropReason::UnknownSpi),
         (11, Protocol::Esp, Mode::Transport, DropReason::UnknownSpi),
         (12, Protocol::Esp, Mode::Tunnel, DropReason::IcvMismatch), // the SPI is authenticated
     ] {
-        pair.two.sadb.publish(&Sa { spi: Spi(spi(n)), protocol, mode, ..tunnel.clone() }).unwrap();
+        let algorithm = if protocol == Protocol::Ah { ah } else { tunnel.algorithm };
+        let key = Key::new(&tunnel.key.bytes()[..algorithm.key_len() + algorithm.salt_len()]).unwrap();
+        let sa = Sa { spi: Spi(spi(n)), protocol, mode, algorithm, key, ..tunnel.clone() };
+        pair.two.sadb.publish(&sa).unwrap();
         sealed[34..38].copy_from_slice(&spi(n).to_be_bytes());
         assert_eq!(pair.open(&sealed), Err(expected));
     }

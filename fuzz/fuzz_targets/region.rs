@@ -38,7 +38,7 @@ fn sa(n: u32, direction: Direction) -> Sa {
         direction,
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
-        algorithm: Algorithm::AesGcm128,
+        algorithm: Algorithm::AES_GCM_128,
         src: "192.0.2.1".parse().unwrap(),
         dst: "192.0.2.2".parse().unwrap(),
         udp: None,

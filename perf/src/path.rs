@@ -108,7 +108,7 @@ fn worker(tunnel: &Tunnel, from: PcapPort, to: PcapPort) -> Result<(Worker, Sadb
         direction: tunnel.direction,
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
-        algorithm: Algorithm::AesGcm128,
+        algorithm: Algorithm::AES_GCM_128,
         src: tunnel.src.into(),
         dst: tunnel.dst.into(),
         udp: None,

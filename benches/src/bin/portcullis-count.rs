@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     ensure!(aead.is_available(), "this CPU has no {aead}");
     ensure!(packets.is_multiple_of(BURST), "packets come in bursts of {BURST}");
     let pool = FramePool::new(Umem::new(CHUNKS, FRAME_SIZE, HugePages::Off)?.0);
-    let setup = Setup { sas: SAS, workers: 1, metered: false, algorithm: Algorithm::AesGcm128, aead };
+    let setup = Setup { sas: SAS, workers: 1, metered: false, algorithm: Algorithm::AES_GCM_128, aead };
     let lane = |direction| -> Result<(Gateway, Lane)> {
         let (gateway, mut lanes) = Gateway::new(&setup, direction, &pool, 2 * BURST)?;
         Ok((gateway, lanes.pop().context("one worker has one lane")?))

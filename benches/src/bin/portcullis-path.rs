@@ -107,8 +107,8 @@ fn main() -> Result<()> {
         (options.rounds, options.busy_ms) = (options.rounds.min(7), options.busy_ms.min(5));
     }
     let algorithm = match options.algorithm {
-        Cipher::AesGcm128 => Algorithm::AesGcm128,
-        Cipher::AesGcm256 => Algorithm::AesGcm256,
+        Cipher::AesGcm128 => Algorithm::AES_GCM_128,
+        Cipher::AesGcm256 => Algorithm::AES_GCM_256,
     };
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let cores: Vec<usize> = cores.iter().map(|c| c.id).filter(|c| *c >= options.core).collect();

@@ -84,7 +84,7 @@ fn a_connection_is_read() {
         (Protocol::Esp, Mode::Tunnel, 0, &Handling::default())
     );
     assert!(c.handling.follow_peer, "who is behind a NAT may come from elsewhere");
-    assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AesGcm256, 36));
+    assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AES_GCM_256, 36));
     assert_eq!(c.selectors().count(), 1);
     let [dns] = &all.exceptions[..] else { panic!() };
     assert_eq!((dns.action, dns.priority, dns.selector.protocol), (Action::Bypass, 100, Some(17)));
@@ -136,7 +136,7 @@ fn wrong_values_are_told() {
         (
             "aes-gcm-128",
             "aes-cbc",
-            "8: connection 'site-b': algorithm = \"aes-cbc\" must be \"aes-gcm-128\" or \"aes-",
+            "8: connection 'site-b': algorithm = \"aes-cbc\" must be an algorithm of ESP, such as",
         ),
         (
             "\"0x00001001\"",
@@ -368,6 +368,7 @@ fn selectors_are_more_than_prefixes() {
 #[test]
 fn what_does_not_go_together_is_told() {
     for (keys, message) in [
+        ("protocol = \"ah\"", "algorithm = \"aes-gcm-128\" must be an algorithm of AH, such as"),
         ("protocol = \"ipcomp\"", "protocol = \"ipcomp\" must be \"esp\" or \"ah\""),
         ("mode = \"beet\"", "mode = \"beet\" must be \"tunnel\" or \"transport\""),
         ("gre = true", "gre = true must be left out, or mode must be \"transport\""),
@@ -376,7 +377,7 @@ fn what_does_not_go_together_is_told() {
             "udp_encap = true\nudp_ports = [4500]",
             "udp_ports is a list and must be two ports, ours and the peer's",
         ),
-        ("udp_encap = true\nudp_ports = [0, 1]", "udp_ports = 0 must be a whole number from 1 to 65535"),
+        ("udp_encap = true\nudp_ports = [1, 4500]", "udp_ports = 1 must be 4500 for ours"),
         ("mtu = 500", "mtu = 500 must be a whole number from 576 to 65535"),
         ("df = true", "df = true must be \"copy\" or \"set\" or \"clear\""),
         ("dscp = 64", "dscp = 64 must be \"copy\" or a number from 0 to 63"),

@@ -380,12 +380,12 @@ fn an_sa_keeps_its_age_until_it_is_another() {
 #[test]
 fn sas_are_what_the_connection_says() {
     let mut bench = Bench::new(8, 16);
-    let keys = "udp_encap = true\nudp_ports = [4501, 4502]\nmtu = 1400\nts_protocol = \"tcp\"\nremote_ports = \"443\"\n";
+    let keys = "udp_encap = true\nudp_ports = [4500, 4502]\nmtu = 1400\nts_protocol = \"tcp\"\nremote_ports = \"443\"\n";
     bench.install(&text(&[A]).replace("algorithm", &format!("{keys}algorithm"))).unwrap();
     let of = |direction| bench.sadb.sas().map(|(.., sa)| sa).find(|sa| sa.direction == direction).unwrap();
     let (inbound, outbound) = (of(Direction::Inbound), of(Direction::Outbound));
     // As they are on the wire, each way.
-    assert_eq!((inbound.udp, outbound.udp), (Some((4502, 4501)), Some((4501, 4502))));
+    assert_eq!((inbound.udp, outbound.udp), (Some((4502, 4500)), Some((4500, 4502))));
     assert_eq!((inbound.mtu, outbound.mtu, outbound.handling.follow_peer), (1400, 1400, true));
     for (_, policy) in bench.policies() {
         let (ours, theirs) = match policy.direction {

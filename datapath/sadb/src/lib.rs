@@ -16,6 +16,7 @@
 //! [`Sadb`] is iked's end, [`Reader`] and [`Runtime`] are the datapath's, [`RuntimeReader`] is everyone's.
 #![deny(missing_docs)]
 
+mod algorithm;
 mod epoch;
 mod event;
 mod handling;
@@ -37,6 +38,7 @@ mod slot;
 mod spd;
 mod sync;
 
+pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
 pub use event::{EVENTS, Event, EventKind};
 pub use handling::{Aggfrag, DfBit, Dscp, Handling, Lifetime, Limits, OUTER_TTL};
 pub use layout::{
@@ -50,8 +52,7 @@ pub use runtime::{
     Traffic, WorkerRecord, WorkerRuntime,
 };
 pub use sa::{
-    Algorithm, Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo,
-    SlotIndex, Spi,
+    Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo, SlotIndex, Spi,
 };
 pub use sadb::Sadb;
 pub use selector::{ANY_PORT, Flow, OPAQUE_PORT, Prefix, Selector};

@@ -4,7 +4,7 @@
 //! copy, and takes nothing in it on trust.
 
 use crate::{
-    SadbError,
+    Algorithm, SadbError,
     handling::{HANDLING_WORDS, Handling},
 };
 use std::{fmt, net::IpAddr, ops::RangeInclusive};
@@ -102,58 +102,7 @@ wire_enum! {
     }
 }
 
-wire_enum! {
-    /// The transforms that the datapath installs.
-    Algorithm: u16 {
-        /// AES-GCM with a 128-bit key and a 16-octet ICV (RFC 4106).
-        AesGcm128 = 1,
-        /// AES-GCM with a 256-bit key and a 16-octet ICV (RFC 4106).
-        AesGcm256 = 2,
-    }
-}
-
-impl Algorithm {
-    /// All of them.
-    pub const ALL: [Algorithm; 2] = [Algorithm::AesGcm128, Algorithm::AesGcm256];
-
-    /// Its name in configurations and reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Algorithm::AesGcm128 => "aes-gcm-128",
-            Algorithm::AesGcm256 => "aes-gcm-256",
-        }
-    }
-
-    /// The algorithm of that name.
-    pub fn by_name(name: &str) -> Option<Algorithm> {
-        Algorithm::ALL.into_iter().find(|a| a.name() == name)
-    }
-
-    /// Octets of the key, without the salt.
-    pub const fn key_len(self) -> usize {
-        match self {
-            Algorithm::AesGcm128 => 16,
-            Algorithm::AesGcm256 => 32,
-        }
-    }
-
-    /// Octets of salt behind the key (RFC 4106 §8.1).
-    pub const fn salt_len(self) -> usize {
-        4
-    }
-
-    /// Octets of the IV in each packet (RFC 4106 §3.1).
-    pub const fn iv_len(self) -> usize {
-        8
-    }
-
-    /// Octets of the ICV (RFC 4106 §6).
-    pub const fn icv_len(self) -> usize {
-        16
-    }
-}
-
-/// Key material, cipher key first and salt last. It is wiped when dropped and prints as `(hidden)`.
+/// Key material: cipher key, integrity key, salt. It is wiped when dropped and prints as `(hidden)`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Key {
     octets: [u8; KEY_ROOM],
@@ -267,6 +216,9 @@ impl Sa {
         if self.src.is_ipv4() != self.dst.is_ipv4() {
             return invalid("family of src and dst", self.src.is_ipv4() as u64);
         }
+        if !algorithm.is_for(self.protocol) {
+            return invalid("algorithm of protocol", algorithm.code() as u64);
+        }
         if self.key.bytes().len() != algorithm.key_len() + algorithm.salt_len() {
             return invalid("key length", self.key.bytes().len() as u64);
         }
@@ -289,7 +241,7 @@ impl Sa {
             | (self.protocol as u64) << 40
             | (self.mode as u64) << 48
             | family << 56;
-        w[1] = self.algorithm as u64 | flags << 16 | (self.replay_window as u64) << 32;
+        w[1] = self.algorithm.code() as u64 | flags << 16 | (self.replay_window as u64) << 32;
         w[2] = self.reqid as u64
             | (self.mtu as u64) << 32
             | (self.key.len as u64) << 48

@@ -87,13 +87,14 @@ impl Rng {
     }
 
     fn sa(&mut self) -> Sa {
-        let algorithm = self.of(&Algorithm::ALL);
+        let algorithm = self.of(&Algorithm::all().collect::<Vec<_>>());
         let (v4, spi) = (self.below(2) == 0, 256 + self.below(160) as u32);
-        let key: Vec<u8> = (0..algorithm.key_len() + 4).map(|_| self.next() as u8).collect();
+        let key: Vec<u8> =
+            (0..algorithm.key_len() + algorithm.salt_len()).map(|_| self.next() as u8).collect();
         Sa {
             spi: Spi(if self.below(8) == 0 { u32::MAX - spi } else { spi }),
             direction: self.of(&[Direction::Inbound, Direction::Inbound, Direction::Outbound]),
-            protocol: self.of(&[Protocol::Esp, Protocol::Ah]),
+            protocol: if algorithm.is_for(Protocol::Esp) { Protocol::Esp } else { Protocol::Ah },
             mode: self.of(&[Mode::Tunnel, Mode::Transport]),
             algorithm,
             src: self.address(v4),

@@ -38,7 +38,7 @@ fn sa(spi: Spi, count: u32) -> Sa {
         direction: Direction::Inbound,
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
-        algorithm: Algorithm::AesGcm256,
+        algorithm: Algorithm::AES_GCM_256,
         src: std::net::Ipv4Addr::from_bits(salt).into(),
         dst: std::net::Ipv4Addr::from_bits(!salt).into(),
         udp: None,

@@ -2,10 +2,10 @@ use super::*;
 
 #[test]
 fn lengths_of_keys_are_checked() {
-    assert!(Aead::best().sa_key(Algorithm::AesGcm128, &[0; 19]).is_none());
-    assert!(Aead::best().sa_key(Algorithm::AesGcm128, &[0; 36]).is_none());
-    assert!(Aead::best().sa_key(Algorithm::AesGcm256, &[0; 20]).is_none());
-    assert!(Aead::best().sa_key(Algorithm::AesGcm256, &[0; 36]).is_some());
+    assert!(Aead::best().sa_key(Algorithm::AES_GCM_128, &[0; 19]).is_none());
+    assert!(Aead::best().sa_key(Algorithm::AES_GCM_128, &[0; 36]).is_none());
+    assert!(Aead::best().sa_key(Algorithm::AES_GCM_256, &[0; 20]).is_none());
+    assert!(Aead::best().sa_key(Algorithm::AES_GCM_256, &[0; 36]).is_some());
 }
 
 fn job<'a>(key: &'a AeadKey, packet: &'a mut [u8]) -> Job<'a> {

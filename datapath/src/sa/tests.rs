@@ -13,7 +13,7 @@ fn inbound() -> Sa {
         direction: Direction::Inbound,
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
-        algorithm: Algorithm::AesGcm128,
+        algorithm: Algorithm::AES_GCM_128,
         src: ip(1),
         dst: ip(2),
         udp: None,

@@ -51,7 +51,7 @@ pub struct Tunnel {
 
 impl Default for Tunnel {
     fn default() -> Tunnel {
-        let algorithm = Algorithm::AesGcm128;
+        let algorithm = Algorithm::AES_GCM_128;
         // The same tests again, with packets that are sealed and opened by whoever has time.
         let lends = std::env::var_os("PORTCULLIS_TEST_LENDS").is_some();
         let workers = if lends { 2 } else { 1 };
