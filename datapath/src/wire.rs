@@ -29,6 +29,8 @@ const VLAN_TAGS: [u16; 2] = [0x8100, 0x88a8];
 pub mod protocol {
     /// IPv6 hop-by-hop options.
     pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP.
+    pub const ICMP: u8 = 1;
     /// IPv4 in IP: the next header of a tunnel-mode payload.
     pub const IPV4: u8 = 4;
     /// TCP.
@@ -45,6 +47,8 @@ pub mod protocol {
     pub const ESP: u8 = 50;
     /// AH.
     pub const AH: u8 = 51;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
     /// No next header: a dummy packet, in ESP.
     pub const NONE: u8 = 59;
     /// IPv6 destination options.

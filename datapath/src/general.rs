@@ -1,0 +1,8 @@
+//! The general path: packets that are not plain tunnel traffic, each in one linear buffer.
+//!
+//! What is here works on slices: time is an argument, memory is fixed at the start.
+
+pub mod fragment;
+pub(crate) mod headers;
+#[cfg(test)]
+mod packets;
