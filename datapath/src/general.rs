@@ -6,3 +6,4 @@ pub mod fragment;
 pub(crate) mod headers;
 #[cfg(test)]
 mod packets;
+pub mod reassembly;

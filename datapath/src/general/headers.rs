@@ -27,6 +27,11 @@ impl<'a> Headers<'a> {
         Headers { packet, protocol: packet[6], at: IPV6, named_at: 6, left: MOST }
     }
 
+    /// A header in the middle of a packet.
+    pub fn at(packet: &'a [u8], protocol: u8, at: usize) -> Headers<'a> {
+        Headers { packet, protocol, at, named_at: at, left: MOST }
+    }
+
     /// Goes over the extension header that is here. False at one that is none.
     ///
     /// # Errors
