@@ -4,6 +4,7 @@
 
 pub mod fragment;
 pub(crate) mod headers;
+pub mod icmp;
 pub mod mss;
 #[cfg(test)]
 mod packets;
