@@ -8,4 +8,5 @@ pub mod icmp;
 pub mod mss;
 #[cfg(test)]
 mod packets;
+pub mod pmtu;
 pub mod reassembly;
