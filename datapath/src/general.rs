@@ -2,6 +2,7 @@
 //!
 //! What is here works on slices: time is an argument, memory is fixed at the start.
 
+pub mod aggfrag;
 pub mod fragment;
 pub(crate) mod headers;
 pub mod icmp;
