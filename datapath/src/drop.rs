@@ -26,6 +26,20 @@ drop_reasons! {
     BadChecksum => "bad_checksum",
     /// A fragment of a protected packet; it must be reassembled first.
     Fragment => "fragment",
+    /// A fragment that overlaps another, or contradicts it on where the datagram ends (RFC 5722 §4).
+    FragmentOverlap => "fragment_overlap",
+    /// A fragment that is held already (RFC 8200 §4.5).
+    FragmentDuplicate => "fragment_duplicate",
+    /// The rest of its datagram did not come in time (RFC 8200 §4.5).
+    FragmentTimeout => "fragment_timeout",
+    /// It was held longest when there was no room for another.
+    FragmentEvicted => "fragment_evicted",
+    /// A first fragment without the upper protocol's header (RFC 7112 §5, RFC 1858 §3).
+    FragmentTooSmall => "fragment_too_small",
+    /// One of a datagram in more fragments than are held.
+    FragmentTooMany => "fragment_too_many",
+    /// Reassembled it would be over 65,535 octets (RFC 8200 §4.5).
+    ReassemblyTooLong => "reassembly_too_long",
     /// No inbound SA has this SPI (RFC 4303 §3.4.2).
     UnknownSpi => "unknown_spi",
     /// An inbound SA has this SPI, but for other outer addresses, protocol or encapsulation.
@@ -42,6 +56,12 @@ drop_reasons! {
     Dummy => "dummy",
     /// The inner packet is not an IP packet of the length it says.
     BadInner => "bad_inner",
+    /// An inner packet of which a part was lost (RFC 9347 §2.5).
+    AggfragIncomplete => "aggfrag_incomplete",
+    /// A payload that the reorder window has passed by (RFC 9347 §2.2.3).
+    AggfragLate => "aggfrag_late",
+    /// The queue of packets to be aggregated is full.
+    AggfragQueueFull => "aggfrag_queue_full",
     /// What was decapsulated is not what the SA's policy lets in (RFC 4301 §5.2).
     SelectorMismatch => "selector_mismatch",
     /// A clear packet that a policy wants protected (RFC 4301 §5.2).

@@ -10,6 +10,7 @@ pub mod esp;
 pub mod fib;
 pub mod frame;
 pub mod gateway;
+pub mod general;
 pub mod handoff;
 pub mod idle;
 pub mod inbound;
