@@ -7,7 +7,7 @@ use crate::{
 };
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
 use portcullis_sadb::{
-    Action, Algorithm, Dscp, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi,
+    Action, Algorithm, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi,
 };
 use std::net::IpAddr;
 
@@ -84,8 +84,7 @@ impl Connection {
     pub(crate) fn heap_octets(&self) -> usize {
         let prefixes = (self.local_ts.capacity() + self.remote_ts.capacity()) * size_of::<Prefix>();
         let keys = self.inbound.key.heap_octets() + self.outbound.key.heap_octets();
-        let map = if let Dscp::Map(map) = &self.handling.dscp { size_of_val(&**map) } else { 0 };
-        self.name.capacity() + self.place.file.capacity() + prefixes + keys + map
+        self.name.capacity() + self.place.file.capacity() + prefixes + keys
     }
 
     /// Reads a `[[connection]]`.

@@ -141,8 +141,8 @@ fn dscp(value: &Value<'_>) -> Result<Dscp, ConfigError> {
 }
 
 /// Inner and outer DSCP; those that are not in it stay the same.
-fn dscp_map(value: &Value<'_>) -> Result<Box<[u8; 64]>, ConfigError> {
-    let mut map = Box::new(std::array::from_fn(|i| i as u8));
+fn dscp_map(value: &Value<'_>) -> Result<[u8; 64], ConfigError> {
+    let mut map: [u8; 64] = std::array::from_fn(|i| i as u8);
     for (inner, outer) in value.entries()? {
         let place = inner.parse().ok().and_then(|inner: usize| map.get_mut(inner));
         let Some(place) = place else {

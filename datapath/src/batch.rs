@@ -5,7 +5,14 @@
 //! one place at the end of the turn.
 
 use crate::{
-    classify::Esp, crypto::IcvVerified, drop::DropReason, frame::Frame, nexthop::Via, policy::Homes, wire::Ip,
+    classify::Esp,
+    crypto::IcvVerified,
+    drop::DropReason,
+    frame::Frame,
+    general::{NESTED, Why},
+    nexthop::Via,
+    policy::Homes,
+    wire::{ETHERNET, Ip},
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::PolicyIndex;
@@ -28,6 +35,8 @@ pub enum Stage {
     Forward,
     /// The SA belongs to another worker; the frame is whole again, from its Ethernet header.
     Handoff(u8),
+    /// For the general path; the frame starts at the IP header.
+    General(Why),
     /// Opened, but its inner packet is refused; only between decapsulation and the policy check.
     Refused(DropReason),
     /// Not forwarded, and why.
@@ -105,6 +114,17 @@ impl Batch {
     pub fn receive(&mut self) {
         for (_, meta) in self.frames.iter().zip(&mut self.metas) {
             meta.receive();
+        }
+    }
+
+    /// Of the first `handed` frames, which are of other workers, some are in an SA already (RFC 4301 Appendix E).
+    #[inline]
+    pub fn receive_nested(&mut self, handed: usize) {
+        for (frame, meta) in self.frames[..handed].iter_mut().zip(&mut self.metas) {
+            if frame.bytes().get(ETHERNET - 2..ETHERNET) == Some(&NESTED.to_be_bytes()[..]) {
+                frame.pull(ETHERNET);
+                meta.stage = Stage::General(Why::Nested);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     batch::{Batch, Meta, Stage},
     drop::DropReason,
     frame::Frame,
+    general::Why,
     policy::FlowCache,
     sa::SaTable,
     wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
@@ -150,8 +151,8 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable)
                 found.outbound = true;
                 clear(flows, frame, meta, l3)
             }
-            Kind::Ah => Stage::Drop(DropReason::UnknownSpi),
-            Kind::Fragment => Stage::Drop(DropReason::Fragment),
+            Kind::Ah => ah(who, frame, meta, l3),
+            Kind::Fragment => general(frame, meta, l3, Why::Received),
             Kind::Kernel => Stage::Drop(DropReason::LocalDelivery),
             Kind::Bad(reason) => Stage::Drop(reason),
         };
@@ -171,6 +172,23 @@ fn esp((me, workers): (u32, u32), sas: &SaTable, frame: &mut Frame, meta: &mut M
         }
         owner => Stage::Handoff(owner as u8),
     }
+}
+
+/// A packet with AH.
+#[cold]
+fn ah((me, workers): (u32, u32), frame: &mut Frame, meta: &mut Meta, l3: u8) -> Stage {
+    match worker_of_spi(meta.esp.spi, workers) {
+        owner if owner == me => general(frame, meta, l3, Why::Inbound),
+        owner => Stage::Handoff(owner as u8),
+    }
+}
+
+/// A packet that the plain path does not take.
+#[cold]
+fn general(frame: &mut Frame, meta: &mut Meta, l3: u8, why: Why) -> Stage {
+    meta.l3 = l3;
+    frame.keep(l3 as usize, meta.ip.len());
+    Stage::General(why)
 }
 
 /// A clear packet, for the policies.

@@ -317,7 +317,7 @@ pub fn decap(
 
 /// Whether so many octets are 1, 2, 3 and so on. Behind them there are [`BEHIND`] octets.
 #[inline]
-fn is_padding(from: &[u8], pad: usize) -> bool {
+pub(crate) fn is_padding(from: &[u8], pad: usize) -> bool {
     match from.first_chunk() {
         // In one word, as far as it is padding.
         Some(word) if pad < 8 => {
@@ -333,7 +333,7 @@ const ECT_1: u8 = 1;
 const CE: u8 = 3;
 
 /// The ECN field to forward (RFC 6040 §4.2, figure 4). `None`: drop.
-fn decapsulated_ecn(inner: u8, outer: u8) -> Option<u8> {
+pub(crate) fn decapsulated_ecn(inner: u8, outer: u8) -> Option<u8> {
     match (inner, outer) {
         (NOT_ECT, CE) => None,
         (NOT_ECT, _) => Some(NOT_ECT),

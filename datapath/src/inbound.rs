@@ -8,9 +8,10 @@ use crate::{
     crypto::{self, IcvVerified, Job},
     drop::DropReason,
     esp,
+    general::Why,
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
-    sa::SaTable,
+    sa::{Found, SaTable},
     wire,
 };
 use arrayvec::ArrayVec;
@@ -71,10 +72,20 @@ fn find_sas(batch: &mut Batch, sas: &mut SaTable, reader: &Reader, runtime: &Run
         if meta.stage != Stage::Inbound {
             continue;
         }
-        match sas.expect(meta.esp.spi).or_else(|| sas.find_spi(meta.esp.spi, reader, runtime)) {
+        match sas.expect(meta.esp.spi) {
             Some(i) => meta.sa = i,
-            None => meta.stage = Stage::Drop(DropReason::UnknownSpi),
+            None => find_sa(meta, sas, reader, runtime),
         }
+    }
+}
+
+/// An SA that has not been met yet, that is no more, or that does not go the plain way.
+#[cold]
+fn find_sa(meta: &mut Meta, sas: &mut SaTable, reader: &Reader, runtime: &Runtime) {
+    match sas.find_spi(meta.esp.spi, reader, runtime) {
+        Found::Here(i) => meta.sa = i,
+        Found::General(_) => meta.stage = Stage::General(Why::Inbound),
+        Found::At(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::UnknownSpi),
     }
 }
 
@@ -91,7 +102,7 @@ fn check(batch: &mut Batch, sas: &mut SaTable, reader: &Reader, runtime: &Runtim
             continue;
         }
         if let Err(reason) = check_one(frame.len(), meta, sas, reader, runtime) {
-            meta.stage = refused_by_window(meta, sas, runtime, reason);
+            refused(meta, sas, runtime, reason);
         }
     }
 }
@@ -106,7 +117,10 @@ fn check_one(
 ) -> Result<(), DropReason> {
     let spi = meta.esp.spi;
     if !sas.is_of(meta.sa, spi) {
-        meta.sa = sas.find_spi(spi, reader, runtime).ok_or(DropReason::UnknownSpi)?;
+        find_sa(meta, sas, reader, runtime);
+        if meta.stage != Stage::Inbound {
+            return Err(DropReason::UnknownSpi);
+        }
     }
     let (sa, ring) = sas.inbound(meta.sa).ok_or(DropReason::UnknownSpi)?;
     if !sa.is_way_of(meta.ip.dst(), meta.esp.udp) {
@@ -143,6 +157,13 @@ fn open<'a>(batch: &'a mut Batch, sas: &'a SaTable, jobs: &mut ArrayVec<Job<'a>,
             Some(job) => jobs.push(job),
             None => meta.stage = Stage::Drop(DropReason::Malformed),
         }
+    }
+}
+
+#[cold]
+fn refused(meta: &mut Meta, sas: &SaTable, runtime: &Runtime, reason: DropReason) {
+    if meta.stage == Stage::Inbound {
+        meta.stage = refused_by_window(meta, sas, runtime, reason);
     }
 }
 

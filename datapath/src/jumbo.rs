@@ -66,7 +66,7 @@ impl Jumbo {
     /// Takes the jumbos of a batch through.
     pub(crate) fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
         for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-            if !Jumbo::is_one(frame) {
+            if !Jumbo::is_one(frame) || meta.stage != Stage::Received {
                 continue;
             }
             let Some(mut buffer) = self.buffer.take() else { continue };
@@ -85,6 +85,9 @@ impl Jumbo {
             }
             (*meta, self.buffer) = (self.batch.metas[0], self.batch.frames.pop());
             chain.join();
+            if matches!(meta.stage, Stage::General(_)) {
+                frame.pull(meta.l3 as usize); // as it was received
+            }
         }
     }
 }

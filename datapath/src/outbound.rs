@@ -7,6 +7,7 @@ use crate::{
     crypto::{self, AeadKey, Job},
     drop::DropReason,
     frame::Frame,
+    general::Why,
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
     sa::{Found, SaState, SaTable},
@@ -146,6 +147,7 @@ fn find_sa(
             meta.sa = state;
             flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
         }
+        Found::General(_) => meta.stage = Stage::General(Why::Outbound),
         Found::At(owner) => meta.stage = hand_off(frame, meta, owner),
         Found::Here(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::NoSa),
     }
@@ -176,8 +178,9 @@ fn encapsulate<'a>(
             continue;
         }
         let i = meta.sa as usize;
+        // A state without a key is of an SA that has taken another's place, and goes the general way.
         let (Some(Some(sa)), Some(Some(key))) = (states.get_mut(i), keys.get(i)) else {
-            meta.stage = Stage::Drop(DropReason::NoSa);
+            meta.stage = Stage::General(Why::Outbound);
             continue;
         };
         if is_far {
@@ -185,8 +188,17 @@ fn encapsulate<'a>(
         }
         let jobs = jobs.as_mut().map(|(jobs, noted)| (&mut **jobs, &mut **noted));
         if let Err(reason) = protect(frame, meta, (sa, key), runtime, jobs) {
-            meta.stage = Stage::Drop(reason);
+            meta.stage = refused(reason);
         }
+    }
+}
+
+/// What does not fit is cut, or its source is told.
+#[cold]
+fn refused(reason: DropReason) -> Stage {
+    match reason {
+        DropReason::TooBig => Stage::General(Why::Outbound),
+        reason => Stage::Drop(reason),
     }
 }
 
@@ -199,11 +211,11 @@ fn protect<'a>(
     runtime: &Runtime,
     jobs: Option<(&mut ArrayVec<Job<'a>, BATCH>, &mut Noted)>,
 ) -> Result<(), DropReason> {
-    // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
-    wire::decrement_ttl(frame.bytes_mut())?;
     if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
         return Err(DropReason::TooBig);
     }
+    // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
+    wire::decrement_ttl(frame.bytes_mut())?;
     // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
     let seq = sa.next_seq(runtime).ok_or(DropReason::SeqExhausted)?;
     let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;

@@ -18,12 +18,14 @@ mod state;
 use crate::{
     crypto::{Aead, AeadKey, IcvVerified},
     drop::DropReason,
-    esp,
+    general::Association,
     memory::Table,
     replay::{ReplayWindow, Ring},
 };
 use portcullis_ebpf::worker_of_spi;
-use portcullis_sadb::{Direction, Generation, Mode, Protocol, Reader, Runtime, SlotIndex, Spi, prefetch_at};
+use portcullis_sadb::{
+    Direction, Event, EventKind, Generation, Reader, Runtime, SlotIndex, Spi, WorkerRuntime, prefetch_at,
+};
 use serde::Serialize;
 use spis::Spis;
 use state::SEEN_AHEAD;
@@ -41,6 +43,8 @@ const NEAR: usize = 64;
 pub enum Found {
     /// This worker's: its index in the table.
     Here(u32),
+    /// This worker's, but not for the plain path.
+    General(u32),
     /// Another worker's.
     At(u32),
     /// Nobody's: it is gone, or there is no code for it.
@@ -73,6 +77,8 @@ pub struct SaTable {
     keys: Table<Option<AeadKey>>,
     inbound: Table<Option<InboundSa>>,
     rings: Table<Ring>,
+    /// What the general path needs of each, if that was asked for.
+    associations: Table<Option<Box<Association>>>,
     free: Vec<u32>,
     /// States with something to tell.
     untold: VecDeque<u32>,
@@ -98,6 +104,7 @@ impl SaTable {
             spis: Spis::new(max_sas),
             inbound: Table::new(room),
             rings: Table::new(room),
+            associations: Table::new(room),
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
             swept: 0,
@@ -108,8 +115,8 @@ impl SaTable {
 
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
-        // In `states` and `keys`, `inbound` and `rings`; in `index`, `free`, `untold` and `spis`.
-        let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>();
+        // In `states`, `keys` and `associations`, `inbound` and `rings`; in `index`, `free`, `untold` and `spis`.
+        let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + size_of::<usize>();
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
         let index = 3 * size_of::<u32>() + Spis::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
@@ -178,11 +185,17 @@ impl SaTable {
 
     /// The state of the inbound SA that has an SPI now. The first time, its key is expanded.
     #[cold]
-    pub fn find_spi(&mut self, spi: u32, reader: &Reader, runtime: &Runtime) -> Option<u32> {
-        match self.find(reader.find(Spi(spi))?, reader, runtime) {
+    pub fn find_spi(&mut self, spi: u32, reader: &Reader, runtime: &Runtime) -> Found {
+        let Some(slot) = reader.find(Spi(spi)) else { return Found::Nowhere };
+        let found = self.find(slot, reader, runtime);
+        match found {
             // The slot may have been taken over by another SA between the look at the index and at the slot.
-            Found::Here(i) if self.inbound[i as usize].as_ref().is_some_and(|sa| sa.spi == spi) => Some(i),
-            _ => None,
+            Found::Here(i) | Found::General(i)
+                if self.inbound[i as usize].as_ref().is_none_or(|sa| sa.spi != spi) =>
+            {
+                Found::Nowhere
+            }
+            found => found,
         }
     }
 
@@ -232,17 +245,42 @@ impl SaTable {
             && let Some(state) = &mut self.states[i as usize]
         {
             if state.sad_version == self.sad_version {
-                return Found::Here(i);
+                return self.found(i);
             }
             if reader.generation(slot) == Some(state.generation) {
                 state.sad_version = self.sad_version;
                 if let Some(sa) = &mut self.inbound[i as usize] {
                     sa.sad_version = self.sad_version as u32;
                 }
-                return Found::Here(i);
+                return self.found(i);
             }
         }
         self.load(slot, reader, runtime)
+    }
+
+    /// What goes the plain way has a key for it.
+    fn found(&self, i: u32) -> Found {
+        if self.keys[i as usize].is_some() { Found::Here(i) } else { Found::General(i) }
+    }
+
+    /// What the general path needs of an SA that was found this turn. The first time, its key is expanded once more if it
+    /// goes the plain way as a rule.
+    pub fn associate(&mut self, i: u32, reader: &Reader) -> Option<&Association> {
+        let place = self.associations.get_mut(i as usize)?;
+        if place.is_none() {
+            let state = self.states[i as usize].as_ref()?;
+            let (generation, sa) = reader.copy_sa(state.slot)?;
+            if generation != state.generation {
+                return None;
+            }
+            *place = Association::new(sa);
+        }
+        place.as_deref()
+    }
+
+    /// The same, of one that is there.
+    pub fn association(&self, i: u32) -> Option<&Association> {
+        self.associations.get(i as usize)?.as_deref()
     }
 
     /// The state with an index that `find` returned this turn.
@@ -381,6 +419,16 @@ impl SaTable {
         line.count(&untold.counters());
     }
 
+    /// iked is told once of an SA whose sequence numbers are used up (RFC 4303 §3.3.3).
+    #[cold]
+    pub fn tell_exhausted(&mut self, i: u32, iked: &WorkerRuntime) {
+        let sa = self.get_mut(i);
+        if !std::mem::replace(&mut sa.exhaustion_told, true) {
+            let (slot, generation, value) = (sa.slot, sa.generation, sa.assigned_seq());
+            iked.tell(&Event { kind: EventKind::SeqExhausted, slot, generation, value });
+        }
+    }
+
     /// SAs in the table.
     pub fn len(&self) -> usize {
         self.states.len() - self.free.len()
@@ -430,15 +478,15 @@ impl SaTable {
         if owner != self.me {
             return Found::At(owner);
         }
-        // What this datapath has no code for must not be taken for ESP in tunnel mode.
-        let is_tunnel = sa.protocol == Protocol::Esp && sa.mode == Mode::Tunnel;
-        if !is_tunnel || !esp::is_supported(sa.algorithm) {
+        // What the plain path has no code for has no key there.
+        let is_plain = !Association::is_for(&sa);
+        let key = if is_plain { self.aead.sa_key(sa.algorithm, sa.key.bytes()) } else { None };
+        if is_plain && key.is_none() {
             return Found::Nowhere;
         }
-        let Some(key) = self.aead.sa_key(sa.algorithm, sa.key.bytes()) else { return Found::Nowhere };
         let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
-        self.checksums += u32::from(state.outer.has_checksum());
+        self.checksums += u32::from(is_plain && state.outer.has_checksum());
         let is_inbound = sa.direction == Direction::Inbound;
         let mut ring = Ring::new(if is_inbound { sa.replay_window } else { 0 });
         let inbound = is_inbound.then(|| {
@@ -449,20 +497,26 @@ impl SaTable {
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);
-                self.keys[i as usize] = Some(key);
+                self.keys[i as usize] = key;
                 self.inbound[i as usize] = inbound;
                 self.rings[i as usize] = ring;
+                self.associations[i as usize] = None;
                 i
             }
             None => {
                 self.states.push(Some(state));
-                self.keys.push(Some(key));
+                self.keys.push(key);
                 self.inbound.push(inbound);
                 self.rings.push(ring);
+                self.associations.push(None);
                 self.states.len() as u32 - 1
             }
         };
         self.index[slot.0 as usize] = i + 1;
+        if !is_plain {
+            self.associations[i as usize] = Association::new(sa);
+            return Found::General(i);
+        }
         if is_inbound {
             self.spis.insert(sa.spi.0, i);
         }
@@ -471,8 +525,9 @@ impl SaTable {
 
     fn evict(&mut self, i: u32) {
         if let Some(state) = self.states[i as usize].take() {
-            self.checksums -= u32::from(state.outer.has_checksum());
-            self.keys[i as usize] = None;
+            let key = self.keys[i as usize].take();
+            self.checksums -= u32::from(key.is_some() && state.outer.has_checksum());
+            self.associations[i as usize] = None;
             if self.inbound[i as usize].take().is_some() {
                 self.spis.remove(state.spi, i);
                 self.rings[i as usize] = Ring::new(0);

@@ -45,6 +45,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// GRE.
+    pub const GRE: u8 = 47;
     /// ESP.
     pub const ESP: u8 = 50;
     /// AH.
@@ -162,13 +164,20 @@ pub fn decrement_ttl(packet: &mut [u8]) -> Result<(), DropReason> {
 
 /// Changes the ECN bits of a packet's header.
 pub fn set_ecn(packet: &mut [u8], ecn: u8) {
+    let tos = if packet[0] >> 4 == 4 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };
+    set_tos(packet, tos & !3 | ecn & 3);
+}
+
+/// Changes type of service or traffic class in a packet's header.
+pub fn set_tos(packet: &mut [u8], tos: u8) {
     if packet[0] >> 4 == 4 {
         let before = be16(packet, 0);
-        packet[1] = packet[1] & !3 | ecn & 3;
+        packet[1] = tos;
         let checksum = updated(be16(packet, 10), before, be16(packet, 0));
         packet[10..12].copy_from_slice(&checksum.to_be_bytes());
     } else {
-        packet[1] = packet[1] & !0x30 | (ecn & 3) << 4;
+        packet[0] = packet[0] & 0xf0 | tos >> 4;
+        packet[1] = packet[1] & 0x0f | tos << 4;
     }
 }
 

@@ -6,12 +6,13 @@ use crate::{
     crypto::Aead,
     drop::DropReason,
     frame::Frame,
+    general::{Env, General, To, Why},
     handoff::Handoff,
     idle, inbound,
     jumbo::Jumbo,
     loan::Lending,
     meter::{Hop, Meter},
-    nexthop::{NextHops, Routed},
+    nexthop::{NextHops, Routed, Via},
     outbound,
     policy::FlowCache,
     pool::FrameCache,
@@ -19,9 +20,7 @@ use crate::{
     sa::SaTable,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{
-    DROP_COUNTERS, Event, EventKind, PortCounters, Reader, Runtime, Traffic, WorkerRuntime,
-};
+use portcullis_sadb::{DROP_COUNTERS, PortCounters, Reader, Runtime, Traffic, WorkerRuntime};
 use std::{
     sync::{
         Arc,
@@ -89,6 +88,7 @@ pub struct Worker<M = ()> {
     back: Box<Batch>,
     to_send: Vec<ArrayVec<Frame, BATCH>>,
     jumbo: Jumbo,
+    general: General,
     drops: Drops,
     traffic: Traffic,
     /// When the kernel's counters of the ports are next asked for.
@@ -146,6 +146,7 @@ impl<M: Meter> Worker<M> {
             batch: Box::default(),
             back: Box::default(),
             jumbo: Jumbo::new(),
+            general: General::default(),
             drops: Drops::default(),
             traffic: Traffic::default(),
             ports_due_ms: 0,
@@ -284,59 +285,86 @@ impl<M: Meter> Worker<M> {
         self.traffic.rx_bytes += octets as u64;
         self.received = (frames.len() - before, octets + handed_octets);
         self.batch.receive();
+        self.batch.receive_nested(handed);
     }
 
     /// What is routed goes to its port's list, what was held before too; what belongs to others goes to them.
     fn route(&mut self, now_ms: u64) {
-        let Worker { next_hops, hops, handoff, to_send, drops, cache, traffic, .. } = self;
-        let mut routed = |routed: Routed| match routed {
-            Routed::Send { port, frame } => match to_send.get_mut(port as usize) {
-                Some(list) => {
-                    let octets = frame.total_len() as u64;
-                    match list.try_push(frame) {
-                        Ok(()) => traffic.tx_bytes += octets,
-                        Err(full) => drop_frame(full.element(), DropReason::TxFull, drops, cache),
-                    }
-                }
-                None => drop_frame(frame, DropReason::NoRoute, drops, cache),
-            },
-            Routed::Held => {}
-            Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
-        };
-        next_hops.turn(now_ms, &mut routed);
+        let Worker { next_hops, hops, handoff, to_send, general, drops, cache, traffic, .. } = self;
+        let mut outlets = Outlets { to_send, general, drops, cache, traffic };
+        next_hops.turn(now_ms, |held| outlets.take(held, TOO_BIG, 0));
         let packets = self.batch.frames.len();
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
             if meta.stage == Stage::Sealed {
                 let sa = hops.sas.get_mut(meta.sa);
-                match next_hops.last(sa.via) {
-                    Some(neighbour) => routed(neighbour.send(frame)),
-                    None => routed(next_hops.look_up(frame, &mut sa.via, sa.outer.dst())),
-                }
+                let routed = match next_hops.last(sa.via) {
+                    Some(neighbour) => neighbour.send(frame),
+                    None => next_hops.look_up(frame, &mut sa.via, sa.outer.dst()),
+                };
+                outlets.take(routed, Why::Sealed, meta.sa);
                 continue;
             }
             match meta.stage {
                 Stage::Forward => {
                     let before = meta.via;
-                    routed(next_hops.route(frame, &mut meta.via, || meta.ip.dst()));
+                    outlets.take(next_hops.route(frame, &mut meta.via, || meta.ip.dst()), TOO_BIG, 0);
                     if meta.via != before {
                         hops.remember(meta);
                     }
                 }
                 Stage::Handoff(to) => {
                     if let Err(frame) = handoff.send(to as usize, frame) {
-                        routed(Routed::Drop { frame, reason: DropReason::HandoffFull });
+                        outlets.drop(frame, DropReason::HandoffFull);
                     }
                 }
-                Stage::Drop(reason) => routed(Routed::Drop { frame, reason }),
+                Stage::General(why) => outlets.go_generally(frame, why, meta.sa, DropReason::NoFrame),
+                Stage::Drop(reason) => outlets.drop(frame, reason),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
-                    routed(Routed::Drop { frame, reason: DropReason::Malformed });
+                    outlets.drop(frame, DropReason::Malformed);
                 }
             }
         }
-        handoff.ring();
+        if !self.general.is_idle() {
+            self.work_generally(now_ms);
+        }
+        self.handoff.ring();
         if self.drops.any && self.drops.by_reason[DropReason::SeqExhausted as usize] != 0 {
             self.tell_exhausted(packets);
+        }
+    }
+
+    /// Takes what the plain path does not take through the general one.
+    #[cold]
+    fn work_generally(&mut self, now_ms: u64) {
+        let Worker { general, hops, mine, next_hops, cache, drops, .. } = self;
+        let Hops { sas, flows, reader, runtime, who } = hops;
+        let mut env = Env { sas, flows, reader, runtime, iked: mine, cache, fib: next_hops.fib(), now_ms };
+        general.work(&mut env, |frame, reason, cache| drop_frame(frame, reason, drops, cache));
+        let me = who.0;
+        while let Some((frame, to)) = self.general.next() {
+            let routed = match to {
+                To::Route(dst) => self.next_hops.look_up(frame, &mut Via::NONE.clone(), dst),
+                To::Receive => self.hand(me, frame),
+                To::Worker { owner, .. } => self.hand(owner, frame),
+            };
+            if let Routed::Send { port, .. } = routed
+                && self.to_send.get(port as usize).is_some_and(ArrayVec::is_full)
+            {
+                self.transmit();
+            }
+            let Worker { to_send, general, drops, cache, traffic, .. } = self;
+            match routed {
+                Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
+                routed => Outlets { to_send, general, drops, cache, traffic }.take(routed, TOO_BIG, 0),
+            }
+        }
+    }
+
+    fn hand(&mut self, to: u32, frame: Frame) -> Routed {
+        match self.handoff.send(to as usize, frame) {
+            Ok(()) => Routed::Held,
+            Err(frame) => Routed::Drop { frame, reason: DropReason::HandoffFull },
         }
     }
 
@@ -376,16 +404,12 @@ impl<M: Meter> Worker<M> {
         self.lending.sweep(&self.hops.reader);
     }
 
-    /// iked is told once of each SA whose sequence numbers are used up, by the packets of a batch.
+    /// iked is told of each SA whose sequence numbers are used up, by the packets of a batch.
     #[cold]
     fn tell_exhausted(&mut self, packets: usize) {
         let is_exhausted = |meta: &&Meta| meta.stage == Stage::Drop(DropReason::SeqExhausted);
         for meta in self.batch.metas[..packets].iter().filter(is_exhausted) {
-            let sa = self.hops.sas.get_mut(meta.sa);
-            if !std::mem::replace(&mut sa.exhaustion_told, true) {
-                let (slot, generation, value) = (sa.slot, sa.generation, sa.assigned_seq());
-                self.mine.tell(&Event { kind: EventKind::SeqExhausted, slot, generation, value });
-            }
+            self.hops.sas.tell_exhausted(meta.sa, &self.mine);
         }
     }
 
@@ -430,6 +454,7 @@ impl<M: Meter> Worker<M> {
             drop_frame(frame, DropReason::HandoffFull, drops, cache);
         }
         self.lending.close(|frame| drop_frame(frame, DropReason::HandoffFull, drops, cache));
+        self.general.close(|frame| drop_frame(frame, DropReason::HandoffFull, drops, cache));
         for frame in self.batch.frames.drain(..) {
             drop_frame(frame, DropReason::HandoffFull, drops, cache);
         }
@@ -442,6 +467,53 @@ impl<M: Meter> Worker<M> {
         self.hops.turn();
         self.hops.sas.tell_all(&self.hops.reader, &self.hops.runtime);
         self.mine.offline();
+    }
+}
+
+/// On its way to its destination, but too long.
+const TOO_BIG: Why = Why::Refused(DropReason::TooBig);
+
+/// Where a worker puts frames at the end of its hops.
+struct Outlets<'a> {
+    to_send: &'a mut [ArrayVec<Frame, BATCH>],
+    general: &'a mut General,
+    drops: &'a mut Drops,
+    cache: &'a mut FrameCache,
+    traffic: &'a mut Traffic,
+}
+
+impl Outlets<'_> {
+    /// What is sent to its port's list. What is too long goes on generally, as what it is.
+    #[inline]
+    fn take(&mut self, routed: Routed, why: Why, sa: u32) {
+        match routed {
+            Routed::Send { port, frame } => match self.to_send.get_mut(port as usize) {
+                Some(list) => {
+                    let octets = frame.total_len() as u64;
+                    match list.try_push(frame) {
+                        Ok(()) => self.traffic.tx_bytes += octets,
+                        Err(full) => self.drop(full.element(), DropReason::TxFull),
+                    }
+                }
+                None => self.drop(frame, DropReason::NoRoute),
+            },
+            Routed::Held => {}
+            Routed::Drop { frame, reason: DropReason::TooBig } => {
+                self.go_generally(frame, why, sa, DropReason::TooBig);
+            }
+            Routed::Drop { frame, reason } => self.drop(frame, reason),
+        }
+    }
+
+    /// The general path, if it has room; else it is dropped for this reason.
+    fn go_generally(&mut self, frame: Frame, why: Why, sa: u32, else_drop: DropReason) {
+        if let Err(frame) = self.general.take(frame, why, sa) {
+            self.drop(frame, else_drop);
+        }
+    }
+
+    fn drop(&mut self, frame: Frame, reason: DropReason) {
+        drop_frame(frame, reason, self.drops, self.cache);
     }
 }
 

@@ -264,7 +264,7 @@ fn all_that_can_be_asked_for_is_read() {
          soft = { bytes = 1000, packets = 10, secs = 3000 }\nhard = { bytes = 1001, secs = 3600 }\n\
          aggfrag = { packet_size = 1400, packets_per_sec = 16777215, fragments = false }",
     );
-    let mut map = Box::new(std::array::from_fn(|i| i as u8));
+    let mut map: [u8; 64] = std::array::from_fn(|i| i as u8);
     (map[46], map[0]) = (34, 10);
     assert_eq!(c.mtu, 1400);
     assert_eq!(

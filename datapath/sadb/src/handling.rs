@@ -27,7 +27,7 @@ pub enum DfBit {
 }
 
 /// The DSCP of the outer header (RFC 2983, RFC 4301 §5.1.2.1).
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Dscp {
     /// As in the inner header.
     #[default]
@@ -35,7 +35,7 @@ pub enum Dscp {
     /// Always the same, below 64.
     Set(u8),
     /// By the inner one, each below 64.
-    Map(Box<[u8; 64]>),
+    Map([u8; 64]),
 }
 
 /// Where an SA begins to be old, or ends (RFC 4301 §4.4.2.1). Zero is no limit.
@@ -72,7 +72,7 @@ pub struct Aggfrag {
 }
 
 /// What an SA asks for. The default is what most want, and the plain way.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Handling {
     /// DF of the outer header.
     pub df: DfBit,
@@ -212,7 +212,7 @@ impl Handling {
             (0, _) => Dscp::Copy,
             (1, dscp) => Dscp::Set(dscp),
             (2, _) => {
-                let mut map = Box::new([0; 64]);
+                let mut map = [0; 64];
                 for (i, dscp) in map.iter_mut().enumerate() {
                     *dscp = (w[MAP_WORD + i / DSCPS_PER_WORD] >> (i % DSCPS_PER_WORD * 6)) as u8 & 63;
                 }
@@ -264,7 +264,7 @@ mod tests {
     fn all() -> Handling {
         Handling {
             df: DfBit::Clear,
-            dscp: Dscp::Map(Box::new(std::array::from_fn(|i| 63 - i as u8))),
+            dscp: Dscp::Map(std::array::from_fn(|i| 63 - i as u8)),
             ecn: false,
             decap_dscp: true,
             ttl: 0,
@@ -311,7 +311,7 @@ mod tests {
     fn what_no_header_can_carry_is_refused() {
         let wrong = Handling { dscp: Dscp::Set(64), ..Handling::default() };
         assert!(wrong.check().is_err() && Handling::from_words(&wrong.to_words()).is_err());
-        let wrong = Handling { dscp: Dscp::Map(Box::new([64; 64])), ..Handling::default() };
+        let wrong = Handling { dscp: Dscp::Map([64; 64]), ..Handling::default() };
         assert!(wrong.check().is_err());
     }
 }

@@ -106,7 +106,7 @@ impl Rng {
             mtu: self.next() as u16,
             handling: Handling {
                 df: self.of(&[DfBit::Copy, DfBit::Set, DfBit::Clear]),
-                dscp: self.of(&[Dscp::Copy, Dscp::Set(63), Dscp::Map(Box::new([63; 64]))]),
+                dscp: self.of(&[Dscp::Copy, Dscp::Set(63), Dscp::Map([63; 64])]),
                 born_secs: self.next() as u32,
                 ..Handling::default()
             },

@@ -1,7 +1,7 @@
 //! What others are told of an inbound SA, and when; a state that outlives its SA.
 
 use super::*;
-use portcullis_sadb::{Algorithm, Handling, Key, Name, Sa, SaCounters, Sadb, Sizes};
+use portcullis_sadb::{Algorithm, Handling, Key, Mode, Name, Protocol, Sa, SaCounters, Sadb, Sizes};
 use std::net::Ipv4Addr;
 
 const SPI: u32 = 0x1234_5678;
@@ -47,7 +47,10 @@ impl Bench {
     }
 
     fn find(&mut self) -> Option<u32> {
-        self.sas.find_spi(SPI, &self.reader, &self.runtime)
+        match self.sas.find_spi(SPI, &self.reader, &self.runtime) {
+            Found::Here(i) => Some(i),
+            _ => None,
+        }
     }
 
     fn receive(&mut self, i: u32, seq: u64) -> Result<(), DropReason> {

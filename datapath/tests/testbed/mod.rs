@@ -47,6 +47,9 @@ pub struct Tunnel {
     /// Whether workers lend what is to be sealed and opened, always.
     pub lends: bool,
     pub mtu: u16,
+    pub protocol: Protocol,
+    pub mode: Mode,
+    pub handling: Handling,
 }
 
 impl Default for Tunnel {
@@ -55,7 +58,29 @@ impl Default for Tunnel {
         // The same tests again, with packets that are sealed and opened by whoever has time.
         let lends = std::env::var_os("PORTCULLIS_TEST_LENDS").is_some();
         let workers = if lends { 2 } else { 1 };
-        Tunnel { algorithm, esn: true, udp: false, outer_v4: true, window: 1024, workers, lends, mtu: 1500 }
+        Tunnel {
+            algorithm,
+            esn: true,
+            udp: false,
+            outer_v4: true,
+            window: 1024,
+            workers,
+            lends,
+            mtu: 1500,
+            protocol: Protocol::Esp,
+            mode: Mode::Tunnel,
+            handling: Handling::default(),
+        }
+    }
+}
+
+impl Tunnel {
+    /// Where packets of an SA begin and end at gateway N: there, or at the host behind it.
+    fn end(&self, n: u8) -> IpAddr {
+        match self.mode {
+            Mode::Transport if !self.handling.gre => inside(n, self.outer_v4),
+            _ => outer(n, self.outer_v4),
+        }
     }
 }
 
@@ -74,17 +99,17 @@ pub fn sa(t: &Tunnel, me: u8, from: u8, to: u8) -> Sa {
     Sa {
         spi: Spi(spi(to)),
         direction: if me == to { Direction::Inbound } else { Direction::Outbound },
-        protocol: Protocol::Esp,
-        mode: Mode::Tunnel,
+        protocol: t.protocol,
+        mode: t.mode,
         algorithm: t.algorithm,
-        src: outer(from, t.outer_v4),
-        dst: outer(to, t.outer_v4),
+        src: t.end(from),
+        dst: t.end(to),
         udp: t.udp.then_some((4500, 4500)),
         esn: t.esn,
         replay_window: t.window,
         reqid: 1,
         mtu: 0,
-        handling: Handling::default(),
+        handling: t.handling,
         name: Name::new("peer").unwrap(),
         key: Key::new(&key(to, t.algorithm)).unwrap(),
     }

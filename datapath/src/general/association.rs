@@ -1,0 +1,30 @@
+//! An SA that the plain path has no code for.
+
+use crate::{crypto::Suite, esp};
+use portcullis_sadb::{Key, Mode, Protocol, Sa};
+
+/// What a worker needs of it, beside its sequence numbers, window and counters.
+pub struct Association {
+    /// As in the SADB, but for its key.
+    pub sa: Sa,
+    /// Its key, expanded.
+    pub suite: Suite,
+}
+
+impl Association {
+    /// `None` if its key does not fit its algorithm, which no SADB lets in.
+    pub fn new(sa: Sa) -> Option<Box<Association>> {
+        let suite = Suite::new(sa.algorithm, sa.key.bytes())?;
+        let key = Key::new(&[])?;
+        Some(Box::new(Association { sa: Sa { key, ..sa }, suite }))
+    }
+
+    /// Whether an SA goes the general way.
+    pub fn is_for(sa: &Sa) -> bool {
+        let is_plain = sa.protocol == Protocol::Esp
+            && sa.mode == Mode::Tunnel
+            && esp::is_supported(sa.algorithm)
+            && sa.handling.is_plain();
+        !is_plain
+    }
+}

@@ -1,0 +1,213 @@
+//! What comes for an SA on the general path: SA, replay check, open, commit, decapsulate, policy check; and again, where
+//! there is ESP or AH inside (RFC 4301 §5.2, RFC 4302 §3.4, RFC 4303 §3.4).
+
+use super::{Env, General, ah, association::Association, esp, gre, header};
+use crate::{
+    crypto::IcvVerified,
+    drop::DropReason,
+    esp::decapsulated_ecn,
+    policy::Decision,
+    sa::Found,
+    wire::{self, Ip, Place, protocol},
+};
+use portcullis_sadb::{Mode, Protocol, SaCounters, Spi};
+
+/// SAs that a packet may be in, one in the other.
+const LAYERS: usize = 8;
+
+/// The UDP port of ESP in UDP (RFC 3948 §2).
+const NAT_T_PORT: u16 = 4500;
+
+/// An ESP or AH header in a packet.
+struct Header {
+    protocol: Protocol,
+    at: usize,
+    udp: bool,
+    spi: u32,
+    seq_lo: u32,
+}
+
+/// The ESP or AH header of a whole packet that has one.
+fn header_of(packet: &[u8], ip: &Ip) -> Option<Header> {
+    if ip.place != Place::Whole {
+        return None;
+    }
+    let at = ip.payload();
+    match ip.protocol() {
+        protocol::ESP => esp_at(packet, at, false),
+        protocol::UDP if ip.dst_port() == Some(NAT_T_PORT) => {
+            esp_at(packet, at + wire::UDP, true).filter(|esp| esp.spi != 0)
+        }
+        protocol::AH => {
+            let (spi, seq_lo) = ah::fields(packet.get(at..)?)?;
+            Some(Header { protocol: Protocol::Ah, at, udp: false, spi, seq_lo })
+        }
+        _ => None,
+    }
+}
+
+fn esp_at(packet: &[u8], at: usize, udp: bool) -> Option<Header> {
+    let head = packet.get(at..at + wire::ESP)?;
+    let (spi, seq_lo) = (wire::be32(head, 0), wire::be32(head, 4));
+    Some(Header { protocol: Protocol::Esp, at, udp, spi, seq_lo })
+}
+
+impl General {
+    /// Takes a packet out of its SA, and those in it. True if it is the outermost of an SA that goes the plain way, and
+    /// is as it was.
+    ///
+    /// # Errors
+    /// Why it goes no further.
+    pub(super) fn inbound(&mut self, env: &mut Env<'_>) -> Result<Opened, DropReason> {
+        for layer in 0..LAYERS {
+            let ip = self.parse()?;
+            let Some(head) = header_of(self.packet.bytes(), &ip) else {
+                return if layer == 0 { Err(DropReason::Malformed) } else { Ok(Opened::Packet(ip)) };
+            };
+            let found =
+                env.reader.find(Spi(head.spi)).map(|slot| env.sas.find(slot, env.reader, env.runtime));
+            match found {
+                Some(Found::General(i)) => self.open(env, i, &ip, &head)?,
+                // What is in another's SA, or goes through to somebody else's, is a packet as all others.
+                _ if layer > 0 && !matches!(found, Some(Found::Here(_) | Found::At(_))) => {
+                    return Ok(Opened::Packet(ip));
+                }
+                Some(Found::Here(_) | Found::At(_)) => return Ok(Opened::Again),
+                Some(Found::Nowhere) | None => return Err(DropReason::UnknownSpi),
+            }
+        }
+        Err(DropReason::BadInner)
+    }
+
+    /// One layer.
+    fn open(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip, head: &Header) -> Result<(), DropReason> {
+        let Env { sas, reader, runtime, .. } = env;
+        // 1. RFC 4303 §3.4.2: the SA, by SPI and protocol, and the way that its packets come.
+        let with = sas.association(i).ok_or(DropReason::UnknownSpi)?;
+        let (sa, ring) = sas.inbound(i).ok_or(DropReason::UnknownSpi)?;
+        if with.sa.protocol != head.protocol || !sa.is_way_of(ip.dst(), head.udp) {
+            return Err(DropReason::SaMismatch);
+        }
+        // 2. RFC 4303 §3.4.3, RFC 4302 §3.4.3.
+        let seq = match sa.check(head.seq_lo, ring, runtime) {
+            Ok(seq) => seq,
+            Err(reason) => return Err(env.refused(i, reason)),
+        };
+        // 3. RFC 4303 §3.4.4, RFC 4302 §3.4.4.
+        let proof = match head.protocol {
+            Protocol::Esp => esp::open(&mut self.packet, head.at, with, seq),
+            Protocol::Ah => ah::open(&self.packet, head.at, with, seq),
+        };
+        let Some(proof) = proof else {
+            let counters = SaCounters { icv_failures: 1, ..SaCounters::default() };
+            runtime.sa(sas.get(i).slot).count(&counters);
+            return Err(DropReason::IcvMismatch);
+        };
+        if let Err(reason) = sas.commit(i, seq, proof, (reader, runtime)) {
+            return Err(env.refused(i, reason));
+        }
+        // 4. What is inside, and whether its policy wants it from this SA (RFC 4301 §5.2).
+        let inside = self.inside(env, i, ip, head, proof).and_then(|ip| env.let_in(i, &ip).map(|()| ip));
+        match inside {
+            Ok(ip) => {
+                env.sas.count_inbound(i, ip.len(), env.reader, env.runtime);
+                Ok(())
+            }
+            Err(reason) => {
+                let refused = u64::from(reason != DropReason::Dummy);
+                let counters = SaCounters { refused, ..SaCounters::default() };
+                env.runtime.sa(env.sas.get(i).slot).count(&counters);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Takes the headers off a packet that was opened.
+    fn inside(
+        &mut self,
+        env: &Env<'_>,
+        i: u32,
+        outer: &Ip,
+        head: &Header,
+        proof: IcvVerified,
+    ) -> Result<Ip, DropReason> {
+        let with = env.sas.association(i).ok_or(DropReason::UnknownSpi)?;
+        let packet = &mut self.packet;
+        let named_at = header::named_at(packet.bytes(), outer, outer.payload())?;
+        let next = match head.protocol {
+            Protocol::Esp => esp::unwrap(packet, head.at, with, proof)?,
+            Protocol::Ah => ah::unwrap(packet, head.at, proof)?,
+        };
+        if head.udp {
+            packet.remove(outer.payload(), wire::UDP);
+        }
+        let at = outer.payload();
+        if with.sa.mode == Mode::Transport && !(with.sa.handling.gre && next == protocol::GRE) {
+            header::settle(packet, named_at, next)?;
+            let ip = self.parse()?;
+            if head.udp {
+                header::mend_checksum(self.packet.bytes_mut(), &ip);
+            }
+            return Ok(ip);
+        }
+        match (with.sa.mode, next) {
+            (Mode::Transport, _) => gre::pull(packet, at)?,
+            (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) => packet.pull(at),
+            _ => return Err(DropReason::BadInner),
+        }
+        self.decapsulate(with, outer.tos, next)
+    }
+
+    /// The inner packet of a tunnel, whose outer header had this type of service. What follows it is padding (RFC 4303
+    /// §2.7).
+    fn decapsulate(&mut self, with: &Association, outer_tos: u8, next: u8) -> Result<Ip, DropReason> {
+        let ip = self.parse().map_err(|_| DropReason::BadInner)?;
+        if next != protocol::GRE && ip.is_v4() != (next == protocol::IPV4) {
+            return Err(DropReason::BadInner);
+        }
+        let (handling, mut tos) = (&with.sa.handling, ip.tos);
+        if handling.ecn {
+            let ecn = decapsulated_ecn(ip.tos & 3, outer_tos & 3).ok_or(DropReason::EcnDrop)?;
+            tos = tos & !3 | ecn;
+        }
+        if handling.decap_dscp {
+            tos = tos & 3 | outer_tos & !3;
+        }
+        if tos != ip.tos {
+            wire::set_tos(self.packet.bytes_mut(), tos);
+        }
+        Ok(ip)
+    }
+}
+
+/// What became of a packet for an SA.
+pub(super) enum Opened {
+    /// What was inside is the packet now.
+    Packet(Ip),
+    /// What is the packet now is to be received once more: it is for an SA that goes the plain way, or another worker.
+    Again,
+}
+
+impl Env<'_> {
+    fn refused(&self, i: u32, reason: DropReason) -> DropReason {
+        let counters = match reason {
+            DropReason::ReplayDuplicate => SaCounters { replay_duplicates: 1, ..SaCounters::default() },
+            DropReason::ReplayTooOld => SaCounters { replay_too_old: 1, ..SaCounters::default() },
+            _ => return reason,
+        };
+        self.runtime.sa(self.sas.get(i).slot).count(&counters);
+        reason
+    }
+
+    /// RFC 4301 §5.2: whether the policies let a packet in that came by this SA.
+    fn let_in(&mut self, i: u32, ip: &Ip) -> Result<(), DropReason> {
+        let key = ip.key().inner();
+        let homes = self.flows.homes(&key);
+        let (_, decision) = self.flows.inner(self.reader, homes, key);
+        let reqid = self.sas.inbound(i).map(|(sa, _)| sa.reqid);
+        match decision {
+            Decision::LetIn { reqid: wanted, .. } if Some(wanted) == reqid => Ok(()),
+            _ => Err(DropReason::SelectorMismatch),
+        }
+    }
+}

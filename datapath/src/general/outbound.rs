@@ -1,0 +1,286 @@
+//! What leaves by the general path: policy, SA, size, sequence number, encapsulate, seal; and again, where SAs are nested
+//! (RFC 4301 §5.1, §8).
+
+use super::{
+    Env, General, To, ah, association::Association, esp, fragment::fragments, gre, header, header::Inner,
+    packet::Packet,
+};
+use crate::{
+    drop::DropReason,
+    fib::Resolution,
+    policy::Decision,
+    sa::Found,
+    wire::{self, Addr, IPV6, Ip, UDP, protocol},
+};
+use portcullis_sadb::{Direction, Mode, Protocol};
+use std::net::IpAddr;
+
+/// SAs that a packet is put into, one in the other, at most.
+const LAYERS: usize = 8;
+
+/// The smallest MTU of IPv6 (RFC 8200 §5).
+const SMALLEST_V6: usize = 1280;
+
+/// What TFC padding fills, if it may (RFC 4303 §2.7).
+const AS_FAR_AS_THE_PATH_ALLOWS: u16 = u16::MAX;
+
+/// A packet that does not fit into its SA's packets.
+struct TooLong {
+    /// What would fit.
+    inner_mtu: usize,
+}
+
+impl General {
+    /// A clear packet, which `ip` is the header of, to where the policies say.
+    ///
+    /// # Errors
+    /// Why it goes no further.
+    pub(super) fn outbound(&mut self, env: &mut Env<'_>, ip: Ip, is_sealed: bool) -> Result<(), DropReason> {
+        let policy = match env.clear(&ip) {
+            Decision::Protect { policy, .. } => policy,
+            Decision::Bypass { .. } => return self.forward(env, &ip),
+            // What is sealed needs no policy to leave.
+            Decision::Drop(DropReason::NoPolicy) if is_sealed => return self.route(env, ip.dst()),
+            Decision::Drop(reason) => return Err(reason),
+            Decision::LetIn { .. } => return Err(DropReason::NoPolicy),
+        };
+        let slot = env.reader.policy_sa(policy).ok_or(DropReason::NoSa)?;
+        match env.sas.find(slot, env.reader, env.runtime) {
+            Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
+                if !is_sealed {
+                    wire::decrement_ttl(self.packet.bytes_mut())?;
+                }
+                self.protect(env, i, &ip)
+            }
+            Found::At(owner) => self.put(env, To::Worker { owner, is_sealed }),
+            Found::Here(_) | Found::General(_) | Found::Nowhere => Err(DropReason::NoSa),
+        }
+    }
+
+    /// A packet of this SA.
+    ///
+    /// # Errors
+    /// Why it goes no further.
+    pub(super) fn protect(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip) -> Result<(), DropReason> {
+        let dst = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?.sa.dst;
+        let path = env.path_mtu(i, dst);
+        let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
+        let Some(TooLong { inner_mtu }) = too_long(with, &self.packet, ip, path) else {
+            return self.send(env, i, ip, path);
+        };
+        env.sas.get_mut(i).mtu = path.min(u16::MAX as usize) as u16;
+        let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
+        let is_tunnel = with.sa.mode == Mode::Tunnel || with.sa.handling.gre;
+        // RFC 4301 §8.1: what may be cut is cut before, where there is a tunnel around it.
+        if is_tunnel && ip.is_v4() && !ip.df {
+            return self.send_in_pieces(env, i, inner_mtu, path);
+        }
+        let outer_v4 = with.sa.dst.is_ipv4() && is_tunnel || ip.is_v4() && !is_tunnel;
+        let may_cut_outer = outer_v4 && !header::is_df(&with.sa, ip.df) && (is_tunnel || !ip.df)
+            // RFC 8200 §5: whatever the path, IPv6 has 1280 octets.
+            || !ip.is_v4() && inner_mtu < SMALLEST_V6 && ip.len() <= SMALLEST_V6;
+        if may_cut_outer {
+            return self.send(env, i, ip, path);
+        }
+        self.tell_too_big(env, ip, inner_mtu)
+    }
+
+    /// The same in fragments of at most `inner_mtu` octets.
+    fn send_in_pieces(
+        &mut self,
+        env: &mut Env<'_>,
+        i: u32,
+        inner_mtu: usize,
+        path: usize,
+    ) -> Result<(), DropReason> {
+        let mut whole = self.spare.pop().ok_or(DropReason::TooBig)?;
+        std::mem::swap(&mut self.packet, &mut whole);
+        let result = fragments(whole.bytes(), inner_mtu, 0).and_then(|mut pieces| {
+            pieces.try_for_each(|piece| {
+                self.packet.fill(|to| piece.emit(to));
+                let ip = self.parse()?;
+                self.send(env, i, &ip, path)
+            })
+        });
+        self.spare.push(whole);
+        result
+    }
+
+    /// Seals a packet that fits, and has it leave.
+    fn send(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip, path: usize) -> Result<(), DropReason> {
+        // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
+        let Some(seq) = env.sas.get_mut(i).next_seq(env.runtime) else {
+            env.sas.tell_exhausted(i, env.iked);
+            return Err(DropReason::SeqExhausted);
+        };
+        let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
+        self.id = self.id.wrapping_add(1);
+        seal(&mut self.packet, with, ip, (seq, self.id as u16), path)?;
+        let is_nested = with.sa.handling.nested;
+        if env.sas.get_mut(i).count(ip.len()) {
+            env.sas.note(i, env.reader, env.runtime);
+        }
+        let ip = self.parse()?;
+        if is_nested && self.layers < LAYERS {
+            self.layers += 1;
+            let result = self.outbound(env, ip, true);
+            self.layers -= 1;
+            return result;
+        }
+        self.route(env, ip.dst())
+    }
+
+    /// A packet that goes on in clear.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+        wire::decrement_ttl(self.packet.bytes_mut())?;
+        self.route(env, ip.dst())
+    }
+
+    /// To the next hop, cut if it must be and may be.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr) -> Result<(), DropReason> {
+        let mtu = env.mtu_to(dst);
+        if self.packet.len() <= mtu {
+            return self.put(env, To::Route(dst));
+        }
+        let ip = self.parse()?;
+        // Only the source may cut an IPv6 packet (RFC 8200 §5): what we have sealed is our own.
+        let is_own = !ip.is_v4() && matches!(ip.protocol(), protocol::ESP | protocol::AH | protocol::UDP);
+        if ip.is_v4() && ip.df || !ip.is_v4() && !is_own {
+            return self.tell_too_big(env, &ip, mtu);
+        }
+        self.id = self.id.wrapping_add(1);
+        let pieces = fragments(self.packet.bytes(), mtu, self.id)?;
+        for piece in pieces {
+            let frame = super::packet::frame(&[&piece.head, piece.body], env.cache)?;
+            self.outgoing.push_back((frame, To::Route(dst)));
+        }
+        Ok(())
+    }
+}
+
+impl General {
+    fn tell_too_big(&mut self, _env: &mut Env<'_>, _ip: &Ip, _mtu: usize) -> Result<(), DropReason> {
+        Err(DropReason::TooBig)
+    }
+}
+
+impl Env<'_> {
+    /// What the policies say of a packet in clear.
+    fn clear(&mut self, ip: &Ip) -> Decision {
+        let homes = self.flows.homes(&ip.key());
+        self.flows.clear(self.reader, homes, ip.key()).1
+    }
+
+    /// Octets of a packet that the next hop to an address takes.
+    pub(super) fn mtu_to(&self, dst: Addr) -> usize {
+        match self.fib.resolve(dst.into()) {
+            Resolution::Send { mtu, .. } => mtu as usize,
+            Resolution::Unresolved { port, .. } => {
+                self.fib.ports().get(port as usize).map_or(u16::MAX as usize, |port| port.mtu as usize)
+            }
+            Resolution::Local | Resolution::NoRoute => u16::MAX as usize,
+        }
+    }
+
+    /// Octets of an SA's packet, at most, to this outer address.
+    fn path_mtu(&self, i: u32, dst: IpAddr) -> usize {
+        let mtu = self.mtu_to(dst.into());
+        match self.sas.get(i).mtu {
+            0 => mtu,
+            known => mtu.min(known as usize),
+        }
+    }
+}
+
+/// Octets in front of what an SA's ESP or AH has inside, without that header.
+fn front(with: &Association) -> usize {
+    let sa = &with.sa;
+    let udp = if sa.udp.is_some() { UDP } else { 0 };
+    match sa.mode {
+        Mode::Tunnel => header::outer_len(sa) + udp,
+        Mode::Transport if sa.handling.gre => header::outer_len(sa) + udp + gre::GRE,
+        Mode::Transport => udp,
+    }
+}
+
+/// Whether a packet is too long for the SA's packets to have at most `path` octets.
+fn too_long(with: &Association, packet: &Packet, ip: &Ip, path: usize) -> Option<TooLong> {
+    let (sa, len) = (&with.sa, packet.len());
+    let is_tunnel = sa.mode == Mode::Tunnel || sa.handling.gre;
+    let inside = if is_tunnel { 0 } else { ip.payload().min(len) };
+    let front = front(with);
+    let v4 = if is_tunnel { sa.dst.is_ipv4() } else { ip.is_v4() };
+    let (outer, inner_mtu) = match sa.protocol {
+        Protocol::Ah => {
+            let ah = ah::len(with, v4);
+            (len + front + ah, path.saturating_sub(front + ah))
+        }
+        Protocol::Esp => {
+            let gre = if sa.handling.gre { gre::GRE } else { 0 };
+            let text = len - inside + gre;
+            let outer = inside + front - gre + text + esp::overhead(with, text);
+            let room = path.saturating_sub(inside + front - gre);
+            (outer, (esp::text_for(with, room) + inside).saturating_sub(gre))
+        }
+    };
+    (outer > path).then_some(TooLong { inner_mtu })
+}
+
+/// Puts a packet into an SA's.
+fn seal(
+    packet: &mut Packet,
+    with: &Association,
+    ip: &Ip,
+    (seq, id): (u64, u16),
+    path: usize,
+) -> Result<(), DropReason> {
+    let sa = &with.sa;
+    let inner = Inner::of(packet.bytes(), ip);
+    let next = if ip.is_v4() { protocol::IPV4 } else { protocol::IPV6 };
+    let (place, next) = match sa.mode {
+        Mode::Tunnel => {
+            pad(packet, with, path)?;
+            (header::outer(packet, sa, inner, id)?, next)
+        }
+        Mode::Transport if sa.handling.gre => {
+            gre::push(packet)?;
+            (header::outer(packet, sa, inner, id)?, protocol::GRE)
+        }
+        Mode::Transport => {
+            // RFC 4303 §3.1.1: whole datagrams only.
+            if ip.place != wire::Place::Whole {
+                return Err(DropReason::Fragment);
+            }
+            let place = header::transport_place(packet.bytes(), ip)?;
+            (place, packet.bytes()[place.1])
+        }
+    };
+    match sa.protocol {
+        Protocol::Ah => ah::seal(packet, place, next, with, seq),
+        Protocol::Esp => {
+            esp::seal(packet, place.0, next, with, seq)?;
+            header::enclose(packet, place, sa, protocol::ESP)
+        }
+    }
+}
+
+/// Padding for traffic flow confidentiality behind an inner packet, whose length tells where it ends (RFC 4303 §2.7).
+fn pad(packet: &mut Packet, with: &Association, path: usize) -> Result<(), DropReason> {
+    if with.sa.handling.tfc_pad == 0 || with.sa.protocol != Protocol::Esp {
+        return Ok(());
+    }
+    let most = esp::text_for(with, path.saturating_sub(front(with)));
+    let wanted = match with.sa.handling.tfc_pad {
+        AS_FAR_AS_THE_PATH_ALLOWS => most,
+        octets => most.min(octets as usize),
+    };
+    packet.extend(wanted.saturating_sub(packet.len()))
+}
+
+const _: () = assert!(IPV6 < SMALLEST_V6);
