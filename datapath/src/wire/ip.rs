@@ -417,5 +417,6 @@ fn message_type(of: Ports, [first, second, third, _]: [u8; 4]) -> u64 {
         Ports::Mobility => [third, 0],
         _ => [first, second],
     };
-    u16::from_be_bytes(number) as u64 * 0x1_0001 << 32 | HAS_PORTS
+    let number = u16::from_be_bytes(number) as u64;
+    (number << 48 | number << 32) | HAS_PORTS
 }
