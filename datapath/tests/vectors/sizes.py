@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Prints general.rsp: packets that scapy, another implementation, has cut, answered and changed.
+"""Prints sizes.rsp: packets that scapy, another implementation, has cut, answered and changed.
 
-    pip install scapy==2.8.0 && ./general.py >general.rsp
+    pip install scapy==2.8.0 && ./sizes.py >sizes.rsp
 """
 
 from scapy.all import ICMP, IP, IPv6, TCP, UDP, Raw, fragment
@@ -94,7 +94,7 @@ def sizes():
                 record("size", Size=1360, Packet=head / TCP(options=options, **tcp), Lowered=head / TCP(options=lowered, **tcp))
 
 
-print("# Made by general.py with scapy 2.8.0.\n")
+print("# Made by sizes.py with scapy 2.8.0.\n")
 fragments()
 errors()
 too_big()
