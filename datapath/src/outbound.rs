@@ -199,11 +199,11 @@ fn encapsulate<'a>(
     }
 }
 
-/// What does not fit is cut, or its source is told.
+/// What does not fit is cut, or its source is told; whether an SA is at its end is for the general path to say.
 #[cold]
 fn refused(reason: DropReason) -> Stage {
     match reason {
-        DropReason::TooBig => Stage::General(Why::Outbound),
+        DropReason::TooBig | DropReason::SeqExhausted => Stage::General(Why::Outbound),
         reason => Stage::Drop(reason),
     }
 }
@@ -220,10 +220,13 @@ fn protect<'a>(
     if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
         return Err(DropReason::TooBig);
     }
+    if !sa.has_seq(runtime) {
+        return Err(DropReason::SeqExhausted);
+    }
     // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
     wire::decrement_ttl(frame.bytes_mut())?;
     // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
-    let seq = sa.next_seq(runtime).ok_or(DropReason::SeqExhausted)?;
+    let seq = sa.next_seq();
     let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;
     let Some((jobs, noted)) = jobs else {
         (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
