@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("datapath", &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine"]),
     ("control", &["portcullis-sadb", "portcullis-machine"]),
     ("benches", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
-    ("benches/field", &["portcullis-datapath", "portcullis-benches"]),
+    ("benches/field", &["portcullis-datapath", "portcullis-sadb", "portcullis-benches"]),
     ("perf", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
 ];
 

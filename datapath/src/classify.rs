@@ -147,6 +147,9 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable)
                 found.inbound = true;
                 esp(who, sas, frame, meta, l3)
             }
+            Kind::Clear if meta.ip.place != Place::Whole && flows.select_ports() => {
+                general(frame, meta, l3, Why::Received)
+            }
             Kind::Clear => {
                 found.outbound = true;
                 clear(flows, frame, meta, l3)

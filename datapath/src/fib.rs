@@ -114,6 +114,7 @@ pub struct RoutesBuilder {
     own4: PrefixMap<(u32, u8), Target>,
     own6: PrefixMap<(u128, u8), Target>,
     own: Vec<Prefix>,
+    addresses: Vec<IpAddr>,
     main: Vec<(Prefix, Target)>,
     hops: Vec<Hop>,
     groups: HashMap<Vec<Hop>, u32>,
@@ -122,6 +123,9 @@ pub struct RoutesBuilder {
 impl RoutesBuilder {
     /// Adds a prefix from table `local`: ours, an anycast one included.
     pub fn local(&mut self, prefix: Prefix) -> &mut Self {
+        if prefix == Prefix::host(prefix.addr) && !prefix.addr.is_loopback() {
+            self.addresses.push(prefix.addr);
+        }
         self.own_prefix(prefix, Target::Local)
     }
 
@@ -190,7 +194,7 @@ impl RoutesBuilder {
         let mut own = self.own;
         own.sort_unstable();
         own.dedup();
-        Routes { v4, v6, hops: self.hops, own }
+        Routes { v4, v6, hops: self.hops, own, addresses: self.addresses }
     }
 }
 
@@ -201,6 +205,7 @@ pub struct Routes {
     v6: PrefixMap<(u128, u8), Target>,
     hops: Vec<Hop>,
     own: Vec<Prefix>,
+    addresses: Vec<IpAddr>,
 }
 
 impl Routes {
@@ -321,6 +326,20 @@ impl Fib {
     /// Prefixes that belong to the kernel: the gateway's own addresses, and broadcast. Sorted.
     pub fn own(&self) -> &[Prefix] {
         &self.routes.own
+    }
+
+    /// The gateway's address that a message to `dst` comes from: of those of its family, and of its scope if there are any,
+    /// the one that has most leading bits in common with it (RFC 6724 §5, rules 2 and 8).
+    pub fn source_for(&self, dst: IpAddr) -> Option<IpAddr> {
+        let bits = |a: IpAddr| match a {
+            IpAddr::V4(a) => (a.to_bits() as u128) << 96,
+            IpAddr::V6(a) => a.to_bits(),
+        };
+        let is_link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+        let addresses = self.routes.addresses.iter().filter(|a| a.is_ipv4() == dst.is_ipv4());
+        let rank =
+            |a: &&IpAddr| (is_link_local(a) == is_link_local(&dst), (bits(**a) ^ bits(dst)).leading_zeros());
+        addresses.max_by_key(rank).copied()
     }
 
     /// The neighbours of this snapshot.

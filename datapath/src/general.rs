@@ -25,6 +25,7 @@ mod packet;
 mod packets;
 pub mod pmtu;
 pub mod reassembly;
+mod told;
 
 use crate::{
     batch::BATCH,
@@ -34,19 +35,21 @@ use crate::{
     policy::FlowCache,
     pool::FrameCache,
     sa::SaTable,
-    wire::{Addr, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip},
+    wire::{Addr, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 use arrayvec::ArrayVec;
 pub use association::Association;
+use icmp::{Problem, RateLimit};
 use inbound::Opened;
 use packet::Packet;
 use portcullis_sadb::{Reader, Runtime, WorkerRuntime};
+use reassembly::{Limits, Outcome, Reassembly};
 use std::collections::VecDeque;
 
 /// Why a packet is here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
-    /// It is as received, from its IP header, and a fragment or whatever else no hop wants.
+    /// It is as received, from its IP header: a fragment, or longer than any other hop wants.
     Received,
     /// As received, for an inbound SA.
     Inbound,
@@ -86,6 +89,12 @@ const OUTGOING: usize = 1024;
 /// Packets that are cut at a time: one, and one in which its pieces are nested.
 const SPARE: usize = 2;
 
+/// How often it is looked for what does not come any more.
+const LOOK_MS: u64 = 100;
+
+/// Datagrams whose sources are told in a look, at most, that they did not come whole.
+const LATE: usize = 16;
+
 /// What else a packet meets on its way.
 pub struct Env<'a> {
     /// The worker's SAs.
@@ -116,6 +125,13 @@ pub struct General {
     /// The identification of what was cut last.
     id: u32,
     layers: usize,
+    /// Errors that may be sent.
+    errors: RateLimit,
+    reassembly: Reassembly,
+    /// What came too late, for a moment.
+    late: Vec<(Addr, Vec<u8>)>,
+    /// When it is looked for what does not come any more.
+    due_ms: u64,
 }
 
 impl Default for General {
@@ -127,6 +143,10 @@ impl Default for General {
             spare: std::iter::repeat_with(Packet::default).take(SPARE).collect(),
             id: 0,
             layers: 0,
+            errors: RateLimit::new(told::RATE.0, told::RATE.1),
+            reassembly: Reassembly::new(Limits::default()),
+            late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
+            due_ms: 0,
         }
     }
 }
@@ -146,14 +166,43 @@ impl General {
         self.waiting.is_empty() && self.outgoing.is_empty()
     }
 
-    /// Takes what is waiting through. What is dropped is given to `drop`.
-    pub fn work(&mut self, env: &mut Env<'_>, mut drop: impl FnMut(Frame, DropReason, &mut FrameCache)) {
+    /// Takes what is waiting through. What is dropped is given to `drop`: a frame, or so many of before.
+    pub fn work(
+        &mut self,
+        env: &mut Env<'_>,
+        mut drop: impl FnMut(Option<Frame>, u64, DropReason, &mut FrameCache),
+    ) {
         for (frame, why, sa) in std::mem::take(&mut self.waiting) {
             match self.pass(env, &frame, why, sa) {
                 Ok(()) => env.cache.give(frame),
-                Err(reason) => drop(frame, reason, env.cache),
+                Err(reason) => drop(Some(frame), 1, reason, env.cache),
             }
         }
+        self.reassembly.drain_drops(|reason, n| drop(None, n, reason, env.cache));
+    }
+
+    /// Whether [`General::look`] has something to do.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.due_ms && self.reassembly.datagrams() > 0
+    }
+
+    /// Lets go of what does not come any more; to be called before [`General::work`].
+    pub fn look(&mut self, env: &mut Env<'_>) {
+        self.due_ms = env.now_ms + LOOK_MS;
+        let (mut late, mut lates) = (std::mem::take(&mut self.late), 0);
+        self.reassembly.expire(env.now_ms, |expired| {
+            if let (Some(first), Some((source, about))) = (expired.first, late.get_mut(lates)) {
+                *source = expired.src;
+                about.clear();
+                about.extend(first.iter().copied().take(icmp::MOST_V6));
+                lates += 1;
+            }
+        });
+        // RFC 792, RFC 8200 §4.5: the source is told, if the first fragment is there.
+        for (source, first) in &late[..lates] {
+            self.tell_about(env, Problem::ReassemblyTime, *source, Some(first));
+        }
+        self.late = late;
     }
 
     /// The next frame that goes from here, and where to.
@@ -165,15 +214,17 @@ impl General {
         self.packet.take(frame);
         let ip = self.parse()?;
         match why {
-            Why::Received => Err(DropReason::Fragment),
-            Why::Inbound => match self.inbound(env)? {
-                Opened::Again => self.put(env, To::Receive),
-                Opened::Packet(ip) => self.forward(env, &ip),
-            },
+            Why::Received => self.receive_any(env, &ip),
+            Why::Inbound => self.receive(env),
             Why::Outbound => self.outbound(env, ip, false),
             Why::Nested => self.outbound(env, ip, true),
-            Why::Refused(DropReason::TooBig) => self.route(env, ip.dst()),
-            Why::Refused(reason) => Err(reason),
+            Why::Refused(DropReason::TooBig) => self.route(env, ip.dst(), false),
+            Why::Refused(reason) => {
+                if reason == DropReason::TtlExceeded {
+                    self.tell(env, Problem::HopLimit, &ip);
+                }
+                Err(reason)
+            }
             Why::Sealed => {
                 let ip = self.unseal(env, sa, &ip)?;
                 self.protect(env, sa, &ip)
@@ -201,21 +252,56 @@ impl General {
         Ok(ip)
     }
 
+    /// To where it is for; of a fragment, once its datagram is whole.
+    fn receive_any(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+        if ip.place == Place::Whole {
+            let is_protected = inbound::header_of(self.packet.bytes(), ip).is_some();
+            return if is_protected { self.receive(env) } else { self.outbound(env, *ip, false) };
+        }
+        let is_protected = matches!(ip.protocol(), protocol::ESP | protocol::AH);
+        // ESP in UDP is for the gateway; what is in clear must show its ports if any policy looks at these (RFC 4301 §7).
+        let is_ours = is_protected || ip.protocol() == protocol::UDP && env.is_own(ip.dst());
+        if !is_ours && !env.flows.select_ports() {
+            return self.outbound(env, *ip, false);
+        }
+        let mut whole = self.spare.pop().ok_or(DropReason::Fragment)?;
+        let mut outcome = Outcome::Held;
+        whole.fill(|out| {
+            outcome = self.reassembly.insert(env.now_ms, self.packet.bytes(), out);
+            if let Outcome::Done(octets) = outcome { octets } else { 0 }
+        });
+        std::mem::swap(&mut self.packet, &mut whole);
+        self.spare.push(whole);
+        match outcome {
+            Outcome::Held => Ok(()),
+            Outcome::Refused(reason) => Err(reason),
+            Outcome::Done(_) => {
+                let ip = self.parse()?;
+                if is_ours { self.receive(env) } else { self.outbound(env, ip, false) }
+            }
+        }
+    }
+
+    /// What is for an SA of ours.
+    fn receive(&mut self, env: &mut Env<'_>) -> Result<(), DropReason> {
+        match self.inbound(env)? {
+            Opened::At(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
+            Opened::Packet(ip) => self.forward(env, &ip),
+        }
+    }
+
     /// Has the packet leave.
     fn put(&mut self, env: &mut Env<'_>, to: To) -> Result<(), DropReason> {
+        let frame = framed(self.packet.bytes(), to, env.cache)?;
+        self.leave(env, frame, to)
+    }
+
+    /// Has a frame leave.
+    fn leave(&mut self, env: &mut Env<'_>, frame: Frame, to: To) -> Result<(), DropReason> {
         if self.outgoing.len() == OUTGOING {
+            env.cache.give(frame);
             return Err(DropReason::TxFull);
         }
-        let v4 = self.packet.bytes().first().is_some_and(|b| b >> 4 == 4);
-        let ethertype = match to {
-            To::Worker { is_sealed: true, .. } => Some(NESTED),
-            To::Route(_) => None,
-            _ => Some(if v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }),
-        };
-        if let Some(ethertype) = ethertype {
-            self.packet.insert(0, ETHERNET)?[ETHERNET - 2..].copy_from_slice(&ethertype.to_be_bytes());
-        }
-        let frame = self.packet.to_frame(env.cache)?;
         self.outgoing.push_back((frame, to));
         Ok(())
     }
@@ -225,4 +311,17 @@ impl General {
         self.waiting.drain(..).for_each(|(frame, ..)| drop(frame));
         self.outgoing.drain(..).for_each(|(frame, _)| drop(frame));
     }
+}
+
+/// A packet as it is given to the next hop, which makes its Ethernet header, or to a worker, with one that says what it is.
+fn framed(packet: &[u8], to: To, cache: &mut FrameCache) -> Result<Frame, DropReason> {
+    let ethertype = match (to, packet.first().map(|b| b >> 4)) {
+        (To::Route(_), _) => return packet::frame(&[packet], cache),
+        (To::Worker { is_sealed: true, .. }, _) => NESTED,
+        (_, Some(4)) => ETHERTYPE_IPV4,
+        _ => ETHERTYPE_IPV6,
+    };
+    let mut header = [0; ETHERNET];
+    header[ETHERNET - 2..].copy_from_slice(&ethertype.to_be_bytes());
+    packet::frame(&[&header, packet], cache)
 }

@@ -22,6 +22,7 @@ use crate::{
     drop::DropReason,
     esp,
     frame::Frame,
+    general::Why,
     inbound::Verified,
     pool::{FrameCache, RX_OFFSET},
     sa::SaTable,
@@ -72,7 +73,7 @@ impl Jumbo {
             let Some(mut buffer) = self.buffer.take() else { continue };
             buffer.reset(RX_OFFSET);
             if frame.segments() >= SEGMENTS || !buffer.extend(frame.total_len()) {
-                meta.stage = Stage::Drop(DropReason::NoFrame);
+                meta.stage = go_generally(frame);
                 self.buffer = Some(buffer);
                 continue;
             }
@@ -89,6 +90,18 @@ impl Jumbo {
                 frame.pull(meta.l3 as usize); // as it was received
             }
         }
+    }
+}
+
+/// What has no room here has some there.
+fn go_generally(frame: &mut Frame) -> Stage {
+    match wire::ethernet(frame.bytes()) {
+        Ok((wire::ETHERTYPE_IPV4 | wire::ETHERTYPE_IPV6, at)) => {
+            frame.pull(at);
+            Stage::General(Why::Received)
+        }
+        Ok(_) => Stage::Drop(DropReason::LocalDelivery),
+        Err(reason) => Stage::Drop(reason),
     }
 }
 

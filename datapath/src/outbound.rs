@@ -11,7 +11,7 @@ use crate::{
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
     sa::{Found, SaState, SaTable},
-    wire,
+    wire::{self, Place, protocol},
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{Direction, Reader, Runtime, SlotIndex};
@@ -97,6 +97,12 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
                 Ok(()) => Stage::Forward,
                 Err(reason) => Stage::Drop(reason),
             }
+        }
+        // The rest of ESP in UDP does not say so.
+        Decision::Drop(DropReason::NoPolicy)
+            if meta.ip.place == Place::Later && meta.ip.protocol() == protocol::UDP =>
+        {
+            Stage::General(Why::Received)
         }
         Decision::Drop(reason) => Stage::Drop(reason),
         Decision::Protect { .. } | Decision::LetIn { .. } => Stage::Drop(DropReason::NoPolicy),

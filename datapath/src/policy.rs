@@ -74,6 +74,7 @@ pub struct FlowCache {
     lines: Table<Line>,
     shift: u32,
     spd_version: u64,
+    selects_ports: bool,
 }
 
 /// Lines, at least and at most, by how many policies there can be.
@@ -91,12 +92,26 @@ impl FlowCache {
             spd_version: u64::MAX,
             decision: Decision::Drop(DropReason::NoPolicy),
         };
-        FlowCache { lines: Table::filled(lines, unused), shift: 64 - lines.trailing_zeros(), spd_version: 0 }
+        FlowCache {
+            lines: Table::filled(lines, unused),
+            shift: 64 - lines.trailing_zeros(),
+            spd_version: 0,
+            selects_ports: false,
+        }
     }
 
     /// Once per turn: which version of the SPD the decisions must come from.
     pub fn turn(&mut self, reader: &Reader) {
-        self.spd_version = reader.spd_version();
+        let version = reader.spd_version();
+        if version != self.spd_version {
+            self.spd_version = version;
+            self.selects_ports = reader.selects_ports();
+        }
+    }
+
+    /// Whether any policy looks at ports, so that fragments must not be decided on by themselves (RFC 4301 §7).
+    pub fn select_ports(&self) -> bool {
+        self.selects_ports
     }
 
     /// Where a flow may be. Brings it into the CPU's cache.

@@ -35,6 +35,9 @@ use std::collections::VecDeque;
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
 
+/// SAs whose path MTU ages, at most; those of others stay.
+const NARROW: usize = 4096;
+
 /// SAs that stay in the CPU's nearest caches by themselves.
 const NEAR: usize = 64;
 
@@ -79,6 +82,8 @@ pub struct SaTable {
     rings: Table<Ring>,
     /// What the general path needs of each, if that was asked for.
     associations: Table<Option<Box<Association>>>,
+    /// Outbound states that have learned of a path with a lower MTU than their SAs ask for.
+    narrow: Vec<u32>,
     free: Vec<u32>,
     /// States with something to tell.
     untold: VecDeque<u32>,
@@ -105,6 +110,7 @@ impl SaTable {
             inbound: Table::new(room),
             rings: Table::new(room),
             associations: Table::new(room),
+            narrow: Vec::with_capacity(room.min(NARROW)),
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
             swept: 0,
@@ -276,6 +282,35 @@ impl SaTable {
             *place = Association::new(sa);
         }
         place.as_deref()
+    }
+
+    /// Takes it that packets of an SA which has an association are to have at most so many octets, for the time being
+    /// (RFC 4301 §8.2).
+    pub fn learn_mtu(&mut self, i: u32, mtu: u16, now_ms: u64) {
+        let Some(Some(with)) = self.associations.get_mut(i as usize) else { return };
+        with.pmtu.learn(mtu, now_ms);
+        let most = if with.sa.mtu == 0 { u16::MAX } else { with.sa.mtu };
+        self.get_mut(i).mtu = self.association(i).map_or(0, |with| with.pmtu.effective_mtu(most, now_ms));
+        if !self.narrow.contains(&i) && self.narrow.len() < self.narrow.capacity() {
+            self.narrow.push(i);
+        }
+    }
+
+    /// Lets go of what is too old to be believed of paths (RFC 4301 §8.2.2).
+    pub fn age(&mut self, now_ms: u64) {
+        let (states, associations) = (&mut self.states, &self.associations);
+        self.narrow.retain(|i| {
+            let (Some(Some(state)), Some(Some(with))) =
+                (states.get_mut(*i as usize), associations.get(*i as usize))
+            else {
+                return false;
+            };
+            let known = with.pmtu.effective_mtu(u16::MAX, now_ms) < u16::MAX;
+            if !known {
+                state.mtu = with.sa.mtu;
+            }
+            known
+        });
     }
 
     /// The same, of one that is there.

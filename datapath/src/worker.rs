@@ -69,6 +69,18 @@ impl Default for Drops {
     }
 }
 
+impl Drops {
+    /// Counts what is dropped, and gives the frame back that is there.
+    #[inline]
+    fn count(&mut self, frame: Option<Frame>, n: u64, reason: DropReason, cache: &mut FrameCache) {
+        self.by_reason[reason as usize] += n;
+        self.any = true;
+        if let Some(frame) = frame {
+            cache.give(frame);
+        }
+    }
+}
+
 /// A worker and all that it alone touches.
 pub struct Worker<M = ()> {
     meter: M,
@@ -198,6 +210,7 @@ impl<M: Meter> Worker<M> {
         if now_ms >= self.ports_due_ms {
             self.ports_due_ms = now_ms + PORTS_MS;
             self.tell_ports();
+            self.hops.sas.age(now_ms);
             self.sweep();
         }
         self.hops.tell(TOLD_PER_TURN);
@@ -318,6 +331,9 @@ impl<M: Meter> Worker<M> {
                     }
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa, DropReason::NoFrame),
+                Stage::Drop(reason @ DropReason::TtlExceeded) => {
+                    outlets.go_generally(frame, Why::Refused(reason), 0, reason);
+                }
                 Stage::Drop(reason) => outlets.drop(frame, reason),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
@@ -325,7 +341,7 @@ impl<M: Meter> Worker<M> {
                 }
             }
         }
-        if !self.general.is_idle() {
+        if !self.general.is_idle() || self.general.is_due(now_ms) {
             self.work_generally(now_ms);
         }
         self.handoff.ring();
@@ -340,7 +356,10 @@ impl<M: Meter> Worker<M> {
         let Worker { general, hops, mine, next_hops, cache, drops, .. } = self;
         let Hops { sas, flows, reader, runtime, who } = hops;
         let mut env = Env { sas, flows, reader, runtime, iked: mine, cache, fib: next_hops.fib(), now_ms };
-        general.work(&mut env, |frame, reason, cache| drop_frame(frame, reason, drops, cache));
+        if general.is_due(now_ms) {
+            general.look(&mut env);
+        }
+        general.work(&mut env, |frame, n, reason, cache| drops.count(frame, n, reason, cache));
         let me = who.0;
         while let Some((frame, to)) = self.general.next() {
             let routed = match to {
@@ -518,9 +537,7 @@ impl Outlets<'_> {
 }
 
 fn drop_frame(frame: Frame, reason: DropReason, drops: &mut Drops, cache: &mut FrameCache) {
-    drops.by_reason[reason as usize] += 1;
-    drops.any = true;
-    cache.give(frame);
+    drops.count(Some(frame), 1, reason, cache);
 }
 
 impl Hops {

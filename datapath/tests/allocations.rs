@@ -2,7 +2,14 @@
 
 mod testbed;
 
-use portcullis_datapath::worker::Worker;
+use portcullis_datapath::{
+    general::{
+        aggfrag::{Receiver, Sender},
+        fragment::fragments,
+        reassembly::{LARGEST, Limits, Outcome, Reassembly},
+    },
+    worker::Worker,
+};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -69,6 +76,41 @@ fn no_packet_allocates() {
     }
     println!("{counted} allocations in {delivered} packets there and back");
     assert_eq!(counted, 0);
+    assert_eq!(sizes(), 0);
+}
+
+/// Allocations of packets put together, given up, and aggregated, from the first on: the memory is taken before.
+fn sizes() -> u64 {
+    let limits = Limits { octets: 64 << 10, datagrams: 8, ..Limits::default() };
+    let (mut reassembly, mut out) = (Reassembly::new(limits), vec![0; LARGEST]);
+    let (mut sender, mut receiver) = (Sender::new(64 << 10, true), Receiver::new(3, 1400, 1));
+    let frame = udp(inside(1, false), inside(2, false), 8000, 64);
+    let packet = &frame[14..];
+    let cut = |id| fragments(packet, 1400, id).expect("it is in order");
+    let datagrams: Vec<Vec<Vec<u8>>> =
+        (0..100).map(|id| cut(id).map(|part| [&part.head[..], part.body].concat()).collect()).collect();
+    let (mut payload, mut seq, mut whole) = ([0; 1400], 0, 0);
+    let counted = allocations(|| {
+        for (i, parts) in datagrams.iter().cycle().take(2000).enumerate() {
+            std::hint::black_box(cut(7).map(|part| part.len()).sum::<usize>());
+            // The first fragment of every third is missing, so that the oldest have to go.
+            for part in &parts[usize::from(i % 3 == 0)..] {
+                whole += usize::from(matches!(reassembly.insert(0, part, &mut out), Outcome::Done(_)));
+            }
+            sender.push(packet).expect("there is room");
+            while sender.queued() > 0 {
+                seq += 1;
+                sender.payload(None, &mut payload);
+                // Some are lost, and those behind them wait.
+                if seq % 50 > 0 {
+                    receiver.accept(seq, &payload, |_| whole += 1).expect("within the window");
+                }
+            }
+        }
+        reassembly.expire(u64::MAX, |_| {});
+    });
+    assert!(whole > 2500 && receiver.lost() > 100 && reassembly.octets() == 0, "{whole}");
+    counted
 }
 
 /// Allocations and packets.

@@ -185,6 +185,12 @@ impl Reader {
         self.map.header().spd_version.load(Ordering::Acquire)
     }
 
+    /// Whether any policy of this version asks for ports: what does not show them must be looked at as a whole then (RFC
+    /// 4301 §7).
+    pub fn selects_ports(&self) -> bool {
+        self.map.spd().selects_ports()
+    }
+
     /// Changes whenever a policy that was there is pointed to another SA, or to none. Not for workers, which ask
     /// [`Reader::policy_sa`].
     pub fn policy_sas_version(&self) -> u64 {

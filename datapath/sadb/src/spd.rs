@@ -14,7 +14,7 @@
 //! Which SA a policy uses changes by itself and without a version: `policy_sa.rs`.
 
 use crate::{
-    Direction, Flow, Policy, PolicyHit, PolicyIndex,
+    ANY_PORT, Direction, Flow, Policy, PolicyHit, PolicyIndex,
     layout::shared,
     policy::PolicySlot,
     policy_sa::PolicySas,
@@ -37,12 +37,15 @@ pub(crate) struct Tuple {
     protocol_exact: bool,
     src_port_exact: bool,
     dst_port_exact: bool,
+    /// A range of ports, not all: only who asks for it is looked at with it.
+    port_ranges: bool,
 }
 
 impl Tuple {
     pub(crate) fn of(policy: &Policy) -> Tuple {
         let s = &policy.selector;
         let exact = |r: &RangeInclusive<u16>| r.start() == r.end();
+        let range = |r: &RangeInclusive<u16>| r.start() < r.end() && *r != ANY_PORT;
         Tuple {
             direction: policy.direction as u8,
             v4: s.src.addr.is_ipv4(),
@@ -51,6 +54,7 @@ impl Tuple {
             protocol_exact: s.protocol.is_some(),
             src_port_exact: exact(&s.src_ports),
             dst_port_exact: exact(&s.dst_ports),
+            port_ranges: range(&s.src_ports) || range(&s.dst_ports),
         }
     }
 
@@ -61,6 +65,7 @@ impl Tuple {
             | (self.protocol_exact as u64) << 9
             | (self.src_port_exact as u64) << 10
             | (self.dst_port_exact as u64) << 11
+            | (self.port_ranges as u64) << 12
             | (self.src_len as u64) << 16
             | (self.dst_len as u64) << 24
     }
@@ -73,6 +78,7 @@ impl Tuple {
             protocol_exact: bit(9),
             src_port_exact: bit(10),
             dst_port_exact: bit(11),
+            port_ranges: bit(12),
             src_len: (bits >> 16) as u8,
             dst_len: (bits >> 24) as u8,
         }
@@ -181,6 +187,15 @@ impl<'a> Spd<'a> {
     /// The policy for a flow, of one version of the SPD.
     pub(crate) fn lookup(&self, direction: Direction, flow: &Flow) -> Option<PolicyHit> {
         self.in_one_version(|| self.search(direction, flow))
+    }
+
+    /// Whether any policy asks for ports.
+    pub(crate) fn selects_ports(&self) -> bool {
+        self.tuples.iter().any(|slot| {
+            let t = Tuple::from_bits(slot.bits.load(Ordering::Relaxed));
+            let asks = t.src_port_exact || t.dst_port_exact || t.port_ranges;
+            asks && slot.count.load(Ordering::Relaxed) > 0
+        })
     }
 
     /// A policy, whole, for a reader that no epoch keeps its slot from being used again: before a slot is filled

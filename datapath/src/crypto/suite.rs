@@ -178,3 +178,6 @@ fn verified(icv: &[u8], expected: &[u8]) -> Option<IcvVerified> {
     super::declassify(&mut good);
     good[0].then_some(IcvVerified(()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! An SA that the plain path has no code for.
 
+use super::pmtu::{FLOOR_V4, FLOOR_V6, Pmtu};
 use crate::{crypto::Suite, esp};
 use portcullis_sadb::{Key, Mode, Protocol, Sa};
 
@@ -9,14 +10,17 @@ pub struct Association {
     pub sa: Sa,
     /// Its key, expanded.
     pub suite: Suite,
+    /// What is known of its path.
+    pub pmtu: Pmtu,
 }
 
 impl Association {
     /// `None` if its key does not fit its algorithm, which no SADB lets in.
     pub fn new(sa: Sa) -> Option<Box<Association>> {
         let suite = Suite::new(sa.algorithm, sa.key.bytes())?;
+        let pmtu = Pmtu::new(if sa.dst.is_ipv4() { FLOOR_V4 } else { FLOOR_V6 });
         let key = Key::new(&[])?;
-        Some(Box::new(Association { sa: Sa { key, ..sa }, suite }))
+        Some(Box::new(Association { sa: Sa { key, ..sa }, suite, pmtu }))
     }
 
     /// Whether an SA goes the general way.

@@ -9,14 +9,6 @@ const TRAILER: usize = 2;
 /// Padding makes text and trailer end on a multiple of this at least (RFC 4303 §2.4).
 const ALIGN: usize = 4;
 
-/// Octets that ESP adds to `text` octets: header, IV, padding, trailer, ICV.
-pub fn overhead(with: &Association, text: usize) -> usize {
-    let algorithm = with.sa.algorithm;
-    let align = algorithm.block().max(ALIGN);
-    let padded = (text + TRAILER).next_multiple_of(align);
-    wire::ESP + algorithm.iv_len() + padded - text + algorithm.icv_len()
-}
-
 /// The longest text whose ESP packet has at most `room` octets.
 pub fn text_for(with: &Association, room: usize) -> usize {
     let algorithm = with.sa.algorithm;

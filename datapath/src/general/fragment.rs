@@ -189,7 +189,8 @@ impl<'a> Iterator for Fragments<'a> {
             Kind::Done => return None,
             Kind::Whole => {}
             Kind::V4 => {
-                let word = be16(&head, 6) & !(MF | OFFSET) | (offset / 8) | if more { MF } else { 0 };
+                let kept = be16(&head, 6) & !(MF | OFFSET);
+                let word = kept | (offset / 8) | if more { MF } else { 0 };
                 let len = (head.len() + body.len()) as u16;
                 head[2..4].copy_from_slice(&len.to_be_bytes());
                 head[6..8].copy_from_slice(&word.to_be_bytes());

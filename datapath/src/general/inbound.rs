@@ -19,7 +19,7 @@ const LAYERS: usize = 8;
 const NAT_T_PORT: u16 = 4500;
 
 /// An ESP or AH header in a packet.
-struct Header {
+pub(super) struct Header {
     protocol: Protocol,
     at: usize,
     udp: bool,
@@ -28,7 +28,7 @@ struct Header {
 }
 
 /// The ESP or AH header of a whole packet that has one.
-fn header_of(packet: &[u8], ip: &Ip) -> Option<Header> {
+pub(super) fn header_of(packet: &[u8], ip: &Ip) -> Option<Header> {
     if ip.place != Place::Whole {
         return None;
     }
@@ -53,8 +53,7 @@ fn esp_at(packet: &[u8], at: usize, udp: bool) -> Option<Header> {
 }
 
 impl General {
-    /// Takes a packet out of its SA, and those in it. True if it is the outermost of an SA that goes the plain way, and
-    /// is as it was.
+    /// Takes a packet out of its SA, and those in it.
     ///
     /// # Errors
     /// Why it goes no further.
@@ -67,12 +66,13 @@ impl General {
             let found =
                 env.reader.find(Spi(head.spi)).map(|slot| env.sas.find(slot, env.reader, env.runtime));
             match found {
-                Some(Found::General(i)) => self.open(env, i, &ip, &head)?,
-                // What is in another's SA, or goes through to somebody else's, is a packet as all others.
-                _ if layer > 0 && !matches!(found, Some(Found::Here(_) | Found::At(_))) => {
-                    return Ok(Opened::Packet(ip));
+                Some(Found::Here(i) | Found::General(i)) => {
+                    env.sas.associate(i, env.reader).ok_or(DropReason::UnknownSpi)?;
+                    self.open(env, i, &ip, &head)?;
                 }
-                Some(Found::Here(_) | Found::At(_)) => return Ok(Opened::Again),
+                Some(Found::At(owner)) => return Ok(Opened::At(owner)),
+                // What goes through to somebody else is a packet as all others.
+                Some(Found::Nowhere) | None if layer > 0 => return Ok(Opened::Packet(ip)),
                 Some(Found::Nowhere) | None => return Err(DropReason::UnknownSpi),
             }
         }
@@ -184,8 +184,8 @@ impl General {
 pub(super) enum Opened {
     /// What was inside is the packet now.
     Packet(Ip),
-    /// What is the packet now is to be received once more: it is for an SA that goes the plain way, or another worker.
-    Again,
+    /// What is the packet now is for an SA of another worker.
+    At(u32),
 }
 
 impl Env<'_> {

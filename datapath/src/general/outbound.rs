@@ -3,14 +3,14 @@
 
 use super::{
     Env, General, To, ah, association::Association, esp, fragment::fragments, gre, header, header::Inner,
-    packet::Packet,
+    icmp::Problem, mss, packet::Packet,
 };
 use crate::{
     drop::DropReason,
     fib::Resolution,
     policy::Decision,
     sa::Found,
-    wire::{self, Addr, IPV6, Ip, UDP, protocol},
+    wire::{self, Addr, FlowKey, IPV6, Ip, UDP, protocol},
 };
 use portcullis_sadb::{Direction, Mode, Protocol};
 use std::net::IpAddr;
@@ -38,9 +38,11 @@ impl General {
     pub(super) fn outbound(&mut self, env: &mut Env<'_>, ip: Ip, is_sealed: bool) -> Result<(), DropReason> {
         let policy = match env.clear(&ip) {
             Decision::Protect { policy, .. } => policy,
-            Decision::Bypass { .. } => return self.forward(env, &ip),
             // What is sealed needs no policy to leave.
-            Decision::Drop(DropReason::NoPolicy) if is_sealed => return self.route(env, ip.dst()),
+            Decision::Bypass { .. } | Decision::Drop(DropReason::NoPolicy) if is_sealed => {
+                return self.route(env, ip.dst(), true);
+            }
+            Decision::Bypass { .. } => return self.forward(env, &ip),
             Decision::Drop(reason) => return Err(reason),
             Decision::LetIn { .. } => return Err(DropReason::NoPolicy),
         };
@@ -48,7 +50,7 @@ impl General {
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
                 if !is_sealed {
-                    wire::decrement_ttl(self.packet.bytes_mut())?;
+                    self.decrement_ttl(env, &ip)?;
                 }
                 self.protect(env, i, &ip)
             }
@@ -64,15 +66,21 @@ impl General {
     pub(super) fn protect(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip) -> Result<(), DropReason> {
         let dst = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?.sa.dst;
         let path = env.path_mtu(i, dst);
+        self.clamp(env, i, ip, path)?;
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         let Some(TooLong { inner_mtu }) = too_long(with, &self.packet, ip, path) else {
             return self.send(env, i, ip, path);
         };
-        env.sas.get_mut(i).mtu = path.min(u16::MAX as usize) as u16;
+        // What it was told of ages; what its next hop takes is to be seen before it is sealed the next time.
+        let known = env.sas.get(i).mtu;
+        if known == 0 || path < known as usize {
+            env.sas.learn_mtu(i, path.min(u16::MAX as usize) as u16, env.now_ms);
+        }
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         let is_tunnel = with.sa.mode == Mode::Tunnel || with.sa.handling.gre;
         // RFC 4301 §8.1: what may be cut is cut before, where there is a tunnel around it.
-        if is_tunnel && ip.is_v4() && !ip.df {
+        // Pieces do not show their ports: policies that look at these want whole packets inside (RFC 4301 §7).
+        if is_tunnel && ip.is_v4() && !ip.df && !env.flows.select_ports() {
             return self.send_in_pieces(env, i, inner_mtu, path);
         }
         let outer_v4 = with.sa.dst.is_ipv4() && is_tunnel || ip.is_v4() && !is_tunnel;
@@ -83,6 +91,17 @@ impl General {
             return self.send(env, i, ip, path);
         }
         self.tell_too_big(env, ip, inner_mtu)
+    }
+
+    /// Segments of TCP are to fit the SA's packets, if it asks for that (RFC 4301 has none of this; RFC 9293 §3.7.1).
+    fn clamp(&mut self, env: &Env<'_>, i: u32, ip: &Ip, path: usize) -> Result<(), DropReason> {
+        let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
+        let most = match with.sa.handling.mss {
+            0 => return Ok(()),
+            AS_FAR_AS_THE_PATH_ALLOWS => mss::of_mtu(inner_mtu(with, ip, path) as u16, ip.is_v4()),
+            octets => octets,
+        };
+        mss::clamp(self.packet.bytes_mut(), most).map(|_| ())
     }
 
     /// The same in fragments of at most `inner_mtu` octets.
@@ -127,7 +146,7 @@ impl General {
             self.layers -= 1;
             return result;
         }
-        self.route(env, ip.dst())
+        self.route(env, ip.dst(), true)
     }
 
     /// A packet that goes on in clear.
@@ -135,42 +154,49 @@ impl General {
     /// # Errors
     /// Why it does not.
     pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
-        wire::decrement_ttl(self.packet.bytes_mut())?;
-        self.route(env, ip.dst())
+        self.decrement_ttl(env, ip)?;
+        self.route(env, ip.dst(), false)
     }
 
-    /// To the next hop, cut if it must be and may be.
+    fn decrement_ttl(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+        wire::decrement_ttl(self.packet.bytes_mut()).inspect_err(|_| self.tell(env, Problem::HopLimit, ip))
+    }
+
+    /// To the next hop, cut if it must be and may be: `is_sealed`, it is a packet of our own.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr) -> Result<(), DropReason> {
+    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr, is_sealed: bool) -> Result<(), DropReason> {
         let mtu = env.mtu_to(dst);
         if self.packet.len() <= mtu {
             return self.put(env, To::Route(dst));
         }
         let ip = self.parse()?;
         // Only the source may cut an IPv6 packet (RFC 8200 §5): what we have sealed is our own.
-        let is_own = !ip.is_v4() && matches!(ip.protocol(), protocol::ESP | protocol::AH | protocol::UDP);
-        if ip.is_v4() && ip.df || !ip.is_v4() && !is_own {
+        if ip.is_v4() && ip.df || !ip.is_v4() && !is_sealed {
             return self.tell_too_big(env, &ip, mtu);
         }
         self.id = self.id.wrapping_add(1);
-        let pieces = fragments(self.packet.bytes(), mtu, self.id)?;
-        for piece in pieces {
-            let frame = super::packet::frame(&[&piece.head, piece.body], env.cache)?;
-            self.outgoing.push_back((frame, To::Route(dst)));
-        }
-        Ok(())
-    }
-}
-
-impl General {
-    fn tell_too_big(&mut self, _env: &mut Env<'_>, _ip: &Ip, _mtu: usize) -> Result<(), DropReason> {
-        Err(DropReason::TooBig)
+        let whole = self.spare.pop().ok_or(DropReason::TooBig)?;
+        let whole = std::mem::replace(&mut self.packet, whole);
+        let result = fragments(whole.bytes(), mtu, self.id).and_then(|mut pieces| {
+            pieces.try_for_each(|piece| {
+                let frame = super::packet::frame(&[&piece.head, piece.body], env.cache)?;
+                self.leave(env, frame, To::Route(dst))
+            })
+        });
+        self.spare.push(std::mem::replace(&mut self.packet, whole));
+        result
     }
 }
 
 impl Env<'_> {
+    /// Whether the policies want a flow protected.
+    pub(super) fn protects(&mut self, key: FlowKey) -> bool {
+        let homes = self.flows.homes(&key);
+        matches!(self.flows.clear(self.reader, homes, key).1, Decision::Protect { .. })
+    }
+
     /// What the policies say of a packet in clear.
     fn clear(&mut self, ip: &Ip) -> Decision {
         let homes = self.flows.homes(&ip.key());
@@ -209,27 +235,28 @@ fn front(with: &Association) -> usize {
     }
 }
 
-/// Whether a packet is too long for the SA's packets to have at most `path` octets.
-fn too_long(with: &Association, packet: &Packet, ip: &Ip, path: usize) -> Option<TooLong> {
-    let (sa, len) = (&with.sa, packet.len());
-    let is_tunnel = sa.mode == Mode::Tunnel || sa.handling.gre;
-    let inside = if is_tunnel { 0 } else { ip.payload().min(len) };
+/// The longest packet that fits.
+fn inner_mtu(with: &Association, ip: &Ip, path: usize) -> usize {
+    let gre = if with.sa.handling.gre { gre::GRE } else { 0 };
+    let is_tunnel = with.sa.mode == Mode::Tunnel || with.sa.handling.gre;
     let front = front(with);
-    let v4 = if is_tunnel { sa.dst.is_ipv4() } else { ip.is_v4() };
-    let (outer, inner_mtu) = match sa.protocol {
+    match with.sa.protocol {
         Protocol::Ah => {
-            let ah = ah::len(with, v4);
-            (len + front + ah, path.saturating_sub(front + ah))
+            let v4 = if is_tunnel { with.sa.dst.is_ipv4() } else { ip.is_v4() };
+            path.saturating_sub(front + ah::len(with, v4))
         }
         Protocol::Esp => {
-            let gre = if sa.handling.gre { gre::GRE } else { 0 };
-            let text = len - inside + gre;
-            let outer = inside + front - gre + text + esp::overhead(with, text);
+            let inside = if is_tunnel { 0 } else { ip.payload() };
             let room = path.saturating_sub(inside + front - gre);
-            (outer, (esp::text_for(with, room) + inside).saturating_sub(gre))
+            (esp::text_for(with, room) + inside).saturating_sub(gre)
         }
-    };
-    (outer > path).then_some(TooLong { inner_mtu })
+    }
+}
+
+/// Whether a packet is too long for the SA's packets to have at most `path` octets.
+fn too_long(with: &Association, packet: &Packet, ip: &Ip, path: usize) -> Option<TooLong> {
+    let inner_mtu = inner_mtu(with, ip, path);
+    (packet.len() > inner_mtu).then_some(TooLong { inner_mtu })
 }
 
 /// Puts a packet into an SA's.

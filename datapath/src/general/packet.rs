@@ -51,14 +51,6 @@ impl Packet {
         (self.start, self.end) = (FRONT, FRONT + n);
     }
 
-    /// A frame, of one segment or several, with its octets.
-    ///
-    /// # Errors
-    /// [`DropReason::NoFrame`].
-    pub fn to_frame(&self, cache: &mut FrameCache) -> Result<Frame, DropReason> {
-        frame(&[self.bytes()], cache)
-    }
-
     /// Begins `n` octets later.
     pub fn pull(&mut self, n: usize) {
         self.start = (self.start + n).min(self.end);

@@ -140,7 +140,7 @@ impl Datagram {
             }
         }
         match self.total {
-            Some(total) if !piece.more || range.end > total => Err(DropReason::FragmentOverlap),
+            Some(total) if range.end > total => Err(DropReason::FragmentOverlap),
             _ if self.ranges.len() == self.ranges.capacity() => Err(DropReason::FragmentTooMany),
             _ => Ok(()),
         }

@@ -25,6 +25,11 @@ pub fn inside(n: u8, v4: bool) -> IpAddr {
     if v4 { ip(&format!("10.{n}.0.9")) } else { ip(&format!("fd00:{n}::9")) }
 }
 
+/// Inner address of gateway N.
+pub fn lan(n: u8, v4: bool) -> IpAddr {
+    if v4 { ip(&format!("10.{n}.0.1")) } else { ip(&format!("fd00:{n}::1")) }
+}
+
 /// Outer address of gateway N.
 pub fn outer(n: u8, v4: bool) -> IpAddr {
     if v4 { ip(&format!("192.0.2.{n}")) } else { ip(&format!("2001:db8::{n}")) }
@@ -50,6 +55,8 @@ pub struct Tunnel {
     pub protocol: Protocol,
     pub mode: Mode,
     pub handling: Handling,
+    /// Whether the gateways have addresses, from which they tell others what is wrong.
+    pub tells: bool,
 }
 
 impl Default for Tunnel {
@@ -70,6 +77,7 @@ impl Default for Tunnel {
             protocol: Protocol::Esp,
             mode: Mode::Tunnel,
             handling: Handling::default(),
+            tells: false,
         }
     }
 }
@@ -158,6 +166,9 @@ fn fib(t: &Tunnel, me: u8) -> Arc<Fib> {
             let gateway = (port == WAN).then(|| outer(3 - me, v4));
             let hop = Hop { port: Some(port as u8), gateway, mtu: 0, weight: 1 };
             routes.route(Route4 { addr: net.addr(), len }, &Route::Unicast(vec![hop]));
+        }
+        for own in [lan(me, v4), outer(me, v4)].into_iter().filter(|_| t.tells) {
+            routes.local(Route4::host(own));
         }
         neighbours.push(((LAN as u8, inside(me, v4)), Mac([2, 9, 9, 9, 9, 9])));
         neighbours.push(((WAN as u8, outer(3 - me, v4)), Mac([2, 8, 8, 8, 8, 8])));

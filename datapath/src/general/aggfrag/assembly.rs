@@ -6,15 +6,13 @@ use super::{Block, DropReason, Header, LARGEST};
 pub(super) struct Assembly {
     buffer: Box<[u8]>,
     have: usize,
-    /// Its length, once it was shown.
-    total: Option<usize>,
     /// Inner packets of which a part is missing.
     pub incomplete: u64,
 }
 
 impl Assembly {
     pub fn new() -> Assembly {
-        Assembly { buffer: vec![0; LARGEST].into_boxed_slice(), have: 0, total: None, incomplete: 0 }
+        Assembly { buffer: vec![0; LARGEST].into_boxed_slice(), have: 0, incomplete: 0 }
     }
 
     /// A payload is missing: what was begun cannot be whole any more.
@@ -44,10 +42,9 @@ impl Assembly {
                     each(packet);
                     blocks = rest;
                 }
-                begun @ (Block::Packet(_) | Block::Short) => {
+                Block::Packet(_) | Block::Short => {
                     self.buffer[..blocks.len()].copy_from_slice(blocks);
                     self.have = blocks.len();
-                    self.total = if let Block::Packet(len) = begun { Some(len) } else { None };
                     break;
                 }
                 Block::Bad => return Err(DropReason::BadInner),
@@ -61,12 +58,12 @@ impl Assembly {
         // RFC 9347 §2.5: what payloads say of the packet that they share need not agree. The packet is dropped then.
         let total = self.have + rest;
         let (have, is_last) = (self.have + octets.len(), octets.len() == rest);
-        if self.total.is_some_and(|known| known != total) || rest == 0 {
+        if rest == 0 || total > LARGEST {
             return self.lose();
         }
         self.buffer[self.have..have].copy_from_slice(octets);
         match Block::at(&self.buffer[..have]) {
-            Block::Packet(len) if len == total => self.total = Some(total),
+            Block::Packet(len) if len == total => {}
             Block::Short if !is_last => {}
             _ => return self.lose(),
         }

@@ -220,13 +220,23 @@ fn payloads_that_disagree_lose_what_they_share_and_no_more() {
         let mut receiver = Receiver::new(3, 1000, 1);
         assert_eq!(accept(&mut receiver, 1, &begin), [] as [Vec<u8>; 0]);
         let payload = [&[0, 0, 0, offset][..], &data].concat();
-        assert_eq!(accept(&mut receiver, 2, &payload), [other.clone()], "{offset}");
+        assert_eq!(accept(&mut receiver, 2, &payload), std::slice::from_ref(&other), "{offset}");
         assert_eq!(drops(&mut receiver), [(DropReason::AggfragIncomplete, 1)]);
     }
+    // One that ends before its length is shown, and one that is larger than any packet.
+    let mut receiver = Receiver::new(3, LARGEST + HEADER, 1);
+    assert_eq!(accept(&mut receiver, 1, &[0, 0, 0, 0, 0x45]), [] as [Vec<u8>; 0]);
+    let payload = [&[0, 0, 0, 2, 0, 0][..], &other].concat();
+    assert_eq!(accept(&mut receiver, 2, &payload), std::slice::from_ref(&other));
+    let largest = [&[0, 0, 0, 0, 0x60, 0, 0, 0, 0xff, 0xff][..], &[0; 60_000]].concat();
+    assert_eq!(accept(&mut receiver, 3, &largest), [] as [Vec<u8>; 0]);
+    let payload = [&[0, 0, 0xff, 0xff][..], &[0; 60_000]].concat();
+    assert_eq!(accept(&mut receiver, 4, &payload), [] as [Vec<u8>; 0]);
+    assert_eq!(drops(&mut receiver), [(DropReason::AggfragIncomplete, 2)]);
     // An unknown sub-type, or data that are no data block, and what is well after it.
     let mut receiver = Receiver::new(3, 1000, 1);
     let bad = [&[0, 0, 0, 0][..], &other, &[0x70; 30]].concat();
-    assert_eq!(accept(&mut receiver, 1, &bad), [other.clone()]);
+    assert_eq!(accept(&mut receiver, 1, &bad), std::slice::from_ref(&other));
     assert_eq!(accept(&mut receiver, 2, &begin), [] as [Vec<u8>; 0]);
     assert_eq!(accept(&mut receiver, 3, &[9; 30]), [] as [Vec<u8>; 0]);
     let rest = [&[0, 0, 0, 40][..], &inner[60..], &other].concat();

@@ -12,7 +12,7 @@ fn segment(flags: u8, options: &[u8], data: usize) -> Vec<u8> {
     let header = HEADER + options.len().next_multiple_of(4);
     let mut s = vec![0; header];
     s[..4].copy_from_slice(&[3, 0xe8, 0, 80]);
-    (s[12], s[FLAGS]) = ((header / 4 << 4) as u8, flags);
+    (s[12], s[FLAGS]) = ((header as u8 / 4) << 4, flags);
     s[HEADER..HEADER + options.len()].copy_from_slice(options);
     s.extend(octets(data));
     s

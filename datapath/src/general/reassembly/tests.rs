@@ -380,6 +380,26 @@ fn a_flood_of_octets_evicts_the_oldest() {
 }
 
 #[test]
+fn a_flood_of_refused_datagrams_is_bounded_and_a_flood_of_octets_leaves_them_refused() {
+    let mut side = Side::new(SMALL);
+    for id in 0..100 {
+        assert_eq!(side.at(id as u64, &part(id % 2 == 0, id, 0, 16, true)), Held);
+        let then = part(id % 2 == 0, id, 8, 24, true);
+        assert_eq!(side.at(id as u64, &then), Refused(DropReason::FragmentOverlap));
+        assert!(side.0.datagrams() <= 4 && side.0.octets() == 0);
+    }
+    assert_eq!(side.drops(), [(DropReason::FragmentOverlap, 100)]);
+    let mut side = Side::new(Limits { datagrams: 100, ..SMALL });
+    for (now, start, end) in [(0, 0, 16), (1, 8, 24)] {
+        side.at(now, &part(true, 7, start, end, true));
+    }
+    for id in 10..50 {
+        assert_eq!(side.at(2, &part(true, id, 0, 3000, true)), Held);
+    }
+    assert_eq!(side.at(3, &part(true, 7, 24, 32, true)), Refused(DropReason::FragmentOverlap));
+}
+
+#[test]
 fn a_flood_of_fragments_ends_their_datagram() {
     let mut side = Side::new(SMALL);
     for i in 0..8 {

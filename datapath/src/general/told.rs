@@ -1,0 +1,61 @@
+//! What others are told of packets that go no further: ICMP errors to their sources.
+
+use super::{
+    Env, General, To,
+    icmp::{self, Problem},
+};
+use crate::{
+    drop::DropReason,
+    fib::Resolution,
+    wire::{Addr, Ip},
+};
+
+/// ICMP errors that a worker sends, a second and at once (RFC 4443 §2.4(f)).
+pub(super) const RATE: (u32, u32) = (1000, 100);
+
+impl General {
+    /// Tells the source of the packet that it is too long: so many octets would get through (RFC 4301 §8.2).
+    ///
+    /// # Errors
+    /// [`DropReason::TooBig`] always.
+    pub(super) fn tell_too_big(&mut self, env: &mut Env<'_>, ip: &Ip, mtu: usize) -> Result<(), DropReason> {
+        self.tell(env, Problem::TooBig { mtu: mtu.min(u16::MAX as usize) as u16 }, ip);
+        Err(DropReason::TooBig)
+    }
+
+    /// Tells the source of the packet what is wrong with it, unless it must not be told, or too many were.
+    pub(super) fn tell(&mut self, env: &mut Env<'_>, problem: Problem, ip: &Ip) {
+        self.tell_about(env, problem, ip.src(), None);
+    }
+
+    /// The same about some octets instead of the packet.
+    pub(super) fn tell_about(
+        &mut self,
+        env: &mut Env<'_>,
+        problem: Problem,
+        source: Addr,
+        about: Option<&[u8]>,
+    ) {
+        let Some(from) = env.fib.source_for(source.into()) else { return };
+        let mut message = [0; icmp::MOST_V6];
+        let about = about.unwrap_or(self.packet.bytes());
+        let Some(len) = icmp::emit(problem, from.into(), about, &mut message) else { return };
+        if !self.errors.take(env.now_ms) {
+            return;
+        }
+        // Into a tunnel, if it came out of one: the policies know.
+        let key = Ip::parse(&message[..len]).map(|ip| ip.key());
+        let protects = key.is_ok_and(|key| env.protects(key));
+        let to = if protects { To::Receive } else { To::Route(source) };
+        if let Ok(frame) = super::framed(&message[..len], to, env.cache) {
+            let _ = self.leave(env, frame, to);
+        }
+    }
+}
+
+impl Env<'_> {
+    /// Whether an address is the gateway's own.
+    pub(super) fn is_own(&self, addr: Addr) -> bool {
+        self.fib.resolve(addr.into()) == Resolution::Local
+    }
+}
