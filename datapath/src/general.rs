@@ -229,7 +229,7 @@ impl General {
             }
             Why::Sealed => {
                 let ip = self.unseal(env, sa, &ip)?;
-                self.protect(env, sa, &ip)
+                self.protect(env, sa, &ip, false)
             }
         }
     }
@@ -261,11 +261,21 @@ impl General {
             return if is_protected { self.receive(env) } else { self.outbound(env, *ip, false) };
         }
         let is_protected = matches!(ip.protocol(), protocol::ESP | protocol::AH);
-        // ESP in UDP is for the gateway; what is in clear must show its ports if any policy looks at these (RFC 4301 §7).
-        let is_ours = is_protected || ip.protocol() == protocol::UDP && env.is_own(ip.dst());
+        // ESP in UDP is for the gateway or a host behind it; what is in clear must show its ports if any policy looks at
+        // these (RFC 4301 §7).
+        let is_ours =
+            is_protected || ip.protocol() == protocol::UDP && (env.is_own(ip.dst()) || env.is_to_be_esp(ip));
         if !is_ours && !env.flows.select_ports() {
             return self.outbound(env, *ip, false);
         }
+        match self.put_together(env)? {
+            Some(ip) => self.receive_any(env, &ip),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds the packet, a fragment, to its datagram, which is the packet then if it is whole.
+    fn put_together(&mut self, env: &Env<'_>) -> Result<Option<Ip>, DropReason> {
         let mut whole = self.spare.pop().ok_or(DropReason::Fragment)?;
         let mut outcome = Outcome::Held;
         whole.fill(|out| {
@@ -275,12 +285,9 @@ impl General {
         std::mem::swap(&mut self.packet, &mut whole);
         self.spare.push(whole);
         match outcome {
-            Outcome::Held => Ok(()),
+            Outcome::Held => Ok(None),
             Outcome::Refused(reason) => Err(reason),
-            Outcome::Done(_) => {
-                let ip = self.parse()?;
-                if is_ours { self.receive(env) } else { self.outbound(env, ip, false) }
-            }
+            Outcome::Done(_) => self.parse().map(Some),
         }
     }
 
@@ -288,7 +295,7 @@ impl General {
     fn receive(&mut self, env: &mut Env<'_>) -> Result<(), DropReason> {
         match self.inbound(env)? {
             Opened::At(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
-            Opened::Packet(ip) => self.forward(env, &ip),
+            Opened::Packet(ip, is_own) => self.forward(env, &ip, is_own),
         }
     }
 

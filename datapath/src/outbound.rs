@@ -99,7 +99,7 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
             }
         }
         // The rest of ESP in UDP does not say so.
-        Decision::Drop(DropReason::NoPolicy)
+        Decision::Drop(DropReason::NoPolicy | DropReason::Unprotected)
             if meta.ip.place == Place::Later && meta.ip.protocol() == protocol::UDP =>
         {
             Stage::General(Why::Received)

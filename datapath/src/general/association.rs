@@ -23,6 +23,12 @@ impl Association {
         Some(Box::new(Association { sa: Sa { key, ..sa }, suite, pmtu }))
     }
 
+    /// Whether the packets are a host's that we stand in front of, and do IPsec for in its place: those of a plain SA in
+    /// transport mode (RFC 4301 §4.1).
+    pub fn is_between_hosts(&self) -> bool {
+        self.sa.mode == Mode::Transport && !self.sa.handling.gre
+    }
+
     /// Whether an SA goes the general way.
     pub fn is_for(sa: &Sa) -> bool {
         let is_plain = sa.protocol == Protocol::Esp

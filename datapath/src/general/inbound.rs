@@ -58,21 +58,23 @@ impl General {
     /// # Errors
     /// Why it goes no further.
     pub(super) fn inbound(&mut self, env: &mut Env<'_>) -> Result<Opened, DropReason> {
+        let mut is_own = false;
         for layer in 0..LAYERS {
             let ip = self.parse()?;
             let Some(head) = header_of(self.packet.bytes(), &ip) else {
-                return if layer == 0 { Err(DropReason::Malformed) } else { Ok(Opened::Packet(ip)) };
+                return if layer == 0 { Err(DropReason::Malformed) } else { Ok(Opened::Packet(ip, is_own)) };
             };
             let found =
                 env.reader.find(Spi(head.spi)).map(|slot| env.sas.find(slot, env.reader, env.runtime));
             match found {
                 Some(Found::Here(i) | Found::General(i)) => {
-                    env.sas.associate(i, env.reader).ok_or(DropReason::UnknownSpi)?;
+                    is_own =
+                        env.sas.associate(i, env.reader).ok_or(DropReason::UnknownSpi)?.is_between_hosts();
                     self.open(env, i, &ip, &head)?;
                 }
                 Some(Found::At(owner)) => return Ok(Opened::At(owner)),
                 // What goes through to somebody else is a packet as all others.
-                Some(Found::Nowhere) | None if layer > 0 => return Ok(Opened::Packet(ip)),
+                Some(Found::Nowhere) | None if layer > 0 => return Ok(Opened::Packet(ip, is_own)),
                 Some(Found::Nowhere) | None => return Err(DropReason::UnknownSpi),
             }
         }
@@ -185,8 +187,9 @@ impl General {
 
 /// What became of a packet for an SA.
 pub(super) enum Opened {
-    /// What was inside is the packet now.
-    Packet(Ip),
+    /// What was inside is the packet now. True if it came by an SA between hosts
+    /// ([`Association::is_between_hosts`]).
+    Packet(Ip, bool),
     /// What is the packet now is for an SA of another worker.
     At(u32),
 }

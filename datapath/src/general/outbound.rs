@@ -42,28 +42,42 @@ impl General {
             Decision::Bypass { .. } | Decision::Drop(DropReason::NoPolicy) if is_sealed => {
                 return self.route(env, ip.dst(), true);
             }
-            Decision::Bypass { .. } => return self.forward(env, &ip),
+            Decision::Bypass { .. } => return self.forward(env, &ip, false),
             Decision::Drop(reason) => return Err(reason),
             Decision::LetIn { .. } => return Err(DropReason::NoPolicy),
         };
         let slot = env.reader.policy_sa(policy).ok_or(DropReason::NoSa)?;
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
+                let with = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?;
+                // RFC 4303 §3.3.4: a bump in the wire puts together what a host has cut, and cuts it behind ESP.
+                let was_cut = with.is_between_hosts() && ip.place != wire::Place::Whole;
+                let ip = match was_cut.then(|| self.put_together(env)).transpose()? {
+                    None => ip,
+                    Some(Some(whole)) => whole,
+                    Some(None) => return Ok(()),
+                };
                 if !is_sealed {
                     self.decrement_ttl(env, &ip)?;
                 }
-                self.protect(env, i, &ip)
+                self.protect(env, i, &ip, was_cut)
             }
             Found::At(owner) => self.put(env, To::Worker { owner, is_sealed }),
             Found::Here(_) | Found::General(_) | Found::Nowhere => Err(DropReason::NoSa),
         }
     }
 
-    /// A packet of this SA.
+    /// A packet of this SA. `was_cut`: it came in fragments.
     ///
     /// # Errors
     /// Why it goes no further.
-    pub(super) fn protect(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip) -> Result<(), DropReason> {
+    pub(super) fn protect(
+        &mut self,
+        env: &mut Env<'_>,
+        i: u32,
+        ip: &Ip,
+        was_cut: bool,
+    ) -> Result<(), DropReason> {
         let dst = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?.sa.dst;
         let path = env.path_mtu(i, dst);
         self.clamp(env, i, ip, path)?;
@@ -85,6 +99,7 @@ impl General {
         }
         let outer_v4 = with.sa.dst.is_ipv4() && is_tunnel || ip.is_v4() && !is_tunnel;
         let may_cut_outer = outer_v4 && !header::is_df(&with.sa, ip.df) && (is_tunnel || !ip.df)
+            || !ip.is_v4() && was_cut
             // RFC 8200 §5: whatever the path, IPv6 has 1280 octets.
             || !ip.is_v4() && inner_mtu < SMALLEST_V6 && ip.len() <= SMALLEST_V6;
         if may_cut_outer {
@@ -147,31 +162,32 @@ impl General {
         self.route(env, ip.dst(), true)
     }
 
-    /// A packet that goes on in clear.
+    /// A packet that goes on in clear; as to `is_own`, see [`General::route`].
     ///
     /// # Errors
     /// Why it does not.
-    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip, is_own: bool) -> Result<(), DropReason> {
         self.decrement_ttl(env, ip)?;
-        self.route(env, ip.dst(), false)
+        self.route(env, ip.dst(), is_own)
     }
 
     fn decrement_ttl(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
         wire::decrement_ttl(self.packet.bytes_mut()).inspect_err(|_| self.tell(env, Problem::HopLimit, ip))
     }
 
-    /// To the next hop, cut if it must be and may be: `is_sealed`, it is a packet of our own.
+    /// To the next hop, cut if it must be and may be: `is_own`, we have sealed it, or opened it in the place of the host
+    /// behind us, which would have put it together again.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr, is_sealed: bool) -> Result<(), DropReason> {
+    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr, is_own: bool) -> Result<(), DropReason> {
         let mtu = env.mtu_to(dst);
         if self.packet.len() <= mtu {
             return self.put(env, To::Route(dst));
         }
         let ip = self.parse()?;
-        // Only the source may cut an IPv6 packet (RFC 8200 §5): what we have sealed is our own.
-        if ip.is_v4() && ip.df || !ip.is_v4() && !is_sealed {
+        // Only the source may cut an IPv6 packet (RFC 8200 §5).
+        if ip.is_v4() && ip.df || !ip.is_v4() && !is_own {
             return self.tell_too_big(env, &ip, mtu);
         }
         self.id = self.id.wrapping_add(1);
@@ -193,6 +209,11 @@ impl Env<'_> {
     pub(super) fn protects(&mut self, key: FlowKey) -> bool {
         let homes = self.flows.homes(&key);
         matches!(self.flows.clear(self.reader, homes, key).1, Decision::Protect { .. })
+    }
+
+    /// Whether the policies let a packet in only if it is in an SA.
+    pub(super) fn is_to_be_esp(&mut self, ip: &Ip) -> bool {
+        self.clear(ip) == Decision::Drop(DropReason::Unprotected)
     }
 
     /// What the policies say of a packet in clear.
