@@ -58,7 +58,7 @@ const MOST: i32 = 1024;
 
 /// How long packets are counted, alone and while lending, before the two are compared. Alone it must have been too much
 /// all that time.
-const WINDOW_MS: u64 = 20;
+const WINDOW_MS: u64 = 10;
 /// How long it is not tried again, where it gave less than a sixteenth.
 const REST_MS: u64 = 250;
 
@@ -196,9 +196,16 @@ impl Lending {
             n if n >= BURST && octets >= n * WORTHWHILE => FULL,
             _ => PARTIAL,
         };
+        let had_time = self.has_time();
         self.set_load((self.load + weight).clamp(0, MOST));
-        self.window.is_steady &= self.load >= ENOUGH;
-        self.window.packets += packets as u64;
+        if had_time && !self.has_time() {
+            // From the next millisecond on: it is not known how much of this one is gone.
+            self.window = Window { from_ms: now_ms + 1, packets: 0, is_steady: true };
+        }
+        self.window.is_steady &= !self.has_time();
+        if now_ms >= self.window.from_ms {
+            self.window.packets += packets as u64;
+        }
         if now_ms >= self.window.from_ms + WINDOW_MS {
             self.end_window(now_ms);
         }
@@ -224,7 +231,7 @@ impl Lending {
         if self.load == 0 {
             self.alone = None;
         }
-        self.window = Window { from_ms: now_ms, packets: 0, is_steady: self.load >= ENOUGH };
+        self.window = Window { from_ms: now_ms, packets: 0, is_steady: !self.has_time() };
     }
 
     fn set_load(&mut self, load: i32) {
