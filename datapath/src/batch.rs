@@ -8,7 +8,8 @@ use crate::{
     classify::Esp, crypto::IcvVerified, drop::DropReason, frame::Frame, nexthop::Via, policy::Homes, wire::Ip,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::PolicyIndex;
+use portcullis_sadb::{PolicyIndex, prefetch_at};
+use std::ops::Range;
 
 /// Frames of one turn, at most.
 pub const BATCH: usize = 128;
@@ -105,6 +106,13 @@ impl Batch {
     pub fn receive(&mut self) {
         for (_, meta) in self.frames.iter().zip(&mut self.metas) {
             meta.receive();
+        }
+    }
+    /// Brings some [`Meta`]s into the CPU's cache.
+    pub fn prefetch(&self, metas: Range<usize>) {
+        let metas = &self.metas[metas];
+        for at in (0..size_of_val(metas)).step_by(64) {
+            prefetch_at(metas.as_ptr().wrapping_byte_add(at));
         }
     }
 }
