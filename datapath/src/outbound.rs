@@ -239,7 +239,7 @@ fn protect<'a>(
     jobs.push(job);
     if !sa.outer.has_checksum() {
         // What there is a job for is sealed before anyone looks at it again.
-        if sa.count(meta.ip.len()) {
+        if sa.count(1, meta.ip.len()) {
             noted.push(meta.sa);
         }
         meta.stage = Stage::Sealed;
@@ -249,14 +249,28 @@ fn protect<'a>(
 
 /// What was sealed and could not leave yet.
 pub fn finish(batch: &mut Batch, sas: &mut SaTable, (reader, runtime): (&Reader, &Runtime)) {
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if meta.stage == Stage::Outbound {
-            let sa = sas.get_mut(meta.sa);
-            sa.outer.sealed(frame);
-            if sa.count(meta.ip.len()) {
-                sas.note(meta.sa, reader, runtime);
-            }
-            meta.stage = Stage::Sealed;
+    let has_checksums = sas.has_checksums();
+    // Of the SA that the last packets were of.
+    let (mut last, mut packets, mut octets) = (u32::MAX, 0, 0);
+    let count = |sas: &mut SaTable, i, packets, octets| {
+        if packets > 0 && sas.get_mut(i).count(packets, octets) {
+            sas.note(i, reader, runtime);
         }
+    };
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage != Stage::Outbound {
+            continue;
+        }
+        frame.prefetch_in_front();
+        if has_checksums {
+            sas.get(meta.sa).outer.sealed(frame);
+        }
+        if meta.sa != last {
+            count(sas, last, packets, octets);
+            (last, packets, octets) = (meta.sa, 0, 0);
+        }
+        (packets, octets) = (packets + 1, octets + meta.ip.len());
+        meta.stage = Stage::Sealed;
     }
+    count(sas, last, packets, octets);
 }

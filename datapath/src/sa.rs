@@ -396,7 +396,7 @@ impl SaTable {
     #[inline]
     pub fn count_inbound(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
         let Some(Some(sa)) = self.inbound.get_mut(i as usize) else { return };
-        sa.untold.count(octets);
+        sa.untold.count(1, octets);
         if sa.untold.is_much() {
             self.tell_one(i, reader, runtime);
         }

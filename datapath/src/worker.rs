@@ -581,8 +581,13 @@ impl Hops {
     /// The rest of the way of that.
     pub(crate) fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
         let Hops { reader, runtime, sas, flows, .. } = self;
-        inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
-        outbound::finish(batch, sas, (reader, runtime));
+        // One for each packet that was opened.
+        if !verified.is_empty() {
+            inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
+        }
+        if verified.len() < batch.frames.len() {
+            outbound::finish(batch, sas, (reader, runtime));
+        }
         meter.mark(Hop::Settle);
     }
 

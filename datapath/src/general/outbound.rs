@@ -149,7 +149,7 @@ impl General {
         self.id = self.id.wrapping_add(1);
         seal(&mut self.packet, with, ip, (seq, self.id as u16), path)?;
         let is_nested = with.sa.handling.nested;
-        if env.sas.get_mut(i).count(ip.len()) {
+        if env.sas.get_mut(i).count(1, ip.len()) {
             env.sas.note(i, env.reader, env.runtime);
         }
         let ip = self.parse()?;

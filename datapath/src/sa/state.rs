@@ -25,8 +25,8 @@ pub(super) struct Untold {
 
 impl Untold {
     #[inline]
-    pub(super) fn count(&mut self, octets: usize) {
-        self.packets += 1;
+    pub(super) fn count(&mut self, packets: u16, octets: usize) {
+        self.packets += packets;
         self.octets += octets as u32;
     }
 
@@ -188,12 +188,12 @@ impl SaState {
         self.assigned_seq
     }
 
-    /// Counts a packet that was sealed. True if [`SaTable::note`](super::SaTable::note) is to be called in this turn.
+    /// Counts packets that were sealed, of a batch. True if [`SaTable::note`](super::SaTable::note) is to be called in this turn.
     #[inline]
     #[must_use = "the SA is not told otherwise"]
-    pub fn count(&mut self, octets: usize) -> bool {
-        self.untold.count(octets);
-        self.untold.packets == 1 || self.untold.is_much()
+    pub fn count(&mut self, packets: u16, octets: usize) -> bool {
+        self.untold.count(packets, octets);
+        self.untold.packets == packets || self.untold.is_much()
     }
 
     /// Reserves so many numbers, or as many as there are. False if there are none.
