@@ -74,6 +74,8 @@ drop_reasons! {
     NoSa => "no_sa",
     /// The outbound sequence number is used up (RFC 4303 §3.3.3).
     SeqExhausted => "seq_exhausted",
+    /// The SA is over its hard limit (RFC 4301 §4.4.2.1).
+    SaExpired => "sa_expired",
     /// No room in front of the packet for the headers.
     NoHeadroom => "no_headroom",
     /// No room behind the packet for padding and ICV.

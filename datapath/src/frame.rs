@@ -171,7 +171,25 @@ impl Frame {
     /// Brings the first octets of the packet into the CPU's cache.
     #[inline]
     pub fn prefetch(&self) {
-        portcullis_sadb::prefetch_at(self.chunk.as_ptr().wrapping_add(self.offset()));
+        self.prefetch_at(0);
+    }
+
+    /// The same of octets `at` octets behind its beginning.
+    #[inline]
+    pub fn prefetch_at(&self, at: usize) {
+        portcullis_sadb::prefetch_at(self.chunk.as_ptr().wrapping_add(self.offset() + at));
+    }
+
+    /// Brings all of the segment into the CPU's cache.
+    #[inline]
+    pub fn prefetch_all(&self) {
+        (0..self.len()).step_by(64).for_each(|at| self.prefetch_at(at));
+    }
+
+    /// Brings the octets in front of the packet into the CPU's cache.
+    #[inline]
+    pub fn prefetch_in_front(&self) {
+        portcullis_sadb::prefetch_at(self.chunk.as_ptr().wrapping_add(self.offset() - 1));
     }
 
     /// Bytes free in front of the packet.

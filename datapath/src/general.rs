@@ -111,8 +111,10 @@ pub struct Env<'a> {
     pub cache: &'a mut FrameCache,
     /// Routes.
     pub fib: &'a Fib,
-    /// Now.
+    /// Now, of a clock that only goes forward.
     pub now_ms: u64,
+    /// Now, by the machine's boot clock.
+    pub now_secs: u32,
 }
 
 /// A worker's general path.

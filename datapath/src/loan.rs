@@ -18,27 +18,27 @@
 //! by slot and generation; each borrower expands keys for itself. All memory is reserved at the start.
 
 mod guests;
+mod lent;
 
 use crate::{
-    batch::{BATCH, Batch, Meta, Stage},
-    crypto::{Aead, IcvVerified},
-    drop::DropReason,
+    batch::{BATCH, Batch},
+    crypto::Aead,
     frame::Frame,
     handoff::{Handoff, Inbox},
+    inbound::Verified,
     port::BURST,
     sa::SaTable,
 };
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use guests::Guests;
-use portcullis_sadb::{Generation, Reader, SlotIndex};
+pub use lent::Loan;
+use lent::PACKETS;
+use portcullis_sadb::Reader;
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
 };
-
-/// Packets of a loan, at most.
-pub const PACKETS: usize = 32;
 
 /// Batches of a worker that are out at a time, at most.
 const BATCHES: usize = 6;
@@ -58,44 +58,9 @@ const MOST: i32 = 1024;
 
 /// How long packets are counted, alone and while lending, before the two are compared. Alone it must have been too much
 /// all that time.
-const WINDOW_MS: u64 = 20;
+const WINDOW_MS: u64 = 10;
 /// How long it is not tried again, where it gave less than a sixteenth.
 const REST_MS: u64 = 250;
-
-/// What is to be done with a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Work {
-    Seal,
-    Open,
-    /// It only keeps its place.
-    Nothing,
-}
-
-/// A packet on loan: what a borrower has to know of it.
-struct Packet {
-    frame: Frame,
-    seq: u64,
-    /// Where its ESP header starts.
-    esp: u16,
-    /// Which of the loan's SAs.
-    sa: u8,
-    work: Work,
-}
-
-/// A part of a batch, on loan. It goes from core to core and back, and so is no larger than it must be: what the owner
-/// knows besides stays with it.
-pub struct Loan {
-    owner: usize,
-    /// Which batch of its owner's, and which part of it.
-    batch: u64,
-    part: usize,
-    /// Of each packet, whether what was to be done was done. If not, its SA is gone.
-    is_done: ArrayVec<bool, PACKETS>,
-    /// Of those that were opened, whether the ICV is right.
-    verified: ArrayVec<Option<IcvVerified>, PACKETS>,
-    sas: ArrayVec<(SlotIndex, Generation), PACKETS>,
-    packets: ArrayVec<Packet, PACKETS>,
-}
 
 /// A batch whose frames are on loan, and the loans that are back.
 #[derive(Default)]
@@ -145,15 +110,11 @@ impl Lending {
         let (me, inboxes) = (handoff.me(), handoff.inboxes());
         // Who is alone lends nothing.
         let (loans, batches, guests) = if inboxes.len() == 1 { (0, 0, 0) } else { (LOANS, BATCHES, max_sas) };
-        let loan = |_| {
-            let (packets, sas, is_done, verified) = Default::default();
-            Box::new(Loan { owner: me, batch: 0, part: 0, is_done, verified, sas, packets })
-        };
         Lending {
             me,
             aead,
             inboxes,
-            spare: (0..loans).map(loan).collect(),
+            spare: (0..loans).map(|_| Box::new(Loan::new(me))).collect(),
             spare_batches: (0..batches).map(|_| Box::default()).collect(),
             out: VecDeque::with_capacity(batches),
             first: 0,
@@ -196,9 +157,16 @@ impl Lending {
             n if n >= BURST && octets >= n * WORTHWHILE => FULL,
             _ => PARTIAL,
         };
+        let had_time = self.has_time();
         self.set_load((self.load + weight).clamp(0, MOST));
-        self.window.is_steady &= self.load >= ENOUGH;
-        self.window.packets += packets as u64;
+        if had_time && !self.has_time() {
+            // From the next millisecond on: it is not known how much of this one is gone.
+            self.window = Window { from_ms: now_ms + 1, packets: 0, is_steady: true };
+        }
+        self.window.is_steady &= !self.has_time();
+        if now_ms >= self.window.from_ms {
+            self.window.packets += packets as u64;
+        }
         if now_ms >= self.window.from_ms + WINDOW_MS {
             self.end_window(now_ms);
         }
@@ -224,7 +192,7 @@ impl Lending {
         if self.load == 0 {
             self.alone = None;
         }
-        self.window = Window { from_ms: now_ms, packets: 0, is_steady: self.load >= ENOUGH };
+        self.window = Window { from_ms: now_ms, packets: 0, is_steady: !self.has_time() };
     }
 
     fn set_load(&mut self, load: i32) {
@@ -267,9 +235,7 @@ impl Lending {
         for metas in metas.chunks(PACKETS) {
             let Some(mut loan) = self.spare.pop() else { break };
             (loan.batch, loan.part) = (self.first + self.out.len() as u64, parts.len());
-            for (frame, meta) in frames.by_ref().take(PACKETS).zip(metas) {
-                loan.push(frame, meta, sas);
-            }
+            loan.fill(&mut frames, metas, sas);
             parts.push(None);
             // There is room for all that this worker has.
             let sent = self.inboxes[self.me].lent.push(loan);
@@ -302,11 +268,9 @@ impl Lending {
             return false;
         }
         let workers = self.inboxes.len();
-        let others = (1..workers).map(|n| &self.inboxes[(self.me + n) % workers]);
-        let Some(mut loan) = others.filter(|inbox| !inbox.lent.is_empty()).find_map(|inbox| inbox.lent.pop())
-        else {
-            return false;
-        };
+        let mut others = (1..workers).map(|n| &self.inboxes[(self.me + n) % workers]);
+        // It is not asked first whether there are any: how many were lent is in the cache of who lends.
+        let Some(mut loan) = others.find_map(|inbox| inbox.lent.pop()) else { return false };
         self.guests.work(self.aead, &mut loan, reader);
         // There is room for all that its owner has.
         let given = self.inboxes[loan.owner].done.push(loan);
@@ -319,10 +283,11 @@ impl Lending {
     pub fn take_back(
         &mut self,
         batch: &mut Box<Batch>,
-        verified: &mut ArrayVec<Option<IcvVerified>, BATCH>,
+        verified: &mut Verified,
         known: (&SaTable, &Reader),
     ) -> bool {
         while let Some(loan) = self.inboxes[self.me].done.pop() {
+            loan.prefetch_done();
             self.put(loan);
         }
         if self.out.front().is_none_or(|out| out.parts.iter().any(Option::is_none)) {
@@ -350,73 +315,20 @@ impl Lending {
         let mut left = self.out.iter().flat_map(|out| &out.parts).filter(|part| part.is_none()).count();
         while left > 0 {
             while let Some(loan) = inbox.lent.pop().or_else(|| inbox.done.pop()) {
-                loan.packets.into_iter().for_each(|packet| back(packet.frame));
+                loan.frames.into_iter().for_each(&mut back);
                 left -= 1;
             }
             std::hint::spin_loop();
         }
         for loan in self.out.drain(..).flat_map(|out| out.parts).flatten() {
-            loan.packets.into_iter().for_each(|packet| back(packet.frame));
+            loan.frames.into_iter().for_each(&mut back);
         }
     }
 
     fn put(&mut self, loan: Box<Loan>) {
         let (at, part) = ((loan.batch - self.first) as usize, loan.part);
+        self.out[at].batch.prefetch(part * PACKETS..(part + 1) * PACKETS);
         self.out[at].parts[part] = Some(loan);
-    }
-}
-
-/// Whether the rest of a packet's way wants its SA: some have been sealed already, and some ask that iked be told.
-fn needs_sa(stage: Stage) -> bool {
-    let of_an_sa = [Stage::Outbound, Stage::Inbound, Stage::Sealed, Stage::Drop(DropReason::SeqExhausted)];
-    of_an_sa.contains(&stage)
-}
-
-impl Loan {
-    #[inline]
-    fn push(&mut self, frame: Frame, meta: &Meta, sas: &SaTable) {
-        let work = match meta.stage {
-            Stage::Outbound => Work::Seal,
-            Stage::Inbound => Work::Open,
-            _ => Work::Nothing,
-        };
-        if needs_sa(meta.stage) {
-            let sa = sas.get(meta.sa);
-            let sa = (sa.slot, sa.generation);
-            if self.sas.last() != Some(&sa) {
-                self.sas.push(sa);
-            }
-        }
-        let sa = self.sas.len().saturating_sub(1) as u8;
-        self.packets.push(Packet { frame, seq: meta.seq, esp: meta.esp.at, sa, work });
-    }
-
-    /// Gives the packets back to the batch that they were lent of. What was not done, or has lost its SA meanwhile, is
-    /// dropped.
-    fn empty_into(
-        &mut self,
-        batch: &mut Batch,
-        verified: &mut ArrayVec<Option<IcvVerified>, BATCH>,
-        (sas, reader): (&SaTable, &Reader),
-    ) {
-        let mut icvs = self.verified.drain(..);
-        let Batch { frames, metas } = batch;
-        let metas = metas[frames.len()..].iter_mut();
-        for ((Packet { frame, sa, work, .. }, meta), is_done) in
-            self.packets.drain(..).zip(metas).zip(&self.is_done)
-        {
-            frames.push(frame);
-            let icv = if work == Work::Open && *is_done { icvs.next() } else { None };
-            if needs_sa(meta.stage) && !(*is_done && sas.is_alive(meta.sa, self.sas[sa as usize], reader)) {
-                let gone = if work == Work::Open { DropReason::UnknownSpi } else { DropReason::NoSa };
-                meta.stage = Stage::Drop(gone);
-            } else if let Some(icv) = icv {
-                verified.push(icv);
-            }
-        }
-        drop(icvs);
-        self.sas.clear();
-        self.is_done.clear();
     }
 }
 

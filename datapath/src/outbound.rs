@@ -199,11 +199,11 @@ fn encapsulate<'a>(
     }
 }
 
-/// What does not fit is cut, or its source is told.
+/// What does not fit is cut, or its source is told; whether an SA is at its end is for the general path to say.
 #[cold]
 fn refused(reason: DropReason) -> Stage {
     match reason {
-        DropReason::TooBig => Stage::General(Why::Outbound),
+        DropReason::TooBig | DropReason::SeqExhausted => Stage::General(Why::Outbound),
         reason => Stage::Drop(reason),
     }
 }
@@ -220,10 +220,13 @@ fn protect<'a>(
     if sa.mtu != 0 && sa.outer.outer_len(meta.ip.len()) > sa.mtu as usize {
         return Err(DropReason::TooBig);
     }
+    if !sa.has_seq(runtime) {
+        return Err(DropReason::SeqExhausted);
+    }
     // A packet that is forwarded into the tunnel (RFC 4301 §5.1.2.1).
     wire::decrement_ttl(frame.bytes_mut())?;
     // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
-    let seq = sa.next_seq(runtime).ok_or(DropReason::SeqExhausted)?;
+    let seq = sa.next_seq();
     let packet = sa.outer.encap(frame, &meta.ip, sa.spi, seq)?;
     let Some((jobs, noted)) = jobs else {
         (meta.seq, meta.esp.at) = (seq, sa.outer.len() as u16);
@@ -236,7 +239,7 @@ fn protect<'a>(
     jobs.push(job);
     if !sa.outer.has_checksum() {
         // What there is a job for is sealed before anyone looks at it again.
-        if sa.count(meta.ip.len()) {
+        if sa.count(1, meta.ip.len()) {
             noted.push(meta.sa);
         }
         meta.stage = Stage::Sealed;
@@ -246,14 +249,28 @@ fn protect<'a>(
 
 /// What was sealed and could not leave yet.
 pub fn finish(batch: &mut Batch, sas: &mut SaTable, (reader, runtime): (&Reader, &Runtime)) {
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if meta.stage == Stage::Outbound {
-            let sa = sas.get_mut(meta.sa);
-            sa.outer.sealed(frame);
-            if sa.count(meta.ip.len()) {
-                sas.note(meta.sa, reader, runtime);
-            }
-            meta.stage = Stage::Sealed;
+    let has_checksums = sas.has_checksums();
+    // Of the SA that the last packets were of.
+    let (mut last, mut packets, mut octets) = (u32::MAX, 0, 0);
+    let count = |sas: &mut SaTable, i, packets, octets| {
+        if packets > 0 && sas.get_mut(i).count(packets, octets) {
+            sas.note(i, reader, runtime);
         }
+    };
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if meta.stage != Stage::Outbound {
+            continue;
+        }
+        frame.prefetch_in_front();
+        if has_checksums {
+            sas.get(meta.sa).outer.sealed(frame);
+        }
+        if meta.sa != last {
+            count(sas, last, packets, octets);
+            (last, packets, octets) = (meta.sa, 0, 0);
+        }
+        (packets, octets) = (packets + 1, octets + meta.ip.len());
+        meta.stage = Stage::Sealed;
     }
+    count(sas, last, packets, octets);
 }

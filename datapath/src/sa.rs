@@ -12,6 +12,7 @@
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). `SaState::load` starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
+mod life;
 mod spis;
 mod state;
 
@@ -22,9 +23,11 @@ use crate::{
     memory::Table,
     replay::{ReplayWindow, Ring},
 };
+use life::{Age, Life};
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
-    Direction, Event, EventKind, Generation, Reader, Runtime, SlotIndex, Spi, WorkerRuntime, prefetch_at,
+    Direction, Event, EventKind, Generation, Reader, Runtime, SaCounters, SlotIndex, Spi, WorkerRuntime,
+    prefetch_at,
 };
 use serde::Serialize;
 use spis::Spis;
@@ -34,6 +37,9 @@ use std::collections::VecDeque;
 
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
+
+/// SAs whose lifetime is looked at, at most, in a look.
+const LOOKED_AT: usize = 4096;
 
 /// SAs whose path MTU ages, at most; those of others stay.
 const NARROW: usize = 4096;
@@ -84,6 +90,10 @@ pub struct SaTable {
     associations: Table<Option<Box<Association>>>,
     /// Outbound states that have learned of a path with a lower MTU than their SAs ask for.
     narrow: Vec<u32>,
+    /// Of each state, how long it is good for, if that is limited; and those that it is of.
+    lives: Table<Option<Box<Life>>>,
+    limited: Vec<u32>,
+    looked_at: usize,
     free: Vec<u32>,
     /// States with something to tell.
     untold: VecDeque<u32>,
@@ -111,6 +121,9 @@ impl SaTable {
             rings: Table::new(room),
             associations: Table::new(room),
             narrow: Vec::with_capacity(room.min(NARROW)),
+            lives: Table::new(room),
+            limited: Vec::with_capacity(room),
+            looked_at: 0,
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
             swept: 0,
@@ -364,7 +377,11 @@ impl SaTable {
             return Err(DropReason::UnknownSpi);
         };
         let is_told = sa.is_told(seq);
+        let top = sa.window.top();
         sa.window.commit(seq, ring, proof)?;
+        if seq < top {
+            count_late(runtime, sa.slot, top - seq);
+        }
         if !is_told {
             let first = !std::mem::replace(&mut sa.waits, true);
             runtime.sa(sa.slot).see(sa.window.top() | (SEEN_AHEAD - 1));
@@ -379,7 +396,7 @@ impl SaTable {
     #[inline]
     pub fn count_inbound(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
         let Some(Some(sa)) = self.inbound.get_mut(i as usize) else { return };
-        sa.untold.count(octets);
+        sa.untold.count(1, octets);
         if sa.untold.is_much() {
             self.tell_one(i, reader, runtime);
         }
@@ -454,13 +471,107 @@ impl SaTable {
         line.count(&untold.counters());
     }
 
-    /// iked is told once of an SA whose sequence numbers are used up (RFC 4303 §3.3.3).
-    #[cold]
-    pub fn tell_exhausted(&mut self, i: u32, iked: &WorkerRuntime) {
-        let sa = self.get_mut(i);
-        if !std::mem::replace(&mut sa.exhaustion_told, true) {
-            let (slot, generation, value) = (sa.slot, sa.generation, sa.assigned_seq());
-            iked.tell(&Event { kind: EventKind::SeqExhausted, slot, generation, value });
+    /// Reserves a sequence number at least for a packet of so many octets, as far as the SA's lifetime allows.
+    ///
+    /// # Errors
+    /// [`DropReason::SeqExhausted`] (RFC 4303 §3.3.3), [`DropReason::SaExpired`]: iked has been told.
+    pub fn reserve(
+        &mut self,
+        i: u32,
+        octets: usize,
+        (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
+        now_secs: u32,
+    ) -> Result<(), DropReason> {
+        let state = self.get(i);
+        if state.assigned_seq != state.reserved_seq {
+            return Ok(());
+        }
+        let mut numbers = RESERVED_BLOCK;
+        if state.is_limited {
+            self.tell_one(i, reader, runtime);
+            let so_far = runtime.sa(self.get(i).slot).counters();
+            let is_over = self.look_at(i, (runtime, iked), now_secs);
+            let Some(Some(life)) = self.lives.get(i as usize) else { return Err(DropReason::SaExpired) };
+            if is_over || life.is_last_straw(&so_far, octets) {
+                self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
+                return Err(DropReason::SaExpired);
+            }
+            numbers = numbers.min(life.packets_to_go(&so_far));
+        }
+        let state = self.get_mut(i);
+        if state.reserve(numbers, runtime) {
+            return Ok(());
+        }
+        let value = state.assigned_seq();
+        self.tell_once(i, EventKind::SeqExhausted, value, (runtime, iked));
+        Err(DropReason::SeqExhausted)
+    }
+
+    /// Looks whether an SA has reached a limit, and tells iked. True if it is not to be used any more.
+    fn look_at(&mut self, i: u32, (runtime, iked): (&Runtime, &WorkerRuntime), now_secs: u32) -> bool {
+        let (Some(Some(state)), Some(Some(life))) =
+            (self.states.get(i as usize), self.lives.get_mut(i as usize))
+        else {
+            return false;
+        };
+        let so_far = runtime.sa(state.slot).counters();
+        let (age, is_idle) = (life.age(&so_far, now_secs), life.is_idle(&so_far, now_secs));
+        if is_idle {
+            self.tell_once(i, EventKind::Idle, so_far.packets, (runtime, iked));
+        }
+        match age {
+            Age::Good => {}
+            Age::Soft => self.tell_once(i, EventKind::SoftLifetime, so_far.bytes, (runtime, iked)),
+            Age::Hard => {
+                self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
+                self.end(i);
+            }
+        }
+        age == Age::Hard
+    }
+
+    /// Nothing goes the plain way any more for an SA, and no number is left of those reserved.
+    fn end(&mut self, i: u32) {
+        let state = self.get_mut(i);
+        state.assigned_seq = state.reserved_seq;
+        let (spi, key) = (state.spi, self.keys[i as usize].take());
+        self.checksums -= u32::from(key.is_some() && self.get(i).outer.has_checksum());
+        self.spis.remove(spi, i);
+    }
+
+    /// Looks at the SAs that have a lifetime, some at a time: all of them in some seconds.
+    pub fn look_at_lives(
+        &mut self,
+        (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
+        now_secs: u32,
+    ) {
+        for _ in 0..LOOKED_AT.min(self.limited.len()) {
+            self.looked_at = (self.looked_at + 1) % self.limited.len().max(1);
+            let Some(i) = self.limited.get(self.looked_at).copied() else { continue };
+            match (self.lives.get(i as usize), self.states.get(i as usize)) {
+                (Some(Some(life)), Some(Some(state))) if life.generation == state.generation => {
+                    let is_alive = reader.generation(state.slot) == Some(state.generation);
+                    if is_alive {
+                        self.tell_one(i, reader, runtime);
+                        self.look_at(i, (runtime, iked), now_secs);
+                    }
+                }
+                _ => {
+                    self.limited.swap_remove(self.looked_at);
+                }
+            }
+        }
+    }
+
+    /// Whether an SA is at its end.
+    pub fn is_expired(&self, i: u32, runtime: &Runtime) -> bool {
+        self.get(i).is_limited && runtime.sa(self.get(i).slot).was_told(EventKind::HardLifetime)
+    }
+
+    fn tell_once(&self, i: u32, kind: EventKind, value: u64, (runtime, iked): (&Runtime, &WorkerRuntime)) {
+        let (slot, generation) = (self.get(i).slot, self.get(i).generation);
+        if runtime.sa(slot).is_first(kind) {
+            iked.tell(&Event { kind, slot, generation, value });
         }
     }
 
@@ -529,6 +640,8 @@ impl SaTable {
             let window = ReplayWindow::new(sa.replay_window, sa.esn, seen, &mut ring);
             InboundSa { sad_version: self.sad_version as u32, ..InboundSa::new(slot, &sa, window) }
         });
+        let is_limited = state.is_limited;
+        let life = Life::of(&sa.handling, generation, 0).map(Box::new);
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);
@@ -536,6 +649,7 @@ impl SaTable {
                 self.inbound[i as usize] = inbound;
                 self.rings[i as usize] = ring;
                 self.associations[i as usize] = None;
+                self.lives[i as usize] = life;
                 i
             }
             None => {
@@ -544,10 +658,14 @@ impl SaTable {
                 self.inbound.push(inbound);
                 self.rings.push(ring);
                 self.associations.push(None);
+                self.lives.push(life);
                 self.states.len() as u32 - 1
             }
         };
         self.index[slot.0 as usize] = i + 1;
+        if is_limited {
+            self.limited.push(i);
+        }
         if !is_plain {
             self.associations[i as usize] = Association::new(sa);
             return Found::General(i);
@@ -563,6 +681,7 @@ impl SaTable {
             let key = self.keys[i as usize].take();
             self.checksums -= u32::from(key.is_some() && state.outer.has_checksum());
             self.associations[i as usize] = None;
+            self.lives[i as usize] = None;
             if self.inbound[i as usize].take().is_some() {
                 self.spis.remove(state.spi, i);
                 self.rings[i as usize] = Ring::new(0);
@@ -571,6 +690,14 @@ impl SaTable {
             self.free.push(i);
         }
     }
+}
+
+/// A packet behind others, in the window.
+#[cold]
+fn count_late(runtime: &Runtime, slot: SlotIndex, by: u64) {
+    let line = runtime.sa(slot);
+    line.count(&SaCounters { out_of_order: 1, ..SaCounters::default() });
+    line.late(by);
 }
 
 #[cfg(test)]

@@ -105,6 +105,8 @@ pub struct Worker<M = ()> {
     traffic: Traffic,
     /// When the kernel's counters of the ports are next asked for.
     ports_due_ms: u64,
+    /// When the clock of its turns began, by the machine's boot clock: with the machine, where nobody says.
+    start_ms: u64,
 }
 
 impl Worker {
@@ -162,6 +164,7 @@ impl<M: Meter> Worker<M> {
             drops: Drops::default(),
             traffic: Traffic::default(),
             ports_due_ms: 0,
+            start_ms: 0,
         }
     }
 
@@ -179,6 +182,7 @@ impl<M: Meter> Worker<M> {
     /// Turns until told to stop, and gives all frames back.
     pub fn run(&mut self, stop: &AtomicBool) {
         let start = Instant::now();
+        self.start_ms = idle::boot_ms();
         let mut idle_turns = 0;
         // Relaxed: nothing else is read on the strength of the flag.
         while !stop.load(Ordering::Relaxed) {
@@ -211,6 +215,9 @@ impl<M: Meter> Worker<M> {
             self.ports_due_ms = now_ms + PORTS_MS;
             self.tell_ports();
             self.hops.sas.age(now_ms);
+            let now_secs = self.boot_secs(now_ms);
+            let Hops { sas, reader, runtime, .. } = &mut self.hops;
+            sas.look_at_lives((reader, runtime, &self.mine), now_secs);
             self.sweep();
         }
         self.hops.tell(TOLD_PER_TURN);
@@ -306,7 +313,6 @@ impl<M: Meter> Worker<M> {
         let Worker { next_hops, hops, handoff, to_send, general, drops, cache, traffic, .. } = self;
         let mut outlets = Outlets { to_send, general, drops, cache, traffic };
         next_hops.turn(now_ms, |held| outlets.take(held, TOO_BIG, 0));
-        let packets = self.batch.frames.len();
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
             if meta.stage == Stage::Sealed {
                 let sa = hops.sas.get_mut(meta.sa);
@@ -345,17 +351,16 @@ impl<M: Meter> Worker<M> {
             self.work_generally(now_ms);
         }
         self.handoff.ring();
-        if self.drops.any && self.drops.by_reason[DropReason::SeqExhausted as usize] != 0 {
-            self.tell_exhausted(packets);
-        }
     }
 
     /// Takes what the plain path does not take through the general one.
     #[cold]
     fn work_generally(&mut self, now_ms: u64) {
+        let now_secs = self.boot_secs(now_ms);
         let Worker { general, hops, mine, next_hops, cache, drops, .. } = self;
         let Hops { sas, flows, reader, runtime, who } = hops;
-        let mut env = Env { sas, flows, reader, runtime, iked: mine, cache, fib: next_hops.fib(), now_ms };
+        let mut env =
+            Env { sas, flows, reader, runtime, iked: mine, cache, fib: next_hops.fib(), now_ms, now_secs };
         if general.is_due(now_ms) {
             general.look(&mut env);
         }
@@ -423,13 +428,9 @@ impl<M: Meter> Worker<M> {
         self.lending.sweep(&self.hops.reader);
     }
 
-    /// iked is told of each SA whose sequence numbers are used up, by the packets of a batch.
-    #[cold]
-    fn tell_exhausted(&mut self, packets: usize) {
-        let is_exhausted = |meta: &&Meta| meta.stage == Stage::Drop(DropReason::SeqExhausted);
-        for meta in self.batch.metas[..packets].iter().filter(is_exhausted) {
-            self.hops.sas.tell_exhausted(meta.sa, &self.mine);
-        }
+    /// Now, by the machine's boot clock.
+    fn boot_secs(&self, now_ms: u64) -> u32 {
+        ((self.start_ms + now_ms) / 1000) as u32
     }
 
     fn tell_ports(&self) {
@@ -580,8 +581,13 @@ impl Hops {
     /// The rest of the way of that.
     pub(crate) fn finish(&mut self, batch: &mut Batch, verified: &inbound::Verified, meter: &mut impl Meter) {
         let Hops { reader, runtime, sas, flows, .. } = self;
-        inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
-        outbound::finish(batch, sas, (reader, runtime));
+        // One for each packet that was opened.
+        if !verified.is_empty() {
+            inbound::finish(batch, (sas, flows), (reader, runtime), verified, meter);
+        }
+        if verified.len() < batch.frames.len() {
+            outbound::finish(batch, sas, (reader, runtime));
+        }
         meter.mark(Hop::Settle);
     }
 

@@ -310,3 +310,111 @@ fn who_comes_too_far_is_told() {
     }
     assert!(icmp::MOST_V4 == 576);
 }
+
+#[test]
+fn what_is_over_its_hard_limit_is_not_sent_and_iked_is_told_once() {
+    let limits = |bytes, packets, secs| Limits { bytes, packets, secs };
+    for algorithm in algorithms() {
+        for (soft, hard, payload, passing) in [
+            (limits(0, 3, 0), limits(0, 5, 0), 100, 5),
+            (limits(0, 0, 0), limits(0, 5000, 0), 10, 5000),
+            (limits(40_000, 0, 0), limits(70_000, 0, 0), 972, 70),
+            (limits(0, 0, 0), limits(0, 0, 60), 8, 0),
+        ] {
+            let lifetime = Lifetime { soft, hard, idle_secs: 0 };
+            let handling = Handling { lifetime, ..Handling::default() };
+            let mut pair = Pair::new(Tunnel { algorithm, handling, ..Tunnel::default() });
+            let packet = udp_between(1, true, payload);
+            if hard.secs != 0 {
+                assert_eq!(out_of(&mut pair, LAN, &packet).len(), 1);
+                pair.gateways[0].now_ms = 61_000;
+                pair.gateways[0].turn();
+            }
+            let before = pair.gateways[0].drops();
+            let sent = (0..passing + 20).filter(|_| !out_of(&mut pair, LAN, &packet).is_empty()).count();
+            assert_eq!(sent, passing, "{} {hard:?}", algorithm.name());
+            let dropped = pair.gateways[0].drops()[DropReason::SaExpired as usize];
+            assert_eq!(dropped - before[DropReason::SaExpired as usize], 20);
+            // Of both SAs, if it is time that ends them.
+            let outbound = pair.gateways[0].outbound;
+            let events: Vec<_> = std::iter::from_fn(|| pair.gateways[0].sadb.poll_event())
+                .filter(|e| e.slot == outbound)
+                .map(|e| e.kind)
+                .collect();
+            let expected = match soft {
+                Limits { bytes: 0, packets: 0, .. } => vec![EventKind::HardLifetime],
+                _ => vec![EventKind::SoftLifetime, EventKind::HardLifetime],
+            };
+            assert_eq!(events, expected);
+        }
+    }
+}
+
+/// Sizes of IMIX: 28 of 64 octets, 16 of 570, 4 of 1500 that would have been 1518.
+const IMIX: [(usize, usize); 3] = [(28, 64), (16, 570), (4, 1400)];
+
+#[test]
+fn imix_with_reordered_and_duplicated_packets_is_delivered_once() {
+    const ROUNDS: usize = 60;
+    for algorithm in algorithms() {
+        for esn in [false, true] {
+            let mut pair = Pair::new(Tunnel { algorithm, esn, ..Tunnel::default() });
+            let mut random = Random(0x1234_5678_9abc_def1);
+            println!("seed {:#x}", random.0);
+            let mut on_the_wire: Vec<Vec<u8>> = vec![];
+            let mut sent = std::collections::HashSet::new();
+            for round in 0..ROUNDS {
+                for (n, octets) in IMIX {
+                    for k in 0..n {
+                        let mut packet = udp(inside(1, true), inside(2, true), octets - 28, 64);
+                        let number = (round * 100 + k) as u32 | (octets as u32) << 16;
+                        packet[42..46].copy_from_slice(&number.to_be_bytes());
+                        assert!(sent.insert(number));
+                        on_the_wire.push(
+                            [vec![2; 12], vec![8, 0], out_of(&mut pair, LAN, &packet).remove(0).1].concat(),
+                        );
+                    }
+                }
+            }
+            let originals = on_the_wire.len();
+            // 5 % go some places back, within the window, and 1 % come twice.
+            for i in 0..originals {
+                if random.below(20) == 0 {
+                    let to = (i + 1 + random.below(200)).min(originals - 1);
+                    on_the_wire[i..=to].rotate_left(1);
+                }
+            }
+            let mut duplicates = 0;
+            let mut with_twins = vec![];
+            for packet in on_the_wire {
+                if random.below(100) == 0 {
+                    with_twins.push(packet.clone());
+                    duplicates += 1;
+                }
+                with_twins.push(packet);
+            }
+            let before = pair.gateways[1].drops();
+            let mut delivered = std::collections::HashSet::new();
+            for packet in &with_twins {
+                for (port, frame) in pair.gateways[1].pass(WAN, frame(&mut pair.cache, packet)) {
+                    assert_eq!(port, LAN);
+                    let number = u32::from_be_bytes(octets(&frame)[42..46].try_into().unwrap());
+                    assert!(delivered.insert(number), "twice");
+                    pair.cache.give(frame);
+                }
+            }
+            let refused = pair.gateways[1].drops()[DropReason::ReplayDuplicate as usize]
+                - before[DropReason::ReplayDuplicate as usize];
+            assert_eq!((&delivered, refused), (&sent, duplicates), "RFC 4303 §3.4.3");
+            let record = pair.gateways[1].sadb.runtime().sa(pair.gateways[1].inbound).unwrap();
+            assert_eq!(record.counters.replay_duplicates, duplicates);
+            assert!(record.counters.out_of_order > 100 && (1..1024).contains(&record.farthest_late));
+            println!(
+                "{originals} packets, {} out of order, {duplicates} of them twice ({}): {} delivered, {refused} refused",
+                record.counters.out_of_order,
+                algorithm.name(),
+                delivered.len()
+            );
+        }
+    }
+}

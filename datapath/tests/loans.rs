@@ -187,6 +187,36 @@ fn what_is_forged_or_sent_twice_is_counted_as_ever() {
     assert_eq!(pool.free(), FRAMES as usize);
 }
 
+/// Borrowers are told of numbers one after the other at once, and of all others too.
+#[test]
+fn what_comes_with_gaps_and_out_of_order_is_opened_by_its_own_number() {
+    let pool = memory(FRAMES);
+    let mut cache = pool.cache();
+    let (mut one, mut two) = (Gateway::new(tunnel(), 1, &pool), Gateway::new(tunnel(), 2, &pool));
+    for n in 0..200 {
+        one.ends[owner(2)][LAN].send(frame(&mut cache, &numbered(n, 300))).unwrap();
+    }
+    one.turn();
+    let mut sealed: Vec<_> = one.collect().into_iter().map(|(_, frame)| frame).collect();
+    assert_eq!(sealed.len(), 200);
+    for n in (0..200).rev().step_by(7) {
+        cache.give(sealed.remove(n));
+    }
+    let mut random = Random(1);
+    for n in 50..150 {
+        sealed.swap(n, n + random.below(10) as usize);
+    }
+    let sent: Vec<u32> = sealed.iter().map(|esp| wire::be32(esp.bytes(), 14 + wire::IPV4 + 4) - 1).collect();
+    sealed.into_iter().for_each(|esp| two.ends[owner(2)][WAN].send(esp).unwrap());
+    two.turn();
+    let opened: Vec<_> = two.collect().into_iter().map(|(_, f)| number(&bytes(f, &mut cache))).collect();
+    assert_eq!(opened, sent);
+    one.stop(&mut cache);
+    two.stop(&mut cache);
+    drop(cache);
+    assert_eq!(pool.free(), FRAMES as usize, "no frame leaks");
+}
+
 /// SAs that are retired, and workers that end, while packets of theirs are out.
 #[test]
 fn what_is_out_when_its_sa_or_its_worker_ends_is_dropped_and_comes_back() {

@@ -20,6 +20,12 @@ pub enum EventKind {
     SeqExhausted = 1,
     /// Nine tenths of the sequence numbers are used.
     SeqLow = 2,
+    /// A soft limit is reached: time for another SA (RFC 4301 §4.4.2.1).
+    SoftLifetime = 3,
+    /// A hard limit is reached: no packet passes any more.
+    HardLifetime = 4,
+    /// No packet has come or gone for as long as the SA may be idle.
+    Idle = 5,
 }
 
 /// An event.
@@ -31,7 +37,7 @@ pub struct Event {
     pub slot: SlotIndex,
     /// And which of that slot.
     pub generation: Generation,
-    /// More about it, by kind; a sequence number for those above.
+    /// More about it, by kind: a sequence number; for lifetimes the octets so far.
     pub value: u64,
 }
 
@@ -108,6 +114,9 @@ impl EventRing {
             let kind = match kind_slot as u32 {
                 1 => EventKind::SeqExhausted,
                 2 => EventKind::SeqLow,
+                3 => EventKind::SoftLifetime,
+                4 => EventKind::HardLifetime,
+                5 => EventKind::Idle,
                 _ => continue,
             };
             let slot = SlotIndex((kind_slot >> 32) as u32);

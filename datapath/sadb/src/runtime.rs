@@ -6,7 +6,7 @@
 //! below what was received.
 
 use crate::{
-    Event, Generation, RegionError, SlotIndex,
+    Event, EventKind, Generation, RegionError, SlotIndex,
     epoch::{self, OFFLINE},
     event::EventRing,
     layout::{
@@ -48,7 +48,10 @@ shared! {
         generation: AtomicU64,
         reserved_seq: AtomicU64,
         highest_seen: AtomicU64,
-        counters: [AtomicU64; 13],
+        counters: [AtomicU64; 11],
+        farthest_late: AtomicU64,
+        /// Which events iked was told of.
+        told: AtomicU64,
     }
 }
 
@@ -91,6 +94,8 @@ sa_counters! {
     replay_too_old = 4,
     /// Decapsulated packets that were refused: padding, inner header, policy.
     refused = 5,
+    /// Packets that came behind one with a higher number, in the window.
+    out_of_order = 6,
 }
 
 /// A worker's traffic on all ports.
@@ -276,6 +281,8 @@ impl SaRuntime<'_> {
         self.0.reserved_seq.store(0, Ordering::Release);
         self.0.highest_seen.store(0, Ordering::Release);
         self.0.counters.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        self.0.farthest_late.store(0, Ordering::Relaxed);
+        self.0.told.store(0, Ordering::Relaxed);
         self.0.generation.store(generation.0, Ordering::Release);
     }
 
@@ -312,6 +319,29 @@ impl SaRuntime<'_> {
         self.0.highest_seen.store(top, Ordering::Release);
     }
 
+    /// How far behind the highest number a packet came, in the window or left of it.
+    pub fn late(&self, by: u64) {
+        let farthest = self.0.farthest_late.load(Ordering::Relaxed).max(by);
+        self.0.farthest_late.store(farthest, Ordering::Relaxed);
+    }
+
+    /// Whether iked was not told of this kind of event yet, of this SA; it is from now on.
+    pub fn is_first(&self, kind: EventKind) -> bool {
+        let told = self.0.told.load(Ordering::Relaxed);
+        self.0.told.store(told | 1 << kind as u32, Ordering::Relaxed);
+        told >> kind as u32 & 1 == 0
+    }
+
+    /// Whether iked was told of this kind of event.
+    pub fn was_told(&self, kind: EventKind) -> bool {
+        self.0.told.load(Ordering::Relaxed) >> kind as u32 & 1 == 1
+    }
+
+    /// What was counted of it.
+    pub fn counters(&self) -> SaCounters {
+        SaCounters::load(self.0)
+    }
+
     /// Adds to the SA's counters.
     #[inline]
     pub fn count(&self, counters: &SaCounters) {
@@ -332,6 +362,8 @@ pub struct SaRecord {
     pub reserved_seq: u64,
     /// Inbound: the highest number received.
     pub highest_seen: u64,
+    /// How far behind the highest number a packet came, at most.
+    pub farthest_late: u64,
     /// What was counted.
     pub counters: SaCounters,
 }
@@ -438,6 +470,7 @@ impl RuntimeReader {
             generation: Generation(generation),
             reserved_seq: line.reserved_seq.load(Ordering::Acquire),
             highest_seen: line.highest_seen.load(Ordering::Acquire),
+            farthest_late: line.farthest_late.load(Ordering::Relaxed),
             counters: SaCounters::load(line),
         })
     }

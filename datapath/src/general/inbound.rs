@@ -90,6 +90,9 @@ impl General {
         if with.sa.protocol != head.protocol || !sa.is_way_of(ip.dst(), head.udp) {
             return Err(DropReason::SaMismatch);
         }
+        if sas.is_expired(i, runtime) {
+            return Err(DropReason::SaExpired);
+        }
         // 2. RFC 4303 §3.4.3, RFC 4302 §3.4.3.
         let seq = match sa.check(head.seq_lo, ring, runtime) {
             Ok(seq) => seq,

@@ -143,15 +143,13 @@ impl General {
     /// Seals a packet that fits, and has it leave.
     fn send(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip, path: usize) -> Result<(), DropReason> {
         // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
-        let Some(seq) = env.sas.get_mut(i).next_seq(env.runtime) else {
-            env.sas.tell_exhausted(i, env.iked);
-            return Err(DropReason::SeqExhausted);
-        };
+        env.sas.reserve(i, ip.len(), (env.reader, env.runtime, env.iked), env.now_secs)?;
+        let seq = env.sas.get_mut(i).next_seq();
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         self.id = self.id.wrapping_add(1);
         seal(&mut self.packet, with, ip, (seq, self.id as u16), path)?;
         let is_nested = with.sa.handling.nested;
-        if env.sas.get_mut(i).count(ip.len()) {
+        if env.sas.get_mut(i).count(1, ip.len()) {
             env.sas.note(i, env.reader, env.runtime);
         }
         let ip = self.parse()?;

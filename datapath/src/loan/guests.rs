@@ -1,9 +1,10 @@
 //! The SAs of other workers whose packets this one seals and opens: their keys, expanded here.
 
-use super::{Loan, PACKETS, Packet, Work};
+use super::lent::{Loan, PACKETS, Run, Work};
 use crate::{
     crypto::{self, Aead, AeadKey, Job},
     esp,
+    frame::Frame,
     memory::Table,
     wire,
 };
@@ -30,6 +31,9 @@ pub(super) struct Guests {
 /// Guests that one [`Guests::sweep`] looks at.
 const SWEPT: usize = 64;
 
+/// Packets of a loan that are asked for before the AEAD begins.
+const FIRST: usize = 2;
+
 impl Guests {
     pub(super) fn new(max_sas: u32) -> Guests {
         let room = max_sas as usize;
@@ -43,30 +47,34 @@ impl Guests {
 
     /// Seals or opens what is in a loan.
     pub(super) fn work(&mut self, aead: Aead, loan: &mut Loan, reader: &Reader) {
-        for packet in &loan.packets {
-            packet.frame.prefetch();
-        }
+        loan.prefetch();
+        let Loan { runs, frames, verified, .. } = loan;
+        // The AEAD asks for packets while it is at those before them: of the first ones nobody has.
+        frames.iter().take(FIRST).for_each(Frame::prefetch_all);
         let mut here = ArrayVec::<Option<u32>, PACKETS>::new();
-        here.extend(loan.sas.iter().map(|sa| self.find(*sa, aead, reader)));
+        here.extend(runs.iter().map(|run| self.find(run.sa?, aead, reader)));
         // At most one of the two lists is long, as a rule.
         let mut seal = ArrayVec::<Job<'_>, PACKETS>::new();
         let mut open = ArrayVec::<Job<'_>, PACKETS>::new();
-        for packet in &mut loan.packets {
-            let (work, jobs) = match packet.work {
+        let mut rest = &mut frames[..];
+        for (run, here) in runs.iter_mut().zip(here) {
+            let (frames, behind) = std::mem::take(&mut rest).split_at_mut(run.packets as usize);
+            rest = behind;
+            let jobs = match run.work {
                 Work::Nothing => {
-                    loan.is_done.push(true);
+                    run.is_done = true;
                     continue;
                 }
-                Work::Seal => (Work::Seal, &mut seal),
-                Work::Open => (Work::Open, &mut open),
+                Work::Seal => &mut seal,
+                Work::Open => &mut open,
             };
-            let guest = here[packet.sa as usize].and_then(|i| self.guests[i as usize].as_ref());
-            let job = guest.and_then(|guest| guest.job(packet, work));
-            loan.is_done.push(job.is_some());
-            jobs.extend(job);
+            // One that came later may have its place.
+            let guest =
+                here.and_then(|i| self.guests[i as usize].as_ref()).filter(|guest| Some(guest.of) == run.sa);
+            run.is_done = guest.is_some_and(|guest| guest.jobs(run, frames, jobs));
         }
         aead.seal(&mut seal);
-        aead.open(&mut open, &mut loan.verified);
+        aead.open(&mut open, verified);
     }
 
     /// The index of a guest, whose key is expanded the first time.
@@ -122,16 +130,28 @@ impl Guests {
 }
 
 impl Guest {
-    /// What is to be sealed or opened of a packet.
+    /// Adds what is to be sealed or opened of a run. None of it, and false, where a packet is not what it must be.
     #[inline]
-    fn job<'a>(&'a self, packet: &'a mut Packet, work: Work) -> Option<Job<'a>> {
-        let text = packet.esp as usize + wire::ESP + esp::IV;
-        let seq = packet.seq;
-        let packet = packet.frame.bytes_mut().get_mut(text - crypto::HEAD..)?;
-        let iv = match work {
-            Work::Open => *packet.first_chunk::<{ crypto::HEAD }>()?.last_chunk()?,
-            _ => seq.to_be_bytes(),
-        };
-        Job::new(&self.key, iv, crypto::aad(self.spi, seq, self.esn), crypto::ICV as u8, packet)
+    fn jobs<'a>(&'a self, run: &Run, frames: &'a mut [Frame], jobs: &mut ArrayVec<Job<'a>, PACKETS>) -> bool {
+        let (text, before) = (run.esp as usize + wire::ESP + esp::IV, jobs.len());
+        if run.work == Work::Open {
+            // Where IVs are.
+            frames.iter().for_each(|frame| frame.prefetch_at(text - crypto::HEAD));
+        }
+        for (frame, n) in frames.iter_mut().zip(0..) {
+            let seq = run.seq.wrapping_add(n);
+            let packet = frame.bytes_mut().get_mut(text - crypto::HEAD..).unwrap_or_default();
+            let iv = match (run.work, packet.first_chunk::<{ crypto::HEAD }>()) {
+                (Work::Open, Some([_, _, _, _, _, _, _, _, iv @ ..])) => *iv,
+                _ => seq.to_be_bytes(),
+            };
+            let aad = crypto::aad(self.spi, seq, self.esn);
+            let Some(job) = Job::new(&self.key, iv, aad, crypto::ICV as u8, packet) else {
+                jobs.truncate(before);
+                return false;
+            };
+            jobs.push(job);
+        }
+        true
     }
 }

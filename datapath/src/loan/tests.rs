@@ -34,7 +34,7 @@ fn lend(workers: &[Worker]) -> Vec<bool> {
 #[test]
 fn one_lends_that_has_too_much_while_another_has_time() {
     let mut workers = Worker::of(2);
-    turns(&mut workers, &[BURST, 0], 600);
+    turns(&mut workers, &[BURST, 0], 150);
     assert_eq!(lend(&workers), [true, false]);
     // Twice as much goes through now, and so it goes on.
     for _ in 0..5000 {
@@ -65,7 +65,7 @@ fn nobody_lends_while_no_other_has_time() {
         assert_eq!(lend(&workers), [false; 3]);
     }
     workers[1].lending.sleep();
-    turns(&mut workers[..1], &[BURST], 500);
+    turns(&mut workers[..1], &[BURST], 150);
     assert!(workers[0].lending.is_on(), "whoever sleeps has time");
     turns(&mut workers, &[2 * BURST, BURST, BURST], 600);
     assert_eq!(lend(&workers), [false; 3], "the others have too much again");

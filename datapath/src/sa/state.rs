@@ -7,7 +7,7 @@ use crate::{
     replay::{ReplayWindow, Ring},
     wire::Addr,
 };
-use portcullis_sadb::{Direction, Generation, Runtime, Sa, SaCounters, SlotIndex};
+use portcullis_sadb::{Direction, Generation, Lifetime, Runtime, Sa, SaCounters, SlotIndex};
 
 /// Sequence numbers reserved at a time in the runtime region, before any of them is used.
 pub const RESERVED_BLOCK: u64 = 4096;
@@ -25,8 +25,8 @@ pub(super) struct Untold {
 
 impl Untold {
     #[inline]
-    pub(super) fn count(&mut self, octets: usize) {
-        self.packets += 1;
+    pub(super) fn count(&mut self, packets: u16, octets: usize) {
+        self.packets += packets;
         self.octets += octets as u32;
     }
 
@@ -137,8 +137,8 @@ pub struct SaState {
     pub direction: Direction,
     /// Extended sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
-    /// iked was told that the sequence numbers are used up.
-    pub exhaustion_told: bool,
+    /// It has a lifetime, by which numbers are reserved.
+    pub(super) is_limited: bool,
     /// What goes in front of each packet, if outbound.
     pub outer: OuterHeader,
 }
@@ -163,19 +163,24 @@ impl SaState {
             mtu: sa.mtu,
             direction: sa.direction,
             esn: sa.esn,
-            exhaustion_told: false,
+            is_limited: sa.handling.lifetime != Lifetime::default(),
             outer: OuterHeader::new(sa),
         }
     }
 
-    /// Assigns the next sequence number. `None`: they are used up (RFC 4303 §3.3.3).
+    /// Whether there is a next sequence number. If not, they are used up (RFC 4303 §3.3.3), or it is for
+    /// [`SaTable::reserve`](super::SaTable::reserve) to say.
     #[inline]
-    pub fn next_seq(&mut self, runtime: &Runtime) -> Option<u64> {
-        if self.assigned_seq == self.reserved_seq {
-            self.reserve(runtime)?;
-        }
+    pub fn has_seq(&mut self, runtime: &Runtime) -> bool {
+        self.assigned_seq != self.reserved_seq || !self.is_limited && self.reserve(RESERVED_BLOCK, runtime)
+    }
+
+    /// Assigns the next sequence number: there is one.
+    #[inline]
+    pub fn next_seq(&mut self) -> u64 {
+        debug_assert!(self.assigned_seq < self.reserved_seq, "asked before");
         self.assigned_seq += 1;
-        Some(self.assigned_seq)
+        self.assigned_seq
     }
 
     /// The sequence number of the last packet, or the last that a predecessor may have used.
@@ -183,20 +188,23 @@ impl SaState {
         self.assigned_seq
     }
 
-    /// Counts a packet that was sealed. True if [`SaTable::note`](super::SaTable::note) is to be called in this turn.
+    /// Counts packets that were sealed, of a batch. True if [`SaTable::note`](super::SaTable::note) is to be called in this turn.
     #[inline]
     #[must_use = "the SA is not told otherwise"]
-    pub fn count(&mut self, octets: usize) -> bool {
-        self.untold.count(octets);
-        self.untold.packets == 1 || self.untold.is_much()
+    pub fn count(&mut self, packets: u16, octets: usize) -> bool {
+        self.untold.count(packets, octets);
+        self.untold.packets == packets || self.untold.is_much()
     }
 
+    /// Reserves so many numbers, or as many as there are. False if there are none.
     #[cold]
-    fn reserve(&mut self, runtime: &Runtime) -> Option<()> {
+    pub(super) fn reserve(&mut self, numbers: u64, runtime: &Runtime) -> bool {
         let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
-        let left = last.checked_sub(self.assigned_seq).filter(|left| *left > 0)?;
-        self.reserved_seq += left.min(RESERVED_BLOCK);
-        runtime.sa(self.slot).reserve(self.reserved_seq);
-        Some(())
+        let left = last.saturating_sub(self.assigned_seq);
+        if left > 0 {
+            self.reserved_seq += left.min(numbers);
+            runtime.sa(self.slot).reserve(self.reserved_seq);
+        }
+        left > 0
     }
 }

@@ -124,7 +124,7 @@ fn an_sa_with_much_to_tell_does_not_wait() {
     let Found::Here(o) = bench.sas.find(other, &bench.reader, &bench.runtime) else { panic!("it lives") };
     for seq in 1..=70_000 {
         bench.receive(i, seq).unwrap();
-        if bench.sas.get_mut(o).count(65_000) {
+        if bench.sas.get_mut(o).count(1, 65_000) {
             bench.sas.note(o, &bench.reader, &bench.runtime);
         }
     }
