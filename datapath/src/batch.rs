@@ -9,7 +9,7 @@ use crate::{
     crypto::IcvVerified,
     drop::DropReason,
     frame::Frame,
-    general::{NESTED, Why},
+    general::{NESTED, ONWARD, Why},
     nexthop::Via,
     policy::Homes,
     wire::{ETHERNET, Ip},
@@ -110,22 +110,26 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Makes the [`Meta`] of each frame that of one as received.
+    /// Makes the [`Meta`] of each frame from the `first` on that of one as received.
     #[inline]
-    pub fn receive(&mut self) {
-        for (_, meta) in self.frames.iter().zip(&mut self.metas) {
+    pub fn receive(&mut self, first: usize) {
+        for (_, meta) in self.frames.iter().zip(&mut self.metas).skip(first) {
             meta.receive();
         }
     }
 
-    /// Of the first `handed` frames, which are of other workers, some are in an SA already (RFC 4301 Appendix E).
+    /// Of these frames, which are other workers', some are in an SA already (RFC 4301 Appendix E), or came out of one.
     #[inline]
-    pub fn receive_nested(&mut self, handed: usize) {
-        for (frame, meta) in self.frames[..handed].iter_mut().zip(&mut self.metas) {
-            if frame.bytes().get(ETHERNET - 2..ETHERNET) == Some(&NESTED.to_be_bytes()[..]) {
-                frame.pull(ETHERNET);
-                meta.stage = Stage::General(Why::Nested);
-            }
+    pub fn receive_nested(&mut self, handed: Range<usize>) {
+        for (frame, meta) in self.frames[handed.clone()].iter_mut().zip(&mut self.metas[handed]) {
+            let why =
+                match frame.bytes().get(ETHERNET - 2..ETHERNET).map(|b| u16::from_be_bytes([b[0], b[1]])) {
+                    Some(NESTED) => Why::Nested,
+                    Some(ONWARD) => Why::Onward,
+                    _ => continue,
+                };
+            frame.pull(ETHERNET);
+            meta.stage = Stage::General(why);
         }
     }
 

@@ -10,6 +10,7 @@
 //! Of several equal next hops a packet takes the one that a hash of its *destination* picks, weighted as the
 //! route says. All packets to one tunnel endpoint thus go one way and stay in order.
 
+use arrayvec::ArrayVec;
 use prefix_trie::PrefixMap;
 use std::{
     collections::HashMap,
@@ -328,18 +329,28 @@ impl Fib {
         &self.routes.own
     }
 
-    /// The gateway's address that a message to `dst` comes from: of those of its family, and of its scope if there are any,
-    /// the one that has most leading bits in common with it (RFC 6724 §5, rules 2 and 8).
-    pub fn source_for(&self, dst: IpAddr) -> Option<IpAddr> {
+    /// The gateway's addresses that a message to `dst` may come from, the best first: of those of its family, and of its
+    /// scope if there are any, those that have most leading bits in common with it (RFC 6724 §5, rules 2 and 8). Eight at
+    /// most.
+    pub fn sources_for(&self, dst: IpAddr) -> ArrayVec<IpAddr, 8> {
         let bits = |a: IpAddr| match a {
             IpAddr::V4(a) => (a.to_bits() as u128) << 96,
             IpAddr::V6(a) => a.to_bits(),
         };
-        let is_link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-        let addresses = self.routes.addresses.iter().filter(|a| a.is_ipv4() == dst.is_ipv4());
+        let is_link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         let rank =
-            |a: &&IpAddr| (is_link_local(a) == is_link_local(&dst), (bits(**a) ^ bits(dst)).leading_zeros());
-        addresses.max_by_key(rank).copied()
+            |a: IpAddr| (is_link_local(a) == is_link_local(dst), (bits(a) ^ bits(dst)).leading_zeros());
+        let mut found = ArrayVec::<IpAddr, 8>::new();
+        for address in self.routes.addresses.iter().filter(|a| a.is_ipv4() == dst.is_ipv4()) {
+            let at = found.iter().position(|f| rank(*f) < rank(*address)).unwrap_or(found.len());
+            if found.is_full() && at < found.len() {
+                found.pop();
+            }
+            if !found.is_full() {
+                found.insert(at, *address);
+            }
+        }
+        found
     }
 
     /// The neighbours of this snapshot.

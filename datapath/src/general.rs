@@ -42,7 +42,7 @@ pub use association::Association;
 use icmp::{Problem, RateLimit};
 use inbound::Opened;
 use packet::Packet;
-use portcullis_sadb::{Reader, Runtime, WorkerRuntime};
+use portcullis_sadb::{Reader, Runtime, SaCounters, WorkerRuntime};
 use reassembly::{Limits, Outcome, Reassembly};
 use std::collections::VecDeque;
 
@@ -61,6 +61,21 @@ pub enum Why {
     Sealed,
     /// On its way to its destination, and refused.
     Refused(DropReason),
+    /// The same, of what came out of an SA.
+    RefusedInside(DropReason),
+    /// It came out of an SA, and its policy lets it in; the outbound policies want it protected again.
+    Onward,
+}
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum From {
+    /// In clear.
+    Clear,
+    /// Out of an SA.
+    Opened,
+    /// Sealed by us.
+    Sealed,
 }
 
 /// Where a packet goes from here.
@@ -77,11 +92,19 @@ pub enum To {
         /// It is in an SA already.
         is_sealed: bool,
     },
+    /// The same, for what came out of an SA of ours.
+    Onward {
+        /// Which.
+        owner: u32,
+    },
 }
 
 /// The EtherType of what is handed to another worker as [`Why::Nested`]: one for local experiments (IEEE 802), which means
 /// something between workers only.
 pub const NESTED: u16 = 0x88b5;
+
+/// The same of [`Why::Onward`].
+pub const ONWARD: u16 = 0x88b6;
 
 /// Frames that leave in a turn, at most.
 const OUTGOING: usize = 1024;
@@ -127,6 +150,9 @@ pub struct General {
     /// The identification of what was cut last.
     id: u32,
     layers: usize,
+    from: From,
+    /// The packet came in fragments.
+    was_cut: bool,
     /// Errors that may be sent.
     errors: RateLimit,
     reassembly: Reassembly,
@@ -145,6 +171,8 @@ impl Default for General {
             spare: std::iter::repeat_with(Packet::default).take(SPARE).collect(),
             id: 0,
             layers: 0,
+            from: From::Clear,
+            was_cut: false,
             errors: RateLimit::new(told::RATE.0, told::RATE.1),
             reassembly: Reassembly::new(Limits::default()),
             late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
@@ -214,14 +242,21 @@ impl General {
 
     fn pass(&mut self, env: &mut Env<'_>, frame: &Frame, why: Why, sa: u32) -> Result<(), DropReason> {
         self.packet.take(frame);
+        self.was_cut = false;
+        self.from = match why {
+            Why::Received | Why::Inbound | Why::Outbound | Why::Sealed | Why::Refused(_) => From::Clear,
+            Why::RefusedInside(_) | Why::Onward => From::Opened,
+            Why::Nested => From::Sealed,
+        };
         let ip = self.parse()?;
         match why {
             Why::Received => self.receive_any(env, &ip),
             Why::Inbound => self.receive(env),
-            Why::Outbound => self.outbound(env, ip, false),
-            Why::Nested => self.outbound(env, ip, true),
-            Why::Refused(DropReason::TooBig) => self.route(env, ip.dst(), false),
-            Why::Refused(reason) => {
+            Why::Outbound | Why::Nested | Why::Onward => self.outbound(env, ip),
+            Why::Refused(DropReason::TooBig) | Why::RefusedInside(DropReason::TooBig) => {
+                self.route(env, ip.dst())
+            }
+            Why::Refused(reason) | Why::RefusedInside(reason) => {
                 if reason == DropReason::TtlExceeded {
                     self.tell(env, Problem::HopLimit, &ip);
                 }
@@ -229,7 +264,7 @@ impl General {
             }
             Why::Sealed => {
                 let ip = self.unseal(env, sa, &ip)?;
-                self.protect(env, sa, &ip, false)
+                self.protect(env, sa, &ip)
             }
         }
     }
@@ -244,7 +279,15 @@ impl General {
         let proof = esp::open(&mut self.packet, at, with, seq).ok_or(DropReason::TooBig)?;
         esp::unwrap(&mut self.packet, at, with, proof)?;
         self.packet.pull(at);
-        self.parse()
+        let ip = self.parse()?;
+        // It was counted, and will be again if it leaves.
+        let taken_back = SaCounters {
+            packets: 1u64.wrapping_neg(),
+            bytes: (ip.len() as u64).wrapping_neg(),
+            ..SaCounters::default()
+        };
+        env.runtime.sa(env.sas.get(i).slot).count(&taken_back);
+        Ok(ip)
     }
 
     /// The header of the packet, which ends where that says.
@@ -258,7 +301,7 @@ impl General {
     fn receive_any(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
         if ip.place == Place::Whole {
             let is_protected = inbound::header_of(self.packet.bytes(), ip).is_some();
-            return if is_protected { self.receive(env) } else { self.outbound(env, *ip, false) };
+            return if is_protected { self.receive(env) } else { self.outbound(env, *ip) };
         }
         let is_protected = matches!(ip.protocol(), protocol::ESP | protocol::AH);
         // ESP in UDP is for the gateway or a host behind it; what is in clear must show its ports if any policy looks at
@@ -266,7 +309,7 @@ impl General {
         let is_ours =
             is_protected || ip.protocol() == protocol::UDP && (env.is_own(ip.dst()) || env.is_to_be_esp(ip));
         if !is_ours && !env.flows.select_ports() {
-            return self.outbound(env, *ip, false);
+            return self.outbound(env, *ip);
         }
         match self.put_together(env)? {
             Some(ip) => self.receive_any(env, &ip),
@@ -287,7 +330,10 @@ impl General {
         match outcome {
             Outcome::Held => Ok(None),
             Outcome::Refused(reason) => Err(reason),
-            Outcome::Done(_) => self.parse().map(Some),
+            Outcome::Done(_) => {
+                self.was_cut = true;
+                self.parse().map(Some)
+            }
         }
     }
 
@@ -295,7 +341,12 @@ impl General {
     fn receive(&mut self, env: &mut Env<'_>) -> Result<(), DropReason> {
         match self.inbound(env)? {
             Opened::At(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
-            Opened::Packet(ip, is_own) => self.forward(env, &ip, is_own),
+            Opened::Packet(ip, is_host) => {
+                // Opened in the place of the host behind us, which would have put it together.
+                self.was_cut |= is_host;
+                self.from = From::Opened;
+                self.outbound(env, ip)
+            }
         }
     }
 
@@ -327,6 +378,7 @@ fn framed(packet: &[u8], to: To, cache: &mut FrameCache) -> Result<Frame, DropRe
     let ethertype = match (to, packet.first().map(|b| b >> 4)) {
         (To::Route(_), _) => return packet::frame(&[packet], cache),
         (To::Worker { is_sealed: true, .. }, _) => NESTED,
+        (To::Onward { .. }, _) => ONWARD,
         (_, Some(4)) => ETHERTYPE_IPV4,
         _ => ETHERTYPE_IPV6,
     };

@@ -234,7 +234,14 @@ fn let_in(
                         meta.via = via;
                         wire::decrement_ttl(frame.bytes_mut())
                     }
-                    _ => Err(DropReason::SelectorMismatch),
+                    decision => match let_on(meta, sas, decision) {
+                        Ok(()) => {
+                            sas.count_inbound(meta.sa, meta.ip.len(), reader, runtime);
+                            meta.stage = Stage::General(Why::Onward);
+                            continue;
+                        }
+                        Err(reason) => Err(reason),
+                    },
                 }
             }
             Stage::Refused(reason) => Err(reason),
@@ -247,6 +254,15 @@ fn let_in(
             }
             Err(reason) => refused_inside(meta, sas, runtime, reason),
         };
+    }
+}
+
+/// What is let in and wanted by the outbound policies again.
+#[cold]
+fn let_on(meta: &Meta, sas: &SaTable, decision: Decision) -> Result<(), DropReason> {
+    match decision {
+        Decision::LetOn { reqid } if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) => Ok(()),
+        _ => Err(DropReason::SelectorMismatch),
     }
 }
 

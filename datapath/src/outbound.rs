@@ -105,7 +105,9 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
             Stage::General(Why::Received)
         }
         Decision::Drop(reason) => Stage::Drop(reason),
-        Decision::Protect { .. } | Decision::LetIn { .. } => Stage::Drop(DropReason::NoPolicy),
+        Decision::Protect { .. } | Decision::LetIn { .. } | Decision::LetOn { .. } => {
+            Stage::Drop(DropReason::NoPolicy)
+        }
     };
 }
 

@@ -31,6 +31,11 @@ pub enum Decision {
         /// Where it went, the last time.
         via: Via,
     },
+    /// Decapsulated: let it in, if it came by the right SA, and protect it again on its way on.
+    LetOn {
+        /// What the SA must have for its `reqid`.
+        reqid: u32,
+    },
     /// Drop it.
     Drop(DropReason),
 }
@@ -215,8 +220,12 @@ fn decide_clear(reader: &Reader, flow: &Flow) -> Decision {
 
 #[cold]
 fn decide_inner(reader: &Reader, flow: &Flow) -> Decision {
-    match reader.lookup(Direction::Inbound, flow).filter(|h| h.action == Action::Protect) {
-        Some(hit) => Decision::LetIn { reqid: hit.reqid, via: Via::NONE },
-        None => Decision::Drop(DropReason::SelectorMismatch),
+    let Some(hit) = reader.lookup(Direction::Inbound, flow).filter(|h| h.action == Action::Protect) else {
+        return Decision::Drop(DropReason::SelectorMismatch);
+    };
+    // What goes on from one tunnel into another, as at a hub, leaves by the outbound policies (RFC 4301 §5.1).
+    match reader.lookup(Direction::Outbound, flow).map(|h| h.action) {
+        Some(Action::Protect | Action::Discard) => Decision::LetOn { reqid: hit.reqid },
+        Some(Action::Bypass) | None => Decision::LetIn { reqid: hit.reqid, via: Via::NONE },
     }
 }

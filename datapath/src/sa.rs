@@ -92,7 +92,7 @@ pub struct SaTable {
     narrow: Vec<u32>,
     /// Of each state, how long it is good for, if that is limited; and those that it is of.
     lives: Table<Option<Box<Life>>>,
-    limited: Vec<u32>,
+    limited: Vec<(u32, Generation)>,
     looked_at: usize,
     free: Vec<u32>,
     /// States with something to tell.
@@ -483,6 +483,9 @@ impl SaTable {
         now_secs: u32,
     ) -> Result<(), DropReason> {
         let state = self.get(i);
+        if state.has_ended {
+            return Err(DropReason::SaExpired);
+        }
         if state.assigned_seq != state.reserved_seq {
             return Ok(());
         }
@@ -494,6 +497,7 @@ impl SaTable {
             let Some(Some(life)) = self.lives.get(i as usize) else { return Err(DropReason::SaExpired) };
             if is_over || life.is_last_straw(&so_far, octets) {
                 self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
+                self.end(i);
                 return Err(DropReason::SaExpired);
             }
             numbers = numbers.min(life.packets_to_go(&so_far));
@@ -534,8 +538,9 @@ impl SaTable {
     fn end(&mut self, i: u32) {
         let state = self.get_mut(i);
         state.assigned_seq = state.reserved_seq;
-        let (spi, key) = (state.spi, self.keys[i as usize].take());
-        self.checksums -= u32::from(key.is_some() && self.get(i).outer.has_checksum());
+        state.has_ended = true;
+        let spi = state.spi;
+        self.keys[i as usize] = None;
         self.spis.remove(spi, i);
     }
 
@@ -547,9 +552,9 @@ impl SaTable {
     ) {
         for _ in 0..LOOKED_AT.min(self.limited.len()) {
             self.looked_at = (self.looked_at + 1) % self.limited.len().max(1);
-            let Some(i) = self.limited.get(self.looked_at).copied() else { continue };
-            match (self.lives.get(i as usize), self.states.get(i as usize)) {
-                (Some(Some(life)), Some(Some(state))) if life.generation == state.generation => {
+            let Some((i, generation)) = self.limited.get(self.looked_at).copied() else { continue };
+            match self.states.get(i as usize) {
+                Some(Some(state)) if state.generation == generation => {
                     let is_alive = reader.generation(state.slot) == Some(state.generation);
                     if is_alive {
                         self.tell_one(i, reader, runtime);
@@ -564,14 +569,16 @@ impl SaTable {
     }
 
     /// Whether an SA is at its end.
-    pub fn is_expired(&self, i: u32, runtime: &Runtime) -> bool {
-        self.get(i).is_limited && runtime.sa(self.get(i).slot).was_told(EventKind::HardLifetime)
+    pub fn is_expired(&self, i: u32) -> bool {
+        self.get(i).has_ended
     }
 
     fn tell_once(&self, i: u32, kind: EventKind, value: u64, (runtime, iked): (&Runtime, &WorkerRuntime)) {
         let (slot, generation) = (self.get(i).slot, self.get(i).generation);
-        if runtime.sa(slot).is_first(kind) {
-            iked.tell(&Event { kind, slot, generation, value });
+        let line = runtime.sa(slot);
+        // What does not fit into the ring is told later.
+        if !line.was_told(kind) && iked.tell(&Event { kind, slot, generation, value }) {
+            line.told(kind);
         }
     }
 
@@ -641,7 +648,7 @@ impl SaTable {
             InboundSa { sad_version: self.sad_version as u32, ..InboundSa::new(slot, &sa, window) }
         });
         let is_limited = state.is_limited;
-        let life = Life::of(&sa.handling, generation, 0).map(Box::new);
+        let life = Life::of(&sa.handling).map(Box::new);
         let i = match self.free.pop() {
             Some(i) => {
                 self.states[i as usize] = Some(state);
@@ -664,9 +671,12 @@ impl SaTable {
         };
         self.index[slot.0 as usize] = i + 1;
         if is_limited {
-            self.limited.push(i);
+            self.limit(i, generation);
         }
-        if !is_plain {
+        if runtime.sa(slot).was_told(EventKind::HardLifetime) {
+            self.end(i); // of a datapath before this one
+        }
+        if !is_plain || self.get(i).has_ended {
             self.associations[i as usize] = Association::new(sa);
             return Found::General(i);
         }
@@ -676,10 +686,21 @@ impl SaTable {
         Found::Here(i)
     }
 
+    /// Has an SA with a lifetime looked at.
+    fn limit(&mut self, i: u32, generation: Generation) {
+        if self.limited.len() == self.limited.capacity() {
+            let states = &self.states;
+            self.limited.retain(|(i, generation)| {
+                states[*i as usize].as_ref().is_some_and(|sa| sa.generation == *generation)
+            });
+        }
+        self.limited.push((i, generation));
+    }
+
     fn evict(&mut self, i: u32) {
         if let Some(state) = self.states[i as usize].take() {
-            let key = self.keys[i as usize].take();
-            self.checksums -= u32::from(key.is_some() && state.outer.has_checksum());
+            self.keys[i as usize] = None;
+            self.checksums -= u32::from(state.is_plain && state.outer.has_checksum());
             self.associations[i as usize] = None;
             self.lives[i as usize] = None;
             if self.inbound[i as usize].take().is_some() {

@@ -304,8 +304,8 @@ impl<M: Meter> Worker<M> {
         self.traffic.rx_packets += (frames.len() - handed) as u64;
         self.traffic.rx_bytes += octets as u64;
         self.received = (frames.len() - before, octets + handed_octets);
-        self.batch.receive();
-        self.batch.receive_nested(handed);
+        self.batch.receive(before);
+        self.batch.receive_nested(before..handed);
     }
 
     /// What is routed goes to its port's list, what was held before too; what belongs to others goes to them.
@@ -326,7 +326,8 @@ impl<M: Meter> Worker<M> {
             match meta.stage {
                 Stage::Forward => {
                     let before = meta.via;
-                    outlets.take(next_hops.route(frame, &mut meta.via, || meta.ip.dst()), TOO_BIG, 0);
+                    let why = if meta.proof.is_some() { TOO_BIG } else { TOO_BIG_CLEAR };
+                    outlets.take(next_hops.route(frame, &mut meta.via, || meta.ip.dst()), why, 0);
                     if meta.via != before {
                         hops.remember(meta);
                     }
@@ -337,8 +338,10 @@ impl<M: Meter> Worker<M> {
                     }
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa, DropReason::NoFrame),
-                Stage::Drop(reason @ DropReason::TtlExceeded) => {
-                    outlets.go_generally(frame, Why::Refused(reason), 0, reason);
+                Stage::Drop(reason @ DropReason::TtlExceeded) if !Jumbo::is_one(&frame) => {
+                    let inside = meta.proof.is_some();
+                    let why = if inside { Why::RefusedInside(reason) } else { Why::Refused(reason) };
+                    outlets.go_generally(frame, why, 0, reason);
                 }
                 Stage::Drop(reason) => outlets.drop(frame, reason),
                 // No hop leaves a frame at these.
@@ -370,7 +373,7 @@ impl<M: Meter> Worker<M> {
             let routed = match to {
                 To::Route(dst) => self.next_hops.look_up(frame, &mut Via::NONE.clone(), dst),
                 To::Receive => self.hand(me, frame),
-                To::Worker { owner, .. } => self.hand(owner, frame),
+                To::Worker { owner, .. } | To::Onward { owner } => self.hand(owner, frame),
             };
             if let Routed::Send { port, .. } = routed
                 && self.to_send.get(port as usize).is_some_and(ArrayVec::is_full)
@@ -490,8 +493,11 @@ impl<M: Meter> Worker<M> {
     }
 }
 
-/// On its way to its destination, but too long.
-const TOO_BIG: Why = Why::Refused(DropReason::TooBig);
+/// On its way to its destination, but too long; perhaps what came out of an SA.
+const TOO_BIG: Why = Why::RefusedInside(DropReason::TooBig);
+
+/// The same, and it came in clear.
+const TOO_BIG_CLEAR: Why = Why::Refused(DropReason::TooBig);
 
 /// Where a worker puts frames at the end of its hops.
 struct Outlets<'a> {

@@ -418,3 +418,32 @@ fn imix_with_reordered_and_duplicated_packets_is_delivered_once() {
         }
     }
 }
+
+#[test]
+fn a_hub_protects_again_what_goes_on_from_one_tunnel_into_another() {
+    for algorithm in algorithms() {
+        let mut pair = Pair::new(Tunnel { algorithm, ..Tunnel::default() });
+        // What comes from 10.1/16 goes on to 10.7/16, which is behind gateway 1 too.
+        let hub = &mut pair.gateways[1];
+        let selector = |src: &str, dst: &str| Selector::between(src.parse().unwrap(), dst.parse().unwrap());
+        let (action, reqid, priority) = (Action::Protect, 1, 10);
+        let there = selector("10.1.0.0/16", "10.7.0.0/16");
+        let sa = Some(hub.outbound);
+        for (direction, sa) in [(Direction::Inbound, None), (Direction::Outbound, sa)] {
+            let selector = there.clone();
+            hub.sadb.add_policy(&Policy { direction, selector, priority, action, reqid, sa }).unwrap();
+        }
+        let spoke = &mut pair.gateways[0];
+        let sa = Some(spoke.outbound);
+        let policy = Policy { direction: Direction::Outbound, selector: there, priority, action, reqid, sa };
+        spoke.sadb.add_policy(&policy).unwrap();
+        let clear = udp(inside(1, true), ip("10.7.0.9"), 100, 64);
+        let sealed = out_of(&mut pair, LAN, &clear).remove(0).1;
+        let arriving = [&[2; 12][..], &[8, 0], &sealed].concat();
+        let mut onward = pair.gateways[1].pass(WAN, frame(&mut pair.cache, &arriving));
+        let (port, again) = onward.remove(0);
+        let bytes = octets(&again);
+        assert!(onward.is_empty() && port == WAN && bytes[23] == 50, "never in clear: {bytes:02x?}");
+        pair.cache.give(again);
+    }
+}

@@ -78,19 +78,20 @@ impl EventRing {
         }
     }
 
-    /// Worker: appends an event, or counts it as lost.
-    pub(crate) fn push(&self, tail: &AtomicU64, event: &Event) {
+    /// Worker: appends an event, or counts it as lost; whether it is there.
+    pub(crate) fn push(&self, tail: &AtomicU64, event: &Event) -> bool {
         let head = self.head.load(Ordering::Relaxed);
         // Pairs with the Release in `pop`: the reader has done with the record that we overwrite.
         if head.wrapping_sub(tail.load(Ordering::Acquire)) >= EVENTS as u64 {
             self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            return;
+            return false;
         }
         let record = &self.records[head as usize % EVENTS];
         record.kind_slot.store(event.kind as u64 | (event.slot.0 as u64) << 32, Ordering::Relaxed);
         record.generation.store(event.generation.0, Ordering::Relaxed);
         record.value.store(event.value, Ordering::Relaxed);
         self.head.store(head.wrapping_add(1), Ordering::Release); // pairs with the Acquire in `pop`
+        true
     }
 
     /// iked: takes the oldest event.

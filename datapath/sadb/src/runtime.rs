@@ -260,9 +260,9 @@ impl WorkerRuntime {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Tells iked.
-    pub fn tell(&self, event: &Event) {
-        self.block().events.push(&self.sadb().event_tails[self.w], event);
+    /// Tells iked. False if its ring is full, which is counted.
+    pub fn tell(&self, event: &Event) -> bool {
+        self.block().events.push(&self.sadb().event_tails[self.w], event)
     }
 }
 
@@ -325,11 +325,10 @@ impl SaRuntime<'_> {
         self.0.farthest_late.store(farthest, Ordering::Relaxed);
     }
 
-    /// Whether iked was not told of this kind of event yet, of this SA; it is from now on.
-    pub fn is_first(&self, kind: EventKind) -> bool {
+    /// iked was told of this kind of event.
+    pub fn told(&self, kind: EventKind) {
         let told = self.0.told.load(Ordering::Relaxed);
         self.0.told.store(told | 1 << kind as u32, Ordering::Relaxed);
-        told >> kind as u32 & 1 == 0
     }
 
     /// Whether iked was told of this kind of event.

@@ -20,13 +20,15 @@ pub struct Inner {
     ttl: u8,
     df: bool,
     flow: u32,
+    /// The outer packet is to be cut.
+    pub may_be_cut: bool,
 }
 
 impl Inner {
     /// Of a packet whose header `ip` is.
     pub fn of(packet: &[u8], ip: &Ip) -> Inner {
         let ttl = packet.get(if ip.is_v4() { 8 } else { 7 }).copied().unwrap_or_default();
-        Inner { tos: ip.tos, ttl, df: ip.df, flow: (ip.key().hash() >> 44) as u32 }
+        Inner { tos: ip.tos, ttl, df: ip.df, flow: (ip.key().hash() >> 44) as u32, may_be_cut: false }
     }
 }
 
@@ -64,7 +66,7 @@ pub fn outer(packet: &mut Packet, sa: &Sa, inner: Inner, id: u16) -> Result<(usi
             let h = packet.insert(0, IPV4)?;
             (h[0], h[1], h[8]) = (0x45, tos, ttl);
             // Without DF it may be cut, and needs an identification (RFC 6864 §4).
-            let df = is_df(sa, inner.df);
+            let df = is_df(sa, inner.df) && !inner.may_be_cut;
             h[4..6].copy_from_slice(&(if df { 0 } else { id }).to_be_bytes());
             h[6..8].copy_from_slice(&(if df { DF } else { 0 }).to_be_bytes());
             h[12..16].copy_from_slice(&src.octets());

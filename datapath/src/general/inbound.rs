@@ -90,7 +90,7 @@ impl General {
         if with.sa.protocol != head.protocol || !sa.is_way_of(ip.dst(), head.udp) {
             return Err(DropReason::SaMismatch);
         }
-        if sas.is_expired(i, runtime) {
+        if sas.is_expired(i) {
             return Err(DropReason::SaExpired);
         }
         // 2. RFC 4303 §3.4.3, RFC 4302 §3.4.3.
@@ -212,7 +212,11 @@ impl Env<'_> {
         let (_, decision) = self.flows.inner(self.reader, homes, key);
         let reqid = self.sas.inbound(i).map(|(sa, _)| sa.reqid);
         match decision {
-            Decision::LetIn { reqid: wanted, .. } if Some(wanted) == reqid => Ok(()),
+            Decision::LetIn { reqid: wanted, .. } | Decision::LetOn { reqid: wanted }
+                if Some(wanted) == reqid =>
+            {
+                Ok(())
+            }
             _ => Err(DropReason::SelectorMismatch),
         }
     }

@@ -2,17 +2,18 @@
 //! (RFC 4301 §5.1, §8).
 
 use super::{
-    Env, General, To, ah, association::Association, esp, fragment::fragments, gre, header, header::Inner,
-    icmp::Problem, mss, packet::Packet,
+    Env, From, General, To, ah, association::Association, esp, fragment::fragments, gre, header,
+    header::Inner, icmp::Problem, mss, packet::Packet,
 };
 use crate::{
     drop::DropReason,
     fib::Resolution,
+    nexthop::Via,
     policy::Decision,
     sa::Found,
     wire::{self, Addr, FlowKey, IPV6, Ip, UDP, protocol},
 };
-use portcullis_sadb::{Direction, Mode, Protocol};
+use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol};
 use std::net::IpAddr;
 
 /// SAs that a packet is put into, one in the other, at most.
@@ -31,59 +32,63 @@ struct TooLong {
 }
 
 impl General {
-    /// A clear packet, which `ip` is the header of, to where the policies say.
+    /// A packet, which `ip` is the header of, to where the policies say.
     ///
     /// # Errors
     /// Why it goes no further.
-    pub(super) fn outbound(&mut self, env: &mut Env<'_>, ip: Ip, is_sealed: bool) -> Result<(), DropReason> {
-        let policy = match env.clear(&ip) {
+    pub(super) fn outbound(&mut self, env: &mut Env<'_>, ip: Ip) -> Result<(), DropReason> {
+        let decision = match self.from {
+            From::Opened => env.onward(&ip),
+            From::Clear | From::Sealed => env.clear(&ip),
+        };
+        let policy = match decision {
             Decision::Protect { policy, .. } => policy,
             // What is sealed needs no policy to leave.
-            Decision::Bypass { .. } | Decision::Drop(DropReason::NoPolicy) if is_sealed => {
-                return self.route(env, ip.dst(), true);
+            Decision::Bypass { .. } | Decision::Drop(DropReason::NoPolicy) if self.from == From::Sealed => {
+                return self.route(env, ip.dst());
             }
-            Decision::Bypass { .. } => return self.forward(env, &ip, false),
+            Decision::Bypass { .. } => return self.forward(env, &ip),
             Decision::Drop(reason) => return Err(reason),
-            Decision::LetIn { .. } => return Err(DropReason::NoPolicy),
+            Decision::LetIn { .. } | Decision::LetOn { .. } => return Err(DropReason::NoPolicy),
         };
         let slot = env.reader.policy_sa(policy).ok_or(DropReason::NoSa)?;
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
                 let with = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?;
                 // RFC 4303 §3.3.4: a bump in the wire puts together what a host has cut, and cuts it behind ESP.
-                let was_cut = with.is_between_hosts() && ip.place != wire::Place::Whole;
-                let ip = match was_cut.then(|| self.put_together(env)).transpose()? {
+                let is_cut = with.is_between_hosts() && ip.place != wire::Place::Whole;
+                let ip = match is_cut.then(|| self.put_together(env)).transpose()? {
                     None => ip,
                     Some(Some(whole)) => whole,
                     Some(None) => return Ok(()),
                 };
-                if !is_sealed {
+                if self.from != From::Sealed {
                     self.decrement_ttl(env, &ip)?;
                 }
-                self.protect(env, i, &ip, was_cut)
+                self.protect(env, i, &ip)
             }
-            Found::At(owner) => self.put(env, To::Worker { owner, is_sealed }),
+            Found::At(owner) => {
+                let to = match self.from {
+                    From::Opened => To::Onward { owner },
+                    from => To::Worker { owner, is_sealed: from == From::Sealed },
+                };
+                self.put(env, to)
+            }
             Found::Here(_) | Found::General(_) | Found::Nowhere => Err(DropReason::NoSa),
         }
     }
 
-    /// A packet of this SA. `was_cut`: it came in fragments.
+    /// A packet of this SA.
     ///
     /// # Errors
     /// Why it goes no further.
-    pub(super) fn protect(
-        &mut self,
-        env: &mut Env<'_>,
-        i: u32,
-        ip: &Ip,
-        was_cut: bool,
-    ) -> Result<(), DropReason> {
+    pub(super) fn protect(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip) -> Result<(), DropReason> {
         let dst = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?.sa.dst;
         let path = env.path_mtu(i, dst);
         self.clamp(env, i, ip, path)?;
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         let Some(TooLong { inner_mtu }) = too_long(with, &self.packet, ip, path) else {
-            return self.send(env, i, ip, path);
+            return self.send(env, i, ip, path, false);
         };
         // What it was told of ages; what its next hop takes is to be seen before it is sealed the next time.
         let known = env.sas.get(i).mtu;
@@ -97,13 +102,18 @@ impl General {
         if is_tunnel && ip.is_v4() && !ip.df && !env.flows.select_ports() {
             return self.send_in_pieces(env, i, inner_mtu, path);
         }
-        let outer_v4 = with.sa.dst.is_ipv4() && is_tunnel || ip.is_v4() && !is_tunnel;
-        let may_cut_outer = outer_v4 && !header::is_df(&with.sa, ip.df) && (is_tunnel || !ip.df)
-            || !ip.is_v4() && was_cut
-            // RFC 8200 §5: whatever the path, IPv6 has 1280 octets.
-            || !ip.is_v4() && inner_mtu < SMALLEST_V6 && ip.len() <= SMALLEST_V6;
-        if may_cut_outer {
-            return self.send(env, i, ip, path);
+        let may_cut_outer = match (is_tunnel, ip.is_v4()) {
+            // What we seal is our own, and IPv6 has no DF: it is cut where what is inside might be.
+            (true, _) if !with.sa.dst.is_ipv4() && !header::is_df(&with.sa, ip.df) => true,
+            (true, true) => !header::is_df(&with.sa, ip.df),
+            (false, true) => !ip.df,
+            (_, false) => with.sa.dst.is_ipv4() && with.sa.handling.df == DfBit::Clear,
+        };
+        // RFC 8200 §5: whatever the path, IPv6 has 1280 octets. What came in pieces goes on in pieces.
+        let must_cut_outer =
+            self.was_cut || !ip.is_v4() && inner_mtu < SMALLEST_V6 && ip.len() <= SMALLEST_V6;
+        if may_cut_outer || must_cut_outer {
+            return self.send(env, i, ip, path, true);
         }
         self.tell_too_big(env, ip, inner_mtu)
     }
@@ -133,61 +143,72 @@ impl General {
             pieces.try_for_each(|piece| {
                 self.packet.fill(|to| piece.emit(to));
                 let ip = self.parse()?;
-                self.send(env, i, &ip, path)
+                self.send(env, i, &ip, path, false)
             })
         });
         self.spare.push(whole);
         result
     }
 
-    /// Seals a packet that fits, and has it leave.
-    fn send(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip, path: usize) -> Result<(), DropReason> {
+    /// Seals a packet, and has it leave: in pieces, if it is too long and `is_cut` says that it may.
+    fn send(
+        &mut self,
+        env: &mut Env<'_>,
+        i: u32,
+        ip: &Ip,
+        path: usize,
+        is_cut: bool,
+    ) -> Result<(), DropReason> {
         // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
         env.sas.reserve(i, ip.len(), (env.reader, env.runtime, env.iked), env.now_secs)?;
         let seq = env.sas.get_mut(i).next_seq();
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         self.id = self.id.wrapping_add(1);
-        seal(&mut self.packet, with, ip, (seq, self.id as u16), path)?;
+        seal(&mut self.packet, with, ip, (seq, self.id as u16), path, is_cut)?;
         let is_nested = with.sa.handling.nested;
         if env.sas.get_mut(i).count(1, ip.len()) {
             env.sas.note(i, env.reader, env.runtime);
         }
         let ip = self.parse()?;
-        if is_nested && self.layers < LAYERS {
-            self.layers += 1;
-            let result = self.outbound(env, ip, true);
-            self.layers -= 1;
-            return result;
-        }
-        self.route(env, ip.dst(), true)
+        let from = std::mem::replace(&mut self.from, From::Sealed);
+        self.layers += 1;
+        let result = if is_nested && self.layers < LAYERS {
+            self.outbound(env, ip)
+        } else {
+            self.route(env, ip.dst())
+        };
+        self.layers -= 1;
+        self.from = from;
+        result
     }
 
-    /// A packet that goes on in clear; as to `is_own`, see [`General::route`].
+    /// A packet that goes on in clear.
     ///
     /// # Errors
     /// Why it does not.
-    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip, is_own: bool) -> Result<(), DropReason> {
+    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
         self.decrement_ttl(env, ip)?;
-        self.route(env, ip.dst(), is_own)
+        self.route(env, ip.dst())
     }
 
     fn decrement_ttl(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
         wire::decrement_ttl(self.packet.bytes_mut()).inspect_err(|_| self.tell(env, Problem::HopLimit, ip))
     }
 
-    /// To the next hop, cut if it must be and may be: `is_own`, we have sealed it, or opened it in the place of the host
-    /// behind us, which would have put it together again.
+    /// To the next hop, cut if it must be and may be.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr, is_own: bool) -> Result<(), DropReason> {
+    pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr) -> Result<(), DropReason> {
         let mtu = env.mtu_to(dst);
         if self.packet.len() <= mtu {
             return self.put(env, To::Route(dst));
         }
         let ip = self.parse()?;
-        // Only the source may cut an IPv6 packet (RFC 8200 §5).
-        if ip.is_v4() && ip.df || !ip.is_v4() && !is_own {
+        // Only the source may cut an IPv6 packet (RFC 8200 §5): of what we have sealed that is us, of what we have put
+        // together we stand for it.
+        let is_own = self.from == From::Sealed || self.was_cut;
+        if ip.is_v4() && ip.df && !self.was_cut || !ip.is_v4() && !is_own {
             return self.tell_too_big(env, &ip, mtu);
         }
         self.id = self.id.wrapping_add(1);
@@ -214,6 +235,16 @@ impl Env<'_> {
     /// Whether the policies let a packet in only if it is in an SA.
     pub(super) fn is_to_be_esp(&mut self, ip: &Ip) -> bool {
         self.clear(ip) == Decision::Drop(DropReason::Unprotected)
+    }
+
+    /// What the policies say of a packet that came out of an SA, and goes on.
+    fn onward(&self, ip: &Ip) -> Decision {
+        let hit = self.reader.lookup(Direction::Outbound, &ip.flow());
+        match hit.map(|hit| (hit.action, hit.index)) {
+            Some((Action::Protect, policy)) => Decision::Protect { policy, state: u32::MAX },
+            Some((Action::Discard, _)) => Decision::Drop(DropReason::PolicyDiscard),
+            Some((Action::Bypass, _)) | None => Decision::Bypass { via: Via::NONE },
+        }
     }
 
     /// What the policies say of a packet in clear.
@@ -285,9 +316,11 @@ fn seal(
     ip: &Ip,
     (seq, id): (u64, u16),
     path: usize,
+    is_cut: bool,
 ) -> Result<(), DropReason> {
     let sa = &with.sa;
-    let inner = Inner::of(packet.bytes(), ip);
+    let mut inner = Inner::of(packet.bytes(), ip);
+    inner.may_be_cut = is_cut;
     let next = if ip.is_v4() { protocol::IPV4 } else { protocol::IPV6 };
     let (place, next) = match sa.mode {
         Mode::Tunnel => {

@@ -1,7 +1,7 @@
 //! What others are told of packets that go no further: ICMP errors to their sources.
 
 use super::{
-    Env, General, To,
+    Env, From, General, To,
     icmp::{self, Problem},
 };
 use crate::{
@@ -36,17 +36,25 @@ impl General {
         source: Addr,
         about: Option<&[u8]>,
     ) {
-        let Some(from) = env.fib.source_for(source.into()) else { return };
         let mut message = [0; icmp::MOST_V6];
         let about = about.unwrap_or(self.packet.bytes());
-        let Some(len) = icmp::emit(problem, from.into(), about, &mut message) else { return };
+        // What came out of an SA must not be seen in clear: only what goes back into one is told (RFC 4301 §6).
+        let is_secret = self.from != From::Clear;
+        let mut found = None;
+        for from in env.fib.sources_for(source.into()) {
+            let Some(len) = icmp::emit(problem, from.into(), about, &mut message) else { return };
+            let key = Ip::parse(&message[..len]).map(|ip| ip.key());
+            let is_protected = key.is_ok_and(|key| env.protects(key));
+            if is_protected || !is_secret {
+                found = Some((len, is_protected));
+                break;
+            }
+        }
+        let Some((len, is_protected)) = found else { return };
         if !self.errors.take(env.now_ms) {
             return;
         }
-        // Into a tunnel, if it came out of one: the policies know.
-        let key = Ip::parse(&message[..len]).map(|ip| ip.key());
-        let protects = key.is_ok_and(|key| env.protects(key));
-        let to = if protects { To::Receive } else { To::Route(source) };
+        let to = if is_protected { To::Receive } else { To::Route(source) };
         if let Ok(frame) = super::framed(&message[..len], to, env.cache) {
             let _ = self.leave(env, frame, to);
         }

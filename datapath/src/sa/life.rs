@@ -3,7 +3,7 @@
 //! The plain path looks at none of this: it uses the sequence numbers that were reserved, and of an SA with a lifetime
 //! only so many are reserved as it may surely send. What is over its hard limit is not sent.
 
-use portcullis_sadb::{Generation, Handling, Lifetime, Limits, SaCounters};
+use portcullis_sadb::{Handling, Lifetime, Limits, SaCounters};
 
 /// Octets of a packet, at most.
 const LARGEST: u64 = u16::MAX as u64;
@@ -22,20 +22,20 @@ pub enum Age {
 /// The lifetime of an SA that has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
-    pub(super) generation: Generation,
     lifetime: Lifetime,
     born_secs: u32,
     /// Packets that were counted when it was last looked whether it is idle, and when that was.
     packets: u64,
+    /// 0: not yet.
     used_secs: u32,
 }
 
 impl Life {
     /// None where there is no limit.
-    pub fn of(handling: &Handling, generation: Generation, now_secs: u32) -> Option<Life> {
+    pub fn of(handling: &Handling) -> Option<Life> {
         let Handling { lifetime, born_secs, .. } = *handling;
         let has_one = lifetime != Lifetime::default();
-        has_one.then_some(Life { generation, lifetime, born_secs, packets: 0, used_secs: now_secs })
+        has_one.then_some(Life { lifetime, born_secs, packets: 0, used_secs: 0 })
     }
 
     /// How far it is, by what was counted.
@@ -75,7 +75,8 @@ impl Life {
 
     /// Whether it has been idle for too long, by what was counted.
     pub fn is_idle(&mut self, so_far: &SaCounters, now_secs: u32) -> bool {
-        if so_far.packets != self.packets {
+        // It is not idle before it was looked at once.
+        if so_far.packets != self.packets || self.used_secs == 0 {
             (self.packets, self.used_secs) = (so_far.packets, now_secs);
         }
         self.lifetime.idle_secs != 0 && now_secs.saturating_sub(self.used_secs) >= self.lifetime.idle_secs
@@ -89,7 +90,7 @@ mod tests {
     fn life(soft: Limits, hard: Limits) -> Life {
         let lifetime = Lifetime { soft, hard, idle_secs: 10 };
         let handling = Handling { lifetime, born_secs: 100, ..Handling::default() };
-        Life::of(&handling, Generation(1), 100).expect("it has one")
+        Life::of(&handling).expect("it has one")
     }
 
     fn counted(packets: u64, bytes: u64) -> SaCounters {
@@ -129,6 +130,7 @@ mod tests {
     #[test]
     fn idle_is_what_counts_nothing_for_so_long() {
         let mut life = life(Limits::default(), Limits::default());
+        assert!(!life.is_idle(&counted(0, 0), 100), "not at once, whenever the machine was started");
         assert!(!life.is_idle(&counted(0, 0), 109));
         assert!(life.is_idle(&counted(0, 0), 110));
         assert!(!life.is_idle(&counted(1, 0), 111));

@@ -3,6 +3,7 @@
 use crate::{
     drop::DropReason,
     esp::OuterHeader,
+    general::Association,
     nexthop::Via,
     replay::{ReplayWindow, Ring},
     wire::Addr,
@@ -139,6 +140,10 @@ pub struct SaState {
     pub esn: bool,
     /// It has a lifetime, by which numbers are reserved.
     pub(super) is_limited: bool,
+    /// It goes the plain way, or did before it came to its end.
+    pub(super) is_plain: bool,
+    /// It is over a hard limit.
+    pub(super) has_ended: bool,
     /// What goes in front of each packet, if outbound.
     pub outer: OuterHeader,
 }
@@ -164,6 +169,8 @@ impl SaState {
             direction: sa.direction,
             esn: sa.esn,
             is_limited: sa.handling.lifetime != Lifetime::default(),
+            is_plain: !Association::is_for(sa),
+            has_ended: false,
             outer: OuterHeader::new(sa),
         }
     }
