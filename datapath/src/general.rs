@@ -59,6 +59,8 @@ pub enum Why {
     Nested,
     /// An outbound SA's, sealed on the plain path, and too long for its next hop.
     Sealed,
+    /// As received: a router says that a packet was too big for it, which may be one of ours.
+    TooBig,
     /// On its way to its destination, and refused.
     Refused(DropReason),
 }
@@ -218,6 +220,7 @@ impl General {
             Why::Inbound => self.receive(env),
             Why::Outbound => self.outbound(env, ip, false),
             Why::Nested => self.outbound(env, ip, true),
+            Why::TooBig => self.learn_path(env, ip),
             Why::Refused(DropReason::TooBig) => self.route(env, ip.dst(), false),
             Why::Refused(reason) => {
                 if reason == DropReason::TtlExceeded {
