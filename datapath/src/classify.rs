@@ -7,15 +7,12 @@ use crate::{
     batch::{Batch, Meta, Stage},
     drop::DropReason,
     frame::Frame,
-    general::Why,
+    general::{Why, icmp},
     policy::FlowCache,
     sa::SaTable,
-    wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
+    wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, NAT_T_PORT, Place, protocol},
 };
 use portcullis_ebpf::worker_of_spi;
-
-/// UDP port of ESP in UDP (RFC 3948 §2).
-const NAT_T_PORT: u16 = 4500;
 
 /// What a frame is. Offsets are from its first octet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +41,11 @@ pub enum Class {
     },
     /// A fragment of a protected packet.
     Fragment,
+    /// That a packet was too big for a router on its way (RFC 4301 §8.2).
+    TooBig {
+        /// The SPI that the packet had.
+        spi: u32,
+    },
     /// Any other IP packet.
     Clear {
         /// Where the IP header starts.
@@ -65,6 +67,7 @@ pub fn classify(frame: &[u8]) -> Class {
         Kind::Esp => Class::Esp { spi, seq_lo, l3, esp: at, udp, tos: ip.tos, len: ip.len() as u16 },
         Kind::Ah => Class::Ah { spi },
         Kind::Fragment => Class::Fragment,
+        Kind::TooBig => Class::TooBig { spi },
         Kind::Clear => Class::Clear { l3 },
         Kind::Kernel => Class::Kernel,
         Kind::Bad(reason) => Class::Bad(reason),
@@ -95,6 +98,7 @@ enum Kind {
     Esp,
     Ah,
     Fragment,
+    TooBig,
     Clear,
     Kernel,
     Bad(DropReason),
@@ -150,7 +154,11 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable)
             Kind::Clear if meta.ip.place != Place::Whole && flows.select_ports() => {
                 general(frame, meta, l3, Why::Received)
             }
-            Kind::Clear => {
+            Kind::TooBig if worker_of_spi(meta.esp.spi, who.1) == who.0 => {
+                general(frame, meta, l3, Why::TooBig)
+            }
+            // What is about an SA of ours, steering has sent to its owner: this is on its way to another.
+            Kind::Clear | Kind::TooBig => {
                 found.outbound = true;
                 clear(flows, frame, meta, l3)
             }
@@ -260,6 +268,7 @@ fn by_protocol(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
             Kind::Ah
         }
         protocol::UDP if ip.dst_port() == Some(NAT_T_PORT) => udp(packet, ip, esp),
+        protocol::ICMP | protocol::ICMPV6 => message(packet, ip, esp),
         _ => Kind::Clear,
     }
 }
@@ -278,6 +287,18 @@ fn udp(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
         }
         Some([_, _, _, _, ..]) => esp.parse(packet, at, true),
         _ => Kind::Clear,
+    }
+}
+
+/// An ICMP message: that a packet of an SA was too big, or any other.
+#[cold]
+fn message(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
+    match icmp::spi_too_big(packet, ip) {
+        Some(spi) => {
+            esp.spi = spi;
+            Kind::TooBig
+        }
+        None => Kind::Clear,
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Why {
     Nested,
     /// An outbound SA's, sealed on the plain path, and too long for its next hop.
     Sealed,
+    /// As received: a router says that a packet was too big for it, which may be one of ours.
+    TooBig,
     /// On its way to its destination, and refused.
     Refused(DropReason),
     /// The same, of what came out of an SA.
@@ -244,7 +246,9 @@ impl General {
         self.packet.take(frame);
         self.was_cut = false;
         self.from = match why {
-            Why::Received | Why::Inbound | Why::Outbound | Why::Sealed | Why::Refused(_) => From::Clear,
+            Why::Received | Why::Inbound | Why::Outbound | Why::TooBig | Why::Sealed | Why::Refused(_) => {
+                From::Clear
+            }
             Why::RefusedInside(_) | Why::Onward => From::Opened,
             Why::Nested => From::Sealed,
         };
@@ -253,6 +257,7 @@ impl General {
             Why::Received => self.receive_any(env, &ip),
             Why::Inbound => self.receive(env),
             Why::Outbound | Why::Nested | Why::Onward => self.outbound(env, ip),
+            Why::TooBig => self.learn_path(env, ip),
             Why::Refused(DropReason::TooBig) | Why::RefusedInside(DropReason::TooBig) => {
                 self.route(env, ip.dst())
             }

@@ -12,6 +12,7 @@
 //! Danger: sequence numbers are GCM nonces (RFC 4106 §3). `SaState::load` starts above every number that
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
+mod chains;
 mod life;
 mod spis;
 mod state;
@@ -23,10 +24,12 @@ use crate::{
     memory::Table,
     replay::{ReplayWindow, Ring},
 };
+use arrayvec::ArrayVec;
+use chains::Chains;
 use life::{Age, Life};
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
-    Direction, Event, EventKind, Generation, Reader, Runtime, SaCounters, SlotIndex, Spi, WorkerRuntime,
+    Direction, Event, EventKind, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, WorkerRuntime,
     prefetch_at,
 };
 use serde::Serialize;
@@ -43,6 +46,9 @@ const LOOKED_AT: usize = 4096;
 
 /// SAs whose path MTU ages, at most; those of others stay.
 const NARROW: usize = 4096;
+
+/// SAs that are looked at for an outbound SPI, and of those, how many have it: at most. More have it by a peer's design.
+const CHAIN: (usize, usize) = (64, 8);
 
 /// SAs that stay in the CPU's nearest caches by themselves.
 const NEAR: usize = 64;
@@ -81,6 +87,7 @@ pub struct SaTable {
     /// By slot: one more than the index in `states`, or 0.
     index: Table<u32>,
     spis: Spis,
+    outbound: Chains,
     states: Table<Option<SaState>>,
     /// Of each state, the key, expanded; and if it is inbound, what its packets need, and the rest of its window.
     keys: Table<Option<AeadKey>>,
@@ -117,6 +124,7 @@ impl SaTable {
             states: Table::new(room),
             keys: Table::new(room),
             spis: Spis::new(max_sas),
+            outbound: Chains::new(max_sas),
             inbound: Table::new(room),
             rings: Table::new(room),
             associations: Table::new(room),
@@ -134,10 +142,12 @@ impl SaTable {
 
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
-        // In `states`, `keys` and `associations`, `inbound` and `rings`; in `index`, `free`, `untold` and `spis`.
+        // In `states`, `keys` and `associations`, `inbound` and `rings`, `outbound`; in `index`, `free`, `untold`, `spis`
+        // and `outbound`.
         let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + size_of::<usize>();
+        let both = both + Chains::OCTETS_OF_STATE;
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
-        let index = 3 * size_of::<u32>() + Spis::OCTETS;
+        let index = 3 * size_of::<u32>() + Spis::OCTETS + Chains::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
@@ -295,6 +305,19 @@ impl SaTable {
             *place = Association::new(sa);
         }
         place.as_deref()
+    }
+
+    /// The outbound SA that has an SPI and is this one, if it lives and has sent anything. It has an association then.
+    pub fn find_outbound(&mut self, spi: u32, reader: &Reader, is_it: impl Fn(&Sa) -> bool) -> Option<u32> {
+        let (most, same) = CHAIN;
+        let has_spi = |i: &u32| self.states[*i as usize].as_ref().is_some_and(|state| state.spi == spi);
+        let found: ArrayVec<u32, { CHAIN.1 }> =
+            self.outbound.of(spi).take(most).filter(has_spi).take(same).collect();
+        found.into_iter().find(|i| {
+            let state = self.get(*i);
+            self.is_alive(*i, (state.slot, state.generation), reader)
+                && self.associate(*i, reader).is_some_and(|with| is_it(&with.sa))
+        })
     }
 
     /// Takes it that packets of an SA which has an association are to have at most so many octets, for the time being
@@ -670,6 +693,9 @@ impl SaTable {
             }
         };
         self.index[slot.0 as usize] = i + 1;
+        if !is_inbound {
+            self.outbound.insert(sa.spi.0, i);
+        }
         if is_limited {
             self.limit(i, generation);
         }
@@ -706,6 +732,8 @@ impl SaTable {
             if self.inbound[i as usize].take().is_some() {
                 self.spis.remove(state.spi, i);
                 self.rings[i as usize] = Ring::new(0);
+            } else {
+                self.outbound.remove(state.spi, i);
             }
             self.index[state.slot.0 as usize] = 0;
             self.free.push(i);

@@ -18,6 +18,8 @@ pub const IPV6: usize = 40;
 pub const UDP: usize = 8;
 /// Octets of SPI and sequence number (RFC 4303 §2).
 pub const ESP: usize = 8;
+/// The UDP port of ESP in UDP (RFC 3948 §2).
+pub const NAT_T_PORT: u16 = 4500;
 
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;

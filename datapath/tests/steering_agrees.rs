@@ -23,6 +23,9 @@ fn agree(frame: &[u8], Decision { worker, reason }: Decision, class: Class) -> b
         (EspInUdp, Class::Esp { spi, udp: true, .. }) => owns(spi),
         (Ah, Class::Ah { spi }) => owns(spi),
         (Fragment, Class::Fragment) => true,
+        (TooBig, Class::TooBig { spi }) => owns(spi),
+        // To a host; the classifier does not know whose it is.
+        (ClearTo | ClearFrom | Unprotected, Class::TooBig { .. }) => true,
         // Only who saw the first fragment knows what is in a later one.
         (Fragment, Class::Clear { .. }) => parsed(frame).is_some_and(|(ip, _)| ip.place == Place::Later),
         (ClearTo | ClearFrom | Local | Unprotected, Class::Clear { .. }) => true,
@@ -70,8 +73,8 @@ fn on_whole_frames() {
     for (reason, bad, good) in compare(generate::frame) {
         match reason {
             // Whole frames are rarely bad, so that agreement is not for lack of a claim.
-            Esp | EspInUdp | Ah | Fragment | ClearTo | ClearFrom | Local | Unprotected | Ike | IkeNatT
-            | Keepalive => {
+            Esp | EspInUdp | Ah | Fragment | TooBig | ClearTo | ClearFrom | Local | Unprotected | Ike
+            | IkeNatT | Keepalive => {
                 assert!(good > 1000 && bad < good / 8, "{reason:?}: {good} good, {bad} bad");
             }
             TooManyExtensions | TruncatedExtension => assert_eq!(good, 0, "{reason:?}"),

@@ -18,11 +18,13 @@ pub enum Family {
 /// Protocol numbers that steering tells apart.
 pub(crate) mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
+    pub const ICMP: u8 = 1;
     pub const UDP: u8 = 17;
     pub const ROUTING: u8 = 43;
     pub const FRAGMENT: u8 = 44;
     pub const ESP: u8 = 50;
     pub const AH: u8 = 51;
+    pub const ICMPV6: u8 = 58;
     pub const DESTINATION_OPTIONS: u8 = 60;
 }
 

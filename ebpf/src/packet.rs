@@ -21,9 +21,9 @@ pub(crate) struct Bounded<'a, P: ?Sized> {
     pub end: usize,
 }
 
-impl<P: Packet + ?Sized> Bounded<'_, P> {
+impl<P: Packet + ?Sized> Packet for Bounded<'_, P> {
     #[inline(always)]
-    pub fn bytes<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+    fn bytes<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         if at + N > self.end { None } else { self.packet.bytes(at) }
     }
 }

@@ -44,6 +44,8 @@ reasons! {
     EspInUdp => Worker, "esp_in_udp";
     /// A fragment of ESP, AH or ESP in UDP, by its addresses.
     Fragment => Worker, "fragment";
+    /// That a packet of ours was too big for a router on its way, by the SPI that it had (RFC 4301 §8.2).
+    TooBig => Worker, "too_big";
     /// Clear, to a protected prefix.
     ClearTo => Worker, "clear_to";
     /// Clear, from a protected prefix.

@@ -136,7 +136,7 @@ fn by_protocol(
     let (reason, spi) = match (datagram.flaw, fragment.place, datagram.protocol) {
         (Some(flaw), ..) => (flaw, 0),
         (None, Place::First, protocol::ESP | protocol::AH) => (Reason::Fragment, 0),
-        (None, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram.protocol, datagram.payload),
+        (None, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram),
     };
     match (reason, fragment.place) {
         (Reason::Fragment | Reason::EspInUdp, Place::First) => {
@@ -148,7 +148,12 @@ fn by_protocol(
         (Reason::Esp | Reason::Ah | Reason::EspInUdp, _) => {
             Decision::worker(worker_of_spi(spi, workers), reason)
         }
-        (Reason::Unprotected, _) => clear(datagram, tables),
+        // To a host, it is about that host's packets.
+        (Reason::TooBig, Place::Whole) => match clear(datagram, tables) {
+            Decision { reason: Reason::Local, .. } => Decision::worker(worker_of_spi(spi, workers), reason),
+            to_host => to_host,
+        },
+        (Reason::Unprotected | Reason::TooBig, _) => clear(datagram, tables),
         _ => match clear(datagram, tables) {
             Decision { worker: TO_KERNEL, .. } => Decision::kernel(reason),
             to_worker => to_worker,
@@ -159,8 +164,9 @@ fn by_protocol(
 /// What the upper protocol says: the SPI of what is IPsec; `Unprotected` when it has no say; or a reason
 /// why the packet is the kernel's, unless its addresses are protected.
 #[inline(always)]
-fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, protocol: u8, at: usize) -> (Reason, u32) {
-    match protocol {
+fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, datagram: &Datagram) -> (Reason, u32) {
+    let at = datagram.payload;
+    match datagram.protocol {
         // RFC 4303 §2: SPI, sequence number.
         protocol::ESP => match packet.bytes::<8>(at) {
             Some([a, b, c, d, ..]) => (Reason::Esp, u32::from_be_bytes([a, b, c, d])),
@@ -179,7 +185,39 @@ fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, protocol: u8, at: usize) -> (R
             },
             None => (Reason::TruncatedUdp, 0),
         },
+        protocol::ICMP | protocol::ICMPV6 => match too_big(packet, datagram) {
+            0 => (Reason::Unprotected, 0),
+            spi => (Reason::TooBig, spi),
+        },
         _ => (Reason::Unprotected, 0),
+    }
+}
+
+/// The SPI that is shown in what an ICMP message says to have been too big, or 0.
+// Not an `Option`: as in `Decision`.
+#[inline(always)]
+fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram) -> u32 {
+    let about = match (message.family, message.protocol, packet.bytes::<8>(message.payload)) {
+        (Family::V4, protocol::ICMP, Some([3, 4, ..])) => Datagram::ipv4(packet, message.payload + 8),
+        // RFC 4443 §3.2: the code is not looked at.
+        (Family::V6, protocol::ICMPV6, Some([2, ..])) => Datagram::ipv6(packet, message.payload + 8),
+        _ => return 0,
+    };
+    let Ok(about) = about else { return 0 };
+    if about.flaw.is_some() || about.fragment.place == Place::Later {
+        return 0;
+    }
+    let shown = Bounded { packet, end: about.end };
+    let Some([a, b, c, d, e, f, g, h]) = shown.bytes::<8>(about.payload) else { return 0 };
+    let ports = [[a, b], [c, d]].map(u16::from_be_bytes);
+    match about.protocol {
+        protocol::ESP => u32::from_be_bytes([a, b, c, d]),
+        protocol::AH => u32::from_be_bytes([e, f, g, h]),
+        // RFC 3948 §2.2: of IKE, it is 0.
+        protocol::UDP if ports.contains(&NAT_T_PORT) => {
+            shown.bytes(about.payload + 8).map_or(0, u32::from_be_bytes)
+        }
+        _ => 0,
     }
 }
 

@@ -204,6 +204,48 @@ fn fragments_of_protected_packets_are_known() {
 }
 
 #[test]
+fn what_is_said_of_packets_that_were_too_big_is_known() {
+    use wire::protocol::{AH, ESP, ICMP, ICMPV6, UDP};
+    let message = |kind: u8, code: u8, about: &[u8]| [&[kind, code, 0, 0, 0, 0, 5, 0], about].concat();
+    let (known, clear) = (Class::TooBig { spi: SPI }, Class::Clear { l3: 14 });
+    let from = |mut udp: Vec<u8>| {
+        udp.swap(0, 2);
+        udp.swap(1, 3);
+        udp
+    };
+    let in_udp = udp_packet(4500, &esp_packet());
+    for (protocol, payload, shown, class) in [
+        (ESP, esp_packet(), 8, known),
+        (ESP, esp_packet(), 7, clear),
+        (AH, ah_packet(), 8, known),
+        (UDP, in_udp.clone(), 12, known),
+        (UDP, in_udp.clone(), 11, clear),
+        (UDP, from(in_udp), 30, known),
+        (UDP, udp_packet(53, &esp_packet()), 30, clear),
+        (UDP, udp_packet(4500, &[0; 24]), 30, clear), // RFC 3948 §2.2
+        (6, esp_packet(), 30, clear),
+    ] {
+        let v4_about = &v4(4, 0x4000, protocol, &payload)[..24 + shown];
+        let v6_about = &v6(&[60], protocol, &payload)[..48 + shown];
+        let (of_v4, of_v6) = (message(3, 4, v4_about), message(2, 0, v6_about));
+        assert_eq!(classify(&frame(0, &v4(0, 0, ICMP, &of_v4))), class);
+        assert_eq!(classify(&frame(0, &v6(&[0], ICMPV6, &of_v6))), class); // RFC 4443 §3.2
+        for other in [
+            v4(0, 0, ICMP, &message(3, 3, v4_about)),
+            v4(0, 0, ICMP, &message(8, 4, v4_about)),
+            v4(0, 0x2000, ICMP, &of_v4),
+            v4(0, 1, ICMP, &of_v4),
+            v4(0, 0, ICMPV6, &of_v6),
+            v6(&[], ICMP, &of_v4),
+            v6(&[], ICMPV6, &message(3, 0, v6_about)),
+            v6_fragment(1, ICMPV6, &of_v6),
+        ] {
+            assert_eq!(classify(&frame(0, &other)), clear);
+        }
+    }
+}
+
+#[test]
 fn what_else_is_on_port_4500_is_clear() {
     let marked = [&[0; 4], &esp_packet()[..]].concat();
     for udp in [
@@ -271,7 +313,7 @@ fn is_inside(bytes: &[u8]) {
             let ip = Ip::parse(&bytes[l3 as usize..]).expect("it was parsed");
             assert!(l3 as usize + ip.len() <= bytes.len());
         }
-        Class::Ah { .. } | Class::Fragment | Class::Kernel | Class::Bad(_) => {}
+        Class::Ah { .. } | Class::Fragment | Class::TooBig { .. } | Class::Kernel | Class::Bad(_) => {}
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Extension headers that a packet may have, as [`Ip::parse`](crate::wire::Ip::parse) has it.
-const MOST: u8 = 8;
+const MOST: u8 = 7;
 
 /// A place in the chain.
 #[derive(Clone, Copy, Debug)]

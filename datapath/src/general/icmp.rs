@@ -7,7 +7,7 @@
 use super::headers::Headers;
 use crate::{
     general::fragment::{OFFSET, write_checksum},
-    wire::{Addr, IPV4, IPV6, Ip, Place, UDP, be16, be32, fold, protocol, sum},
+    wire::{Addr, IPV4, IPV6, Ip, NAT_T_PORT, Place, UDP, be16, be32, fold, protocol, sum},
 };
 
 /// Octets of an ICMP error before what it is about.
@@ -155,6 +155,19 @@ pub enum Carried {
     },
 }
 
+impl Carried {
+    /// The SPI of ESP, AH, or ESP in UDP from or to its port (RFC 3948 §2), which is never 0 (RFC 4303 §2.1).
+    pub fn spi(self) -> Option<u32> {
+        let spi = match self {
+            Carried::Esp { spi } | Carried::Ah { spi } => Some(spi),
+            Carried::Udp { src_port, dst_port, spi } => {
+                spi.filter(|_| [src_port, dst_port].contains(&NAT_T_PORT))
+            }
+        };
+        spi.filter(|spi| *spi != 0)
+    }
+}
+
 /// What a router says of a packet of ours. Anybody can say so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooBig {
@@ -172,31 +185,54 @@ impl TooBig {
     /// Reads a "fragmentation needed" or "packet too big" about ESP, AH or UDP, of which 8 octets are shown at least
     /// (RFC 4301 §8.2.1). None for all else, for what is wrong, and for MTUs that no IPv6 link has (RFC 8201 §4).
     pub fn parse(packet: &[u8]) -> Option<TooBig> {
-        let ip = Ip::parse(packet).ok().filter(|ip| ip.place == Place::Whole)?;
+        let ip = Ip::parse(packet).ok()?;
+        let Shown { src, dst, len, carried } = shown(packet, &ip)?;
         let (head, message) = packet[..ip.len()].split_at(ip.payload());
-        if message.len() < HEADER || total(head, message) != 0xffff {
-            return None;
-        }
-        let about = &message[HEADER..];
-        match (ip.protocol(), message[0], message[1]) {
-            (protocol::ICMP, 3, 4) if ip.is_v4() => parse_v4(be16(message, 6), about),
-            // RFC 4443 §3.2: the code is not looked at.
-            (protocol::ICMPV6, 2, _) if !ip.is_v4() => parse_v6(be32(message, 4), about),
-            _ => None,
-        }
+        let mtu = match (ip.is_v4(), be32(message, 4)) {
+            // RFC 1191 §4: the lower half of the word.
+            (true, word) if word as u16 == 0 => plateau_below(len),
+            (true, word) => word as u16,
+            (false, ..1280) => return None,
+            (false, mtu) => mtu.min(u16::MAX as u32) as u16,
+        };
+        (total(head, message) == 0xffff).then_some(TooBig { src, dst, carried, mtu })
     }
 }
 
-fn parse_v4(mtu: u16, about: &[u8]) -> Option<TooBig> {
+/// The SPI that is shown of what was too big, in ESP, AH or ESP in UDP, be the message right or wrong: steering has seen
+/// the same.
+pub fn spi_too_big(packet: &[u8], ip: &Ip) -> Option<u32> {
+    shown(packet, ip)?.carried.spi()
+}
+
+/// What a message shows of a packet.
+struct Shown {
+    src: Addr,
+    dst: Addr,
+    len: u16,
+    carried: Carried,
+}
+
+fn shown(packet: &[u8], ip: &Ip) -> Option<Shown> {
+    let message = packet.get(ip.payload()..ip.len()).filter(|_| ip.place == Place::Whole)?;
+    let (head, about) = message.split_at_checked(HEADER)?;
+    match (ip.protocol(), head[0], head[1]) {
+        (protocol::ICMP, 3, 4) if ip.is_v4() => shown_v4(about),
+        // RFC 4443 §3.2: the code is not looked at.
+        (protocol::ICMPV6, 2, _) if !ip.is_v4() => shown_v6(about),
+        _ => None,
+    }
+}
+
+fn shown_v4(about: &[u8]) -> Option<Shown> {
     let head: &[u8; IPV4] = about.first_chunk()?;
-    let payload = (head[0] & 15) as usize * 4;
+    let (payload, len) = ((head[0] & 15) as usize * 4, be16(head, 2));
     if head[0] >> 4 != 4 || payload < IPV4 || be16(head, 6) & OFFSET != 0 {
         return None;
     }
     let addr = |at: usize| Addr { bits: be32(head, at) as u128, v4: true };
-    let carried = carried(head[9], about.get(payload..)?)?;
-    let mtu = if mtu == 0 { plateau_below(be16(head, 2)) } else { mtu };
-    Some(TooBig { src: addr(12), dst: addr(16), carried, mtu })
+    let carried = carried(head[9], about[..about.len().min(len as usize)].get(payload..)?)?;
+    Some(Shown { src: addr(12), dst: addr(16), len, carried })
 }
 
 /// RFC 1191 §5: old routers say no MTU; it is the next below of those that networks have (RFC 1191 §7.1).
@@ -205,15 +241,17 @@ fn plateau_below(len: u16) -> u16 {
     PLATEAUS.into_iter().find(|plateau| *plateau < len).unwrap_or(68)
 }
 
-fn parse_v6(mtu: u32, about: &[u8]) -> Option<TooBig> {
+fn shown_v6(about: &[u8]) -> Option<Shown> {
     let head: &[u8; IPV6] = about.first_chunk()?;
-    if head[0] >> 4 != 6 || mtu < 1280 {
+    if head[0] >> 4 != 6 {
         return None;
     }
+    let len = be16(head, 4);
+    let about = &about[..about.len().min(IPV6 + len as usize)];
     let mut headers = Headers::of(about);
     loop {
         let is_fragment = headers.protocol == protocol::FRAGMENT;
-        if is_fragment && be16(about, headers.at + 2) & !7 != 0 {
+        if is_fragment && be16(about.get(headers.at..headers.at + 4)?, 2) & !7 != 0 {
             return None; // it shows no header
         }
         if !headers.skip().ok()? {
@@ -225,7 +263,7 @@ fn parse_v6(mtu: u32, about: &[u8]) -> Option<TooBig> {
         v4: false,
     };
     let carried = carried(headers.protocol, &about[headers.at..])?;
-    Some(TooBig { src: addr(8), dst: addr(24), carried, mtu: mtu.min(u16::MAX as u32) as u16 })
+    Some(Shown { src: addr(8), dst: addr(24), len, carried })
 }
 
 fn carried(upper: u8, shown: &[u8]) -> Option<Carried> {

@@ -8,15 +8,12 @@ use crate::{
     esp::decapsulated_ecn,
     policy::Decision,
     sa::Found,
-    wire::{self, Ip, Place, protocol},
+    wire::{self, Ip, NAT_T_PORT, Place, protocol},
 };
 use portcullis_sadb::{Mode, Protocol, SaCounters, Spi};
 
 /// SAs that a packet may be in, one in the other.
 const LAYERS: usize = 8;
-
-/// The UDP port of ESP in UDP (RFC 3948 §2).
-const NAT_T_PORT: u16 = 4500;
 
 /// An ESP or AH header in a packet.
 pub(super) struct Header {

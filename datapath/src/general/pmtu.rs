@@ -3,6 +3,13 @@
 //! Who tells of it cannot be authenticated (RFC 4301 §8.2.1): a forged message can make packets no smaller than the
 //! floor, for no longer than ten minutes.
 
+use super::{
+    Env, General,
+    icmp::{Carried, TooBig},
+};
+use crate::{drop::DropReason, wire::Ip};
+use portcullis_sadb::{Protocol, Sa};
+
 /// How long a path MTU is believed, since a router last told of it (RFC 1191 §6.3, RFC 8201 §4).
 pub const AGE_MS: u64 = 10 * 60 * 1000;
 
@@ -46,6 +53,39 @@ impl Pmtu {
     fn known(&self, now_ms: u64) -> u16 {
         if now_ms < self.until_ms { self.learned } else { u16::MAX }
     }
+}
+
+impl General {
+    /// Takes in what a router says of a packet that was too big for it. What is not about an SA of ours goes on to who sent
+    /// the packet.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownSpi`] if it is to ourselves, and why it goes no further.
+    pub(super) fn learn_path(&mut self, env: &mut Env<'_>, ip: Ip) -> Result<(), DropReason> {
+        // RFC 4301 §8.2.1: whoever says so, the SA must live, and its packets have these addresses.
+        let said = TooBig::parse(self.packet.bytes()).filter(|said| said.src == ip.dst());
+        if let Some(said) = said
+            && let Some(spi) = said.carried.spi()
+            && let Some(i) = env.sas.find_outbound(spi, env.reader, |sa| is_about(&said, sa))
+        {
+            env.sas.learn_mtu(i, said.mtu, env.now_ms);
+            return Ok(());
+        }
+        match env.is_own(ip.dst()) {
+            true => Err(DropReason::UnknownSpi),
+            false => self.outbound(env, ip),
+        }
+    }
+}
+
+/// Whether the packet that was too big was sealed by this SA, whose SPI it had.
+fn is_about(said: &TooBig, sa: &Sa) -> bool {
+    let is_sealed_so = match (said.carried, sa.protocol) {
+        (Carried::Esp { .. }, Protocol::Esp) | (Carried::Ah { .. }, Protocol::Ah) => sa.udp.is_none(),
+        (Carried::Udp { src_port, dst_port, .. }, Protocol::Esp) => sa.udp == Some((src_port, dst_port)),
+        _ => false,
+    };
+    is_sealed_so && (said.src, said.dst) == (sa.src.into(), sa.dst.into())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::tables::{BYPASS4, BYPASS6, HERE4, HERE6, OWN4, OWN6, PEER4, PEER6, TH
 use super::{
     AH, ARP, DESTINATION_OPTIONS, ESP, FRAGMENT, HOP_BY_HOP, ICMP, ICMP6, IPV4, IPV6, NO_NEXT, Piece,
     ROUTING, SERVICE_VLAN, TCP, UDP, VLAN, ah, esp, ethernet, fragment, ipv4_with, ipv6, options, routing,
-    udp,
+    too_big, udp,
 };
 
 /// SplitMix64.
@@ -126,7 +126,7 @@ fn datagram_v6(rng: &mut Rng) -> Vec<u8> {
 fn upper(rng: &mut Rng, icmp: u8) -> (u8, Vec<u8>) {
     let spi = if rng.one_in(3) { rng.next() as u32 } else { 0x1000 + rng.below(8) as u32 };
     let len = rng.below(64);
-    match rng.below(10) {
+    match rng.below(12) {
         0 | 1 => (ESP, esp(spi, len)),
         2 => (AH, ah(ESP, spi, &esp(spi ^ 1, len))),
         3 | 4 => {
@@ -143,6 +143,49 @@ fn upper(rng: &mut Rng, icmp: u8) -> (u8, Vec<u8>) {
         6 => (UDP, udp(4500, rng.pick(&[53, 501, 4501]), &rng.bytes(len))),
         7 => (TCP, rng.bytes(20 + len)),
         8 => (icmp, rng.bytes(8 + len)),
+        9 | 10 => {
+            let mut message = too_big(icmp, rng.pick(&[0, 1000, 1400]), &shown(rng, icmp));
+            if rng.one_in(8) {
+                let at = rng.below(2);
+                message[at] = rng.below(6) as u8;
+            }
+            (icmp, message)
+        }
         _ => (rng.pick(&[NO_NEXT, 135, 47, 4, 41, 255]), rng.bytes(len)),
     }
+}
+
+/// What a router shows of a packet that it is about: as a rule one of ours.
+fn shown(rng: &mut Rng, icmp: u8) -> Vec<u8> {
+    let spi = 0x1000 + rng.below(8) as u32;
+    let len = rng.below(24);
+    let (mut protocol, mut payload) = match rng.below(6) {
+        0 | 1 => (ESP, esp(spi, len)),
+        2 => (AH, ah(ESP, spi, &esp(spi ^ 1, len))),
+        3 => {
+            let spi = if rng.one_in(4) { 0 } else { spi };
+            let ports = rng.pick(&[(4500, 4500), (4500, 40_000), (40_000, 4500), (40_000, 53)]);
+            (UDP, udp(ports.0, ports.1, &esp(spi, len)))
+        }
+        4 => (UDP, udp(500, 500, &rng.bytes(len))),
+        _ => (TCP, rng.bytes(len)),
+    };
+    let piece = rng.one_in(4).then(|| piece(rng));
+    let mut packet = if icmp == ICMP {
+        let options = if rng.one_in(4) { 1 + rng.below(10) as u8 } else { 0 };
+        ipv4_with(OWN4, PEER4, protocol, options, piece, &payload)
+    } else {
+        if let Some(piece) = piece {
+            (protocol, payload) = (FRAGMENT, fragment(protocol, piece, &payload));
+        }
+        let extensions = if rng.one_in(4) { 1 + rng.below(9) } else { 0 };
+        for _ in 0..extensions {
+            (protocol, payload) = (DESTINATION_OPTIONS, options(protocol, 0, &payload));
+        }
+        ipv6(OWN6, PEER6, protocol, &payload)
+    };
+    if rng.one_in(4) {
+        packet.truncate(rng.below(packet.len()));
+    }
+    packet
 }

@@ -135,6 +135,13 @@ pub fn ah(next: u8, spi: u32, payload: &[u8]) -> Vec<u8> {
     joined(&header, payload)
 }
 
+/// An ICMP message of either version that this was too big, without a checksum.
+pub fn too_big(icmp: u8, mtu: u16, about: &[u8]) -> Vec<u8> {
+    let (kind, code) = if icmp == ICMP { (3, 4) } else { (2, 0) };
+    let [high, low] = mtu.to_be_bytes();
+    joined(&[kind, code, 0, 0, 0, 0, high, low], about)
+}
+
 // RFC 1071 §4.1.
 fn internet_checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
