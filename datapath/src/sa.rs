@@ -14,6 +14,7 @@
 
 mod spis;
 mod state;
+mod timed;
 
 use crate::{
     crypto::{Aead, AeadKey, IcvVerified},
@@ -84,6 +85,11 @@ pub struct SaTable {
     associations: Table<Option<Box<Association>>>,
     /// Outbound states that have learned of a path with a lower MTU than their SAs ask for.
     narrow: Vec<u32>,
+    /// States whose associations are to be looked at as time passes, and whether there are new ones.
+    timed: Vec<u32>,
+    has_news: bool,
+    /// The slot that is next looked at for an SA which sends by itself, and the version of the SAD when the first was.
+    sought: (usize, u64),
     free: Vec<u32>,
     /// States with something to tell.
     untold: VecDeque<u32>,
@@ -111,6 +117,9 @@ impl SaTable {
             rings: Table::new(room),
             associations: Table::new(room),
             narrow: Vec::with_capacity(room.min(NARROW)),
+            timed: Vec::with_capacity(room),
+            has_news: false,
+            sought: (0, u64::MAX),
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
             swept: 0,
@@ -121,10 +130,10 @@ impl SaTable {
 
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
-        // In `states`, `keys` and `associations`, `inbound` and `rings`; in `index`, `free`, `untold` and `spis`.
+        // In `states`, `keys` and `associations`, `inbound` and `rings`; in `index`, `timed`, `free`, `untold` and `spis`.
         let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + size_of::<usize>();
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
-        let index = 3 * size_of::<u32>() + Spis::OCTETS;
+        let index = 4 * size_of::<u32>() + Spis::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
@@ -279,7 +288,7 @@ impl SaTable {
             if generation != state.generation {
                 return None;
             }
-            *place = Association::new(sa);
+            *place = Association::new(sa, 1);
         }
         place.as_deref()
     }
@@ -311,6 +320,11 @@ impl SaTable {
             }
             known
         });
+    }
+
+    /// What the general path needs of an SA that is there, to change.
+    pub fn association_mut(&mut self, i: u32) -> Option<&mut Association> {
+        self.associations.get_mut(i as usize)?.as_deref_mut()
     }
 
     /// The same, of one that is there.
@@ -549,7 +563,14 @@ impl SaTable {
         };
         self.index[slot.0 as usize] = i + 1;
         if !is_plain {
-            self.associations[i as usize] = Association::new(sa);
+            let next_seq =
+                self.inbound[i as usize].as_ref().map_or(1, |sa| sa.window.top().saturating_add(1));
+            let with = Association::new(sa, next_seq);
+            if with.as_ref().is_some_and(|with| with.tfc.is_timed()) {
+                self.timed.push(i);
+                self.has_news = true;
+            }
+            self.associations[i as usize] = with;
             return Found::General(i);
         }
         if is_inbound {
@@ -562,7 +583,9 @@ impl SaTable {
         if let Some(state) = self.states[i as usize].take() {
             let key = self.keys[i as usize].take();
             self.checksums -= u32::from(key.is_some() && state.outer.has_checksum());
-            self.associations[i as usize] = None;
+            if self.associations[i as usize].take().is_some_and(|with| with.tfc.is_timed()) {
+                self.timed.retain(|timed| *timed != i);
+            }
             if self.inbound[i as usize].take().is_some() {
                 self.spis.remove(state.spi, i);
                 self.rings[i as usize] = Ring::new(0);

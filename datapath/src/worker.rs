@@ -186,7 +186,7 @@ impl<M: Meter> Worker<M> {
             idle_turns = if self.turn(now_ms) { 0 } else { idle_turns + 1 };
             if idle_turns > IDLE_TURNS && !self.hops.tell(TOLD_PER_TURN) {
                 self.sweep();
-                self.sleep(stop);
+                self.sleep(stop, now_ms);
             }
         }
         self.close();
@@ -211,6 +211,7 @@ impl<M: Meter> Worker<M> {
             self.ports_due_ms = now_ms + PORTS_MS;
             self.tell_ports();
             self.hops.sas.age(now_ms);
+            self.hops.sas.seek(&self.hops.reader, &self.hops.runtime);
             self.sweep();
         }
         self.hops.tell(TOLD_PER_TURN);
@@ -341,7 +342,7 @@ impl<M: Meter> Worker<M> {
                 }
             }
         }
-        if !self.general.is_idle() || self.general.is_due(now_ms) {
+        if !self.general.is_idle() || self.general.is_due(now_ms, &self.hops.sas) {
             self.work_generally(now_ms);
         }
         self.handoff.ring();
@@ -356,7 +357,7 @@ impl<M: Meter> Worker<M> {
         let Worker { general, hops, mine, next_hops, cache, drops, .. } = self;
         let Hops { sas, flows, reader, runtime, who } = hops;
         let mut env = Env { sas, flows, reader, runtime, iked: mine, cache, fib: next_hops.fib(), now_ms };
-        if general.is_due(now_ms) {
+        if general.is_late(now_ms) {
             general.look(&mut env);
         }
         general.work(&mut env, |frame, n, reason, cache| drops.count(frame, n, reason, cache));
@@ -443,7 +444,7 @@ impl<M: Meter> Worker<M> {
         self.mine.set_port_counters(&total);
     }
 
-    fn sleep(&mut self, stop: &AtomicBool) {
+    fn sleep(&mut self, stop: &AtomicBool, now_ms: u64) {
         let mut fds = ArrayVec::<libc::pollfd, 64>::new();
         fds.push(idle::readable(self.handoff.bell().fd()));
         for port in &self.ports {
@@ -456,7 +457,10 @@ impl<M: Meter> Worker<M> {
         self.lending.sleep();
         self.handoff.bell().announce();
         if self.handoff.is_empty() && !stop.load(Ordering::Relaxed) {
-            idle::sleep_on(&mut fds, if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS });
+            let most = if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS };
+            // What leaves by the clock is not to wait for a packet.
+            let due = self.general.next_ms().saturating_sub(now_ms);
+            idle::sleep_on(&mut fds, most.min(due.clamp(1, SLEEP_MS as u64) as i32));
         }
         self.handoff.bell().awake();
     }
