@@ -394,7 +394,7 @@ fn sa(c: &Connection, direction: Direction, reqid: u32, born_secs: u32) -> Sa {
         replay_window: c.replay_window,
         reqid,
         mtu: c.mtu,
-        handling: Handling { born_secs, ..c.handling.clone() },
+        handling: Handling { born_secs, ..c.handling },
         name: Name::new(&c.name).expect("checked when it was read"),
         key: Key::new(keying.key.bytes()).expect("checked when it was read"),
     }

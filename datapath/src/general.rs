@@ -256,7 +256,7 @@ impl General {
     }
 
     /// The next frame that goes from here, and where to.
-    pub fn next(&mut self) -> Option<(Frame, To)> {
+    pub fn pop(&mut self) -> Option<(Frame, To)> {
         self.outgoing.pop_front()
     }
 

@@ -362,7 +362,7 @@ impl<M: Meter> Worker<M> {
         }
         general.work(&mut env, |frame, n, reason, cache| drops.count(frame, n, reason, cache));
         let me = who.0;
-        while let Some((frame, to)) = self.general.next() {
+        while let Some((frame, to)) = self.general.pop() {
             let routed = match to {
                 To::Route(dst) => self.next_hops.look_up(frame, &mut Via::NONE.clone(), dst),
                 To::Receive => self.hand(me, frame),

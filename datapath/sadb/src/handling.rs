@@ -167,7 +167,7 @@ impl Handling {
         }
     }
 
-    pub(crate) fn to_words(&self) -> [u64; HANDLING_WORDS] {
+    pub(crate) fn to_words(self) -> [u64; HANDLING_WORDS] {
         let mut w = [0; HANDLING_WORDS];
         let (dscp_kind, dscp) = match &self.dscp {
             Dscp::Copy => (0, 0),
