@@ -1,6 +1,7 @@
 //! Traffic flow confidentiality, through whole gateways in memory: packets of one size and at a rate (RFC 9347), and dummy
 //! packets (RFC 4303 §2.6).
 
+mod rustcrypto;
 mod testbed;
 
 use portcullis_datapath::{drop::DropReason, pool::FrameCache, wire};
@@ -137,6 +138,49 @@ fn all_sizes_are_delivered_once_and_in_order_in_packets_of_one_size() {
             }
         }
     }
+}
+
+/// What a packet of gateway 1 in IPv4 has inside, by RustCrypto: payload, and next header.
+fn inside_of(frame: &[u8], seq: u64) -> (Vec<u8>, u8) {
+    let esp = &frame[ETHERNET + wire::IPV4..];
+    let (head, sealed) = esp.split_at(16);
+    let (material, iv) = (key(2, Algorithm::AES_GCM_128), *head.last_chunk().unwrap());
+    // RFC 4106 §5: SPI and extended sequence number.
+    let aad = [&head[..4], &seq.to_be_bytes()].concat();
+    // The key stream takes away what it has put on.
+    let mut text = rustcrypto::seal(&material, iv, &aad, &sealed[..sealed.len() - 16]);
+    text.truncate(sealed.len() - 16);
+    assert_eq!(rustcrypto::seal(&material, iv, &aad, &text), sealed);
+    let [.., pad, next] = text[..] else { panic!("no trailer") };
+    assert_eq!(pad, 0);
+    text.truncate(text.len() - 2);
+    (text, next)
+}
+
+#[test]
+fn payloads_are_as_the_rfc_draws_them_and_all_padding_only_when_idle() {
+    let mut pair = Pair::new(aggfrag(1000, true));
+    let idle: usize = (0..5).map(|_| pair.seal(&[]).len()).sum();
+    // RFC 9347 §A: packets of 800, 800, 60, 240 and 4000 octets; here in 1342.
+    let packets = [800, 800, 60, 240, 4000].map(|octets| clear(1, octets - 28));
+    let mut sealed = pair.seal(&packets);
+    sealed.extend((0..6).flat_map(|_| pair.seal(&[])));
+    let (mut offsets, mut stream) = (vec![], vec![]);
+    for (frame, seq) in sealed.iter().zip(idle as u64 + 1..) {
+        let (payload, next) = inside_of(frame, seq);
+        assert_eq!((next, payload.len()), (144, 1346)); // RFC 9347 §6.1
+        offsets.push(wire::be32(&payload, 0)); // sub-type 0, reserved, BlockOffset
+        stream.extend_from_slice(&payload[4..]);
+    }
+    assert_eq!(offsets, [0, 258, 3216, 1874, 532, 0, 0]);
+    let mut expected = vec![];
+    for packet in &packets {
+        expected.extend_from_slice(&packet[ETHERNET..]);
+        let at = expected.len() - (packet.len() - ETHERNET);
+        wire::decrement_ttl(&mut expected[at..]).unwrap();
+    }
+    expected.resize(7 * 1342, 0); // RFC 9347 §6.1.3.3: a pad data block
+    assert!(stream == expected);
 }
 
 #[test]
