@@ -35,7 +35,7 @@
 //! follow_peer = false        # to another address or port; default: as udp_encap
 //! mss = "auto"               # or a number: of TCP connections, at most; default: left as it is
 //! tfc_pad = "mtu"            # or a number: payloads are padded to so many octets; default: no padding
-//! dummies_per_sec = 0        # while there is nothing to send
+//! dummies_per_sec = 0        # while there is nothing to send: as long as tfc_pad, or of any length without
 //! idle_secs = 60             # without a packet, then iked is told; default: never
 //!
 //! [connection.soft]          # optional: from here on another SA should take its place
@@ -47,8 +47,8 @@
 //! secs = 3600
 //!
 //! [connection.aggfrag]       # optional: packets of one size, whatever is in them (RFC 9347)
-//! packet_size = 1400         # octets of an outer packet
-//! packets_per_sec = 0        # always as many; 0: when there is something to send
+//! packet_size = 1400         # octets of an outer packet, all alike; nothing in its header is copied from inside
+//! packets_per_sec = 0        # always as many, whatever there is to send; 0: when there is something
 //! fragments = true           # inner packets may be cut
 //!
 //! [connection.inbound]

@@ -25,6 +25,7 @@ mod packet;
 mod packets;
 pub mod pmtu;
 pub mod reassembly;
+mod tfc;
 mod told;
 
 use crate::{
@@ -45,6 +46,7 @@ use packet::Packet;
 use portcullis_sadb::{Reader, Runtime, SaCounters, WorkerRuntime};
 use reassembly::{Limits, Outcome, Reassembly};
 use std::collections::VecDeque;
+pub(crate) use tfc::Tfc;
 
 /// Why a packet is here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,8 +113,9 @@ pub const ONWARD: u16 = 0x88b6;
 /// Frames that leave in a turn, at most.
 const OUTGOING: usize = 1024;
 
-/// Packets that are cut at a time: one, and one in which its pieces are nested.
-const SPARE: usize = 2;
+/// Packets that are cut or opened at a time: one of several packets, one of these that is cut, and one in which its
+/// pieces are nested.
+const SPARE: usize = 3;
 
 /// How often it is looked for what does not come any more.
 const LOOK_MS: u64 = 100;
@@ -147,7 +150,7 @@ pub struct General {
     waiting: ArrayVec<(Frame, Why, u32), { 2 * BATCH }>,
     outgoing: VecDeque<(Frame, To)>,
     packet: Packet,
-    /// For what is cut, while its pieces go on.
+    /// For what is cut or has several inside, while these go on.
     spare: Vec<Packet>,
     /// The identification of what was cut last.
     id: u32,
@@ -162,6 +165,12 @@ pub struct General {
     late: Vec<(Addr, Vec<u8>)>,
     /// When it is looked for what does not come any more.
     due_ms: u64,
+    /// Outbound SAs whose inner packets leave at the end of this turn.
+    unsent: Vec<u32>,
+    /// When an SA next has something to send or to give up by itself.
+    next_ms: u64,
+    /// Packets that were dropped apart from the frames that brought them.
+    drops: [u64; DropReason::ALL.len()],
 }
 
 impl Default for General {
@@ -179,6 +188,9 @@ impl Default for General {
             reassembly: Reassembly::new(Limits::default()),
             late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
             due_ms: 0,
+            unsent: Vec::with_capacity(2 * BATCH),
+            next_ms: u64::MAX,
+            drops: [0; DropReason::ALL.len()],
         }
     }
 }
@@ -210,12 +222,50 @@ impl General {
                 Err(reason) => drop(Some(frame), 1, reason, env.cache),
             }
         }
+        self.tick(env);
+        self.send_rest(env);
         self.reassembly.drain_drops(|reason, n| drop(None, n, reason, env.cache));
+        for (reason, n) in DropReason::ALL.iter().zip(&mut self.drops).filter(|(_, n)| **n > 0) {
+            drop(None, std::mem::take(n), *reason, env.cache);
+        }
+    }
+
+    /// Looks at the SAs that have something to send or to give up as time passes.
+    fn tick(&mut self, env: &mut Env<'_>) {
+        let has_news = env.sas.take_news();
+        if env.now_ms < self.next_ms && !has_news {
+            return;
+        }
+        env.sas.seek(env.reader, env.runtime);
+        self.next_ms = u64::MAX;
+        let mut n = 0;
+        while let Some(i) = env.sas.timed().get(n).copied() {
+            n += 1;
+            if env.sas.is_there(i, env.reader) {
+                let next_ms = self.send_due(env, i).min(self.give_up(env, i));
+                self.next_ms = self.next_ms.min(next_ms);
+            }
+        }
+    }
+
+    fn count(&mut self, reason: DropReason, n: u64) {
+        self.drops[reason as usize] += n;
+    }
+
+    /// Whether it is to be looked at this without a frame.
+    #[inline]
+    pub fn is_due(&self, now_ms: u64, sas: &SaTable) -> bool {
+        self.is_late(now_ms) || now_ms >= self.next_ms || sas.has_news()
     }
 
     /// Whether [`General::look`] has something to do.
-    pub fn is_due(&self, now_ms: u64) -> bool {
+    pub fn is_late(&self, now_ms: u64) -> bool {
         now_ms >= self.due_ms && self.reassembly.datagrams() > 0
+    }
+
+    /// When an SA next has something to send or to give up by itself.
+    pub fn next_ms(&self) -> u64 {
+        self.next_ms
     }
 
     /// Lets go of what does not come any more; to be called before [`General::work`].
@@ -352,6 +402,7 @@ impl General {
                 self.from = From::Opened;
                 self.outbound(env, ip)
             }
+            Opened::Gone => Ok(()),
         }
     }
 

@@ -16,6 +16,7 @@ mod chains;
 mod life;
 mod spis;
 mod state;
+mod timed;
 
 use crate::{
     crypto::{Aead, AeadKey, IcvVerified},
@@ -101,6 +102,11 @@ pub struct SaTable {
     lives: Table<Option<Box<Life>>>,
     limited: Vec<(u32, Generation)>,
     looked_at: usize,
+    /// States whose associations are to be looked at as time passes, and whether there are new ones.
+    timed: Vec<u32>,
+    has_news: bool,
+    /// The slot that is next looked at for an SA which sends by itself, and the version of the SAD when the first was.
+    sought: (usize, u64),
     free: Vec<u32>,
     /// States with something to tell.
     untold: VecDeque<u32>,
@@ -132,6 +138,9 @@ impl SaTable {
             lives: Table::new(room),
             limited: Vec::with_capacity(room),
             looked_at: 0,
+            timed: Vec::with_capacity(room),
+            has_news: false,
+            sought: (0, u64::MAX),
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
             swept: 0,
@@ -142,12 +151,12 @@ impl SaTable {
 
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
-        // In `states`, `keys` and `associations`, `inbound` and `rings`, `outbound`; in `index`, `free`, `untold`, `spis`
-        // and `outbound`.
-        let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + size_of::<usize>();
+        // In `states`, `keys`, `associations` and `lives`, `inbound` and `rings`, `outbound`; in `index`, `timed`, `free`,
+        // `untold`, `limited`, `spis` and `outbound`.
+        let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + 2 * size_of::<usize>();
         let both = both + Chains::OCTETS_OF_STATE;
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
-        let index = 3 * size_of::<u32>() + Spis::OCTETS + Chains::OCTETS;
+        let index = 4 * size_of::<u32>() + size_of::<(u32, Generation)>() + Spis::OCTETS + Chains::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
@@ -302,7 +311,7 @@ impl SaTable {
             if generation != state.generation {
                 return None;
             }
-            *place = Association::new(sa);
+            *place = Association::new(sa, 1);
         }
         place.as_deref()
     }
@@ -347,6 +356,11 @@ impl SaTable {
             }
             known
         });
+    }
+
+    /// What the general path needs of an SA that is there, to change.
+    pub fn association_mut(&mut self, i: u32) -> Option<&mut Association> {
+        self.associations.get_mut(i as usize)?.as_deref_mut()
     }
 
     /// The same, of one that is there.
@@ -703,7 +717,14 @@ impl SaTable {
             self.end(i); // of a datapath before this one
         }
         if !is_plain || self.get(i).has_ended {
-            self.associations[i as usize] = Association::new(sa);
+            let next_seq =
+                self.inbound[i as usize].as_ref().map_or(1, |sa| sa.window.top().saturating_add(1));
+            let with = Association::new(sa, next_seq);
+            if with.as_ref().is_some_and(|with| with.tfc.is_timed()) {
+                self.timed.push(i);
+                self.has_news = true;
+            }
+            self.associations[i as usize] = with;
             return Found::General(i);
         }
         if is_inbound {
@@ -727,8 +748,10 @@ impl SaTable {
         if let Some(state) = self.states[i as usize].take() {
             self.keys[i as usize] = None;
             self.checksums -= u32::from(state.is_plain && state.outer.has_checksum());
-            self.associations[i as usize] = None;
             self.lives[i as usize] = None;
+            if self.associations[i as usize].take().is_some_and(|with| with.tfc.is_timed()) {
+                self.timed.retain(|timed| *timed != i);
+            }
             if self.inbound[i as usize].take().is_some() {
                 self.spis.remove(state.spi, i);
                 self.rings[i as usize] = Ring::new(0);

@@ -190,7 +190,7 @@ impl<M: Meter> Worker<M> {
             idle_turns = if self.turn(now_ms) { 0 } else { idle_turns + 1 };
             if idle_turns > IDLE_TURNS && !self.hops.tell(TOLD_PER_TURN) {
                 self.sweep();
-                self.sleep(stop);
+                self.sleep(stop, now_ms);
             }
         }
         self.close();
@@ -218,6 +218,7 @@ impl<M: Meter> Worker<M> {
             let now_secs = self.boot_secs(now_ms);
             let Hops { sas, reader, runtime, .. } = &mut self.hops;
             sas.look_at_lives((reader, runtime, &self.mine), now_secs);
+            self.hops.sas.seek(&self.hops.reader, &self.hops.runtime);
             self.sweep();
         }
         self.hops.tell(TOLD_PER_TURN);
@@ -350,7 +351,7 @@ impl<M: Meter> Worker<M> {
                 }
             }
         }
-        if !self.general.is_idle() || self.general.is_due(now_ms) {
+        if !self.general.is_idle() || self.general.is_due(now_ms, &self.hops.sas) {
             self.work_generally(now_ms);
         }
         self.handoff.ring();
@@ -364,7 +365,7 @@ impl<M: Meter> Worker<M> {
         let Hops { sas, flows, reader, runtime, who } = hops;
         let mut env =
             Env { sas, flows, reader, runtime, iked: mine, cache, fib: next_hops.fib(), now_ms, now_secs };
-        if general.is_due(now_ms) {
+        if general.is_late(now_ms) {
             general.look(&mut env);
         }
         general.work(&mut env, |frame, n, reason, cache| drops.count(frame, n, reason, cache));
@@ -447,7 +448,7 @@ impl<M: Meter> Worker<M> {
         self.mine.set_port_counters(&total);
     }
 
-    fn sleep(&mut self, stop: &AtomicBool) {
+    fn sleep(&mut self, stop: &AtomicBool, now_ms: u64) {
         let mut fds = ArrayVec::<libc::pollfd, 64>::new();
         fds.push(idle::readable(self.handoff.bell().fd()));
         for port in &self.ports {
@@ -460,7 +461,10 @@ impl<M: Meter> Worker<M> {
         self.lending.sleep();
         self.handoff.bell().announce();
         if self.handoff.is_empty() && !stop.load(Ordering::Relaxed) {
-            idle::sleep_on(&mut fds, if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS });
+            let most = if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS };
+            // What leaves by the clock is not to wait for a packet.
+            let due = self.general.next_ms().saturating_sub(now_ms);
+            idle::sleep_on(&mut fds, most.min(due.clamp(1, SLEEP_MS as u64) as i32));
         }
         self.handoff.bell().awake();
     }

@@ -10,6 +10,7 @@ use portcullis_datapath::{
     },
     worker::Worker,
 };
+use portcullis_sadb::{Aggfrag, Handling};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -72,6 +73,14 @@ fn no_packet_allocates() {
     for (workers, lends) in [(1, false), (2, false), (2, true)] {
         let t = Tunnel { mtu: 9000, window: 65_536, workers, lends, ..Tunnel::default() };
         let (allocations, packets) = there_and_back(t);
+        (counted, delivered) = (counted + allocations, delivered + packets);
+    }
+    let aggfrag = Some(Aggfrag { packet_size: 1400, packets_per_sec: 0, fragments: true });
+    for handling in [
+        Handling { aggfrag, ..Handling::default() },
+        Handling { tfc_pad: 1000, dummies_per_sec: 100, ..Handling::default() },
+    ] {
+        let (allocations, packets) = there_and_back(Tunnel { mtu: 9000, handling, ..Tunnel::default() });
         (counted, delivered) = (counted + allocations, delivered + packets);
     }
     println!("{counted} allocations in {delivered} packets there and back");

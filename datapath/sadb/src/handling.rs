@@ -63,9 +63,10 @@ pub struct Lifetime {
 /// IP traffic flow security: inner packets are put together and cut to payloads of one size (RFC 9347).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Aggfrag {
-    /// Octets of an outer packet, all of one size.
+    /// Octets of an outer packet, all of one size: with ciphers of larger blocks a few less, and always the same.
     pub packet_size: u16,
-    /// Packets a second, whatever there is to send, less than 2^24; 0 sends when there is something.
+    /// Packets a second, less than 2^24: as many leave whatever there is to send, with padding if there is nothing, and
+    /// what is more than they carry is dropped. 0 sends when there is something.
     pub packets_per_sec: u32,
     /// Inner packets may be cut.
     pub fragments: bool,
@@ -97,7 +98,10 @@ pub struct Handling {
     pub mss: u16,
     /// Payloads are padded to so many octets (RFC 4303 §2.7): 0 is none, 65,535 as far as the path allows.
     pub tfc_pad: u16,
-    /// Dummy packets a second while there is nothing to send (RFC 4303 §2.6).
+    /// Dummy packets a second while there is nothing to send (RFC 4303 §2.6), which the peer drops: the first when so much
+    /// time has passed since the last packet. They are as long as `tfc_pad` says; without, of all lengths that the path
+    /// allows, by a hash that takes the key to foretell. They take nothing from packets: whoever copies DSCP or DF shows
+    /// which packets are none.
     pub dummies_per_sec: u16,
     /// IP traffic flow security.
     pub aggfrag: Option<Aggfrag>,

@@ -1,6 +1,9 @@
 //! An SA that the plain path has no code for.
 
-use super::pmtu::{FLOOR_V4, FLOOR_V6, Pmtu};
+use super::{
+    pmtu::{FLOOR_V4, FLOOR_V6, Pmtu},
+    tfc::Tfc,
+};
 use crate::{crypto::Suite, esp};
 use portcullis_sadb::{Key, Mode, Protocol, Sa};
 
@@ -12,15 +15,19 @@ pub struct Association {
     pub suite: Suite,
     /// What is known of its path.
     pub pmtu: Pmtu,
+    /// What waits to be sent or put together.
+    pub tfc: Tfc,
 }
 
 impl Association {
-    /// `None` if its key does not fit its algorithm, which no SADB lets in.
-    pub fn new(sa: Sa) -> Option<Box<Association>> {
+    /// Of an SA whose next number to be received is `next_seq`, if it is inbound. `None` if its key does not fit its
+    /// algorithm, which no SADB lets in.
+    pub fn new(sa: Sa, next_seq: u64) -> Option<Box<Association>> {
         let suite = Suite::new(sa.algorithm, sa.key.bytes())?;
         let pmtu = Pmtu::new(if sa.dst.is_ipv4() { FLOOR_V4 } else { FLOOR_V6 });
+        let tfc = Tfc::new(&sa, next_seq);
         let key = Key::new(&[])?;
-        Some(Box::new(Association { sa: Sa { key, ..sa }, suite, pmtu }))
+        Some(Box::new(Association { sa: Sa { key, ..sa }, suite, pmtu, tfc }))
     }
 
     /// Whether the packets are a host's that we stand in front of, and do IPsec for in its place: those of a plain SA in

@@ -2,6 +2,7 @@
 
 use super::{association::Association, packet::Packet};
 use crate::{crypto::IcvVerified, drop::DropReason, esp::is_padding, wire};
+use portcullis_sadb::Algorithm;
 
 /// Octets of pad length and next header.
 const TRAILER: usize = 2;
@@ -10,8 +11,7 @@ const TRAILER: usize = 2;
 const ALIGN: usize = 4;
 
 /// The longest text whose ESP packet has at most `room` octets.
-pub fn text_for(with: &Association, room: usize) -> usize {
-    let algorithm = with.sa.algorithm;
+pub fn text_for(algorithm: Algorithm, room: usize) -> usize {
     let align = algorithm.block().max(ALIGN);
     let room = room.saturating_sub(wire::ESP + algorithm.iv_len() + algorithm.icv_len());
     (room - room % align).saturating_sub(TRAILER)

@@ -5,7 +5,7 @@ use crate::{
     drop::DropReason,
     wire::{self, IPV4, IPV6, Ip, UDP, be16, protocol},
 };
-use portcullis_sadb::{DfBit, Dscp, Sa};
+use portcullis_sadb::{DfBit, Dscp, OUTER_TTL, Sa};
 use std::net::IpAddr;
 
 const DF: u16 = 0x4000;
@@ -25,6 +25,9 @@ pub struct Inner {
 }
 
 impl Inner {
+    /// Of no packet, or of several, of which nothing is to be seen (RFC 9347 §2.2.5).
+    pub const NONE: Inner = Inner { tos: 0, ttl: OUTER_TTL, df: false, flow: 0, may_be_cut: false };
+
     /// Of a packet whose header `ip` is.
     pub fn of(packet: &[u8], ip: &Ip) -> Inner {
         let ttl = packet.get(if ip.is_v4() { 8 } else { 7 }).copied().unwrap_or_default();

@@ -1,7 +1,13 @@
 //! What comes for an SA on the general path: SA, replay check, open, commit, decapsulate, policy check; and again, where
 //! there is ESP or AH inside (RFC 4301 §5.2, RFC 4302 §3.4, RFC 4303 §3.4).
 
-use super::{Env, General, ah, association::Association, esp, gre, header};
+use super::{
+    Env, General,
+    aggfrag::{self, Receiver},
+    ah,
+    association::Association,
+    esp, gre, header,
+};
 use crate::{
     crypto::IcvVerified,
     drop::DropReason,
@@ -56,7 +62,7 @@ impl General {
     /// Why it goes no further.
     pub(super) fn inbound(&mut self, env: &mut Env<'_>) -> Result<Opened, DropReason> {
         let mut is_own = false;
-        for layer in 0..LAYERS {
+        for layer in self.layers..LAYERS {
             let ip = self.parse()?;
             let Some(head) = header_of(self.packet.bytes(), &ip) else {
                 return if layer == 0 { Err(DropReason::Malformed) } else { Ok(Opened::Packet(ip, is_own)) };
@@ -67,7 +73,9 @@ impl General {
                 Some(Found::Here(i) | Found::General(i)) => {
                     is_own =
                         env.sas.associate(i, env.reader).ok_or(DropReason::UnknownSpi)?.is_between_hosts();
-                    self.open(env, i, &ip, &head)?;
+                    if self.open(env, i, &ip, &head)?.is_none() {
+                        return Ok(Opened::Gone);
+                    }
                 }
                 Some(Found::At(owner)) => return Ok(Opened::At(owner)),
                 // What goes through to somebody else is a packet as all others.
@@ -78,8 +86,8 @@ impl General {
         Err(DropReason::BadInner)
     }
 
-    /// One layer.
-    fn open(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip, head: &Header) -> Result<(), DropReason> {
+    /// One layer. `None`: what was inside has gone on by itself.
+    fn open(&mut self, env: &mut Env<'_>, i: u32, ip: &Ip, head: &Header) -> Result<Option<()>, DropReason> {
         let Env { sas, reader, runtime, .. } = env;
         // 1. RFC 4303 §3.4.2: the SA, by SPI and protocol, and the way that its packets come.
         let with = sas.association(i).ok_or(DropReason::UnknownSpi)?;
@@ -109,30 +117,22 @@ impl General {
             return Err(env.refused(i, reason));
         }
         // 4. What is inside, and whether its policy wants it from this SA (RFC 4301 §5.2).
-        let inside = self.inside(env, i, ip, head, proof).and_then(|ip| env.let_in(i, &ip).map(|()| ip));
-        match inside {
-            Ok(ip) => {
-                env.sas.count_inbound(i, ip.len(), env.reader, env.runtime);
-                Ok(())
-            }
-            Err(reason) => {
-                let refused = u64::from(reason != DropReason::Dummy);
-                let counters = SaCounters { refused, ..SaCounters::default() };
-                env.runtime.sa(env.sas.get(i).slot).count(&counters);
-                Err(reason)
-            }
+        match self.inside(env, i, ip, head, (seq, proof)) {
+            Ok(Some(ip)) => env.admit(i, &ip).map(Some),
+            Ok(None) => Ok(None),
+            Err(reason) => Err(env.refused_inside(i, reason)),
         }
     }
 
     /// Takes the headers off a packet that was opened.
     fn inside(
         &mut self,
-        env: &Env<'_>,
+        env: &mut Env<'_>,
         i: u32,
         outer: &Ip,
         head: &Header,
-        proof: IcvVerified,
-    ) -> Result<Ip, DropReason> {
+        (seq, proof): (u64, IcvVerified),
+    ) -> Result<Option<Ip>, DropReason> {
         let with = env.sas.association(i).ok_or(DropReason::UnknownSpi)?;
         let packet = &mut self.packet;
         let named_at = header::named_at(packet.bytes(), outer, outer.payload())?;
@@ -144,20 +144,105 @@ impl General {
             packet.remove(outer.payload(), wire::UDP);
         }
         let at = outer.payload();
+        let is_aggregated = next == aggfrag::NEXT_HEADER;
+        if with.tfc.receiving.is_some() {
+            self.disaggregate(env, i, seq, is_aggregated.then_some(at))?;
+            if is_aggregated {
+                return Ok(None);
+            }
+        } else if is_aggregated {
+            return Err(DropReason::BadInner);
+        }
+        let with = env.sas.association(i).ok_or(DropReason::UnknownSpi)?;
+        let packet = &mut self.packet;
         if with.sa.mode == Mode::Transport && !(with.sa.handling.gre && next == protocol::GRE) {
             header::settle(packet, named_at, next)?;
             let ip = self.parse()?;
             if head.udp {
                 header::mend_checksum(self.packet.bytes_mut(), &ip);
             }
-            return Ok(ip);
+            return Ok(Some(ip));
         }
         match (with.sa.mode, next) {
             (Mode::Transport, _) => gre::pull(packet, at)?,
             (Mode::Tunnel, protocol::IPV4 | protocol::IPV6) => packet.pull(at),
             _ => return Err(DropReason::BadInner),
         }
-        self.decapsulate(with, outer.tos, next)
+        self.decapsulate(with, outer.tos, next).map(Some)
+    }
+
+    /// Takes the AGGFRAG payload at a place in the packet, of this number; the inner packets that are whole then go on. A
+    /// number without one is as good as padding: only senders must not mix (RFC 9347 §2.3).
+    fn disaggregate(
+        &mut self,
+        env: &mut Env<'_>,
+        i: u32,
+        seq: u64,
+        at: Option<usize>,
+    ) -> Result<(), DropReason> {
+        const PADDING: &[u8] = &[0; aggfrag::HEADER];
+        let inner = self.spare.pop().ok_or(DropReason::BadInner)?;
+        let outer = std::mem::replace(&mut self.packet, inner);
+        let payload = at.map_or(Some(PADDING), |at| outer.bytes().get(at..)).unwrap_or_default();
+        let result = self.reassemble(env, i, |receiver, each| receiver.accept(seq, payload, each));
+        self.spare.push(std::mem::replace(&mut self.packet, outer));
+        result
+    }
+
+    /// Gives up a payload that does not come, if it is time to. Says when it will be.
+    pub(super) fn give_up(&mut self, env: &mut Env<'_>, i: u32) -> u64 {
+        let due_ms = |env: &Env<'_>| {
+            let with = env.sas.association(i);
+            with.and_then(|with| with.tfc.receiving.as_ref()).map_or(u64::MAX, |r| r.give_up_ms())
+        };
+        if due_ms(env) <= env.now_ms {
+            // It has gone on with what is there, whatever that is.
+            let _ = self.reassemble(env, i, |receiver, each| {
+                receiver.give_up(each);
+                Ok(())
+            });
+        }
+        due_ms(env)
+    }
+
+    /// Takes what comes of an SA's stream: each inner packet goes on.
+    fn reassemble(
+        &mut self,
+        env: &mut Env<'_>,
+        i: u32,
+        take: impl FnOnce(&mut Receiver, &mut dyn FnMut(&[u8])) -> Result<(), DropReason>,
+    ) -> Result<(), DropReason> {
+        // It is away while its packets go on: none of them is in the SA that it came by.
+        let with = env.sas.association_mut(i).ok_or(DropReason::UnknownSpi)?;
+        let mut receiving = with.tfc.receiving.take().ok_or(DropReason::BadInner)?;
+        let result = take(&mut receiving.receiver, &mut |inner| {
+            if let Err(reason) = self.deliver(env, i, inner) {
+                self.count(reason, 1);
+            }
+        });
+        receiving.receiver.drain_drops(|reason, n| self.count(reason, n));
+        self.next_ms = self.next_ms.min(receiving.settle(env.now_ms));
+        if let Some(with) = env.sas.association_mut(i) {
+            with.tfc.receiving = Some(receiving);
+        }
+        result
+    }
+
+    /// An inner packet that an SA has brought. ECN and DSCP of outer packets are not theirs (RFC 9347 §2.2.5).
+    fn deliver(&mut self, env: &mut Env<'_>, i: u32, inner: &[u8]) -> Result<(), DropReason> {
+        self.packet.fill(|room| {
+            room[..inner.len()].copy_from_slice(inner);
+            inner.len()
+        });
+        let ip = self.parse().map_err(|_| env.refused_inside(i, DropReason::BadInner))?;
+        env.admit(i, &ip)?;
+        if header_of(self.packet.bytes(), &ip).is_none() {
+            return self.forward(env, &ip);
+        }
+        self.layers += 1;
+        let result = self.receive(env);
+        self.layers -= 1;
+        result
     }
 
     /// The inner packet of a tunnel, whose outer header had this type of service. What follows it is padding (RFC 4303
@@ -189,6 +274,8 @@ pub(super) enum Opened {
     Packet(Ip, bool),
     /// What is the packet now is for an SA of another worker.
     At(u32),
+    /// What was inside has gone on.
+    Gone,
 }
 
 impl Env<'_> {
@@ -199,6 +286,19 @@ impl Env<'_> {
             _ => return reason,
         };
         self.runtime.sa(self.sas.get(i).slot).count(&counters);
+        reason
+    }
+
+    /// Counts a packet that came by this SA, if the policies let it in.
+    fn admit(&mut self, i: u32, ip: &Ip) -> Result<(), DropReason> {
+        self.let_in(i, ip).map_err(|reason| self.refused_inside(i, reason))?;
+        self.sas.count_inbound(i, ip.len(), self.reader, self.runtime);
+        Ok(())
+    }
+
+    fn refused_inside(&self, i: u32, reason: DropReason) -> DropReason {
+        let refused = u64::from(reason != DropReason::Dummy);
+        self.runtime.sa(self.sas.get(i).slot).count(&SaCounters { refused, ..SaCounters::default() });
         reason
     }
 

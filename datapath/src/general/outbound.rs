@@ -2,8 +2,16 @@
 //! (RFC 4301 §5.1, §8).
 
 use super::{
-    Env, From, General, To, ah, association::Association, esp, fragment::fragments, gre, header,
-    header::Inner, icmp::Problem, mss, packet::Packet,
+    Env, From, General, OUTGOING, To, aggfrag, ah,
+    association::Association,
+    esp,
+    fragment::fragments,
+    gre, header,
+    header::Inner,
+    icmp::Problem,
+    mss,
+    packet::Packet,
+    tfc::{Sending, Tfc},
 };
 use crate::{
     drop::DropReason,
@@ -112,7 +120,8 @@ impl General {
         // RFC 8200 §5: whatever the path, IPv6 has 1280 octets. What came in pieces goes on in pieces.
         let must_cut_outer =
             self.was_cut || !ip.is_v4() && inner_mtu < SMALLEST_V6 && ip.len() <= SMALLEST_V6;
-        if may_cut_outer || must_cut_outer {
+        // An AGGFRAG payload has its size, whatever may be cut outside.
+        if (may_cut_outer || must_cut_outer) && with.tfc.sending.is_none() {
             return self.send(env, i, ip, path, true);
         }
         self.tell_too_big(env, ip, inner_mtu)
@@ -150,7 +159,8 @@ impl General {
         result
     }
 
-    /// Seals a packet, and has it leave: in pieces, if it is too long and `is_cut` says that it may.
+    /// Seals a packet, and has it leave, or wait for a payload of its SA: in pieces, if it is too long and `is_cut` says that
+    /// it may.
     fn send(
         &mut self,
         env: &mut Env<'_>,
@@ -159,14 +169,128 @@ impl General {
         path: usize,
         is_cut: bool,
     ) -> Result<(), DropReason> {
+        let with = env.sas.association_mut(i).ok_or(DropReason::NoSa)?;
+        if with.tfc.sending.is_some() {
+            return self.aggregate(env, i);
+        }
+        if let Some(dummies) = &mut with.tfc.dummies {
+            dummies.pace.restart(env.now_ms);
+        }
+        self.seal(env, i, ip.len(), |packet, with, number| seal(packet, with, ip, number, path, is_cut))
+    }
+
+    /// Queues a packet for the payloads of an SA (RFC 9347 §2.2). Those that are full leave, if they have no times.
+    fn aggregate(&mut self, env: &mut Env<'_>, i: u32) -> Result<(), DropReason> {
+        let with = env.sas.association_mut(i).ok_or(DropReason::NoSa)?;
+        let sending = with.sending().ok_or(DropReason::NoSa)?;
+        sending.sender.push(self.packet.bytes())?;
+        if sending.pace.is_some() {
+            return Ok(());
+        }
+        if !sending.is_listed && self.unsent.len() < self.unsent.capacity() {
+            sending.is_listed = true;
+            self.unsent.push(i);
+        }
+        let least = if sending.is_listed { sending.room() } else { 1 };
+        self.send_payloads(env, i, least);
+        Ok(())
+    }
+
+    /// The rest of what came in this turn leaves, in payloads that are not full.
+    pub(super) fn send_rest(&mut self, env: &mut Env<'_>) {
+        while let Some(i) = self.unsent.pop() {
+            if let Some(sending) = env.sas.association_mut(i).and_then(Association::sending) {
+                sending.is_listed = false;
+            }
+            self.send_payloads(env, i, 1);
+        }
+    }
+
+    /// Sends while at least so many octets wait.
+    fn send_payloads(&mut self, env: &mut Env<'_>, i: u32, least: usize) {
+        let waits = |env: &mut Env<'_>| {
+            let sending = env.sas.association_mut(i).and_then(Association::sending);
+            sending.is_some_and(|sending| sending.sender.queued() >= least)
+        };
+        while waits(env) {
+            self.send_payload(env, i);
+        }
+    }
+
+    /// Fills a payload with what waits, or with padding, and has it leave.
+    fn send_payload(&mut self, env: &mut Env<'_>, i: u32) {
+        let Some(sending) = env.sas.association_mut(i).and_then(Association::sending) else { return };
+        let mut filled = aggfrag::Filled::default();
+        self.packet.fill(|room| {
+            filled = sending.sender.payload(None, &mut room[..sending.octets]);
+            sending.octets
+        });
+        self.count(DropReason::TooBig, filled.too_big as u64);
+        let sent = self.seal(env, i, filled.octets, |packet, with, number| {
+            enclose(packet, with, aggfrag::NEXT_HEADER, number)
+        });
+        if let Err(reason) = sent {
+            self.count(reason, 1);
+        }
+    }
+
+    /// A dummy packet (RFC 4303 §2.6).
+    fn send_dummy(&mut self, env: &mut Env<'_>, i: u32) {
+        let Some(dst) = env.sas.association(i).map(|with| with.sa.dst) else { return };
+        let path = env.path_mtu(i, dst);
+        self.packet.fill(|_| 0);
+        let sent = self.seal(env, i, 0, |packet, with, number| {
+            let front = header::outer_len(&with.sa) + if with.sa.udp.is_some() { UDP } else { 0 };
+            let most = esp::text_for(with.sa.algorithm, path.saturating_sub(front));
+            let octets = match (with.sa.handling.tfc_pad, &with.tfc.dummies) {
+                (0, Some(dummies)) => dummies.octets(number.0, most),
+                (tfc_pad, _) => padded_to(tfc_pad, most),
+            };
+            packet.extend(octets)?;
+            enclose(packet, with, protocol::NONE, number)
+        });
+        if let Err(reason) = sent {
+            self.count(reason, 1);
+        }
+    }
+
+    /// Sends what an SA has to send by itself now, and says when it next has.
+    pub(super) fn send_due(&mut self, env: &mut Env<'_>, i: u32) -> u64 {
+        let mut next_ms = u64::MAX;
+        while let Some(with) = env.sas.association_mut(i) {
+            let (pace, is_dummy) = match &mut with.tfc {
+                Tfc { sending: Some(Sending { pace: Some(pace), .. }), .. } => (pace, false),
+                Tfc { dummies: Some(dummies), .. } => (&mut dummies.pace, true),
+                _ => break,
+            };
+            let is_due = pace.due(env.now_ms) > 0;
+            next_ms = pace.next_ms(env.now_ms);
+            if !is_due || self.outgoing.len() == OUTGOING {
+                break;
+            }
+            pace.take();
+            // RFC 9347 §2.4.1: at a constant rate, with or without anything to send.
+            if is_dummy { self.send_dummy(env, i) } else { self.send_payload(env, i) }
+        }
+        next_ms
+    }
+
+    /// Gives a packet its number, has it sealed, and has it leave. `octets` of inner packets are counted.
+    fn seal(
+        &mut self,
+        env: &mut Env<'_>,
+        i: u32,
+        octets: usize,
+        seal: impl FnOnce(&mut Packet, &Association, (u64, u16)) -> Result<(), DropReason>,
+    ) -> Result<(), DropReason> {
         // RFC 4303 §3.3.3. A number that is assigned is used up, whatever becomes of the packet.
-        env.sas.reserve(i, ip.len(), (env.reader, env.runtime, env.iked), env.now_secs)?;
+        env.sas.reserve(i, octets, (env.reader, env.runtime, env.iked), env.now_secs)?;
         let seq = env.sas.get_mut(i).next_seq();
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         self.id = self.id.wrapping_add(1);
-        seal(&mut self.packet, with, ip, (seq, self.id as u16), path, is_cut)?;
+        seal(&mut self.packet, with, (seq, self.id as u16))?;
         let is_nested = with.sa.handling.nested;
-        if env.sas.get_mut(i).count(1, ip.len()) {
+        if env.sas.get_mut(i).count(1, octets) {
             env.sas.note(i, env.reader, env.runtime);
         }
         let ip = self.parse()?;
@@ -289,6 +413,10 @@ fn front(with: &Association) -> usize {
 fn inner_mtu(with: &Association, ip: &Ip, path: usize) -> usize {
     let gre = if with.sa.handling.gre { gre::GRE } else { 0 };
     let is_tunnel = with.sa.mode == Mode::Tunnel || with.sa.handling.gre;
+    // RFC 9347 §2.2.7: what may be cut there has no limit, and others that of a payload.
+    if let Some(sending) = &with.tfc.sending {
+        return if sending.may_fragment { u16::MAX as usize } else { sending.room() };
+    }
     let front = front(with);
     match with.sa.protocol {
         Protocol::Ah => {
@@ -298,7 +426,7 @@ fn inner_mtu(with: &Association, ip: &Ip, path: usize) -> usize {
         Protocol::Esp => {
             let inside = if is_tunnel { 0 } else { ip.payload() };
             let room = path.saturating_sub(inside + front - gre);
-            (esp::text_for(with, room) + inside).saturating_sub(gre)
+            (esp::text_for(with.sa.algorithm, room) + inside).saturating_sub(gre)
         }
     }
 }
@@ -354,12 +482,28 @@ fn pad(packet: &mut Packet, with: &Association, path: usize) -> Result<(), DropR
     if with.sa.handling.tfc_pad == 0 || with.sa.protocol != Protocol::Esp {
         return Ok(());
     }
-    let most = esp::text_for(with, path.saturating_sub(front(with)));
-    let wanted = match with.sa.handling.tfc_pad {
+    let most = esp::text_for(with.sa.algorithm, path.saturating_sub(front(with)));
+    packet.extend(padded_to(with.sa.handling.tfc_pad, most).saturating_sub(packet.len()))
+}
+
+/// Octets that payloads are padded to, where there is room for `most`.
+fn padded_to(tfc_pad: u16, most: usize) -> usize {
+    match tfc_pad {
         AS_FAR_AS_THE_PATH_ALLOWS => most,
         octets => most.min(octets as usize),
-    };
-    packet.extend(wanted.saturating_sub(packet.len()))
+    }
+}
+
+/// Seals a payload that is no packet, between the ends of an SA. Nothing of the outer header is from inside.
+fn enclose(
+    packet: &mut Packet,
+    with: &Association,
+    next: u8,
+    (seq, id): (u64, u16),
+) -> Result<(), DropReason> {
+    let place = header::outer(packet, &with.sa, Inner::NONE, id)?;
+    esp::seal(packet, place.0, next, with, seq)?;
+    header::enclose(packet, place, &with.sa, protocol::ESP)
 }
 
 const _: () = assert!(IPV6 < SMALLEST_V6);

@@ -80,6 +80,11 @@ impl Receiver {
         Ok(())
     }
 
+    /// The sequence number whose turn it is.
+    pub fn awaited(&self) -> u64 {
+        self.next
+    }
+
     /// Whether payloads wait for an earlier one. A caller with a timer for lost packets, as RFC 9347 §2.2.3 recommends,
     /// starts it then.
     pub fn is_waiting(&self) -> bool {

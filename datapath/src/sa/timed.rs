@@ -1,0 +1,76 @@
+//! SAs that have something to send, or to give up, as time passes: [`General`](crate::general::General) looks at them by the
+//! worker's clock.
+
+use super::SaTable;
+use crate::general::Tfc;
+use portcullis_ebpf::worker_of_spi;
+use portcullis_sadb::{Reader, Runtime, SlotIndex};
+
+/// Slots that one [`SaTable::seek`] looks at.
+const SOUGHT: usize = 4096;
+
+impl SaTable {
+    /// States whose associations are to be looked at as time passes. They need not be there any more.
+    pub fn timed(&self) -> &[u32] {
+        &self.timed
+    }
+
+    /// Whether there are new ones among them.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// The same, once.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// Whether a state is of an SA that lives: then it is as one that `find` returned this turn.
+    pub fn is_there(&mut self, i: u32, reader: &Reader) -> bool {
+        let Some(Some(state)) = self.states.get_mut(i as usize) else { return false };
+        if state.sad_version != self.sad_version {
+            if reader.generation(state.slot) != Some(state.generation) {
+                return false;
+            }
+            state.sad_version = self.sad_version;
+            if let Some(Some(sa)) = self.inbound.get_mut(i as usize) {
+                sa.sad_version = self.sad_version as u32;
+            }
+        }
+        true
+    }
+
+    /// Meets SAs that send by themselves before a packet asks for them: looks at some slots, if the SAD has changed since
+    /// all were looked at.
+    pub fn seek(&mut self, reader: &Reader, runtime: &Runtime) {
+        if self.sought == (0, self.sad_version) {
+            return;
+        }
+        for _ in 0..SOUGHT {
+            if self.sought.0 == 0 {
+                self.sought.1 = self.sad_version;
+            }
+            let slot = SlotIndex(self.sought.0 as u32);
+            self.sought.0 += 1;
+            if !self.is_met(slot, reader)
+                && let Some((_, sa)) = reader.copy_sa(slot)
+                && Tfc::sends_by_itself(&sa)
+            {
+                self.find(slot, reader, runtime);
+            }
+            if self.sought.0 >= self.index.len() {
+                self.sought.0 = 0;
+                return;
+            }
+        }
+    }
+
+    /// Whether the SA in a slot has a state here, or is another worker's, or none is there.
+    fn is_met(&self, slot: SlotIndex, reader: &Reader) -> bool {
+        let Some(spi) = reader.spi(slot) else { return true };
+        let state = self.index(slot).and_then(|i| self.states[i as usize].as_ref());
+        worker_of_spi(spi.0, self.workers) != self.me
+            || state.is_some_and(|state| reader.generation(slot) == Some(state.generation))
+    }
+}
