@@ -82,9 +82,13 @@ impl OuterHeader {
         }
         let sum = if v4 { wire::sum(&bytes[..wire::IPV4]) } else { 0 };
         let udp = sa.udp.is_some();
-        // Not that of all other SAs between the two (RFC 6864 §4.3).
-        let id = (sa.spi.0.wrapping_mul(0x9e37_79b9) >> 16) as u16;
-        OuterHeader { bytes, sum, id, len: len as u8, v4, udp, has_checksum: udp && !v4 }
+        OuterHeader { bytes, sum, id: 0, len: len as u8, v4, udp, has_checksum: udp && !v4 }
+    }
+
+    /// The same, with IPv4 identifications after this one: not those of all other SAs between the two (RFC 6864 §4.3).
+    #[must_use]
+    pub fn numbered_after(self, id: u16) -> OuterHeader {
+        OuterHeader { id, ..self }
     }
 
     /// Where packets go.

@@ -171,7 +171,7 @@ impl SaState {
             is_limited: sa.handling.lifetime != Lifetime::default(),
             is_plain: !Association::is_for(sa),
             has_ended: false,
-            outer: OuterHeader::new(sa),
+            outer: OuterHeader::new(sa).numbered_after((sa.spi.0.wrapping_mul(0x9e37_79b9) >> 16) as u16),
         }
     }
 
