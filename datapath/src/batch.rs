@@ -118,7 +118,7 @@ impl Batch {
         }
     }
 
-    /// Of these frames, which are other workers', some are in an SA already (RFC 4301 Appendix E), or came out of one.
+    /// Of these frames, which are other workers', some are in an SA already (RFC 4301 §E), or came out of one.
     #[inline]
     pub fn receive_nested(&mut self, handed: Range<usize>) {
         for (frame, meta) in self.frames[handed.clone()].iter_mut().zip(&mut self.metas[handed]) {

@@ -5,7 +5,7 @@
 //! far, for which there is an ICMP message to be sent. Both paths share SAs, sequence numbers, windows and counters, and
 //! what is in use by none of them costs the plain path nothing.
 //!
-//! A packet is copied into a [`Packet`](packet::Packet), goes all its way there, and is copied out again, in as many
+//! A packet is copied into a `Packet`, goes all its way there, and is copied out again, in as many
 //! frames as it takes: a copy is a small part of what other ciphers cost.
 
 pub mod aggfrag;

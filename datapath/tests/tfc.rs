@@ -70,7 +70,7 @@ impl Pair {
 
 /// A packet of so many octets behind its UDP header, which differ by `i`.
 fn clear(i: usize, octets: usize) -> Vec<u8> {
-    let v4 = i % 3 > 0;
+    let v4 = !i.is_multiple_of(3);
     let mut packet = udp(inside(1, v4), inside(2, v4), octets.max(8), 64);
     let at = packet.len() - 8;
     packet[at..].copy_from_slice(&(i as u64).to_be_bytes());

@@ -76,7 +76,8 @@ fuzz_target!(|steps: Vec<Step>| {
 
 fn matches(selector: &Selector, flow: &Flow) -> bool {
     let ports = |range: &std::ops::RangeInclusive<u16>, port: Option<u16>| {
-        *range == ANY_PORT || if *range == OPAQUE_PORT { port.is_none() } else { port.is_some_and(|p| range.contains(&p)) }
+        *range == ANY_PORT
+            || if *range == OPAQUE_PORT { port.is_none() } else { port.is_some_and(|p| range.contains(&p)) }
     };
     selector.src.contains(flow.src)
         && selector.dst.contains(flow.dst)

@@ -21,7 +21,10 @@ fn check(octets: &[u8], seq: u64, esn: bool, flip: u32) {
         if algorithm.is_for(Protocol::Ah) {
             let iv = (algorithm.iv_len() > 0).then_some(seq.to_be_bytes());
             let icv = &octets[..octets.len().min(algorithm.icv_len())];
-            assert!(suite.ah_verify(&[octets], seq, esn, iv, icv).is_none(), "{name} verifies what nobody made");
+            assert!(
+                suite.ah_verify(&[octets], seq, esn, iv, icv).is_none(),
+                "{name} verifies what nobody made"
+            );
             let mut icv = vec![0; algorithm.icv_len()];
             assert!(suite.ah_icv(&[octets], seq, esn, iv, &mut icv), "{name}");
             let (a, b) = octets.split_at(flip as usize % (octets.len() + 1));

@@ -20,7 +20,7 @@ const FRONT: usize = 512;
 /// Octets of an ICV, at most.
 const ICV: usize = 32;
 
-/// IPv4 options that do not change on the way (RFC 4302 Appendix A1): end, no operation, security, extended and
+/// IPv4 options that do not change on the way (RFC 4302 §A1): end, no operation, security, extended and
 /// commercial security, router alert, sender directed delivery.
 const IMMUTABLE: [u8; 7] = [0, 1, 130, 133, 134, 148, 149];
 

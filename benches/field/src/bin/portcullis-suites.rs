@@ -30,11 +30,17 @@ const ICV: usize = 16;
 /// Packets in a sample, after as many that are not counted.
 const PACKETS: usize = 64;
 
+/// Seals a packet under a number.
+type Seal = Box<dyn Fn(&mut [u8], u64)>;
+
+/// Opens it; whether its ICV is right.
+type Open = Box<dyn Fn(&mut [u8], u64) -> bool>;
+
 /// What seals and opens whole packets in place. Where another seals, the IV is there.
 struct Entrant {
     name: &'static str,
-    seal: Box<dyn Fn(&mut [u8], u64)>,
-    open: Box<dyn Fn(&mut [u8], u64) -> bool>,
+    seal: Seal,
+    open: Open,
 }
 
 /// Those that do the same. Ours is the first.
@@ -141,7 +147,8 @@ mod ipsec_mb {
             // SAFETY: both keys have the octets that are read of them, and are copied.
             let cbc = Rc::new(unsafe { field_cbc_new(arch, key.as_ptr(), mac_key.as_ptr()) }.map(Cbc)?);
             let sealing = cbc.clone();
-            let seal = move |esp: &mut [u8], _| assert!(sealing.run(false, esp), "ipsec-mb takes all packets");
+            let seal =
+                move |esp: &mut [u8], _| assert!(sealing.run(false, esp), "ipsec-mb takes all packets");
             let open = move |esp: &mut [u8], _| cbc.run(true, esp);
             Some(Entrant { name, seal: Box::new(seal), open: Box::new(open) })
         })
@@ -209,7 +216,10 @@ fn main() -> Result<()> {
     let core = core_affinity::CoreId { id: options.core };
     ensure!(core_affinity::set_for_current(core), "no core {}", options.core);
     let (machine, overhead, mut random) = (Machine::this(), clock::overhead(), Random::new(1));
-    println!("in memory; {}; one core; one packet at a time; medians of {} rounds", machine.cpu, options.rounds);
+    println!(
+        "in memory; {}; one core; one packet at a time; medians of {} rounds",
+        machine.cpu, options.rounds
+    );
     let mut memory = vec![vec![]; PACKETS];
     for contest in [chacha20(), cbc()] {
         println!("\n{}: nanoseconds per packet, and ours over the other's", contest.name);
