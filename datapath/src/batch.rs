@@ -113,9 +113,8 @@ impl Batch {
     /// Makes the [`Meta`] of each frame from the `first` on that of one as received.
     #[inline]
     pub fn receive(&mut self, first: usize) {
-        for (_, meta) in self.frames.iter().zip(&mut self.metas).skip(first) {
-            meta.receive();
-        }
+        let frames = self.frames.len();
+        self.metas[first..frames].iter_mut().for_each(Meta::receive);
     }
 
     /// Of these frames, which are other workers', some are in an SA already (RFC 4301 §E), or came out of one.

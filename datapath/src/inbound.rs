@@ -223,7 +223,7 @@ fn let_in(
     runtime: &Runtime,
 ) {
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        let refused = match meta.stage {
+        let let_in = match meta.stage {
             Stage::Inbound => {
                 let (line, decision) = flows.inner(reader, meta.homes, meta.ip.key().inner());
                 meta.homes[0] = line;
@@ -232,25 +232,18 @@ fn let_in(
                         if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) =>
                     {
                         meta.via = via;
-                        wire::decrement_ttl(frame.bytes_mut())
+                        wire::decrement_ttl(frame.bytes_mut()).map(|()| Stage::Forward)
                     }
-                    decision => match let_on(meta, sas, decision) {
-                        Ok(()) => {
-                            sas.count_inbound(meta.sa, meta.ip.len(), reader, runtime);
-                            meta.stage = Stage::General(Why::Onward);
-                            continue;
-                        }
-                        Err(reason) => Err(reason),
-                    },
+                    decision => let_on(meta, sas, decision),
                 }
             }
             Stage::Refused(reason) => Err(reason),
             _ => continue,
         };
-        meta.stage = match refused {
-            Ok(()) => {
+        meta.stage = match let_in {
+            Ok(stage) => {
                 sas.count_inbound(meta.sa, meta.ip.len(), reader, runtime);
-                Stage::Forward
+                stage
             }
             Err(reason) => refused_inside(meta, sas, runtime, reason),
         };
@@ -259,9 +252,11 @@ fn let_in(
 
 /// What is let in and wanted by the outbound policies again.
 #[cold]
-fn let_on(meta: &Meta, sas: &SaTable, decision: Decision) -> Result<(), DropReason> {
+fn let_on(meta: &Meta, sas: &SaTable, decision: Decision) -> Result<Stage, DropReason> {
     match decision {
-        Decision::LetOn { reqid } if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) => Ok(()),
+        Decision::LetOn { reqid } if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) => {
+            Ok(Stage::General(Why::Onward))
+        }
         _ => Err(DropReason::SelectorMismatch),
     }
 }

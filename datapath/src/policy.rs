@@ -120,7 +120,7 @@ impl FlowCache {
     }
 
     /// Where a flow may be. Brings it into the CPU's cache.
-    #[inline]
+    #[inline(always)]
     pub fn homes(&self, key: &FlowKey) -> Homes {
         let homes = self.places(key);
         for home in homes {
@@ -130,13 +130,13 @@ impl FlowCache {
     }
 
     /// What to do with a clear packet of this flow, and the line that says so.
-    #[inline]
+    #[inline(always)]
     pub fn clear(&mut self, reader: &Reader, homes: Homes, key: FlowKey) -> (u32, Decision) {
         self.decide(homes, key, |flow| decide_clear(reader, flow))
     }
 
     /// What to do with a decapsulated packet of a flow that is [`FlowKey::inner`] (RFC 4301 §5.2).
-    #[inline]
+    #[inline(always)]
     pub fn inner(&mut self, reader: &Reader, homes: Homes, key: FlowKey) -> (u32, Decision) {
         self.decide(homes, key, |flow| decide_inner(reader, flow))
     }
@@ -149,14 +149,14 @@ impl FlowCache {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn places(&self, key: &FlowKey) -> Homes {
         let hash = key.hash();
         let other = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         [(hash >> self.shift) as u32, (other >> self.shift) as u32]
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide(
         &mut self,
         homes: Homes,

@@ -83,7 +83,7 @@ impl ReplayWindow {
 
     /// The 64-bit number of a packet from the half that the wire carries: the one from the left edge on (RFC 4303
     /// §A2.2).
-    #[inline]
+    #[inline(always)]
     pub fn infer(&self, seq_lo: u32) -> u64 {
         if !self.esn {
             return seq_lo as u64;
@@ -98,7 +98,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// [`DropReason::ReplayDuplicate`], [`DropReason::ReplayTooOld`].
-    #[inline]
+    #[inline(always)]
     pub fn check(&self, seq: u64, ring: &Ring) -> Result<(), DropReason> {
         if seq > self.top { Ok(()) } else { self.check_late(seq, ring) }
     }
@@ -121,7 +121,7 @@ impl ReplayWindow {
     ///
     /// # Errors
     /// As [`ReplayWindow::check`]; the window is as it was.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, seq: u64, ring: &mut Ring, _proof: IcvVerified) -> Result<(), DropReason> {
         if seq <= self.top {
             return self.commit_late(seq, ring);

@@ -401,7 +401,7 @@ impl SaTable {
     ///
     /// # Errors
     /// As [`ReplayWindow::commit`]; nothing has changed.
-    #[inline]
+    #[inline(always)]
     pub fn commit(
         &mut self,
         i: u32,
@@ -430,7 +430,7 @@ impl SaTable {
     }
 
     /// Counts a packet that was let in.
-    #[inline]
+    #[inline(always)]
     pub fn count_inbound(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
         let Some(Some(sa)) = self.inbound.get_mut(i as usize) else { return };
         sa.untold.count(1, octets);

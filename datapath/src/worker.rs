@@ -514,7 +514,7 @@ struct Outlets<'a> {
 
 impl Outlets<'_> {
     /// What is sent to its port's list. What is too long goes on generally, as what it is.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, routed: Routed, why: Why, sa: u32) {
         match routed {
             Routed::Send { port, frame } => match self.to_send.get_mut(port as usize) {
@@ -536,6 +536,7 @@ impl Outlets<'_> {
     }
 
     /// The general path, if it has room; else it is dropped for this reason.
+    #[cold]
     fn go_generally(&mut self, frame: Frame, why: Why, sa: u32, else_drop: DropReason) {
         if let Err(frame) = self.general.take(frame, why, sa) {
             self.drop(frame, else_drop);

@@ -25,7 +25,7 @@ pub(super) struct Untold {
 }
 
 impl Untold {
-    #[inline]
+    #[inline(always)]
     pub(super) fn count(&mut self, packets: u16, octets: usize) {
         self.packets += packets;
         self.octets += octets as u32;
@@ -90,7 +90,7 @@ impl InboundSa {
     ///
     /// # Errors
     /// As [`ReplayWindow::check`].
-    #[inline]
+    #[inline(always)]
     pub fn check(&self, seq_lo: u32, ring: &Ring, runtime: &Runtime) -> Result<u64, DropReason> {
         let seq = self.window.infer(seq_lo);
         self.window.check(seq, ring)?;
@@ -101,14 +101,14 @@ impl InboundSa {
     }
 
     /// Whether a restarted datapath would take this number as seen, and the SA waits to tell the rest.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_told(&self, seq: u64) -> bool {
         self.waits && seq <= self.window.top() | (SEEN_AHEAD - 1)
     }
 
     /// Whether a packet came the way that this SA was made for. Its source is not looked at: a peer behind a NAT may
     /// move, and the ICV tells who it is.
-    #[inline]
+    #[inline(always)]
     pub fn is_way_of(&self, dst: Addr, udp: bool) -> bool {
         self.dst == [dst.bits as u64, (dst.bits >> 64) as u64] && self.way == way(&dst, udp)
     }
@@ -177,13 +177,13 @@ impl SaState {
 
     /// Whether there is a next sequence number. If not, they are used up (RFC 4303 §3.3.3), or it is for
     /// [`SaTable::reserve`](super::SaTable::reserve) to say.
-    #[inline]
+    #[inline(always)]
     pub fn has_seq(&mut self, runtime: &Runtime) -> bool {
         self.assigned_seq != self.reserved_seq || !self.is_limited && self.reserve(RESERVED_BLOCK, runtime)
     }
 
     /// Assigns the next sequence number: there is one.
-    #[inline]
+    #[inline(always)]
     pub fn next_seq(&mut self) -> u64 {
         debug_assert!(self.assigned_seq < self.reserved_seq, "asked before");
         self.assigned_seq += 1;
@@ -196,7 +196,7 @@ impl SaState {
     }
 
     /// Counts packets that were sealed, of a batch. True if [`SaTable::note`](super::SaTable::note) is to be called in this turn.
-    #[inline]
+    #[inline(always)]
     #[must_use = "the SA is not told otherwise"]
     pub fn count(&mut self, packets: u16, octets: usize) -> bool {
         self.untold.count(packets, octets);
