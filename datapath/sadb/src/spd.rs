@@ -189,11 +189,13 @@ impl<'a> Spd<'a> {
         self.in_one_version(|| self.search(direction, flow))
     }
 
-    /// Whether any policy asks for ports.
+    /// Whether any policy asks for what fragments do not show: ports, or in IPv6 the protocol behind extension headers that
+    /// were cut off (RFC 8200 §4.5).
     pub(crate) fn selects_ports(&self) -> bool {
         self.tuples.iter().any(|slot| {
             let t = Tuple::from_bits(slot.bits.load(Ordering::Relaxed));
-            let asks = t.src_port_exact || t.dst_port_exact || t.port_ranges;
+            let ports = t.src_port_exact || t.dst_port_exact || t.port_ranges;
+            let asks = ports || t.protocol_exact && !t.v4;
             asks && slot.count.load(Ordering::Relaxed) > 0
         })
     }
