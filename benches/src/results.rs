@@ -185,7 +185,7 @@ impl Results {
             "tsc_hz": c.machine.hz,
             "seed": c.seed,
             "rounds": c.rounds,
-            "algorithm": format!("{:?}", c.algorithm),
+            "algorithm": c.algorithm.name(),
             "crypto": c.crypto,
             "frame_size": c.frame_size,
             "huge_pages": c.huge_pages,
