@@ -106,6 +106,10 @@ pub struct SaStatus {
     pub replay_duplicates: u64,
     /// Packets left of the window.
     pub replay_too_old: u64,
+    /// Packets that came behind one with a higher number, in the window.
+    pub out_of_order: u64,
+    /// How far behind the highest number the latest of these came.
+    pub farthest_late: u64,
     /// Decapsulated packets that were refused: padding, inner header, policy.
     pub refused: u64,
     /// Outbound: numbers up to this one may have been used.
@@ -342,6 +346,8 @@ fn counted(record: Option<SaRecord>, sa: SaReport) -> SaStatus {
         icv_failures: counters.icv_failures,
         replay_duplicates: counters.replay_duplicates,
         replay_too_old: counters.replay_too_old,
+        out_of_order: counters.out_of_order,
+        farthest_late: record.map_or(0, |r| r.farthest_late),
         refused: counters.refused,
         reserved_seq: record.map_or(0, |r| r.reserved_seq),
         highest_seen: record.map_or(0, |r| r.highest_seen),
