@@ -32,7 +32,6 @@
 //! # Otherwise:
 //! nested = false             # what it seals is looked up again
 //! gre = false                # in transport mode: local_ts and remote_ts are carried in GRE
-//! follow_peer = false        # to another address or port; default: as udp_encap
 //! mss = "auto"               # or a number: of TCP connections, at most; default: left as it is
 //! tfc_pad = "mtu"            # or a number: payloads are padded to so many octets; default: no padding
 //! dummies_per_sec = 0        # while there is nothing to send: as long as tfc_pad, or of any length without

@@ -49,7 +49,6 @@ pub fn parse(table: &mut Table<'_>, name: &str, kind: &Kind) -> Result<Handling,
     };
     let flow_label = flag(outer("flow_label")?, plain.flow_label)?;
     let nested = flag(table.optional("nested")?, plain.nested)?;
-    let follow_peer = flag(table.optional("follow_peer")?, kind.udp_encap)?;
     let mss = match table.optional("mss")? {
         Some(value) => number_or("auto", &value, 536..=65_534)?,
         None => plain.mss,
@@ -84,7 +83,6 @@ pub fn parse(table: &mut Table<'_>, name: &str, kind: &Kind) -> Result<Handling,
         flow_label,
         nested,
         gre: kind.gre,
-        follow_peer,
         mss,
         tfc_pad,
         dummies_per_sec,

@@ -27,11 +27,10 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use chains::Chains;
-use life::{Age, Life};
+use life::Life;
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
-    Direction, Event, EventKind, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, WorkerRuntime,
-    prefetch_at,
+    Direction, EventKind, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, prefetch_at,
 };
 use serde::Serialize;
 use spis::Spis;
@@ -41,9 +40,6 @@ use std::collections::VecDeque;
 
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
-
-/// SAs whose lifetime is looked at, at most, in a look.
-const LOOKED_AT: usize = 4096;
 
 /// SAs whose path MTU ages, at most; those of others stay.
 const NARROW: usize = 4096;
@@ -508,117 +504,6 @@ impl SaTable {
         line.count(&untold.counters());
     }
 
-    /// Reserves a sequence number at least for a packet of so many octets, as far as the SA's lifetime allows.
-    ///
-    /// # Errors
-    /// [`DropReason::SeqExhausted`] (RFC 4303 §3.3.3), [`DropReason::SaExpired`]: iked has been told.
-    pub fn reserve(
-        &mut self,
-        i: u32,
-        octets: usize,
-        (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
-        now_secs: u32,
-    ) -> Result<(), DropReason> {
-        let state = self.get(i);
-        if state.has_ended {
-            return Err(DropReason::SaExpired);
-        }
-        if state.assigned_seq != state.reserved_seq {
-            return Ok(());
-        }
-        let mut numbers = RESERVED_BLOCK;
-        if state.is_limited {
-            self.tell_one(i, reader, runtime);
-            let so_far = runtime.sa(self.get(i).slot).counters();
-            let is_over = self.look_at(i, (runtime, iked), now_secs);
-            let Some(Some(life)) = self.lives.get(i as usize) else { return Err(DropReason::SaExpired) };
-            if is_over || life.is_last_straw(&so_far, octets) {
-                self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
-                self.end(i);
-                return Err(DropReason::SaExpired);
-            }
-            numbers = numbers.min(life.packets_to_go(&so_far));
-        }
-        let state = self.get_mut(i);
-        if state.reserve(numbers, runtime) {
-            return Ok(());
-        }
-        let value = state.assigned_seq();
-        self.tell_once(i, EventKind::SeqExhausted, value, (runtime, iked));
-        Err(DropReason::SeqExhausted)
-    }
-
-    /// Looks whether an SA has reached a limit, and tells iked. True if it is not to be used any more.
-    fn look_at(&mut self, i: u32, (runtime, iked): (&Runtime, &WorkerRuntime), now_secs: u32) -> bool {
-        let (Some(Some(state)), Some(Some(life))) =
-            (self.states.get(i as usize), self.lives.get_mut(i as usize))
-        else {
-            return false;
-        };
-        let so_far = runtime.sa(state.slot).counters();
-        let (age, is_idle) = (life.age(&so_far, now_secs), life.is_idle(&so_far, now_secs));
-        if is_idle {
-            self.tell_once(i, EventKind::Idle, so_far.packets, (runtime, iked));
-        }
-        match age {
-            Age::Good => {}
-            Age::Soft => self.tell_once(i, EventKind::SoftLifetime, so_far.bytes, (runtime, iked)),
-            Age::Hard => {
-                self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
-                self.end(i);
-            }
-        }
-        age == Age::Hard
-    }
-
-    /// Nothing goes the plain way any more for an SA, and no number is left of those reserved.
-    fn end(&mut self, i: u32) {
-        let state = self.get_mut(i);
-        state.assigned_seq = state.reserved_seq;
-        state.has_ended = true;
-        let spi = state.spi;
-        self.keys[i as usize] = None;
-        self.spis.remove(spi, i);
-    }
-
-    /// Looks at the SAs that have a lifetime, some at a time: all of them in some seconds.
-    pub fn look_at_lives(
-        &mut self,
-        (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
-        now_secs: u32,
-    ) {
-        for _ in 0..LOOKED_AT.min(self.limited.len()) {
-            self.looked_at = (self.looked_at + 1) % self.limited.len().max(1);
-            let Some((i, generation)) = self.limited.get(self.looked_at).copied() else { continue };
-            match self.states.get(i as usize) {
-                Some(Some(state)) if state.generation == generation => {
-                    let is_alive = reader.generation(state.slot) == Some(state.generation);
-                    if is_alive {
-                        self.tell_one(i, reader, runtime);
-                        self.look_at(i, (runtime, iked), now_secs);
-                    }
-                }
-                _ => {
-                    self.limited.swap_remove(self.looked_at);
-                }
-            }
-        }
-    }
-
-    /// Whether an SA is at its end.
-    pub fn is_expired(&self, i: u32) -> bool {
-        self.get(i).has_ended
-    }
-
-    fn tell_once(&self, i: u32, kind: EventKind, value: u64, (runtime, iked): (&Runtime, &WorkerRuntime)) {
-        let (slot, generation) = (self.get(i).slot, self.get(i).generation);
-        let line = runtime.sa(slot);
-        // What does not fit into the ring is told later.
-        if !line.was_told(kind) && iked.tell(&Event { kind, slot, generation, value }) {
-            line.told(kind);
-        }
-    }
-
     /// SAs in the table.
     pub fn len(&self) -> usize {
         self.states.len() - self.free.len()
@@ -731,17 +616,6 @@ impl SaTable {
             self.spis.insert(sa.spi.0, i);
         }
         Found::Here(i)
-    }
-
-    /// Has an SA with a lifetime looked at.
-    fn limit(&mut self, i: u32, generation: Generation) {
-        if self.limited.len() == self.limited.capacity() {
-            let states = &self.states;
-            self.limited.retain(|(i, generation)| {
-                states[*i as usize].as_ref().is_some_and(|sa| sa.generation == *generation)
-            });
-        }
-        self.limited.push((i, generation));
     }
 
     fn evict(&mut self, i: u32) {

@@ -447,3 +447,93 @@ fn a_hub_protects_again_what_goes_on_from_one_tunnel_into_another() {
         pair.cache.give(again);
     }
 }
+
+#[test]
+fn gre_between_two_gateways_is_carried_in_transport_mode() {
+    for algorithm in algorithms() {
+        for (v4, outer_v4, esn) in [(true, true, true), (false, true, false), (true, false, true)] {
+            let handling = Handling { gre: true, ..Handling::default() };
+            let tunnel =
+                Tunnel { algorithm, outer_v4, esn, mode: Mode::Transport, handling, ..Tunnel::default() };
+            let mut pair = Pair::new(tunnel);
+            for n in [0, 1, 2, 3, 1000] {
+                let packet = udp_between(1, v4, n);
+                let (sealed, delivered) = pair.pass(1, &packet);
+                assert_eq!((sealed.len(), delivered.len()), (1, 1));
+                assert_eq!(delivered[0][14..], forwarded(packet[14..].to_vec()));
+                // ESP header and trailer, and the four octets of RFC 2784 §2.1 under an outer header.
+                let more = sealed[0].len() - packet.len();
+                assert!(more >= 4 + if outer_v4 { 20 } else { 40 } + 8 + 2 + 16, "{more}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_sa_in_another_is_sealed_and_opened_twice() {
+    let outside = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
+    for algorithm in algorithms() {
+        let handling = Handling { nested: true, ..Handling::default() };
+        let mut pair = Pair::new(Tunnel { algorithm, handling, ..Tunnel::default() });
+        let key = Key::new(&[7; 32]).unwrap();
+        for (n, gateway) in (1u8..).zip(&mut pair.gateways) {
+            let inside = sa(&Tunnel { algorithm, ..Tunnel::default() }, n, 1, 2);
+            let ah = Sa {
+                spi: Spi(spi(9)),
+                protocol: Protocol::Ah,
+                mode: Mode::Transport,
+                algorithm: outside,
+                reqid: 2,
+                key: key.clone(),
+                ..inside
+            };
+            let slot = gateway.sadb.publish(&ah).unwrap();
+            let host = |n| Prefix::new(outer(n, true), 32).unwrap();
+            let mut selector = Selector::between(host(1), host(2));
+            selector.protocol = Some(50);
+            let outbound = n == 1;
+            let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
+            let (action, sa) = (Action::Protect, outbound.then_some(slot));
+            gateway
+                .sadb
+                .add_policy(&Policy { direction, selector, priority: 1, action, reqid: 2, sa })
+                .unwrap();
+        }
+        let packet = udp_between(1, true, 300);
+        let (sealed, delivered) = pair.pass(1, &packet);
+        // RFC 4302 §3.1.2: the outermost header is AH's, and what it has inside is ESP.
+        assert_eq!((sealed[0][14 + 9], sealed[0][14 + 20]), (51, 50));
+        assert_eq!(delivered.len(), 1);
+        assert_eq!(delivered[0][14..], forwarded(packet[14..].to_vec()));
+    }
+}
+
+#[test]
+fn fields_of_headers_are_as_the_sa_asks() {
+    let mut map: [u8; 64] = std::array::from_fn(|i| i as u8);
+    map[46] = 34;
+    for (handling, tos, ttl) in [
+        (Handling { dscp: Dscp::Copy, ttl: 7, ..Handling::default() }, 46 << 2 | 1, 7),
+        (Handling { dscp: Dscp::Set(10), ..Handling::default() }, 10 << 2 | 1, OUTER_TTL),
+        (Handling { dscp: Dscp::Map(map), ttl: 0, ..Handling::default() }, 34 << 2 | 1, 63),
+        (Handling { ecn: false, ..Handling::default() }, 46 << 2, OUTER_TTL),
+    ] {
+        for (outer_v4, flow_label) in [(true, false), (false, true), (false, false)] {
+            let handling = Handling { flow_label, decap_dscp: true, ..handling };
+            let mut pair = Pair::new(Tunnel { outer_v4, handling, ..Tunnel::default() });
+            let mut packet = udp_between(1, true, 50);
+            wire::set_tos(&mut packet[14..], 46 << 2 | 1);
+            let (sealed, delivered) = pair.pass(1, &packet);
+            let header = &sealed[0][14..];
+            if outer_v4 {
+                assert_eq!((header[1], header[8]), (tos, ttl), "RFC 2983 §3.1, RFC 6040 §4.1");
+            } else {
+                let first = wire::be32(header, 0);
+                assert_eq!(((first >> 20) as u8, header[7]), (tos, ttl));
+                assert_eq!(first & 0xf_ffff != 0, flow_label, "RFC 6438 §3");
+            }
+            // The DSCP of the outer header has come back, the inner ECN has stayed (RFC 2983 §4.1).
+            assert_eq!(delivered[0][15], tos & !3 | 1);
+        }
+    }
+}

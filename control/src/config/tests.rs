@@ -83,7 +83,7 @@ fn a_connection_is_read() {
         (b.protocol, b.mode, b.mtu, &b.handling),
         (Protocol::Esp, Mode::Tunnel, 0, &Handling::default())
     );
-    assert!(c.handling.follow_peer, "who is behind a NAT may come from elsewhere");
+    assert!(c.handling.is_plain(), "ESP in UDP goes the plain way");
     assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AES_GCM_256, 36));
     assert_eq!(c.selectors().count(), 1);
     let [dns] = &all.exceptions[..] else { panic!() };
@@ -260,7 +260,7 @@ fn with(keys: &str) -> Connection {
 fn all_that_can_be_asked_for_is_read() {
     let c = with(
         "df = \"clear\"\ndscp_map = { 46 = 34, 0 = 10 }\necn = false\ndecap_dscp = true\nttl = \"copy\"\n\
-         flow_label = true\nnested = true\nfollow_peer = true\nmss = \"auto\"\nidle_secs = 60\nmtu = 1400\n\
+         flow_label = true\nnested = true\nmss = \"auto\"\nidle_secs = 60\nmtu = 1400\n\
          soft = { bytes = 1000, packets = 10, secs = 3000 }\nhard = { bytes = 1001, secs = 3600 }\n\
          aggfrag = { packet_size = 1400, packets_per_sec = 16777215, fragments = false }",
     );
@@ -278,7 +278,6 @@ fn all_that_can_be_asked_for_is_read() {
             flow_label: true,
             nested: true,
             gre: false,
-            follow_peer: true,
             mss: 65_535,
             tfc_pad: 0,
             dummies_per_sec: 0,
@@ -294,11 +293,9 @@ fn all_that_can_be_asked_for_is_read() {
     let c = with(
         "dscp = 46\nttl = 1\nmss = 1360\ntfc_pad = \"mtu\"\ndummies_per_sec = 7\nudp_encap = true\nudp_ports = [4500, 4501]",
     );
-    let Handling { dscp, ttl, mss, tfc_pad, dummies_per_sec, follow_peer, .. } = c.handling;
+    let Handling { dscp, ttl, mss, tfc_pad, dummies_per_sec, .. } = c.handling;
     assert_eq!((dscp, ttl, mss), (Dscp::Set(46), 1, 1360));
-    assert_eq!((tfc_pad, dummies_per_sec, follow_peer, c.udp), (65_535, 7, true, Some((4500, 4501))));
-    let fixed = with("udp_encap = true\nfollow_peer = false");
-    assert!(!fixed.handling.follow_peer);
+    assert_eq!((tfc_pad, dummies_per_sec, c.udp), (65_535, 7, Some((4500, 4501))));
 }
 
 #[test]

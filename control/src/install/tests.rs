@@ -386,7 +386,7 @@ fn sas_are_what_the_connection_says() {
     let (inbound, outbound) = (of(Direction::Inbound), of(Direction::Outbound));
     // As they are on the wire, each way.
     assert_eq!((inbound.udp, outbound.udp), (Some((4502, 4500)), Some((4500, 4502))));
-    assert_eq!((inbound.mtu, outbound.mtu, outbound.handling.follow_peer), (1400, 1400, true));
+    assert_eq!((inbound.mtu, outbound.mtu), (1400, 1400));
     for (_, policy) in bench.policies() {
         let (ours, theirs) = match policy.direction {
             Direction::Outbound => (&policy.selector.src_ports, &policy.selector.dst_ports),

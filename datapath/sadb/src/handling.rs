@@ -92,8 +92,6 @@ pub struct Handling {
     pub nested: bool,
     /// In transport mode: the packets are carried in GRE (RFC 2784) between the two gateways.
     pub gre: bool,
-    /// The peer is followed to another address or port, after an authenticated packet (RFC 3947 §5, RFC 7296 §2.23).
-    pub follow_peer: bool,
     /// MSS of TCP connections, at most: 0 leaves it, 65,535 makes it fit the path.
     pub mss: u16,
     /// Payloads are padded to so many octets (RFC 4303 §2.7): 0 is none, 65,535 as far as the path allows.
@@ -122,7 +120,6 @@ impl Default for Handling {
             flow_label: false,
             nested: false,
             gre: false,
-            follow_peer: false,
             mss: 0,
             tfc_pad: 0,
             dummies_per_sec: 0,
@@ -180,7 +177,6 @@ impl Handling {
             self.flow_label,
             self.nested,
             self.gre,
-            self.follow_peer,
             self.aggfrag.is_some(),
             self.aggfrag.is_some_and(|a| a.fragments),
         ];
@@ -240,14 +236,13 @@ impl Handling {
             flow_label: flag(2),
             nested: flag(3),
             gre: flag(4),
-            follow_peer: flag(5),
             mss: (w[0] >> 48) as u16,
-            tfc_pad: if flag(6) { 0 } else { size },
-            dummies_per_sec: if flag(6) { 0 } else { rate },
-            aggfrag: flag(6).then_some(Aggfrag {
+            tfc_pad: if flag(5) { 0 } else { size },
+            dummies_per_sec: if flag(5) { 0 } else { rate },
+            aggfrag: flag(5).then_some(Aggfrag {
                 packet_size: size,
                 packets_per_sec: rate as u32 | ((w[0] >> 40) as u8 as u32) << 16,
-                fragments: flag(7),
+                fragments: flag(6),
             }),
             lifetime: Lifetime {
                 soft: Limits { bytes: w[2], packets: w[3], secs: w[6] as u32 },
@@ -275,7 +270,6 @@ mod tests {
             flow_label: true,
             nested: true,
             gre: true,
-            follow_peer: true,
             mss: 1360,
             tfc_pad: 0,
             dummies_per_sec: 0,

@@ -3,7 +3,14 @@
 //! The plain path looks at none of this: it uses the sequence numbers that were reserved, and of an SA with a lifetime
 //! only so many are reserved as it may surely send. What is over its hard limit is not sent.
 
-use portcullis_sadb::{Handling, Lifetime, Limits, SaCounters};
+use super::{RESERVED_BLOCK, SaTable};
+use crate::drop::DropReason;
+use portcullis_sadb::{
+    Event, EventKind, Generation, Handling, Lifetime, Limits, Reader, Runtime, SaCounters, WorkerRuntime,
+};
+
+/// SAs whose lifetime is looked at, at most, in a look.
+const LOOKED_AT: usize = 4096;
 
 /// Octets of a packet, at most.
 const LARGEST: u64 = u16::MAX as u64;
@@ -80,6 +87,130 @@ impl Life {
             (self.packets, self.used_secs) = (so_far.packets, now_secs);
         }
         self.lifetime.idle_secs != 0 && now_secs.saturating_sub(self.used_secs) >= self.lifetime.idle_secs
+    }
+}
+
+impl SaTable {
+    /// Reserves a sequence number at least for a packet of so many octets, as far as the SA's lifetime allows.
+    ///
+    /// # Errors
+    /// [`DropReason::SeqExhausted`] (RFC 4303 §3.3.3), [`DropReason::SaExpired`]: iked has been told.
+    pub fn reserve(
+        &mut self,
+        i: u32,
+        octets: usize,
+        (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
+        now_secs: u32,
+    ) -> Result<(), DropReason> {
+        let state = self.get(i);
+        if state.has_ended {
+            return Err(DropReason::SaExpired);
+        }
+        if state.assigned_seq != state.reserved_seq {
+            return Ok(());
+        }
+        let mut numbers = RESERVED_BLOCK;
+        if state.is_limited {
+            self.tell_one(i, reader, runtime);
+            let so_far = runtime.sa(self.get(i).slot).counters();
+            let is_over = self.look_at(i, (runtime, iked), now_secs);
+            let Some(Some(life)) = self.lives.get(i as usize) else { return Err(DropReason::SaExpired) };
+            if is_over || life.is_last_straw(&so_far, octets) {
+                self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
+                self.end(i);
+                return Err(DropReason::SaExpired);
+            }
+            numbers = numbers.min(life.packets_to_go(&so_far));
+        }
+        let state = self.get_mut(i);
+        if state.reserve(numbers, runtime) {
+            return Ok(());
+        }
+        let value = state.assigned_seq();
+        self.tell_once(i, EventKind::SeqExhausted, value, (runtime, iked));
+        Err(DropReason::SeqExhausted)
+    }
+
+    /// Looks whether an SA has reached a limit, and tells iked. True if it is not to be used any more.
+    fn look_at(&mut self, i: u32, (runtime, iked): (&Runtime, &WorkerRuntime), now_secs: u32) -> bool {
+        let (Some(Some(state)), Some(Some(life))) =
+            (self.states.get(i as usize), self.lives.get_mut(i as usize))
+        else {
+            return false;
+        };
+        let so_far = runtime.sa(state.slot).counters();
+        let (age, is_idle) = (life.age(&so_far, now_secs), life.is_idle(&so_far, now_secs));
+        if is_idle {
+            self.tell_once(i, EventKind::Idle, so_far.packets, (runtime, iked));
+        }
+        match age {
+            Age::Good => {}
+            Age::Soft => self.tell_once(i, EventKind::SoftLifetime, so_far.bytes, (runtime, iked)),
+            Age::Hard => {
+                self.tell_once(i, EventKind::HardLifetime, so_far.bytes, (runtime, iked));
+                self.end(i);
+            }
+        }
+        age == Age::Hard
+    }
+
+    /// Nothing goes the plain way any more for an SA, and no number is left of those reserved.
+    pub(super) fn end(&mut self, i: u32) {
+        let state = self.get_mut(i);
+        state.assigned_seq = state.reserved_seq;
+        state.has_ended = true;
+        let spi = state.spi;
+        self.keys[i as usize] = None;
+        self.spis.remove(spi, i);
+    }
+
+    /// Looks at the SAs that have a lifetime, some at a time: all of them in some seconds.
+    pub fn look_at_lives(
+        &mut self,
+        (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
+        now_secs: u32,
+    ) {
+        for _ in 0..LOOKED_AT.min(self.limited.len()) {
+            self.looked_at = (self.looked_at + 1) % self.limited.len().max(1);
+            let Some((i, generation)) = self.limited.get(self.looked_at).copied() else { continue };
+            match self.states.get(i as usize) {
+                Some(Some(state)) if state.generation == generation => {
+                    let is_alive = reader.generation(state.slot) == Some(state.generation);
+                    if is_alive {
+                        self.tell_one(i, reader, runtime);
+                        self.look_at(i, (runtime, iked), now_secs);
+                    }
+                }
+                _ => {
+                    self.limited.swap_remove(self.looked_at);
+                }
+            }
+        }
+    }
+
+    /// Whether an SA is at its end.
+    pub fn is_expired(&self, i: u32) -> bool {
+        self.get(i).has_ended
+    }
+
+    fn tell_once(&self, i: u32, kind: EventKind, value: u64, (runtime, iked): (&Runtime, &WorkerRuntime)) {
+        let (slot, generation) = (self.get(i).slot, self.get(i).generation);
+        let line = runtime.sa(slot);
+        // What does not fit into the ring is told later.
+        if !line.was_told(kind) && iked.tell(&Event { kind, slot, generation, value }) {
+            line.told(kind);
+        }
+    }
+
+    /// Has an SA with a lifetime looked at.
+    pub(super) fn limit(&mut self, i: u32, generation: Generation) {
+        if self.limited.len() == self.limited.capacity() {
+            let states = &self.states;
+            self.limited.retain(|(i, generation)| {
+                states[*i as usize].as_ref().is_some_and(|sa| sa.generation == *generation)
+            });
+        }
+        self.limited.push((i, generation));
     }
 }
 
