@@ -3,7 +3,7 @@
 mod bench;
 
 use bench::{ACKNOWLEDGED, Bench, PATIENCE, assert_says, comes_true, connection, nobody};
-use portcullis_sadb::{Direction, Event, EventKind, Flow, Generation, Reader, SlotIndex, Spi};
+use portcullis_sadb::{ABOUT, Direction, Event, EventKind, Flow, Generation, Reader, SlotIndex, Spi};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -231,6 +231,7 @@ fn what_workers_tell_is_logged() {
         slot: SlotIndex(slot as u32),
         generation: Generation(generation),
         value: 12345,
+        about: [0; ABOUT],
     };
     runtime.worker(0).tell(&event(generation));
     runtime.worker(3).tell(&event(generation + 1));

@@ -12,6 +12,9 @@ use crate::{
 /// Records in a ring.
 pub const EVENTS: usize = if cfg!(loom) { 2 } else { 512 };
 
+/// Words of an event about the packet that it came with.
+pub const ABOUT: usize = 5;
+
 /// What happened to an SA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -39,15 +42,17 @@ pub struct Event {
     pub generation: Generation,
     /// More about it, by kind: a sequence number; for lifetimes the octets so far.
     pub value: u64,
+    /// The packet that it is about, by kind; else zeros.
+    pub about: [u64; ABOUT],
 }
 
 shared! {
-    #[repr(C)]
+    #[repr(C, align(64))]
     struct Record {
         kind_slot: AtomicU64,
         generation: AtomicU64,
         value: AtomicU64,
-        reserved: AtomicU64,
+        about: [AtomicU64; ABOUT],
     }
 }
 
@@ -63,13 +68,18 @@ shared! {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<EventRing>() == 64 + EVENTS * 32);
+const _: () = assert!(size_of::<EventRing>() == 64 + EVENTS * 64);
 
 impl EventRing {
     #[cfg(all(test, loom))]
     pub(crate) fn new() -> EventRing {
         let zero = || AtomicU64::new(0);
-        let record = || Record { kind_slot: zero(), generation: zero(), value: zero(), reserved: zero() };
+        let record = || Record {
+            kind_slot: zero(),
+            generation: zero(),
+            value: zero(),
+            about: std::array::from_fn(|_| zero()),
+        };
         EventRing {
             head: zero(),
             lost: zero(),
@@ -90,6 +100,9 @@ impl EventRing {
         record.kind_slot.store(event.kind as u64 | (event.slot.0 as u64) << 32, Ordering::Relaxed);
         record.generation.store(event.generation.0, Ordering::Relaxed);
         record.value.store(event.value, Ordering::Relaxed);
+        for (word, value) in record.about.iter().zip(event.about) {
+            word.store(value, Ordering::Relaxed);
+        }
         self.head.store(head.wrapping_add(1), Ordering::Release); // pairs with the Acquire in `pop`
         true
     }
@@ -111,6 +124,7 @@ impl EventRing {
             let kind_slot = record.kind_slot.load(Ordering::Relaxed);
             let (generation, value) =
                 (record.generation.load(Ordering::Relaxed), record.value.load(Ordering::Relaxed));
+            let about = std::array::from_fn(|i| record.about[i].load(Ordering::Relaxed));
             tail.store(at.wrapping_add(1), Ordering::Release); // pairs with the Acquire in `push`
             let kind = match kind_slot as u32 {
                 1 => EventKind::SeqExhausted,
@@ -121,7 +135,7 @@ impl EventRing {
                 _ => continue,
             };
             let slot = SlotIndex((kind_slot >> 32) as u32);
-            return Some(Event { kind, slot, generation: Generation(generation), value });
+            return Some(Event { kind, slot, generation: Generation(generation), value, about });
         }
     }
 

@@ -39,7 +39,7 @@ mod spd;
 mod sync;
 
 pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
-pub use event::{EVENTS, Event, EventKind};
+pub use event::{ABOUT, EVENTS, Event, EventKind};
 pub use handling::{Aggfrag, DfBit, Dscp, Handling, Lifetime, Limits, OUTER_TTL};
 pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,

@@ -11,7 +11,7 @@ use crate::{
     Action, Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Selector,
     SlotIndex, Spi,
     epoch::{self, OFFLINE},
-    event::{EVENTS, EventRing},
+    event::{ABOUT, EVENTS, EventRing},
     index::{Bucket, SpiIndex},
     policy::{LIVE, PolicySlot},
     policy_sa::PolicySas,
@@ -140,13 +140,13 @@ fn events_arrive_whole_in_order_or_are_counted_as_lost() {
     let worker = |(ring, tail, _): &Shared| {
         for n in 1..=TOLD {
             let (kind, slot) = (EventKind::SeqLow, SlotIndex(n as u32));
-            ring.push(tail, &Event { kind, slot, generation: Generation(n), value: n });
+            ring.push(tail, &Event { kind, slot, generation: Generation(n), value: n, about: [n; ABOUT] });
         }
     };
     // How many came, and which was the last.
     fn take((ring, tail, got): &Shared) {
         if let Some(e) = ring.pop(tail) {
-            assert_eq!((e.slot.0 as u64, e.generation.0), (e.value, e.value));
+            assert_eq!((e.slot.0 as u64, e.generation.0, e.about), (e.value, e.value, [e.value; ABOUT]));
             let before = got.load(Ordering::Relaxed);
             assert!(e.value > before >> 32);
             got.store(e.value << 32 | ((before as u32) + 1) as u64, Ordering::Relaxed);

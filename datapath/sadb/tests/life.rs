@@ -265,8 +265,13 @@ fn numbers_and_counters_of_an_sa_outlive_the_datapath_but_not_the_sa() {
 fn events_come_in_order_and_a_full_ring_counts_what_it_loses() {
     let (mut sadb, _, runtime) = Sadb::heap(&SIZES).unwrap();
     let worker = runtime.worker(3);
-    let event =
-        |value| Event { kind: EventKind::SeqLow, slot: SlotIndex(1), generation: Generation(1), value };
+    let event = |value| Event {
+        kind: EventKind::SeqLow,
+        slot: SlotIndex(1),
+        generation: Generation(1),
+        value,
+        about: [value; ABOUT],
+    };
     for i in 0..EVENTS as u64 + 5 {
         worker.tell(&event(i));
     }

@@ -6,7 +6,8 @@
 use super::{RESERVED_BLOCK, SaTable};
 use crate::drop::DropReason;
 use portcullis_sadb::{
-    Event, EventKind, Generation, Handling, Lifetime, Limits, Reader, Runtime, SaCounters, WorkerRuntime,
+    ABOUT, Event, EventKind, Generation, Handling, Lifetime, Limits, Reader, Runtime, SaCounters,
+    WorkerRuntime,
 };
 
 /// SAs whose lifetime is looked at, at most, in a look.
@@ -197,7 +198,7 @@ impl SaTable {
         let (slot, generation) = (self.get(i).slot, self.get(i).generation);
         let line = runtime.sa(slot);
         // What does not fit into the ring is told later.
-        if !line.was_told(kind) && iked.tell(&Event { kind, slot, generation, value }) {
+        if !line.was_told(kind) && iked.tell(&Event { kind, slot, generation, value, about: [0; ABOUT] }) {
             line.told(kind);
         }
     }
