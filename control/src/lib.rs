@@ -15,5 +15,6 @@ pub mod report;
 pub mod secret;
 pub mod selection;
 pub mod server;
+pub mod settings;
 pub mod status;
 pub mod table;
