@@ -482,7 +482,7 @@ fn an_sa_in_another_is_sealed_and_opened_twice() {
     }
 }
 
-/// Two gateways whose ESP tunnel goes in AH between them (RFC 4301 Appendix E, RFC 4302 §3.1.2).
+/// Two gateways whose ESP tunnel goes in AH between them (RFC 4302 §3.1.2).
 fn bundle(algorithm: Algorithm) -> Pair {
     let outside = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
     let handling = Handling { nested: true, ..Handling::default() };
