@@ -246,6 +246,10 @@ impl General {
                 self.next_ms = self.next_ms.min(next_ms);
             }
         }
+        for i in env.sas.idle_mappings(env.reader, env.now_ms) {
+            self.send_keepalive(env, i);
+        }
+        self.next_ms = self.next_ms.min(env.sas.mappings_due_ms());
     }
 
     fn count(&mut self, reason: DropReason, n: u64) {

@@ -98,6 +98,9 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
                 Err(reason) => Stage::Drop(reason),
             }
         }
+        Decision::Drop(DropReason::NoPolicy | DropReason::Unprotected) if is_keepalive(frame, meta) => {
+            Stage::Drop(DropReason::Keepalive)
+        }
         // The rest of ESP in UDP does not say so.
         Decision::Drop(DropReason::NoPolicy | DropReason::Unprotected)
             if meta.ip.place == Place::Later && meta.ip.protocol() == protocol::UDP =>
@@ -109,6 +112,14 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
             Stage::Drop(DropReason::NoPolicy)
         }
     };
+}
+
+/// A NAT-keepalive (RFC 3948 §2.3), which a receiver ignores: what nobody wants is that, and not a packet in clear.
+fn is_keepalive(frame: &Frame, meta: &Meta) -> bool {
+    let udp = frame.bytes().get(meta.ip.payload()..);
+    meta.ip.dst_port() == Some(wire::NAT_T_PORT)
+        && meta.ip.protocol() == protocol::UDP
+        && udp.is_some_and(|udp| udp.len() == wire::UDP + 1 && udp[wire::UDP] == 0xff)
 }
 
 /// The SAs that the policies have now, in a pass of its own.

@@ -222,6 +222,9 @@ impl<M: Meter> Worker<M> {
             self.sweep();
         }
         self.hops.tell(TOLD_PER_TURN);
+        if self.hops.sas.has_moves() {
+            self.hops.sas.tell_moves(&self.mine);
+        }
         let busy = self.settle() | worked | was_out | self.lending.is_out();
         self.meter.mark(Hop::Settle);
         busy
