@@ -26,6 +26,7 @@ use crate::{
     general::Association,
     memory::Table,
     replay::{ReplayWindow, Ring},
+    wire::UdpPorts,
 };
 use arrayvec::ArrayVec;
 use chains::Chains;
@@ -85,6 +86,7 @@ pub struct SaTable {
     me: u32,
     workers: u32,
     aead: Aead,
+    udp_ports: UdpPorts,
     /// By slot: one more than the index in `states`, or 0.
     index: Table<u32>,
     spis: Spis,
@@ -130,6 +132,7 @@ impl SaTable {
             me,
             workers,
             aead,
+            udp_ports: UdpPorts::default(),
             index: Table::filled(room, 0),
             states: Table::new(room),
             keys: Table::new(room),
@@ -170,6 +173,17 @@ impl SaTable {
     /// What seals and opens with the keys of this table.
     pub fn aead(&self) -> Aead {
         self.aead
+    }
+
+    /// Where packets of SAs in UDP come in.
+    #[inline]
+    pub fn udp_ports(&self) -> &UdpPorts {
+        &self.udp_ports
+    }
+
+    /// The same from now on.
+    pub fn set_udp_ports(&mut self, ports: UdpPorts) {
+        self.udp_ports = ports;
     }
 
     /// Once per turn, after the worker's epoch was announced: slots that did not change since a state was last

@@ -18,6 +18,7 @@ use crate::{
     pool::FrameCache,
     port::Port,
     sa::SaTable,
+    wire::UdpPorts,
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{DROP_COUNTERS, PortCounters, Reader, Runtime, Traffic, WorkerRuntime};
@@ -166,6 +167,11 @@ impl<M: Meter> Worker<M> {
             ports_due_ms: 0,
             start_ms: 0,
         }
+    }
+
+    /// Takes ESP in UDP at these ports, and not at 4500 alone.
+    pub fn set_udp_ports(&mut self, ports: UdpPorts) {
+        self.hops.sas.set_udp_ports(ports);
     }
 
     /// Lends from now on, whatever it gives: for tests.
