@@ -2,7 +2,10 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis_benches::sample;
-use portcullis_datapath::{classify::classify, wire::ETHERNET};
+use portcullis_datapath::{
+    classify::classify,
+    wire::{ETHERNET, UdpPorts},
+};
 use std::hint::black_box;
 
 fn benchmark(c: &mut Criterion) {
@@ -12,8 +15,9 @@ fn benchmark(c: &mut Criterion) {
     assert!(esp.push(ETHERNET));
     esp.bytes_mut()[..ETHERNET].copy_from_slice(&clear.bytes()[..ETHERNET]);
     let mut group = c.benchmark_group("classify");
+    let ports = UdpPorts::default();
     for (name, frame) in [("clear", &clear), ("esp", &esp)] {
-        group.bench_function(name, |b| b.iter(|| classify(black_box(frame.bytes()))));
+        group.bench_function(name, |b| b.iter(|| classify(black_box(frame.bytes()), &ports)));
     }
     group.finish();
 }

@@ -20,7 +20,11 @@
 //! esn = true
 //! replay_window = 1024       # packets
 //! udp_encap = false
-//! udp_ports = [4500, 4500]   # with udp_encap: ours, which is 4500, and the peer's
+//! udp_ports = [4500, 4500]   # with udp_encap: ours, one of portcullis.toml's udp_encap_ports, and the peer's
+//! follow_peer = false        # with udp_encap: the peer is behind a NAT, and is where its newest packet came from
+//! nat_keepalive_secs = 20    # with udp_encap: after so many without a packet, one keeps the NAT's mapping alive; 0: never,
+//!                            # which is the default with follow_peer: there the NAT is the peer's
+//! udp6_zero_checksum = false # with udp_encap over IPv6: packets have no UDP checksum, as over IPv4
 //! mtu = 1400                 # octets of an outer packet, at most; default: what the interface has
 //! # In the outer header:
 //! df = "copy"                # or "set", "clear"
@@ -162,6 +166,21 @@ pub enum ConnectionsError {
         /// `inbound` or `outbound`.
         other_direction: &'static str,
     },
+    /// ESP in UDP at a port where the datapath does not look for it.
+    #[error(
+        "{place}: connection '{name}': udp_ports: ours, {port}, is none of udp_encap_ports = {ports:?} in [datapath] of \
+         portcullis.toml; add it there and start portcullis-datapath anew, or choose one of them"
+    )]
+    UdpPort {
+        /// The connection.
+        place: Place,
+        /// Its name.
+        name: String,
+        /// Its own port.
+        port: u16,
+        /// The machine's.
+        ports: Vec<u16>,
+    },
     /// Packets that two would match, at one priority.
     #[error(transparent)]
     Overlap(#[from] Box<Overlap>),
@@ -249,6 +268,21 @@ impl Connections {
         checked.check_overlaps()?;
         checked.check_keys()?;
         Ok(checked)
+    }
+
+    /// Refuses ESP in UDP at ports that the machine's configuration does not have.
+    ///
+    /// # Errors
+    /// [`ConnectionsError::UdpPort`] names the first such connection.
+    pub fn check_udp_ports(&self, ports: &[u16]) -> Result<(), ConnectionsError> {
+        let own = |c: &Connection| c.udp.map(|udp| udp.src_port).filter(|port| !ports.contains(port));
+        match self.connections.iter().find_map(|c| Some((c, own(c)?))) {
+            Some((c, port)) => {
+                let (place, name, ports) = (c.place.clone(), c.name.clone(), ports.to_vec());
+                Err(ConnectionsError::UdpPort { place, name, port, ports })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The connection of that name.

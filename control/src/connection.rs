@@ -7,12 +7,14 @@ use crate::{
 };
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
 use portcullis_sadb::{
-    Action, Algorithm, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi,
+    Action, Algorithm, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi, UdpEncap,
 };
 use std::net::IpAddr;
 
 /// UDP port of ESP in UDP (RFC 3948 §2).
 const NAT_T_PORT: u16 = 4500;
+/// Seconds between NAT-keepalives (RFC 3948 §4).
+const NAT_KEEPALIVE_SECS: u16 = 20;
 /// Priority of the policies of connections; the lowest wins.
 pub const CONNECTION_PRIORITY: u32 = 1000;
 
@@ -43,8 +45,8 @@ pub struct Connection {
     pub replay_window: u32,
     /// The transform.
     pub algorithm: Algorithm,
-    /// ESP in UDP: our port and the peer's (RFC 3948).
-    pub udp: Option<(u16, u16)>,
+    /// ESP in UDP, as it goes out (RFC 3948).
+    pub udp: Option<UdpEncap>,
     /// The largest outer packet in octets; 0 where only the interface limits it.
     pub mtu: u16,
     /// What it asks for beyond sealing and opening.
@@ -135,7 +137,7 @@ impl Connection {
             None => 1024,
         };
         let algorithm = algorithm(&table.required("algorithm", "\"aes-gcm-128\"")?, protocol)?;
-        let udp = udp(&mut table, protocol)?;
+        let udp = udp(&mut table, protocol, &Ends { local, is_between_hosts: own.is_some() })?;
         let mtu = match table.optional("mtu")? {
             Some(value) => value.number_in(least_mtu(local)..=u16::MAX.into())? as u16,
             None => 0,
@@ -236,27 +238,57 @@ fn traffic<'a>(
     }
 }
 
-fn udp(table: &mut Table<'_>, protocol: Protocol) -> Result<Option<(u16, u16)>, ConfigError> {
+/// What decides which keys of ESP in UDP there can be.
+struct Ends {
+    local: IpAddr,
+    /// In transport mode, the packets have the addresses of hosts.
+    is_between_hosts: bool,
+}
+
+fn udp(table: &mut Table<'_>, protocol: Protocol, ends: &Ends) -> Result<Option<UdpEncap>, ConfigError> {
     let encap = table.optional("udp_encap")?;
     let is_on = encap.as_ref().map_or(Ok(false), Value::flag)?;
     if let (Some(value), true, Protocol::Ah) = (&encap, is_on, protocol) {
         // RFC 3948 §1: AH covers the addresses that a NAT changes.
         return Err(value.wrong("left out: AH cannot be carried in UDP; protocol = \"esp\" can"));
     }
-    let Some(value) = table.optional("udp_ports")? else {
-        return Ok(is_on.then_some((NAT_T_PORT, NAT_T_PORT)));
+    let mut of_udp = |key| match table.optional(key)? {
+        Some(value) if !is_on => Err(value.wrong("left out, or udp_encap must be true")),
+        value => Ok(value),
     };
-    if !is_on {
-        return Err(value.wrong("left out, or udp_encap must be true"));
-    }
-    match &value.list()?[..] {
-        [local, remote] => {
-            // What comes to another port the datapath does not take for ESP.
-            local
-                .number_in(NAT_T_PORT.into()..=NAT_T_PORT.into())
-                .map_err(|_| local.wrong("4500 for ours"))?;
-            Ok(Some((NAT_T_PORT, remote.number_in(1..=u16::MAX.into())? as u16)))
+    let (local, remote) = match of_udp("udp_ports")? {
+        Some(value) => udp_ports(&value)?,
+        None => (NAT_T_PORT, NAT_T_PORT),
+    };
+    let follow_peer = match of_udp("follow_peer")? {
+        Some(value) if ends.is_between_hosts && value.flag()? => {
+            return Err(value.wrong("left out: in transport mode packets are to the address of their host"));
         }
+        value => flag(value, false)?,
+    };
+    let keepalive_secs = match of_udp("nat_keepalive_secs")? {
+        Some(value) => value.number_in(0..=u16::MAX.into())? as u16,
+        // Who follows the peer says that the NAT is the peer's, and the peer keeps it alive.
+        None if follow_peer => 0,
+        None => NAT_KEEPALIVE_SECS,
+    };
+    let zero_checksum = match of_udp("udp6_zero_checksum")? {
+        Some(value) if ends.local.is_ipv4() => {
+            // RFC 3948 §2.1.
+            return Err(value.wrong("left out: over IPv4 there is no checksum"));
+        }
+        value => flag(value, false)?,
+    };
+    let udp = UdpEncap { src_port: local, dst_port: remote, follow_peer, keepalive_secs, zero_checksum };
+    Ok(is_on.then_some(udp))
+}
+
+/// Ours and the peer's. Whether ours is one of the machine's, is for
+/// [`Connections::check_udp_ports`](crate::config::Connections::check_udp_ports) to say.
+fn udp_ports(value: &Value<'_>) -> Result<(u16, u16), ConfigError> {
+    let port = |value: &Value<'_>| value.number_in(1..=u16::MAX.into()).map(|port| port as u16);
+    match &value.list()?[..] {
+        [local, remote] => Ok((port(local)?, port(remote)?)),
         _ => Err(value.wrong("two ports, ours and the peer's, such as [4500, 4500]")),
     }
 }

@@ -64,14 +64,17 @@ pub fn examine(config: &Path) -> Vec<Finding> {
         programs(),
         locked_memory(),
     ];
-    findings.push(connections(Connections::load(config)));
+    let loaded = Connections::load(config);
     let machine = match Machine::load(config) {
         Ok(machine) => machine,
         Err(e) => {
+            findings.push(connections(loaded));
             findings.push(configuration(&e));
             return findings;
         }
     };
+    let ports = &machine.datapath.udp_encap_ports;
+    findings.push(connections(loaded.and_then(|c| c.check_udp_ports(ports).map(|()| c))));
     findings.push(ok("portcullis.toml", format!("{} ports", machine.ports.len())));
     findings.push(regions(&machine));
     findings.push(huge_pages(&machine, &read("/proc/meminfo").unwrap_or_default()));

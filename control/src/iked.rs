@@ -7,7 +7,9 @@ use crate::{
     report::{ConnectionReport, Report, SaReport},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
-use portcullis_sadb::{Direction, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes};
+use portcullis_sadb::{
+    Direction, Endpoint, Event, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -146,6 +148,7 @@ impl Iked {
     pub fn start(config: &Path, random: [u64; 2]) -> Result<Iked, IkedError> {
         let connections = Connections::load(config)?;
         let machine = Machine::load(config)?;
+        connections.check_udp_ports(&machine.datapath.udp_encap_ports)?;
         let directory = machine.regions.directory;
         let sizes = Sizes { max_sas: machine.regions.max_sas, max_policies: machine.regions.max_policies };
         let io = |source| IkedError::Io { path: directory.clone(), what: "make it", source };
@@ -192,10 +195,18 @@ impl Iked {
     /// Does what waited for the workers, and takes what they tell. To be called now and then.
     pub fn turn(&mut self) {
         self.sadb.reclaim();
+        let mut moved = HashMap::new();
         while let Some(event) = self.sadb.poll_event() {
             let sa = self.sadb.sa(event.slot).filter(|(generation, _)| *generation == event.generation);
+            if let Some(to) = event.endpoint() {
+                follow(&event, to, sa.map(|(_, sa)| sa), &mut moved);
+                continue;
+            }
             let name = sa.map_or_else(|| "(gone)".to_owned(), |(_, sa)| sa.name.to_string());
             tracing::warn!("connection '{name}': {:?} at {}", event.kind, event.value);
+        }
+        if !moved.is_empty() {
+            self.installer.lead(&mut self.sadb, &moved);
         }
     }
 
@@ -232,6 +243,8 @@ impl Iked {
             }
             Request::Reload {} => {
                 let connections = Connections::load(&self.config).map_err(|e| e.to_string())?;
+                let machine = Machine::load(&self.config).map_err(|e| e.to_string())?;
+                connections.check_udp_ports(&machine.datapath.udp_encap_ports).map_err(|e| e.to_string())?;
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 self.change(Some(connections), down, "connections are reloaded".into())
@@ -294,7 +307,8 @@ impl Iked {
     fn report(&self) -> Report {
         let mut installed: HashMap<(String, Direction), SaReport> = HashMap::new();
         for (slot, generation, sa) in self.sadb.sas() {
-            let report = sa_report(slot.0, generation.0, &sa);
+            let peer = self.sadb.endpoint(slot).map(|to| to.to_string());
+            let report = SaReport { peer, ..sa_report(slot.0, generation.0, &sa) };
             installed.insert((sa.name.to_string(), sa.direction), report);
         }
         let mut of = |name: &str, direction| installed.remove(&(name.to_owned(), direction));
@@ -332,6 +346,18 @@ impl Iked {
     }
 }
 
+/// That a peer has moved, if it is to be followed. What several SAs of one connection say, the last one says.
+fn follow(event: &Event, to: Endpoint, sa: Option<Sa>, moved: &mut HashMap<u32, Endpoint>) {
+    let Some(sa) = sa.filter(|sa| sa.udp.is_some_and(|udp| udp.follow_peer)) else { return };
+    tracing::info!(
+        "connection '{}': its peer is at {to} now, by SA {} in slot {}",
+        sa.name,
+        sa.spi,
+        event.slot.0
+    );
+    moved.insert(sa.reqid, to);
+}
+
 /// The regions of a predecessor, if there are any.
 fn take_over(directory: &Path, sizes: &Sizes) -> Result<Option<Sadb>, IkedError> {
     let sadb_path = directory.join(SADB_FILE);
@@ -363,6 +389,7 @@ fn sa_report(slot: u32, generation: u64, sa: &Sa) -> SaReport {
         esn: sa.esn,
         replay_window: sa.replay_window,
         udp_encap: sa.udp.is_some(),
+        peer: None,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
     secret::Secret,
 };
 use portcullis_sadb::{
-    Action, Direction, Generation, Handling, Key, Name, Policy, PolicyIndex, Sa, Sadb, SadbError, Selector,
-    Sizes, SlotIndex, Spi,
+    Action, Direction, Endpoint, Generation, Handling, Key, Name, Policy, PolicyIndex, Sa, Sadb, SadbError,
+    Selector, Sizes, SlotIndex, Spi, UdpEncap,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -273,6 +273,21 @@ impl Installer {
         }
     }
 
+    /// Says where the peers of connections are now, by the numbers that tie their SAs together (RFC 7296 §2.23): all SAs of
+    /// these in UDP go on with the same keys and numbers.
+    pub fn lead(&mut self, sadb: &mut Sadb, moved: &HashMap<u32, Endpoint>) {
+        let sas: Vec<_> = sadb
+            .sas()
+            .filter(|(_, _, sa)| sa.udp.is_some())
+            .filter_map(|(slot, _, sa)| Some((slot, *moved.get(&sa.reqid)?)))
+            .collect();
+        for (slot, to) in sas {
+            if let Err(e) = sadb.set_endpoint(slot, to) {
+                tracing::error!("slot {}: its peer is at {to}: {e}", slot.0);
+            }
+        }
+    }
+
     /// Takes all out: policies first, and outbound SAs before inbound ones.
     pub fn clear(&mut self, sadb: &mut Sadb) {
         let policies: Vec<_> = sadb.policies().map(|(index, _)| index).collect();
@@ -378,8 +393,11 @@ fn sa(c: &Connection, direction: Direction, reqid: u32, born_secs: u32) -> Sa {
         Direction::Outbound => (&c.outbound, c.local, c.remote),
     };
     let udp = match direction {
-        Direction::Inbound => c.udp.map(|(local, remote)| (remote, local)),
-        Direction::Outbound => c.udp,
+        Direction::Inbound => c.udp.map(|udp| UdpEncap {
+            follow_peer: udp.follow_peer,
+            ..UdpEncap::between(udp.dst_port, udp.src_port)
+        }),
+        Direction::Outbound => c.udp.map(|udp| UdpEncap { follow_peer: false, ..udp }),
     };
     Sa {
         spi: keying.spi,

@@ -72,4 +72,7 @@ pub struct SaReport {
     pub replay_window: u32,
     /// ESP in UDP.
     pub udp_encap: bool,
+    /// Address and port to which the peer has moved, if it has.
+    #[serde(default)]
+    pub peer: Option<String>,
 }

@@ -541,7 +541,8 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
         if !["", "any"].contains(&&*c.next_layer) {
             write!(protects, ", {}", c.next_layer)?;
         }
-        let (local, remote) = (c.local.clone(), c.remote.clone());
+        let moved = c.outbound.as_ref().and_then(|sa| sa.sa.peer.clone());
+        let (local, remote) = (c.local.clone(), moved.unwrap_or_else(|| c.remote.clone()));
         let kind = format!("{} {}", c.protocol, c.mode);
         let (algorithm, key) = (c.algorithm.clone(), c.key.clone());
         table.row([c.name.clone(), state, local, remote, kind, algorithm, key, protects]);

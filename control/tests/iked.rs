@@ -3,7 +3,9 @@
 mod bench;
 
 use bench::{ACKNOWLEDGED, Bench, PATIENCE, assert_says, comes_true, connection, nobody};
-use portcullis_sadb::{ABOUT, Direction, Event, EventKind, Flow, Generation, Reader, SlotIndex, Spi};
+use portcullis_sadb::{
+    ABOUT, Direction, Endpoint, Event, EventKind, Flow, Generation, Reader, SlotIndex, Spi,
+};
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -336,4 +338,49 @@ fn without_permission_it_names_the_file() {
     let out = Command::new(words[0]).args(&words[1..]).arg(&bench.directory).output().unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert_says(&String::from_utf8(out.stderr).unwrap(), &["iked.sock", "Permission denied", "run as root"]);
+}
+
+/// RFC 7296 §2.23: the SAs of a connection lead to where its peer is, as they are, and still do under the next iked.
+#[test]
+fn a_peer_that_has_moved_is_followed_with_the_same_sas() {
+    let udp =
+        |keys: &str| connection("one", 1).replace("algorithm", &format!("udp_encap = true\n{keys}algorithm"));
+    let mut bench = Bench::new(&format!("{ACKNOWLEDGED}{}", udp("follow_peer = true\n")), 8);
+    bench.start();
+    let sas = bench.sas();
+    let (reader, runtime, _guard) = Reader::attach(&bench.run()).unwrap();
+    let slots = [0, 1].map(|i| (SlotIndex(sas[i].1 as u32), Generation(sas[i].2)));
+    let [(inbound, generation), (outbound, _)] = slots;
+    let worker = runtime.worker(0);
+    let seen = |slot| {
+        let (_, sa) = reader.copy_sa(slot).unwrap();
+        (sa.src.to_string(), sa.dst.to_string(), sa.udp.unwrap().ports())
+    };
+    let (us, there) = ("192.0.2.1".to_owned(), "203.0.113.9".to_owned());
+    assert_eq!(seen(outbound), (us.clone(), "198.51.100.1".to_owned(), (4500, 4500)));
+    let to = |port| Endpoint::new(there.parse().unwrap(), port).unwrap();
+    // What is of an SA that is gone, or cannot be, has no effect; of several moves the last one counts.
+    assert!(worker.tell(&Event::peer_moved(inbound, Generation(generation.0 + 2), to(1))));
+    assert!(worker.tell(&Event::peer_moved(inbound, generation, to(40_001))));
+    assert!(worker.tell(&Event::peer_moved(inbound, generation, to(40_002))));
+    assert!(comes_true(|| seen(outbound).1 == there), "{}", bench.log());
+    assert_eq!(seen(outbound), (us.clone(), there.clone(), (4500, 40_002)));
+    assert!(comes_true(|| seen(inbound) == (there.clone(), us.clone(), (40_002, 4500))));
+    assert_eq!(bench.sas(), sas, "the same SAs, and with them keys, numbers and windows");
+    let peer = &bench.status()["connections"][0]["outbound"]["peer"];
+    assert_eq!(peer.as_str(), Some("203.0.113.9:40002"));
+    assert_says(&bench.log(), &["connection 'one': its peer is at 203.0.113.9:40002 now"]);
+    // The next iked tells the workers that it is there: what its predecessor took and did not do is told again.
+    let version = reader.endpoint_version(inbound);
+    bench.kill();
+    bench.start();
+    assert_eq!((bench.sas(), seen(outbound)), (sas, (us, there, (4500, 40_002))));
+    assert!(reader.endpoint_version(inbound) > version);
+    // A port that the datapath does not look at.
+    bench.kill();
+    bench.configure(&format!("{ACKNOWLEDGED}{}", udp("udp_ports = [4501, 4500]\n")));
+    assert_says(
+        &bench.refusal(),
+        &["connection 'one'", "4501", "udp_encap_ports = [4500]", "portcullis.toml"],
+    );
 }

@@ -10,7 +10,7 @@ use crate::{
     general::{Why, icmp},
     policy::FlowCache,
     sa::SaTable,
-    wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, NAT_T_PORT, Place, protocol},
+    wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, UdpPorts, protocol},
 };
 use portcullis_ebpf::worker_of_spi;
 
@@ -57,11 +57,11 @@ pub enum Class {
     Bad(DropReason),
 }
 
-/// Classifies an Ethernet frame.
-pub fn classify(frame: &[u8]) -> Class {
+/// Classifies an Ethernet frame, where these are our UDP ports of ESP in UDP.
+pub fn classify(frame: &[u8], ports: &UdpPorts) -> Class {
     let (mut ip, mut esp) = (Ip::NONE, Esp::NONE);
     let is_plain = is_plain(frame, &mut ip);
-    let (kind, l3) = parse(frame, is_plain, &mut ip, &mut esp);
+    let (kind, l3) = parse(frame, is_plain, ports, (&mut ip, &mut esp));
     let Esp { spi, seq_lo, at, udp } = esp;
     match kind {
         Kind::Esp => Class::Esp { spi, seq_lo, l3, esp: at, udp, tos: ip.tos, len: ip.len() as u16 },
@@ -119,7 +119,7 @@ pub struct Found {
 /// Takes the frames of stage `Received` to `Inbound` or `Outbound`, from their IP headers to the ends of their IP
 /// packets; or to the worker that owns their SA; or drops them. Asks memory for what the next hop looks at.
 pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable) -> Found {
-    let mut found = Found::default();
+    let (mut found, ports) = (Found::default(), *sas.udp_ports());
     let frames = &mut batch.frames[..];
     let metas = &mut batch.metas[..frames.len()];
     for i in 0..frames.len() {
@@ -132,7 +132,7 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable)
         }
         let is_plain = is_plain(frame.bytes(), &mut meta.ip);
         // Most are one of two, and have a way of their own.
-        if is_plain && is_clear(&meta.ip) {
+        if is_plain && is_clear(&meta.ip, &ports) {
             meta.stage = clear(flows, frame, meta, ETHERNET as u8);
             found.outbound = true;
             continue;
@@ -145,7 +145,7 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable)
                 continue;
             }
         }
-        let (kind, l3) = parse(frame.bytes(), is_plain, &mut meta.ip, &mut meta.esp);
+        let (kind, l3) = parse(frame.bytes(), is_plain, &ports, (&mut meta.ip, &mut meta.esp));
         meta.stage = match kind {
             Kind::Esp => {
                 found.inbound = true;
@@ -218,25 +218,25 @@ fn is_plain(frame: &[u8], ip: &mut Ip) -> bool {
 
 /// Of a plain packet: that nothing but the policies has to do with it. What else there is, [`by_protocol`] knows.
 #[inline(always)]
-fn is_clear(ip: &Ip) -> bool {
+fn is_clear(ip: &Ip, ports: &UdpPorts) -> bool {
     match ip.protocol() {
         protocol::TCP => true,
-        protocol::UDP => ip.dst_port() != Some(NAT_T_PORT),
+        protocol::UDP => !ports.has_some(ip.dst_port()),
         _ => false,
     }
 }
 
 /// What a frame is, and where its IP header starts. What is found of it is written where it will be read.
 #[inline]
-fn parse(frame: &[u8], is_plain: bool, ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
+fn parse(frame: &[u8], is_plain: bool, ports: &UdpPorts, (ip, esp): (&mut Ip, &mut Esp)) -> (Kind, u8) {
     match is_plain {
-        true => (by_protocol(&frame[ETHERNET..ETHERNET + ip.len()], ip, esp), ETHERNET as u8),
-        false => parse_any(frame, ip, esp),
+        true => (by_protocol(&frame[ETHERNET..ETHERNET + ip.len()], ports, ip, esp), ETHERNET as u8),
+        false => parse_any(frame, ports, ip, esp),
     }
 }
 
 #[inline(never)]
-fn parse_any(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
+fn parse_any(frame: &[u8], ports: &UdpPorts, ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
     let (ethertype, l3) = match wire::ethernet(frame) {
         Ok(found) => found,
         Err(reason) => return (Kind::Bad(reason), 0),
@@ -250,14 +250,14 @@ fn parse_any(frame: &[u8], ip: &mut Ip, esp: &mut Esp) -> (Kind, u8) {
         _ => return (Kind::Kernel, 0),
     };
     let kind = match parsed {
-        Ok(()) => by_protocol(&packet[..ip.len()], ip, esp),
+        Ok(()) => by_protocol(&packet[..ip.len()], ports, ip, esp),
         Err(reason) => Kind::Bad(reason),
     };
     (kind, l3 as u8)
 }
 
 #[inline]
-fn by_protocol(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
+fn by_protocol(packet: &[u8], ports: &UdpPorts, ip: &Ip, esp: &mut Esp) -> Kind {
     let at = ip.payload();
     match ip.protocol() {
         protocol::ESP | protocol::AH if ip.place != Place::Whole => Kind::Fragment,
@@ -267,13 +267,13 @@ fn by_protocol(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
             esp.spi = wire::be32(packet, at + 4);
             Kind::Ah
         }
-        protocol::UDP if ip.dst_port() == Some(NAT_T_PORT) => udp(packet, ip, esp),
-        protocol::ICMP | protocol::ICMPV6 => message(packet, ip, esp),
+        protocol::UDP if ports.has_some(ip.dst_port()) => udp(packet, ip, esp),
+        protocol::ICMP | protocol::ICMPV6 => message(packet, ports, ip, esp),
         _ => Kind::Clear,
     }
 }
 
-/// To port 4500: ESP in UDP, IKE, a keepalive, or any other datagram (RFC 3948 §2).
+/// To a port of ESP in UDP: that, IKE, a keepalive, or any other datagram (RFC 3948 §2).
 fn udp(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
     let at = ip.payload() + wire::UDP;
     match packet.get(at..) {
@@ -292,8 +292,8 @@ fn udp(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
 
 /// An ICMP message: that a packet of an SA was too big, or any other.
 #[cold]
-fn message(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
-    match icmp::spi_too_big(packet, ip) {
+fn message(packet: &[u8], ports: &UdpPorts, ip: &Ip, esp: &mut Esp) -> Kind {
+    match icmp::spi_too_big(packet, ip, ports) {
         Some(spi) => {
             esp.spi = spi;
             Kind::TooBig

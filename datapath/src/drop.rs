@@ -98,6 +98,8 @@ drop_reasons! {
     TxFull => "tx_full",
     /// The pool has no frame to hold the packet.
     NoFrame => "no_frame",
+    /// A NAT-keepalive (RFC 3948 §2.3).
+    Keepalive => "keepalive",
 }
 
 #[cfg(test)]

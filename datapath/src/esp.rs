@@ -13,6 +13,7 @@ use crate::{
     frame::Frame,
     wire::{self, Addr, ESP, Ip, protocol},
 };
+use arrayvec::ArrayVec;
 use portcullis_sadb::{Algorithm, Encryption, Sa};
 use std::net::IpAddr;
 
@@ -31,8 +32,14 @@ const ALIGN: usize = 4;
 /// Octets behind a packet that encapsulation may want.
 pub const TRAILER_ROOM: usize = ALIGN - 1 + TRAILER + ICV;
 
+/// Don't fragment (RFC 791 §3.1).
+const DF: u16 = 0x4000;
+
 /// TTL or hop limit of outer headers.
 const OUTER_TTL: u8 = 64;
+
+/// A whole NAT-keepalive, at its longest.
+pub type Keepalive = ArrayVec<u8, { wire::IPV6 + wire::UDP + 1 }>;
 
 /// The headers in front of each packet of an outbound SA, but for lengths, checksum and what comes from the
 /// inner packet. One cache line.
@@ -49,7 +56,11 @@ pub struct OuterHeader {
     v4: bool,
     udp: bool,
     has_checksum: bool,
+    /// Which place of the peer it is of ([`portcullis_sadb::Reader::endpoint_version`]), its lower half.
+    version: u32,
 }
+
+const _: () = assert!(size_of::<OuterHeader>() == 64);
 
 impl OuterHeader {
     /// The headers that an SA asks for.
@@ -75,14 +86,63 @@ impl OuterHeader {
             }
         };
         let mut len = ip_len;
-        if let Some((sport, dport)) = sa.udp {
-            bytes[len..len + 2].copy_from_slice(&sport.to_be_bytes());
-            bytes[len + 2..len + 4].copy_from_slice(&dport.to_be_bytes());
+        if let Some(udp) = sa.udp {
+            bytes[len..len + 2].copy_from_slice(&udp.src_port.to_be_bytes());
+            bytes[len + 2..len + 4].copy_from_slice(&udp.dst_port.to_be_bytes());
             len += wire::UDP;
         }
         let sum = if v4 { wire::sum(&bytes[..wire::IPV4]) } else { 0 };
-        let udp = sa.udp.is_some();
-        OuterHeader { bytes, sum, id: 0, len: len as u8, v4, udp, has_checksum: udp && !v4 }
+        // RFC 6935 §5: a tunnel may do without, if its payload is protected by itself.
+        let has_checksum = !v4 && sa.udp.is_some_and(|udp| !udp.zero_checksum);
+        OuterHeader { bytes, sum, id: 0, len: len as u8, v4, udp: sa.udp.is_some(), has_checksum, version: 0 }
+    }
+
+    /// The same, of this version of the peer's place.
+    #[must_use]
+    pub fn of_version(self, version: u64) -> OuterHeader {
+        OuterHeader { version: version as u32, ..self }
+    }
+
+    /// Whether it is of this version of the peer's place. Of 2^32 one after the other no two are taken for one.
+    #[inline]
+    pub fn is_of_version(&self, version: u64) -> bool {
+        self.version == version as u32
+    }
+
+    /// The header that another place of the peer asks for, with identifications that go on.
+    #[must_use]
+    pub fn moved(&self, sa: &Sa, version: u64) -> OuterHeader {
+        OuterHeader::new(sa).numbered_after(self.id).of_version(version)
+    }
+
+    /// Whether packets with this header in UDP come from this place.
+    #[inline]
+    pub fn is_from(&self, src: Addr, port: u16) -> bool {
+        let (at, ip_len) = if self.v4 { (12, wire::IPV4) } else { (8, wire::IPV6) };
+        let bits = match self.v4 {
+            true => wire::be32(&self.bytes, at) as u128,
+            false => u128::from_be_bytes(*self.bytes[at..].first_chunk().expect("16 octets")),
+        };
+        src == Addr { bits, v4: self.v4 } && port == wire::be16(&self.bytes, ip_len)
+    }
+
+    /// A NAT-keepalive (RFC 3948 §2.3) by the same way: one octet in UDP, which is sealed by nothing.
+    pub fn keepalive(&self) -> Keepalive {
+        let (len, ip_len) = (self.len(), if self.v4 { wire::IPV4 } else { wire::IPV6 });
+        let (mut packet, total) = (Keepalive::new(), len + 1);
+        packet.extend(self.bytes[..len].iter().copied().chain([0xff]));
+        let udp_len = ((total - ip_len) as u16).to_be_bytes();
+        packet[ip_len + 4..ip_len + 6].copy_from_slice(&udp_len);
+        if self.v4 {
+            packet[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+            packet[6..8].copy_from_slice(&DF.to_be_bytes());
+            let checksum = !wire::fold(self.sum + total as u32 + DF as u32);
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        } else {
+            packet[4..6].copy_from_slice(&udp_len);
+            self.add_checksum(&mut packet);
+        }
+        packet
     }
 
     /// The same, with IPv4 identifications after this one: not those of all other SAs between the two (RFC 6864 §4.3).
@@ -223,17 +283,22 @@ impl OuterHeader {
         self.has_checksum
     }
 
-    /// After sealing: the UDP checksum, which IPv6 wants (RFC 8200 §8.1); in IPv4 it is 0 (RFC 3948 §2.1).
+    /// After sealing: the UDP checksum, which IPv6 wants if the SA does not do without (RFC 8200 §8.1); in IPv4 it is 0
+    /// (RFC 3948 §2.1).
     #[inline]
     pub fn sealed(&self, frame: &mut Frame) {
         if self.has_checksum() {
-            let bytes = frame.bytes_mut();
-            let length = (bytes.len() - wire::IPV6) as u32;
-            let pseudo = wire::sum(&bytes[8..wire::IPV6]) + length + protocol::UDP as u32;
-            let checksum = !wire::fold(pseudo + wire::fold(wire::sum(&bytes[wire::IPV6..])) as u32);
-            let checksum = if checksum == 0 { 0xffff } else { checksum };
-            bytes[wire::IPV6 + 6..wire::IPV6 + 8].copy_from_slice(&checksum.to_be_bytes());
+            self.add_checksum(frame.bytes_mut());
         }
+    }
+
+    /// Of a whole packet of IPv6 in UDP, whose checksum is zero.
+    fn add_checksum(&self, packet: &mut [u8]) {
+        let length = (packet.len() - wire::IPV6) as u32;
+        let pseudo = wire::sum(&packet[8..wire::IPV6]) + length + protocol::UDP as u32;
+        let checksum = !wire::fold(pseudo + wire::fold(wire::sum(&packet[wire::IPV6..])) as u32);
+        let checksum = if checksum == 0 { 0xffff } else { checksum };
+        packet[wire::IPV6 + 6..wire::IPV6 + 8].copy_from_slice(&checksum.to_be_bytes());
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     sa::{BytesPerSa, SaTable},
     steering::{Mode, Owner, Steering, SteeringError, Wanted},
     umem::{self, UmemError},
+    wire::UdpPorts,
     worker::{self, Worker},
 };
 use portcullis_ebpf::{Reason, worker_of_spi};
@@ -174,6 +175,8 @@ impl Gateway {
         let inboxes = ends[0].inboxes();
         let opened = af_xdp::open(pool.umem(), &interfaces, &inboxes, RING, Copying::Auto)?;
         let mut steering = Steering::load(workers)?;
+        steering.set_udp_ports(config.datapath.udp_encap_ports.iter().copied())?;
+        let udp_ports = UdpPorts::new(&config.datapath.udp_encap_ports).unwrap_or_default();
         for (port, queue, worker, socket) in &opened.sockets {
             steering.set_socket(*port, *queue, *worker, socket.fd())?;
         }
@@ -183,8 +186,9 @@ impl Gateway {
         for ((me, ports), handoff) in (0..workers).zip(opened.ports).zip(ends) {
             let ports = ports.into_iter().map(|p| Box::new(p) as Box<dyn Port>).collect();
             let ends = (reader.clone(), runtime.clone());
-            let worker =
+            let mut worker =
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
+            worker.set_udp_ports(udp_ports);
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)

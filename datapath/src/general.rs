@@ -246,6 +246,10 @@ impl General {
                 self.next_ms = self.next_ms.min(next_ms);
             }
         }
+        for i in env.sas.idle_mappings(env.reader, env.now_ms) {
+            self.send_keepalive(env, i);
+        }
+        self.next_ms = self.next_ms.min(env.sas.mappings_due_ms());
     }
 
     fn count(&mut self, reason: DropReason, n: u64) {
@@ -355,7 +359,7 @@ impl General {
     /// To where it is for; of a fragment, once its datagram is whole.
     fn receive_any(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
         if ip.place == Place::Whole {
-            let is_protected = inbound::header_of(self.packet.bytes(), ip).is_some();
+            let is_protected = inbound::header_of(self.packet.bytes(), ip, env.sas.udp_ports()).is_some();
             return if is_protected { self.receive(env) } else { self.outbound(env, *ip) };
         }
         let is_protected = matches!(ip.protocol(), protocol::ESP | protocol::AH);

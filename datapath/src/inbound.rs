@@ -203,9 +203,14 @@ fn decapsulate(
             continue;
         };
         meta.proof = Some(proof);
-        if let Err(reason) = sas.commit(meta.sa, meta.seq, proof, (reader, runtime)) {
-            meta.stage = refused_by_window(meta, sas, runtime, reason);
-            continue;
+        match sas.commit(meta.sa, meta.seq, proof, (reader, runtime)) {
+            // RFC 7296 §2.23: the last valid packet tells where the peer is, and one that was overtaken does not.
+            Ok(true) if meta.esp.udp => sas.follow(meta.sa, &meta.ip, proof),
+            Ok(_) => {}
+            Err(reason) => {
+                meta.stage = refused_by_window(meta, sas, runtime, reason);
+                continue;
+            }
         }
         let outer_tos = meta.ip.tos;
         match esp::decap(frame, text_at(meta), outer_tos, &mut meta.ip, proof) {

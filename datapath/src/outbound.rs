@@ -11,7 +11,7 @@ use crate::{
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
     sa::{Found, SaState, SaTable},
-    wire::{self, Place, protocol},
+    wire::{self, Place, UdpPorts, protocol},
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{Direction, Reader, Runtime, SlotIndex};
@@ -72,7 +72,7 @@ fn decide(
         let (line, decision) = flows.clear(reader, meta.homes, meta.ip.key());
         meta.homes[0] = line;
         let Decision::Protect { policy, state } = decision else {
-            let_by(frame, meta, decision);
+            let_by(frame, meta, decision, sas.udp_ports());
             continue;
         };
         (meta.policy, meta.sa) = (policy, state);
@@ -89,7 +89,7 @@ fn decide(
 
 /// What is not to be protected.
 #[inline(never)]
-fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
+fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision, ports: &UdpPorts) {
     meta.stage = match decision {
         Decision::Bypass { via } => {
             meta.via = via;
@@ -97,6 +97,11 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
                 Ok(()) => Stage::Forward,
                 Err(reason) => Stage::Drop(reason),
             }
+        }
+        Decision::Drop(DropReason::NoPolicy | DropReason::Unprotected)
+            if is_keepalive(frame, meta, ports) =>
+        {
+            Stage::Drop(DropReason::Keepalive)
         }
         // The rest of ESP in UDP does not say so.
         Decision::Drop(DropReason::NoPolicy | DropReason::Unprotected)
@@ -109,6 +114,14 @@ fn let_by(frame: &mut Frame, meta: &mut Meta, decision: Decision) {
             Stage::Drop(DropReason::NoPolicy)
         }
     };
+}
+
+/// A NAT-keepalive (RFC 3948 §2.3), which a receiver ignores: what nobody wants is that, and not a packet in clear.
+fn is_keepalive(frame: &Frame, meta: &Meta, ports: &UdpPorts) -> bool {
+    let udp = frame.bytes().get(meta.ip.payload()..);
+    meta.ip.protocol() == protocol::UDP
+        && ports.has_some(meta.ip.dst_port())
+        && udp.is_some_and(|udp| udp.len() == wire::UDP + 1 && udp[wire::UDP] == 0xff)
 }
 
 /// The SAs that the policies have now, in a pass of its own.

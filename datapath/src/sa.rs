@@ -13,7 +13,9 @@
 //! a predecessor may have used, and takes every number up to the highest that it accepted as seen.
 
 mod chains;
+mod keepalive;
 mod life;
+mod peer;
 mod spis;
 mod state;
 mod timed;
@@ -24,10 +26,13 @@ use crate::{
     general::Association,
     memory::Table,
     replay::{ReplayWindow, Ring},
+    wire::UdpPorts,
 };
 use arrayvec::ArrayVec;
 use chains::Chains;
+use keepalive::Keepalives;
 use life::Life;
+use peer::Moves;
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
     Direction, EventKind, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, prefetch_at,
@@ -81,6 +86,7 @@ pub struct SaTable {
     me: u32,
     workers: u32,
     aead: Aead,
+    udp_ports: UdpPorts,
     /// By slot: one more than the index in `states`, or 0.
     index: Table<u32>,
     spis: Spis,
@@ -101,6 +107,10 @@ pub struct SaTable {
     /// States whose associations are to be looked at as time passes, and whether there are new ones.
     timed: Vec<u32>,
     has_news: bool,
+    /// Peers that have moved, in this turn.
+    moves: Moves,
+    /// Outbound states that keep a NAT's mapping alive.
+    keepalives: Keepalives,
     /// The slot that is next looked at for an SA which sends by itself, and the version of the SAD when the first was.
     sought: (usize, u64),
     free: Vec<u32>,
@@ -122,6 +132,7 @@ impl SaTable {
             me,
             workers,
             aead,
+            udp_ports: UdpPorts::default(),
             index: Table::filled(room, 0),
             states: Table::new(room),
             keys: Table::new(room),
@@ -136,6 +147,8 @@ impl SaTable {
             looked_at: 0,
             timed: Vec::with_capacity(room),
             has_news: false,
+            moves: Moves::new(),
+            keepalives: Keepalives::new(room),
             sought: (0, u64::MAX),
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
@@ -148,17 +161,29 @@ impl SaTable {
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
         // In `states`, `keys`, `associations` and `lives`, `inbound` and `rings`, `outbound`; in `index`, `timed`, `free`,
-        // `untold`, `limited`, `spis` and `outbound`.
+        // `untold`, `limited`, `spis`, `outbound` and `keepalives`.
         let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + 2 * size_of::<usize>();
         let both = both + Chains::OCTETS_OF_STATE;
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
         let index = 4 * size_of::<u32>() + size_of::<(u32, Generation)>() + Spis::OCTETS + Chains::OCTETS;
+        let index = index + Keepalives::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
     /// What seals and opens with the keys of this table.
     pub fn aead(&self) -> Aead {
         self.aead
+    }
+
+    /// Where packets of SAs in UDP come in.
+    #[inline]
+    pub fn udp_ports(&self) -> &UdpPorts {
+        &self.udp_ports
+    }
+
+    /// The same from now on.
+    pub fn set_udp_ports(&mut self, ports: UdpPorts) {
+        self.udp_ports = ports;
     }
 
     /// Once per turn, after the worker's epoch was announced: slots that did not change since a state was last
@@ -276,20 +301,31 @@ impl SaTable {
     #[inline]
     pub fn find(&mut self, slot: SlotIndex, reader: &Reader, runtime: &Runtime) -> Found {
         if let Some(i) = self.index(slot)
-            && let Some(state) = &mut self.states[i as usize]
+            && self.is_there(i, reader)
         {
-            if state.sad_version == self.sad_version {
-                return self.found(i);
-            }
-            if reader.generation(slot) == Some(state.generation) {
-                state.sad_version = self.sad_version;
-                if let Some(sa) = &mut self.inbound[i as usize] {
-                    sa.sad_version = self.sad_version as u32;
-                }
-                return self.found(i);
-            }
+            return self.found(i);
         }
         self.load(slot, reader, runtime)
+    }
+
+    /// Whether a state is of an SA that lives: then it is as one that `find` returned this turn, and knows where its peer is.
+    pub fn is_there(&mut self, i: u32, reader: &Reader) -> bool {
+        let Some(Some(state)) = self.states.get_mut(i as usize) else { return false };
+        if state.sad_version == self.sad_version {
+            return true;
+        }
+        if reader.generation(state.slot) != Some(state.generation) {
+            return false;
+        }
+        state.sad_version = self.sad_version;
+        if let Some(Some(sa)) = self.inbound.get_mut(i as usize) {
+            sa.sad_version = self.sad_version as u32;
+        }
+        let place = reader.endpoint_version(state.slot);
+        if !state.outer.is_of_version(place) {
+            self.take_place(i, place, reader);
+        }
+        true
     }
 
     /// What goes the plain way has a key for it.
@@ -395,6 +431,8 @@ impl SaTable {
     /// Takes a number as received (RFC 4303 §3.4.3). A restarted datapath will do so, too: it is told before the packet
     /// goes on, of some numbers at once.
     ///
+    /// True if it is higher than all before it.
+    ///
     /// # Errors
     /// As [`ReplayWindow::commit`]; nothing has changed.
     #[inline(always)]
@@ -404,7 +442,7 @@ impl SaTable {
         seq: u64,
         proof: IcvVerified,
         (reader, runtime): (&Reader, &Runtime),
-    ) -> Result<(), DropReason> {
+    ) -> Result<bool, DropReason> {
         let (Some(Some(sa)), Some(ring)) = (self.inbound.get_mut(i as usize), self.rings.get_mut(i as usize))
         else {
             return Err(DropReason::UnknownSpi);
@@ -422,7 +460,7 @@ impl SaTable {
                 self.wait(i, reader, runtime);
             }
         }
-        Ok(())
+        Ok(seq > top)
     }
 
     /// Counts a packet that was let in.
@@ -547,6 +585,7 @@ impl SaTable {
             Some(owner) if owner != self.me => return Found::At(owner),
             _ => {}
         }
+        let place = reader.endpoint_version(slot);
         let Some((generation, sa)) = reader.copy_sa(slot) else { return Found::Nowhere };
         // Whoever else had it would use the same sequence numbers.
         let owner = worker_of_spi(sa.spi.0, self.workers);
@@ -561,6 +600,7 @@ impl SaTable {
         }
         let mut state = SaState::load(slot, generation, &sa, runtime);
         state.sad_version = self.sad_version;
+        state.outer = state.outer.of_version(place);
         self.checksums += u32::from(is_plain && state.outer.has_checksum());
         let is_inbound = sa.direction == Direction::Inbound;
         let mut ring = Ring::new(if is_inbound { sa.replay_window } else { 0 });
@@ -597,6 +637,9 @@ impl SaTable {
         }
         if is_limited {
             self.limit(i, generation);
+        }
+        if Keepalives::is_for(&sa) {
+            self.keep_alive(i, generation, &sa);
         }
         if runtime.sa(slot).was_told(EventKind::HardLifetime) {
             self.end(i); // of a datapath before this one

@@ -15,9 +15,12 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use portcullis_ebpf::{MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROGRAM, Reason, TO_KERNEL, maps, xsk_key};
+use portcullis_ebpf::{
+    MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROGRAM, Reason, TO_KERNEL, UDP_PORT_WORDS, maps, udp_port, xsk_key,
+};
 
 use crate::fib::Prefix;
+use crate::wire::NAT_T_PORT;
 
 mod device;
 mod error;
@@ -91,6 +94,7 @@ pub struct Steering {
     ports: HashMap<MapData, u32, u32>,
     protected_v4: LpmTrie<MapData, [u8; 4], u32>,
     protected_v6: LpmTrie<MapData, [u8; 16], u32>,
+    udp_ports: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     protected: BTreeMap<Prefix, Owner>,
     attachments: Vec<Attachment>,
@@ -114,18 +118,33 @@ impl Steering {
         program.load().map_err(SteeringError::load)?;
         let mut config: Array<_, u32> = map(&mut ebpf, maps::CONFIG)?;
         config.set(0, workers, 0).map_err(SteeringError::load)?;
-        Ok(Steering {
+        let mut steering = Steering {
             xskmap: map(&mut ebpf, maps::XSKMAP)?,
             ports: map(&mut ebpf, maps::PORTS)?,
             protected_v4: map(&mut ebpf, maps::PROTECTED_V4)?,
             protected_v6: map(&mut ebpf, maps::PROTECTED_V6)?,
+            udp_ports: map(&mut ebpf, maps::UDP_PORTS)?,
             counters: map(&mut ebpf, maps::COUNTERS)?,
             ebpf,
             protected: BTreeMap::new(),
             attachments: Vec::new(),
             workers,
             devices: Devices::open()?,
-        })
+        };
+        steering.set_udp_ports([NAT_T_PORT])?;
+        Ok(steering)
+    }
+
+    /// Says which UDP ports are ours for ESP in UDP (RFC 3948 §2), in place of those said before, or of 4500.
+    pub fn set_udp_ports(&mut self, ports: impl IntoIterator<Item = u16>) -> Result<(), SteeringError> {
+        let mut words = [0; UDP_PORT_WORDS as usize];
+        for (word, bit) in ports.into_iter().map(udp_port) {
+            words[word as usize] |= bit;
+        }
+        for (index, word) in words.into_iter().enumerate() {
+            self.udp_ports.set(index as u32, word, 0).map_err(SteeringError::load)?;
+        }
+        Ok(())
     }
 
     /// Lets the frames of a device in, as those of `port`.

@@ -4,9 +4,11 @@
 //! may slice by its offsets.
 
 mod ip;
+mod ports;
 
 use crate::drop::DropReason;
 pub use ip::{Addr, FlowKey, Ip, Place};
+pub use ports::UdpPorts;
 
 /// Octets of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
@@ -18,7 +20,7 @@ pub const IPV6: usize = 40;
 pub const UDP: usize = 8;
 /// Octets of SPI and sequence number (RFC 4303 §2).
 pub const ESP: usize = 8;
-/// The UDP port of ESP in UDP (RFC 3948 §2).
+/// The UDP port of ESP in UDP, if no others are said (RFC 3948 §2).
 pub const NAT_T_PORT: u16 = 4500;
 
 /// EtherType of IPv4.

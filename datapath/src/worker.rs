@@ -18,6 +18,7 @@ use crate::{
     pool::FrameCache,
     port::Port,
     sa::SaTable,
+    wire::UdpPorts,
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{DROP_COUNTERS, PortCounters, Reader, Runtime, Traffic, WorkerRuntime};
@@ -168,6 +169,11 @@ impl<M: Meter> Worker<M> {
         }
     }
 
+    /// Takes ESP in UDP at these ports, and not at 4500 alone.
+    pub fn set_udp_ports(&mut self, ports: UdpPorts) {
+        self.hops.sas.set_udp_ports(ports);
+    }
+
     /// Lends from now on, whatever it gives: for tests.
     #[doc(hidden)]
     pub fn lend_always(&mut self) {
@@ -222,6 +228,9 @@ impl<M: Meter> Worker<M> {
             self.sweep();
         }
         self.hops.tell(TOLD_PER_TURN);
+        if self.hops.sas.has_moves() {
+            self.hops.sas.tell_moves(&self.mine);
+        }
         let busy = self.settle() | worked | was_out | self.lending.is_out();
         self.meter.mark(Hop::Settle);
         busy

@@ -10,7 +10,7 @@ use portcullis_datapath::{
     frame::Frame,
     wire::{self, Ip},
 };
-use portcullis_sadb::{Algorithm, Direction, Handling, Key, Mode, Name, Protocol, Sa, Spi};
+use portcullis_sadb::{Algorithm, Direction, Handling, Key, Mode, Name, Protocol, Sa, Spi, UdpEncap};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -87,9 +87,12 @@ prop_compose! {
     fn sa()(
         (src, dst) in any::<bool>().prop_flat_map(|v4| (address(v4), address(v4))),
         algorithm in prop::sample::select(vec![Algorithm::AES_GCM_128, Algorithm::AES_GCM_256]),
-        (spi, esn, udp) in (256u32.., any::<bool>(), any::<Option<(u16, u16)>>()),
+        (spi, esn, udp) in (256u32.., any::<bool>(), any::<Option<(u16, u16, bool)>>()),
         material in any::<[[u8; 18]; 2]>(),
     ) -> Sa {
+        let udp = udp.map(|(src_port, dst_port, zero_checksum)| {
+            UdpEncap { zero_checksum, ..UdpEncap::between(src_port, dst_port) }
+        });
         let key = &material.concat()[..algorithm.key_len() + algorithm.salt_len()];
         Sa {
             spi: Spi(spi), direction: Direction::Outbound, protocol: Protocol::Esp, mode: Mode::Tunnel,
@@ -127,7 +130,7 @@ fn with_trailer(payload: &[u8], pad: u8, next_header: u8) -> Vec<u8> {
     [payload, &padding, &[pad, next_header]].concat()
 }
 
-/// The packet with its outer headers (RFC 4301 §5.1.2, RFC 3948 §2.1).
+/// The packet with its outer headers (RFC 4301 §5.1.2, RFC 3948 §2.1, RFC 6935 §5).
 fn outer_packet(sa: &Sa, header: &Header, id: u16, esp: &[u8]) -> Vec<u8> {
     let outer = Header {
         src: sa.src,
@@ -136,11 +139,12 @@ fn outer_packet(sa: &Sa, header: &Header, id: u16, esp: &[u8]) -> Vec<u8> {
         id: if header.df { 0 } else { id },
         df: header.df,
     };
-    let Some((sport, dport)) = sa.udp else { return outer.before(50, esp) };
+    let Some(encap) = sa.udp else { return outer.before(50, esp) };
+    let (sport, dport) = encap.ports();
     let length = 8 + esp.len() as u16;
     let mut udp =
         [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &length.to_be_bytes(), &[0, 0], esp].concat();
-    if sa.src.is_ipv6() {
+    if sa.src.is_ipv6() && !encap.zero_checksum {
         let pseudo = [&octets(sa.src)[..], &octets(sa.dst), &[0, 0], &length.to_be_bytes(), &[0, 0, 0, 17]];
         let sum = checksum(&[&pseudo.concat()[..], &udp].concat());
         udp[6..8].copy_from_slice(&if sum == [0, 0] { [0xff, 0xff] } else { sum }); // RFC 8200 §8.1
@@ -322,7 +326,7 @@ fn each_bit_of_the_trailer_counts() {
 #[test]
 fn a_udp_checksum_of_zero_is_sent_as_all_ones() {
     let [src, dst] = [1u16, 2].map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n]));
-    let sa = Sa { src, dst, udp: Some((4500, 4500)), ..one_sa() };
+    let sa = Sa { src, dst, udp: Some(UdpEncap::between(4500, 4500)), ..one_sa() };
     let (header, inner) = one_inner();
     let mut outer = OuterHeader::new(&sa);
     let mut frame = frame(&inner);

@@ -7,9 +7,9 @@
 mod frames;
 
 use frames::generate::{self, Rng};
-use frames::tables::tables;
+use frames::tables::{ESP_PORTS, tables};
 use portcullis_datapath::classify::{Class, classify};
-use portcullis_datapath::wire::{self, Ip, Place, protocol};
+use portcullis_datapath::wire::{self, Ip, Place, UdpPorts, protocol};
 use portcullis_ebpf::Reason::{self, *};
 use portcullis_ebpf::{Decision, steer, worker_of_spi};
 
@@ -49,18 +49,18 @@ fn is_udp_to_ike(frame: &[u8]) -> bool {
     parsed(frame).is_some_and(|(ip, packet)| {
         let is_short = ip.len() < ip.payload() + wire::UDP;
         let dport = wire::be16(packet, ip.payload() + 2);
-        ip.protocol() == protocol::UDP && (is_short || matches!(dport, 500 | 4500))
+        ip.protocol() == protocol::UDP && (is_short || dport == 500 || ESP_PORTS.contains(&dport))
     })
 }
 
 /// Compares on many frames, and says how many of each reason the classifier calls bad, and not.
 fn compare(generate: impl Fn(&mut Rng) -> Vec<u8>) -> Vec<(Reason, u64, u64)> {
-    let tables = tables();
+    let (tables, ports) = (tables(), UdpPorts::new(&ESP_PORTS).unwrap());
     let mut seen: Vec<_> = Reason::ALL.iter().map(|&reason| (reason, 0, 0)).collect();
     for seed in 0..FRAMES {
         let frame = generate(&mut Rng(seed));
         let decision = steer(frame.as_slice(), WORKERS, &tables);
-        let class = classify(&frame);
+        let class = classify(&frame, &ports);
         assert!(agree(&frame, decision, class), "seed {seed}: {decision:?} {class:?} {frame:02x?}");
         let (_, bad, good) = &mut seen[decision.reason as usize];
         *(if matches!(class, Class::Bad(_)) { bad } else { good }) += 1;

@@ -12,12 +12,13 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use aya::programs::{TestRun, TestRunOptions};
 use frames::generate::{self, Rng};
-use frames::tables::{Entry, HostTables, entries, tables, v4, v6};
+use frames::tables::{ESP_PORTS, Entry, HostTables, entries, tables, v4, v6};
 use frames::{IPV4, IPV6, TCP, ipv4, ipv6};
 use portcullis_datapath::fib::Prefix;
 use portcullis_datapath::steering::{Counters, Mode, Owner, Steering, SteeringError, Wanted};
 use portcullis_ebpf::{
-    Decision, Family, MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROTECTED_ENTRIES, Reason, TO_KERNEL, steer,
+    Decision, Family, MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROTECTED_ENTRIES, Reason, TO_KERNEL, TO_NOBODY,
+    steer,
 };
 
 const WORKERS: u32 = 4;
@@ -46,6 +47,7 @@ impl Oracle {
             let owner = if value == TO_KERNEL { Owner::Kernel } else { Owner::Worker(value) };
             steering.protect(prefix, owner).unwrap();
         }
+        steering.set_udp_ports(ESP_PORTS).unwrap();
         let socket = xdp_socket();
         steering.set_socket(0, 0, worker, socket.as_fd()).unwrap();
         // Test runs come in by the namespace's loopback device.
@@ -64,6 +66,7 @@ impl Oracle {
             Reason::ALL.iter().filter(|&&r| after.get(r) != self.before.get(r)).copied().collect();
         let expected = match decision {
             Decision { worker: TO_KERNEL, reason } => (XDP_PASS, vec![reason]),
+            Decision { worker: TO_NOBODY, reason } => (XDP_DROP, vec![reason]),
             Decision { worker, reason } if worker == self.worker => (XDP_REDIRECT, vec![reason]),
             Decision { reason, .. } => (XDP_DROP, vec![reason, Reason::NoSocket]),
         };

@@ -35,6 +35,8 @@ pub mod maps {
     pub const COUNTERS: &str = "COUNTERS";
     /// Datagrams whose first fragment went to a worker.
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// [`udp_port`](crate::udp_port): a bit for each UDP port that is ours for ESP in UDP.
+    pub const UDP_PORTS: &str = "UDP_PORTS";
 }
 
 /// Ports that one set of maps can hold.
@@ -47,6 +49,8 @@ pub const MAX_WORKERS: u32 = 64;
 pub const XSKMAP_ENTRIES: u32 = MAX_PORTS * MAX_QUEUES * MAX_WORKERS;
 /// Entries of each table of protected prefixes.
 pub const PROTECTED_ENTRIES: u32 = 131_072;
+/// Words of 64 ports each.
+pub const UDP_PORT_WORDS: u32 = 1 << 10;
 /// Fragmented datagrams of ESP in UDP that are followed at once.
 pub const FRAGMENTS_ENTRIES: u32 = 8192;
 
@@ -55,6 +59,14 @@ pub const TO_KERNEL: u32 = u32::MAX;
 
 /// Stands for the value of an address in no prefix. It is not stored.
 pub const UNPROTECTED: u32 = u32::MAX - 1;
+
+/// Stands for the worker of what ends here. It is not stored.
+pub const TO_NOBODY: u32 = u32::MAX - 2;
+
+/// The word of a UDP port among those of ESP in UDP, and its bit.
+pub const fn udp_port(port: u16) -> (u32, u64) {
+    (port as u32 / 64, 1 << (port % 64))
+}
 
 /// Key of a worker's socket in the XSKMAP. Out of range, it is a key that no socket can have, so that
 /// the frame is dropped and not given to another's socket.

@@ -59,10 +59,8 @@ reasons! {
     LinkScope => Kernel, "link_scope";
     /// IKE on port 500.
     Ike => Kernel, "ike";
-    /// IKE behind the non-ESP marker on port 4500 (RFC 3948 §2.2).
+    /// IKE behind the non-ESP marker on a port of ESP in UDP (RFC 3948 §2.2).
     IkeNatT => Kernel, "ike_nat_t";
-    /// NAT keepalive (RFC 3948 §2.3).
-    Keepalive => Kernel, "keepalive";
     /// ARP and all else that is not IP.
     NotIp => Kernel, "not_ip";
     /// More than two VLAN tags.
@@ -90,6 +88,8 @@ reasons! {
     /// Came in by an interface that is not a port of the datapath.
     ForeignPort => Kernel, "foreign_port";
 
+    /// NAT-keepalive to the gateway, which ignores it (RFC 3948 §2.3).
+    Keepalive => Dropped, "keepalive";
     /// For a worker that has no socket on this queue, as when the datapath does not run.
     NoSocket => Dropped, "no_socket";
 }

@@ -9,7 +9,7 @@
 
 use crate::datagram::{Datagram, Family, Place, protocol};
 use crate::packet::{Bounded, Packet};
-use crate::{GOLDEN, Reason, TO_KERNEL, UNPROTECTED, scale, worker_of_spi};
+use crate::{GOLDEN, Reason, TO_KERNEL, TO_NOBODY, UNPROTECTED, scale, worker_of_spi};
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -20,12 +20,11 @@ const SERVICE_VLAN: u16 = 0x88a8;
 const MAX_TAGS: usize = 2;
 
 const IKE_PORT: u16 = 500;
-const NAT_T_PORT: u16 = 4500;
 
 /// Where a frame goes, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// The worker, or [`TO_KERNEL`].
+    /// The worker, [`TO_KERNEL`] or [`TO_NOBODY`].
     // Not an `Option`: the compiler may compute on a payload that is not there, the verifier objects.
     pub worker: u32,
     /// Why.
@@ -36,6 +35,11 @@ impl Decision {
     /// To the kernel.
     pub const fn kernel(reason: Reason) -> Decision {
         Decision { worker: TO_KERNEL, reason }
+    }
+
+    /// To nobody.
+    pub const fn nobody(reason: Reason) -> Decision {
+        Decision { worker: TO_NOBODY, reason }
     }
 
     /// To a worker.
@@ -64,6 +68,9 @@ pub trait Tables {
     /// Value of the longest protected prefix that holds the address: a worker, [`TO_KERNEL`], or
     /// [`UNPROTECTED`] when there is none. An IPv4 address is the last four bytes.
     fn protected(&self, family: Family, address: &[u8; 16]) -> u32;
+
+    /// Whether a UDP port is ours for ESP in UDP.
+    fn is_esp_port(&self, port: u16) -> bool;
 
     /// Notes that the first fragment of a datagram went to a worker.
     fn remember(&self, fragment: &FragmentKey);
@@ -136,7 +143,7 @@ fn by_protocol(
     let (reason, spi) = match (datagram.flaw, fragment.place, datagram.protocol) {
         (Some(flaw), ..) => (flaw, 0),
         (None, Place::First, protocol::ESP | protocol::AH) => (Reason::Fragment, 0),
-        (None, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram),
+        (None, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram, tables),
     };
     match (reason, fragment.place) {
         (Reason::Fragment | Reason::EspInUdp, Place::First) => {
@@ -153,6 +160,11 @@ fn by_protocol(
             Decision { reason: Reason::Local, .. } => Decision::worker(worker_of_spi(spi, workers), reason),
             to_host => to_host,
         },
+        // RFC 3948 §2.3: a receiver ignores it. What passes through is a packet as all others.
+        (Reason::Keepalive, _) => match clear(datagram, tables) {
+            Decision { reason: Reason::Local, .. } => Decision::nobody(reason),
+            elsewhere => elsewhere,
+        },
         (Reason::Unprotected | Reason::TooBig, _) => clear(datagram, tables),
         _ => match clear(datagram, tables) {
             Decision { worker: TO_KERNEL, .. } => Decision::kernel(reason),
@@ -164,7 +176,11 @@ fn by_protocol(
 /// What the upper protocol says: the SPI of what is IPsec; `Unprotected` when it has no say; or a reason
 /// why the packet is the kernel's, unless its addresses are protected.
 #[inline(always)]
-fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, datagram: &Datagram) -> (Reason, u32) {
+fn ipsec<P: Packet + ?Sized>(
+    packet: &Bounded<P>,
+    datagram: &Datagram,
+    tables: &impl Tables,
+) -> (Reason, u32) {
     let at = datagram.payload;
     match datagram.protocol {
         // RFC 4303 §2: SPI, sequence number.
@@ -180,12 +196,12 @@ fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, datagram: &Datagram) -> (Reaso
         protocol::UDP => match packet.bytes::<8>(at) {
             Some([_, _, port_hi, port_lo, ..]) => match u16::from_be_bytes([port_hi, port_lo]) {
                 IKE_PORT => (Reason::Ike, 0),
-                NAT_T_PORT => nat_t(packet, at),
+                port if tables.is_esp_port(port) => nat_t(packet, at),
                 _ => (Reason::Unprotected, 0),
             },
             None => (Reason::TruncatedUdp, 0),
         },
-        protocol::ICMP | protocol::ICMPV6 => match too_big(packet, datagram) {
+        protocol::ICMP | protocol::ICMPV6 => match too_big(packet, datagram, tables) {
             0 => (Reason::Unprotected, 0),
             spi => (Reason::TooBig, spi),
         },
@@ -196,7 +212,7 @@ fn ipsec<P: Packet + ?Sized>(packet: &Bounded<P>, datagram: &Datagram) -> (Reaso
 /// The SPI that is shown in what an ICMP message says to have been too big, or 0.
 // Not an `Option`: as in `Decision`.
 #[inline(always)]
-fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram) -> u32 {
+fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram, tables: &impl Tables) -> u32 {
     let about = match (message.family, message.protocol, packet.bytes::<8>(message.payload)) {
         (Family::V4, protocol::ICMP, Some([3, 4, ..])) => Datagram::ipv4(packet, message.payload + 8),
         // RFC 4443 §3.2: the code is not looked at.
@@ -214,14 +230,14 @@ fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram) -> u32 {
         protocol::ESP => u32::from_be_bytes([a, b, c, d]),
         protocol::AH => u32::from_be_bytes([e, f, g, h]),
         // RFC 3948 §2.2: of IKE, it is 0.
-        protocol::UDP if ports.contains(&NAT_T_PORT) => {
+        protocol::UDP if tables.is_esp_port(ports[0]) || tables.is_esp_port(ports[1]) => {
             shown.bytes(about.payload + 8).map_or(0, u32::from_be_bytes)
         }
         _ => 0,
     }
 }
 
-/// Tells ESP from IKE and keepalives behind the UDP header at `at`, for port 4500 (RFC 3948 §2).
+/// Tells ESP from IKE and keepalives behind the UDP header at `at`, to a port of ESP in UDP (RFC 3948 §2).
 #[inline(always)]
 fn nat_t<P: Packet + ?Sized>(packet: &Bounded<P>, at: usize) -> (Reason, u32) {
     match packet.bytes(at + 8) {

@@ -8,7 +8,9 @@ use frames::tables::{
 };
 use frames::*;
 use portcullis_ebpf::Reason::{self, *};
-use portcullis_ebpf::{Decision, Fate, TO_KERNEL, Tables, steer, worker_of_addresses, worker_of_spi};
+use portcullis_ebpf::{
+    Decision, Fate, TO_KERNEL, TO_NOBODY, Tables, steer, worker_of_addresses, worker_of_spi,
+};
 
 const WORKERS: u32 = 4;
 const SPI: u32 = 0x1234_5678;
@@ -168,19 +170,19 @@ fn a_chain_of_extension_headers_has_an_end() {
 }
 
 #[test]
-fn port_4500_carries_esp_ike_and_keepalives() {
+fn ports_of_esp_in_udp_carry_esp_ike_and_keepalives() {
     for (payload, decision) in [
         (esp(SPI, 32), by_spi(EspInUdp)),
         // RFC 3948 §2.2: the non-ESP marker.
         ([&[0; 4][..], &[1; 28]].concat(), kernel(IkeNatT)),
         (vec![0; 4], kernel(IkeNatT)),
         // RFC 3948 §2.3.
-        (vec![0xff], kernel(Keepalive)),
+        (vec![0xff], Decision::nobody(Keepalive)),
         (vec![0xfe], kernel(TruncatedUdp)),
         (vec![0xff; 2], kernel(TruncatedUdp)),
     ] {
-        for src_port in [4500, 40_000] {
-            let datagram = udp(src_port, 4500, &payload);
+        for (src_port, dst_port) in [(4500, 4500), (40_000, 4500), (4500, 4510), (40_000, 4510)] {
+            let datagram = udp(src_port, dst_port, &payload);
             expect_v4(&ipv4(PEER4, OWN4, UDP, &datagram), decision);
             expect_v6(&ipv6(PEER6, OWN6, UDP, &datagram), decision);
         }
@@ -189,7 +191,11 @@ fn port_4500_carries_esp_ike_and_keepalives() {
     // A keepalive in a padded frame.
     let mut frame = ethernet(&[], IPV4, &ipv4(PEER4, OWN4, UDP, &udp(4500, 4500, &[0xff])));
     frame.resize(60, 0xff);
-    expect(&frame, kernel(Keepalive));
+    expect(&frame, Decision::nobody(Keepalive));
+    // What passes through is no keepalive of ours.
+    let keepalive = udp(4500, 4500, &[0xff]);
+    expect_v4(&ipv4(PEER4, PEER4, UDP, &keepalive), kernel(Unprotected));
+    expect_v4(&ipv4(HERE4, THERE4, UDP, &keepalive), Decision::worker(3, ClearTo));
 }
 
 #[test]
@@ -383,6 +389,7 @@ fn check(frame: &[u8], tables: &HostTables) {
     let decision = steer(frame, WORKERS, tables);
     match decision {
         Decision { worker: TO_KERNEL, reason } => assert_eq!(reason.fate(), Fate::Kernel),
+        Decision { worker: TO_NOBODY, reason } => assert_eq!(reason.fate(), Fate::Dropped),
         Decision { worker, reason } => {
             assert!(worker < WORKERS);
             assert_eq!(reason.fate(), Fate::Worker);

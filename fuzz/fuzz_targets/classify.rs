@@ -4,11 +4,11 @@
 use libfuzzer_sys::fuzz_target;
 use portcullis_datapath::{
     classify::{Class, classify},
-    wire::{self, Ip},
+    wire::{self, Ip, UdpPorts},
 };
 
 fuzz_target!(|frame: &[u8]| {
-    match classify(frame) {
+    match classify(frame, &UdpPorts::default()) {
         Class::Esp { l3, esp, len, .. } => {
             let packet = &frame[l3 as usize..][..len as usize];
             assert!(packet[esp as usize..].len() >= wire::ESP);

@@ -1,6 +1,7 @@
 use super::*;
 use portcullis_sadb::{
     Action, Aggfrag, Algorithm, DfBit, Dscp, Handling, Lifetime, Limits, Mode, OPAQUE_PORT, Protocol, Spi,
+    UdpEncap,
 };
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -78,7 +79,8 @@ fn a_connection_is_read() {
     assert_eq!(b.place.line, 2);
     let selectors: Vec<_> = b.selectors().map(|s| s.to_string()).collect();
     assert_eq!(selectors, ["10.99.1.0/24 -> 10.99.2.0/24", "fd99:1::/64 -> fd99:2::/64"]);
-    assert_eq!((c.esn, c.replay_window, c.udp), (false, 64, Some((4500, 4500))));
+    let udp = UdpEncap { keepalive_secs: 20, ..UdpEncap::between(4500, 4500) };
+    assert_eq!((c.esn, c.replay_window, c.udp), (false, 64, Some(udp)));
     assert_eq!(
         (b.protocol, b.mode, b.mtu, &b.handling),
         (Protocol::Esp, Mode::Tunnel, 0, &Handling::default())
@@ -295,7 +297,37 @@ fn all_that_can_be_asked_for_is_read() {
     );
     let Handling { dscp, ttl, mss, tfc_pad, dummies_per_sec, .. } = c.handling;
     assert_eq!((dscp, ttl, mss), (Dscp::Set(46), 1, 1360));
-    assert_eq!((tfc_pad, dummies_per_sec, c.udp), (65_535, 7, Some((4500, 4501))));
+    assert_eq!((tfc_pad, dummies_per_sec, c.udp.map(|udp| udp.ports())), (65_535, 7, Some((4500, 4501))));
+}
+
+#[test]
+fn what_is_asked_of_esp_in_udp_is_read() {
+    let of = |keys: &str| {
+        let text = SITE_B.replace("algorithm", &format!("udp_encap = true\n{keys}algorithm"));
+        parse(&text).unwrap().connections.remove(0).udp.unwrap()
+    };
+    let plain = UdpEncap { keepalive_secs: 20, ..UdpEncap::between(4500, 4500) };
+    assert_eq!(of(""), plain);
+    // The NAT is the peer's: it keeps it alive (RFC 3948 §4).
+    assert_eq!(of("follow_peer = true\n"), UdpEncap { follow_peer: true, keepalive_secs: 0, ..plain });
+    let all = of("follow_peer = true\nnat_keepalive_secs = 5\nudp_ports = [4501, 4502]\n");
+    let wanted = UdpEncap { follow_peer: true, keepalive_secs: 5, ..UdpEncap::between(4501, 4502) };
+    assert_eq!(all, wanted);
+    assert_eq!(of("nat_keepalive_secs = 0\n"), UdpEncap { keepalive_secs: 0, ..plain });
+}
+
+#[test]
+fn our_udp_ports_are_the_machines() {
+    let text = SITE_B.replace("algorithm", "udp_encap = true\nudp_ports = [4501, 4500]\nalgorithm");
+    let connections = parse(&text).unwrap();
+    connections.check_udp_ports(&[4500, 4501]).unwrap();
+    let error = connections.check_udp_ports(&[4500, 4502]).unwrap_err().to_string();
+    let wanted = "connection 'site-b': udp_ports: ours, 4501, is none of udp_encap_ports = [4500, 4502]";
+    assert!(error.contains(wanted), "{error}");
+    // The peer's is the peer's.
+    let text = text.replace("[4501, 4500]", "[4500, 4501]");
+    parse(&text).unwrap().check_udp_ports(&[4500]).unwrap();
+    parse(SITE_B).unwrap().check_udp_ports(&[4502]).unwrap();
 }
 
 #[test]
@@ -374,7 +406,14 @@ fn what_does_not_go_together_is_told() {
             "udp_encap = true\nudp_ports = [4500]",
             "udp_ports is a list and must be two ports, ours and the peer's",
         ),
-        ("udp_encap = true\nudp_ports = [1, 4500]", "udp_ports = 1 must be 4500 for ours"),
+        ("udp_encap = true\nudp_ports = [0, 4500]", "udp_ports = 0 must be a whole number from 1 to 65535"),
+        ("follow_peer = true", "follow_peer = true must be left out, or udp_encap must be true"),
+        ("nat_keepalive_secs = 0", "nat_keepalive_secs = 0 must be left out, or udp_encap must be true"),
+        ("udp_encap = true\nnat_keepalive_secs = 65536", "nat_keepalive_secs = 65536 must be a whole number"),
+        (
+            "udp_encap = true\nudp6_zero_checksum = true",
+            "udp6_zero_checksum = true must be left out: over IPv4",
+        ),
         ("mtu = 500", "mtu = 500 must be a whole number from 576 to 65535"),
         ("df = true", "df = true must be \"copy\" or \"set\" or \"clear\""),
         ("dscp = 64", "dscp = 64 must be \"copy\" or a number from 0 to 63"),

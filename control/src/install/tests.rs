@@ -385,7 +385,8 @@ fn sas_are_what_the_connection_says() {
     let of = |direction| bench.sadb.sas().map(|(.., sa)| sa).find(|sa| sa.direction == direction).unwrap();
     let (inbound, outbound) = (of(Direction::Inbound), of(Direction::Outbound));
     // As they are on the wire, each way.
-    assert_eq!((inbound.udp, outbound.udp), (Some((4502, 4500)), Some((4500, 4502))));
+    let keepalive = UdpEncap { keepalive_secs: 20, ..UdpEncap::between(4500, 4502) };
+    assert_eq!((inbound.udp, outbound.udp), (Some(UdpEncap::between(4502, 4500)), Some(keepalive)));
     assert_eq!((inbound.mtu, outbound.mtu), (1400, 1400));
     for (_, policy) in bench.policies() {
         let (ours, theirs) = match policy.direction {

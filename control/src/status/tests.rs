@@ -10,6 +10,7 @@ fn report() -> Report {
         esn: true,
         replay_window: 1024,
         udp_encap: false,
+        peer: None,
     };
     Report {
         pid: 100,
@@ -118,16 +119,16 @@ fn all_parts_come_together() {
     );
 
     // Eight of each: a policy has two lines, its word and two chain heads.
-    assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(320), Some(128)));
+    assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(360), Some(128)));
     assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4));
     assert_eq!(d["bytes_per_sa"], serde_json::json!({"state": 1000, "index": 8}));
 
     let text = status.to_string();
     let index = b["index"].as_u64().unwrap();
     let memory = format!(
-        "memory    bytes per SA: regions {} (slot 320, index {index}, runtime 128) and 140 for policies; datapath 1000 \
+        "memory    bytes per SA: regions {} (slot 360, index {index}, runtime 128) and 140 for policies; datapath 1000 \
          in its worker and 8 in each; iked 800\n",
-        320 + index + 128
+        360 + index + 128
     );
     assert!(text.contains(&memory), "{text}");
     for wanted in [

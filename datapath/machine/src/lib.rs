@@ -13,6 +13,7 @@
 //! frame_size = 4096         # 2048 or 4096
 //! xdp_mode = "auto"         # auto | driver | generic
 //! huge_pages = "auto"       # auto | require (reserved ones) | off
+//! udp_encap_ports = [4500]  # where ESP in UDP comes in, and connections' own udp_ports are: up to 8
 //! crypto = "auto"           # auto | vaes-avx512 | vaes-avx2 | aes-ni | portable: what seals and opens packets
 //!
 //! [[port]]
@@ -43,6 +44,12 @@ pub const MAX_WORKERS: u32 = 64;
 pub const MAX_PORTS: usize = 16;
 /// Queues per port, at most: the queues' part of a socket's key has six bits.
 pub const MAX_QUEUES: u32 = 64;
+/// UDP ports of ESP in UDP, at most.
+pub const MAX_UDP_ENCAP_PORTS: usize = 8;
+/// The UDP port of ESP in UDP, if the file says no others (RFC 3948 §2).
+const NAT_T_PORT: u16 = 4500;
+/// The UDP port of IKE (RFC 7296 §2.23), at which there is no ESP.
+const IKE_PORT: u16 = 500;
 /// SAs, at most.
 pub const MAX_SAS: u32 = 1 << 20;
 /// Policies, at most.
@@ -85,6 +92,8 @@ pub struct Datapath {
     pub xdp_mode: XdpMode,
     /// Whether the umem is to be made of huge pages.
     pub huge_pages: HugePages,
+    /// Our UDP ports of ESP in UDP (RFC 3948 §2), one at least.
+    pub udp_encap_ports: Vec<u16>,
     /// What seals and opens packets.
     pub crypto: Crypto,
 }
@@ -257,6 +266,10 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
             ("off", HugePages::Off),
         ])?,
     };
+    let udp_encap_ports = match table.optional("udp_encap_ports")? {
+        None => vec![NAT_T_PORT],
+        Some(value) => udp_encap_ports(&value)?,
+    };
     let crypto = match table.optional("crypto")? {
         None => Crypto::Auto,
         Some(value) => value.one_of(&[
@@ -268,7 +281,20 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
         ])?,
     };
     table.finish()?;
-    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages, crypto })
+    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages, udp_encap_ports, crypto })
+}
+
+fn udp_encap_ports(value: &strict::Value<'_>) -> Result<Vec<u16>, ConfigError> {
+    let wrong = || {
+        value.wrong(format!("a list of 1 to {MAX_UDP_ENCAP_PORTS} UDP ports other than 500, such as [4500]"))
+    };
+    let port = |v: &strict::Value<'_>| match v.number_in(1..=u16::MAX.into())? as u16 {
+        IKE_PORT => Err(wrong()),
+        port => Ok(port),
+    };
+    let ports = value.list()?.iter().map(port).collect::<Result<Vec<_>, _>>()?;
+    let fits = (1..=MAX_UDP_ENCAP_PORTS).contains(&ports.len());
+    if fits { Ok(ports) } else { Err(wrong()) }
 }
 
 fn port(mut table: Table<'_>) -> Result<Port, ConfigError> {

@@ -38,6 +38,7 @@ fn all_but_a_port_has_a_default() {
             frame_size: 4096,
             xdp_mode: XdpMode::Auto,
             huge_pages: HugePages::Auto,
+            udp_encap_ports: vec![4500],
             crypto: Crypto::Auto,
         }
     );
@@ -49,7 +50,7 @@ fn all_keys_are_read() {
     let m = machine(
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nxdp_mode = \"generic\"\n\
-         huge_pages = \"off\"\ncrypto = \"aes-ni\"\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
+         huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
     .unwrap();
     assert_eq!(m.regions, Regions { directory: "/tmp/r".into(), max_sas: 1 << 20, max_policies: 16 });
@@ -62,6 +63,7 @@ fn all_keys_are_read() {
             frame_size: 2048,
             xdp_mode: XdpMode::Generic,
             huge_pages: HugePages::Off,
+            udp_encap_ports: vec![4501, 4500],
             crypto: Crypto::AesNi,
         }
     );
@@ -104,6 +106,16 @@ fn unknown_keys_are_told_with_what_was_meant() {
 fn wrong_values_are_told_with_what_is_right() {
     for (text, line, message) in [
         ("[datapath]\nworkers = 0\n", 2, "workers = 0 must be a whole number from 1 to 64"),
+        (
+            "[datapath]\nudp_encap_ports = []\n",
+            2,
+            "udp_encap_ports is a list and must be a list of 1 to 8 UDP ports other than 500, such as [4500]",
+        ),
+        (
+            "[datapath]\nudp_encap_ports = [500]\n",
+            2,
+            "udp_encap_ports is a list and must be a list of 1 to 8 UDP ports other than 500, such as [4500]",
+        ),
         ("[datapath]\nworkers = 65\n", 2, "workers = 65 must be a whole number from 1 to 64"),
         ("[datapath]\nworkers = -1\n", 2, "workers = -1 must be a whole number from 1 to 64"),
         ("[datapath]\nworkers = \"2\"\n", 2, "workers = \"2\" must be a whole number from 1 to 64"),

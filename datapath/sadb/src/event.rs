@@ -4,9 +4,10 @@
 //! by iked: each region keeps its one writer. A full ring counts what it loses and never blocks.
 
 use crate::{
-    Generation, SlotIndex,
+    Endpoint, Generation, SlotIndex,
     layout::shared,
     sync::{AtomicU64, Ordering},
+    udp::ENDPOINT_WORDS,
 };
 
 /// Records in a ring.
@@ -29,6 +30,8 @@ pub enum EventKind {
     HardLifetime = 4,
     /// No packet has come or gone for as long as the SA may be idle.
     Idle = 5,
+    /// The newest packet of an inbound SA came from another place, which is in `about` (RFC 7296 §2.23).
+    PeerMoved = 6,
 }
 
 /// An event.
@@ -44,6 +47,21 @@ pub struct Event {
     pub value: u64,
     /// The packet that it is about, by kind; else zeros.
     pub about: [u64; ABOUT],
+}
+
+impl Event {
+    /// That the peer of an inbound SA is there now.
+    pub fn peer_moved(slot: SlotIndex, generation: Generation, to: Endpoint) -> Event {
+        let mut about = [0; ABOUT];
+        about[..ENDPOINT_WORDS].copy_from_slice(&to.to_words());
+        Event { kind: EventKind::PeerMoved, slot, generation, value: 0, about }
+    }
+
+    /// Where the peer is, if this says so.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let words = self.about.first_chunk()?;
+        Endpoint::from_words(words).filter(|_| self.kind == EventKind::PeerMoved)
+    }
 }
 
 shared! {
@@ -132,6 +150,7 @@ impl EventRing {
                 3 => EventKind::SoftLifetime,
                 4 => EventKind::HardLifetime,
                 5 => EventKind::Idle,
+                6 => EventKind::PeerMoved,
                 _ => continue,
             };
             let slot = SlotIndex((kind_slot >> 32) as u32);

@@ -100,7 +100,7 @@ fn sa(spi: u32, direction: Direction) -> Sa {
         algorithm: Algorithm::AES_GCM_256,
         src: "192.0.2.1".parse().unwrap(),
         dst: "192.0.2.2".parse().unwrap(),
-        udp: None,
+        udp: Some(UdpEncap::between(4500, 4500)),
         esn: true,
         replay_window: 1024,
         reqid: spi,
@@ -354,6 +354,14 @@ fn killed_in_set_policy_sa() {
     prove("set-sa", |sadb, _| sadb.set_policy_sa(PolicyIndex(3), None).unwrap());
     prove("set-other-sa", |sadb, spis| {
         sadb.set_policy_sa(PolicyIndex(4), sadb.find(Spi(spis[2]))).unwrap();
+    });
+}
+
+#[test]
+fn killed_in_set_endpoint() {
+    let to = |port| Endpoint::new("192.0.2.77".parse().unwrap(), port).unwrap();
+    prove("endpoint", |sadb, spis| {
+        sadb.set_endpoint(sadb.find(Spi(spis[2])).unwrap(), to(4501)).unwrap();
     });
 }
 

@@ -1,7 +1,7 @@
 //! Where everything is in the two regions.
 //!
 //! ```text
-//! sadb:    SadbHeader | SPI buckets | SA slots | tuples | chain heads | policy slots | SAs of policies
+//! sadb:    SadbHeader | SPI buckets | SA slots | endpoints | tuples | chain heads | policy slots | SAs of policies
 //! runtime: RuntimeHeader | WorkerBlock x MAX_WORKERS | SaLine per slot
 //! ```
 //!
@@ -18,6 +18,7 @@ use crate::{
     slot::Slot,
     spd::{MAX_TUPLES, TupleSlot, heads_for},
     sync::{AtomicU32, AtomicU64},
+    udp::EndpointSlot,
 };
 
 /// First octets of the `sadb` file.
@@ -25,7 +26,7 @@ pub const SADB_MAGIC: u64 = u64::from_le_bytes(*b"PCLSADB\0");
 /// First octets of the `runtime` file.
 pub const RUNTIME_MAGIC: u64 = u64::from_le_bytes(*b"PCLRUNT\0");
 /// Version of the contract.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Workers, at most.
 pub const MAX_WORKERS: usize = 64;
 /// SAs, at most.
@@ -42,6 +43,7 @@ pub const LAYOUT_HASH: u64 = {
         SadbHeader::LAYOUT,
         Bucket::LAYOUT,
         <Slot>::LAYOUT,
+        EndpointSlot::LAYOUT,
         TupleSlot::LAYOUT,
         AtomicU32::LAYOUT,
         PolicySlot::LAYOUT,
@@ -140,7 +142,7 @@ pub struct Sizes {
 /// Octets that one SA takes in the regions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BytesPerSa {
-    /// Its slot in the SAD.
+    /// Its slot in the SAD, and where its peer is.
     pub slot: usize,
     /// Its share of the SPI index.
     pub index: usize,
@@ -180,7 +182,7 @@ impl Sizes {
         let policies = self.max_policies as usize * (size_of::<PolicySlot>() + size_of::<AtomicU32>())
             + heads_for(self.max_policies) * size_of::<AtomicU32>();
         BytesPerSa {
-            slot: size_of::<Slot>(),
+            slot: size_of::<Slot>() + size_of::<EndpointSlot>(),
             index: buckets_for(self.max_sas) * size_of::<Bucket>() / self.max_sas as usize,
             runtime: size_of::<SaLine>(),
             policies: policies / self.max_sas as usize,
@@ -250,6 +252,7 @@ const _: () = {
 pub(crate) struct SadbLayout {
     pub(crate) buckets: (usize, usize),
     pub(crate) slots: (usize, usize),
+    pub(crate) endpoints: (usize, usize),
     pub(crate) tuples: (usize, usize),
     pub(crate) heads: (usize, usize),
     pub(crate) policies: (usize, usize),
@@ -268,6 +271,7 @@ impl SadbLayout {
         SadbLayout {
             buckets: part(buckets_for(sizes.max_sas), size_of::<Bucket>()),
             slots: part(sizes.max_sas as usize, size_of::<Slot>()),
+            endpoints: part(sizes.max_sas as usize, size_of::<EndpointSlot>()),
             tuples: part(2 * MAX_TUPLES, size_of::<TupleSlot>()),
             heads: part(heads_for(sizes.max_policies), size_of::<AtomicU32>()),
             policies: part(sizes.max_policies as usize, size_of::<PolicySlot>()),

@@ -4,7 +4,8 @@
 //! 1. One process writes a region, all others map it read-only: iked writes `sadb`, the datapath `runtime`.
 //!    Keys are in `sadb` only; counters and watermarks in `runtime` only.
 //! 2. The body of an SA does not change between publish and retire. Publish is a Release store of its
-//!    generation; readers pair it with Acquire ([`Reader::copy_sa`] checks it again after the copy).
+//!    generation; readers pair it with Acquire ([`Reader::copy_sa`] checks it again after the copy). Where the peer of
+//!    an SA in UDP is now stands beside the slot ([`Sadb::set_endpoint`]).
 //! 3. Retire, then every worker's epoch has passed, then zeroize, then use again ([`Sadb::reclaim`]).
 //! 4. Fixed-width integers only. Version and layout hash are checked at attach.
 //! 5. Readers take nothing on trust: they copy out, check, and use the copy. The only references into a
@@ -37,6 +38,7 @@ mod selector;
 mod slot;
 mod spd;
 mod sync;
+mod udp;
 
 pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
 pub use event::{ABOUT, EVENTS, Event, EventKind};
@@ -57,6 +59,7 @@ pub use sa::{
 pub use sadb::Sadb;
 pub use selector::{ANY_PORT, Flow, OPAQUE_PORT, Prefix, Selector};
 pub use spd::MAX_TUPLES;
+pub use udp::{Endpoint, UdpEncap};
 
 use thiserror::Error;
 

@@ -8,8 +8,8 @@
 //! and events makes a test fail when it is taken away.
 
 use crate::{
-    Action, Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Selector,
-    SlotIndex, Spi,
+    Action, Direction, Endpoint, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex,
+    Selector, SlotIndex, Spi,
     epoch::{self, OFFLINE},
     event::{ABOUT, EVENTS, EventRing},
     index::{Bucket, SpiIndex},
@@ -19,6 +19,7 @@ use crate::{
     slot::Slot,
     spd::{MAX_TUPLES, Spd, TupleSlot},
     sync::{AtomicU32, AtomicU64, Ordering},
+    udp::EndpointSlot,
 };
 use ::loom::{model, thread};
 use std::sync::Arc;
@@ -160,6 +161,35 @@ fn events_arrive_whole_in_order_or_are_counted_as_lost() {
         |shared| {
             (0..TOLD).for_each(|_| take(shared));
             assert_eq!(shared.2.load(Ordering::Relaxed) as u32 as u64 + shared.0.lost(), TOLD);
+        },
+    );
+}
+
+/// Two moves, so that the writer comes to the place that a slow reader is still in.
+#[test]
+fn an_endpoint_is_whole_and_of_its_version() {
+    fn endpoint(n: u16) -> Endpoint {
+        Endpoint::new(std::net::Ipv6Addr::from_segments([n; 8]).into(), n).unwrap()
+    }
+    type Shared = (EndpointSlot, AtomicU64);
+    let writer = |(slot, told): &Shared| {
+        slot.set(Some(endpoint(1)));
+        slot.set(Some(endpoint(2)));
+        told.store(2, Ordering::Release);
+    };
+    let reader = |(slot, told): &Shared| {
+        // What workers rely on: who is told of a change sees it.
+        let told = told.load(Ordering::Acquire);
+        let found = slot.get();
+        let n = found.map_or(0, |e| e.port());
+        assert!((n == 0 || found == Some(endpoint(n))) && told <= n as u64, "{told} {found:?}");
+    };
+    race(
+        || (EndpointSlot::new(), AtomicU64::new(0)),
+        writer,
+        reader,
+        |(slot, _)| {
+            assert_eq!((slot.version(), slot.get()), (2, Some(endpoint(2))));
         },
     );
 }

@@ -10,6 +10,7 @@ use crate::{
     slot::Slot,
     spd::{MAX_TUPLES, Spd},
     sync::{AtomicU32, Ordering},
+    udp::{EndpointSlot, check_endpoint},
 };
 use std::{path::Path, sync::Arc};
 
@@ -43,6 +44,12 @@ impl SadbMap {
     #[inline]
     pub(crate) fn slots(&self) -> &[Slot] {
         let (at, count) = self.layout.slots;
+        self.region.slice(at, count)
+    }
+
+    #[inline]
+    pub(crate) fn endpoints(&self) -> &[EndpointSlot] {
+        let (at, count) = self.layout.endpoints;
         self.region.slice(at, count)
     }
 
@@ -140,10 +147,20 @@ impl Reader {
         self.map.slots().get(slot.0 as usize)?.spi()
     }
 
-    /// A checked copy of the SA that lives in a slot.
+    /// A checked copy of the SA that lives in a slot, with its peer where it is now.
     pub fn copy_sa(&self, slot: SlotIndex) -> Option<(Generation, Sa)> {
         let (generation, words) = self.map.slots().get(slot.0 as usize)?.copy()?;
-        Some((generation, Sa::from_words(&words).ok()?))
+        let sa = Sa::from_words(&words).ok()?;
+        let moved = self.map.endpoints().get(slot.0 as usize)?.get();
+        let moved = moved.filter(|to| check_endpoint(sa.udp, sa.peer(), *to).is_ok());
+        Some((generation, if let Some(to) = moved { sa.with_peer_at(to) } else { sa }))
+    }
+
+    /// Changes whenever the peer of a slot's SA is somewhere else, and with it the version of the SAD. Who asks before
+    /// [`Reader::copy_sa`] knows whether to copy it again.
+    #[inline]
+    pub fn endpoint_version(&self, slot: SlotIndex) -> u64 {
+        self.map.endpoints().get(slot.0 as usize).map_or(0, EndpointSlot::version)
     }
 
     /// The policy for a flow.

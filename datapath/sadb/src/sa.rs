@@ -4,7 +4,7 @@
 //! copy, and takes nothing in it on trust.
 
 use crate::{
-    Algorithm, SadbError,
+    Algorithm, Endpoint, SadbError, UdpEncap,
     handling::{HANDLING_WORDS, Handling},
 };
 use std::{fmt, net::IpAddr, ops::RangeInclusive};
@@ -179,8 +179,8 @@ pub struct Sa {
     pub src: IpAddr,
     /// Outer destination address, of the same family.
     pub dst: IpAddr,
-    /// Source and destination port of the UDP encapsulation (RFC 3948).
-    pub udp: Option<(u16, u16)>,
+    /// UDP encapsulation (RFC 3948).
+    pub udp: Option<UdpEncap>,
     /// Extended sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
     /// Replay window in packets, a multiple of 64 in [`REPLAY_WINDOW`]; 0 switches the check off.
@@ -231,10 +231,25 @@ impl Sa {
         self.handling.check()
     }
 
+    /// The peer's outer address.
+    pub(crate) fn peer(&self) -> IpAddr {
+        if self.direction == Direction::Inbound { self.src } else { self.dst }
+    }
+
+    /// The same SA, with its peer there.
+    pub(crate) fn with_peer_at(mut self, endpoint: Endpoint) -> Sa {
+        let Some(udp) = &mut self.udp else { return self };
+        let (addr, port) = match self.direction {
+            Direction::Inbound => (&mut self.src, &mut udp.src_port),
+            Direction::Outbound => (&mut self.dst, &mut udp.dst_port),
+        };
+        (*addr, *port) = (endpoint.addr(), endpoint.port());
+        self
+    }
+
     pub(crate) fn to_words(&self) -> SaWords {
         let mut w = [0u64; BODY_WORDS];
         let flags = if self.esn { ESN } else { 0 } | if self.udp.is_some() { UDP } else { 0 };
-        let (sport, dport) = self.udp.unwrap_or_default();
         let family = if self.src.is_ipv4() { 4 } else { 6u64 };
         w[0] = self.spi.0 as u64
             | (self.direction as u64) << 32
@@ -246,7 +261,7 @@ impl Sa {
             | (self.mtu as u64) << 32
             | (self.key.len as u64) << 48
             | (self.name.len as u64) << 56;
-        w[3] = sport as u64 | (dport as u64) << 16;
+        w[3] = self.udp.map_or(0, UdpEncap::to_word);
         w[4..6].copy_from_slice(&address_words(self.src));
         w[6..8].copy_from_slice(&address_words(self.dst));
         pack(&self.name.octets, &mut w[NAME_WORD..NAME_WORD + NAME_ROOM / 8]);
@@ -275,7 +290,7 @@ impl Sa {
             algorithm: (w[1] as u16).try_into()?,
             src: address(v4, &w[4..6]),
             dst: address(v4, &w[6..8]),
-            udp: (flags & UDP != 0).then_some((w[3] as u16, (w[3] >> 16) as u16)),
+            udp: (flags & UDP != 0).then(|| UdpEncap::from_word(w[3])),
             esn: flags & ESN != 0,
             replay_window: (w[1] >> 32) as u32,
             reqid: w[2] as u32,

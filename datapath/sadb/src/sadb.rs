@@ -5,7 +5,7 @@
 //! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
-    Direction, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
+    Direction, Endpoint, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
     RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
     policy::{FREE, LIVE},
@@ -14,6 +14,7 @@ use crate::{
     runtime::{RUNTIME_FILE, RuntimeMap},
     spd::{MAX_TUPLES, Spd},
     sync::Ordering,
+    udp::check_endpoint,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -229,6 +230,10 @@ impl Sadb {
             return Err(SadbError::SpiInUse { spi: sa.spi, by });
         }
         let slot = self.take_slot()?;
+        let endpoint = &self.map.endpoints()[slot.0 as usize];
+        if endpoint.get().is_some() {
+            endpoint.set(None); // of the SA before it
+        }
         self.map.slots()[slot.0 as usize].publish(&sa.to_words());
         if sa.direction == Direction::Inbound && !self.map.index().insert(sa.spi, slot) {
             self.map.slots()[slot.0 as usize].retire();
@@ -284,7 +289,27 @@ impl Sadb {
         self.limbo.len()
     }
 
-    /// The SA that lives in a slot.
+    /// Says where the peer of an SA is now: its packets go there, or come from there. All else of the SA is as it was,
+    /// its sequence numbers too.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchSa`], [`SadbError::Invalid`] for an SA without UDP encapsulation, or of another family.
+    pub fn set_endpoint(&mut self, slot: SlotIndex, to: Endpoint) -> Result<(), SadbError> {
+        let (_, sa) = self.sa(slot).ok_or(SadbError::NoSuchSa { slot })?;
+        check_endpoint(sa.udp, sa.peer(), to)?;
+        self.map.endpoints()[slot.0 as usize].set(Some(to));
+        self.bump_sad();
+        Ok(())
+    }
+
+    /// Where the peer of an SA is, if it has moved since the SA was published.
+    pub fn endpoint(&self, slot: SlotIndex) -> Option<Endpoint> {
+        let (_, sa) = self.sa(slot)?;
+        let moved = self.map.endpoints().get(slot.0 as usize)?.get();
+        moved.filter(|to| check_endpoint(sa.udp, sa.peer(), *to).is_ok())
+    }
+
+    /// The SA that lives in a slot, as it was published.
     pub fn sa(&self, slot: SlotIndex) -> Option<(Generation, Sa)> {
         let (generation, words) = self.map.slots().get(slot.0 as usize)?.copy()?;
         Some((generation, Sa::from_words(&words).ok()?))
@@ -537,7 +562,15 @@ impl Sadb {
         for slot in (0..used).map(SlotIndex) {
             let raw = &self.map.slots()[slot.0 as usize];
             match (self.sa(slot), raw.generation()) {
-                (Some(_), _) => self.live_sas += 1,
+                (Some((_, sa)), _) => {
+                    self.live_sas += 1;
+                    // A predecessor may have taken a move of its peer, and died before it said so: workers tell again
+                    // once they are told.
+                    if sa.udp.is_some_and(|udp| udp.follow_peer) {
+                        let endpoint = &self.map.endpoints()[slot.0 as usize];
+                        endpoint.set(endpoint.get());
+                    }
+                }
                 // Lives, but is none that anyone could use.
                 (None, Some(_)) => {
                     raw.retire();

@@ -99,7 +99,16 @@ impl Rng {
             algorithm,
             src: self.address(v4),
             dst: self.address(v4),
-            udp: self.of(&[None, Some((4500, 4501)), Some((0, u16::MAX))]),
+            udp: self.of(&[
+                None,
+                Some(UdpEncap::between(4500, 4501)),
+                Some(UdpEncap {
+                    follow_peer: true,
+                    keepalive_secs: 20,
+                    zero_checksum: true,
+                    ..UdpEncap::between(0, u16::MAX)
+                }),
+            ]),
             esn: self.below(2) == 0,
             replay_window: self.of(&[0, 64, 128, 65_536]),
             reqid: self.next() as u32,
@@ -167,6 +176,8 @@ type PolicyId = usize;
 struct Model {
     sas: HashMap<SlotIndex, (Generation, Sa)>,
     inbound: HashMap<Spi, SlotIndex>,
+    /// Where peers have moved to.
+    moved: HashMap<SlotIndex, Endpoint>,
     policies: Vec<(PolicyIndex, Policy)>,
     slots: Numbers,
     indexes: Numbers,
@@ -259,10 +270,39 @@ fn retire(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
         sadb.set_policy_sa(*index, None).unwrap();
     }
     sadb.retire(slot).unwrap();
+    m.moved.remove(&slot);
     if sa.direction == Direction::Inbound {
         m.inbound.remove(&sa.spi);
     }
     m.wait(true, slot.0);
+}
+
+fn move_peer(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
+    let (slot, v4, port) = (m.any_slot(rng), rng.below(2) == 0, 1 + rng.below(3) as u16);
+    let Some(to) = Endpoint::new(rng.address(v4), port) else { return };
+    let got = sadb.set_endpoint(slot, to);
+    match m.sas.get(&slot) {
+        None => assert_eq!(got, Err(SadbError::NoSuchSa { slot })),
+        Some((_, sa)) if sa.udp.is_none() || sa.src.is_ipv4() != v4 => {
+            assert!(matches!(got, Err(SadbError::Invalid { .. })), "{got:?}");
+        }
+        Some(_) => {
+            got.unwrap();
+            m.moved.insert(slot, to);
+        }
+    }
+    assert_eq!(sadb.endpoint(slot), m.moved.get(&slot).copied());
+}
+
+/// An SA as workers see it.
+fn where_it_is(mut sa: Sa, moved: Option<&Endpoint>) -> Sa {
+    if let (Some(to), Some(udp)) = (moved, &mut sa.udp) {
+        match sa.direction {
+            Direction::Inbound => (sa.src, udp.src_port) = (to.addr(), to.port()),
+            Direction::Outbound => (sa.dst, udp.dst_port) = (to.addr(), to.port()),
+        }
+    }
+    sa
 }
 
 fn add_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
@@ -329,7 +369,8 @@ fn look(m: &Model, rng: &mut Rng, reader: &Reader) {
     let spi = rng.sa().spi;
     assert_eq!(reader.find(spi), m.inbound.get(&spi).copied());
     let slot = m.any_slot(rng);
-    assert_eq!(reader.copy_sa(slot), m.sas.get(&slot).cloned());
+    let sa = m.sas.get(&slot).cloned();
+    assert_eq!(reader.copy_sa(slot), sa.map(|(g, sa)| (g, where_it_is(sa, m.moved.get(&slot)))));
     for (_, kept) in m.workers.iter().zip(m.kept).filter(|(worker, _)| worker.is_some()) {
         if let Some((_, index, id)) = kept {
             assert_eq!(reader.policy_sa(index), m.pointed[id], "the SA of another policy");
@@ -357,7 +398,8 @@ fn a_million_operations_do_what_plain_maps_do() {
                 workers[w].quiesce();
                 turn(&mut m, &mut rng, &reader, w);
             }
-            64..66 => {
+            64..70 => move_peer(&mut m, &mut rng, &mut sadb),
+            70..72 => {
                 let w = rng.below(WORKERS);
                 workers[w].offline();
                 m.workers[w] = None;

@@ -1,4 +1,10 @@
 use super::*;
+
+/// With two ports of ESP in UDP.
+fn classify(frame: &[u8]) -> Class {
+    super::classify(frame, &UdpPorts::new(&[4500, 4510]).unwrap())
+}
+
 use proptest::prelude::*;
 
 const SPI: u32 = 0x1234_5678;
@@ -116,7 +122,7 @@ fn cut_short_it_is_malformed() {
 #[test]
 fn esp_without_room_for_its_header_is_malformed() {
     let esp = &esp_packet()[..7];
-    let udp = udp_packet(4500, esp);
+    let udp = udp_packet(4510, esp);
     for packet in [v4(0, 0, 50, esp), v6(&[60], 50, esp), v4(0, 0, 17, &udp), v6(&[], 17, &udp)] {
         assert_eq!(classify(&frame(0, &packet)), Class::Bad(DropReason::Malformed));
     }
@@ -354,11 +360,12 @@ proptest! {
         let (mut plain, mut any) = (Ip::NONE, Ip::NONE);
         let is_plain = is_plain(&bytes, &mut plain);
         let (mut esp, mut other) = (Esp::NONE, Esp::NONE);
-        let (kind, l3) = parse_any(&bytes, &mut any, &mut other);
+        let ports = UdpPorts::default();
+        let (kind, l3) = parse_any(&bytes, &ports, &mut any, &mut other);
         if is_plain {
             prop_assert_eq!((plain, l3), (any, 14));
-            prop_assert!(!is_clear(&plain) || matches!(kind, Kind::Clear));
-            prop_assert_eq!(parse(&bytes, true, &mut plain, &mut esp), (kind, l3));
+            prop_assert!(!is_clear(&plain, &ports) || matches!(kind, Kind::Clear));
+            prop_assert_eq!(parse(&bytes, true, &ports, (&mut plain, &mut esp)), (kind, l3));
             prop_assert_eq!(esp, other);
         } else if change.is_none() && fragment & 0x3fff == 0 && has_right_checksum && less <= more {
             prop_assert!(false, "it is");

@@ -30,6 +30,12 @@ impl Association {
         Some(Box::new(Association { sa: Sa { key, ..sa }, suite, pmtu, tfc }))
     }
 
+    /// Its peer is somewhere else now, as `sa` has it; nothing is known of the path there (RFC 4301 §8.2).
+    pub fn lead_as(&mut self, sa: &Sa) {
+        (self.sa.src, self.sa.dst, self.sa.udp) = (sa.src, sa.dst, sa.udp);
+        self.pmtu = Pmtu::new(if sa.dst.is_ipv4() { FLOOR_V4 } else { FLOOR_V6 });
+    }
+
     /// Whether the packets are a host's that we stand in front of, and do IPsec for in its place: those of a plain SA in
     /// transport mode (RFC 4301 §4.1).
     pub fn is_between_hosts(&self) -> bool {

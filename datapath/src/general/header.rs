@@ -5,7 +5,7 @@ use crate::{
     drop::DropReason,
     wire::{self, IPV4, IPV6, Ip, UDP, be16, protocol},
 };
-use portcullis_sadb::{DfBit, Dscp, OUTER_TTL, Sa};
+use portcullis_sadb::{DfBit, Dscp, OUTER_TTL, Sa, UdpEncap};
 use std::net::IpAddr;
 
 const DF: u16 = 0x4000;
@@ -100,26 +100,23 @@ pub fn enclose(
     protocol: u8,
 ) -> Result<(), DropReason> {
     match sa.udp {
-        Some(ports) => udp(packet, (at, named_at), ports),
+        Some(encap) => udp(packet, (at, named_at), encap),
         None => settle(packet, named_at, protocol),
     }
 }
 
-/// The UDP header of what is encapsulated (RFC 3948 §2.1): without a checksum in IPv4, with one in IPv6.
-fn udp(
-    packet: &mut Packet,
-    (at, named_at): (usize, usize),
-    (sport, dport): (u16, u16),
-) -> Result<(), DropReason> {
+/// The UDP header of what is encapsulated (RFC 3948 §2.1): without a checksum in IPv4, with one in IPv6 if it is not to do
+/// without (RFC 6935 §5).
+fn udp(packet: &mut Packet, (at, named_at): (usize, usize), encap: UdpEncap) -> Result<(), DropReason> {
     packet.insert(at, UDP)?;
     settle(packet, named_at, protocol::UDP)?;
     let bytes = packet.bytes_mut();
     let length = (bytes.len() - at) as u16;
     let h = bytes.get_mut(at..at + UDP).ok_or(DropReason::Malformed)?;
-    for (to, from) in h.as_chunks_mut().0.iter_mut().zip([sport, dport, length, 0]) {
+    for (to, from) in h.as_chunks_mut().0.iter_mut().zip([encap.src_port, encap.dst_port, length, 0]) {
         *to = from.to_be_bytes();
     }
-    if bytes[0] >> 4 == 6 {
+    if bytes[0] >> 4 == 6 && !encap.zero_checksum {
         let checksum = upper_checksum(bytes, at, protocol::UDP);
         bytes[at + 6..at + 8].copy_from_slice(&checksum.to_be_bytes());
     }

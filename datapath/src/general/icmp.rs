@@ -7,7 +7,7 @@
 use super::headers::Headers;
 use crate::{
     general::fragment::{OFFSET, write_checksum},
-    wire::{Addr, IPV4, IPV6, Ip, NAT_T_PORT, Place, UDP, be16, be32, fold, protocol, sum},
+    wire::{Addr, IPV4, IPV6, Ip, Place, UDP, UdpPorts, be16, be32, fold, protocol, sum},
 };
 
 /// Octets of an ICMP error before what it is about.
@@ -156,13 +156,11 @@ pub enum Carried {
 }
 
 impl Carried {
-    /// The SPI of ESP, AH, or ESP in UDP from or to its port (RFC 3948 §2), which is never 0 (RFC 4303 §2.1).
+    /// The SPI of ESP, AH, or what stands in its place in UDP; it is never 0 (RFC 4303 §2.1).
     pub fn spi(self) -> Option<u32> {
         let spi = match self {
             Carried::Esp { spi } | Carried::Ah { spi } => Some(spi),
-            Carried::Udp { src_port, dst_port, spi } => {
-                spi.filter(|_| [src_port, dst_port].contains(&NAT_T_PORT))
-            }
+            Carried::Udp { spi, .. } => spi,
         };
         spi.filter(|spi| *spi != 0)
     }
@@ -199,10 +197,14 @@ impl TooBig {
     }
 }
 
-/// The SPI that is shown of what was too big, in ESP, AH or ESP in UDP, be the message right or wrong: steering has seen
-/// the same.
-pub fn spi_too_big(packet: &[u8], ip: &Ip) -> Option<u32> {
-    shown(packet, ip)?.carried.spi()
+/// The SPI that is shown of what was too big, in ESP, AH or ESP in UDP from or to one of our ports, be the message right
+/// or wrong: steering has seen the same.
+pub fn spi_too_big(packet: &[u8], ip: &Ip, ports: &UdpPorts) -> Option<u32> {
+    let carried = shown(packet, ip)?.carried;
+    match carried {
+        Carried::Udp { src_port, dst_port, .. } if !ports.has(src_port) && !ports.has(dst_port) => None,
+        _ => carried.spi(),
+    }
 }
 
 /// What a message shows of a packet.

@@ -14,7 +14,7 @@ use crate::{
     esp::decapsulated_ecn,
     policy::Decision,
     sa::Found,
-    wire::{self, Ip, NAT_T_PORT, Place, protocol},
+    wire::{self, Ip, Place, UdpPorts, protocol},
 };
 use portcullis_sadb::{Mode, Protocol, SaCounters, Spi};
 
@@ -30,15 +30,15 @@ pub(super) struct Header {
     seq_lo: u32,
 }
 
-/// The ESP or AH header of a whole packet that has one.
-pub(super) fn header_of(packet: &[u8], ip: &Ip) -> Option<Header> {
+/// The ESP or AH header of a whole packet that has one, where these are our UDP ports.
+pub(super) fn header_of(packet: &[u8], ip: &Ip, ports: &UdpPorts) -> Option<Header> {
     if ip.place != Place::Whole {
         return None;
     }
     let at = ip.payload();
     match ip.protocol() {
         protocol::ESP => esp_at(packet, at, false),
-        protocol::UDP if ip.dst_port() == Some(NAT_T_PORT) => {
+        protocol::UDP if ports.has_some(ip.dst_port()) => {
             esp_at(packet, at + wire::UDP, true).filter(|esp| esp.spi != 0)
         }
         protocol::AH => {
@@ -64,7 +64,7 @@ impl General {
         let mut is_own = false;
         for layer in self.layers..LAYERS {
             let ip = self.parse()?;
-            let Some(head) = header_of(self.packet.bytes(), &ip) else {
+            let Some(head) = header_of(self.packet.bytes(), &ip, env.sas.udp_ports()) else {
                 return if layer == 0 { Err(DropReason::Malformed) } else { Ok(Opened::Packet(ip, is_own)) };
             };
             let found =
@@ -113,8 +113,11 @@ impl General {
             runtime.sa(sas.get(i).slot).count(&counters);
             return Err(DropReason::IcvMismatch);
         };
-        if let Err(reason) = sas.commit(i, seq, proof, (reader, runtime)) {
-            return Err(env.refused(i, reason));
+        match sas.commit(i, seq, proof, (reader, runtime)) {
+            // RFC 7296 §2.23: the last valid packet tells where the peer is.
+            Ok(true) if head.udp => sas.follow(i, ip, proof),
+            Ok(_) => {}
+            Err(reason) => return Err(env.refused(i, reason)),
         }
         // 4. What is inside, and whether its policy wants it from this SA (RFC 4301 §5.2).
         match self.inside(env, i, ip, head, (seq, proof)) {
@@ -236,7 +239,7 @@ impl General {
         });
         let ip = self.parse().map_err(|_| env.refused_inside(i, DropReason::BadInner))?;
         env.admit(i, &ip)?;
-        if header_of(self.packet.bytes(), &ip).is_none() {
+        if header_of(self.packet.bytes(), &ip, env.sas.udp_ports()).is_none() {
             return self.forward(env, &ip);
         }
         self.layers += 1;

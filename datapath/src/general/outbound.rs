@@ -254,6 +254,19 @@ impl General {
         }
     }
 
+    /// A NAT-keepalive (RFC 3948 §2.3), which has no sequence number.
+    pub(super) fn send_keepalive(&mut self, env: &mut Env<'_>, i: u32) {
+        let outer = &env.sas.get(i).outer;
+        let (dst, keepalive) = (outer.dst(), outer.keepalive());
+        self.packet.fill(|room| {
+            room[..keepalive.len()].copy_from_slice(&keepalive);
+            keepalive.len()
+        });
+        if let Err(reason) = self.put(env, To::Route(dst)) {
+            self.count(reason, 1);
+        }
+    }
+
     /// Sends what an SA has to send by itself now, and says when it next has.
     pub(super) fn send_due(&mut self, env: &mut Env<'_>, i: u32) -> u64 {
         let mut next_ms = u64::MAX;

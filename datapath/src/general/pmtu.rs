@@ -82,7 +82,9 @@ impl General {
 fn is_about(said: &TooBig, sa: &Sa) -> bool {
     let is_sealed_so = match (said.carried, sa.protocol) {
         (Carried::Esp { .. }, Protocol::Esp) | (Carried::Ah { .. }, Protocol::Ah) => sa.udp.is_none(),
-        (Carried::Udp { src_port, dst_port, .. }, Protocol::Esp) => sa.udp == Some((src_port, dst_port)),
+        (Carried::Udp { src_port, dst_port, .. }, Protocol::Esp) => {
+            sa.udp.is_some_and(|udp| udp.ports() == (src_port, dst_port))
+        }
         _ => false,
     };
     is_sealed_so && (said.src, said.dst) == (sa.src.into(), sa.dst.into())

@@ -1,7 +1,7 @@
 //! SAs that have something to send, or to give up, as time passes: [`General`](crate::general::General) looks at them by the
 //! worker's clock.
 
-use super::SaTable;
+use super::{SaTable, keepalive::Keepalives};
 use crate::general::Tfc;
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{Reader, Runtime, SlotIndex};
@@ -26,21 +26,6 @@ impl SaTable {
         std::mem::take(&mut self.has_news)
     }
 
-    /// Whether a state is of an SA that lives: then it is as one that `find` returned this turn.
-    pub fn is_there(&mut self, i: u32, reader: &Reader) -> bool {
-        let Some(Some(state)) = self.states.get_mut(i as usize) else { return false };
-        if state.sad_version != self.sad_version {
-            if reader.generation(state.slot) != Some(state.generation) {
-                return false;
-            }
-            state.sad_version = self.sad_version;
-            if let Some(Some(sa)) = self.inbound.get_mut(i as usize) {
-                sa.sad_version = self.sad_version as u32;
-            }
-        }
-        true
-    }
-
     /// Meets SAs that send by themselves before a packet asks for them: looks at some slots, if the SAD has changed since
     /// all were looked at.
     pub fn seek(&mut self, reader: &Reader, runtime: &Runtime) {
@@ -55,7 +40,7 @@ impl SaTable {
             self.sought.0 += 1;
             if !self.is_met(slot, reader)
                 && let Some((_, sa)) = reader.copy_sa(slot)
-                && Tfc::sends_by_itself(&sa)
+                && (Tfc::sends_by_itself(&sa) || Keepalives::is_for(&sa))
             {
                 self.find(slot, reader, runtime);
             }

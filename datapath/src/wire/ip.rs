@@ -183,6 +183,12 @@ impl Ip {
         self.len as usize
     }
 
+    /// The source port, or what stands in its place, if the packet shows it.
+    #[inline]
+    pub fn src_port(&self) -> Option<u16> {
+        (self.selector & HAS_PORTS != 0).then_some((self.selector >> 48) as u16)
+    }
+
     /// The destination port, or what stands in its place, if the packet shows it.
     #[inline]
     pub fn dst_port(&self) -> Option<u16> {

@@ -137,7 +137,7 @@ fn upper(rng: &mut Rng, icmp: u8) -> (u8, Vec<u8>) {
                 3 => rng.bytes(len),
                 _ => esp(spi, len),
             };
-            (UDP, udp(rng.pick(&[4500, 40_000]), 4500, &inner))
+            (UDP, udp(rng.pick(&[4500, 40_000]), rng.pick(&[4500, 4510]), &inner))
         }
         5 => (UDP, udp(500, 500, &rng.bytes(len))),
         6 => (UDP, udp(4500, rng.pick(&[53, 501, 4501]), &rng.bytes(len))),
@@ -164,7 +164,7 @@ fn shown(rng: &mut Rng, icmp: u8) -> Vec<u8> {
         2 => (AH, ah(ESP, spi, &esp(spi ^ 1, len))),
         3 => {
             let spi = if rng.one_in(4) { 0 } else { spi };
-            let ports = rng.pick(&[(4500, 4500), (4500, 40_000), (40_000, 4500), (40_000, 53)]);
+            let ports = rng.pick(&[(4500, 4500), (4510, 40_000), (40_000, 4500), (40_000, 53)]);
             (UDP, udp(ports.0, ports.1, &esp(spi, len)))
         }
         4 => (UDP, udp(500, 500, &rng.bytes(len))),

@@ -24,6 +24,10 @@ impl Tables for HostTables {
         self.entries.iter().filter(holds).max_by_key(|entry| entry.2).map_or(UNPROTECTED, |entry| entry.3)
     }
 
+    fn is_esp_port(&self, port: u16) -> bool {
+        ESP_PORTS.contains(&port)
+    }
+
     fn remember(&self, fragment: &FragmentKey) {
         self.remembered.borrow_mut().insert(*fragment);
     }
@@ -45,6 +49,9 @@ pub fn v4(prefix: [u8; 4], len: u8, value: u32) -> Entry {
 pub fn v6(prefix: [u8; 16], len: u8, value: u32) -> Entry {
     (Family::V6, prefix, len, value)
 }
+
+/// Our UDP ports of ESP in UDP.
+pub const ESP_PORTS: [u16; 2] = [4500, 4510];
 
 /// 192.0.2.1, the gateway's own address, and its IPv6 twin.
 pub const OWN4: [u8; 4] = [192, 0, 2, 1];

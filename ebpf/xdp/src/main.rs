@@ -10,8 +10,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use portcullis_ebpf::{
-    FRAGMENTS_ENTRIES, Family, FragmentKey, MAX_PORTS, PROTECTED_ENTRIES, Packet, Reason, TO_KERNEL, Tables,
-    UNPROTECTED, XSKMAP_ENTRIES, steer, xsk_key,
+    FRAGMENTS_ENTRIES, Family, FragmentKey, MAX_PORTS, PROTECTED_ENTRIES, Packet, Reason, TO_KERNEL, TO_NOBODY,
+    Tables, UDP_PORT_WORDS, UNPROTECTED, XSKMAP_ENTRIES, steer, udp_port, xsk_key,
 };
 
 // The names are those of `portcullis_ebpf::maps`, by which the loader finds them.
@@ -27,6 +27,8 @@ static PROTECTED_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(PROTECTE
 static CONFIG: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+#[map]
+static UDP_PORTS: Array<u64> = Array::with_max_entries(UDP_PORT_WORDS, 0);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(FRAGMENTS_ENTRIES, 0);
 
@@ -44,6 +46,9 @@ fn portcullis(ctx: XdpContext) -> u32 {
     count(decision.reason);
     if decision.worker == TO_KERNEL {
         return XDP_PASS;
+    }
+    if decision.worker == TO_NOBODY {
+        return XDP_DROP;
     }
     // Without a socket the frame is dropped: the kernel would forward it in clear.
     let key = xsk_key(port, ctx.rx_queue_index(), decision.worker);
@@ -102,6 +107,12 @@ impl Tables for Maps {
             Family::V6 => PROTECTED_V6.get(Key::new(128, *address)),
         };
         found.copied().unwrap_or(UNPROTECTED)
+    }
+
+    #[inline(always)]
+    fn is_esp_port(&self, port: u16) -> bool {
+        let (word, bit) = udp_port(port);
+        UDP_PORTS.get(word).is_some_and(|ports| ports & bit != 0)
     }
 
     #[inline(always)]
