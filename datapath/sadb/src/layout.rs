@@ -1,7 +1,8 @@
 //! Where everything is in the two regions.
 //!
 //! ```text
-//! sadb:    SadbHeader | SPI buckets | SA slots | tuples | chain heads | policy slots | SAs of policies
+//! sadb:    SadbHeader | SPI buckets | SA slots | tuples | chain heads | policy slots | SAs of policies |
+//!          classes of policies
 //! runtime: RuntimeHeader | WorkerBlock x MAX_WORKERS | SaLine per slot
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 use crate::{
     SadbError,
+    class_set::ClassSet,
     index::{Bucket, buckets_for},
     policy::PolicySlot,
     runtime::{SaLine, WorkerBlock},
@@ -25,7 +27,7 @@ pub const SADB_MAGIC: u64 = u64::from_le_bytes(*b"PCLSADB\0");
 /// First octets of the `runtime` file.
 pub const RUNTIME_MAGIC: u64 = u64::from_le_bytes(*b"PCLRUNT\0");
 /// Version of the contract.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Workers, at most.
 pub const MAX_WORKERS: usize = 64;
 /// SAs, at most.
@@ -45,6 +47,7 @@ pub const LAYOUT_HASH: u64 = {
         TupleSlot::LAYOUT,
         AtomicU32::LAYOUT,
         PolicySlot::LAYOUT,
+        ClassSet::LAYOUT,
         RuntimeHeader::LAYOUT,
         WorkerBlock::LAYOUT,
         SaLine::LAYOUT,
@@ -146,7 +149,8 @@ pub struct BytesPerSa {
     pub index: usize,
     /// Its line in the runtime region.
     pub runtime: usize,
-    /// Its share of the SPD, at these sizes: policies with their words and chain heads.
+    /// Its share of the SPD, at these sizes: policies with their words and classes, and chain heads. The classes of
+    /// policies that have none are memory that nobody touches.
     pub policies: usize,
 }
 
@@ -177,8 +181,9 @@ impl Sizes {
 
     /// What each SA costs.
     pub fn bytes_per_sa(&self) -> BytesPerSa {
-        let policies = self.max_policies as usize * (size_of::<PolicySlot>() + size_of::<AtomicU32>())
-            + heads_for(self.max_policies) * size_of::<AtomicU32>();
+        let policy = size_of::<PolicySlot>() + size_of::<AtomicU32>() + size_of::<ClassSet>();
+        let policies =
+            self.max_policies as usize * policy + heads_for(self.max_policies) * size_of::<AtomicU32>();
         BytesPerSa {
             slot: size_of::<Slot>(),
             index: buckets_for(self.max_sas) * size_of::<Bucket>() / self.max_sas as usize,
@@ -254,6 +259,7 @@ pub(crate) struct SadbLayout {
     pub(crate) heads: (usize, usize),
     pub(crate) policies: (usize, usize),
     pub(crate) policy_sas: (usize, usize),
+    pub(crate) classes: (usize, usize),
     pub(crate) end: usize,
 }
 
@@ -272,6 +278,7 @@ impl SadbLayout {
             heads: part(heads_for(sizes.max_policies), size_of::<AtomicU32>()),
             policies: part(sizes.max_policies as usize, size_of::<PolicySlot>()),
             policy_sas: part(sizes.max_policies as usize, size_of::<AtomicU32>()),
+            classes: part(sizes.max_policies as usize, size_of::<ClassSet>()),
             end: at,
         }
     }

@@ -17,6 +17,7 @@
 #![deny(missing_docs)]
 
 mod algorithm;
+mod class_set;
 mod epoch;
 mod event;
 mod handling;
@@ -39,6 +40,7 @@ mod spd;
 mod sync;
 
 pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
+pub use class_set::{CLASSES, Classes, DSCPS};
 pub use event::{ABOUT, EVENTS, Event, EventKind};
 pub use handling::{Aggfrag, DfBit, Dscp, Handling, Lifetime, Limits, OUTER_TTL};
 pub use layout::{

@@ -39,7 +39,8 @@ pub struct Policy {
     pub action: Action,
     /// Protect: ties it to its SAs. Inbound: the `reqid` that the SA must have.
     pub reqid: u32,
-    /// Protect, outbound: the SA in use; the one part of a policy that changes while it lives.
+    /// Protect, outbound: the SA in use; the one part of a policy that changes while it lives. Of one that has
+    /// [`Classes`](crate::Classes), that of packets of no special class.
     pub sa: Option<SlotIndex>,
 }
 

@@ -5,7 +5,7 @@
 //! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
-    Direction, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
+    Classes, Direction, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
     RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
     policy::{FREE, LIVE},
@@ -249,7 +249,7 @@ impl Sadb {
     pub fn retire(&mut self, slot: SlotIndex) -> Result<(), SadbError> {
         let (_, sa) = self.sa(slot).ok_or(SadbError::NoSuchSa { slot })?;
         for index in self.users.remove(&slot).unwrap_or_default() {
-            self.point(index, None);
+            self.part(index, slot);
         }
         if sa.direction == Direction::Inbound {
             self.map.index().remove(sa.spi);
@@ -332,7 +332,7 @@ impl Sadb {
         spd.fill(index, policy);
         spd.link(index, policy);
         spd.bump();
-        self.note_user(index, policy.sa);
+        self.note_user(index);
         Ok(index)
     }
 
@@ -342,12 +342,35 @@ impl Sadb {
     /// # Errors
     /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
     pub fn set_policy_sa(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) -> Result<(), SadbError> {
-        let before = self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?.sa;
+        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
         self.check_target(sa)?;
-        self.forget_user(index, before);
-        self.note_user(index, sa);
+        self.forget_user(index);
         self.point(index, sa);
+        self.note_user(index);
         Ok(())
+    }
+
+    /// Makes a Protect policy use an SA for each class of traffic (RFC 4301 §4.1), until [`Sadb::set_policy_sa`] gives
+    /// it one. Classes that have the SA that they had are left alone.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
+    pub fn set_policy_classes(&mut self, index: PolicyIndex, classes: &Classes) -> Result<(), SadbError> {
+        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
+        classes.sas().try_for_each(|sa| self.check_target(Some(sa)))?;
+        self.forget_user(index);
+        self.map.classes()[index.0 as usize].set(classes);
+        if self.map.policy_sas().get(index) != Some(SlotIndex::BY_CLASS) {
+            self.map.policy_sas().point(index, Some(SlotIndex::BY_CLASS));
+        }
+        self.bump_policy_sas();
+        self.note_user(index);
+        Ok(())
+    }
+
+    /// The classes of a policy that has any.
+    pub fn policy_classes(&self, index: PolicyIndex) -> Option<Classes> {
+        Some(self.map.spd().classes(index)?.get())
     }
 
     /// Removes a policy.
@@ -362,7 +385,7 @@ impl Sadb {
         self.leave_tuple(&policy);
         // Before the epoch: who announces that sees that what it has decided is of another version.
         self.map.spd().bump();
-        self.forget_user(index, policy.sa);
+        self.forget_user(index);
         self.wait_for_workers(Limbo::Policy(index));
         Ok(())
     }
@@ -376,20 +399,31 @@ impl Sadb {
         }
     }
 
-    fn note_user(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        if let Some(slot) = sa {
+    /// A policy uses the SAs that it points to.
+    fn note_user(&mut self, index: PolicyIndex) {
+        for slot in self.map.spd().all_sas(index) {
             self.users.entry(slot).or_default().insert(index);
         }
     }
 
-    fn forget_user(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        if let Some(slot) = sa
-            && let Some(users) = self.users.get_mut(&slot)
-        {
+    fn forget_user(&mut self, index: PolicyIndex) {
+        for slot in self.map.spd().all_sas(index) {
+            let Some(users) = self.users.get_mut(&slot) else { continue };
             users.remove(&index);
             if users.is_empty() {
                 self.users.remove(&slot);
             }
+        }
+    }
+
+    /// A policy does not point to this SA any more.
+    fn part(&self, index: PolicyIndex, sa: SlotIndex) {
+        match self.map.spd().classes(index) {
+            Some(classes) => {
+                classes.forget(sa);
+                self.bump_policy_sas();
+            }
+            None => self.point(index, None),
         }
     }
 
@@ -583,11 +617,12 @@ impl Sadb {
                     if !spd.is_linked(index, &policy) {
                         spd.link(index, &policy);
                     }
-                    let sa = spd.sas.get(index);
-                    match self.check_target(sa) {
-                        Ok(()) => self.note_user(index, sa),
-                        Err(_) => self.point(index, None),
+                    for sa in spd.all_sas(index) {
+                        if self.check_target(Some(sa)).is_err() {
+                            self.part(index, sa);
+                        }
                     }
+                    self.note_user(index);
                 }
                 (FREE, ..) => {
                     // It may have been given an SA, and then did not come.

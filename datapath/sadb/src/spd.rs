@@ -14,7 +14,8 @@
 //! Which SA a policy uses changes by itself and without a version: `policy_sa.rs`.
 
 use crate::{
-    ANY_PORT, Direction, Flow, Policy, PolicyHit, PolicyIndex,
+    ANY_PORT, Direction, Flow, Policy, PolicyHit, PolicyIndex, SlotIndex,
+    class_set::ClassSet,
     layout::shared,
     policy::PolicySlot,
     policy_sa::PolicySas,
@@ -122,6 +123,8 @@ impl TupleSlot {
 pub(crate) struct Spd<'a> {
     pub(crate) policies: &'a [PolicySlot],
     pub(crate) sas: PolicySas<'a>,
+    /// By policy: of those with an SA for each class.
+    pub(crate) classes: &'a [ClassSet],
     pub(crate) heads: &'a [AtomicU32],
     /// `MAX_TUPLES` for inbound, then as many for outbound.
     pub(crate) tuples: &'a [TupleSlot],
@@ -210,7 +213,29 @@ impl<'a> Spd<'a> {
     pub(crate) fn policy(&self, index: PolicyIndex) -> Option<Policy> {
         // Its word after its state: the word was there before it lived.
         let policy = self.policies.get(index.0 as usize)?.policy()?;
-        Some(Policy { sa: self.sas.get(index), ..policy })
+        Some(Policy { sa: self.sa(index), ..policy })
+    }
+
+    /// The SA that a policy uses, for packets of no special class.
+    pub(crate) fn sa(&self, index: PolicyIndex) -> Option<SlotIndex> {
+        match self.sas.get(index)? {
+            SlotIndex::BY_CLASS => self.classes.get(index.0 as usize)?.default_sa(),
+            sa => Some(sa),
+        }
+    }
+
+    /// The classes of a policy that has any.
+    pub(crate) fn classes(&self, index: PolicyIndex) -> Option<&'a ClassSet> {
+        let has_any = self.sas.get(index) == Some(SlotIndex::BY_CLASS);
+        self.classes.get(index.0 as usize).filter(|_| has_any)
+    }
+
+    /// All SAs that a policy uses.
+    pub(crate) fn all_sas(&self, index: PolicyIndex) -> Vec<SlotIndex> {
+        match self.classes(index) {
+            Some(classes) => classes.sas().collect(),
+            None => self.sas.get(index).into_iter().collect(),
+        }
     }
 
     /// Writer: puts a policy into a free slot, for `link`.
@@ -287,7 +312,7 @@ impl<'a> Spd<'a> {
         best.map(|((priority, _, index), policy)| PolicyHit {
             index: PolicyIndex(index),
             action: policy.action(),
-            sa: self.sas.get(PolicyIndex(index)),
+            sa: self.sa(PolicyIndex(index)),
             reqid: policy.reqid.load(Ordering::Relaxed),
             priority,
         })
