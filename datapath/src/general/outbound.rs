@@ -21,7 +21,7 @@ use crate::{
     sa::Found,
     wire::{self, Addr, FlowKey, IPV6, Ip, UDP, protocol},
 };
-use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol};
+use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol, SlotIndex};
 use std::net::IpAddr;
 
 /// SAs that a packet is put into, one in the other, at most.
@@ -59,7 +59,11 @@ impl General {
             Decision::Drop(reason) => return Err(reason),
             Decision::LetIn { .. } | Decision::LetOn { .. } => return Err(DropReason::NoPolicy),
         };
-        let slot = env.reader.policy_sa(policy).ok_or(DropReason::NoSa)?;
+        let slot = match env.reader.policy_sa(policy) {
+            Some(SlotIndex::BY_CLASS) => env.reader.class_sa(policy, ip.dscp()),
+            slot => slot,
+        };
+        let slot = slot.ok_or(DropReason::NoSa)?;
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
                 let with = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?;
