@@ -223,6 +223,9 @@ shared! {
         /// Slots from here on were never used.
         pub(crate) slots_used: AtomicU32,
         pub(crate) policies_used: AtomicU32,
+        /// Policies that are populated from what fragments do not show.
+        pub(crate) looks_inside: AtomicU32,
+        reserved: AtomicU32,
         /// How far iked has read each worker's events.
         pub(crate) event_tails: [AtomicU64; MAX_WORKERS],
     }

@@ -8,8 +8,8 @@
 //! and events makes a test fail when it is taken away.
 
 use crate::{
-    Action, Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Selector,
-    SlotIndex, Spi,
+    Action, Direction, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex, Populate,
+    Selector, SlotIndex, Spi,
     class_set::{ClassSet, Classes},
     epoch::{self, OFFLINE},
     event::{ABOUT, EVENTS, EventRing},
@@ -270,7 +270,7 @@ impl SpdParts {
 
     fn add(&self, index: u32, policy: &Policy) {
         let spd = self.spd();
-        spd.fill(PolicyIndex(index), policy);
+        spd.fill(PolicyIndex(index), policy, Populate::No);
         spd.link(PolicyIndex(index), policy);
         spd.bump();
     }
@@ -361,7 +361,8 @@ fn a_copied_policy_is_whole() {
 #[test]
 fn a_policy_is_copied_once_it_is_filled() {
     const GIVEN: Option<SlotIndex> = Some(SlotIndex(1));
-    let writer = |parts: &SpdParts| parts.spd().fill(PolicyIndex(0), &Policy { sa: GIVEN, ..policy(5) });
+    let writer =
+        |parts: &SpdParts| parts.spd().fill(PolicyIndex(0), &Policy { sa: GIVEN, ..policy(5) }, Populate::No);
     let reader = |parts: &SpdParts| {
         let copy = parts.spd().copy(PolicyIndex(0));
         assert!(copy.as_ref().is_none_or(|p| *p == Policy { sa: GIVEN, ..policy(5) }), "{copy:?}");

@@ -1,10 +1,12 @@
 //! The datapath's end of the SADB region: read-only, lock-free.
 
 use crate::{
-    Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, RegionError, Runtime, Sa, SlotIndex, Spi,
+    Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, Populate, RegionError, Runtime, Sa,
+    SlotIndex, Spi,
     class_set::ClassSet,
     index::SpiIndex,
     layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
+    policy::PolicySlot,
     policy_sa::PolicySas,
     region::{Guard, Part, Region},
     runtime::{RUNTIME_FILE, RuntimeMap},
@@ -199,10 +201,15 @@ impl Reader {
         self.map.header().spd_version.load(Ordering::Acquire)
     }
 
-    /// Whether any policy of this version asks for ports: what does not show them must be looked at as a whole then (RFC
+    /// How a policy is populated from packets, or was; in the same turns as [`Reader::policy_sa`].
+    pub fn populate(&self, index: PolicyIndex) -> Populate {
+        self.map.spd().policies.get(index.0 as usize).map_or(Populate::No, PolicySlot::populate)
+    }
+
+    /// Whether any policy of this version asks for ports, or is populated with them: what does not show them must be looked at as a whole then (RFC
     /// 4301 §7).
     pub fn selects_ports(&self) -> bool {
-        self.map.spd().selects_ports()
+        self.map.spd().selects_ports() || self.map.header().looks_inside.load(Ordering::Relaxed) > 0
     }
 
     /// Changes whenever a policy that was there is pointed to another SA, or to none. Not for workers, which ask

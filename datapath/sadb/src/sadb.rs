@@ -5,10 +5,10 @@
 //! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
-    Classes, Direction, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
-    RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
+    Classes, Direction, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex,
+    Populate, Reader, RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
-    policy::{FREE, LIVE},
+    policy::{FREE, LIVE, PolicySlot},
     reader::{SADB_FILE, SadbMap},
     region::{self, Region, WriterLock},
     runtime::{RUNTIME_FILE, RuntimeMap},
@@ -309,6 +309,22 @@ impl Sadb {
     /// [`SadbError::Overlap`] with a policy of the same direction, selector and priority;
     /// [`SadbError::Full`], [`SadbError::Invalid`].
     pub fn add_policy(&mut self, policy: &Policy) -> Result<PolicyIndex, SadbError> {
+        self.add_populated(policy, Populate::No)
+    }
+
+    /// Adds a policy that is populated from packets, or was. Whoever removes a policy removes those that were populated
+    /// from it before.
+    ///
+    /// # Errors
+    /// As [`Sadb::add_policy`]; [`SadbError::NotAbove`].
+    pub fn add_populated(&mut self, policy: &Policy, populate: Populate) -> Result<PolicyIndex, SadbError> {
+        if let Some(above) = populate.above() {
+            let place = |p: &Policy| (p.direction, p.priority);
+            let is_place = |p: Policy| place(&p) == place(policy) && self.populate(above).above().is_none();
+            if !self.policy(above).is_some_and(is_place) {
+                return Err(SadbError::NotAbove { above });
+            }
+        }
         let s = &policy.selector;
         if s.src.addr().is_ipv4() != s.dst.addr().is_ipv4() {
             return Err(SadbError::Invalid { field: "family of the selector", value: 0 });
@@ -317,7 +333,7 @@ impl Sadb {
             return Err(SadbError::Invalid { field: "port range", value: 0 });
         }
         self.check_target(policy.sa)?;
-        if let Some(with) = self.map.spd().twin(policy) {
+        if let Some(with) = self.map.spd().twin(policy, populate) {
             return Err(SadbError::Overlap { with, selector: policy.selector.to_string() });
         }
         self.use_tuple(policy)?;
@@ -328,8 +344,10 @@ impl Sadb {
                 return Err(e);
             }
         };
+        // Never too few: before it is linked.
+        self.look_inside(populate, 1);
         let spd = self.map.spd();
-        spd.fill(index, policy);
+        spd.fill(index, policy, populate);
         spd.link(index, policy);
         spd.bump();
         self.note_user(index);
@@ -383,11 +401,20 @@ impl Sadb {
         spd.policies[index.0 as usize].retire();
         spd.unlink(index, &policy);
         self.leave_tuple(&policy);
+        self.look_inside(self.populate(index), u32::MAX);
         // Before the epoch: who announces that sees that what it has decided is of another version.
         self.map.spd().bump();
         self.forget_user(index);
         self.wait_for_workers(Limbo::Policy(index));
         Ok(())
+    }
+
+    /// Counts a policy more, or by the largest number one less, if it is populated from what fragments do not show.
+    fn look_inside(&self, populate: Populate, by: u32) {
+        if populate.looks_inside() {
+            let count = &self.map.header().looks_inside;
+            count.store(count.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+        }
     }
 
     fn check_target(&self, sa: Option<SlotIndex>) -> Result<(), SadbError> {
@@ -440,6 +467,11 @@ impl Sadb {
     /// The policy in a slot.
     pub fn policy(&self, index: PolicyIndex) -> Option<Policy> {
         self.map.spd().policy(index)
+    }
+
+    /// How the policy in a slot is populated from packets, or was.
+    pub fn populate(&self, index: PolicyIndex) -> Populate {
+        self.map.spd().policies.get(index.0 as usize).map_or(Populate::No, PolicySlot::populate)
     }
 
     /// All policies.
@@ -652,6 +684,8 @@ impl Sadb {
             }
         }
         self.tuples.retain(|_, t| t.policies > 0);
+        let look_inside = self.policies().filter(|(index, _)| self.populate(*index).looks_inside()).count();
+        self.map.header().looks_inside.store(look_inside as u32, Ordering::Relaxed);
         gone
     }
 }
