@@ -183,8 +183,11 @@ impl Gateway {
         for ((me, ports), handoff) in (0..workers).zip(opened.ports).zip(ends) {
             let ports = ports.into_iter().map(|p| Box::new(p) as Box<dyn Port>).collect();
             let ends = (reader.clone(), runtime.clone());
-            let worker =
+            let mut worker =
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
+            if config.datapath.icmp_prohibited {
+                worker.tell_prohibited();
+            }
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)

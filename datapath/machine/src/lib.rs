@@ -14,6 +14,7 @@
 //! xdp_mode = "auto"         # auto | driver | generic
 //! huge_pages = "auto"       # auto | require (reserved ones) | off
 //! crypto = "auto"           # auto | vaes-avx512 | vaes-avx2 | aes-ni | portable: what seals and opens packets
+//! icmp_prohibited = false   # sources are told by ICMP of packets that policies forbid, or that no SA can be had for
 //!
 //! [[port]]
 //! interface = "eth0"
@@ -87,6 +88,8 @@ pub struct Datapath {
     pub huge_pages: HugePages,
     /// What seals and opens packets.
     pub crypto: Crypto,
+    /// Whether the sources of packets that policies forbid are told so by ICMP (RFC 4301 §5.1.1).
+    pub icmp_prohibited: bool,
 }
 
 /// Octets of a huge page.
@@ -267,8 +270,12 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
             ("portable", Crypto::Portable),
         ])?,
     };
+    let icmp_prohibited = match table.optional("icmp_prohibited")? {
+        None => false,
+        Some(value) => value.flag()?,
+    };
     table.finish()?;
-    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages, crypto })
+    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages, crypto, icmp_prohibited })
 }
 
 fn port(mut table: Table<'_>) -> Result<Port, ConfigError> {

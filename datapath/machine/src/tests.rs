@@ -39,6 +39,7 @@ fn all_but_a_port_has_a_default() {
             xdp_mode: XdpMode::Auto,
             huge_pages: HugePages::Auto,
             crypto: Crypto::Auto,
+            icmp_prohibited: false,
         }
     );
     assert_eq!(m.ports, [Port { interface: "eth0".into(), queues: None }]);
@@ -49,7 +50,7 @@ fn all_keys_are_read() {
     let m = machine(
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nxdp_mode = \"generic\"\n\
-         huge_pages = \"off\"\ncrypto = \"aes-ni\"\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
+         huge_pages = \"off\"\ncrypto = \"aes-ni\"\nicmp_prohibited = true\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
     .unwrap();
     assert_eq!(m.regions, Regions { directory: "/tmp/r".into(), max_sas: 1 << 20, max_policies: 16 });
@@ -63,6 +64,7 @@ fn all_keys_are_read() {
             xdp_mode: XdpMode::Generic,
             huge_pages: HugePages::Off,
             crypto: Crypto::AesNi,
+            icmp_prohibited: true,
         }
     );
     let port =

@@ -56,14 +56,14 @@ impl General {
                 return self.route(env, ip.dst());
             }
             Decision::Bypass { .. } => return self.forward(env, &ip),
-            Decision::Drop(reason) => return Err(reason),
+            Decision::Drop(reason) => return Err(self.refuse(env, reason, &ip)),
             Decision::LetIn { .. } | Decision::LetOn { .. } => return Err(DropReason::NoPolicy),
         };
         let slot = match env.reader.policy_sa(policy) {
             Some(SlotIndex::BY_CLASS) => env.reader.class_sa(policy, ip.dscp()),
             slot => slot,
         };
-        let slot = slot.ok_or(DropReason::NoSa)?;
+        let Some(slot) = slot else { return Err(self.ask_for_sa(env, policy, &ip)) };
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
                 let with = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?;
