@@ -24,7 +24,12 @@ static GOOD: LazyLock<(PathBuf, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
             reqid: n,
             sa: (direction == Direction::Outbound).then_some(slot),
         };
-        sadb.add_policy(&policy).unwrap();
+        let index = sadb.add_policy(&policy).unwrap();
+        if n == 5 {
+            let mut classes = Classes::new(Some(slot));
+            assert!(classes.add(&[46], Some(slot)));
+            sadb.set_policy_classes(index, &classes).unwrap();
+        }
     }
     drop(sadb);
     let bytes = |file| fs::read(dir.join(file)).unwrap();
