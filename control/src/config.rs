@@ -40,6 +40,8 @@
 //! tfc_pad = "mtu"            # or a number: payloads are padded to so many octets; default: no padding
 //! dummies_per_sec = 0        # while there is nothing to send: as long as tfc_pad, or of any length without
 //! idle_secs = 60             # without a packet, then iked is told; default: never
+//! populate = ["remote"]      # with a stock of SAs, below: each is for what its first packet has in these; or "local",
+//!                            # "protocol", "local_port", "remote_port"; default: each is for all that the connection is
 //!
 //! [connection.soft]          # optional: from here on another SA should take its place
 //! bytes = 1000000000000
@@ -62,6 +64,25 @@
 //! spi = "0x00001002"
 //! key = "0x..."
 //!
+//! [[connection.class]]       # optional, up to 7: SAs for some classes of traffic, those above are for all others
+//! dscp = [46, 34]            # packets with these leave by its SAs, whose replay windows others do not meet
+//! [connection.class.inbound]
+//! spi = "0x00001003"
+//! key = "0x..."
+//! [connection.class.outbound]
+//! spi = "0x00001004"
+//! key = "0x..."
+//!
+//! # Instead of inbound, outbound and class: a stock, of which each SA that packets ask for takes the next pair. Both ends
+//! # have the same, and take from it in the same order: it stands in the place of IKE.
+//! [[connection.sas]]
+//! [connection.sas.inbound]
+//! spi = "0x00002001"
+//! key = "0x..."
+//! [connection.sas.outbound]
+//! spi = "0x00002002"
+//! key = "0x..."
+//!
 //! [[policy]]                 # optional: what is let through in clear, or dropped
 //! name = "dns"
 //! action = "bypass"          # or discard
@@ -80,7 +101,8 @@
 //! [`MANUAL_KEYS`].
 
 use crate::{
-    connection::{CONNECTION_PRIORITY, Connection, Exception, Keying},
+    connection::{CONNECTION_PRIORITY, Connection, Exception},
+    keying::Keying,
     secret::Secret,
 };
 use portcullis_machine::strict::{ConfigError, Document, Place};
@@ -142,7 +164,7 @@ pub enum ConnectionsError {
         place: Place,
         /// Its connection.
         name: String,
-        /// `inbound` or `outbound`.
+        /// `inbound` or `outbound`, behind `class.` or `sas.` where it is theirs.
         direction: &'static str,
         /// The SPI.
         spi: portcullis_sadb::Spi,
@@ -159,7 +181,7 @@ pub enum ConnectionsError {
         place: Place,
         /// Its connection.
         name: String,
-        /// `inbound` or `outbound`.
+        /// `inbound` or `outbound`, behind `class.` or `sas.` where it is theirs.
         direction: &'static str,
         /// The first's connection.
         other: String,
@@ -306,11 +328,14 @@ impl Connections {
     fn check_spis(&self) -> Result<(), ConnectionsError> {
         let mut seen: HashMap<(u32, Option<IpAddr>), &str> = HashMap::new();
         for c in &self.connections {
-            let both = [("inbound", &c.inbound, None), ("outbound", &c.outbound, Some(c.remote))];
-            for (direction, keying, peer) in both {
+            let both = c.keys.pairs().flat_map(|pair| {
+                let peers = [None, Some(c.remote)];
+                pair.directions().into_iter().zip(peers).map(move |(direction, peer)| (pair, direction, peer))
+            });
+            for (pair, (direction, keying), peer) in both {
                 if let Some(other) = seen.insert((keying.spi.0, peer), &c.name) {
                     return Err(ConnectionsError::DuplicateSpi {
-                        place: c.place.clone(),
+                        place: pair.place.clone(),
                         name: c.name.clone(),
                         direction,
                         spi: keying.spi,
@@ -327,10 +352,11 @@ impl Connections {
         let mut seen: HashMap<Secret, (&str, &'static str)> = HashMap::new();
         for c in &self.connections {
             let first_key = |k: &Keying| Secret::copy_of(&k.key.bytes()[..c.algorithm.first_key_len()]);
-            for (direction, keying) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
+            let all = c.keys.pairs().flat_map(|pair| pair.directions().map(|direction| (pair, direction)));
+            for (pair, (direction, keying)) in all {
                 if let Some((other, other_direction)) = seen.insert(first_key(keying), (&c.name, direction)) {
                     return Err(ConnectionsError::KeyReused {
-                        place: c.place.clone(),
+                        place: pair.place.clone(),
                         name: c.name.clone(),
                         direction,
                         other: other.to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::{
     handling::{self, flag},
-    secret::Secret,
+    keying::Keys,
     selection::{NextLayer, NextLayerKeys, prefix, prefixes},
 };
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
@@ -51,19 +51,8 @@ pub struct Connection {
     pub mtu: u16,
     /// What it asks for beyond sealing and opening.
     pub handling: Handling,
-    /// What we receive with.
-    pub inbound: Keying,
-    /// What we send with.
-    pub outbound: Keying,
-}
-
-/// SPI and key of one direction.
-#[derive(Clone, Debug)]
-pub struct Keying {
-    /// The SPI.
-    pub spi: Spi,
-    /// Key, then salt.
-    pub key: Secret,
+    /// What its SAs are keyed with.
+    pub keys: Keys,
 }
 
 /// A policy that is no connection's. It goes both ways: what goes out as it is written, and what comes back.
@@ -85,8 +74,7 @@ impl Connection {
     /// Octets that it has on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
         let prefixes = (self.local_ts.capacity() + self.remote_ts.capacity()) * size_of::<Prefix>();
-        let keys = self.inbound.key.heap_octets() + self.outbound.key.heap_octets();
-        self.name.capacity() + self.place.file.capacity() + prefixes + keys
+        self.name.capacity() + self.place.file.capacity() + prefixes + self.keys.heap_octets()
     }
 
     /// Reads a `[[connection]]`.
@@ -144,8 +132,7 @@ impl Connection {
         };
         let kind = handling::Kind { protocol, mode, udp_encap: udp.is_some(), gre };
         let handling = handling::parse(&mut table, &shown, &kind)?;
-        let inbound = keying(&mut table, "inbound", &name, algorithm)?;
-        let outbound = keying(&mut table, "outbound", &name, algorithm)?;
+        let keys = Keys::parse(&mut table, &shown, algorithm, &next_layer)?;
         table.finish()?;
         Ok(Connection {
             name,
@@ -163,8 +150,7 @@ impl Connection {
             udp,
             mtu,
             handling,
-            inbound,
-            outbound,
+            keys,
         })
     }
 
@@ -316,64 +302,5 @@ fn replay_window(value: &Value<'_>) -> Result<u32, ConfigError> {
     match u32::try_from(window) {
         Ok(w) if w == 0 || REPLAY_WINDOW.contains(&w) && w.is_multiple_of(64) => Ok(w),
         _ => Err(value.wrong(format!("a multiple of 64 from {least} to {most}, or 0 for no check"))),
-    }
-}
-
-fn keying(
-    table: &mut Table<'_>,
-    direction: &'static str,
-    name: &str,
-    algorithm: Algorithm,
-) -> Result<Keying, ConfigError> {
-    let Some(mut table) = table.optional_table(direction)? else {
-        let example = format!("[connection.{direction}] with spi and key below it");
-        return Err(table.missing(direction, &example));
-    };
-    table.rename(format!("connection '{name}', {direction}"));
-    let spi = spi(&table.required("spi", "\"0x00001001\"")?)?;
-    let value = table.required("key", "\"0x<hex digits of the keys, then of the salt>\"")?;
-    let key = Secret::from_hex(value.text()?)
-        .ok_or_else(|| value.wrong_secret("0x and an even number of hex digits: keys, then salt"))?;
-    let have = key.bytes().len();
-    if have != algorithm.key_len() + algorithm.salt_len() {
-        return Err(ConfigError::Contradiction {
-            place: value.place().clone(),
-            why: format!(
-                "connection '{name}': {direction}.key is {have} bytes, {} wants {}",
-                algorithm.name(),
-                wanted(algorithm)
-            ),
-        });
-    }
-    table.finish()?;
-    Ok(Keying { spi, key })
-}
-
-/// The parts of an algorithm's key material, in order.
-fn wanted(algorithm: Algorithm) -> String {
-    let (encryption, integrity) = (algorithm.encryption().transform(), algorithm.integrity().transform());
-    let all = [
-        (encryption.key, "key"),
-        (integrity.key, if encryption.key > 0 { "integrity key" } else { "key" }),
-        (algorithm.salt_len(), "salt"),
-    ];
-    let parts: Vec<_> =
-        all.iter().filter(|(len, _)| *len > 0).map(|(len, of)| format!("{len} of {of}")).collect();
-    let (last, before) = parts.split_last().expect("every algorithm has a key");
-    let len = algorithm.key_len() + algorithm.salt_len();
-    match before {
-        [] => last.clone(),
-        _ => format!("{} and {last}, {len} in all", before.join(", ")),
-    }
-}
-
-fn spi(value: &Value<'_>) -> Result<Spi, ConfigError> {
-    let digits = value.text()?.strip_prefix("0x");
-    let digits = digits.filter(|d| (1..=8).contains(&d.len()) && d.bytes().all(|b| b.is_ascii_hexdigit()));
-    let spi = digits.and_then(|d| u32::from_str_radix(d, 16).ok());
-    // RFC 4303 §2.1: 0 is for local use, 1 to 255 are reserved.
-    match spi {
-        Some(spi @ 256..) => Ok(Spi(spi)),
-        _ => Err(value.wrong("0x and up to 8 hex digits, 0x100 or more, such as \"0x00001001\"")),
     }
 }

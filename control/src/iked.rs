@@ -2,13 +2,16 @@
 //! asked on its socket.
 
 use crate::{
+    acquire::{self, Acquire},
     config::{Connections, ConnectionsError},
+    connection::Connection,
     install::{self, Changes, InstallError, Installer},
-    report::{ConnectionReport, Report, SaReport},
+    keying::Pair,
+    report::{ConnectionReport, PairReport, Report, SaReport, StockReport},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
 use portcullis_sadb::{
-    Direction, Endpoint, Event, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes,
+    Direction, Endpoint, Event, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes, Spi,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -137,6 +140,8 @@ pub struct Iked {
     connections: Connections,
     /// Connections that were taken down by hand.
     down: BTreeSet<String>,
+    /// How often packets asked for more SAs than there are in the stock of a connection, since it was read.
+    refused: HashMap<String, u64>,
     stopping: bool,
 }
 
@@ -163,7 +168,9 @@ impl Iked {
         };
         let (config, down) = (config.to_owned(), BTreeSet::new());
         let installer = Installer::default();
-        let mut iked = Iked { sadb, installer, config, directory, connections, down, stopping: false };
+        let refused = HashMap::new();
+        let mut iked =
+            Iked { sadb, installer, config, directory, connections, down, refused, stopping: false };
         let connections = iked.connections.clone();
         match iked.install(&connections, &BTreeSet::new()) {
             Ok(changes) => {
@@ -197,6 +204,10 @@ impl Iked {
         self.sadb.reclaim();
         let mut moved = HashMap::new();
         while let Some(event) = self.sadb.poll_event() {
+            if let Some(acquire) = Acquire::of(&event) {
+                self.acquire(&acquire);
+                continue;
+            }
             let sa = self.sadb.sa(event.slot).filter(|(generation, _)| *generation == event.generation);
             if let Some(to) = event.endpoint() {
                 follow(&event, to, sa.map(|(_, sa)| sa), &mut moved);
@@ -207,6 +218,30 @@ impl Iked {
         }
         if !moved.is_empty() {
             self.installer.lead(&mut self.sadb, &moved);
+        }
+    }
+
+    /// A packet asks for an SA, which is made of the next keys in the stock.
+    fn acquire(&mut self, acquire: &Acquire) {
+        let Some(child) = acquire.child(&self.sadb, &self.connections) else {
+            return tracing::debug!("no SA is wanted for {:?}", acquire.flow);
+        };
+        let (name, pairs) = (&child.connection.name, child.connection.keys.stock.len());
+        let Some(pair) = self.installer.next_pair(&self.sadb, child.connection) else {
+            let refused = self.refused.entry(name.clone()).or_default();
+            *refused += 1;
+            if *refused == 1 {
+                tracing::error!(
+                    "connection '{name}': no SA for {}: all {pairs} pairs of its stock are used up; add [[connection.sas]] and                      reload",
+                    child.selector
+                );
+            }
+            return;
+        };
+        let now = boot_secs();
+        match self.installer.establish(&mut self.sadb, &child, pair, now) {
+            Ok(()) => tracing::info!("connection '{name}': SA {} for {}", pair.outbound.spi, child.selector),
+            Err(e) => tracing::error!("{e}"),
         }
     }
 
@@ -274,6 +309,7 @@ impl Iked {
         let wanted = connections.as_ref().unwrap_or(&self.connections).clone();
         let changes = self.install(&wanted, &down).map_err(|e| e.to_string())?;
         (self.connections, self.down) = (wanted, down);
+        self.refused.clear();
         tracing::info!("{done}: {}", told(&changes));
         Ok(Answer::Done { done: format!("{done}: {}", told(&changes)) })
     }
@@ -283,8 +319,7 @@ impl Iked {
         connections: &Connections,
         down: &BTreeSet<String>,
     ) -> Result<Changes, InstallError> {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
-        self.installer.install(&mut self.sadb, connections, down, now as u32)
+        self.installer.install(&mut self.sadb, connections, down, boot_secs())
     }
 
     fn tell_guard(&self) {
@@ -305,35 +340,68 @@ impl Iked {
     }
 
     fn report(&self) -> Report {
-        let mut installed: HashMap<(String, Direction), SaReport> = HashMap::new();
+        let mut installed: HashMap<(String, Direction, Spi), SaReport> = HashMap::new();
         for (slot, generation, sa) in self.sadb.sas() {
             let peer = self.sadb.endpoint(slot).map(|to| to.to_string());
             let report = SaReport { peer, ..sa_report(slot.0, generation.0, &sa) };
-            installed.insert((sa.name.to_string(), sa.direction), report);
+            installed.insert((sa.name.to_string(), sa.direction, sa.spi), report);
         }
-        let mut of = |name: &str, direction| installed.remove(&(name.to_owned(), direction));
-        let connections = self.connections.connections.iter().map(|c| ConnectionReport {
-            name: c.name.clone(),
-            up: !self.down.contains(&c.name),
-            local: c.local.to_string(),
-            remote: c.remote.to_string(),
-            local_ts: c.local_ts.iter().map(ToString::to_string).collect(),
-            remote_ts: c.remote_ts.iter().map(ToString::to_string).collect(),
-            next_layer: c.next_layer.to_string(),
-            protocol: match c.protocol {
-                Protocol::Esp => "esp",
-                Protocol::Ah => "ah",
+        let populated: HashMap<u32, String> = self
+            .sadb
+            .policies()
+            .filter(|(index, p)| {
+                p.direction == Direction::Outbound && self.sadb.populate(*index).above().is_some()
+            })
+            .map(|(_, p)| (p.reqid, p.selector.to_string()))
+            .collect();
+        let mut of = |name: &str, pair: &Pair| {
+            let mut find = |direction, spi| installed.remove(&(name.to_owned(), direction, spi));
+            let inbound = find(Direction::Inbound, pair.inbound.spi);
+            let outbound = find(Direction::Outbound, pair.outbound.spi);
+            let selector = outbound.as_ref().and_then(|sa| populated.get(&sa.reqid).cloned());
+            PairReport { dscp: pair.dscps.clone(), selector, inbound, outbound }
+        };
+        let mut pairs = |c: &Connection| {
+            let mut pairs: Vec<_> = c.keys.pairs().map(|pair| of(&c.name, pair)).collect();
+            // Of a stock only what was taken.
+            pairs.retain(|pair| !c.keys.own.is_empty() || pair.inbound.is_some() || pair.outbound.is_some());
+            pairs
+        };
+        let stock = |c: &Connection| StockReport {
+            pairs: c.keys.stock.len(),
+            taken: acquire::taken(&self.sadb, c),
+            refused: self.refused.get(&c.name).copied().unwrap_or(0),
+        };
+        let connections = self.connections.connections.iter().map(|c| (c, pairs(c))).map(|(c, mut pairs)| {
+            ConnectionReport {
+                name: c.name.clone(),
+                up: !self.down.contains(&c.name),
+                local: c.local.to_string(),
+                remote: c.remote.to_string(),
+                local_ts: c.local_ts.iter().map(ToString::to_string).collect(),
+                remote_ts: c.remote_ts.iter().map(ToString::to_string).collect(),
+                next_layer: c.next_layer.to_string(),
+                protocol: match c.protocol {
+                    Protocol::Esp => "esp",
+                    Protocol::Ah => "ah",
+                }
+                .to_owned(),
+                mode: match c.mode {
+                    Mode::Tunnel => "tunnel",
+                    Mode::Transport => "transport",
+                }
+                .to_owned(),
+                algorithm: c.algorithm.name().to_owned(),
+                key: "(hidden)".to_owned(),
+                // The first pair as it was before there were others.
+                inbound: pairs.first_mut().filter(|_| !c.keys.own.is_empty()).and_then(|p| p.inbound.take()),
+                outbound: pairs
+                    .first_mut()
+                    .filter(|_| !c.keys.own.is_empty())
+                    .and_then(|p| p.outbound.take()),
+                stock: (!c.keys.stock.is_empty()).then(|| stock(c)),
+                pairs: pairs.split_off(c.keys.own.len().min(1)),
             }
-            .to_owned(),
-            mode: match c.mode {
-                Mode::Tunnel => "tunnel",
-                Mode::Transport => "transport",
-            }
-            .to_owned(),
-            algorithm: c.algorithm.name().to_owned(),
-            key: "(hidden)".to_owned(),
-            inbound: of(&c.name, Direction::Inbound),
-            outbound: of(&c.name, Direction::Outbound),
         });
         Report {
             pid: std::process::id(),
@@ -356,6 +424,10 @@ fn follow(event: &Event, to: Endpoint, sa: Option<Sa>, moved: &mut HashMap<u32, 
         event.slot.0
     );
     moved.insert(sa.reqid, to);
+}
+
+fn boot_secs() -> u32 {
+    rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec as u32
 }
 
 /// The regions of a predecessor, if there are any.

@@ -8,17 +8,20 @@
 //! - A key that was in an SA must not come back in another one: its sequence numbers would begin anew, and with them
 //!   the nonces of AES-GCM and the replay window. The plan refuses it. This is also why a connection that is taken
 //!   down keeps its SAs, and only its policies change: `up` then goes on above each number used.
+//! - So SAs from a stock stay, with the policies that packets have populated (`acquire.rs`), as long as the connection has
+//!   that stock: they are how it is known what was taken of it.
 //! - Between the policies of before and after, no packet may leave in clear. A policy that takes the place of one with
 //!   the same selector does so behind a Discard; Bypass goes first and comes last.
 
 use crate::{
     config::{Connections, MANUAL_KEYS},
     connection::{CONNECTION_PRIORITY, Connection, Exception},
+    keying::Pair,
     secret::Secret,
 };
 use portcullis_sadb::{
-    Action, Direction, Endpoint, Generation, Handling, Key, Name, Policy, PolicyIndex, Sa, Sadb, SadbError,
-    Selector, Sizes, SlotIndex, Spi, UdpEncap,
+    Action, Classes, Direction, Endpoint, Fields, Generation, Handling, Key, Name, Policy, PolicyIndex,
+    Populate, Sa, Sadb, SadbError, Selector, Sizes, SlotIndex, Spi, UdpEncap,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -121,7 +124,7 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub struct Installer {
     /// Cipher keys of SAs that were retired since we started.
-    spent: HashSet<Secret>,
+    pub(crate) spent: HashSet<Secret>,
 }
 
 /// An SA that is wanted, and where it is already.
@@ -133,8 +136,13 @@ struct Wanted {
 }
 
 struct Plan {
-    /// Two for each connection, inbound first.
+    /// Two for each pair of keys, inbound first: of all connections those that they have from the start, in their order,
+    /// and behind them those that packets asked for.
     sas: Vec<Wanted>,
+    /// Of each connection, what ties its SAs to its policies.
+    reqids: Vec<u32>,
+    /// Policies that packets have populated.
+    populated: Vec<Owned>,
     /// What no connection wants any more.
     gone: Vec<(SlotIndex, Sa)>,
 }
@@ -185,8 +193,8 @@ impl Installer {
             }
         }
         changes.published = published.len();
-        let policies = policies(connections, down, &plan.sas);
-        changes.policies = install_policies(sadb, &policies)?;
+        let policies = policies(connections, down, &plan);
+        changes.policies = install_policies(sadb, &policies, &plan.populated)?;
         plan.gone.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
         for (slot, sa) in plan.gone.drain(..) {
             changes.retired += usize::from(self.retire(sadb, slot, &sa));
@@ -203,7 +211,7 @@ impl Installer {
         now_secs: u32,
     ) -> Result<Plan, InstallError> {
         let present: Vec<_> = sadb.sas().collect();
-        let reqids = reqids(&present, connections);
+        let reqids = reqids(&present, sadb, connections);
         let mut at: HashMap<(Direction, Spi, IpAddr), (SlotIndex, Sa)> = HashMap::new();
         let mut gone = vec![];
         let mut spent: HashSet<Secret> = self.spent.clone();
@@ -214,9 +222,10 @@ impl Installer {
             }
         }
         let mut sas = vec![];
-        for c in &connections.connections {
-            for direction in [Direction::Inbound, Direction::Outbound] {
-                let mut sa = sa(c, direction, reqids[c.name.as_str()], now_secs);
+        for (c, reqid) in connections.connections.iter().zip(&reqids) {
+            let of = |pair| [Direction::Inbound, Direction::Outbound].map(|direction| (pair, direction));
+            for (pair, direction) in c.keys.own.iter().flat_map(of) {
+                let mut sa = sa(c, pair, direction, *reqid, now_secs);
                 let key = (direction, sa.spi, sa.dst);
                 let present = at.remove(&key);
                 if let Some((_, present)) = &present {
@@ -239,9 +248,18 @@ impl Installer {
                 sas.push(Wanted { sa, slot, up: !down.contains(&c.name) });
             }
         }
+        let mut populated = vec![];
+        for c in connections.connections.iter().filter(|c| !c.keys.stock.is_empty()) {
+            let taken = taken(c, &mut at);
+            if taken.len() < 2 * c.keys.stock.len() && !connections.manual_keys_acknowledged {
+                return Err(InstallError::ManualKeys { name: c.name.clone() });
+            }
+            populated.extend(populated_by(sadb, c, down.contains(&c.name), &taken));
+            sas.extend(taken);
+        }
         gone.extend(at.into_values());
         check_room(connections, &sadb.sizes())?;
-        Ok(Plan { sas, gone })
+        Ok(Plan { sas, reqids, populated, gone })
     }
 
     /// Retires before the others what stands in the way: old SAs with the SPIs of new ones, and if the SAD is too full
@@ -256,15 +274,6 @@ impl Installer {
         let is_in_way = |sa: &Sa| is_short || sa.direction == Direction::Inbound && spis.contains(&sa.spi);
         let (first, later): (Vec<_>, Vec<_>) = plan.gone.drain(..).partition(|(_, sa)| is_in_way(sa));
         plan.gone = later;
-        let slots: HashSet<SlotIndex> = first.iter().map(|(slot, _)| *slot).collect();
-        let users: Vec<PolicyIndex> = sadb
-            .policies()
-            .filter(|(_, p)| p.sa.is_some_and(|s| slots.contains(&s)))
-            .map(|(i, _)| i)
-            .collect();
-        for index in users {
-            let _ = sadb.set_policy_sa(index, None);
-        }
         for (slot, sa) in &first {
             changes.retired += usize::from(self.retire(sadb, *slot, sa));
         }
@@ -290,8 +299,10 @@ impl Installer {
 
     /// Takes all out: policies first, and outbound SAs before inbound ones.
     pub fn clear(&mut self, sadb: &mut Sadb) {
-        let policies: Vec<_> = sadb.policies().map(|(index, _)| index).collect();
-        for index in policies {
+        let is_populated = |index: &PolicyIndex| sadb.populate(*index).above().is_some();
+        let (above, below): (Vec<_>, Vec<_>) =
+            sadb.policies().map(|(index, _)| index).partition(is_populated);
+        for index in above.into_iter().chain(below) {
             let _ = sadb.remove_policy(index);
         }
         let mut sas: Vec<_> = sadb.sas().map(|(slot, _, sa)| (slot, sa)).collect();
@@ -320,20 +331,20 @@ pub fn check(connections: &Connections, sizes: &Sizes) -> Result<(), InstallErro
 }
 
 fn check_room(connections: &Connections, sizes: &Sizes) -> Result<(), InstallError> {
-    fits(connections, "SAs", "max_sas", sizes.max_sas, |_| 2, 0)?;
+    fits(connections, "SAs", "max_sas", sizes.max_sas, |c| 2 * c.keys.pairs().count(), 0)?;
     let exceptions = 2 * connections.exceptions.len();
     fits(
         connections,
         "policies",
         "max_policies",
         sizes.max_policies,
-        |c| 2 * c.selectors().count(),
+        |c| 2 * (c.selectors().count() + c.keys.stock.len()),
         exceptions,
     )
 }
 
 /// The first key, without its salt: under another salt it is the same mistake, only less likely seen.
-fn first_key(sa: &Sa) -> Secret {
+pub(crate) fn first_key(sa: &Sa) -> Secret {
     Secret::copy_of(&sa.key.bytes()[..sa.algorithm.first_key_len()])
 }
 
@@ -366,31 +377,96 @@ fn fits(
     Err(InstallError::Full { name, what, key, wanted, capacity })
 }
 
-/// The number that ties a connection's SAs to its policies: the one it has, or the next free one.
-fn reqids<'a>(
-    present: &[(SlotIndex, Generation, Sa)],
-    connections: &'a Connections,
-) -> HashMap<&'a str, u32> {
-    let known: HashMap<Name, u32> = present.iter().map(|(_, _, sa)| (sa.name, sa.reqid)).collect();
-    let mut used: HashSet<u32> = known.values().copied().collect();
-    let mut next = 1;
-    let mut reqid = |c: &'a Connection| {
-        if let Some(reqid) = Name::new(&c.name).and_then(|name| known.get(&name)) {
-            return *reqid;
+/// The number that ties each connection's SAs to its policies: the one that its SAs have, or its policies, or the next free
+/// one. Of one with a stock only the policies have it: its SAs have numbers of their own.
+fn reqids(present: &[(SlotIndex, Generation, Sa)], sadb: &Sadb, connections: &Connections) -> Vec<u32> {
+    let of_sas: HashMap<Name, u32> = present.iter().map(|(_, _, sa)| (sa.name, sa.reqid)).collect();
+    let of_policies: HashMap<Selector, u32> = sadb
+        .policies()
+        .filter(|(index, p)| {
+            let is_first = sadb.populate(*index).above().is_none();
+            is_first && (p.direction, p.action) == (Direction::Outbound, Action::Protect)
+        })
+        .map(|(_, p)| (p.selector, p.reqid))
+        .collect();
+    let by_sas =
+        |c: &Connection| Name::new(&c.name).filter(|_| !c.keys.own.is_empty()).and_then(|n| of_sas.get(&n));
+    let by_policies = |c: &Connection| c.selectors().next().and_then(|selector| of_policies.get(&selector));
+    let all = &connections.connections;
+    let mut found: Vec<Option<u32>> = all.iter().map(|c| by_sas(c).copied()).collect();
+    let mut given: HashSet<u32> = found.iter().flatten().copied().collect();
+    for (reqid, c) in found.iter_mut().zip(all).filter(|(reqid, _)| reqid.is_none()) {
+        *reqid = by_policies(c).copied().filter(|reqid| given.insert(*reqid));
+    }
+    let mut used = used_reqids(sadb);
+    found.into_iter().map(|reqid| reqid.unwrap_or_else(|| free_reqid(&mut used))).collect()
+}
+
+/// Those that SAs or policies have.
+pub(crate) fn used_reqids(sadb: &Sadb) -> HashSet<u32> {
+    sadb.sas().map(|(_, _, sa)| sa.reqid).chain(sadb.policies().map(|(_, p)| p.reqid)).collect()
+}
+
+/// The first that is free, which is used then.
+pub(crate) fn free_reqid(used: &mut HashSet<u32>) -> u32 {
+    let free = (1..).find(|reqid| used.insert(*reqid));
+    free.expect("there are more numbers than SAs and policies")
+}
+
+/// Takes those SAs out of what is there that a connection has taken from its stock, and that are as it says.
+fn taken(c: &Connection, at: &mut HashMap<(Direction, Spi, IpAddr), (SlotIndex, Sa)>) -> Vec<Wanted> {
+    let mut taken = vec![];
+    for pair in &c.keys.stock {
+        let place = |direction| {
+            let sa = sa(c, pair, direction, 0, 0);
+            (direction, sa.spi, sa.dst)
+        };
+        let is_right = |direction| {
+            let (_, present) = at.get(&place(direction))?;
+            let right = sa(c, pair, direction, present.reqid, present.handling.born_secs);
+            (right == *present).then_some(present.reqid)
+        };
+        let both = [Direction::Inbound, Direction::Outbound];
+        if let [Some(inbound), Some(outbound)] = both.map(is_right)
+            && inbound == outbound
+        {
+            let of = both.map(place).map(|place| at.remove(&place).expect("it was there"));
+            taken.extend(of.map(|(slot, sa)| Wanted { sa, slot: Some(slot), up: true }));
         }
-        while !used.insert(next) {
-            next += 1;
-        }
-        next
+    }
+    taken
+}
+
+/// The policies of these SAs that packets have populated from those of a connection, as they should be now.
+fn populated_by(sadb: &Sadb, c: &Connection, is_down: bool, taken: &[Wanted]) -> Vec<Owned> {
+    let selectors: HashSet<Selector> = c.selectors().collect();
+    let of = |(index, present): (PolicyIndex, Policy)| {
+        let below = sadb.policy(sadb.populate(index).above()?)?;
+        let there = match present.direction {
+            Direction::Outbound => below.selector.clone(),
+            Direction::Inbound => back(&below.selector),
+        };
+        let outbound =
+            taken.iter().find(|w| (w.sa.reqid, w.sa.direction) == (present.reqid, Direction::Outbound))?;
+        let is_ours = selectors.contains(&there) && present.priority == CONNECTION_PRIORITY;
+        let sa = outbound.slot.filter(|_| !is_down && present.direction == Direction::Outbound);
+        let action = if is_down { Action::Discard } else { Action::Protect };
+        is_ours.then(|| Owned {
+            of: format!("connection '{}'", c.name),
+            policy: Policy { action, sa, ..present },
+            classes: None,
+            fields: Fields::NONE,
+            below: Some(below.selector),
+        })
     };
-    connections.connections.iter().map(|c| (c.name.as_str(), reqid(c))).collect()
+    sadb.policies().filter_map(of).collect()
 }
 
 /// An SA as a connection describes it.
-fn sa(c: &Connection, direction: Direction, reqid: u32, born_secs: u32) -> Sa {
+pub(crate) fn sa(c: &Connection, pair: &Pair, direction: Direction, reqid: u32, born_secs: u32) -> Sa {
     let (keying, src, dst) = match direction {
-        Direction::Inbound => (&c.inbound, c.remote, c.local),
-        Direction::Outbound => (&c.outbound, c.local, c.remote),
+        Direction::Inbound => (&pair.inbound, c.remote, c.local),
+        Direction::Outbound => (&pair.outbound, c.local, c.remote),
     };
     let udp = match direction {
         Direction::Inbound => c.udp.map(|udp| UdpEncap {
@@ -422,13 +498,39 @@ fn sa(c: &Connection, direction: Direction, reqid: u32, born_secs: u32) -> Sa {
 struct Owned {
     of: String,
     policy: Policy,
+    /// RFC 4301 §4.1: an SA for each class of traffic.
+    classes: Option<Classes>,
+    /// What SAs are populated with.
+    fields: Fields,
+    /// The selector of the policy that it was populated from.
+    below: Option<Selector>,
 }
 
-fn policies(connections: &Connections, down: &BTreeSet<String>, sas: &[Wanted]) -> Vec<Owned> {
-    let protecting = connections.connections.iter().zip(sas.chunks(2)).flat_map(|(c, pair)| {
-        let action = if down.contains(&c.name) { Action::Discard } else { Action::Protect };
-        let sa = pair[1].slot.filter(|_| action == Action::Protect);
-        let reqid = if action == Action::Protect { pair[1].sa.reqid } else { 0 };
+impl Owned {
+    fn new(of: String, policy: Policy) -> Owned {
+        Owned { of, policy, classes: None, fields: Fields::NONE, below: None }
+    }
+}
+
+fn policies(connections: &Connections, down: &BTreeSet<String>, plan: &Plan) -> Vec<Owned> {
+    let mut rest = &plan.sas[..];
+    let protecting = connections.connections.iter().zip(&plan.reqids).flat_map(move |(c, reqid)| {
+        let (own, behind) = rest.split_at(2 * c.keys.own.len());
+        rest = behind;
+        let is_up = !down.contains(&c.name);
+        let action = if is_up { Action::Protect } else { Action::Discard };
+        let outbound = own.chunks(2).map(|pair| pair[1].slot.filter(|_| is_up));
+        let sa = outbound.clone().next().flatten();
+        let classes = (is_up && c.keys.own.len() > 1).then(|| {
+            let mut classes = Classes::new(sa);
+            for (pair, sa) in c.keys.own.iter().zip(outbound).skip(1) {
+                let fits = classes.add(&pair.dscps, sa);
+                debug_assert!(fits, "checked when it was read");
+            }
+            classes
+        });
+        let reqid = if is_up { *reqid } else { 0 };
+        let fields = if is_up { c.keys.populate } else { Fields::NONE };
         c.selectors().flat_map(move |there| {
             let policy = |direction, selector, sa| Policy {
                 direction,
@@ -438,15 +540,16 @@ fn policies(connections: &Connections, down: &BTreeSet<String>, sas: &[Wanted]) 
                 reqid,
                 sa,
             };
-            let back = back(&there);
-            [policy(Direction::Outbound, there, sa), policy(Direction::Inbound, back, None)]
-                .map(|policy| Owned { of: format!("connection '{}'", c.name), policy })
+            let of = format!("connection '{}'", c.name);
+            let inbound = Owned::new(of.clone(), policy(Direction::Inbound, back(&there), None));
+            let outbound = Owned::new(of, policy(Direction::Outbound, there, sa));
+            [Owned { classes: classes.clone(), fields, ..outbound }, inbound]
         })
     });
     let exceptions = connections
         .exceptions
         .iter()
-        .flat_map(|e| exception(e).map(|policy| Owned { of: format!("policy '{}'", e.name), policy }));
+        .flat_map(|e| exception(e).map(|policy| Owned::new(format!("policy '{}'", e.name), policy)));
     protecting.chain(exceptions).collect()
 }
 
@@ -463,7 +566,8 @@ fn exception(e: &Exception) -> [Policy; 2] {
     [policy(Direction::Outbound, e.selector.clone()), policy(Direction::Inbound, back(&e.selector))]
 }
 
-fn back(there: &Selector) -> Selector {
+/// The same the other way round.
+pub(crate) fn back(there: &Selector) -> Selector {
     Selector {
         src: there.dst,
         dst: there.src,
@@ -473,22 +577,43 @@ fn back(there: &Selector) -> Selector {
     }
 }
 
-/// Makes the SPD what is wanted, and returns how many policies changed.
-fn install_policies(sadb: &mut Sadb, wanted: &[Owned]) -> Result<usize, InstallError> {
-    type Place = (Direction, Selector, u32);
-    let place = |p: &Policy| (p.direction, p.selector.clone(), p.priority);
-    let mut present: HashMap<Place, (PolicyIndex, Policy)> =
-        sadb.policies().map(|(index, p)| (place(&p), (index, p))).collect();
+/// Makes the SPD what is wanted, and returns how many policies changed. What packets have populated is there already, and
+/// stays or changes as the policies that it stands above.
+fn install_policies(sadb: &mut Sadb, wanted: &[Owned], populated: &[Owned]) -> Result<usize, InstallError> {
+    /// With the index of the policy that it stands above.
+    type Place = (Direction, Selector, u32, Option<PolicyIndex>);
+    let place = |p: &Policy, above| (p.direction, p.selector.clone(), p.priority, above);
+    let of = |(index, p): (PolicyIndex, Policy)| (place(&p, sadb.populate(index).above()), (index, p));
+    let mut present: HashMap<Place, (PolicyIndex, Policy)> = sadb.policies().map(of).collect();
+    let mut above = vec![];
+    for owned in populated {
+        let p = &owned.policy;
+        let Some(below) = &owned.below else { continue };
+        let below = present.get(&(p.direction, below.clone(), p.priority, None)).map(|(index, _)| *index);
+        if let Some(there) = below.and_then(|below| present.remove(&place(p, Some(below)))) {
+            above.push((there, owned));
+        }
+    }
     let (mut fresh, mut changed, mut count) = (vec![], vec![], 0);
+    let mut indices: HashMap<Place, PolicyIndex> = HashMap::new();
     for owned in wanted {
-        match present.remove(&place(&owned.policy)) {
+        let place = place(&owned.policy, None);
+        match present.remove(&place) {
             None => fresh.push(owned),
-            Some((index, p)) if p != owned.policy => changed.push((index, p, owned)),
-            Some(_) => {}
+            Some((index, p)) => {
+                indices.insert(place, index);
+                let is_same = p == owned.policy
+                    && sadb.policy_classes(index) == owned.classes
+                    && sadb.populate(index).fields() == owned.fields;
+                if !is_same {
+                    changed.push((index, p, owned));
+                }
+            }
         }
     }
     let mut gone: Vec<(PolicyIndex, Policy)> = present.into_values().collect();
-    gone.sort_by_key(|(_, p)| p.action != Action::Bypass);
+    // What was populated goes before what it stands above.
+    gone.sort_by_key(|(index, p)| (p.action != Action::Bypass, sadb.populate(*index).above().is_none()));
     let bypasses = gone.iter().take_while(|(_, p)| p.action == Action::Bypass).count();
     let protects = gone.split_off(bypasses);
     let remove = |sadb: &mut Sadb, gone: Vec<(PolicyIndex, Policy)>| {
@@ -496,24 +621,46 @@ fn install_policies(sadb: &mut Sadb, wanted: &[Owned]) -> Result<usize, InstallE
     };
     count += remove(sadb, gone);
     for (index, before, after) in changed {
-        replace(sadb, index, &before, after)?;
+        let populate = populate_from(after.fields);
+        indices.insert(place(&after.policy, None), replace(sadb, index, &before, after, populate)?);
         count += 1;
+    }
+    for ((index, before), after) in above {
+        let p = &after.policy;
+        let below = after
+            .below
+            .as_ref()
+            .and_then(|below| indices.get(&(p.direction, below.clone(), p.priority, None)).copied());
+        let populate = below.map_or(Populate::No, Populate::Above);
+        if before != *p || sadb.populate(index) != populate {
+            replace(sadb, index, &before, after, populate)?;
+            count += 1;
+        }
     }
     fresh.sort_by_key(|owned| owned.policy.action == Action::Bypass);
     for owned in fresh {
-        add(sadb, owned)?;
+        add(sadb, owned, populate_from(owned.fields))?;
         count += 1;
     }
     Ok(count + remove(sadb, protects))
 }
 
-fn add(sadb: &mut Sadb, owned: &Owned) -> Result<PolicyIndex, InstallError> {
-    let mut result = sadb.add_policy(&owned.policy);
+fn populate_from(fields: Fields) -> Populate {
+    if fields == Fields::NONE { Populate::No } else { Populate::From(fields) }
+}
+
+fn add(sadb: &mut Sadb, owned: &Owned, populate: Populate) -> Result<PolicyIndex, InstallError> {
+    let mut result = sadb.add_populated(&owned.policy, populate);
     if matches!(result, Err(SadbError::Full { .. })) {
         wait_for_workers(sadb);
-        result = sadb.add_policy(&owned.policy);
+        result = sadb.add_populated(&owned.policy, populate);
     }
-    result.map_err(|source| InstallError::Policy { of: owned.of.clone(), source })
+    // Until it has its classes, all packets leave by the SA of most.
+    let add_classes = |index| {
+        let classes = owned.classes.as_ref();
+        classes.map_or(Ok(()), |classes| sadb.set_policy_classes(index, classes)).map(|()| index)
+    };
+    result.and_then(add_classes).map_err(|source| InstallError::Policy { of: owned.of.clone(), source })
 }
 
 /// Until what was taken out can be used again.
@@ -524,18 +671,30 @@ fn wait_for_workers(sadb: &mut Sadb) {
     }
 }
 
-fn replace(sadb: &mut Sadb, index: PolicyIndex, before: &Policy, after: &Owned) -> Result<(), InstallError> {
+/// Returns where it is then.
+fn replace(
+    sadb: &mut Sadb,
+    index: PolicyIndex,
+    before: &Policy,
+    after: &Owned,
+    populate: Populate,
+) -> Result<PolicyIndex, InstallError> {
     let failed = |source| InstallError::Policy { of: after.of.clone(), source };
     let new = &after.policy;
-    if (before.action, before.reqid) == (new.action, new.reqid) {
-        return sadb.set_policy_sa(index, new.sa).map_err(failed);
+    if (before.action, before.reqid, sadb.populate(index)) == (new.action, new.reqid, populate) {
+        let pointed = match &after.classes {
+            Some(classes) => sadb.set_policy_classes(index, classes),
+            None => sadb.set_policy_sa(index, new.sa),
+        };
+        return pointed.map(|()| index).map_err(failed);
     }
     let guard =
         Policy { priority: GUARD_PRIORITY, action: Action::Discard, reqid: 0, sa: None, ..new.clone() };
     let guard = sadb.add_policy(&guard).map_err(failed)?;
-    let result = sadb.remove_policy(index).map_err(failed).and_then(|()| add(sadb, after));
+    let result = sadb.remove_policy(index).map_err(failed).and_then(|()| add(sadb, after, populate));
     // Without the new policy the guard stays: what it was about is dropped rather than let out.
-    result.and_then(|_| sadb.remove_policy(guard).map_err(failed))
+    let index = result?;
+    sadb.remove_policy(guard).map(|()| index).map_err(failed)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod acquire;
 pub mod client;
 pub mod config;
 pub mod connection;
@@ -11,6 +12,7 @@ pub mod gateway;
 pub mod handling;
 pub mod iked;
 pub mod install;
+pub mod keying;
 pub mod report;
 pub mod secret;
 pub mod selection;

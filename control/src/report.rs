@@ -53,6 +53,36 @@ pub struct ConnectionReport {
     pub inbound: Option<SaReport>,
     /// The SA that we send with.
     pub outbound: Option<SaReport>,
+    /// Other SAs: of classes of traffic, and those that packets asked for.
+    #[serde(default)]
+    pub pairs: Vec<PairReport>,
+    /// What SAs that packets ask for are made of.
+    #[serde(default)]
+    pub stock: Option<StockReport>,
+}
+
+/// Two SAs of a connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PairReport {
+    /// DSCPs of what leaves by it; none: of all.
+    pub dscp: Vec<u8>,
+    /// What it is for, as it goes out, if a packet asked for it and it is in use.
+    pub selector: Option<String>,
+    /// The SA that we receive with.
+    pub inbound: Option<SaReport>,
+    /// The SA that we send with.
+    pub outbound: Option<SaReport>,
+}
+
+/// Keys for SAs that packets ask for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct StockReport {
+    /// All that are configured.
+    pub pairs: usize,
+    /// Those that are or were in an SA.
+    pub taken: usize,
+    /// How often packets asked for one more than there are, since the connections were last read.
+    pub refused: u64,
 }
 
 /// An SA.

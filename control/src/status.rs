@@ -7,7 +7,7 @@
 use crate::{
     client::{self, ClientError},
     iked::SOCKET_FILE,
-    report::{ConnectionReport, Report, SaReport},
+    report::{ConnectionReport, PairReport, Report, SaReport, StockReport},
     table::Table,
 };
 use portcullis_sadb::{
@@ -84,6 +84,23 @@ pub struct ConnectionStatus {
     pub algorithm: String,
     /// Always `(hidden)`.
     pub key: String,
+    /// The SA that we receive with.
+    pub inbound: Option<SaStatus>,
+    /// The SA that we send with.
+    pub outbound: Option<SaStatus>,
+    /// Other SAs: of classes of traffic, and those that packets asked for.
+    pub pairs: Vec<PairStatus>,
+    /// What SAs that packets ask for are made of; null if packets cannot ask for any.
+    pub stock: Option<StockReport>,
+}
+
+/// Two SAs of a connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct PairStatus {
+    /// DSCPs of what leaves by it; none: of all.
+    pub dscp: Vec<u8>,
+    /// What it is for, as it goes out, if a packet asked for it and it is in use.
+    pub selector: Option<String>,
     /// The SA that we receive with.
     pub inbound: Option<SaStatus>,
     /// The SA that we send with.
@@ -165,6 +182,8 @@ pub struct WorkerStatus {
     pub invalid_descriptors: u64,
     /// Events that iked was too slow for.
     pub events_lost: u64,
+    /// Packets that asked for an SA, of which iked was not told, as there were too many.
+    pub acquires_untold: u64,
 }
 
 /// What a datapath tells of itself when it starts, in `datapath.json`.
@@ -318,9 +337,17 @@ fn connection(c: ConnectionReport, runtime: Option<&RuntimeReader>) -> Connectio
         let record = runtime.and_then(|r| r.sa(SlotIndex(sa.slot)));
         counted(record, sa)
     };
+    let pair = |p: PairReport| PairStatus {
+        dscp: p.dscp,
+        selector: p.selector,
+        inbound: p.inbound.map(count),
+        outbound: p.outbound.map(count),
+    };
     ConnectionStatus {
         inbound: c.inbound.map(count),
         outbound: c.outbound.map(count),
+        pairs: c.pairs.into_iter().map(pair).collect(),
+        stock: c.stock,
         name: c.name,
         up: c.up,
         local: c.local,
@@ -398,6 +425,7 @@ fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
         rx_dropped: record.ports.rx_dropped,
         invalid_descriptors: record.ports.invalid,
         events_lost: record.events_lost,
+        acquires_untold: record.acquires_untold,
     }
 }
 
@@ -546,7 +574,14 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
         let kind = format!("{} {}", c.protocol, c.mode);
         let (algorithm, key) = (c.algorithm.clone(), c.key.clone());
         table.row([c.name.clone(), state, local, remote, kind, algorithm, key, protects]);
-        for (way, sa) in [("inbound", &c.inbound), ("outbound", &c.outbound)] {
+        let of_others = if c.pairs.iter().any(|p| !p.dscp.is_empty()) { ", other DSCPs" } else { "" };
+        let first =
+            [("inbound", of_others.to_owned(), &c.inbound), ("outbound", of_others.to_owned(), &c.outbound)];
+        let others = c
+            .pairs
+            .iter()
+            .flat_map(|p| [("inbound", p.what(), &p.inbound), ("outbound", p.what(), &p.outbound)]);
+        for (way, what, sa) in first.into_iter().chain(others) {
             let Some(s) = sa else { continue };
             let sequence = if way == "inbound" { s.highest_seen } else { s.reserved_seq };
             let numbers = [
@@ -558,12 +593,35 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
                 s.icv_failures,
                 s.refused,
             ];
-            let head = [c.name.clone(), way.to_owned(), s.sa.spi.clone()];
+            let head = [c.name.clone(), format!("{way}{what}"), s.sa.spi.clone()];
             sas.row(head.into_iter().chain(numbers.iter().map(u64::to_string)));
         }
     }
     write!(f, "\n{table}\n{sas}")?;
-    writeln!(f, "(outbound sequence numbers are reserved in blocks: the last of the block is shown)")
+    writeln!(f, "(outbound sequence numbers are reserved in blocks: the last of the block is shown)")?;
+    for (c, stock) in connections.iter().filter_map(|c| Some((c, c.stock?))) {
+        let StockReport { pairs, taken, refused } = stock;
+        write!(f, "note: connection '{}': {taken} of {pairs} pairs of its stock are used", c.name)?;
+        match refused {
+            0 => writeln!(f)?,
+            n => writeln!(f, "; packets asked {n} times for more: add [[connection.sas]] and reload")?,
+        }
+    }
+    Ok(())
+}
+
+impl PairStatus {
+    /// What it is for, behind its way.
+    fn what(&self) -> String {
+        match (&self.dscp[..], &self.selector) {
+            ([], None) => ", not in use".to_owned(),
+            ([], Some(selector)) => format!(", {selector}"),
+            (dscps, _) => {
+                let dscps: Vec<_> = dscps.iter().map(u8::to_string).collect();
+                format!(", DSCP {}", dscps.join(" "))
+            }
+        }
+    }
 }
 
 fn write_workers(f: &mut fmt::Formatter<'_>, d: &DatapathStatus) -> fmt::Result {
@@ -604,6 +662,13 @@ fn write_workers(f: &mut fmt::Formatter<'_>, d: &DatapathStatus) -> fmt::Result 
     let lost: u64 = d.workers.iter().map(|w| w.events_lost).sum();
     if lost > 0 {
         writeln!(f, "note: {lost} events were lost, as iked was too slow or away")?;
+    }
+    let untold: u64 = d.workers.iter().map(|w| w.acquires_untold).sum();
+    if untold > 0 {
+        writeln!(
+            f,
+            "note: {untold} packets asked for SAs of which iked was not told, as there were too many"
+        )?;
     }
     Ok(())
 }

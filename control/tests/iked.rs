@@ -241,6 +241,75 @@ fn what_workers_tell_is_logged() {
     assert_says(&bench.log(), &["connection 'one': SeqLow", "connection '(gone)': SeqLow"]);
 }
 
+/// RFC 4301 §5.1: as a datapath tells it, and across a kill.
+#[test]
+fn packets_ask_for_sas_until_the_stock_is_used_up() {
+    let (head, _) = connection("one", 1)
+        .split_once("[connection.inbound]")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
+    let pair = |n: u8| {
+        let of = |way: &str, spi: u8, key: u8| {
+            format!(
+                "[connection.sas.{way}]\nspi = \"0x{n:02x}{spi:02x}\"\nkey = \"0x{n:02x}{key:02x}{:036x}\"\n",
+                0
+            )
+        };
+        format!("[[connection.sas]]\n{}{}", of("inbound", 1, 0xaa), of("outbound", 2, 0xbb))
+    };
+    let stock = |pairs: u8| {
+        let pairs: String = (1..=pairs).map(pair).collect();
+        format!("{ACKNOWLEDGED}{head}populate = [\"local\", \"remote\"]\n{pairs}")
+    };
+    let mut bench = Bench::new(&stock(2), 16);
+    bench.start();
+    let (reader, runtime, _guard) = Reader::attach(&bench.run()).unwrap();
+    assert_eq!(
+        bench.status()["connections"][0]["stock"],
+        serde_json::json!({"pairs": 2, "taken": 0, "refused": 0})
+    );
+    let flow = |n: u8| Flow {
+        src: [10, 1, 0, n].into(),
+        dst: [10, 2, 1, n].into(),
+        protocol: 17,
+        ports: Some((7, 53)),
+    };
+    let hit = |n| reader.lookup(Direction::Outbound, &flow(n)).unwrap();
+    let ask = |n| {
+        let (kind, value, about) = (EventKind::Acquire, hit(n).index.0 as u64, flow(n).words());
+        runtime.worker(0).tell(&Event { kind, slot: SlotIndex(0), generation: Generation(0), value, about })
+    };
+    let spi = |n| hit(n).sa.and_then(|sa| reader.spi(sa));
+    // Told twice, as two workers might.
+    assert!(ask(1) && ask(1));
+    assert!(comes_true(|| spi(1) == Some(Spi(0x102))), "{}", bench.log());
+    assert_says(&bench.log(), &["connection 'one': SA 0x00000102 for 10.1.0.1/32 -> 10.2.1.1/32"]);
+    // Another iked knows what was taken.
+    bench.kill();
+    let before: Vec<_> = reader.policies().collect();
+    bench.start();
+    assert_eq!(reader.policies().collect::<Vec<_>>(), before);
+    assert!(ask(2));
+    assert!(comes_true(|| spi(2) == Some(Spi(0x202))), "{}", bench.log());
+    assert!(ask(3) && ask(4));
+    let refused = |bench: &Bench| bench.status()["connections"][0]["stock"]["refused"].as_u64();
+    assert!(comes_true(|| refused(&bench) == Some(2)), "{}", bench.log());
+    assert_says(
+        &bench.log(),
+        &["no SA for 10.1.0.3/32 -> 10.2.1.3/32: all 2 pairs of its stock are used up"],
+    );
+    assert_eq!((spi(3), bench.log().matches("used up").count()), (None, 1), "said once");
+    let status = bench.status();
+    let pairs = status["connections"][0]["pairs"].as_array().unwrap();
+    let selectors: Vec<_> = pairs.iter().map(|p| p["selector"].as_str().unwrap()).collect();
+    assert_eq!(selectors, ["10.1.0.1/32 -> 10.2.1.1/32", "10.1.0.2/32 -> 10.2.1.2/32"]);
+    bench.configure(&stock(3));
+    assert!(bench.portcullis(&["reload"]).status.success());
+    assert!(ask(3));
+    assert!(comes_true(|| spi(3) == Some(Spi(0x302))), "{}", bench.log());
+    assert_eq!([spi(1), spi(2)], [Some(Spi(0x102)), Some(Spi(0x202))]);
+}
+
 #[test]
 fn a_second_iked_is_refused() {
     let mut bench = Bench::new(&two(), 8);

@@ -189,6 +189,9 @@ impl Gateway {
             let mut worker =
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
             worker.set_udp_ports(udp_ports);
+            if config.datapath.icmp_prohibited {
+                worker.tell_prohibited();
+            }
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)

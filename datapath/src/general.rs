@@ -8,6 +8,7 @@
 //! A packet is copied into a `Packet`, goes all its way there, and is copied out again, in as many
 //! frames as it takes: a copy is a small part of what other ciphers cost.
 
+mod acquire;
 pub mod aggfrag;
 mod ah;
 mod association;
@@ -38,6 +39,7 @@ use crate::{
     sa::SaTable,
     wire::{Addr, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
+use acquire::Acquires;
 use arrayvec::ArrayVec;
 pub use association::Association;
 use icmp::{Problem, RateLimit};
@@ -160,6 +162,10 @@ pub struct General {
     was_cut: bool,
     /// Errors that may be sent.
     errors: RateLimit,
+    /// Sources are told of packets that policies forbid.
+    tells_prohibited: bool,
+    /// What iked was asked for.
+    acquires: Acquires,
     reassembly: Reassembly,
     /// What came too late, for a moment.
     late: Vec<(Addr, Vec<u8>)>,
@@ -185,6 +191,8 @@ impl Default for General {
             from: From::Clear,
             was_cut: false,
             errors: RateLimit::new(told::RATE.0, told::RATE.1),
+            tells_prohibited: false,
+            acquires: Acquires::default(),
             reassembly: Reassembly::new(Limits::default()),
             late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
             due_ms: 0,
@@ -202,6 +210,22 @@ impl General {
     /// The frame, if there are too many.
     pub fn take(&mut self, frame: Frame, why: Why, sa: u32) -> Result<(), Frame> {
         self.waiting.try_push((frame, why, sa)).map_err(|full| full.element().0)
+    }
+
+    /// From now on, sources are told of packets that policies forbid, or not (RFC 4301 §5.1.1).
+    pub fn tell_prohibited(&mut self, is_on: bool) {
+        self.tells_prohibited = is_on;
+    }
+
+    /// Whether somebody may be told of a packet that was refused for this reason, so that it is to be taken in.
+    pub fn minds(&self, reason: DropReason, now_ms: u64) -> bool {
+        match reason {
+            DropReason::TtlExceeded | DropReason::NoSa => true,
+            DropReason::PolicyDiscard | DropReason::NoPolicy => {
+                self.tells_prohibited && self.errors.has_any(now_ms)
+            }
+            _ => false,
+        }
     }
 
     /// Whether there is anything to do.
@@ -314,6 +338,10 @@ impl General {
             Why::TooBig => self.learn_path(env, ip),
             Why::Refused(DropReason::TooBig) | Why::RefusedInside(DropReason::TooBig) => {
                 self.route(env, ip.dst())
+            }
+            // Its policy is looked for again: it says what is to be told, and to whom.
+            Why::Refused(DropReason::NoSa | DropReason::PolicyDiscard | DropReason::NoPolicy) => {
+                self.outbound(env, ip)
             }
             Why::Refused(reason) | Why::RefusedInside(reason) => {
                 if reason == DropReason::TtlExceeded {

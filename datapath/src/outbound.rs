@@ -154,7 +154,7 @@ fn sa_of(meta: &mut Meta, reader: &Reader) -> Option<SlotIndex> {
     slot
 }
 
-/// An SA that is not where it was the last time.
+/// An SA that is not where it was the last time, or that of a packet's class.
 #[inline(never)]
 fn find_sa(
     frame: &mut Frame,
@@ -163,10 +163,15 @@ fn find_sa(
     (sas, flows): (&mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
 ) {
-    match sas.find(slot, reader, runtime) {
+    let by_class = slot == SlotIndex::BY_CLASS;
+    let slot = if by_class { reader.class_sa(meta.policy, meta.ip.dscp()) } else { Some(slot) };
+    match slot.map_or(Found::Nowhere, |slot| sas.find(slot, reader, runtime)) {
         Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
             meta.sa = state;
-            flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
+            // The next packet of the flow may be of another class.
+            if !by_class {
+                flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
+            }
         }
         Found::General(_) => meta.stage = Stage::General(Why::Outbound),
         Found::At(owner) => meta.stage = hand_off(frame, meta, owner),

@@ -174,6 +174,11 @@ impl<M: Meter> Worker<M> {
         self.hops.sas.set_udp_ports(ports);
     }
 
+    /// From now on, sources are told of packets that policies forbid (RFC 4301 §5.1.1).
+    pub fn tell_prohibited(&mut self) {
+        self.general.tell_prohibited(true);
+    }
+
     /// Lends from now on, whatever it gives: for tests.
     #[doc(hidden)]
     pub fn lend_always(&mut self) {
@@ -348,7 +353,7 @@ impl<M: Meter> Worker<M> {
                     }
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa, DropReason::NoFrame),
-                Stage::Drop(reason @ DropReason::TtlExceeded) if !Jumbo::is_one(&frame) => {
+                Stage::Drop(reason) if outlets.general.minds(reason, now_ms) && !Jumbo::is_one(&frame) => {
                     let inside = meta.proof.is_some();
                     let why = if inside { Why::RefusedInside(reason) } else { Why::Refused(reason) };
                     outlets.go_generally(frame, why, 0, reason);

@@ -24,7 +24,12 @@ static GOOD: LazyLock<(PathBuf, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
             reqid: n,
             sa: (direction == Direction::Outbound).then_some(slot),
         };
-        sadb.add_policy(&policy).unwrap();
+        let index = sadb.add_policy(&policy).unwrap();
+        if n == 5 {
+            let mut classes = Classes::new(Some(slot));
+            assert!(classes.add(&[46], Some(slot)));
+            sadb.set_policy_classes(index, &classes).unwrap();
+        }
     }
     drop(sadb);
     let bytes = |file| fs::read(dir.join(file)).unwrap();
@@ -67,7 +72,7 @@ fuzz_target!(|changes: Vec<(u32, u64)>| {
             let slot = reader.find(Spi(0x1000 + n)).unwrap_or(SlotIndex(n * 10));
             let _ = (reader.generation(slot), reader.copy_sa(slot));
             let sa = reader.policy_sa(PolicyIndex(n * 10));
-            assert!(sa.is_none_or(|slot| slot.0 < SIZES.max_sas));
+            let _ = sa.map(|slot| (reader.generation(slot), reader.copy_sa(slot), reader.class_sa(PolicyIndex(n), n as u8)));
             let (src, dst) = ([10, n as u8, 1, 1].into(), [10, n as u8 + 1, 1, 1].into());
             let flow = Flow { src, dst, protocol: 17, ports: Some((1, 2)) };
             let _ = (reader.lookup(Direction::Outbound, &flow), reader.lookup(Direction::Inbound, &flow));

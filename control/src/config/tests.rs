@@ -1,7 +1,7 @@
 use super::*;
 use portcullis_sadb::{
-    Action, Aggfrag, Algorithm, DfBit, Dscp, Handling, Lifetime, Limits, Mode, OPAQUE_PORT, Protocol, Spi,
-    UdpEncap,
+    Action, Aggfrag, Algorithm, DfBit, Dscp, Fields, Handling, Lifetime, Limits, Mode, OPAQUE_PORT, Protocol,
+    Spi, UdpEncap,
 };
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -74,8 +74,9 @@ fn a_connection_is_read() {
     assert!(!all.manual_keys_acknowledged);
     let [b, c] = &all.connections[..] else { panic!() };
     assert_eq!((b.name.as_str(), b.esn, b.replay_window, b.udp), ("site-b", true, 1024, None));
-    assert_eq!((b.inbound.spi, b.outbound.spi), (Spi(0x1001), Spi(0x1002)));
-    assert_eq!(b.inbound.key.bytes(), (0..20).collect::<Vec<u8>>());
+    let [keys] = &b.keys.own[..] else { panic!() };
+    assert_eq!((keys.inbound.spi, keys.outbound.spi), (Spi(0x1001), Spi(0x1002)));
+    assert_eq!(keys.inbound.key.bytes(), (0..20).collect::<Vec<u8>>());
     assert_eq!(b.place.line, 2);
     let selectors: Vec<_> = b.selectors().map(|s| s.to_string()).collect();
     assert_eq!(selectors, ["10.99.1.0/24 -> 10.99.2.0/24", "fd99:1::/64 -> fd99:2::/64"]);
@@ -86,7 +87,7 @@ fn a_connection_is_read() {
         (Protocol::Esp, Mode::Tunnel, 0, &Handling::default())
     );
     assert!(c.handling.is_plain(), "ESP in UDP goes the plain way");
-    assert_eq!((c.algorithm, c.inbound.key.bytes().len()), (Algorithm::AES_GCM_256, 36));
+    assert_eq!((c.algorithm, c.keys.own[0].inbound.key.bytes().len()), (Algorithm::AES_GCM_256, 36));
     assert_eq!(c.selectors().count(), 1);
     let [dns] = &all.exceptions[..] else { panic!() };
     assert_eq!((dns.action, dns.priority, dns.selector.protocol), (Action::Bypass, 100, Some(17)));
@@ -641,4 +642,159 @@ fn others_may_not_read_the_file() {
     fs::remove_dir_all(&directory).unwrap();
     let e = Connections::load(&directory).unwrap_err();
     assert!(matches!(e, ConnectionsError::Config(ConfigError::Read { .. })), "{e}");
+}
+
+/// A class of traffic of site B.
+const CLASS: &str = r#"
+[[connection.class]]
+dscp = [46, 34]
+[connection.class.inbound]
+spi = "0x00001003"
+key = "0x404142434445464748494a4b4c4d4e4f50515253"
+[connection.class.outbound]
+spi = "0x00001004"
+key = "0x606162636465666768696a6b6c6d6e6f70717273"
+"#;
+
+#[test]
+fn classes_are_read() {
+    let second = CLASS
+        .replace("[46, 34]", "[10]")
+        .replace("1003", "1005")
+        .replace("1004", "1006")
+        .replace("0x40", "0x41")
+        .replace("0x60", "0x61");
+    let all = format!("{SITE_B}{CLASS}{second}");
+    let keys = parse(&all).unwrap().connections.remove(0).keys;
+    assert!(keys.stock.is_empty());
+    let of: Vec<_> = keys.own.iter().map(|p| (p.dscps.clone(), p.inbound.spi.0, p.outbound.spi.0)).collect();
+    assert_eq!(of, [(vec![], 0x1001, 0x1002), (vec![46, 34], 0x1003, 0x1004), (vec![10], 0x1005, 0x1006)]);
+    for (from, to, message) in [
+        (
+            "dscp = [46, 34]",
+            "",
+            "16: connection 'site-b', class has no 'dscp'; write for example dscp = [46, 34]",
+        ),
+        ("[46, 34]", "46", "17: connection 'site-b', class: dscp = 46 must be a list in [ ]"),
+        (
+            "[46, 34]",
+            "[]",
+            "17: connection 'site-b', class: dscp is a list and must be a list of at least one DSCP",
+        ),
+        ("[46, 34]", "[64]", "17: connection 'site-b', class: dscp = 64 must be a whole number from 0 to 63"),
+        (
+            "[46, 34]",
+            "[46, 46]",
+            "17: connection 'site-b', class: dscp = 46 must be in one class, and there once",
+        ),
+        ("[10]", "[46]", "26: connection 'site-b', class: dscp = 46 must be in one class, and there once"),
+        (
+            "dscp = [46",
+            "dcsp = 1\ndscp = [46",
+            "17: unknown key 'dcsp' in connection 'site-b', class; did you mean",
+        ),
+        (
+            "[connection.class.inbound]",
+            "[connection.class.inbund]",
+            "16: connection 'site-b', class has no 'inbound'",
+        ),
+        (
+            "0x40414243",
+            "0x404142",
+            "20: connection 'site-b', class: inbound.key is 19 bytes, aes-gcm-128 wants 16",
+        ),
+        (
+            "00001003",
+            "00001001",
+            "16: connection 'site-b': class.inbound.spi 0x00001001 is in use by connection 'site",
+        ),
+        (
+            "00001004",
+            "00001002",
+            "16: connection 'site-b': class.outbound.spi 0x00001002 is in use by connection 'sit",
+        ),
+        (
+            "0x404142434445464748494a4b4c4d4e4f50515253",
+            "0x202122232425262728292a2b2c2d2e2f50515253",
+            "16: connection 'site-b': class.inbound.key is also outbound.key of connection 'site-b'",
+        ),
+    ] {
+        let shown = error(&all, from, to).to_string();
+        assert!(shown.starts_with(&format!("connections.toml:{message}")), "{shown}\n{message}");
+    }
+    // Eight, with that of all others.
+    let more: String = (2..9u32)
+        .map(|n| {
+            CLASS
+                .replace("[46, 34]", &format!("[{n}]"))
+                .replace("1003", &format!("{}", 2000 + n))
+                .replace("1004", &format!("{}", 3000 + n))
+                .replace("0x40", &format!("0x4{n}"))
+                .replace("0x60", &format!("0x6{n}"))
+        })
+        .collect();
+    assert_eq!(parse(&format!("{SITE_B}{more}")).unwrap().connections[0].keys.own.len(), 8);
+    let e = parse(&format!("{SITE_B}{more}{CLASS}")).unwrap_err().to_string();
+    assert!(e.contains("connection 'site-b', class: 7 classes are the most beside all others"), "{e}");
+}
+
+#[test]
+fn a_stock_is_read() {
+    let (site, _) = SITE_B.split_once("[connection.inbound]").unwrap();
+    let stock = CLASS.replace("connection.class", "connection.sas").replace("dscp = [46, 34]\n", "");
+    let second =
+        stock.replace("1003", "1005").replace("1004", "1006").replace("0x40", "0x41").replace("0x60", "0x61");
+    let populate = "populate = [\"local\", \"protocol\", \"remote_port\"]\n";
+    let all = format!("{site}{populate}{stock}{second}");
+    let keys = parse(&all).unwrap().connections.remove(0).keys;
+    let spis: Vec<_> = keys.stock.iter().map(|p| (p.inbound.spi.0, p.outbound.spi.0)).collect();
+    assert_eq!((keys.own.len(), spis), (0, vec![(0x1003, 0x1004), (0x1005, 0x1006)]));
+    assert_eq!(keys.populate, Fields::SRC | Fields::PROTOCOL | Fields::DST_PORT);
+    let trap = parse(&all.replace(populate, "")).unwrap().connections.remove(0).keys;
+    assert_eq!(trap.populate, Fields::NONE);
+    for (from, to, message) in [
+        (
+            "\"local\"",
+            "\"src\"",
+            "9: connection 'site-b': populate = \"src\" must be \"local\" or \"remote\" or \"proto",
+        ),
+        (
+            ", \"protocol\"",
+            "",
+            "9: connection 'site-b': populate is a list and must be with \"protocol\" too, or ts_proto",
+        ),
+        (
+            "[[connection.sas]]",
+            "[connection.inbound]\nspi = \"0x7777\"\n[[connection.sas]]",
+            "11: connection 'site-b': inbound must be left out: its SAs are those of [[connection.sas]]",
+        ),
+        (
+            "[[connection.sas]]",
+            "[[connection.class]]\n[[connection.sas]]",
+            "11: connection 'site-b': class must be left out: its SAs are those of [[connection.sas]]",
+        ),
+        (
+            "sas.inbound]",
+            "sas.inbuond]",
+            "11: connection 'site-b', sas has no 'inbound'; write for example [connection.sa",
+        ),
+        (
+            "00001005",
+            "00001003",
+            "19: connection 'site-b': sas.inbound.spi 0x00001003 is in use by connection 'site-b'",
+        ),
+    ] {
+        let shown = error(&all, from, to).to_string();
+        assert!(shown.starts_with(&format!("connections.toml:{message}")), "{shown}\n{message}");
+    }
+    let tcp = all.replace(", \"protocol\"", "").replace("populate", "ts_protocol = \"tcp\"\npopulate");
+    parse(&tcp).unwrap();
+    let opaque = tcp.replace("populate", "remote_ports = \"opaque\"\npopulate");
+    let e = parse(&opaque).unwrap_err().to_string();
+    assert!(e.contains("populate is a list and must be without ports"), "{e}");
+    let e = error(SITE_B, "algorithm", "populate = []\nalgorithm").to_string();
+    assert!(
+        e.contains("8: connection 'site-b': populate is a list and must be left out, or there must be"),
+        "{e}"
+    );
 }

@@ -396,3 +396,74 @@ fn sas_are_what_the_connection_says() {
         assert_eq!((policy.selector.protocol, ours, theirs), (Some(6), &(0..=65535), &(443..=443)));
     }
 }
+
+/// RFC 4301 §4.1.
+#[test]
+fn classes_have_sas_of_their_own_and_are_rekeyed_by_themselves() {
+    let class = |dscp: &str, n: u8, key: u8| {
+        let (inbound, outbound, other) = (0x3000 + 2 * n as u32, 0x3001 + 2 * n as u32, key + 1);
+        format!(
+            "[[connection.class]]\ndscp = [{dscp}]\n[connection.class.inbound]\nspi = \"{inbound:#x}\"\n\
+             key = \"0x{key:02x}{:038x}\"\n[connection.class.outbound]\nspi = \"{outbound:#x}\"\nkey = \"0x{other:02x}{:038x}\"\n",
+            0, 0
+        )
+    };
+    let mut bench = Bench::new(16, 16);
+    let spis = |bench: &Bench, indices: &[PolicyIndex]| {
+        let of = |dscp| {
+            let sas = indices.iter().map(|index| match bench.reader.policy_sa(*index) {
+                Some(SlotIndex::BY_CLASS) => bench.reader.class_sa(*index, dscp),
+                sa => sa,
+            });
+            let mut spis: Vec<_> = sas.map(|sa| bench.reader.spi(sa.unwrap()).unwrap().0).collect();
+            spis.dedup();
+            assert_eq!(spis.len(), 1, "the same of both families");
+            spis[0]
+        };
+        [0, 46, 34, 63].map(of)
+    };
+    let outbound = |bench: &Bench| -> Vec<PolicyIndex> {
+        bench.policies().iter().filter(|(_, p)| p.direction == Direction::Outbound).map(|(i, _)| *i).collect()
+    };
+    let all = text(&[A]) + &class("46, 44", 1, 0x40) + &class("34", 2, 0x50);
+    let changes = bench.install(&all).unwrap();
+    assert_eq!(changes, Changes { kept: 0, published: 6, retired: 0, policies: 4 });
+    let indices = outbound(&bench);
+    assert_eq!(spis(&bench, &indices), [0x1001, 0x3003, 0x3005, 0x1001]);
+    let reqids: HashSet<u32> = bench.sadb.sas().map(|(.., sa)| sa.reqid).collect();
+    assert_eq!(
+        reqids,
+        bench.policies().iter().map(|(_, p)| p.reqid).collect(),
+        "inbound, any of them is right"
+    );
+    // Another iked changes nothing.
+    bench.installer = Installer::default();
+    assert_eq!(bench.install(&all).unwrap(), Changes { kept: 6, ..Changes::default() });
+    // One class is rekeyed: the SAs of the others stay, and so do all policies.
+    let sas = bench.sas();
+    let changes = bench.install(&(text(&[A]) + &class("46, 44", 3, 0x60) + &class("34", 2, 0x50))).unwrap();
+    assert_eq!((changes.kept, changes.published, changes.retired, changes.policies), (4, 2, 2, 2));
+    assert_eq!(
+        (outbound(&bench), spis(&bench, &indices)),
+        (indices.clone(), [0x1001, 0x3007, 0x3005, 0x1001])
+    );
+    assert_eq!(bench.sas().iter().filter(|sa| sas.contains(sa)).count(), 4);
+    // Other DSCPs, the same keys; and none any more.
+    bench.install(&(text(&[A]) + &class("63", 3, 0x60) + &class("34, 46", 2, 0x50))).unwrap();
+    assert_eq!(
+        (outbound(&bench), spis(&bench, &indices)),
+        (indices.clone(), [0x1001, 0x3005, 0x3005, 0x3007])
+    );
+    bench.install_without(&(text(&[A]) + &class("63", 3, 0x60)), &["a"]).unwrap();
+    assert_eq!(bench.hit(Direction::Outbound, "10.9.0.1", "10.8.1.1").unwrap().action, Action::Discard);
+    bench.install(&(text(&[A]) + &class("63", 3, 0x60))).unwrap();
+    let indices = outbound(&bench);
+    assert_eq!(spis(&bench, &indices), [0x1001, 0x1001, 0x1001, 0x3007]);
+    bench.install(&text(&[A])).unwrap();
+    assert_eq!(spis(&bench, &indices), [0x1001; 4]);
+    assert!(bench.policies().iter().all(|(i, _)| bench.sadb.policy_classes(*i).is_none()));
+    assert_eq!(bench.sas().len(), 2);
+    // A key of a class is a key like others.
+    let e = bench.install(&(text(&[A]) + &class("1", 7, 0x50))).unwrap_err();
+    assert!(matches!(e, InstallError::KeySpent { spi: Spi(0x300e), .. }), "{e}");
+}

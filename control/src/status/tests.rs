@@ -32,6 +32,8 @@ fn report() -> Report {
             key: "(hidden)".into(),
             inbound: Some(sa("0x00001001", 0, 5)),
             outbound: Some(sa("0x00001002", 1, 6)),
+            pairs: vec![],
+            stock: None,
         }],
     }
 }
@@ -118,15 +120,15 @@ fn all_parts_come_together() {
         ["slot", "index", "runtime"].iter().map(|k| b[k].as_u64().unwrap()).sum::<u64>()
     );
 
-    // Eight of each: a policy has two lines, its word and two chain heads.
+    // Eight of each: a policy has two lines, its word and two chain heads, and a line for classes.
     assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(360), Some(128)));
-    assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4));
+    assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4 + 64));
     assert_eq!(d["bytes_per_sa"], serde_json::json!({"state": 1000, "index": 8}));
 
     let text = status.to_string();
     let index = b["index"].as_u64().unwrap();
     let memory = format!(
-        "memory    bytes per SA: regions {} (slot 360, index {index}, runtime 128) and 140 for policies; datapath 1000 \
+        "memory    bytes per SA: regions {} (slot 360, index {index}, runtime 128) and 204 for policies; datapath 1000 \
          in its worker and 8 in each; iked 800\n",
         360 + index + 128
     );
@@ -171,4 +173,50 @@ fn a_file_of_another_datapath_tells_only_names() {
     assert_eq!(json["datapath"]["drops"]["fragment"], 1);
     assert!(json["datapath"].get("pid").is_none() && json["datapath"].get("ports").is_none());
     assert!(status.to_string().contains("datapath  runs\n"), "{status}");
+}
+
+#[test]
+fn sas_of_classes_and_of_a_stock_say_what_they_are_for() {
+    let (sadb, _, runtime) = Sadb::heap(&Sizes { max_sas: 8, max_policies: 8 }).unwrap();
+    runtime.set_ready(1);
+    runtime.worker(0).quiesce();
+    runtime.worker(0).count_acquires_untold(3);
+    let reader = sadb.runtime().clone();
+    let mut report = report();
+    let first = report.connections[0].clone();
+    let pair = |dscp: &[u8], selector: Option<&str>| PairReport {
+        dscp: dscp.to_vec(),
+        selector: selector.map(str::to_owned),
+        inbound: first.inbound.clone(),
+        outbound: None,
+    };
+    report.connections[0].pairs = vec![pair(&[46, 34], None)];
+    let populated = ConnectionReport {
+        name: "stock".into(),
+        inbound: None,
+        outbound: None,
+        pairs: vec![pair(&[], Some("10.1.0.1/32 -> 10.2.0.1/32")), pair(&[], None)],
+        stock: Some(StockReport { pairs: 2, taken: 2, refused: 5 }),
+        ..first.clone()
+    };
+    report.connections.push(populated);
+    let pid = reader.datapath_pid();
+    let status = Status::of(Path::new("/run/x"), Ok(report), Ok(reader), Some(told(pid)));
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["connections"][0]["pairs"][0]["dscp"], serde_json::json!([46, 34]));
+    assert_eq!(json["connections"][0]["stock"], serde_json::Value::Null);
+    assert_eq!(json["connections"][1]["stock"], serde_json::json!({"pairs": 2, "taken": 2, "refused": 5}));
+    assert_eq!(json["datapath"]["workers"][0]["acquires_untold"], 3);
+    let text = status.to_string();
+    for wanted in [
+        "site-b  inbound, other DSCPs ",
+        "site-b  outbound, other DSCPs ",
+        "site-b  inbound, DSCP 46 34 ",
+        "stock   inbound, 10.1.0.1/32 -> 10.2.0.1/32 ",
+        "stock   inbound, not in use ",
+        "note: connection 'stock': 2 of 2 pairs of its stock are used; packets asked 5 times for more: add [[connection.sas]]",
+        "note: 3 packets asked for SAs of which iked was not told",
+    ] {
+        assert!(text.contains(wanted), "{text}\n{wanted}");
+    }
 }

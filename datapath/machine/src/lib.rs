@@ -15,6 +15,7 @@
 //! huge_pages = "auto"       # auto | require (reserved ones) | off
 //! udp_encap_ports = [4500]  # where ESP in UDP comes in, and connections' own udp_ports are: up to 8
 //! crypto = "auto"           # auto | vaes-avx512 | vaes-avx2 | aes-ni | portable: what seals and opens packets
+//! icmp_prohibited = false   # sources are told by ICMP of packets that policies forbid, or that no SA can be had for
 //!
 //! [[port]]
 //! interface = "eth0"
@@ -96,6 +97,8 @@ pub struct Datapath {
     pub udp_encap_ports: Vec<u16>,
     /// What seals and opens packets.
     pub crypto: Crypto,
+    /// Whether the sources of packets that policies forbid are told so by ICMP (RFC 4301 §5.1.1).
+    pub icmp_prohibited: bool,
 }
 
 /// Octets of a huge page.
@@ -280,8 +283,22 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
             ("portable", Crypto::Portable),
         ])?,
     };
+    let icmp_prohibited = match table.optional("icmp_prohibited")? {
+        None => false,
+        Some(value) => value.flag()?,
+    };
     table.finish()?;
-    Ok(Datapath { workers, cores, frames, frame_size, xdp_mode, huge_pages, udp_encap_ports, crypto })
+    Ok(Datapath {
+        workers,
+        cores,
+        frames,
+        frame_size,
+        xdp_mode,
+        huge_pages,
+        udp_encap_ports,
+        crypto,
+        icmp_prohibited,
+    })
 }
 
 fn udp_encap_ports(value: &strict::Value<'_>) -> Result<Vec<u16>, ConfigError> {

@@ -16,7 +16,7 @@ pub const EVENTS: usize = if cfg!(loom) { 2 } else { 512 };
 /// Words of an event about the packet that it came with.
 pub const ABOUT: usize = 5;
 
-/// What happened to an SA.
+/// What happened, as a rule to an SA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum EventKind {
@@ -32,6 +32,9 @@ pub enum EventKind {
     Idle = 5,
     /// The newest packet of an inbound SA came from another place, which is in `about` (RFC 7296 §2.23).
     PeerMoved = 6,
+    /// A packet is for a policy that has no SA (RFC 4301 §5.1): `value` is the index of the policy, `about` the packet's
+    /// [`Flow::words`](crate::Flow::words). It is of no SA.
+    Acquire = 7,
 }
 
 /// An event.
@@ -106,9 +109,15 @@ impl EventRing {
         }
     }
 
-    /// Worker: appends an event, or counts it as lost; whether it is there.
+    /// Worker: appends an event, or counts it as lost; whether it is there. What anybody's packets ask for has half of the
+    /// ring at most, and whoever tells it counts what is lost of it.
     pub(crate) fn push(&self, tail: &AtomicU64, event: &Event) -> bool {
         let head = self.head.load(Ordering::Relaxed);
+        if event.kind == EventKind::Acquire
+            && head.wrapping_sub(tail.load(Ordering::Acquire)) >= EVENTS as u64 / 2
+        {
+            return false;
+        }
         // Pairs with the Release in `pop`: the reader has done with the record that we overwrite.
         if head.wrapping_sub(tail.load(Ordering::Acquire)) >= EVENTS as u64 {
             self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -151,6 +160,7 @@ impl EventRing {
                 4 => EventKind::HardLifetime,
                 5 => EventKind::Idle,
                 6 => EventKind::PeerMoved,
+                7 => EventKind::Acquire,
                 _ => continue,
             };
             let slot = SlotIndex((kind_slot >> 32) as u32);

@@ -365,6 +365,53 @@ fn killed_in_set_endpoint() {
     });
 }
 
+/// Each class has the SA of before or the one of after, and once the successor is there none that is gone.
+#[test]
+fn killed_in_set_policy_classes() {
+    let dir = Dir::new("classes");
+    let classes = |sas: [Option<SlotIndex>; 3]| {
+        let mut classes = Classes::new(sas[0]);
+        assert!(classes.add(&[46], sas[1]) && classes.add(&[34, 36], sas[2]));
+        classes
+    };
+    let index = PolicyIndex(0);
+    let (mut n, mut cut_off) = (0, true);
+    while cut_off {
+        let (mut sadb, spis) = base(&dir.0);
+        let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
+        let asked = |dscp| match reader.policy_sa(index) {
+            Some(SlotIndex::BY_CLASS) => reader.class_sa(index, dscp),
+            sa => sa,
+        };
+        let found = || [0, 46, 36].map(asked);
+        let [a, b, c] = [0, 1, 2].map(|i| Some(sadb.find(Spi(spis[i])).unwrap()));
+        let first = found();
+        cut_off = false;
+        for (before, after) in [(first, [a, b, c]), ([a, b, c], [a, c, c])] {
+            cut_off |= killed_at(n, || sadb.set_policy_classes(index, &classes(after)).unwrap()).is_none();
+            let now = found();
+            assert!((0..3).all(|i| [before[i], after[i]].contains(&now[i])), "store {n}: {now:?}");
+            drop(sadb);
+            sadb = Sadb::open(&dir.0).unwrap();
+            assert_eq!(found(), now);
+            sadb.set_policy_classes(index, &classes(after)).unwrap();
+            assert_eq!(found(), after);
+        }
+        // Of the SA of two classes; and of one that only the policy knows.
+        let gone = killed_at(n, || sadb.retire(c.unwrap()).unwrap()).is_some();
+        drop(sadb);
+        let mut sadb = Sadb::open(&dir.0).unwrap();
+        assert!(found() == [a, None, None] || !gone && reader.generation(c.unwrap()).is_some());
+        sadb.remove_policy(index).unwrap();
+        sadb.reclaim();
+        assert_eq!((reader.policy_sa(index), sadb.policy_classes(index)), (None, None));
+        check_spd(&sadb);
+        check_capacity(&mut sadb, &reader, &runtime.worker(0));
+        n += 1;
+    }
+    assert!(n > 3);
+}
+
 /// Wherever predecessor and successor are killed: a worker that announces an epoch for which something waits sees
 /// the version that tells of it, or it would go on with what it has kept of that.
 fn epochs_follow_versions(name: &str, change: impl Fn(&mut Sadb), version: impl Fn(&Reader) -> u64) {

@@ -1,7 +1,8 @@
 //! Where everything is in the two regions.
 //!
 //! ```text
-//! sadb:    SadbHeader | SPI buckets | SA slots | endpoints | tuples | chain heads | policy slots | SAs of policies
+//! sadb:    SadbHeader | SPI buckets | SA slots | endpoints | tuples | chain heads | policy slots | SAs of policies |
+//!          classes of policies
 //! runtime: RuntimeHeader | WorkerBlock x MAX_WORKERS | SaLine per slot
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 use crate::{
     SadbError,
+    class_set::ClassSet,
     index::{Bucket, buckets_for},
     policy::PolicySlot,
     runtime::{SaLine, WorkerBlock},
@@ -47,6 +49,7 @@ pub const LAYOUT_HASH: u64 = {
         TupleSlot::LAYOUT,
         AtomicU32::LAYOUT,
         PolicySlot::LAYOUT,
+        ClassSet::LAYOUT,
         RuntimeHeader::LAYOUT,
         WorkerBlock::LAYOUT,
         SaLine::LAYOUT,
@@ -148,7 +151,8 @@ pub struct BytesPerSa {
     pub index: usize,
     /// Its line in the runtime region.
     pub runtime: usize,
-    /// Its share of the SPD, at these sizes: policies with their words and chain heads.
+    /// Its share of the SPD, at these sizes: policies with their words and classes, and chain heads. The classes of
+    /// policies that have none are memory that nobody touches.
     pub policies: usize,
 }
 
@@ -179,8 +183,9 @@ impl Sizes {
 
     /// What each SA costs.
     pub fn bytes_per_sa(&self) -> BytesPerSa {
-        let policies = self.max_policies as usize * (size_of::<PolicySlot>() + size_of::<AtomicU32>())
-            + heads_for(self.max_policies) * size_of::<AtomicU32>();
+        let policy = size_of::<PolicySlot>() + size_of::<AtomicU32>() + size_of::<ClassSet>();
+        let policies =
+            self.max_policies as usize * policy + heads_for(self.max_policies) * size_of::<AtomicU32>();
         BytesPerSa {
             slot: size_of::<Slot>() + size_of::<EndpointSlot>(),
             index: buckets_for(self.max_sas) * size_of::<Bucket>() / self.max_sas as usize,
@@ -220,6 +225,9 @@ shared! {
         /// Slots from here on were never used.
         pub(crate) slots_used: AtomicU32,
         pub(crate) policies_used: AtomicU32,
+        /// Policies that are populated from what fragments do not show.
+        pub(crate) looks_inside: AtomicU32,
+        reserved: AtomicU32,
         /// How far iked has read each worker's events.
         pub(crate) event_tails: [AtomicU64; MAX_WORKERS],
     }
@@ -257,6 +265,7 @@ pub(crate) struct SadbLayout {
     pub(crate) heads: (usize, usize),
     pub(crate) policies: (usize, usize),
     pub(crate) policy_sas: (usize, usize),
+    pub(crate) classes: (usize, usize),
     pub(crate) end: usize,
 }
 
@@ -276,6 +285,7 @@ impl SadbLayout {
             heads: part(heads_for(sizes.max_policies), size_of::<AtomicU32>()),
             policies: part(sizes.max_policies as usize, size_of::<PolicySlot>()),
             policy_sas: part(sizes.max_policies as usize, size_of::<AtomicU32>()),
+            classes: part(sizes.max_policies as usize, size_of::<ClassSet>()),
             end: at,
         }
     }

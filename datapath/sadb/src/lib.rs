@@ -18,6 +18,7 @@
 #![deny(missing_docs)]
 
 mod algorithm;
+mod class_set;
 mod epoch;
 mod event;
 mod handling;
@@ -29,6 +30,7 @@ mod layout;
 mod loom;
 mod policy;
 mod policy_sa;
+mod populate;
 mod reader;
 mod region;
 mod runtime;
@@ -41,12 +43,14 @@ mod sync;
 mod udp;
 
 pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
+pub use class_set::{CLASSES, Classes, DSCPS};
 pub use event::{ABOUT, EVENTS, Event, EventKind};
 pub use handling::{Aggfrag, DfBit, Dscp, Handling, Lifetime, Limits, OUTER_TTL};
 pub use layout::{
     BytesPerSa, LAYOUT_HASH, MAX_POLICIES, MAX_SAS, MAX_WORKERS, STEERING_COUNTERS, Sizes, VERSION,
 };
 pub use policy::{Action, Policy, PolicyHit, PolicyIndex};
+pub use populate::{Fields, Populate, has_ports};
 pub use reader::{Reader, SADB_FILE, prefetch, prefetch_at};
 pub use region::{Guard, RegionError};
 pub use runtime::{
@@ -106,6 +110,12 @@ pub enum SadbError {
     NoSuchSa {
         /// The slot.
         slot: SlotIndex,
+    },
+    /// A policy is to be populated from another, and has not its direction and priority.
+    #[error("policy number {} has another direction or priority, or is none", .above.0)]
+    NotAbove {
+        /// The policy that it is to stand above.
+        above: PolicyIndex,
     },
     /// No policy lives in this slot.
     #[error("no policy number {}", .index.0)]

@@ -9,7 +9,8 @@
 
 use crate::{
     Action, Direction, Endpoint, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex,
-    Selector, SlotIndex, Spi,
+    Populate, Selector, SlotIndex, Spi,
+    class_set::{ClassSet, Classes},
     epoch::{self, OFFLINE},
     event::{ABOUT, EVENTS, EventRing},
     index::{Bucket, SpiIndex},
@@ -272,6 +273,7 @@ fn who_finds_an_spi_finds_its_sa() {
 struct SpdParts {
     policies: [PolicySlot; 3],
     sas: [AtomicU32; 3],
+    classes: [ClassSet; 1],
     heads: [AtomicU32; 1],
     tuples: Vec<TupleSlot>,
     version: AtomicU64,
@@ -284,6 +286,7 @@ impl SpdParts {
         SpdParts {
             policies: std::array::from_fn(|_| PolicySlot::new()),
             sas: std::array::from_fn(|_| zero()),
+            classes: [ClassSet::new()],
             heads: [zero()],
             tuples: (0..2 * MAX_TUPLES).map(|_| tuple()).collect(),
             version: AtomicU64::new(0),
@@ -291,13 +294,13 @@ impl SpdParts {
     }
 
     fn spd(&self) -> Spd<'_> {
-        let SpdParts { policies, sas, heads, tuples, version } = self;
-        Spd { policies, sas: PolicySas(sas), heads, tuples, version, seed: 1 }
+        let SpdParts { policies, sas, classes, heads, tuples, version } = self;
+        Spd { policies, sas: PolicySas(sas), classes, heads, tuples, version, seed: 1 }
     }
 
     fn add(&self, index: u32, policy: &Policy) {
         let spd = self.spd();
-        spd.fill(PolicyIndex(index), policy);
+        spd.fill(PolicyIndex(index), policy, Populate::No);
         spd.link(PolicyIndex(index), policy);
         spd.bump();
     }
@@ -388,7 +391,8 @@ fn a_copied_policy_is_whole() {
 #[test]
 fn a_policy_is_copied_once_it_is_filled() {
     const GIVEN: Option<SlotIndex> = Some(SlotIndex(1));
-    let writer = |parts: &SpdParts| parts.spd().fill(PolicyIndex(0), &Policy { sa: GIVEN, ..policy(5) });
+    let writer =
+        |parts: &SpdParts| parts.spd().fill(PolicyIndex(0), &Policy { sa: GIVEN, ..policy(5) }, Populate::No);
     let reader = |parts: &SpdParts| {
         let copy = parts.spd().copy(PolicyIndex(0));
         assert!(copy.as_ref().is_none_or(|p| *p == Policy { sa: GIVEN, ..policy(5) }), "{copy:?}");
@@ -462,4 +466,58 @@ fn a_worker_that_comes_online_meets_no_other_policy() {
 #[test]
 fn a_worker_that_goes_on_meets_no_other_policy() {
     no_kept_decision_meets_another_policy(0);
+}
+
+/// A class is rekeyed, and a policy gets classes: whoever finds an SA finds it published.
+#[test]
+fn a_class_points_to_an_sa_that_is_published() {
+    type Shared = (SpdParts, Slot<1>, Slot<1>);
+    let new = || {
+        let shared = (with(&[(0, 1)]), Slot::new(), Slot::new());
+        shared.1.publish(&SaWords([300]));
+        shared.0.spd().sas.point(PolicyIndex(0), Some(SlotIndex(0)));
+        shared
+    };
+    let writer = |(parts, _, slot): &Shared| {
+        slot.publish(&SaWords([301]));
+        let mut classes = Classes::new(Some(SlotIndex(0)));
+        assert!(classes.add(&[46], Some(SlotIndex(1))));
+        parts.classes[0].set(&classes);
+        parts.spd().sas.point(PolicyIndex(0), Some(SlotIndex::BY_CLASS));
+    };
+    let reader = |(parts, old, new): &Shared| {
+        let found = match parts.spd().sas.get(PolicyIndex(0)) {
+            Some(SlotIndex::BY_CLASS) => parts.classes[0].sa(46),
+            sa => sa,
+        };
+        match found {
+            Some(SlotIndex(1)) => assert_eq!(new.spi(), Some(Spi(301))),
+            sa => assert_eq!((sa, old.spi()), (Some(SlotIndex(0)), Some(Spi(300)))),
+        }
+    };
+    race(new, writer, reader, |_| {});
+}
+
+#[test]
+fn a_class_that_is_rekeyed_points_to_the_one_or_the_other() {
+    type Shared = (ClassSet, Slot<1>);
+    let classes = |sa| {
+        let mut classes = Classes::new(None);
+        assert!(classes.add(&[46], Some(SlotIndex(sa))));
+        classes
+    };
+    let new = move || {
+        let shared = (ClassSet::new(), Slot::new());
+        shared.0.set(&classes(0));
+        shared
+    };
+    let writer = move |(set, slot): &Shared| {
+        slot.publish(&SaWords([301]));
+        set.set(&classes(1));
+    };
+    let reader = |(set, slot): &Shared| match set.sa(46) {
+        Some(SlotIndex(1)) => assert_eq!(slot.spi(), Some(Spi(301))),
+        sa => assert_eq!(sa, Some(SlotIndex(0))),
+    };
+    race(new, writer, reader, |_| {});
 }

@@ -1,7 +1,7 @@
 //! Policies, and how one lies in the region.
 
 use crate::{
-    Direction, Flow, Prefix, Selector, SlotIndex,
+    Direction, Fields, Flow, Populate, Prefix, Selector, SlotIndex,
     layout::shared,
     sa::{address, address_words},
     selector::ports_match,
@@ -39,7 +39,8 @@ pub struct Policy {
     pub action: Action,
     /// Protect: ties it to its SAs. Inbound: the `reqid` that the SA must have.
     pub reqid: u32,
-    /// Protect, outbound: the SA in use; the one part of a policy that changes while it lives.
+    /// Protect, outbound: the SA in use; the one part of a policy that changes while it lives. Of one that has
+    /// [`Classes`](crate::Classes), that of packets of no special class.
     pub sa: Option<SlotIndex>,
 }
 
@@ -72,7 +73,7 @@ shared! {
         /// The next in the chain: index + 1, or 0.
         pub(crate) next: AtomicU32,
         pub(crate) priority: AtomicU32,
-        /// Protocol, whether any protocol, action: 8 bits each.
+        /// Protocol, whether any protocol, action, fields that are populated from packets: 8 bits each.
         kinds: AtomicU32,
         /// [`Tuple::bits`].
         tuple: AtomicU64,
@@ -81,6 +82,8 @@ shared! {
         /// Source ports first and last, destination ports first and last, 16 bits each.
         ports: AtomicU64,
         pub(crate) reqid: AtomicU32,
+        /// The policy that it was populated from: index + 1, or 0.
+        above: AtomicU32,
     }
 }
 
@@ -101,11 +104,12 @@ impl PolicySlot {
             dst: [word(), word()],
             ports: word(),
             reqid: half(),
+            above: half(),
         }
     }
 
     /// Writer: fills a free slot; readers meet it once it is linked and live.
-    pub(crate) fn fill(&self, policy: &Policy) {
+    pub(crate) fn fill(&self, policy: &Policy, populate: Populate) {
         let s = &policy.selector;
         let store = |to: &[AtomicU64; 2], words: [u64; 2]| {
             to[0].store(words[0], Ordering::Relaxed);
@@ -121,7 +125,9 @@ impl PolicySlot {
         self.reqid.store(policy.reqid, Ordering::Relaxed);
         let kinds = s.protocol.unwrap_or(0) as u32
             | (s.protocol.is_none() as u32) << 8
-            | (policy.action as u32) << 16;
+            | (policy.action as u32) << 16
+            | (populate.fields().0 as u32) << 24;
+        self.above.store(populate.above().map_or(0, |p| p.0 + 1), Ordering::Relaxed);
         self.kinds.store(kinds, Ordering::Relaxed);
         self.state.store(LIVE, Ordering::Release); // pairs with the Acquire in `policy`
     }
@@ -142,6 +148,24 @@ impl PolicySlot {
             2 => Action::Bypass,
             _ => Action::Discard,
         }
+    }
+
+    pub(crate) fn populate(&self) -> Populate {
+        match (self.above(), (self.kinds.load(Ordering::Relaxed) >> 24) as u8) {
+            (Some(above), _) => Populate::Above(above),
+            (None, 0) => Populate::No,
+            (None, fields) => Populate::From(Fields(fields)),
+        }
+    }
+
+    pub(crate) fn above(&self) -> Option<PolicyIndex> {
+        self.above.load(Ordering::Relaxed).checked_sub(1).map(PolicyIndex)
+    }
+
+    /// Bits of the addresses that it leaves open: the fewer, the earlier it comes among those of its priority.
+    pub(crate) fn open_bits(&self) -> u16 {
+        let t = Tuple::from_bits(self.tuple.load(Ordering::Relaxed));
+        2 * u8::MAX as u16 - t.src_len as u16 - t.dst_len as u16
     }
 
     pub(crate) fn matches(&self, m: &Masked, flow: &Flow) -> bool {

@@ -15,6 +15,9 @@
 //! again before, but may be retired.
 //!
 //! A policy has its word before a lookup can find it. Where no policy is, the word is 0.
+//!
+//! The word of a policy that has several SAs says so ([`SlotIndex::BY_CLASS`]), and which they are stands elsewhere
+//! (`class_set.rs`): where each policy has one, nothing is spent on that.
 
 use crate::{
     PolicyIndex, SlotIndex,
@@ -26,7 +29,7 @@ use crate::{
 pub(crate) struct PolicySas<'a>(pub(crate) &'a [AtomicU32]);
 
 impl<'a> PolicySas<'a> {
-    /// The SA that a policy uses now.
+    /// The SA that a policy uses now, or [`SlotIndex::BY_CLASS`].
     #[inline]
     pub(crate) fn get(self, index: PolicyIndex) -> Option<SlotIndex> {
         // Pairs with the Release in `point`: the SA was published before.

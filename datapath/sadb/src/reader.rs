@@ -1,9 +1,12 @@
 //! The datapath's end of the SADB region: read-only, lock-free.
 
 use crate::{
-    Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, RegionError, Runtime, Sa, SlotIndex, Spi,
+    Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, Populate, RegionError, Runtime, Sa,
+    SlotIndex, Spi,
+    class_set::ClassSet,
     index::SpiIndex,
     layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
+    policy::PolicySlot,
     policy_sa::PolicySas,
     region::{Guard, Part, Region},
     runtime::{RUNTIME_FILE, RuntimeMap},
@@ -64,11 +67,17 @@ impl SadbMap {
         PolicySas(&self.policy_sas)
     }
 
+    pub(crate) fn classes(&self) -> &[ClassSet] {
+        let (at, count) = self.layout.classes;
+        self.region.slice(at, count)
+    }
+
     pub(crate) fn spd(&self) -> Spd<'_> {
         let layout = &self.layout;
         Spd {
             policies: self.region.slice(layout.policies.0, layout.policies.1),
             sas: self.policy_sas(),
+            classes: self.classes(),
             heads: self.region.slice(layout.heads.0, layout.heads.1),
             tuples: self.region.slice(layout.tuples.0, 2 * MAX_TUPLES),
             version: &self.header().spd_version,
@@ -169,7 +178,8 @@ impl Reader {
     }
 
     /// The SA that a policy uses now: what a worker asks for each packet, with the index that it has kept of a
-    /// lookup's hit. `None` is no SA.
+    /// lookup's hit. `None` is no SA; [`SlotIndex::BY_CLASS`] is one for each class, and [`Reader::class_sa`] says
+    /// which. In a damaged region it can be any number.
     ///
     /// The index must come from a lookup of this turn; or of an earlier one, if [`Reader::spd_version`], asked since
     /// the worker last announced its epoch ([`WorkerRuntime::quiesce`](crate::WorkerRuntime::quiesce)), is what it was
@@ -177,7 +187,13 @@ impl Reader {
     /// before it stands here, and its slot gets no other in this turn; but it may be retired by now.
     #[inline]
     pub fn policy_sa(&self, index: PolicyIndex) -> Option<SlotIndex> {
-        self.map.policy_sas().get(index).filter(|s| s.0 < self.map.sizes.max_sas)
+        self.map.policy_sas().get(index)
+    }
+
+    /// The SA by which packets with a DSCP leave, of a policy that has one for each class (RFC 4301 §4.1). As
+    /// [`Reader::policy_sa`], in the same turn.
+    pub fn class_sa(&self, index: PolicyIndex, dscp: u8) -> Option<SlotIndex> {
+        self.map.classes().get(index.0 as usize)?.sa(dscp)
     }
 
     /// Brings the word that [`Reader::policy_sa`] reads into the cache.
@@ -202,10 +218,15 @@ impl Reader {
         self.map.header().spd_version.load(Ordering::Acquire)
     }
 
-    /// Whether any policy of this version asks for ports: what does not show them must be looked at as a whole then (RFC
+    /// How a policy is populated from packets, or was; in the same turns as [`Reader::policy_sa`].
+    pub fn populate(&self, index: PolicyIndex) -> Populate {
+        self.map.spd().policies.get(index.0 as usize).map_or(Populate::No, PolicySlot::populate)
+    }
+
+    /// Whether any policy of this version asks for ports, or is populated with them: what does not show them must be looked at as a whole then (RFC
     /// 4301 §7).
     pub fn selects_ports(&self) -> bool {
-        self.map.spd().selects_ports()
+        self.map.spd().selects_ports() || self.map.header().looks_inside.load(Ordering::Relaxed) > 0
     }
 
     /// Changes whenever a policy that was there is pointed to another SA, or to none. Not for workers, which ask

@@ -34,7 +34,8 @@ shared! {
         traffic: [AtomicU64; 4],
         /// [`PortCounters`], in the order of its fields.
         ports: [AtomicU64; 4],
-        reserved: [AtomicU64; 6],
+        acquires_untold: AtomicU64,
+        reserved: [AtomicU64; 5],
         drops: [AtomicU64; DROP_COUNTERS],
         pub(crate) events: EventRing,
     }
@@ -260,7 +261,13 @@ impl WorkerRuntime {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Tells iked. False if its ring is full, which is counted.
+    /// Counts packets that asked for an SA, of which iked was not told.
+    pub fn count_acquires_untold(&self, n: u64) {
+        let counter = &self.block().acquires_untold;
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Tells iked. False if its ring is full, which is counted, but not of [`EventKind::Acquire`].
     pub fn tell(&self, event: &Event) -> bool {
         self.block().events.push(&self.sadb().event_tails[self.w], event)
     }
@@ -382,6 +389,8 @@ pub struct WorkerRecord {
     pub drops: [u64; DROP_COUNTERS],
     /// Events that iked was too slow for.
     pub events_lost: u64,
+    /// Packets that asked for an SA, of which iked was not told, as there were too many.
+    pub acquires_untold: u64,
 }
 
 impl RuntimeReader {
@@ -458,6 +467,7 @@ impl RuntimeReader {
             },
             drops: std::array::from_fn(|i| block.drops[i].load(Ordering::Relaxed)),
             events_lost: block.events.lost(),
+            acquires_untold: block.acquires_untold.load(Ordering::Relaxed),
         })
     }
 

@@ -45,6 +45,12 @@ impl fmt::Display for Spi {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SlotIndex(pub u32);
 
+impl SlotIndex {
+    /// No slot: what [`Reader::policy_sa`](crate::Reader::policy_sa) says of a policy that has an SA for each class of
+    /// traffic.
+    pub const BY_CLASS: SlotIndex = SlotIndex(u32::MAX - 1);
+}
+
 /// Which SA of its slot it is: odd while it lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Generation(pub u64);

@@ -5,10 +5,10 @@
 //! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
-    Direction, Endpoint, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit, PolicyIndex, Reader,
-    RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
+    Classes, Direction, Endpoint, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit,
+    PolicyIndex, Populate, Reader, RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
-    policy::{FREE, LIVE},
+    policy::{FREE, LIVE, PolicySlot},
     reader::{SADB_FILE, SadbMap},
     region::{self, Region, WriterLock},
     runtime::{RUNTIME_FILE, RuntimeMap},
@@ -254,7 +254,7 @@ impl Sadb {
     pub fn retire(&mut self, slot: SlotIndex) -> Result<(), SadbError> {
         let (_, sa) = self.sa(slot).ok_or(SadbError::NoSuchSa { slot })?;
         for index in self.users.remove(&slot).unwrap_or_default() {
-            self.point(index, None);
+            self.part(index, slot);
         }
         if sa.direction == Direction::Inbound {
             self.map.index().remove(sa.spi);
@@ -334,6 +334,22 @@ impl Sadb {
     /// [`SadbError::Overlap`] with a policy of the same direction, selector and priority;
     /// [`SadbError::Full`], [`SadbError::Invalid`].
     pub fn add_policy(&mut self, policy: &Policy) -> Result<PolicyIndex, SadbError> {
+        self.add_populated(policy, Populate::No)
+    }
+
+    /// Adds a policy that is populated from packets, or was. Whoever removes a policy removes those that were populated
+    /// from it before.
+    ///
+    /// # Errors
+    /// As [`Sadb::add_policy`]; [`SadbError::NotAbove`].
+    pub fn add_populated(&mut self, policy: &Policy, populate: Populate) -> Result<PolicyIndex, SadbError> {
+        if let Some(above) = populate.above() {
+            let place = |p: &Policy| (p.direction, p.priority);
+            let is_place = |p: Policy| place(&p) == place(policy) && self.populate(above).above().is_none();
+            if !self.policy(above).is_some_and(is_place) {
+                return Err(SadbError::NotAbove { above });
+            }
+        }
         let s = &policy.selector;
         if s.src.addr().is_ipv4() != s.dst.addr().is_ipv4() {
             return Err(SadbError::Invalid { field: "family of the selector", value: 0 });
@@ -342,7 +358,7 @@ impl Sadb {
             return Err(SadbError::Invalid { field: "port range", value: 0 });
         }
         self.check_target(policy.sa)?;
-        if let Some(with) = self.map.spd().twin(policy) {
+        if let Some(with) = self.map.spd().twin(policy, populate) {
             return Err(SadbError::Overlap { with, selector: policy.selector.to_string() });
         }
         self.use_tuple(policy)?;
@@ -353,11 +369,13 @@ impl Sadb {
                 return Err(e);
             }
         };
+        // Never too few: before it is linked.
+        self.look_inside(populate, 1);
         let spd = self.map.spd();
-        spd.fill(index, policy);
+        spd.fill(index, policy, populate);
         spd.link(index, policy);
         spd.bump();
-        self.note_user(index, policy.sa);
+        self.note_user(index);
         Ok(index)
     }
 
@@ -367,12 +385,35 @@ impl Sadb {
     /// # Errors
     /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
     pub fn set_policy_sa(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) -> Result<(), SadbError> {
-        let before = self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?.sa;
+        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
         self.check_target(sa)?;
-        self.forget_user(index, before);
-        self.note_user(index, sa);
+        self.forget_user(index);
         self.point(index, sa);
+        self.note_user(index);
         Ok(())
+    }
+
+    /// Makes a Protect policy use an SA for each class of traffic (RFC 4301 §4.1), until [`Sadb::set_policy_sa`] gives
+    /// it one. Classes that have the SA that they had are left alone.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
+    pub fn set_policy_classes(&mut self, index: PolicyIndex, classes: &Classes) -> Result<(), SadbError> {
+        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
+        classes.sas().try_for_each(|sa| self.check_target(Some(sa)))?;
+        self.forget_user(index);
+        self.map.classes()[index.0 as usize].set(classes);
+        if self.map.policy_sas().get(index) != Some(SlotIndex::BY_CLASS) {
+            self.map.policy_sas().point(index, Some(SlotIndex::BY_CLASS));
+        }
+        self.bump_policy_sas();
+        self.note_user(index);
+        Ok(())
+    }
+
+    /// The classes of a policy that has any.
+    pub fn policy_classes(&self, index: PolicyIndex) -> Option<Classes> {
+        Some(self.map.spd().classes(index)?.get())
     }
 
     /// Removes a policy.
@@ -385,11 +426,20 @@ impl Sadb {
         spd.policies[index.0 as usize].retire();
         spd.unlink(index, &policy);
         self.leave_tuple(&policy);
+        self.look_inside(self.populate(index), u32::MAX);
         // Before the epoch: who announces that sees that what it has decided is of another version.
         self.map.spd().bump();
-        self.forget_user(index, policy.sa);
+        self.forget_user(index);
         self.wait_for_workers(Limbo::Policy(index));
         Ok(())
+    }
+
+    /// Counts a policy more, or by the largest number one less, if it is populated from what fragments do not show.
+    fn look_inside(&self, populate: Populate, by: u32) {
+        if populate.looks_inside() {
+            let count = &self.map.header().looks_inside;
+            count.store(count.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+        }
     }
 
     fn check_target(&self, sa: Option<SlotIndex>) -> Result<(), SadbError> {
@@ -401,20 +451,31 @@ impl Sadb {
         }
     }
 
-    fn note_user(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        if let Some(slot) = sa {
+    /// A policy uses the SAs that it points to.
+    fn note_user(&mut self, index: PolicyIndex) {
+        for slot in self.map.spd().all_sas(index) {
             self.users.entry(slot).or_default().insert(index);
         }
     }
 
-    fn forget_user(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        if let Some(slot) = sa
-            && let Some(users) = self.users.get_mut(&slot)
-        {
+    fn forget_user(&mut self, index: PolicyIndex) {
+        for slot in self.map.spd().all_sas(index) {
+            let Some(users) = self.users.get_mut(&slot) else { continue };
             users.remove(&index);
             if users.is_empty() {
                 self.users.remove(&slot);
             }
+        }
+    }
+
+    /// A policy does not point to this SA any more.
+    fn part(&self, index: PolicyIndex, sa: SlotIndex) {
+        match self.map.spd().classes(index) {
+            Some(classes) => {
+                classes.forget(sa);
+                self.bump_policy_sas();
+            }
+            None => self.point(index, None),
         }
     }
 
@@ -431,6 +492,11 @@ impl Sadb {
     /// The policy in a slot.
     pub fn policy(&self, index: PolicyIndex) -> Option<Policy> {
         self.map.spd().policy(index)
+    }
+
+    /// How the policy in a slot is populated from packets, or was.
+    pub fn populate(&self, index: PolicyIndex) -> Populate {
+        self.map.spd().policies.get(index.0 as usize).map_or(Populate::No, PolicySlot::populate)
     }
 
     /// All policies.
@@ -616,11 +682,12 @@ impl Sadb {
                     if !spd.is_linked(index, &policy) {
                         spd.link(index, &policy);
                     }
-                    let sa = spd.sas.get(index);
-                    match self.check_target(sa) {
-                        Ok(()) => self.note_user(index, sa),
-                        Err(_) => self.point(index, None),
+                    for sa in spd.all_sas(index) {
+                        if self.check_target(Some(sa)).is_err() {
+                            self.part(index, sa);
+                        }
                     }
+                    self.note_user(index);
                 }
                 (FREE, ..) => {
                     // It may have been given an SA, and then did not come.
@@ -650,6 +717,8 @@ impl Sadb {
             }
         }
         self.tuples.retain(|_, t| t.policies > 0);
+        let look_inside = self.policies().filter(|(index, _)| self.populate(*index).looks_inside()).count();
+        self.map.header().looks_inside.store(look_inside as u32, Ordering::Relaxed);
         gone
     }
 }

@@ -1,7 +1,7 @@
 //! What selectors are made of, and what they look at in a packet.
 
 use crate::{
-    SadbError,
+    ABOUT, SadbError,
     sa::{address, address_words},
 };
 use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
@@ -143,6 +143,35 @@ pub struct Flow {
     /// Source and destination port, where the protocol has them and the packet shows them. Of ICMP both are the type,
     /// in the upper octet, and the code; of Mobility Headers the type alone, in the upper octet (RFC 4301 §4.4.1.1).
     pub ports: Option<(u16, u16)>,
+}
+
+/// In the last of a flow's words: protocol in the lowest octet, then this, ports in the upper half.
+pub(crate) const HAS_PORTS: u64 = 1 << 9;
+
+impl Flow {
+    /// In five words, for an [`Event`](crate::Event): source, destination, and the rest.
+    pub fn words(&self) -> [u64; ABOUT] {
+        let ([a, b], [c, d]) = (address_words(self.src), address_words(self.dst));
+        let (source, destination) = self.ports.unwrap_or_default();
+        let rest = self.protocol as u64
+            | (self.src.is_ipv4() as u64) << 8
+            | if self.ports.is_some() { HAS_PORTS } else { 0 }
+            | (source as u64) << 48
+            | (destination as u64) << 32;
+        [a, b, c, d, rest]
+    }
+
+    /// What [`Flow::words`] wrote; of any other words, some flow.
+    pub fn from_words(words: &[u64; ABOUT]) -> Flow {
+        let [a, b, c, d, rest] = *words;
+        let v4 = rest >> 8 & 1 == 1;
+        Flow {
+            src: address(v4, &[a, b]),
+            dst: address(v4, &[c, d]),
+            protocol: rest as u8,
+            ports: (rest & HAS_PORTS != 0).then_some(((rest >> 48) as u16, (rest >> 32) as u16)),
+        }
+    }
 }
 
 /// The first `len` bits of an address; IPv4 lengths count from the top as well.

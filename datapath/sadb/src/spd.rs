@@ -2,8 +2,9 @@
 //!
 //! A *tuple* is a way to mask a flow: prefix lengths, and whether protocol and ports are exact. A lookup
 //! masks the flow by each tuple in use (a handful, for real policies) and follows one short hash chain;
-//! of what matches, the lowest priority wins, then the longer prefixes, then the older policy. Tuples that
-//! cannot win any more are skipped.
+//! of what matches, the lowest priority wins, then the longer prefixes, then the older policy. One that was
+//! populated from a packet has the place of the one it was populated from, and comes just before it (`populate.rs`).
+//! Tuples that cannot win any more are skipped.
 //!
 //! Slots in a chain are unlinked first and used again only when every worker's epoch has passed, so a reader
 //! that stands on one still finds its way to the end of the chain.
@@ -14,7 +15,8 @@
 //! Which SA a policy uses changes by itself and without a version: `policy_sa.rs`.
 
 use crate::{
-    ANY_PORT, Direction, Flow, Policy, PolicyHit, PolicyIndex,
+    ANY_PORT, Direction, Flow, Policy, PolicyHit, PolicyIndex, Populate, SlotIndex,
+    class_set::ClassSet,
     layout::shared,
     policy::PolicySlot,
     policy_sa::PolicySas,
@@ -122,6 +124,8 @@ impl TupleSlot {
 pub(crate) struct Spd<'a> {
     pub(crate) policies: &'a [PolicySlot],
     pub(crate) sas: PolicySas<'a>,
+    /// By policy: of those with an SA for each class.
+    pub(crate) classes: &'a [ClassSet],
     pub(crate) heads: &'a [AtomicU32],
     /// `MAX_TUPLES` for inbound, then as many for outbound.
     pub(crate) tuples: &'a [TupleSlot],
@@ -129,6 +133,10 @@ pub(crate) struct Spd<'a> {
     pub(crate) version: &'a AtomicU64,
     pub(crate) seed: u64,
 }
+
+/// The lowest wins: priority, open bits and index of the policy that gives a policy its place, whether that is itself, and
+/// its own index.
+type Rank = (u32, u16, u32, bool, u32);
 
 /// How often a reader starts again; a writer that is faster than that is not one of ours.
 const ATTEMPTS: usize = if cfg!(loom) { 3 } else { 100 };
@@ -210,13 +218,35 @@ impl<'a> Spd<'a> {
     pub(crate) fn policy(&self, index: PolicyIndex) -> Option<Policy> {
         // Its word after its state: the word was there before it lived.
         let policy = self.policies.get(index.0 as usize)?.policy()?;
-        Some(Policy { sa: self.sas.get(index), ..policy })
+        Some(Policy { sa: self.sa(index), ..policy })
+    }
+
+    /// The SA that a policy uses, for packets of no special class.
+    pub(crate) fn sa(&self, index: PolicyIndex) -> Option<SlotIndex> {
+        match self.sas.get(index)? {
+            SlotIndex::BY_CLASS => self.classes.get(index.0 as usize)?.default_sa(),
+            sa => Some(sa),
+        }
+    }
+
+    /// The classes of a policy that has any.
+    pub(crate) fn classes(&self, index: PolicyIndex) -> Option<&'a ClassSet> {
+        let has_any = self.sas.get(index) == Some(SlotIndex::BY_CLASS);
+        self.classes.get(index.0 as usize).filter(|_| has_any)
+    }
+
+    /// All SAs that a policy uses.
+    pub(crate) fn all_sas(&self, index: PolicyIndex) -> Vec<SlotIndex> {
+        match self.classes(index) {
+            Some(classes) => classes.sas().collect(),
+            None => self.sas.get(index).into_iter().collect(),
+        }
     }
 
     /// Writer: puts a policy into a free slot, for `link`.
-    pub(crate) fn fill(&self, index: PolicyIndex, policy: &Policy) {
+    pub(crate) fn fill(&self, index: PolicyIndex, policy: &Policy, populate: Populate) {
         self.sas.point(index, policy.sa);
-        self.policies[index.0 as usize].fill(policy);
+        self.policies[index.0 as usize].fill(policy, populate);
     }
 
     /// Reads again while the version changes under it.
@@ -248,7 +278,7 @@ impl<'a> Spd<'a> {
             return None;
         }
         let (src, dst) = (address_words(flow.src), address_words(flow.dst));
-        let mut best: Option<((u32, u16, u32), &PolicySlot)> = None;
+        let mut best: Option<(Rank, &PolicySlot)> = None;
         for slot in self.tuples_of(direction) {
             let bits = slot.bits.load(Ordering::Relaxed);
             if bits == 0 {
@@ -276,21 +306,29 @@ impl<'a> Spd<'a> {
             };
             for (index, policy) in self.chain(self.head(&m)) {
                 if policy.matches(&m, flow) {
-                    let specific = u16::MAX - t.src_len as u16 - t.dst_len as u16;
-                    let rank = (policy.priority.load(Ordering::Relaxed), specific, index.0);
+                    let rank = self.rank(index, policy);
                     if best.is_none_or(|(b, _)| rank < b) {
                         best = Some((rank, policy));
                     }
                 }
             }
         }
-        best.map(|((priority, _, index), policy)| PolicyHit {
+        best.map(|((priority, .., index), policy)| PolicyHit {
             index: PolicyIndex(index),
             action: policy.action(),
-            sa: self.sas.get(PolicyIndex(index)),
+            sa: self.sa(PolicyIndex(index)),
             reqid: policy.reqid.load(Ordering::Relaxed),
             priority,
         })
+    }
+
+    fn rank(&self, index: PolicyIndex, policy: &PolicySlot) -> Rank {
+        let priority = policy.priority.load(Ordering::Relaxed);
+        let above = policy.above().and_then(|above| Some((above, self.policies.get(above.0 as usize)?)));
+        match above {
+            Some((of, from)) => (priority, from.open_bits(), of.0, false, index.0),
+            None => (priority, policy.open_bits(), index.0, true, index.0),
+        }
     }
 
     fn masked_policy(policy: &Policy) -> Masked {
@@ -307,9 +345,10 @@ impl<'a> Spd<'a> {
         }
     }
 
-    /// A live policy with the same direction, selector and priority.
-    pub(crate) fn twin(&self, policy: &Policy) -> Option<PolicyIndex> {
+    /// A live policy with the same direction, selector and priority, which is populated from the same one, if from any.
+    pub(crate) fn twin(&self, policy: &Policy, populate: Populate) -> Option<PolicyIndex> {
         self.chain(self.head(&Spd::masked_policy(policy)))
+            .filter(|(_, slot)| slot.above() == populate.above())
             .find(|(_, slot)| {
                 slot.policy().is_some_and(|p| {
                     p.selector == policy.selector

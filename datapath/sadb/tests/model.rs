@@ -172,6 +172,9 @@ impl Numbers {
 /// Given once: policies of one index, one after the other, are not the same.
 type PolicyId = usize;
 
+/// The SA that a policy points to, by DSCP.
+type Pointed = [Option<SlotIndex>; DSCPS];
+
 #[derive(Default)]
 struct Model {
     sas: HashMap<SlotIndex, (Generation, Sa)>,
@@ -185,7 +188,11 @@ struct Model {
     changes: (u64, u64),
     ids: HashMap<PolicyIndex, PolicyId>,
     /// What each policy that ever was points to, or did when it went.
-    pointed: Vec<Option<SlotIndex>>,
+    pointed: Vec<Pointed>,
+    /// Policies that have classes.
+    by_class: HashSet<PolicyId>,
+    /// SAs of classes that no DSCP has.
+    unlisted: HashSet<(PolicyIndex, SlotIndex)>,
     /// What each worker has kept: the version of the SPD, and a policy of it.
     kept: [Option<(u64, PolicyIndex, PolicyId)>; WORKERS],
     last_generation: HashMap<SlotIndex, Generation>,
@@ -262,12 +269,12 @@ fn retire(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     let Some((_, sa)) = m.sas.remove(&slot) else {
         return assert_eq!(sadb.retire(slot), Err(SadbError::NoSuchSa { slot }));
     };
-    // No policy may point to it any more.
-    for (index, policy) in m.policies.iter_mut().filter(|(_, p)| p.sa == Some(slot)) {
-        policy.sa = None;
-        m.pointed[m.ids[index]] = None;
-        m.changes.1 += 1;
-        sadb.set_policy_sa(*index, None).unwrap();
+    // No policy points to it any more.
+    for (index, policy) in &mut m.policies {
+        let pointed = &mut m.pointed[m.ids[index]];
+        policy.sa = policy.sa.filter(|sa| *sa != slot);
+        m.changes.1 += u64::from(pointed.contains(&Some(slot)) || m.unlisted.remove(&(*index, slot)));
+        pointed.iter_mut().for_each(|sa| *sa = sa.filter(|sa| *sa != slot));
     }
     sadb.retire(slot).unwrap();
     m.moved.remove(&slot);
@@ -324,7 +331,7 @@ fn add_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     assert!(m.policies.iter().all(|(i, _)| *i != index), "{index:?} is in use");
     m.changes.0 += 1;
     m.ids.insert(index, m.pointed.len());
-    m.pointed.push(policy.sa);
+    m.pointed.push([policy.sa; DSCPS]);
     m.policies.push((index, policy));
 }
 
@@ -339,16 +346,52 @@ fn change_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb, remove: bool) {
         (Some(at), true) => {
             m.policies.swap_remove(at);
             m.ids.remove(&index);
+            m.unlisted.retain(|(i, _)| *i != index);
             m.changes.0 += 1;
             m.wait(false, index.0);
         }
         (Some(at), false) => {
             m.policies[at].1.sa = sa;
-            m.pointed[m.ids[&index]] = sa;
+            m.pointed[m.ids[&index]] = [sa; DSCPS];
+            m.by_class.remove(&m.ids[&index]);
+            m.unlisted.retain(|(i, _)| *i != index);
             m.changes.1 += 1;
         }
         (None, _) => {}
     }
+}
+
+/// RFC 4301 §4.1: an SA for each class. Some are none, and some classes have no DSCP left.
+fn change_classes(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
+    let index = PolicyIndex(rng.below(SIZES.max_policies as usize + 2) as u32);
+    let mut target = |m: &Model| {
+        let slot = m.any_slot(rng);
+        m.sas.contains_key(&slot).then_some(slot)
+    };
+    let default = target(m);
+    let (mut classes, mut pointed, mut all) = (Classes::new(default), [default; DSCPS], vec![default]);
+    for class in 0..7 {
+        let sa = target(m);
+        let dscps = [class, (7 * class + default.map_or(0, |s| s.0 as usize)) % 9, 63];
+        assert!(classes.add(&dscps.map(|d| d as u8), sa));
+        dscps.iter().for_each(|dscp| pointed[*dscp] = sa);
+        all.push(sa);
+    }
+    assert!(!classes.add(&[1], None), "eight at most");
+    let got = sadb.set_policy_classes(index, &classes);
+    let Some(at) = m.policies.iter().position(|(i, _)| *i == index) else {
+        return assert_eq!(got, Err(SadbError::NoSuchPolicy { index }));
+    };
+    got.unwrap();
+    assert_eq!(sadb.policy_classes(index), Some(classes));
+    let id = m.ids[&index];
+    m.policies[at].1.sa = default;
+    m.pointed[id] = pointed;
+    m.by_class.insert(id);
+    m.unlisted.retain(|(i, _)| *i != index);
+    m.unlisted
+        .extend(all.into_iter().flatten().filter(|sa| !pointed.contains(&Some(*sa))).map(|sa| (index, sa)));
+    m.changes.1 += 1;
 }
 
 /// A worker begins a turn: it goes on with what it has kept of this version of the SPD, or decides anew.
@@ -373,7 +416,13 @@ fn look(m: &Model, rng: &mut Rng, reader: &Reader) {
     assert_eq!(reader.copy_sa(slot), sa.map(|(g, sa)| (g, where_it_is(sa, m.moved.get(&slot)))));
     for (_, kept) in m.workers.iter().zip(m.kept).filter(|(worker, _)| worker.is_some()) {
         if let Some((_, index, id)) = kept {
-            assert_eq!(reader.policy_sa(index), m.pointed[id], "the SA of another policy");
+            let dscp = rng.below(DSCPS);
+            let by_class = m.by_class.contains(&id);
+            let found = match reader.policy_sa(index) {
+                Some(SlotIndex::BY_CLASS) if by_class => reader.class_sa(index, dscp as u8),
+                sa => sa.filter(|_| !by_class),
+            };
+            assert_eq!(found, m.pointed[id][dscp], "the SA of another policy");
         }
     }
 }
@@ -391,7 +440,8 @@ fn a_million_operations_do_what_plain_maps_do() {
             14..26 => retire(&mut m, &mut rng, &mut sadb),
             26..40 => add_policy(&mut m, &mut rng, &mut sadb),
             40..48 => change_policy(&mut m, &mut rng, &mut sadb, true),
-            48..52 => change_policy(&mut m, &mut rng, &mut sadb, false),
+            48..50 => change_policy(&mut m, &mut rng, &mut sadb, false),
+            50..52 => change_classes(&mut m, &mut rng, &mut sadb),
             52..56 => assert_eq!(sadb.reclaim(), m.reclaim()),
             56..64 => {
                 let w = rng.below(WORKERS);

@@ -34,8 +34,10 @@ pub enum Problem {
     HopLimit,
     /// The rest of its datagram did not come in time.
     ReassemblyTime,
-    /// A policy forbids it (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
+    /// A policy forbids it (RFC 4301 §5.1.1, RFC 1812 §5.2.7.1, RFC 4443 §3.1).
     Prohibited,
+    /// There is no SA for it, as the peer cannot be reached (RFC 4301 §5.1.1, RFC 792, RFC 4443 §3.1).
+    Unreachable,
 }
 
 impl Problem {
@@ -51,6 +53,8 @@ impl Problem {
             (Problem::ReassemblyTime, false) => (3, 1, 0),
             (Problem::Prohibited, true) => (3, 13, 0),
             (Problem::Prohibited, false) => (1, 1, 0),
+            (Problem::Unreachable, true) => (3, 1, 0),
+            (Problem::Unreachable, false) => (1, 3, 0),
         }
     }
 }
@@ -299,6 +303,11 @@ impl RateLimit {
     pub fn new(per_second: u32, burst: u32) -> RateLimit {
         let burst = burst as u64 * 1000;
         RateLimit { per_second, burst, tokens: burst, last_ms: 0 }
+    }
+
+    /// Whether one more could be sent now.
+    pub fn has_any(&self, now_ms: u64) -> bool {
+        { *self }.take(now_ms)
     }
 
     /// Whether one more may be sent now.

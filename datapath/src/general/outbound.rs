@@ -21,7 +21,7 @@ use crate::{
     sa::Found,
     wire::{self, Addr, FlowKey, IPV6, Ip, UDP, protocol},
 };
-use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol};
+use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol, SlotIndex};
 use std::net::IpAddr;
 
 /// SAs that a packet is put into, one in the other, at most.
@@ -56,10 +56,14 @@ impl General {
                 return self.route(env, ip.dst());
             }
             Decision::Bypass { .. } => return self.forward(env, &ip),
-            Decision::Drop(reason) => return Err(reason),
+            Decision::Drop(reason) => return Err(self.refuse(env, reason, &ip)),
             Decision::LetIn { .. } | Decision::LetOn { .. } => return Err(DropReason::NoPolicy),
         };
-        let slot = env.reader.policy_sa(policy).ok_or(DropReason::NoSa)?;
+        let slot = match env.reader.policy_sa(policy) {
+            Some(SlotIndex::BY_CLASS) => env.reader.class_sa(policy, ip.dscp()),
+            slot => slot,
+        };
+        let Some(slot) = slot else { return Err(self.ask_for_sa(env, policy, &ip)) };
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
                 let with = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?;

@@ -9,6 +9,7 @@ use crate::{
     fib::Resolution,
     wire::{Addr, Ip},
 };
+use portcullis_sadb::{Action, Direction, PolicyIndex};
 
 /// ICMP errors that a worker sends, a second and at once (RFC 4443 §2.4(f)).
 pub(super) const RATE: (u32, u32) = (1000, 100);
@@ -21,6 +22,29 @@ impl General {
     pub(super) fn tell_too_big(&mut self, env: &mut Env<'_>, ip: &Ip, mtu: usize) -> Result<(), DropReason> {
         self.tell(env, Problem::TooBig { mtu: mtu.min(u16::MAX as usize) as u16 }, ip);
         Err(DropReason::TooBig)
+    }
+
+    /// A packet that goes out by no policy, whose source is told so, if that is wished for (RFC 4301 §5.1.1).
+    pub(super) fn refuse(&mut self, env: &mut Env<'_>, reason: DropReason, ip: &Ip) -> DropReason {
+        let is_forbidden = match reason {
+            DropReason::NoPolicy => true,
+            // Not by a policy for what comes in: whoever is outside is told nothing.
+            DropReason::PolicyDiscard => env.discards(ip),
+            _ => false,
+        };
+        if is_forbidden && self.tells_prohibited && self.from != From::Sealed {
+            self.tell(env, Problem::Prohibited, ip);
+        }
+        reason
+    }
+
+    /// A packet whose policy has no SA: iked is told (RFC 4301 §5.1), and if that did not help, its source.
+    pub(super) fn ask_for_sa(&mut self, env: &mut Env<'_>, policy: PolicyIndex, ip: &Ip) -> DropReason {
+        let is_overdue = self.acquires.ask(policy, &ip.flow(), (env.reader, env.iked), env.now_ms);
+        if is_overdue && self.tells_prohibited && self.from != From::Sealed {
+            self.tell(env, Problem::Unreachable, ip);
+        }
+        DropReason::NoSa
     }
 
     /// Tells the source of the packet what is wrong with it, unless it must not be told, or too many were.
@@ -64,6 +88,12 @@ impl General {
 }
 
 impl Env<'_> {
+    /// Whether an outbound policy says Discard.
+    fn discards(&self, ip: &Ip) -> bool {
+        let hit = self.reader.lookup(Direction::Outbound, &ip.flow());
+        hit.is_some_and(|hit| hit.action == Action::Discard)
+    }
+
     /// Whether an address is the gateway's own.
     pub(super) fn is_own(&self, addr: Addr) -> bool {
         self.fib.resolve(addr.into()) == Resolution::Local

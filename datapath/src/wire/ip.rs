@@ -170,6 +170,12 @@ impl Ip {
         self.selector as u8
     }
 
+    /// The class of traffic (RFC 2474 §3).
+    #[inline]
+    pub fn dscp(&self) -> u8 {
+        self.tos >> 2
+    }
+
     /// Where the upper protocol starts.
     #[inline]
     pub fn payload(&self) -> usize {
