@@ -74,6 +74,19 @@ pub struct PortLink {
     pub mtu: u16,
     /// Administratively up, and with a carrier.
     pub up: bool,
+    /// The other end of a veth pair that is the kernel's: what is for the gateway itself is sent there.
+    pub kernel: Option<KernelEnd>,
+}
+
+/// A device of the kernel at the other end of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelEnd {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its address.
+    pub mac: Mac,
+    /// Administratively up, and with a carrier.
+    pub up: bool,
 }
 
 /// One way out.
@@ -87,6 +100,8 @@ pub struct Hop {
     pub mtu: u16,
     /// Its share among equal next hops, at least 1.
     pub weight: u16,
+    /// The port at whose other end its device is: what comes from there, the kernel expects by that.
+    pub kernel: Option<u8>,
 }
 
 /// Where the kernel's table leads a destination.
@@ -356,6 +371,23 @@ impl Fib {
     /// The neighbours of this snapshot.
     pub fn neighbours(&self) -> &Neighbours {
         &self.neighbours
+    }
+
+    /// How a packet from `src`, of a tunnel, reaches the kernel, for which it is: by the port that leads to the device that
+    /// `src` is routed by, so that the kernel finds it came the right way (RFC 3704 §2.2), or by the first that leads to
+    /// any. `None` if there is none.
+    pub fn to_kernel(&self, src: IpAddr) -> Option<Resolution> {
+        let hops = match self.routes.lookup(src) {
+            Some(Target::Hops { first, count }) => &self.routes.hops[first as usize..][..count as usize],
+            _ => &[],
+        };
+        let by_route = hops.iter().filter_map(|hop| hop.kernel);
+        let leads_there = |port: u8| {
+            let link = self.ports.get(port as usize).filter(|l| l.up)?;
+            let kernel = link.kernel.filter(|k| k.up)?;
+            Some(Resolution::Send { port, dst_mac: kernel.mac, src_mac: link.mac, mtu: u16::MAX })
+        };
+        by_route.chain(0..self.ports.len() as u8).find_map(leads_there)
     }
 
     /// Where a packet to `dst` goes. Marks the neighbour as used.

@@ -70,7 +70,8 @@ impl General {
                     Some(Some(whole)) => whole,
                     Some(None) => return Ok(()),
                 };
-                if self.from != From::Sealed {
+                // RFC 4301 §5.1.2.1: of what is forwarded, and not of what the gateway itself sends.
+                if self.from != From::Sealed && !env.is_own(ip.src()) {
                     self.decrement_ttl(env, &ip)?;
                 }
                 self.protect(env, i, &ip)
@@ -306,11 +307,14 @@ impl General {
         result
     }
 
-    /// A packet that goes on in clear.
+    /// A packet that goes on in clear; to the kernel, if it came out of an SA and is for the gateway itself.
     ///
     /// # Errors
     /// Why it does not.
-    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+    fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+        if self.from == From::Opened && env.is_own(ip.dst()) {
+            return self.deliver_locally(env, ip);
+        }
         self.decrement_ttl(env, ip)?;
         self.route(env, ip.dst())
     }

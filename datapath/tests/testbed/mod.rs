@@ -150,6 +150,7 @@ fn links(mtu: u16) -> Arc<Vec<PortLink>> {
         mac: Mac([2, 0, 0, 0, 1, n]),
         mtu,
         up: true,
+        kernel: None,
     };
     Arc::new(vec![link(0), link(1)])
 }
@@ -164,7 +165,7 @@ fn fib(t: &Tunnel, me: u8) -> Arc<Fib> {
             let net = Prefix::new(addr, len).unwrap();
             // The peer is the gateway to all that is not here.
             let gateway = (port == WAN).then(|| outer(3 - me, v4));
-            let hop = Hop { port: Some(port as u8), gateway, mtu: 0, weight: 1 };
+            let hop = Hop { port: Some(port as u8), gateway, mtu: 0, weight: 1, kernel: None };
             routes.route(Route4 { addr: net.addr(), len }, &Route::Unicast(vec![hop]));
         }
         for own in [lan(me, v4), outer(me, v4)].into_iter().filter(|_| t.tells) {
