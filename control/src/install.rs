@@ -14,6 +14,7 @@
 use crate::{
     config::{Connections, MANUAL_KEYS},
     connection::{CONNECTION_PRIORITY, Connection, Exception},
+    routes::{self, RouteSelectors},
     secret::Secret,
 };
 use portcullis_sadb::{
@@ -122,6 +123,8 @@ pub struct Changes {
 pub struct Installer {
     /// Cipher keys of SAs that were retired since we started.
     spent: HashSet<Secret>,
+    /// What the routes to interfaces of connections say.
+    routes: RouteSelectors,
 }
 
 /// An SA that is wanted, and where it is already.
@@ -143,7 +146,7 @@ impl Installer {
     /// Octets that it has on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
         let keys = self.spent.iter().map(Secret::heap_octets).sum::<usize>();
-        self.spent.capacity() * size_of::<Secret>() + keys
+        self.spent.capacity() * size_of::<Secret>() + keys + self.routes.heap_octets()
     }
 
     /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped. SAs that are new are
@@ -185,7 +188,7 @@ impl Installer {
             }
         }
         changes.published = published.len();
-        let policies = policies(connections, down, &plan.sas);
+        let policies = policies(connections, down, &plan.sas, &self.routes);
         changes.policies = install_policies(sadb, &policies)?;
         plan.gone.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
         for (slot, sa) in plan.gone.drain(..) {
@@ -271,6 +274,23 @@ impl Installer {
         if is_short {
             wait_for_workers(sadb);
         }
+    }
+
+    /// What the routes say from the next installation on. False: there is not room for all.
+    pub fn set_routes(&mut self, sadb: &Sadb, connections: &Connections, mut routes: RouteSelectors) -> bool {
+        let others = 2 * connections.exceptions.len()
+            + connections.connections.iter().map(|c| 2 * c.selectors().count()).sum::<usize>();
+        // With room for the one that guards others while they are replaced.
+        let room = (sadb.sizes().max_policies as usize).saturating_sub(others + 1) / 2;
+        let fits = routes.len() <= room;
+        routes.truncate(room);
+        self.routes = routes;
+        fits
+    }
+
+    /// What the routes say.
+    pub fn routes(&self) -> &RouteSelectors {
+        &self.routes
     }
 
     /// Takes all out: policies first, and outbound SAs before inbound ones.
@@ -406,43 +426,49 @@ struct Owned {
     policy: Policy,
 }
 
-fn policies(connections: &Connections, down: &BTreeSet<String>, sas: &[Wanted]) -> Vec<Owned> {
+fn policies(
+    connections: &Connections,
+    down: &BTreeSet<String>,
+    sas: &[Wanted],
+    routes: &RouteSelectors,
+) -> Vec<Owned> {
     let protecting = connections.connections.iter().zip(sas.chunks(2)).flat_map(|(c, pair)| {
         let action = if down.contains(&c.name) { Action::Discard } else { Action::Protect };
         let sa = pair[1].slot.filter(|_| action == Action::Protect);
         let reqid = if action == Action::Protect { pair[1].sa.reqid } else { 0 };
-        c.selectors().flat_map(move |there| {
-            let policy = |direction, selector, sa| Policy {
-                direction,
-                selector,
-                priority: CONNECTION_PRIORITY,
-                action,
-                reqid,
-                sa,
-            };
-            let back = back(&there);
-            [policy(Direction::Outbound, there, sa), policy(Direction::Inbound, back, None)]
-                .map(|policy| Owned { of: format!("connection '{}'", c.name), policy })
-        })
+        let routed = c.interface.as_deref().map_or(&[][..], |interface| routes.of(interface)).iter();
+        let routed =
+            routed.map(|dst| (c.next_layer.between(routes::any(dst.addr()), *dst), routes::priority(dst)));
+        c.selectors().map(|there| (there, CONNECTION_PRIORITY)).chain(routed).flat_map(
+            move |(there, priority)| {
+                let policy =
+                    |direction, selector, sa| Policy { direction, selector, priority, action, reqid, sa };
+                let back = back(&there);
+                [policy(Direction::Outbound, there, sa), policy(Direction::Inbound, back, None)]
+                    .map(|policy| Owned { of: format!("connection '{}'", c.name), policy })
+            },
+        )
     });
     let exceptions = connections
         .exceptions
         .iter()
         .flat_map(|e| exception(e).map(|policy| Owned { of: format!("policy '{}'", e.name), policy }));
-    protecting.chain(exceptions).collect()
+    let elsewhere = routes.elsewhere().iter().flat_map(|dst| {
+        let selector = Selector::between(routes::any(dst.addr()), *dst);
+        both_ways(&selector, routes::priority(dst), Action::Bypass)
+            .map(|policy| Owned { of: format!("route {dst}"), policy })
+    });
+    protecting.chain(elsewhere).chain(exceptions).collect()
 }
 
 /// As it is written, for what goes out; and the same the other way round, for the answers that come in.
 fn exception(e: &Exception) -> [Policy; 2] {
-    let policy = |direction, selector| Policy {
-        direction,
-        selector,
-        priority: e.priority,
-        action: e.action,
-        reqid: 0,
-        sa: None,
-    };
-    [policy(Direction::Outbound, e.selector.clone()), policy(Direction::Inbound, back(&e.selector))]
+    both_ways(&e.selector, e.priority, e.action)
+}
+
+fn both_ways(there: &Selector, priority: u32, action: Action) -> [Policy; 2] {
+    let policy = |direction, selector| Policy { direction, selector, priority, action, reqid: 0, sa: None };
+    [policy(Direction::Outbound, there.clone()), policy(Direction::Inbound, back(there))]
 }
 
 fn back(there: &Selector) -> Selector {
