@@ -6,10 +6,14 @@
 //! others that lead out in clear. By hand it is made so:
 //!
 //! ```sh
-//! ip link add ipsec0 mtu 1400 type veth peer name ipsec0-path mtu 1400
+//! ip link add ipsec0 mtu 1400 type veth peer name ipsec0-path mtu 1500
 //! ip link set ipsec0 arp off up && ip link set ipsec0-path up
-//! ethtool -K ipsec0 tx off && ethtool -K ipsec0-path tx off
+//! ethtool -K ipsec0 tx off tso off && ethtool -K ipsec0-path tx off tso off
 //! ```
+//!
+//! Its MTU is what the gateway's own packets have, at most, on their way into the tunnel, and what it is sent of those
+//! that come out: longer ones are cut, or their source is told. `ip link set ipsec0 mtu N` changes it; beyond 1500 the
+//! other end has to have as much.
 //!
 //! Without ARP (and neighbour discovery), whatever is routed there needs no router and no neighbour: the kernel sends it
 //! to the device's own Ethernet address, which the datapath does not look at. This is also why what the datapath leaves to
@@ -25,6 +29,8 @@ pub const PATH: &str = "-path";
 pub const NAME_ROOM: usize = 15 - PATH.len();
 /// The MTU of a device that we make: what fits into a packet of 1500 octets, whatever the algorithm and the outer header.
 pub const MTU: u16 = 1400;
+/// That of its other end, so that the first counts alone.
+const PATH_MTU: u16 = 1500;
 
 /// Why a device is not as it must be.
 #[derive(Debug, Error)]
@@ -80,7 +86,7 @@ pub fn prepare(requests: &mut Requests, name: &str) -> Result<bool, InterfaceErr
     let mut ends = find(requests)?;
     let is_new = ends.iter().all(Option::is_none);
     if is_new {
-        requests.make_veth(name, &path, MTU).map_err(failed("make the veth pair"))?;
+        requests.make_veth((name, MTU), (&path, PATH_MTU)).map_err(failed("make the veth pair"))?;
         ends = find(requests)?;
     }
     let [Some(near), Some(far)] = ends else {
@@ -88,9 +94,6 @@ pub fn prepare(requests: &mut Requests, name: &str) -> Result<bool, InterfaceErr
     };
     if near.peer != Some(far.index) {
         return Err(InterfaceError::NotAPair { name: name.to_owned() });
-    }
-    for end in [name, &path] {
-        complete_checksums(end).map_err(failed("have checksums completed (ethtool -K ... tx off)"))?;
     }
     if near.asks_neighbours {
         requests.ask_no_neighbours(near.index).map_err(failed("switch ARP off"))?;
@@ -101,6 +104,10 @@ pub fn prepare(requests: &mut Requests, name: &str) -> Result<bool, InterfaceErr
         for index in [near.index, far.index] {
             requests.set_up(index).map_err(failed("set it up"))?;
         }
+    }
+    for end in [name, &path] {
+        complete_checksums(end)
+            .map_err(failed("have checksums completed (ethtool -K ... tx off tso off)"))?;
     }
     Ok(is_new)
 }

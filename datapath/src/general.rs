@@ -31,7 +31,7 @@ mod told;
 use crate::{
     batch::BATCH,
     drop::DropReason,
-    fib::Fib,
+    fib::{Fib, Resolution},
     frame::Frame,
     policy::FlowCache,
     pool::FrameCache,
@@ -421,10 +421,12 @@ impl General {
     /// Has the kernel have the packet, which is for one of its addresses.
     ///
     /// # Errors
-    /// [`DropReason::LocalDelivery`] if no port leads there.
+    /// Why not: [`DropReason::LocalDelivery`] if no port leads there.
     fn deliver_locally(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
-        env.fib.to_kernel(ip.src().into()).ok_or(DropReason::LocalDelivery)?;
-        self.put(env, To::Kernel(ip.src()))
+        match env.fib.to_kernel(ip.src().into()) {
+            Some(Resolution::Send { mtu, .. }) => self.put_cut(env, To::Kernel(ip.src()), mtu as usize),
+            _ => Err(DropReason::LocalDelivery),
+        }
     }
 
     /// Has the packet leave.

@@ -53,7 +53,7 @@ impl<'a> RouteTable<'a> {
         let Some(prefix) = Prefix::new(addr, len).filter(is_of_hosts) else { return };
         // Table local is asked first, whatever the priorities.
         let (priority, way) = match (route.table, &route.target) {
-            (Table::Local, Target::Local) => (0, Way::Elsewhere),
+            (Table::Local, Target::Local(_)) => (0, Way::Elsewhere),
             (Table::Main, target) => (route.priority.saturating_add(1), self.way(target)),
             (Table::Local, _) => return,
         };
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn own(text: &str) -> Route {
-        Route { table: Table::Local, target: Target::Local, ..unicast(text, 0, &[]) }
+        Route { table: Table::Local, target: Target::Local(None), ..unicast(text, 0, &[]) }
     }
 
     fn selectors(routes: &[Route]) -> RouteSelectors {
@@ -252,7 +252,7 @@ mod tests {
         assert!(of("10.2.0.0/16") > of("10.2.1.0/24") && of("10.2.1.0/24") > of("10.2.1.1/32"));
         assert!(of("fd00::/8") > of("fd00::/64"));
         assert_eq!((of("10.2.1.1/32"), of("0.0.0.0/0"), of("::/0"), of("::1/128")), (2000, 2032, 2128, 2000));
-        assert!(ROUTE_PRIORITY > crate::connection::CONNECTION_PRIORITY);
+        const { assert!(ROUTE_PRIORITY > crate::connection::CONNECTION_PRIORITY) };
     }
 
     #[test]

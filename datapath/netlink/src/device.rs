@@ -60,20 +60,20 @@ impl Device {
 }
 
 impl Requests {
-    /// Makes a veth pair of these names and this MTU.
+    /// Makes a veth pair of these names and MTUs.
     ///
     /// # Errors
     /// What the system says.
-    pub fn make_veth(&mut self, name: &str, peer: &str, mtu: u16) -> io::Result<()> {
-        let end = |name: &str| {
+    pub fn make_veth(&mut self, one: (&str, u16), other: (&str, u16)) -> io::Result<()> {
+        let end = |(name, mtu): (&str, u16)| {
             let mut message = LinkMessage::default();
             message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(mtu.into())];
             message
         };
-        let mut message = end(name);
+        let mut message = end(one);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(peer)))),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(other)))),
         ]));
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }

@@ -18,13 +18,25 @@ const OMIT_REPLY: u32 = 2;
 const BITS: u16 = 3;
 const BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
+/// NLA_F_NESTED of linux/netlink.h: an attribute of attributes.
+const NESTED: u16 = 0x8000;
+
+/// The kernel's names of what is switched off.
+const FEATURES: [&[u8]; 6] = [
+    b"tx-checksum-ip-generic\0",
+    b"tx-checksum-sctp\0",
+    b"tx-tcp-segmentation\0",
+    b"tx-tcp-ecn-segmentation\0",
+    b"tx-tcp-mangleid-segmentation\0",
+    b"tx-tcp6-segmentation\0",
+];
 
 /// Sizes of a netlink header, and of that with a generic one behind it.
 const NETLINK: usize = 16;
 const GENERIC: usize = 20;
 
 /// Has the kernel complete the checksums of what it sends by a device, and cut it to size, as who takes frames from the
-/// other end of a veth by AF_XDP wants: `ethtool -K INTERFACE tx off`.
+/// other end of a veth by AF_XDP wants: `ethtool -K INTERFACE tx off tso off`.
 ///
 /// # Errors
 /// What the system says.
@@ -40,10 +52,17 @@ pub fn complete_checksums(interface: &str) -> io::Result<()> {
     let header =
         [attribute(HEADER_DEVICE, &device), attribute(HEADER_FLAGS, &OMIT_REPLY.to_ne_bytes())].concat();
     // A bit that is named and has no value is to be off.
-    let bit = |name: &[u8]| attribute(BIT, &attribute(BIT_NAME, name));
-    let bits = [bit(b"tx-checksum-ip-generic\0"), bit(b"tx-checksum-sctp\0")].concat();
-    let body = [attribute(HEADER, &header), attribute(WANTED, &attribute(BITS, &bits))].concat();
-    ask(&mut socket, family, [FEATURES_SET, 1], &body).map(|_| ())
+    let mut switch_off = |names: &[&[u8]]| {
+        let bits: Vec<u8> =
+            names.iter().flat_map(|name| attribute(BIT | NESTED, &attribute(BIT_NAME, name))).collect();
+        let wanted = attribute(WANTED | NESTED, &attribute(BITS | NESTED, &bits));
+        let body = [attribute(HEADER | NESTED, &header), wanted].concat();
+        ask(&mut socket, family, [FEATURES_SET, 1], &body).map(|_| ())
+    };
+    switch_off(&FEATURES)?;
+    // Kernels that do not know it do not have it on.
+    let _ = switch_off(&[b"tx-tcp-accecn-segmentation\0"]);
+    Ok(())
 }
 
 /// The first message of the answer, once the kernel has acknowledged all.

@@ -24,8 +24,8 @@ pub enum Table {
 /// What becomes of packets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// Table local: ours, an anycast address included.
-    Local,
+    /// Table local: ours, an anycast address included; the index of its device.
+    Local(Option<u32>),
     /// Table local: broadcast.
     Broadcast,
     /// Table main: forwarded by one of these hops.
@@ -72,10 +72,16 @@ impl Route {
         if header.tos != 0 || header.source_prefix_length != 0 || header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
+        let device = || {
+            find(attributes, |a| match a {
+                RouteAttribute::Oif(n) => Some(*n),
+                _ => None,
+            })
+        };
         let (table, target) = match (table.unwrap_or(header.table as u32), header.kind) {
-            (TABLE_LOCAL, RouteType::Local | RouteType::Anycast) => (Table::Local, Target::Local),
+            (TABLE_LOCAL, RouteType::Local | RouteType::Anycast) => (Table::Local, Target::Local(device())),
             (TABLE_LOCAL, RouteType::Broadcast) => (Table::Local, Target::Broadcast),
-            (TABLE_MAIN, RouteType::Unicast) => (Table::Main, Target::Unicast(hops(message)?)),
+            (TABLE_MAIN, RouteType::Unicast) => (Table::Main, Target::Unicast(hops(message, device)?)),
             (
                 TABLE_MAIN,
                 RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw,
@@ -117,7 +123,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// The live hops of a unicast route; `None` when it is dead.
-fn hops(message: &RouteMessage) -> Option<Vec<Hop>> {
+fn hops(message: &RouteMessage, device: impl Fn() -> Option<u32>) -> Option<Vec<Hop>> {
     let mtu = find(&message.attributes, |a| match a {
         RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|m| match m {
             RouteMetric::Mtu(n) => Some(u16::try_from(*n).unwrap_or(u16::MAX)),
@@ -137,11 +143,7 @@ fn hops(message: &RouteMessage) -> Option<Vec<Hop>> {
     });
     let Some(multipath) = multipath else {
         let dead = message.header.flags.contains(RouteFlags::Dead);
-        let device = find(&message.attributes, |a| match a {
-            RouteAttribute::Oif(n) => Some(*n),
-            _ => None,
-        });
-        return (!dead).then(|| vec![hop(&message.attributes, device, 1)]);
+        return (!dead).then(|| vec![hop(&message.attributes, device(), 1)]);
     };
     let without = |flags: RouteNextHopFlags| -> Vec<&RouteNextHop> {
         multipath.iter().filter(|h| !h.flags.intersects(flags)).collect()
@@ -182,7 +184,7 @@ mod tests {
     fn devices_of(hops: Vec<RouteNextHop>) -> Option<Vec<Option<u32>>> {
         let mut message = RouteMessage::default();
         message.attributes.push(RouteAttribute::MultiPath(hops));
-        let hops = super::hops(&message)?;
+        let hops = super::hops(&message, || None)?;
         assert!(hops.iter().all(|h| h.weight == 2));
         Some(hops.iter().map(|h| h.device).collect())
     }

@@ -329,8 +329,16 @@ impl General {
     /// Why not.
     pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr) -> Result<(), DropReason> {
         let mtu = env.mtu_to(dst);
+        self.put_cut(env, To::Route(dst), mtu)
+    }
+
+    /// Has the packet leave, cut if it is longer than this and may be.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn put_cut(&mut self, env: &mut Env<'_>, to: To, mtu: usize) -> Result<(), DropReason> {
         if self.packet.len() <= mtu {
-            return self.put(env, To::Route(dst));
+            return self.put(env, to);
         }
         let ip = self.parse()?;
         // Only the source may cut an IPv6 packet (RFC 8200 §5): of what we have sealed that is us, of what we have put
@@ -345,7 +353,7 @@ impl General {
         let result = fragments(whole.bytes(), mtu, self.id).and_then(|mut pieces| {
             pieces.try_for_each(|piece| {
                 let frame = super::packet::frame(&[&piece.head, piece.body], env.cache)?;
-                self.leave(env, frame, To::Route(dst))
+                self.leave(env, frame, to)
             })
         });
         self.spare.push(std::mem::replace(&mut self.packet, whole));

@@ -47,7 +47,9 @@ impl General {
         // What came out of an SA must not be seen in clear: only what goes back into one is told (RFC 4301 §6).
         let is_secret = self.from != From::Clear;
         let mut found = None;
-        for from in env.fib.sources_for(source.into()) {
+        // What was for the gateway itself is answered by whom it was sent to.
+        let own = Ip::parse(about).map(|ip| ip.dst()).ok().filter(|dst| env.is_own(*dst));
+        for from in own.map(Into::into).into_iter().chain(env.fib.sources_for(source.into())) {
             let Some(len) = icmp::emit(problem, from.into(), about, &mut message) else { return };
             let key = Ip::parse(&message[..len]).map(|ip| ip.key());
             let is_protected = key.is_ok_and(|key| env.protects(key));

@@ -97,7 +97,12 @@ impl Tables {
         }
         match device.peer {
             Some(peer) => {
-                let end = KernelEnd { ifindex: device.index, mac: Mac(device.mac), up: device.is_up };
+                let end = KernelEnd {
+                    ifindex: device.index,
+                    mac: Mac(device.mac),
+                    mtu: device.mtu,
+                    up: device.is_up,
+                };
                 self.ends.insert(device.index, (end, peer));
             }
             None => drop(self.ends.remove(&device.index)),
@@ -224,7 +229,9 @@ impl RouteDump {
         let main = match (table, target) {
             (Table::Local, target) => {
                 match target {
-                    Target::Local => self.local.local(prefix),
+                    Target::Local(device) => {
+                        self.local.local_at(prefix, device.and_then(|device| tables.port_to(device)))
+                    }
                     Target::Broadcast => self.local.broadcast(prefix),
                     Target::Unicast(_) | Target::Refuse => &mut self.local,
                 };
