@@ -80,6 +80,7 @@
 //! interface = "ipsec0-path"
 //! ```
 //!
+//! - Each prefix takes two policies; `[regions] max_policies` of `portcullis.toml` must have room for them.
 //! - Of routes the longest prefix decides, in the tunnels' and in all others of table main. They come behind connections
 //!   with selectors and have the priorities 2000 (an address) to 2032 (0.0.0.0/0) or 2128 (::/0).
 //! - Where a route goes, its traffic goes by what other routes there are, if need be in clear. Where it must not,

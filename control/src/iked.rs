@@ -246,12 +246,15 @@ impl Iked {
     fn take_routes(&mut self, connections: &Connections, selectors: RouteSelectors) {
         let count = selectors.len();
         let fits = self.installer.set_routes(&self.sadb, connections, selectors);
-        self.routes_problem = (!fits).then(|| {
+        let before = self.routes_problem.take();
+        if !fits {
             let room = self.installer.routes().len();
-            format!("{count} prefixes of routes, room for {room}; raise [regions] max_policies")
-        });
-        if let Some(problem) = &self.routes_problem {
-            tracing::warn!("{problem}");
+            let problem =
+                format!("{count} prefixes of routes, room for {room}; raise [regions] max_policies");
+            if before.as_ref() != Some(&problem) {
+                tracing::warn!("{problem}");
+            }
+            self.routes_problem = Some(problem);
         }
     }
 
@@ -261,7 +264,7 @@ impl Iked {
         let Some(selectors) = self.routes.as_mut().and_then(Routes::turn) else { return };
         let connections = std::mem::take(&mut self.connections);
         let mut result = Ok(Changes::default());
-        if selectors != *self.installer.routes() {
+        if selectors != *self.installer.routes() || self.routes_problem.is_some() {
             self.take_routes(&connections, selectors);
             let down = std::mem::take(&mut self.down);
             result = self.install(&connections, &down);
