@@ -6,7 +6,7 @@ use crate::{
     install::{self, Changes, InstallError, Installer},
     interface::path_of,
     report::{ConnectionReport, InterfaceReport, Report, SaReport},
-    routes::{RouteSelectors, Routes},
+    routes::{RouteSelectors, Routes, thread_time},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
 use portcullis_sadb::{Direction, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes};
@@ -260,7 +260,7 @@ impl Iked {
 
     /// Has the policies follow the routes.
     fn turn_routes(&mut self) {
-        let start = Instant::now();
+        let start = thread_time();
         let Some(selectors) = self.routes.as_mut().and_then(Routes::turn) else { return };
         let connections = std::mem::take(&mut self.connections);
         let mut result = Ok(Changes::default());

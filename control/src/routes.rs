@@ -10,6 +10,7 @@ pub use selectors::{ROUTE_PRIORITY, RouteSelectors, RouteTable, any, priority};
 
 use crate::interface;
 use portcullis_netlink::{Event, Events, FAMILIES, Requests, Route, RouteNetlinkMessage, Topic};
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -142,16 +143,22 @@ impl Routes {
         }
     }
 
-    /// Rests for nine times as long as the last reading, and what came of it, took.
-    pub fn rest(&mut self, since: Instant) {
-        let now = Instant::now();
-        self.rest_until = now + (now - since) * 9;
+    /// Rests for nine times as long as the last reading, and what came of it, kept this thread busy: since this
+    /// [`thread_time`].
+    pub fn rest(&mut self, since: Duration) {
+        self.rest_until = Instant::now() + thread_time().saturating_sub(since) * 9;
     }
 
     /// Reads the routes again in a while, since what they were could not be installed.
     pub fn retry(&mut self) {
         self.due = Some(Instant::now() + RECOVER);
     }
+}
+
+/// For how long this thread has been busy so far.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 impl AsFd for Routes {
