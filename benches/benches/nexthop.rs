@@ -30,7 +30,8 @@ fn v6(n: u32) -> IpAddr {
 /// Prefixes of 16 to 24 bits (IPv6: 48 to 64) and a default route, all by one gateway.
 fn fib(address: fn(u32) -> IpAddr) -> Arc<Fib> {
     let gateway = address(1);
-    let via = Route::Unicast(vec![Hop { port: Some(0), gateway: Some(gateway), mtu: 0, weight: 1 }]);
+    let via =
+        Route::Unicast(vec![Hop { port: Some(0), gateway: Some(gateway), mtu: 0, weight: 1, kernel: None }]);
     let mut routes = RoutesBuilder::default();
     let mut state = 1;
     for _ in 0..ROUTES {
@@ -40,7 +41,7 @@ fn fib(address: fn(u32) -> IpAddr) -> Arc<Fib> {
     }
     routes.route(Prefix { addr: address(0), len: 0 }, &via);
     let mac = Mac([2, 0, 0, 0, 0, 1]);
-    let port = PortLink { interface: "p0".into(), ifindex: 1, mac, mtu: 1500, up: true };
+    let port = PortLink { interface: "p0".into(), ifindex: 1, mac, mtu: 1500, up: true, kernel: None };
     let neighbours = [((0, gateway), mac)].into_iter().collect();
     Arc::new(Fib::new(1, Arc::new(vec![port]), Arc::new(routes.build()), Arc::new(neighbours)))
 }

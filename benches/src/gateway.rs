@@ -238,7 +238,7 @@ pub fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
 /// A default route by one router, which is known, out of this port.
 fn fib(port: u8) -> Arc<Fib> {
     let router = Ipv4Addr::new(192, 0, 2, 254).into();
-    let hop = Hop { port: Some(port), gateway: Some(router), mtu: 0, weight: 1 };
+    let hop = Hop { port: Some(port), gateway: Some(router), mtu: 0, weight: 1, kernel: None };
     let mut routes = RoutesBuilder::default();
     routes.route(Destination { addr: Ipv4Addr::UNSPECIFIED.into(), len: 0 }, &Route::Unicast(vec![hop]));
     let link = |n: u8| PortLink {
@@ -247,6 +247,7 @@ fn fib(port: u8) -> Arc<Fib> {
         mac: Mac([2, 0, 0, 0, 1, n]),
         mtu: MTU,
         up: true,
+        kernel: None,
     };
     let neighbours = [((port, router), Mac([2, 9, 9, 9, 9, 9]))].into_iter().collect();
     Arc::new(Fib::new(1, Arc::new(vec![link(0), link(1)]), Arc::new(routes.build()), Arc::new(neighbours)))

@@ -19,6 +19,7 @@
 //! mobility = "5"             # for Mobility Headers, ts_protocol = 135: a type, types, or "opaque"; default: any
 //! esn = true
 //! replay_window = 1024       # packets
+//! interface = "ipsec0"       # in place of local_ts and remote_ts: see below
 //! udp_encap = false
 //! udp_ports = [4500, 4500]   # with udp_encap: ours, one of portcullis.toml's udp_encap_ports, and the peer's
 //! follow_peer = false        # with udp_encap: the peer is behind a NAT, and is where its newest packet came from
@@ -93,6 +94,27 @@
 //! priority = 100             # the lowest wins; connections have 1000
 //! ```
 //!
+//! # Routes as selectors
+//! With `interface`, a connection has the unicast routes of the kernel's table main that lead to this device for its
+//! selectors, as they come and go, by `ip route` or a routing daemon: from any address to the route's prefix, and back.
+//! Nothing is reloaded. iked makes the device if it is not there (`interface.rs`), with an MTU of 1400, and
+//! `portcullis.toml` must have its other end for a port:
+//!
+//! ```toml
+//! [[port]]
+//! interface = "ipsec0-path"
+//! ```
+//!
+//! - Each prefix takes two policies; `[regions] max_policies` of `portcullis.toml` must have room for them.
+//! - Of routes the longest prefix decides, in the tunnels' and in all others of table main. They come behind connections
+//!   with selectors and have the priorities 2000 (an address) to 2032 (0.0.0.0/0) or 2128 (::/0).
+//! - Where a route goes, its traffic goes by what other routes there are, if need be in clear. Where it must not,
+//!   a `[[policy]]` with `action = "discard"` and a priority above these says so.
+//! - What comes out of the tunnel must be from where its routes lead, as with strict reverse path forwarding. Of a route
+//!   with several hops the first that is such a device counts.
+//! - The gateway's own packets go through too (ping, BGP): give the device an address. Those with a TTL of 1 are let
+//!   through; with others the tunnel counts as a hop. Groups (OSPF) and addresses of one link are not routed.
+//!
 //! # Danger
 //! A key of AES-GCM is good for one life of the sequence numbers: two packets with one key and one number give away
 //! the authentication key and the XOR of their texts. The numbers used are kept in the regions, so as long as these
@@ -154,6 +176,20 @@ pub enum ConnectionsError {
         name: String,
         /// The first.
         other: Place,
+    },
+    /// Two have one interface.
+    #[error(
+        "{place}: connection '{name}': interface {interface} is that of connection '{other}'; choose another"
+    )]
+    DuplicateInterface {
+        /// The second.
+        place: Place,
+        /// Its connection.
+        name: String,
+        /// The interface.
+        interface: String,
+        /// The first's connection.
+        other: String,
     },
     /// Two SAs have one SPI, and who looks up the one would find the other (RFC 4301 §4.4.2.1).
     #[error(
@@ -286,6 +322,7 @@ impl Connections {
         top.finish()?;
         let checked = Connections { manual_keys_acknowledged, connections, exceptions };
         checked.check_names()?;
+        checked.check_interfaces()?;
         checked.check_spis()?;
         checked.check_overlaps()?;
         checked.check_keys()?;
@@ -319,6 +356,27 @@ impl Connections {
             if let Some(other) = seen.insert(name, place) {
                 let (place, name, other) = (place.clone(), name.clone(), other.clone());
                 return Err(ConnectionsError::DuplicateName { place, name, other });
+            }
+        }
+        Ok(())
+    }
+
+    /// Interfaces whose routes are selectors.
+    pub fn interfaces(&self) -> impl Iterator<Item = &String> {
+        self.connections.iter().filter_map(|c| c.interface.as_ref())
+    }
+
+    fn check_interfaces(&self) -> Result<(), ConnectionsError> {
+        let mut seen: HashMap<&str, &str> = HashMap::new();
+        for c in &self.connections {
+            let Some(interface) = &c.interface else { continue };
+            if let Some(other) = seen.insert(interface, &c.name) {
+                return Err(ConnectionsError::DuplicateInterface {
+                    place: c.place.clone(),
+                    name: c.name.clone(),
+                    interface: interface.clone(),
+                    other: other.to_owned(),
+                });
             }
         }
         Ok(())

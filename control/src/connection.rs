@@ -2,6 +2,7 @@
 
 use crate::{
     handling::{self, flag},
+    interface,
     keying::Keys,
     selection::{NextLayer, NextLayerKeys, prefix, prefixes},
 };
@@ -33,6 +34,8 @@ pub struct Connection {
     pub local: IpAddr,
     /// The peer's outer address, likewise.
     pub remote: IpAddr,
+    /// The interface whose routes are its selectors; then it has no others.
+    pub interface: Option<String>,
     /// What is behind us.
     pub local_ts: Vec<Prefix>,
     /// What is behind the peer.
@@ -73,8 +76,10 @@ pub struct Exception {
 impl Connection {
     /// Octets that it has on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
+        let interface = self.interface.as_ref().map_or(0, String::capacity);
         let prefixes = (self.local_ts.capacity() + self.remote_ts.capacity()) * size_of::<Prefix>();
-        self.name.capacity() + self.place.file.capacity() + prefixes + self.keys.heap_octets()
+        let own = self.name.capacity() + self.place.file.capacity() + interface + prefixes;
+        own + self.keys.heap_octets()
     }
 
     /// Reads a `[[connection]]`.
@@ -109,14 +114,27 @@ impl Connection {
         if peer == local {
             return Err(remote.wrong("the peer's address; this is local's"));
         }
+        let interface = match table.optional("interface")? {
+            Some(value) if mode == Mode::Transport => {
+                return Err(value.wrong("left out, or mode must be \"tunnel\""));
+            }
+            value => value.map(|value| device(&value)).transpose()?,
+        };
         // RFC 4301 §4.1: in transport mode the SA is between those whose packets they are.
         let own = (mode == Mode::Transport && !gre).then_some((local, peer));
-        let (local_ts, _) = traffic(&mut table, "local_ts", "[\"10.1.0.0/16\"]", own.map(|o| o.0))?;
-        let (remote_ts, value) = traffic(&mut table, "remote_ts", "[\"10.2.0.0/16\"]", own.map(|o| o.1))?;
-        let is_pair = |l: &Prefix| remote_ts.iter().any(|r| r.addr().is_ipv4() == l.addr().is_ipv4());
-        if let (Some(value), false) = (value, local_ts.iter().any(is_pair)) {
-            return Err(value.wrong("prefixes of a family that local_ts has too"));
-        }
+        let (local_ts, remote_ts) = match &interface {
+            None => both_traffic(&mut table, own)?,
+            Some(interface) => {
+                for key in ["local_ts", "remote_ts"] {
+                    if let Some(value) = table.optional(key)? {
+                        return Err(
+                            value.wrong(format!("left out: the routes to {interface} say what goes through"))
+                        );
+                    }
+                }
+                (vec![], vec![])
+            }
+        };
         let keys = NextLayerKeys("ts_protocol", "local_ports", "remote_ports");
         let next_layer = NextLayer::parse(&mut table, &keys)?;
         let esn = flag(table.optional("esn")?, true)?;
@@ -141,6 +159,7 @@ impl Connection {
             mode,
             local,
             remote: peer,
+            interface,
             local_ts,
             remote_ts,
             next_layer,
@@ -203,6 +222,36 @@ fn address(value: &Value<'_>) -> Result<IpAddr, ConfigError> {
     let unicast = |a: &IpAddr| !a.is_unspecified() && !a.is_multicast() && !a.is_loopback();
     let address = value.text()?.parse().ok().filter(unicast);
     address.ok_or_else(|| value.wrong("the address of a gateway, such as \"192.0.2.1\" or \"2001:db8::1\""))
+}
+
+/// The name of a device, with room for that of its other end.
+fn device(value: &Value<'_>) -> Result<String, ConfigError> {
+    let name = value.text()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match (1..=interface::NAME_ROOM).contains(&name.len())
+        && name.chars().all(is_plain)
+        && !name.starts_with('.')
+    {
+        true => Ok(name.to_owned()),
+        false => Err(value.wrong(format!(
+            "a name of 1 to {} letters, digits, '.', '_' or '-', such as \"ipsec0\"",
+            interface::NAME_ROOM
+        ))),
+    }
+}
+
+/// What is behind both ends.
+fn both_traffic(
+    table: &mut Table<'_>,
+    own: Option<(IpAddr, IpAddr)>,
+) -> Result<(Vec<Prefix>, Vec<Prefix>), ConfigError> {
+    let (local_ts, _) = traffic(table, "local_ts", "[\"10.1.0.0/16\"]", own.map(|o| o.0))?;
+    let (remote_ts, value) = traffic(table, "remote_ts", "[\"10.2.0.0/16\"]", own.map(|o| o.1))?;
+    let is_pair = |l: &Prefix| remote_ts.iter().any(|r| r.addr().is_ipv4() == l.addr().is_ipv4());
+    match (value, local_ts.iter().any(is_pair)) {
+        (Some(value), false) => Err(value.wrong("prefixes of a family that local_ts has too")),
+        _ => Ok((local_ts, remote_ts)),
+    }
 }
 
 /// What is behind one end, and where it is written. In transport mode that is the end itself.

@@ -1,5 +1,6 @@
 //! What `portcullis doctor` looks at, and what to do about it.
 
+mod device;
 mod interface;
 
 use crate::{
@@ -65,6 +66,7 @@ pub fn examine(config: &Path) -> Vec<Finding> {
         locked_memory(),
     ];
     let loaded = Connections::load(config);
+    let tunnels: Vec<_> = loaded.iter().flat_map(|c| c.interfaces()).cloned().collect();
     let machine = match Machine::load(config) {
         Ok(machine) => machine,
         Err(e) => {
@@ -83,6 +85,9 @@ pub fn examine(config: &Path) -> Vec<Finding> {
     let is_running = gateway::is_running(&machine.regions.directory);
     for port in &machine.ports {
         findings.extend(interface::examine(port, &machine.datapath, is_running));
+    }
+    for name in &tunnels {
+        findings.extend(device::examine(name, &machine.ports, read));
     }
     findings.push(irqbalance(&machine));
     findings

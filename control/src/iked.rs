@@ -6,8 +6,10 @@ use crate::{
     config::{Connections, ConnectionsError},
     connection::Connection,
     install::{self, Changes, InstallError, Installer},
+    interface::path_of,
     keying::Pair,
-    report::{ConnectionReport, PairReport, Report, SaReport, StockReport},
+    report::{ConnectionReport, InterfaceReport, PairReport, Report, SaReport, StockReport},
+    routes::{RouteSelectors, Routes, thread_time},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
 use portcullis_sadb::{
@@ -18,6 +20,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 
@@ -142,6 +145,12 @@ pub struct Iked {
     down: BTreeSet<String>,
     /// How often packets asked for more SAs than there are in the stock of a connection, since it was read.
     refused: HashMap<String, u64>,
+    /// Follows the routes to interfaces of connections, if there are any.
+    routes: Option<Routes>,
+    /// Not all policies of routes are there, for this reason.
+    routes_problem: Option<String>,
+    /// Ports of the datapath.
+    ports: Vec<String>,
     stopping: bool,
 }
 
@@ -154,6 +163,7 @@ impl Iked {
         let connections = Connections::load(config)?;
         let machine = Machine::load(config)?;
         connections.check_udp_ports(&machine.datapath.udp_encap_ports)?;
+        let ports = machine.ports.iter().map(|port| port.interface.clone()).collect();
         let directory = machine.regions.directory;
         let sizes = Sizes { max_sas: machine.regions.max_sas, max_policies: machine.regions.max_policies };
         let io = |source| IkedError::Io { path: directory.clone(), what: "make it", source };
@@ -168,10 +178,22 @@ impl Iked {
         };
         let (config, down) = (config.to_owned(), BTreeSet::new());
         let installer = Installer::default();
-        let refused = HashMap::new();
-        let mut iked =
-            Iked { sadb, installer, config, directory, connections, down, refused, stopping: false };
+        let (routes, routes_problem, stopping) = (None, None, false);
+        let mut iked = Iked {
+            sadb,
+            installer,
+            config,
+            directory,
+            connections,
+            down,
+            refused: HashMap::new(),
+            routes,
+            routes_problem,
+            ports,
+            stopping,
+        };
         let connections = iked.connections.clone();
+        iked.follow_routes(&connections);
         match iked.install(&connections, &BTreeSet::new()) {
             Ok(changes) => {
                 let did = if is_new { "made" } else { "took over" };
@@ -199,9 +221,83 @@ impl Iked {
         self.stopping
     }
 
-    /// Does what waited for the workers, and takes what they tell. To be called now and then.
+    /// What tells of routes, if any are selectors: [`Iked::turn`] is to be called once it has something to read.
+    pub fn routes(&self) -> Option<&Routes> {
+        self.routes.as_ref()
+    }
+
+    /// In how long [`Iked::turn`] is to be called at the latest, if that matters.
+    pub fn due(&self) -> Option<Duration> {
+        Some(self.routes.as_ref()?.due()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Opens what follows the routes to the interfaces of these connections, and reads them.
+    fn follow_routes(&mut self, connections: &Connections) {
+        (self.routes, self.routes_problem) = (None, None);
+        if connections.interfaces().next().is_none() {
+            self.installer.set_routes(&self.sadb, connections, RouteSelectors::default());
+            return;
+        }
+        match Routes::open(connections.interfaces().cloned()) {
+            Ok(mut routes) => {
+                if let Some(selectors) = routes.turn() {
+                    self.take_routes(connections, selectors);
+                }
+                self.routes = Some(routes);
+            }
+            Err(e) => {
+                tracing::error!("the kernel's routes are not followed: {e}");
+                self.routes_problem = Some(format!("the kernel's routes are not followed: {e}"));
+            }
+        }
+    }
+
+    fn take_routes(&mut self, connections: &Connections, selectors: RouteSelectors) {
+        let count = selectors.len();
+        let fits = self.installer.set_routes(&self.sadb, connections, selectors);
+        let before = self.routes_problem.take();
+        if !fits {
+            let room = self.installer.routes().len();
+            let problem =
+                format!("{count} prefixes of routes, room for {room}; raise [regions] max_policies");
+            if before.as_ref() != Some(&problem) {
+                tracing::warn!("{problem}");
+            }
+            self.routes_problem = Some(problem);
+        }
+    }
+
+    /// Has the policies follow the routes.
+    fn turn_routes(&mut self) {
+        let start = thread_time();
+        let Some(selectors) = self.routes.as_mut().and_then(Routes::turn) else { return };
+        let connections = std::mem::take(&mut self.connections);
+        let mut result = Ok(Changes::default());
+        if selectors != *self.installer.routes() || self.routes_problem.is_some() {
+            self.take_routes(&connections, selectors);
+            let down = std::mem::take(&mut self.down);
+            result = self.install(&connections, &down);
+            self.down = down;
+        }
+        self.connections = connections;
+        let Some(routes) = &mut self.routes else { return };
+        routes.rest(start);
+        match result {
+            Ok(Changes { policies: 0, .. }) => {}
+            Ok(Changes { policies, .. }) => tracing::info!("routes: {policies} policies changed"),
+            Err(e) => {
+                tracing::error!("routes: {e}");
+                self.routes_problem = Some(e.to_string());
+                routes.retry();
+            }
+        }
+    }
+
+    /// Does what waited for the workers, and takes what they tell, and what the kernel tells of routes. To be called now
+    /// and then.
     pub fn turn(&mut self) {
         self.sadb.reclaim();
+        self.turn_routes();
         let mut moved = HashMap::new();
         while let Some(event) = self.sadb.poll_event() {
             if let Some(acquire) = Acquire::of(&event) {
@@ -306,8 +402,17 @@ impl Iked {
         down: BTreeSet<String>,
         done: String,
     ) -> Result<Answer, String> {
-        let wanted = connections.as_ref().unwrap_or(&self.connections).clone();
-        let changes = self.install(&wanted, &down).map_err(|e| e.to_string())?;
+        let is_reload = connections.is_some();
+        let wanted = connections.unwrap_or_else(|| self.connections.clone());
+        if is_reload {
+            self.follow_routes(&wanted);
+        }
+        let result = self.install(&wanted, &down);
+        if is_reload && result.is_err() {
+            let before = self.connections.clone();
+            self.follow_routes(&before);
+        }
+        let changes = result.map_err(|e| e.to_string())?;
         (self.connections, self.down) = (wanted, down);
         self.refused.clear();
         tracing::info!("{done}: {}", told(&changes));
@@ -332,6 +437,16 @@ impl Iked {
         if let Some(why) = &guard.dumpable {
             tracing::warn!("the keys can be in core dumps: {why}");
         }
+    }
+
+    fn interface_report(&self, name: &str) -> InterfaceReport {
+        let path = path_of(name);
+        let problem = self.routes.as_ref().and_then(|routes| routes.problem(name)).map(str::to_owned);
+        let problem = problem.or_else(|| self.routes_problem.clone()).or_else(|| {
+            (!self.ports.contains(&path))
+                .then(|| format!("portcullis.toml has no [[port]] interface = \"{path}\""))
+        });
+        InterfaceReport { name: name.to_owned(), routes: self.installer.routes().of(name).len(), problem }
     }
 
     fn private_octets(&self) -> usize {
@@ -378,6 +493,7 @@ impl Iked {
                 up: !self.down.contains(&c.name),
                 local: c.local.to_string(),
                 remote: c.remote.to_string(),
+                interface: c.interface.as_ref().map(|name| self.interface_report(name)),
                 local_ts: c.local_ts.iter().map(ToString::to_string).collect(),
                 remote_ts: c.remote_ts.iter().map(ToString::to_string).collect(),
                 next_layer: c.next_layer.to_string(),

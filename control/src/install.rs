@@ -17,6 +17,7 @@ use crate::{
     config::{Connections, MANUAL_KEYS},
     connection::{CONNECTION_PRIORITY, Connection, Exception},
     keying::Pair,
+    routes::{self, RouteSelectors},
     secret::Secret,
 };
 use portcullis_sadb::{
@@ -125,6 +126,8 @@ pub struct Changes {
 pub struct Installer {
     /// Cipher keys of SAs that were retired since we started.
     pub(crate) spent: HashSet<Secret>,
+    /// What the routes to interfaces of connections say.
+    routes: RouteSelectors,
 }
 
 /// An SA that is wanted, and where it is already.
@@ -151,7 +154,7 @@ impl Installer {
     /// Octets that it has on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
         let keys = self.spent.iter().map(Secret::heap_octets).sum::<usize>();
-        self.spent.capacity() * size_of::<Secret>() + keys
+        self.spent.capacity() * size_of::<Secret>() + keys + self.routes.heap_octets()
     }
 
     /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped. SAs that are new are
@@ -193,7 +196,7 @@ impl Installer {
             }
         }
         changes.published = published.len();
-        let policies = policies(connections, down, &plan);
+        let policies = policies(connections, down, &plan, &self.routes);
         changes.policies = install_policies(sadb, &policies, &plan.populated)?;
         plan.gone.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
         for (slot, sa) in plan.gone.drain(..) {
@@ -295,6 +298,23 @@ impl Installer {
                 tracing::error!("slot {}: its peer is at {to}: {e}", slot.0);
             }
         }
+    }
+
+    /// What the routes say from the next installation on. False: there is not room for all.
+    pub fn set_routes(&mut self, sadb: &Sadb, connections: &Connections, mut routes: RouteSelectors) -> bool {
+        let others = 2 * connections.exceptions.len()
+            + connections.connections.iter().map(|c| 2 * c.selectors().count()).sum::<usize>();
+        // With room for the one that guards others while they are replaced.
+        let room = (sadb.sizes().max_policies as usize).saturating_sub(others + 1) / 2;
+        let fits = routes.len() <= room;
+        routes.truncate(room);
+        self.routes = routes;
+        fits
+    }
+
+    /// What the routes say.
+    pub fn routes(&self) -> &RouteSelectors {
+        &self.routes
     }
 
     /// Takes all out: policies first, and outbound SAs before inbound ones.
@@ -512,7 +532,12 @@ impl Owned {
     }
 }
 
-fn policies(connections: &Connections, down: &BTreeSet<String>, plan: &Plan) -> Vec<Owned> {
+fn policies(
+    connections: &Connections,
+    down: &BTreeSet<String>,
+    plan: &Plan,
+    routes: &RouteSelectors,
+) -> Vec<Owned> {
     let mut rest = &plan.sas[..];
     let protecting = connections.connections.iter().zip(&plan.reqids).flat_map(move |(c, reqid)| {
         let (own, behind) = rest.split_at(2 * c.keys.own.len());
@@ -531,15 +556,13 @@ fn policies(connections: &Connections, down: &BTreeSet<String>, plan: &Plan) -> 
         });
         let reqid = if is_up { *reqid } else { 0 };
         let fields = if is_up { c.keys.populate } else { Fields::NONE };
-        c.selectors().flat_map(move |there| {
-            let policy = |direction, selector, sa| Policy {
-                direction,
-                selector,
-                priority: CONNECTION_PRIORITY,
-                action,
-                reqid,
-                sa,
-            };
+        let routed = c.interface.as_deref().map_or(&[][..], |interface| routes.of(interface)).iter();
+        let routed =
+            routed.map(|dst| (c.next_layer.between(routes::any(dst.addr()), *dst), routes::priority(dst)));
+        let selectors = c.selectors().map(|there| (there, CONNECTION_PRIORITY)).chain(routed);
+        selectors.flat_map(move |(there, priority)| {
+            let policy =
+                |direction, selector, sa| Policy { direction, selector, priority, action, reqid, sa };
             let of = format!("connection '{}'", c.name);
             let inbound = Owned::new(of.clone(), policy(Direction::Inbound, back(&there), None));
             let outbound = Owned::new(of, policy(Direction::Outbound, there, sa));
@@ -550,20 +573,22 @@ fn policies(connections: &Connections, down: &BTreeSet<String>, plan: &Plan) -> 
         .exceptions
         .iter()
         .flat_map(|e| exception(e).map(|policy| Owned::new(format!("policy '{}'", e.name), policy)));
-    protecting.chain(exceptions).collect()
+    let elsewhere = routes.elsewhere().iter().flat_map(|dst| {
+        let selector = Selector::between(routes::any(dst.addr()), *dst);
+        both_ways(&selector, routes::priority(dst), Action::Bypass)
+            .map(|policy| Owned::new(format!("route {dst}"), policy))
+    });
+    protecting.chain(elsewhere).chain(exceptions).collect()
 }
 
 /// As it is written, for what goes out; and the same the other way round, for the answers that come in.
 fn exception(e: &Exception) -> [Policy; 2] {
-    let policy = |direction, selector| Policy {
-        direction,
-        selector,
-        priority: e.priority,
-        action: e.action,
-        reqid: 0,
-        sa: None,
-    };
-    [policy(Direction::Outbound, e.selector.clone()), policy(Direction::Inbound, back(&e.selector))]
+    both_ways(&e.selector, e.priority, e.action)
+}
+
+fn both_ways(there: &Selector, priority: u32, action: Action) -> [Policy; 2] {
+    let policy = |direction, selector| Policy { direction, selector, priority, action, reqid: 0, sa: None };
+    [policy(Direction::Outbound, there.clone()), policy(Direction::Inbound, back(there))]
 }
 
 /// The same the other way round.

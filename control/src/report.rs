@@ -32,6 +32,9 @@ pub struct ConnectionReport {
     pub local: String,
     /// The peer's outer address.
     pub remote: String,
+    /// The interface whose routes are its selectors, in place of the next two; null if it has none.
+    #[serde(default)]
+    pub interface: Option<InterfaceReport>,
     /// What is behind us.
     pub local_ts: Vec<String>,
     /// What is behind the peer.
@@ -83,6 +86,17 @@ pub struct StockReport {
     pub taken: usize,
     /// How often packets asked for one more than there are, since the connections were last read.
     pub refused: u64,
+}
+
+/// An interface whose routes are selectors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// Prefixes that are routed there.
+    pub routes: usize,
+    /// What is wrong, if anything is.
+    pub problem: Option<String>,
 }
 
 /// An SA.

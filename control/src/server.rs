@@ -67,6 +67,9 @@ impl Server {
         let mut fds =
             vec![PollFd::new(&self.listener, if accepts { PollFlags::IN } else { PollFlags::empty() })];
         fds.extend(self.clients.iter().map(|c| PollFd::new(&c.stream, c.waits_for())));
+        // What routes are told wakes it, too.
+        fds.extend(iked.routes().map(|routes| PollFd::new(routes, PollFlags::IN)));
+        let timeout = iked.due().map_or(timeout, |due| timeout.min(due));
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos() as i64 };
         if poll(&mut fds, Some(&timeout)).is_err() {
             return;

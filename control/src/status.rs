@@ -7,7 +7,7 @@
 use crate::{
     client::{self, ClientError},
     iked::SOCKET_FILE,
-    report::{ConnectionReport, PairReport, Report, SaReport, StockReport},
+    report::{ConnectionReport, InterfaceReport, PairReport, Report, SaReport, StockReport},
     table::Table,
 };
 use portcullis_sadb::{
@@ -70,6 +70,8 @@ pub struct ConnectionStatus {
     pub local: String,
     /// The peer's outer address.
     pub remote: String,
+    /// The interface whose routes are its selectors, in place of the next two; null if it has none.
+    pub interface: Option<InterfaceReport>,
     /// What is behind us.
     pub local_ts: Vec<String>,
     /// What is behind the peer.
@@ -352,6 +354,7 @@ fn connection(c: ConnectionReport, runtime: Option<&RuntimeReader>) -> Connectio
         up: c.up,
         local: c.local,
         remote: c.remote,
+        interface: c.interface,
         local_ts: c.local_ts,
         remote_ts: c.remote_ts,
         next_layer: c.next_layer,
@@ -565,7 +568,12 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
     ]);
     for c in connections {
         let state = if c.up { "up" } else { "down" }.to_owned();
-        let mut protects = format!("{} <-> {}", c.local_ts.join(", "), c.remote_ts.join(", "));
+        let mut protects = match &c.interface {
+            Some(InterfaceReport { name, routes, .. }) => {
+                format!("what is routed to {name}: {routes} prefixes")
+            }
+            None => format!("{} <-> {}", c.local_ts.join(", "), c.remote_ts.join(", ")),
+        };
         if !["", "any"].contains(&&*c.next_layer) {
             write!(protects, ", {}", c.next_layer)?;
         }
@@ -597,7 +605,13 @@ fn write_connections(f: &mut fmt::Formatter<'_>, connections: &[ConnectionStatus
             sas.row(head.into_iter().chain(numbers.iter().map(u64::to_string)));
         }
     }
-    write!(f, "\n{table}\n{sas}")?;
+    write!(f, "\n{table}")?;
+    for InterfaceReport { name, problem, .. } in connections.iter().filter_map(|c| c.interface.as_ref()) {
+        if let Some(problem) = problem {
+            writeln!(f, "note: {name}: {problem}")?;
+        }
+    }
+    write!(f, "\n{sas}")?;
     writeln!(f, "(outbound sequence numbers are reserved in blocks: the last of the block is shown)")?;
     for (c, stock) in connections.iter().filter_map(|c| Some((c, c.stock?))) {
         let StockReport { pairs, taken, refused } = stock;

@@ -74,6 +74,21 @@ pub struct PortLink {
     pub mtu: u16,
     /// Administratively up, and with a carrier.
     pub up: bool,
+    /// The other end of a veth pair that is the kernel's: what is for the gateway itself is sent there.
+    pub kernel: Option<KernelEnd>,
+}
+
+/// A device of the kernel at the other end of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelEnd {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its address.
+    pub mac: Mac,
+    /// The largest packet that it takes.
+    pub mtu: u16,
+    /// Administratively up, and with a carrier.
+    pub up: bool,
 }
 
 /// One way out.
@@ -87,6 +102,8 @@ pub struct Hop {
     pub mtu: u16,
     /// Its share among equal next hops, at least 1.
     pub weight: u16,
+    /// The port at whose other end its device is: what comes from there, the kernel expects by that.
+    pub kernel: Option<u8>,
 }
 
 /// Where the kernel's table leads a destination.
@@ -115,7 +132,7 @@ pub struct RoutesBuilder {
     own4: PrefixMap<(u32, u8), Target>,
     own6: PrefixMap<(u128, u8), Target>,
     own: Vec<Prefix>,
-    addresses: Vec<IpAddr>,
+    addresses: Vec<(IpAddr, Option<u8>)>,
     main: Vec<(Prefix, Target)>,
     hops: Vec<Hop>,
     groups: HashMap<Vec<Hop>, u32>,
@@ -124,8 +141,13 @@ pub struct RoutesBuilder {
 impl RoutesBuilder {
     /// Adds a prefix from table `local`: ours, an anycast one included.
     pub fn local(&mut self, prefix: Prefix) -> &mut Self {
+        self.local_at(prefix, None)
+    }
+
+    /// The same of the device at the other end of a port.
+    pub fn local_at(&mut self, prefix: Prefix, kernel: Option<u8>) -> &mut Self {
         if prefix == Prefix::host(prefix.addr) && !prefix.addr.is_loopback() {
-            self.addresses.push(prefix.addr);
+            self.addresses.push((prefix.addr, kernel));
         }
         self.own_prefix(prefix, Target::Local)
     }
@@ -206,7 +228,8 @@ pub struct Routes {
     v6: PrefixMap<(u128, u8), Target>,
     hops: Vec<Hop>,
     own: Vec<Prefix>,
-    addresses: Vec<IpAddr>,
+    /// Addresses of ours, and the port at whose other end their device is.
+    addresses: Vec<(IpAddr, Option<u8>)>,
 }
 
 impl Routes {
@@ -329,8 +352,9 @@ impl Fib {
         &self.routes.own
     }
 
-    /// The gateway's addresses that a message to `dst` may come from, the best first: of those of its family, and of its
-    /// scope if there are any, those that have most leading bits in common with it (RFC 6724 §5, rules 2 and 8). Eight at
+    /// The gateway's addresses that a message to `dst` may come from, the best first: of those of its family that of the
+    /// kernel's end by which it is routed, as others may not be routed back that way; then of its scope if there are any,
+    /// those that have most leading bits in common with it (RFC 6724 §5, rules 2 and 8). Eight at
     /// most.
     pub fn sources_for(&self, dst: IpAddr) -> ArrayVec<IpAddr, 8> {
         let bits = |a: IpAddr| match a {
@@ -338,10 +362,13 @@ impl Fib {
             IpAddr::V6(a) => a.to_bits(),
         };
         let is_link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-        let rank =
-            |a: IpAddr| (is_link_local(a) == is_link_local(dst), (bits(a) ^ bits(dst)).leading_zeros());
-        let mut found = ArrayVec::<IpAddr, 8>::new();
-        for address in self.routes.addresses.iter().filter(|a| a.is_ipv4() == dst.is_ipv4()) {
+        let way = self.hops(dst).iter().find_map(|hop| hop.kernel);
+        let rank = |(a, at): (IpAddr, Option<u8>)| {
+            let has_scope = is_link_local(a) == is_link_local(dst);
+            (has_scope && way.is_some() && at == way, has_scope, (bits(a) ^ bits(dst)).leading_zeros())
+        };
+        let mut found = ArrayVec::<(IpAddr, Option<u8>), 8>::new();
+        for address in self.routes.addresses.iter().filter(|(a, _)| a.is_ipv4() == dst.is_ipv4()) {
             let at = found.iter().position(|f| rank(*f) < rank(*address)).unwrap_or(found.len());
             if found.is_full() && at < found.len() {
                 found.pop();
@@ -350,12 +377,33 @@ impl Fib {
                 found.insert(at, *address);
             }
         }
-        found
+        found.into_iter().map(|(address, _)| address).collect()
+    }
+
+    /// The hops of the route to an address, if it has any.
+    fn hops(&self, dst: IpAddr) -> &[Hop] {
+        match self.routes.lookup(dst) {
+            Some(Target::Hops { first, count }) => &self.routes.hops[first as usize..][..count as usize],
+            _ => &[],
+        }
     }
 
     /// The neighbours of this snapshot.
     pub fn neighbours(&self) -> &Neighbours {
         &self.neighbours
+    }
+
+    /// How a packet from `src`, of a tunnel, reaches the kernel, for which it is: by the port that leads to the device that
+    /// `src` is routed by, so that the kernel finds it came the right way (RFC 3704 §2.2), or by the first that leads to
+    /// any. `None` if there is none.
+    pub fn to_kernel(&self, src: IpAddr) -> Option<Resolution> {
+        let by_route = self.hops(src).iter().filter_map(|hop| hop.kernel);
+        let leads_there = |port: u8| {
+            let link = self.ports.get(port as usize).filter(|l| l.up)?;
+            let kernel = link.kernel.filter(|k| k.up)?;
+            Some(Resolution::Send { port, dst_mac: kernel.mac, src_mac: link.mac, mtu: kernel.mtu })
+        };
+        by_route.chain(0..self.ports.len() as u8).find_map(leads_there)
     }
 
     /// Where a packet to `dst` goes. Marks the neighbour as used.

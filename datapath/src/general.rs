@@ -32,12 +32,12 @@ mod told;
 use crate::{
     batch::BATCH,
     drop::DropReason,
-    fib::Fib,
+    fib::{Fib, Resolution},
     frame::Frame,
     policy::FlowCache,
     pool::FrameCache,
     sa::SaTable,
-    wire::{Addr, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
+    wire::{self, Addr, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, Place, protocol},
 };
 use acquire::Acquires;
 use arrayvec::ArrayVec;
@@ -89,6 +89,8 @@ enum From {
 pub enum To {
     /// By the route to this address.
     Route(Addr),
+    /// To the kernel, for which it is: from this address.
+    Kernel(Addr),
     /// In again, as if it had been received.
     Receive,
     /// To another worker.
@@ -343,6 +345,16 @@ impl General {
             Why::Refused(DropReason::NoSa | DropReason::PolicyDiscard | DropReason::NoPolicy) => {
                 self.outbound(env, ip)
             }
+            Why::RefusedInside(DropReason::LocalDelivery) => {
+                // It is not forwarded after all.
+                wire::increment_ttl(self.packet.bytes_mut());
+                self.deliver_locally(env, &ip)
+            }
+            Why::RefusedInside(DropReason::TtlExceeded) if env.is_own(ip.dst()) => {
+                self.deliver_locally(env, &ip)
+            }
+            // What the kernel sends itself is not forwarded, so that its last hop is the peer (RFC 4301 §5.1.2.1).
+            Why::Refused(DropReason::TtlExceeded) if env.is_own(ip.src()) => self.outbound(env, ip),
             Why::Refused(reason) | Why::RefusedInside(reason) => {
                 if reason == DropReason::TtlExceeded {
                     self.tell(env, Problem::HopLimit, &ip);
@@ -438,6 +450,17 @@ impl General {
         }
     }
 
+    /// Has the kernel have the packet, which is for one of its addresses.
+    ///
+    /// # Errors
+    /// Why not: [`DropReason::LocalDelivery`] if no port leads there.
+    fn deliver_locally(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+        match env.fib.to_kernel(ip.src().into()) {
+            Some(Resolution::Send { mtu, .. }) => self.put_cut(env, To::Kernel(ip.src()), mtu as usize),
+            _ => Err(DropReason::LocalDelivery),
+        }
+    }
+
     /// Has the packet leave.
     fn put(&mut self, env: &mut Env<'_>, to: To) -> Result<(), DropReason> {
         let frame = framed(self.packet.bytes(), to, env.cache)?;
@@ -464,7 +487,7 @@ impl General {
 /// A packet as it is given to the next hop, which makes its Ethernet header, or to a worker, with one that says what it is.
 fn framed(packet: &[u8], to: To, cache: &mut FrameCache) -> Result<Frame, DropReason> {
     let ethertype = match (to, packet.first().map(|b| b >> 4)) {
-        (To::Route(_), _) => return packet::frame(&[packet], cache),
+        (To::Route(_) | To::Kernel(_), _) => return packet::frame(&[packet], cache),
         (To::Worker { is_sealed: true, .. }, _) => NESTED,
         (To::Onward { .. }, _) => ONWARD,
         (_, Some(4)) => ETHERTYPE_IPV4,

@@ -16,7 +16,6 @@
 //! the device's link-local address, so a port without one resolves none.
 
 mod error;
-mod netlink;
 mod tables;
 mod thread;
 
@@ -28,8 +27,8 @@ use crate::{
     fib::{Fib, Neighbours, PortLink, Routes},
     nexthop::{NextHops, Publisher},
 };
-use netlink::{Event, Events, Requests, Topic};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, neighbour::NeighbourMessage};
+use netlink_packet_route::{RouteNetlinkMessage, neighbour::NeighbourMessage};
+use portcullis_netlink::{Device, Event, Events, FAMILIES, Requests, Route, Topic};
 use std::{
     collections::HashMap,
     io,
@@ -40,7 +39,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tables::{Device, NeighbourChange, RouteDump, Tables};
+use tables::{NeighbourChange, RouteDump, Tables};
 
 /// How long changes are gathered before they are published.
 pub const GATHER: Duration = Duration::from_millis(10);
@@ -61,8 +60,6 @@ const ASKS_PER_TURN: usize = 16;
 const RECOVER: Duration = Duration::from_secs(1);
 /// A dump of routes that the kernel calls incomplete is repeated this often before it is taken.
 const WHOLE_DUMPS: usize = 5;
-
-const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
 /// What the mirror thread tells its owner, on the thread itself.
 #[derive(Debug)]
@@ -115,7 +112,7 @@ impl Mirror {
                     let existing = devices.iter().map(|d| d.name.clone()).collect();
                     return Err(MirrorError::UnknownInterface { name: name.clone(), existing });
                 }
-                Some(d) if !d.ethernet => return Err(MirrorError::NotEthernet { name: name.clone() }),
+                Some(d) if !d.is_ethernet => return Err(MirrorError::NotEthernet { name: name.clone() }),
                 Some(_) if interfaces[..i].contains(name) => {
                     return Err(MirrorError::Twice { name: name.clone() });
                 }
@@ -344,8 +341,10 @@ impl Mirror {
             for family in FAMILIES {
                 let tables = &self.tables;
                 whole &= self.requests.dump(Topic::Routes(family), |m| {
-                    if let RouteNetlinkMessage::NewRoute(m) = m {
-                        routes.add(&m, |ifindex| tables.port_of(ifindex));
+                    if let RouteNetlinkMessage::NewRoute(m) = m
+                        && let Some(route) = Route::of(&m)
+                    {
+                        routes.add(route, tables);
                     }
                 })?;
             }

@@ -221,6 +221,13 @@ impl NextHops {
         }
     }
 
+    /// Routes a frame that starts at its IP header to the kernel, if anything leads there. It is from `src`.
+    #[cold]
+    pub fn deliver(&self, frame: Frame, src: Addr) -> Routed {
+        let resolution = self.fib.to_kernel(src.into()).unwrap_or(Resolution::Local);
+        finish(frame, resolution)
+    }
+
     /// Puts an adjacency where a [`Via`] finds it, if there is room near its place.
     fn keep(&mut self, adjacency: Adjacency) -> Via {
         let home = adjacency.hash();

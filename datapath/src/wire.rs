@@ -166,6 +166,18 @@ pub fn decrement_ttl(packet: &mut [u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// Counts the TTL or hop limit of a packet up again, which [`decrement_ttl`] has counted down.
+pub fn increment_ttl(packet: &mut [u8]) {
+    if packet[0] >> 4 != 4 {
+        packet[7] = packet[7].saturating_add(1);
+        return;
+    }
+    let before = be16(packet, 8);
+    packet[8] = packet[8].saturating_add(1);
+    let checksum = updated(be16(packet, 10), before, be16(packet, 8));
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Changes the ECN bits of a packet's header.
 pub fn set_ecn(packet: &mut [u8], ecn: u8) {
     let tos = if packet[0] >> 4 == 4 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };

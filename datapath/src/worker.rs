@@ -327,7 +327,7 @@ impl<M: Meter> Worker<M> {
     fn route(&mut self, now_ms: u64) {
         let Worker { next_hops, hops, handoff, to_send, general, drops, cache, traffic, .. } = self;
         let mut outlets = Outlets { to_send, general, drops, cache, traffic };
-        next_hops.turn(now_ms, |held| outlets.take(held, TOO_BIG, 0));
+        next_hops.turn(now_ms, |held| outlets.take_held(held));
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
             if meta.stage == Stage::Sealed {
                 let sa = hops.sas.get_mut(meta.sa);
@@ -387,6 +387,7 @@ impl<M: Meter> Worker<M> {
         while let Some((frame, to)) = self.general.poll_outgoing() {
             let routed = match to {
                 To::Route(dst) => self.next_hops.look_up(frame, &mut Via::NONE.clone(), dst),
+                To::Kernel(src) => self.next_hops.deliver(frame, src),
                 To::Receive => self.hand(me, frame),
                 To::Worker { owner, .. } | To::Onward { owner } => self.hand(owner, frame),
             };
@@ -545,7 +546,20 @@ impl Outlets<'_> {
             Routed::Drop { frame, reason: DropReason::TooBig } => {
                 self.go_generally(frame, why, sa, DropReason::TooBig);
             }
+            // What a policy has let in from a tunnel, and is for the gateway itself.
+            Routed::Drop { frame, reason: reason @ DropReason::LocalDelivery } if why == TOO_BIG => {
+                self.go_generally(frame, Why::RefusedInside(reason), sa, reason);
+            }
             Routed::Drop { frame, reason } => self.drop(frame, reason),
+        }
+    }
+
+    /// What was held for its neighbour, whatever it is: none of it is for the gateway itself.
+    #[cold]
+    fn take_held(&mut self, routed: Routed) {
+        match routed {
+            Routed::Drop { frame, reason: reason @ DropReason::LocalDelivery } => self.drop(frame, reason),
+            routed => self.take(routed, TOO_BIG, 0),
         }
     }
 

@@ -449,6 +449,76 @@ fn a_hub_protects_again_what_goes_on_from_one_tunnel_into_another() {
 }
 
 #[test]
+fn what_is_for_the_gateway_itself_goes_to_its_kernel() {
+    for (algorithm, has_kernel) in algorithms().into_iter().flat_map(|a| [(a, true), (a, false)]) {
+        let mut pair = Pair::new(Tunnel { algorithm, has_kernel, ..Tunnel::default() });
+        for (v4, ttl) in [(true, 64), (true, 2), (false, 64), (false, 2)] {
+            let clear = udp(inside(1, v4), lan(2, v4), 100, ttl);
+            let sealed = pair.gateways[0].pass(LAN, frame(&mut pair.cache, &clear)).remove(0).1;
+            let before = pair.gateways[1].drops();
+            let delivered = pair.gateways[1].pass(WAN, sealed);
+            if !has_kernel && ttl > 2 {
+                assert!(delivered.is_empty());
+                assert_eq!(pair.gateways[1].dropped_since(&before), Some(DropReason::LocalDelivery));
+            }
+            if !has_kernel {
+                continue;
+            }
+            let [(LAN, at_kernel)] = &delivered[..] else {
+                panic!("{algorithm:?} {v4} {ttl}: {delivered:?}")
+            };
+            let (mut once, bytes) = (clear[14..].to_vec(), octets(at_kernel));
+            // One gateway has forwarded it.
+            wire::decrement_ttl(&mut once).unwrap();
+            assert_eq!((&bytes[..6], &bytes[14..]), (&KERNEL[..], &once[..]), "{algorithm:?} {v4} {ttl}");
+        }
+        // What is longer than it takes is cut, or its source is told, through the tunnel.
+        for v4 in [true, false].into_iter().filter(|_| has_kernel) {
+            let sealed =
+                pair.gateways[0].pass(LAN, frame(&mut pair.cache, &udp(inside(1, v4), lan(2, v4), 1380, 64)));
+            let mut out = pair.gateways[1].pass(WAN, sealed.into_iter().next().unwrap().1);
+            let ports: Vec<_> = out.iter().map(|(port, _)| *port).collect();
+            let told = out.remove(0).1;
+            if v4 {
+                assert_eq!(ports, [LAN; 2]);
+                continue;
+            }
+            assert_eq!(ports, [WAN]);
+            let (port, message) = pair.gateways[0].pass(WAN, told).remove(0);
+            assert_eq!((port, octets(&message)[54..56].to_vec()), (LAN, vec![2, 0]), "RFC 4443 §3.2");
+        }
+        // In clear it is not let in.
+        let before = pair.gateways[1].drops();
+        let clear = udp(inside(1, true), lan(2, true), 100, 64);
+        assert!(pair.gateways[1].pass(WAN, frame(&mut pair.cache, &clear)).is_empty());
+        assert_eq!(pair.gateways[1].dropped_since(&before), Some(DropReason::Unprotected));
+    }
+}
+
+#[test]
+fn what_the_kernel_sends_has_its_last_hop_at_the_peer() {
+    for algorithm in algorithms() {
+        let mut pair = Pair::new(Tunnel { algorithm, has_kernel: true, ..Tunnel::default() });
+        for v4 in [true, false] {
+            // RFC 4301 §5.1.2.1: what the node itself sends is not forwarded.
+            let own = udp(lan(1, v4), lan(2, v4), 100, 1);
+            let (sealed, delivered) = pair.pass(1, &own);
+            assert_eq!((sealed.len(), delivered.len()), (1, 1));
+            assert_eq!(delivered[0][14..], own[14..]);
+            // What does not fit is told to it, as from where it was to go.
+            let long = udp(lan(1, v4), inside(2, v4), 1440, 64);
+            let long = if v4 { with_df(long) } else { long };
+            let told = out_of(&mut pair, LAN, &long);
+            let [(LAN, message)] = &told[..] else { panic!("{told:02x?}") };
+            let ip = wire::Ip::parse(message).unwrap();
+            assert_eq!((ip.src(), ip.dst()), (inside(2, v4).into(), lan(1, v4).into()));
+            let (at, kind) = if v4 { (20, 3) } else { (40, 2) };
+            assert_eq!(message[at], kind, "RFC 792, RFC 4443 §3.2");
+        }
+    }
+}
+
+#[test]
 fn gre_between_two_gateways_is_carried_in_transport_mode() {
     for algorithm in algorithms() {
         for (v4, outer_v4, esn) in [(true, true, true), (false, true, false), (true, false, true)] {

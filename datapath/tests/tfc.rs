@@ -102,6 +102,28 @@ fn dummies(dummies_per_sec: u16, tfc_pad: u16) -> Tunnel {
 }
 
 #[test]
+fn a_hub_protects_again_what_comes_in_payloads() {
+    let mut pair = Pair::new(aggfrag(0, true));
+    let selector = |src: &str, dst: &str| Selector::between(src.parse().unwrap(), dst.parse().unwrap());
+    let (action, reqid, priority) = (Action::Protect, 1, 10);
+    // What comes from 10.1/16 goes on to 10.7/16, which is behind gateway 1 too.
+    let there = selector("10.1.0.0/16", "10.7.0.0/16");
+    let policy = |direction, sa| Policy { direction, selector: there.clone(), priority, action, reqid, sa };
+    let sa = Some(pair.gateways[0].outbound);
+    pair.gateways[0].sadb.add_policy(&policy(Direction::Outbound, sa)).unwrap();
+    let sa = Some(pair.gateways[1].outbound);
+    for (direction, sa) in [(Direction::Inbound, None), (Direction::Outbound, sa)] {
+        pair.gateways[1].sadb.add_policy(&policy(direction, sa)).unwrap();
+    }
+    let sealed = pair.seal(&[udp(inside(1, true), ip("10.7.0.9"), 100, 64)]);
+    assert_eq!(sealed.len(), 1);
+    let hub = &mut pair.gateways[1];
+    let onward = hub.pass(WAN, frame(&mut pair.cache, &sealed[0]));
+    let [(WAN, again)] = &onward[..] else { panic!("{onward:?}") };
+    assert_eq!(again.bytes()[23], 50, "never in clear");
+}
+
+#[test]
 fn all_sizes_are_delivered_once_and_in_order_in_packets_of_one_size() {
     let cbc = Algorithm::all().find(|a| a.is_for(Protocol::Esp) && a.block() == 16).expect("in the table");
     for (seed, fragments) in [(1, true), (2, false)] {

@@ -149,9 +149,12 @@ fn fib(peer: IpAddr) -> Arc<Fib> {
         mac: Mac([2, 0, 0, 0, 1, n]),
         mtu: MTU,
         up: true,
+        kernel: None,
     };
     let inside = IpAddr::V4(Ipv4Addr::new(10, 255, 255, 254));
-    let hop = |port, gateway| Route::Unicast(vec![Hop { port: Some(port), gateway, mtu: 0, weight: 1 }]);
+    let hop = |port, gateway| {
+        Route::Unicast(vec![Hop { port: Some(port), gateway, mtu: 0, weight: 1, kernel: None }])
+    };
     let mut routes = RoutesBuilder::default();
     routes.route(fib::Prefix { addr: Ipv4Addr::UNSPECIFIED.into(), len: 0 }, &hop(LAN, Some(inside)));
     routes.route(fib::Prefix { addr: peer, len: 32 }, &hop(WAN, None));

@@ -110,8 +110,8 @@ class Lab:
         """Waits till somebody listens on a TCP port."""
         wait_for("port %d" % port, lambda: self.run(node, "ss", "-Hltn", "sport", "= :%d" % port))
 
-    def is_reachable(self, node, address):
-        command = self.inside(node, "ping", "-n", "-q", "-c1", "-W0.2", address)
+    def is_reachable(self, node, address, *options):
+        command = self.inside(node, "ping", "-n", "-q", "-c1", "-W0.2", *options, address)
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
 

@@ -253,6 +253,48 @@ fn wrong_policies_are_told() {
     }
 }
 
+#[test]
+fn routes_take_the_place_of_selectors() {
+    let selectors =
+        "local_ts = [\"10.99.1.0/24\", \"fd99:1::/64\"]\nremote_ts = [\"10.99.2.0/24\", \"fd99:2::/64\"]\n";
+    let routed = SITE_B.replace(selectors, "interface = \"ipsec0\"\n");
+    let all = parse(&routed).unwrap();
+    assert_eq!(all.interfaces().collect::<Vec<_>>(), ["ipsec0"]);
+    assert_eq!(all.connections[0].selectors().count(), 0);
+    for (from, to, message) in [
+        (
+            "\"ipsec0\"",
+            "\"ipsec/0\"",
+            "6: connection 'site-b': interface = \"ipsec/0\" must be a name of 1 to 10 letters",
+        ),
+        (
+            "\"ipsec0\"",
+            "\"portcullis0\"",
+            "6: connection 'site-b': interface = \"portcullis0\" must be a name",
+        ),
+        (
+            "interface",
+            "local_ts = [\"10.1.0.0/16\"]\ninterface",
+            "6: connection 'site-b': local_ts is a list and must be left out: the routes to ipsec0 say",
+        ),
+        (
+            "interface",
+            "mode = \"transport\"\ninterface",
+            "7: connection 'site-b': interface = \"ipsec0\" must be left out, or mode must be \"tunnel\"",
+        ),
+    ] {
+        let shown = error(&routed, from, to).to_string();
+        assert!(shown.starts_with(&format!("connections.toml:{message}")), "{shown}\n{message}");
+    }
+    let two = routed.clone()
+        + &SITE_C.replace(
+            "local_ts = [\"10.99.1.0/24\"]\nremote_ts = [\"10.99.3.0/24\", \"fd99:3::/64\"]",
+            "interface = \"ipsec0\"",
+        );
+    let shown = parse(&two).unwrap_err().to_string();
+    assert!(shown.contains("'site-c': interface ipsec0 is that of connection 'site-b'"), "{shown}");
+}
+
 /// SITE_B with more keys.
 fn with(keys: &str) -> Connection {
     let text = SITE_B.replace("algorithm =", &format!("{keys}\nalgorithm ="));

@@ -1,5 +1,7 @@
 use super::*;
+use crate::routes::RouteTable;
 use portcullis_machine::strict::Document;
+use portcullis_netlink::{Hop, Route, Table, Target};
 use portcullis_sadb::{Flow, PolicyHit, Reader, Runtime, Sizes};
 
 /// A connection, and what tests vary of it.
@@ -130,6 +132,95 @@ fn what_is_as_it_should_be_is_not_touched() {
     let changes = bench.install(&text(&[A])).unwrap();
     assert_eq!(changes, Changes { kept: 2, published: 0, retired: 2, policies: 4 });
     assert_eq!((bench.sas(), bench.policies()), (sas, policies));
+}
+
+/// As `text`, the selectors of the first connection being routes to ipsec0.
+fn routed(sites: &[Site]) -> String {
+    let selectors =
+        "local_ts = [\"10.9.0.0/16\", \"fd09::/32\"]\nremote_ts = [\"10.8.1.0/24\", \"fd08:1::/32\"]";
+    text(sites).replacen(selectors, "interface = \"ipsec0\"", 1)
+}
+
+/// Routes of table main, by prefix and device: 7 is ipsec0.
+fn routes(all: &[(&str, u32)]) -> RouteSelectors {
+    let interfaces = HashMap::from([(7, "ipsec0".to_owned())]);
+    let mut table = RouteTable::new(&interfaces);
+    for (prefix, device) in all {
+        let (addr, len) = prefix.split_once('/').unwrap();
+        let hop = Hop { device: Some(*device), gateway: None, mtu: 0, weight: 1 };
+        table.add(&Route {
+            table: Table::Main,
+            prefix: (addr.parse().unwrap(), len.parse().unwrap()),
+            priority: 0,
+            target: Target::Unicast(vec![hop]),
+        });
+    }
+    table.selectors()
+}
+
+impl Bench {
+    fn install_routes(&mut self, text: &str, all: &[(&str, u32)]) -> Changes {
+        assert!(self.installer.set_routes(&self.sadb, &connections(text), routes(all)));
+        self.install(text).unwrap()
+    }
+}
+
+#[test]
+fn routes_become_policies() {
+    let mut bench = Bench::new(8, 32);
+    let sites = routed(&[A, B]);
+    // No routes, no policies: of site b alone.
+    assert_eq!(bench.install_routes(&sites, &[]).policies, 4);
+    assert_eq!(bench.hit(Direction::Outbound, "10.9.0.1", "10.8.1.1"), None);
+    let changes = bench.install_routes(&sites, &[("10.0.0.0/8", 7), ("10.9.0.0/16", 2), ("fd08:1::/64", 7)]);
+    assert_eq!((changes.published, changes.retired, changes.policies), (0, 0, 6));
+    let sa = |hit: PolicyHit, bench: &Bench| bench.reader.spi(hit.sa.unwrap()).unwrap();
+    for (src, dst, priority) in
+        [("10.9.0.1", "10.8.1.1", 2024), ("192.0.2.9", "10.0.0.1", 2024), ("fd0a::1", "fd08:1::1", 2064)]
+    {
+        let hit = bench.hit(Direction::Outbound, src, dst).unwrap();
+        assert_eq!((hit.action, hit.priority, sa(hit, &bench)), (Action::Protect, priority, Spi(0x1001)));
+        let hit = bench.hit(Direction::Inbound, dst, src).unwrap();
+        assert_eq!((hit.action, hit.priority), (Action::Protect, priority));
+    }
+    // What is inside and routed elsewhere; and site b, whose selectors come first.
+    for (direction, src, dst) in
+        [(Direction::Outbound, "10.8.1.1", "10.9.0.1"), (Direction::Inbound, "10.9.0.1", "10.8.1.1")]
+    {
+        let hit = bench.hit(direction, src, dst).unwrap();
+        assert_eq!((hit.action, hit.priority), (Action::Bypass, 2016));
+    }
+    let hit = bench.hit(Direction::Outbound, "10.9.0.1", "10.8.2.1").unwrap();
+    assert_eq!((hit.priority, sa(hit, &bench)), (1000, Spi(0x2001)));
+    // One more touches no other.
+    let before = bench.policies();
+    let changes = bench.install_routes(
+        &sites,
+        &[("10.0.0.0/8", 7), ("10.9.0.0/16", 2), ("fd08:1::/64", 7), ("172.16.0.0/12", 7)],
+    );
+    assert_eq!(changes, Changes { kept: 4, policies: 2, ..Changes::default() });
+    assert!(before.iter().all(|p| bench.policies().contains(p)));
+    // Another iked, that has read the same routes.
+    let all = [("10.0.0.0/8", 7), ("10.9.0.0/16", 2), ("fd08:1::/64", 7), ("172.16.0.0/12", 7)];
+    bench.installer = Installer::default();
+    assert_eq!(bench.install_routes(&sites, &all).policies, 0);
+    // Down, their traffic is dropped, and up again it goes on.
+    let changes = bench.install_without(&sites, &["a"]).unwrap();
+    assert_eq!((changes.kept, changes.policies), (4, 6));
+    assert_eq!(bench.hit(Direction::Outbound, "10.9.0.1", "172.16.0.1").unwrap().action, Action::Discard);
+    assert_eq!(bench.install(&sites).unwrap().policies, 6);
+    assert_eq!(bench.install_routes(&sites, &[]).policies, 8);
+}
+
+#[test]
+fn routes_beyond_the_room_are_left_out() {
+    let mut bench = Bench::new(8, 9);
+    let sites = routed(&[A, B]);
+    let all = routes(&[("10.1.0.0/16", 7), ("10.2.0.0/16", 7), ("10.3.0.0/16", 7)]);
+    assert!(!bench.installer.set_routes(&bench.sadb, &connections(&sites), all));
+    assert_eq!(bench.install(&sites).unwrap().policies, 8);
+    assert!(bench.hit(Direction::Outbound, "10.9.0.1", "10.2.0.1").is_some());
+    assert_eq!(bench.hit(Direction::Outbound, "10.9.0.1", "10.3.0.1"), None);
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn report() -> Report {
             up: true,
             local: "192.0.2.1".into(),
             remote: "198.51.100.1".into(),
+            interface: None,
             local_ts: vec!["10.1.0.0/16".into(), "fd00:1::/64".into()],
             remote_ts: vec!["10.2.0.0/16".into()],
             next_layer: "tcp, remote port 443".into(),

@@ -18,11 +18,12 @@ fn port(n: u8) -> PortLink {
         mac: Mac([2, 0, 0, 0, 0, n]),
         mtu: 1500,
         up: true,
+        kernel: None,
     }
 }
 
 fn hop(port: u8, gateway: Option<&str>) -> Hop {
-    Hop { port: Some(port), gateway: gateway.map(ip), mtu: 0, weight: 1 }
+    Hop { port: Some(port), gateway: gateway.map(ip), mtu: 0, weight: 1, kernel: None }
 }
 
 fn fib(routes: RoutesBuilder, neighbours: &[(u8, &str)]) -> Fib {
@@ -189,4 +190,42 @@ proptest! {
             prop_assert_eq!(fib.resolve(dst), expected, "{}", dst);
         }
     }
+}
+
+#[test]
+fn what_is_for_the_gateway_goes_to_the_kernel_by_the_way_back() {
+    let end =
+        |n: u8, up| Some(KernelEnd { ifindex: 90 + n as u32, mac: Mac([4, 0, 0, 0, 0, n]), mtu: 1400, up });
+    let mut fib = Fib::default();
+    let by = |n: u8| Route::Unicast(vec![Hop { port: None, kernel: Some(n), ..hop(0, None) }]);
+    let mut b = RoutesBuilder::default();
+    b.route(prefix("10.1.0.0/16"), &by(1)).route(prefix("10.2.0.0/16"), &by(2));
+    fib.routes = Arc::new(b.build());
+    let with = |one: bool, two: bool| {
+        let second = PortLink { kernel: end(2, two), ..port(1) };
+        Arc::new(vec![port(0), PortLink { kernel: end(1, one), ..port(1) }, second])
+    };
+    fib.ports = with(true, true);
+    let to = |fib: &Fib, src: &str| match fib.to_kernel(ip(src)) {
+        Some(Resolution::Send { port, dst_mac, .. }) => Some((port, dst_mac.0[5])),
+        None => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((to(&fib, "10.1.0.9"), to(&fib, "10.2.0.9")), (Some((1, 1)), Some((2, 2))));
+    // A message that goes back into a tunnel comes from the address of its interface, if there is one.
+    let mut b = RoutesBuilder::default();
+    b.route(prefix("10.1.0.0/16"), &by(1)).route(prefix("10.2.0.0/16"), &by(2)).local(prefix("10.1.0.1/32"));
+    b.local_at(prefix("169.254.0.1/32"), Some(1)).local_at(prefix("fd00::1/128"), Some(2));
+    fib.routes = Arc::new(b.build());
+    let sources = |dst| fib.sources_for(ip(dst)).to_vec();
+    assert_eq!(sources("10.1.0.9"), [ip("169.254.0.1"), ip("10.1.0.1")]);
+    assert_eq!(sources("10.2.0.9"), [ip("10.1.0.1"), ip("169.254.0.1")]);
+    // No route back, or one by a device that is down: by the first that leads there.
+    assert_eq!((to(&fib, "192.0.2.1"), to(&fib, "fd00::1")), (Some((1, 1)), Some((1, 1))));
+    fib.ports = with(true, false);
+    assert_eq!(to(&fib, "10.2.0.9"), Some((1, 1)));
+    fib.ports = with(false, false);
+    assert_eq!(to(&fib, "10.2.0.9"), None);
+    fib.ports = Arc::new(vec![port(0), port(1)]);
+    assert_eq!(to(&fib, "10.2.0.9"), None);
 }

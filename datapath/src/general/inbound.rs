@@ -2,7 +2,7 @@
 //! there is ESP or AH inside (RFC 4301 §5.2, RFC 4302 §3.4, RFC 4303 §3.4).
 
 use super::{
-    Env, General,
+    Env, From, General,
     aggfrag::{self, Receiver},
     ah,
     association::Association,
@@ -240,7 +240,10 @@ impl General {
         let ip = self.parse().map_err(|_| env.refused_inside(i, DropReason::BadInner))?;
         env.admit(i, &ip)?;
         if header_of(self.packet.bytes(), &ip, env.sas.udp_ports()).is_none() {
-            return self.forward(env, &ip);
+            let from = std::mem::replace(&mut self.from, From::Opened);
+            let result = self.outbound(env, ip);
+            self.from = from;
+            return result;
         }
         self.layers += 1;
         let result = self.receive(env);

@@ -74,7 +74,8 @@ impl General {
                     Some(Some(whole)) => whole,
                     Some(None) => return Ok(()),
                 };
-                if self.from != From::Sealed {
+                // RFC 4301 §5.1.2.1: of what is forwarded, and not of what the gateway itself sends.
+                if self.from != From::Sealed && !env.is_own(ip.src()) {
                     self.decrement_ttl(env, &ip)?;
                 }
                 self.protect(env, i, &ip)
@@ -323,11 +324,14 @@ impl General {
         result
     }
 
-    /// A packet that goes on in clear.
+    /// A packet that goes on in clear; to the kernel, if it came out of an SA and is for the gateway itself.
     ///
     /// # Errors
     /// Why it does not.
-    pub(super) fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+    fn forward(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
+        if self.from == From::Opened && env.is_own(ip.dst()) {
+            return self.deliver_locally(env, ip);
+        }
         self.decrement_ttl(env, ip)?;
         self.route(env, ip.dst())
     }
@@ -342,8 +346,16 @@ impl General {
     /// Why not.
     pub(super) fn route(&mut self, env: &mut Env<'_>, dst: Addr) -> Result<(), DropReason> {
         let mtu = env.mtu_to(dst);
+        self.put_cut(env, To::Route(dst), mtu)
+    }
+
+    /// Has the packet leave, cut if it is longer than this and may be.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn put_cut(&mut self, env: &mut Env<'_>, to: To, mtu: usize) -> Result<(), DropReason> {
         if self.packet.len() <= mtu {
-            return self.put(env, To::Route(dst));
+            return self.put(env, to);
         }
         let ip = self.parse()?;
         // Only the source may cut an IPv6 packet (RFC 8200 §5): of what we have sealed that is us, of what we have put
@@ -358,7 +370,7 @@ impl General {
         let result = fragments(whole.bytes(), mtu, self.id).and_then(|mut pieces| {
             pieces.try_for_each(|piece| {
                 let frame = super::packet::frame(&[&piece.head, piece.body], env.cache)?;
-                self.leave(env, frame, To::Route(dst))
+                self.leave(env, frame, to)
             })
         });
         self.spare.push(std::mem::replace(&mut self.packet, whole));

@@ -62,12 +62,20 @@ impl General {
     ) {
         let mut message = [0; icmp::MOST_V6];
         let about = about.unwrap_or(self.packet.bytes());
+        // What the kernel has sent itself: as from where it was to go, since it believes nobody who says to be itself.
+        if self.from == From::Clear && env.is_own(source) {
+            let Ok(from) = Ip::parse(about).map(|ip| ip.dst()) else { return };
+            let Some(len) = icmp::emit(problem, from, about, &mut message) else { return };
+            return self.send_message(env, &message[..len], To::Kernel(from));
+        }
         // What came out of an SA must not be seen in clear: only what goes back into one is told (RFC 4301 §6).
         let is_secret = self.from != From::Clear;
         // An SA of ours that is inside another: it learns what fits as if a router had said so.
         let is_to_us = self.from == From::Sealed && env.is_own(source);
         let mut found = None;
-        for from in env.fib.sources_for(source.into()) {
+        // What was for the gateway itself is answered by whom it was sent to.
+        let own = Ip::parse(about).map(|ip| ip.dst()).ok().filter(|dst| env.is_own(*dst));
+        for from in own.map(Into::into).into_iter().chain(env.fib.sources_for(source.into())) {
             let Some(len) = icmp::emit(problem, from.into(), about, &mut message) else { return };
             let key = Ip::parse(&message[..len]).map(|ip| ip.key());
             let stays = is_to_us || key.is_ok_and(|key| env.protects(key));
@@ -77,11 +85,15 @@ impl General {
             }
         }
         let Some((len, stays)) = found else { return };
-        if !self.errors.take(env.now_ms) {
-            return;
-        }
         let to = if stays { To::Receive } else { To::Route(source) };
-        if let Ok(frame) = super::framed(&message[..len], to, env.cache) {
+        self.send_message(env, &message[..len], to);
+    }
+
+    /// Sends a message, unless too many were.
+    fn send_message(&mut self, env: &mut Env<'_>, message: &[u8], to: To) {
+        if self.errors.take(env.now_ms)
+            && let Ok(frame) = super::framed(message, to, env.cache)
+        {
             let _ = self.leave(env, frame, to);
         }
     }

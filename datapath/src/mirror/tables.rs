@@ -1,48 +1,14 @@
 //! The kernel's links, routes and neighbours, read from netlink messages.
 
-use crate::fib::{Hop, Mac, Neighbours, PortLink, Prefix, Route, Routes, RoutesBuilder};
-use netlink_packet_route::{
-    AddressFamily,
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
-        RouteType, RouteVia,
-    },
+use crate::fib::{self, Hop, KernelEnd, Mac, Neighbours, PortLink, Prefix, Routes, RoutesBuilder};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use portcullis_netlink::{Device, Route, Table, Target};
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
 };
-
-const TABLE_LOCAL: u32 = 255;
-const TABLE_MAIN: u32 = 254;
-
-/// What a link message says of a device.
-#[derive(Debug)]
-pub(super) struct Device {
-    pub(super) name: String,
-    pub(super) ethernet: bool,
-    link: PortLink,
-}
-
-impl Device {
-    pub(super) fn of(message: &LinkMessage) -> Option<Device> {
-        let (mut name, mut mac, mut mtu) = (None, Mac::default(), 0);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(n) => name = Some(n.clone()),
-                LinkAttribute::Address(bytes) => mac = Mac(bytes.as_slice().try_into().unwrap_or_default()),
-                LinkAttribute::Mtu(n) => mtu = u16::try_from(*n).unwrap_or(u16::MAX),
-                _ => {}
-            }
-        }
-        let (name, header) = (name?, &message.header);
-        let up = header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-        let link = PortLink { interface: name.clone(), ifindex: header.index, mac, mtu, up };
-        Some(Device { name, ethernet: header.link_layer_type == LinkLayerType::Ether, link })
-    }
-}
 
 /// A neighbour as the kernel has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +47,8 @@ pub(super) enum NeighbourChange {
 #[derive(Debug)]
 pub(super) struct Tables {
     ports: Vec<PortLink>,
+    /// Other ends of veth pairs, by index: what they are, and the index of this end.
+    ends: HashMap<u32, (KernelEnd, u32)>,
     neighbours: HashMap<(u8, IpAddr), KernelNeighbour>,
 }
 
@@ -93,8 +61,13 @@ impl Tables {
             mac: Mac::default(),
             mtu: 0,
             up: false,
+            kernel: None,
         };
-        Tables { ports: interfaces.iter().map(absent).collect(), neighbours: HashMap::new() }
+        Tables {
+            ports: interfaces.iter().map(absent).collect(),
+            ends: HashMap::new(),
+            neighbours: HashMap::new(),
+        }
     }
 
     pub(super) fn ports(&self) -> &[PortLink] {
@@ -105,23 +78,58 @@ impl Tables {
         self.ports.iter().position(|p| p.ifindex == ifindex && ifindex != 0).map(|i| i as u8)
     }
 
-    /// Takes in a device as it is now. Whether a port changed.
-    pub(super) fn link(&mut self, device: Device) -> bool {
-        let index = device.link.ifindex;
-        // A device that was a port and got another name.
-        let renamed = self.ports.iter_mut().find(|p| p.ifindex == index && p.interface != device.name);
-        let lost = renamed.map(forget).is_some();
-        match self.ports.iter_mut().find(|p| p.interface == device.name) {
-            Some(port) if *port != device.link => {
-                *port = device.link;
-                true
-            }
-            _ => lost,
-        }
+    /// The port that leads to a device of the kernel, as the other end of its veth pair.
+    fn port_to(&self, device: u32) -> Option<u8> {
+        self.ports.iter().position(|p| p.kernel.is_some_and(|k| k.ifindex == device)).map(|i| i as u8)
     }
 
-    /// Takes in that a device is gone. Whether it was a port.
+    /// Takes in a device as it is now. Whether a port changed.
+    pub(super) fn link(&mut self, device: Device) -> bool {
+        // A device that was a port and got another name.
+        let renamed = self.ports.iter_mut().find(|p| p.ifindex == device.index && p.interface != device.name);
+        let mut changed = renamed.map(forget).is_some();
+        if let Some(port) = self.ports.iter_mut().find(|p| p.interface == device.name) {
+            let Device { name, index, mac, mtu, is_up, .. } = device.clone();
+            let kernel = port.kernel;
+            let now = PortLink { interface: name, ifindex: index, mac: Mac(mac), mtu, up: is_up, kernel };
+            changed |= *port != now;
+            *port = now;
+        }
+        match device.peer {
+            Some(peer) => {
+                let end = KernelEnd {
+                    ifindex: device.index,
+                    mac: Mac(device.mac),
+                    mtu: device.mtu,
+                    up: device.is_up,
+                };
+                self.ends.insert(device.index, (end, peer));
+            }
+            None => drop(self.ends.remove(&device.index)),
+        }
+        self.join_ends() || changed
+    }
+
+    /// Tells the ports what their other ends are. Whether any is another than before.
+    fn join_ends(&mut self) -> bool {
+        let mut changed = false;
+        for port in &mut self.ports {
+            let ends = self.ends.values();
+            let kernel =
+                ends.filter(|(_, port_index)| *port_index == port.ifindex).map(|(end, _)| *end).next();
+            changed |= port.kernel != kernel;
+            port.kernel = kernel;
+        }
+        changed
+    }
+
+    /// Takes in that a device is gone. Whether it was a port, or another end of one.
     pub(super) fn link_gone(&mut self, ifindex: u32) -> bool {
+        let is_end = self.ends.remove(&ifindex).is_some() && self.join_ends();
+        self.port_gone(ifindex) || is_end
+    }
+
+    fn port_gone(&mut self, ifindex: u32) -> bool {
         let Some(port) = self.port_of(ifindex) else { return false };
         forget(&mut self.ports[port as usize]);
         self.neighbours.retain(|(p, _), _| *p != port);
@@ -131,9 +139,9 @@ impl Tables {
     /// Takes in all devices there are. Whether a port changed.
     pub(super) fn links(&mut self, devices: Vec<Device>) -> bool {
         let mut changed = false;
-        let known: Vec<u32> = self.ports.iter().map(|p| p.ifindex).collect();
+        let known: Vec<u32> = self.ports.iter().map(|p| p.ifindex).chain(self.ends.keys().copied()).collect();
         for ifindex in known {
-            if devices.iter().all(|d| d.link.ifindex != ifindex) {
+            if devices.iter().all(|d| d.index != ifindex) {
                 changed |= self.link_gone(ifindex);
             }
         }
@@ -179,6 +187,17 @@ impl Tables {
         }
     }
 
+    /// What is a port of ours is sent to; what the kernel encapsulates on its way out is not ours to send.
+    fn hop(&self, hop: &portcullis_netlink::Hop) -> Hop {
+        Hop {
+            port: hop.device.and_then(|device| self.port_of(device)),
+            gateway: hop.gateway,
+            mtu: hop.mtu,
+            weight: hop.weight,
+            kernel: hop.device.and_then(|device| self.port_to(device)),
+        }
+    }
+
     /// Whether the kernel wants to be asked before it trusts this neighbour's address again.
     pub(super) fn is_stale(&self, port: u8, addr: IpAddr) -> bool {
         self.neighbours.get(&(port, addr)).is_some_and(|n| n.state == NeighbourState::Stale)
@@ -194,55 +213,37 @@ fn forget(port: &mut PortLink) {
     (port.ifindex, port.up) = (0, false);
 }
 
-/// Routes of one dump. Those that the kernel would ask by more than the destination (type of service, source) are
-/// left out.
+/// Routes of one dump.
 #[derive(Default)]
 pub(super) struct RouteDump {
     local: RoutesBuilder,
     /// By prefix and priority: the kernel takes the lowest.
-    main: BTreeMap<(Prefix, u32), Route>,
+    main: BTreeMap<(Prefix, u32), fib::Route>,
 }
 
 impl RouteDump {
-    /// Takes in a route. `port_of` knows the ports by ifindex.
-    pub(super) fn add(&mut self, message: &RouteMessage, port_of: impl Fn(u32) -> Option<u8>) {
-        let header = &message.header;
-        let table = find(&message.attributes, |a| match a {
-            RouteAttribute::Table(t) => Some(*t),
-            _ => None,
-        });
-        let table = table.unwrap_or(header.table as u32);
-        if header.tos != 0 || header.source_prefix_length != 0 || header.flags.contains(RouteFlags::Cloned) {
-            return;
-        }
-        let Some(prefix) = prefix(message) else { return };
-        match (table, header.kind) {
-            (TABLE_LOCAL, RouteType::Local | RouteType::Anycast) => {
-                self.local.local(prefix);
+    /// Takes in a route.
+    pub(super) fn add(&mut self, route: Route, tables: &Tables) {
+        let Route { table, prefix: (addr, len), priority, target } = route;
+        let prefix = Prefix { addr, len };
+        let main = match (table, target) {
+            (Table::Local, target) => {
+                match target {
+                    Target::Local(device) => {
+                        self.local.local_at(prefix, device.and_then(|device| tables.port_to(device)))
+                    }
+                    Target::Broadcast => self.local.broadcast(prefix),
+                    Target::Unicast(_) | Target::Refuse => &mut self.local,
+                };
+                return;
             }
-            (TABLE_LOCAL, RouteType::Broadcast) => {
-                self.local.broadcast(prefix);
+            (Table::Main, Target::Unicast(hops)) => {
+                fib::Route::Unicast(hops.iter().map(|hop| tables.hop(hop)).collect())
             }
-            (TABLE_MAIN, RouteType::Unicast) => {
-                if let Some(hops) = hops(message, port_of) {
-                    self.insert(message, prefix, Route::Unicast(hops));
-                }
-            }
-            (
-                TABLE_MAIN,
-                RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw,
-            ) => self.insert(message, prefix, Route::Refuse),
-            _ => {}
-        }
-    }
-
-    fn insert(&mut self, message: &RouteMessage, prefix: Prefix, route: Route) {
-        let priority = find(&message.attributes, |a| match a {
-            RouteAttribute::Priority(p) => Some(*p),
-            _ => None,
-        });
+            (Table::Main, _) => fib::Route::Refuse,
+        };
         // Of equals the first of the dump is the kernel's choice.
-        self.main.entry((prefix, priority.unwrap_or(0))).or_insert(route);
+        self.main.entry((prefix, priority)).or_insert(main);
     }
 
     pub(super) fn build(self) -> Routes {
@@ -254,131 +255,45 @@ impl RouteDump {
     }
 }
 
-fn find<T>(attributes: &[RouteAttribute], f: impl Fn(&RouteAttribute) -> Option<T>) -> Option<T> {
-    attributes.iter().find_map(f)
-}
-
-fn prefix(message: &RouteMessage) -> Option<Prefix> {
-    let addr = find(&message.attributes, |a| match a {
-        RouteAttribute::Destination(a) => ip(a),
-        _ => None,
-    });
-    let addr = addr.or(match message.header.address_family {
-        AddressFamily::Inet => Some(Ipv4Addr::UNSPECIFIED.into()),
-        AddressFamily::Inet6 => Some(Ipv6Addr::UNSPECIFIED.into()),
-        _ => None,
-    })?;
-    let len = message.header.destination_prefix_length;
-    (len <= Prefix::host(addr).len).then_some(Prefix { addr, len })
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(a) => Some((*a).into()),
-        RouteAddress::Inet6(a) => Some((*a).into()),
-        _ => None,
-    }
-}
-
-/// The live hops of a unicast route; `None` when it is dead, so that the kernel passes it over.
-fn hops(message: &RouteMessage, port_of: impl Fn(u32) -> Option<u8>) -> Option<Vec<Hop>> {
-    let mtu = find(&message.attributes, |a| match a {
-        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|m| match m {
-            RouteMetric::Mtu(n) => Some(u16::try_from(*n).unwrap_or(u16::MAX)),
-            _ => None,
-        }),
-        _ => None,
-    });
-    let hop = |attributes: &[RouteAttribute], device: Option<u32>, weight: u16| Hop {
-        // What the kernel encapsulates on its way out is not ours to send.
-        port: if encapsulated(attributes) { None } else { device.and_then(&port_of) },
-        gateway: gateway(attributes),
-        mtu: mtu.unwrap_or(0),
-        weight,
-    };
-    let multipath = find(&message.attributes, |a| match a {
-        RouteAttribute::MultiPath(hops) => Some(hops.clone()),
-        _ => None,
-    });
-    let Some(multipath) = multipath else {
-        let dead = message.header.flags.contains(RouteFlags::Dead);
-        let device = find(&message.attributes, |a| match a {
-            RouteAttribute::Oif(n) => Some(*n),
-            _ => None,
-        });
-        return (!dead).then(|| vec![hop(&message.attributes, device, 1)]);
-    };
-    let without = |flags: RouteNextHopFlags| -> Vec<&RouteNextHop> {
-        multipath.iter().filter(|h| !h.flags.intersects(flags)).collect()
-    };
-    let mut live = without(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown);
-    if live.is_empty() {
-        // A hop without carrier only when there is no other.
-        live = without(RouteNextHopFlags::Dead);
-    }
-    let live = live.iter().map(|h| hop(&h.attributes, Some(h.interface_index), h.hops as u16 + 1));
-    Some(live.collect::<Vec<_>>()).filter(|l| !l.is_empty())
-}
-
-fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
-    find(attributes, |a| match a {
-        RouteAttribute::Gateway(a) => ip(a),
-        RouteAttribute::Via(RouteVia::Inet(a)) => Some((*a).into()),
-        RouteAttribute::Via(RouteVia::Inet6(a)) => Some((*a).into()),
-        _ => None,
-    })
-}
-
-fn encapsulated(attributes: &[RouteAttribute]) -> bool {
-    attributes.iter().any(|a| matches!(a, RouteAttribute::Encap(_) | RouteAttribute::EncapType(_)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::route::RouteLwEnCapType;
 
-    fn next_hop(device: u32, flags: RouteNextHopFlags, attributes: Vec<RouteAttribute>) -> RouteNextHop {
-        let mut hop = RouteNextHop::default();
-        (hop.interface_index, hop.flags, hop.hops, hop.attributes) = (device, flags, 1, attributes);
-        hop
-    }
-
-    fn ports_of(hops: Vec<RouteNextHop>) -> Option<Vec<Option<u8>>> {
-        let mut message = RouteMessage::default();
-        message.attributes.push(RouteAttribute::MultiPath(hops));
-        let hops = super::hops(&message, |ifindex| (ifindex < 20).then_some((ifindex - 10) as u8))?;
-        assert!(hops.iter().all(|h| h.weight == 2));
-        Some(hops.iter().map(|h| h.port).collect())
+    /// A device that is up, perhaps one end of a veth pair.
+    fn device(name: &str, index: u32, peer: Option<u32>) -> Device {
+        let mac = [2, 0, 0, 0, 0, index as u8];
+        let (is_ethernet, asks_neighbours) = (true, true);
+        Device { name: name.into(), index, is_ethernet, mac, mtu: 1500, is_up: true, asks_neighbours, peer }
     }
 
     #[test]
-    fn dead_hops_are_left_out_and_foreign_ones_kept() {
-        let up = RouteNextHopFlags::empty();
-        let (dead, no_carrier) = (RouteNextHopFlags::Dead, RouteNextHopFlags::Linkdown);
-        let plain = |device, flags| next_hop(device, flags, vec![]);
-        let tunnel = next_hop(11, up, vec![RouteAttribute::EncapType(RouteLwEnCapType::Mpls)]);
-        for (hops, expected) in [
-            (vec![plain(10, up), plain(11, up), plain(99, up)], Some(vec![Some(0), Some(1), None])),
-            (vec![plain(10, dead | no_carrier), plain(11, up)], Some(vec![Some(1)])),
-            (vec![plain(10, no_carrier), plain(11, up)], Some(vec![Some(1)])),
-            (vec![plain(10, no_carrier), plain(11, dead)], Some(vec![Some(0)])),
-            (vec![plain(10, dead), plain(11, dead)], None),
-            (vec![plain(10, up), tunnel], Some(vec![Some(0), None])),
-        ] {
-            assert_eq!(ports_of(hops), expected);
-        }
+    fn the_other_end_of_a_port_is_found_and_lost() {
+        let mut tables = Tables::new(&["wan0".into(), "ipsec0-path".into()]);
+        let far =
+            |tables: &Tables| tables.ports().iter().map(|p| p.kernel.map(|k| k.ifindex)).collect::<Vec<_>>();
+        let all = [device("wan0", 2, None), device("ipsec0-path", 3, Some(4)), device("ipsec0", 4, Some(3))];
+        assert!(tables.links(all.to_vec()));
+        assert_eq!(far(&tables), [None, Some(4)]);
+        assert_eq!(tables.ports()[1].kernel.unwrap().mac, Mac([2, 0, 0, 0, 0, 4]));
+        assert_eq!((tables.port_to(4), tables.port_to(3)), (Some(1), None));
+        let hop = |device| portcullis_netlink::Hop { device: Some(device), gateway: None, mtu: 0, weight: 1 };
+        assert_eq!((tables.hop(&hop(4)).port, tables.hop(&hop(4)).kernel), (None, Some(1)));
+        assert_eq!((tables.hop(&hop(2)).port, tables.hop(&hop(2)).kernel), (Some(0), None));
+        // Another address of it is another header of what is sent there.
+        assert!(tables.link(Device { mac: [6; 6], ..all[2].clone() }));
+        assert!(!tables.link(Device { mac: [6; 6], ..all[2].clone() }));
+        // A pair goes together.
+        assert!(tables.links(all[..1].to_vec()));
+        assert_eq!((far(&tables), tables.port_of(3)), (vec![None, None], None));
+        // A veth whose other end is in another namespace.
+        assert!(tables.link(device("ipsec0-path", 3, None)));
+        assert_eq!(far(&tables), [None, None]);
     }
 
     #[test]
     fn a_renamed_device_is_no_port_any_more() {
         let mut tables = Tables::new(&["a".into(), "b".into()]);
-        let device = |name: &str, index: u32| {
-            let mut message = LinkMessage::default();
-            message.header.index = index;
-            message.attributes.push(LinkAttribute::IfName(name.into()));
-            Device::of(&message).unwrap()
-        };
+        let device = |name: &str, index: u32| device(name, index, None);
         assert!(tables.links(vec![device("a", 3), device("b", 4), device("lo", 1)]));
         assert!(!tables.link(device("a", 3)));
         assert!(tables.link(device("c", 3)));

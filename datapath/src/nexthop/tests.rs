@@ -71,6 +71,7 @@ fn fib(version: u64, neighbours: &[(u8, &str)]) -> Arc<Fib> {
         mac: Mac([2, 0, 0, 0, 0, n]),
         mtu: 1500,
         up: true,
+        kernel: None,
     });
     let macs: Neighbours = neighbours.iter().map(|(p, a)| ((*p, ip(a)), Mac([6, 0, 0, 0, 0, 9]))).collect();
     Arc::new(Fib::new(version, Arc::new(ports.collect()), routes(), Arc::new(macs)))
@@ -80,7 +81,7 @@ fn routes() -> Arc<Routes> {
     let mut routes = RoutesBuilder::default();
     routes.local(Prefix::host(ip("10.0.0.1")));
     for (addr, len, port) in [("10.0.0.0", 16, 0), ("10.1.0.0", 16, 1), ("fd00::", 64, 0)] {
-        let hop = Hop { port: Some(port), gateway: None, mtu: 0, weight: 1 };
+        let hop = Hop { port: Some(port), gateway: None, mtu: 0, weight: 1, kernel: None };
         routes.route(Prefix { addr: ip(addr), len }, &Route::Unicast(vec![hop]));
     }
     Arc::new(routes.build())

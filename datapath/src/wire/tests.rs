@@ -110,6 +110,10 @@ proptest! {
         prop_assert_eq!(result.is_ok(), ttl > 1);
         prop_assert_eq!(p[8], if ttl > 1 { ttl - 1 } else { ttl });
         prop_assert!(ipv4_checksum_ok(&p));
+        if result.is_ok() {
+            increment_ttl(&mut p);
+            prop_assert!(ipv4_checksum_ok(&p) && p[8] == ttl);
+        }
         set_ecn(&mut p, ecn);
         prop_assert!(ipv4_checksum_ok(&p) && p[1] == tos & !3 | ecn);
     }

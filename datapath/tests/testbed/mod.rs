@@ -4,7 +4,7 @@
 use portcullis_datapath::{
     crypto::Aead,
     drop::DropReason,
-    fib::{Fib, Hop, Mac, PortLink, Prefix as Route4, Route, RoutesBuilder},
+    fib::{Fib, Hop, KernelEnd, Mac, PortLink, Prefix as Route4, Route, RoutesBuilder},
     frame::Frame,
     handoff,
     nexthop::{NextHops, Publisher},
@@ -59,7 +59,12 @@ pub struct Tunnel {
     pub handling: Handling,
     /// Whether the gateways have addresses, from which they tell others what is wrong.
     pub tells: bool,
+    /// Whether the kernel is at the other end of the LAN's port too, with the address [`KERNEL`].
+    pub has_kernel: bool,
 }
+
+/// The Ethernet address of the kernel's end.
+pub const KERNEL: [u8; 6] = [4, 0, 0, 0, 0, 7];
 
 impl Default for Tunnel {
     fn default() -> Tunnel {
@@ -81,6 +86,7 @@ impl Default for Tunnel {
             mode: Mode::Tunnel,
             handling: Handling::default(),
             tells: false,
+            has_kernel: false,
         }
     }
 }
@@ -146,13 +152,16 @@ pub fn memory(frames: u32) -> Arc<FramePool> {
     FramePool::new(Umem::new(frames, 4096, HugePages::Auto).unwrap().0)
 }
 
-fn links(mtu: u16) -> Arc<Vec<PortLink>> {
+fn links(t: &Tunnel) -> Arc<Vec<PortLink>> {
+    let mtu = t.mtu;
+    let end = |n| KernelEnd { ifindex: 20 + n as u32, mac: Mac(KERNEL), mtu: 1400, up: true };
     let link = |n: u8| PortLink {
         interface: format!("p{n}"),
         ifindex: 10 + n as u32,
         mac: Mac([2, 0, 0, 0, 1, n]),
         mtu,
         up: true,
+        kernel: (t.has_kernel && n as usize == LAN).then(|| end(n)),
     };
     Arc::new(vec![link(0), link(1)])
 }
@@ -167,7 +176,7 @@ fn fib(t: &Tunnel, me: u8) -> Arc<Fib> {
             let net = Prefix::new(addr, len).unwrap();
             // The peer is the gateway to all that is not here.
             let gateway = (port == WAN).then(|| outer(3 - me, v4));
-            let hop = Hop { port: Some(port as u8), gateway, mtu: 0, weight: 1 };
+            let hop = Hop { port: Some(port as u8), gateway, mtu: 0, weight: 1, kernel: None };
             routes.route(Route4 { addr: net.addr(), len }, &Route::Unicast(vec![hop]));
         }
         for own in [lan(me, v4), outer(me, v4)].into_iter().filter(|_| t.tells) {
@@ -177,7 +186,7 @@ fn fib(t: &Tunnel, me: u8) -> Arc<Fib> {
         neighbours.push(((WAN as u8, outer(3 - me, v4)), Mac([2, 8, 8, 8, 8, 8])));
     }
     let neighbours = neighbours.into_iter().collect();
-    Arc::new(Fib::new(1, links(t.mtu), Arc::new(routes.build()), Arc::new(neighbours)))
+    Arc::new(Fib::new(1, links(t), Arc::new(routes.build()), Arc::new(neighbours)))
 }
 
 impl Gateway {

@@ -1,7 +1,8 @@
 //! Two route netlink sockets: one that asks the kernel, one that it tells of changes.
 
 use netlink_packet_core::{
-    NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -10,7 +11,12 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use std::{io, net::IpAddr, os::fd::AsRawFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 /// Larger than any datagram that the kernel makes: a dump fills at most 32 KiB.
 const DATAGRAM: usize = 128 * 1024;
@@ -21,9 +27,12 @@ const ANSWER_MS: i32 = 2000;
 
 /// What to dump. Dumps of routes are of all tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Topic {
+pub enum Topic {
+    /// The devices.
     Links,
+    /// Routes of a family.
     Routes(AddressFamily),
+    /// Neighbours of a family.
     Neighbours(AddressFamily),
 }
 
@@ -50,14 +59,19 @@ impl Topic {
 }
 
 /// The socket that asks.
-pub(super) struct Requests {
+#[derive(Debug)]
+pub struct Requests {
     socket: Socket,
     buffer: Vec<u8>,
     sequence: u32,
 }
 
 impl Requests {
-    pub(super) fn open() -> io::Result<Requests> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open() -> io::Result<Requests> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
@@ -70,7 +84,10 @@ impl Requests {
 
     /// Gives `f` every object of the kernel's answer. False when the tables changed meanwhile, so that the
     /// answer may lack some.
-    pub(super) fn dump(&mut self, topic: Topic, mut f: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn dump(&mut self, topic: Topic, mut f: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
         let sequence = self.send(topic.request(), NLM_F_DUMP)?;
         let (mut done, mut failed, mut whole) = (false, None, true);
         while !done {
@@ -105,8 +122,37 @@ impl Requests {
         }
     }
 
+    /// Has the kernel change something, and waits till it has.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let sequence = self.send(message, flags | NLM_F_ACK)?;
+        let mut outcome = None;
+        while outcome.is_none() {
+            if !readable(&self.socket, ANSWER_MS)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            receive(&self.socket, &mut self.buffer)?;
+            for_each_message(&self.buffer, |header, payload| {
+                if header.sequence_number == sequence
+                    && let Some(NetlinkPayload::Error(e)) = payload
+                {
+                    outcome = Some(e.code.map_or(0, |c| -c.get()));
+                }
+            });
+        }
+        match outcome {
+            Some(errno) if errno != 0 => Err(io::Error::from_raw_os_error(errno)),
+            _ => Ok(()),
+        }
+    }
+
     /// Has the kernel resolve a neighbour, as if it had a packet for it.
-    pub(super) fn resolve_neighbour(&mut self, ifindex: u32, addr: IpAddr) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn resolve_neighbour(&mut self, ifindex: u32, addr: IpAddr) -> io::Result<()> {
         let mut m = NeighbourMessage::default();
         m.header.family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         m.header.ifindex = ifindex;
@@ -143,7 +189,9 @@ impl Requests {
 }
 
 /// A change that the kernel told of.
-pub(super) enum Event {
+#[derive(Debug)]
+pub enum Event {
+    /// What it says.
     Message(RouteNetlinkMessage),
     /// Of a kind, or in a form, that we do not read.
     Unread,
@@ -151,14 +199,29 @@ pub(super) enum Event {
     Overrun,
 }
 
-/// The socket that is told.
-pub(super) struct Events {
+/// The socket that is told of changes of links, addresses, neighbours and routes.
+#[derive(Debug)]
+pub struct Events {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
 impl Events {
-    pub(super) fn subscribe() -> io::Result<Events> {
+    /// Opens it with news of links, addresses, routes and neighbours.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn subscribe() -> io::Result<Events> {
+        let events = Events::of_routes()?;
+        events.socket.add_membership(libc::RTNLGRP_NEIGH)?;
+        Ok(events)
+    }
+
+    /// The same without neighbours.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of_routes() -> io::Result<Events> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
@@ -166,7 +229,6 @@ impl Events {
         socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
         for group in [
             libc::RTNLGRP_LINK,
-            libc::RTNLGRP_NEIGH,
             libc::RTNLGRP_IPV4_IFADDR,
             libc::RTNLGRP_IPV6_IFADDR,
             libc::RTNLGRP_IPV4_ROUTE,
@@ -182,12 +244,18 @@ impl Events {
     }
 
     /// Waits for changes.
-    pub(super) fn wait(&self, timeout_ms: i32) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait(&self, timeout_ms: i32) -> io::Result<()> {
         readable(&self.socket, timeout_ms).map(|_| ())
     }
 
     /// Gives `f` the changes that are there, of some datagrams at most, so that a storm cannot hold up the rest.
-    pub(super) fn read(&mut self, mut f: impl FnMut(Event)) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read(&mut self, mut f: impl FnMut(Event)) -> io::Result<()> {
         for _ in 0..256 {
             match receive(&self.socket, &mut self.buffer) {
                 Ok(()) => {}
@@ -253,14 +321,18 @@ fn split_message(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether the socket has something to read within the time.
 fn readable(socket: &Socket, timeout_ms: i32) -> io::Result<bool> {
-    let mut polled = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: `polled` is one `pollfd`, which the call alone accesses; the socket is open.
-    match unsafe { libc::poll(&mut polled, 1, timeout_ms) } {
-        n if n >= 0 => Ok(n > 0),
-        _ => match io::Error::last_os_error() {
-            e if e.kind() == io::ErrorKind::Interrupted => Ok(false),
-            e => Err(e),
-        },
+    let timeout =
+        Timespec { tv_sec: (timeout_ms / 1000).into(), tv_nsec: (timeout_ms % 1000 * 1_000_000).into() };
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)) {
+        Ok(n) => Ok(n > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

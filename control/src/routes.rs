@@ -1,0 +1,173 @@
+//! The kernel's routes that lead into tunnels, followed as they come and go.
+//!
+//! As in the datapath's mirror, changes are gathered and the tables then dumped anew, since changes by themselves do not
+//! say enough: a device that goes down takes its routes with it untold, and what is lost when changes come too fast is not
+//! known. A dump that takes long is not repeated at once, so that large tables cost at most a tenth of a core.
+
+mod selectors;
+
+pub use selectors::{ROUTE_PRIORITY, RouteSelectors, RouteTable, any, priority};
+
+use crate::interface;
+use portcullis_netlink::{Event, Events, FAMILIES, Requests, Route, RouteNetlinkMessage, Topic};
+use rustix::time::{ClockId, clock_gettime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+/// How long changes are gathered.
+const GATHER: Duration = Duration::from_millis(10);
+/// After an error, the tables are read again after this long.
+const RECOVER: Duration = Duration::from_secs(1);
+/// A dump that the kernel calls incomplete is repeated this often before it is taken.
+const WHOLE_DUMPS: usize = 5;
+
+/// What follows the routes.
+#[derive(Debug)]
+pub struct Routes {
+    requests: Requests,
+    events: Events,
+    /// Interfaces of tunnels, and what is wrong with those that are not as they must be.
+    interfaces: BTreeMap<String, Option<String>>,
+    due: Option<Instant>,
+    rest_until: Instant,
+}
+
+impl Routes {
+    /// Follows the routes to these interfaces, which are made if they are not there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(interfaces: impl Iterator<Item = String>) -> io::Result<Routes> {
+        // First to be told of changes, then to read: nothing falls between.
+        let events = Events::of_routes()?;
+        let now = Instant::now();
+        let mut routes = Routes {
+            requests: Requests::open()?,
+            events,
+            interfaces: interfaces.map(|name| (name, None)).collect(),
+            due: Some(now),
+            rest_until: now,
+        };
+        let Routes { requests, interfaces, .. } = &mut routes;
+        for (name, problem) in interfaces {
+            match interface::prepare(requests, name) {
+                Ok(true) => tracing::info!(
+                    "made the interface {name}, and its other end {}",
+                    interface::path_of(name)
+                ),
+                Ok(false) => {}
+                Err(e) => {
+                    tracing::error!("interface {name}: {e}");
+                    *problem = Some(e.to_string());
+                }
+            }
+        }
+        Ok(routes)
+    }
+
+    /// What is wrong with an interface, as far as was seen when it was prepared.
+    pub fn problem(&self, interface: &str) -> Option<&str> {
+        self.interfaces.get(interface)?.as_deref()
+    }
+
+    /// When it is to be looked again, if that is known.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes in what changed. The selectors, if they are to be read anew now.
+    pub fn turn(&mut self) -> Option<RouteSelectors> {
+        let now = Instant::now();
+        let mut has_news = false;
+        let told = self.events.read(|event| {
+            has_news |= match event {
+                Event::Message(message) => is_about_routes(&message),
+                Event::Unread | Event::Overrun => true,
+            };
+        });
+        if let Err(e) = told {
+            tracing::warn!("netlink: {e}; the routes are read again");
+            self.due = Some(now + RECOVER);
+        }
+        if has_news {
+            self.due.get_or_insert((now + GATHER).max(self.rest_until));
+        }
+        if self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        match self.read() {
+            Ok(selectors) => {
+                self.due = None;
+                Some(selectors)
+            }
+            Err(e) => {
+                tracing::warn!("netlink: {e}; the routes are read again");
+                self.due = Some(now + RECOVER);
+                None
+            }
+        }
+    }
+
+    /// Reads the routes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read(&mut self) -> io::Result<RouteSelectors> {
+        let mut indices = HashMap::new();
+        for device in interface::devices(&mut self.requests)? {
+            if self.interfaces.contains_key(&device.name) {
+                indices.insert(device.index, device.name);
+            }
+        }
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (mut table, mut whole) = (RouteTable::new(&indices), true);
+            for family in FAMILIES {
+                whole &= self.requests.dump(Topic::Routes(family), |message| {
+                    if let RouteNetlinkMessage::NewRoute(message) = message
+                        && let Some(route) = Route::of(&message)
+                    {
+                        table.add(&route);
+                    }
+                })?;
+            }
+            // What changed in between has been told as well, so an incomplete dump is followed by another.
+            if whole || attempt == WHOLE_DUMPS {
+                return Ok(table.selectors());
+            }
+        }
+    }
+
+    /// Rests for nine times as long as the last reading, and what came of it, kept this thread busy: since this
+    /// [`thread_time`].
+    pub fn rest(&mut self, since: Duration) {
+        self.rest_until = Instant::now() + thread_time().saturating_sub(since) * 9;
+    }
+
+    /// Reads the routes again in a while, since what they were could not be installed.
+    pub fn retry(&mut self) {
+        self.due = Some(Instant::now() + RECOVER);
+    }
+}
+
+/// For how long this thread has been busy so far.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+impl AsFd for Routes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
+
+fn is_about_routes(message: &RouteNetlinkMessage) -> bool {
+    use RouteNetlinkMessage::*;
+    matches!(message, NewLink(_) | DelLink(_) | NewAddress(_) | DelAddress(_) | NewRoute(_) | DelRoute(_))
+}
