@@ -8,7 +8,7 @@ use crate::{
 };
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
 use portcullis_sadb::{
-    Action, Algorithm, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, Spi, UdpEncap,
+    Action, Algorithm, Handling, Mode, NAME_ROOM, Prefix, Protocol, REPLAY_WINDOW, Selector, UdpEncap,
 };
 use std::net::IpAddr;
 
