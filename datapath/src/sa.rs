@@ -639,7 +639,7 @@ impl SaTable {
             self.limit(i, generation);
         }
         if Keepalives::is_for(&sa) {
-            self.keep_alive(i, generation, &sa);
+            self.keep_alive(slot, generation, &sa);
         }
         if runtime.sa(slot).was_told(EventKind::HardLifetime) {
             self.end(i); // of a datapath before this one

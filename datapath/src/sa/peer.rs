@@ -11,7 +11,7 @@
 //!   everywhere does not fill the ring of events.
 
 use super::SaTable;
-use crate::{crypto::IcvVerified, wire::Ip};
+use crate::{crypto::IcvVerified, nexthop::Via, wire::Ip};
 use portcullis_sadb::{Endpoint, Event, Generation, Reader, SlotIndex, WorkerRuntime};
 
 /// Moves that a turn takes note of, at most; what is more, the next packets tell.
@@ -86,7 +86,7 @@ impl SaTable {
             return;
         }
         state.outer = state.outer.moved(&sa, version);
-        state.via = crate::nexthop::Via::NONE;
+        state.via = Via::NONE;
         state.is_move_told = false;
         if let Some(Some(with)) = self.associations.get_mut(i as usize) {
             with.lead_as(&sa);
