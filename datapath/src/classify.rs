@@ -281,7 +281,8 @@ fn udp(packet: &[u8], ip: &Ip, esp: &mut Esp) -> Kind {
         // to the gateway itself the XDP program has left to the kernel.
         Some([0, 0, 0, 0, ..]) => Kind::Clear,
         Some([_, _, _, _, ..]) if ip.place == Place::First => Kind::Fragment,
-        // RFC 768: its length is that of the rest of the packet.
+        // RFC 768: its length is that of the rest of the packet. Its checksum may be zero, over IPv6 too, or anything: the
+        // ICV says whether the packet is whole (RFC 3948 §2.1, RFC 6935 §5).
         Some([_, _, _, _, ..]) if wire::be16(packet, at - 4) as usize != packet.len() - ip.payload() => {
             Kind::Bad(DropReason::Malformed)
         }

@@ -57,7 +57,11 @@ pub fn finish(
     verified: &Verified,
     meter: &mut impl Meter,
 ) {
-    decapsulate(batch, (sas, flows), (reader, runtime), verified);
+    // Where no peer is followed, no packet pays for it.
+    match sas.has_followed() {
+        true => decapsulate::<true>(batch, (sas, flows), (reader, runtime), verified),
+        false => decapsulate::<false>(batch, (sas, flows), (reader, runtime), verified),
+    }
     meter.mark(Hop::Headers);
     let_in(batch, (sas, flows), reader, runtime);
     meter.mark(Hop::Policy);
@@ -185,9 +189,9 @@ fn refused_by_icv(meta: &Meta, sas: &SaTable, runtime: &Runtime) -> Stage {
     Stage::Drop(DropReason::IcvMismatch)
 }
 
-/// RFC 4303 §3.4.3: moves the windows. Then the inner packets, in place of the outer ones. A frame that has none says so
-/// by [`Stage::Refused`].
-fn decapsulate(
+/// RFC 4303 §3.4.3: moves the windows, and looks where packets in UDP come from if it is to. Then the inner packets, in
+/// place of the outer ones. A frame that has none says so by [`Stage::Refused`].
+fn decapsulate<const FOLLOWS: bool>(
     batch: &mut Batch,
     (sas, flows): (&mut SaTable, &FlowCache),
     (reader, runtime): (&Reader, &Runtime),
@@ -205,7 +209,7 @@ fn decapsulate(
         meta.proof = Some(proof);
         match sas.commit(meta.sa, meta.seq, proof, (reader, runtime)) {
             // RFC 7296 §2.23: the last valid packet tells where the peer is, and one that was overtaken does not.
-            Ok(true) if meta.esp.udp => sas.follow(meta.sa, &meta.ip, proof),
+            Ok(true) if FOLLOWS && meta.esp.udp => sas.follow(meta.sa, &meta.ip, proof),
             Ok(_) => {}
             Err(reason) => {
                 meta.stage = refused_by_window(meta, sas, runtime, reason);

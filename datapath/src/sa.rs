@@ -39,7 +39,7 @@ use portcullis_sadb::{
 };
 use serde::Serialize;
 use spis::Spis;
-use state::SEEN_AHEAD;
+use state::{Following, SEEN_AHEAD};
 pub use state::{InboundSa, RESERVED_BLOCK, SaState};
 use std::collections::VecDeque;
 
@@ -119,6 +119,8 @@ pub struct SaTable {
     swept: usize,
     /// SAs whose packets have a checksum in their outer headers.
     checksums: u32,
+    /// SAs whose peers are followed.
+    followed: u32,
     /// The version of the SAD that this turn goes by.
     sad_version: u64,
 }
@@ -154,6 +156,7 @@ impl SaTable {
             untold: VecDeque::with_capacity(room),
             swept: 0,
             checksums: 0,
+            followed: 0,
             sad_version: 0,
         }
     }
@@ -602,6 +605,7 @@ impl SaTable {
         state.sad_version = self.sad_version;
         state.outer = state.outer.of_version(place);
         self.checksums += u32::from(is_plain && state.outer.has_checksum());
+        self.followed += u32::from(state.following != Following::Not);
         let is_inbound = sa.direction == Direction::Inbound;
         let mut ring = Ring::new(if is_inbound { sa.replay_window } else { 0 });
         let inbound = is_inbound.then(|| {
@@ -639,7 +643,7 @@ impl SaTable {
             self.limit(i, generation);
         }
         if Keepalives::is_for(&sa) {
-            self.keep_alive(i, generation, &sa);
+            self.keep_alive(slot, generation, &sa);
         }
         if runtime.sa(slot).was_told(EventKind::HardLifetime) {
             self.end(i); // of a datapath before this one
@@ -665,6 +669,7 @@ impl SaTable {
         if let Some(state) = self.states[i as usize].take() {
             self.keys[i as usize] = None;
             self.checksums -= u32::from(state.is_plain && state.outer.has_checksum());
+            self.followed -= u32::from(state.following != Following::Not);
             self.lives[i as usize] = None;
             if self.associations[i as usize].take().is_some_and(|with| with.tfc.is_timed()) {
                 self.timed.retain(|timed| *timed != i);

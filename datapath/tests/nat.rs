@@ -302,6 +302,26 @@ fn a_keepalive_leaves_when_nothing_else_has() {
     }
 }
 
+/// At no others, where it is a datagram as all others.
+#[test]
+fn esp_in_udp_comes_at_the_ports_that_are_ours() {
+    for tunnel in tunnels(UdpEncap::between(4501, 4501)) {
+        let mut pair = Pair::new(tunnel);
+        let packet = pair.seal(2);
+        let before = pair.gateways[0].drops();
+        assert!(!pair.opens(1, &packet));
+        assert_eq!(pair.gateways[0].dropped_since(&before), Some(DropReason::NoPolicy));
+        let ports = wire::UdpPorts::new(&[4510, 4501]).unwrap();
+        pair.gateways[0].workers.iter_mut().for_each(|worker| worker.set_udp_ports(ports));
+        assert!(pair.opens(1, &packet));
+        let keepalive = [0x11, 0x95, 0x11, 0x95, 0, 9, 0, 0, 0xff];
+        let packet = ethernet_ip(outer(2, tunnel.outer_v4), outer(1, tunnel.outer_v4), 17, 64, &keepalive);
+        let before = pair.gateways[0].drops();
+        assert!(!pair.opens(1, &packet[2..]));
+        assert_eq!(pair.gateways[0].dropped_since(&before), Some(DropReason::Keepalive));
+    }
+}
+
 /// RFC 3948 §2.3: a receiver ignores it.
 #[test]
 fn a_keepalive_that_comes_is_dropped_and_counted() {

@@ -5,7 +5,7 @@
 
 use super::SaTable;
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, Generation, Reader, Sa};
+use portcullis_sadb::{Direction, Generation, Reader, Sa, SlotIndex};
 
 /// SAs that one look looks at.
 pub const LOOKED_AT: usize = 256;
@@ -13,15 +13,30 @@ pub const LOOKED_AT: usize = 256;
 /// How long it takes to look at all, if a look every millisecond is enough for that.
 const ROUND_MS: u64 = 500;
 
-/// An SA with a mapping.
+/// An SA with a mapping. Of longer numbers it has the lower halves: looks are so much nearer to each other.
 struct Kept {
-    state: u32,
-    generation: Generation,
-    every_ms: u64,
+    slot: SlotIndex,
+    generation: u32,
     /// Its last sequence number when it was last looked at, and since when it has been that one, or since when a keepalive
-    /// has left; none before it was looked at.
-    seq: u64,
-    since_ms: Option<u64>,
+    /// has left.
+    seq: u32,
+    since_ms: u32,
+    every_secs: u16,
+    was_looked_at: bool,
+}
+
+impl Kept {
+    /// Whether it is due for a keepalive, whose last number is this one now.
+    fn is_due(&mut self, seq: u32, now_ms: u32) -> bool {
+        if !self.was_looked_at || self.seq != seq {
+            (self.was_looked_at, self.seq, self.since_ms) = (true, seq, now_ms);
+        }
+        let is_due = now_ms.wrapping_sub(self.since_ms) >= u32::from(self.every_secs) * 1000;
+        if is_due {
+            self.since_ms = now_ms;
+        }
+        is_due
+    }
 }
 
 /// All of a worker.
@@ -47,20 +62,25 @@ impl Keepalives {
 
 impl SaTable {
     /// Has an SA's mapping kept alive from now on.
-    pub(super) fn keep_alive(&mut self, i: u32, generation: Generation, sa: &Sa) {
-        let states = &self.states;
-        let all = &mut self.keepalives.all;
-        if all.len() == all.capacity() {
-            let is_there = |k: &Kept| {
-                states[k.state as usize].as_ref().is_some_and(|state| state.generation == k.generation)
-            };
-            all.retain(is_there);
+    pub(super) fn keep_alive(&mut self, slot: SlotIndex, generation: Generation, sa: &Sa) {
+        if self.keepalives.all.len() == self.keepalives.all.capacity() {
+            let mut all = std::mem::take(&mut self.keepalives.all);
+            all.retain(|kept| self.state_of(kept).is_some());
+            self.keepalives.all = all;
         }
-        let every_ms = sa.udp.map_or(0, |udp| udp.keepalive_secs as u64 * 1000);
-        let seq = states[i as usize].as_ref().map_or(0, |state| state.assigned_seq);
-        all.push(Kept { state: i, generation, every_ms, seq, since_ms: None });
+        let every_secs = sa.udp.map_or(0, |udp| udp.keepalive_secs);
+        let generation = generation.0 as u32;
+        let kept = Kept { slot, generation, seq: 0, since_ms: 0, every_secs, was_looked_at: false };
+        self.keepalives.all.push(kept);
         self.keepalives.due_ms = 0;
         self.has_news = true;
+    }
+
+    /// The state of an SA, if it still has one.
+    fn state_of(&self, kept: &Kept) -> Option<u32> {
+        let i = self.index(kept.slot)?;
+        let state = self.states[i as usize].as_ref()?;
+        (state.generation.0 as u32 == kept.generation).then_some(i)
     }
 
     /// When mappings are next to be looked at.
@@ -77,25 +97,17 @@ impl SaTable {
         }
         let looks = LOOKED_AT.min(self.keepalives.all.len());
         for _ in 0..looks {
-            let Some(Kept { state, generation, .. }) = self.keepalives.all.get(self.keepalives.at) else {
+            let Some(kept) = self.keepalives.all.get(self.keepalives.at) else {
                 self.keepalives.at = 0;
                 break;
             };
-            let (i, generation) = (*state, *generation);
-            let is_it = self.states[i as usize].as_ref().is_some_and(|state| state.generation == generation);
-            if !is_it || !self.is_there(i, reader) {
+            let Some(i) = self.state_of(kept).filter(|i| self.is_there(*i, reader)) else {
                 self.keepalives.all.swap_remove(self.keepalives.at);
                 continue;
-            }
-            let (seq, has_ended) = (self.get(i).assigned_seq, self.is_expired(i));
-            let kept = &mut self.keepalives.all[self.keepalives.at];
-            let since_ms = match kept.since_ms {
-                Some(since_ms) if kept.seq == seq => since_ms,
-                _ => now_ms,
             };
-            let is_idle = now_ms - since_ms >= kept.every_ms;
-            (kept.seq, kept.since_ms) = (seq, Some(if is_idle { now_ms } else { since_ms }));
-            if is_idle && !has_ended {
+            let (seq, has_ended) = (self.get(i).assigned_seq as u32, self.is_expired(i));
+            let is_due = self.keepalives.all[self.keepalives.at].is_due(seq, now_ms as u32);
+            if is_due && !has_ended {
                 idle.push(i);
             }
             self.keepalives.at += 1;

@@ -10,8 +10,8 @@
 //! - Of each SA one move at a time is told, and the next one only when iked has said something: a peer that comes from
 //!   everywhere does not fill the ring of events.
 
-use super::SaTable;
-use crate::{crypto::IcvVerified, wire::Ip};
+use super::{SaTable, state::Following};
+use crate::{crypto::IcvVerified, nexthop::Via, wire::Ip};
 use portcullis_sadb::{Endpoint, Event, Generation, Reader, SlotIndex, WorkerRuntime};
 
 /// Moves that a turn takes note of, at most; what is more, the next packets tell.
@@ -39,23 +39,26 @@ impl SaTable {
     /// has this outer header. If the peer is to be followed, and is elsewhere than we know, iked will be told.
     #[inline(never)]
     pub fn follow(&mut self, i: u32, outer: &Ip, _proof: IcvVerified) {
-        let (Some(Some(sa)), Some(Some(state))) =
-            (self.inbound.get(i as usize), self.states.get_mut(i as usize))
-        else {
+        let (Some(Some(state)), Some(port)) = (self.states.get_mut(i as usize), outer.src_port()) else {
             return;
         };
-        if !sa.follows() {
+        if state.following != Following::Yes || state.outer.is_from(outer.src(), port) {
             return;
         }
-        let Some(port) = outer.src_port() else { return };
-        if state.outer.is_from(outer.src(), port) || state.is_move_told || self.moves.0.len() == MOVES {
+        if self.moves.0.len() == MOVES {
             return;
         }
         if let Some(to) = Endpoint::new(outer.src().into(), port) {
-            state.is_move_told = true;
+            state.following = Following::Told;
             let (slot, generation) = (state.slot, state.generation);
             self.moves.0.push(Move { state: i, slot, generation, to });
         }
+    }
+
+    /// Whether any peers are followed.
+    #[inline]
+    pub fn has_followed(&self) -> bool {
+        self.followed > 0
     }
 
     /// Whether iked is to be told of any moves.
@@ -71,8 +74,9 @@ impl SaTable {
             let is_told = iked.tell(&Event::peer_moved(slot, generation, to));
             if let Some(Some(state)) = self.states.get_mut(state as usize)
                 && state.generation == generation
+                && !is_told
             {
-                state.is_move_told = is_told;
+                state.following = Following::Yes;
             }
         }
     }
@@ -86,8 +90,10 @@ impl SaTable {
             return;
         }
         state.outer = state.outer.moved(&sa, version);
-        state.via = crate::nexthop::Via::NONE;
-        state.is_move_told = false;
+        state.via = Via::NONE;
+        if state.following == Following::Told {
+            state.following = Following::Yes;
+        }
         if let Some(Some(with)) = self.associations.get_mut(i as usize) {
             with.lead_as(&sa);
             state.mtu = sa.mtu;

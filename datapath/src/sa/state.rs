@@ -69,10 +69,6 @@ fn way(dst: &Addr, udp: bool) -> u8 {
     u8::from(dst.v4) | u8::from(udp) << 1
 }
 
-const WAY: u8 = 3;
-/// Beside the way: the peer is followed to where its packets come from.
-const FOLLOWS: u8 = 4;
-
 impl InboundSa {
     pub(super) fn new(slot: SlotIndex, sa: &Sa, window: ReplayWindow) -> InboundSa {
         let dst = Addr::from(sa.dst);
@@ -84,8 +80,7 @@ impl InboundSa {
             spi: sa.spi.0,
             reqid: sa.reqid,
             untold: Untold::default(),
-            way: way(&dst, sa.udp.is_some())
-                | sa.udp.map_or(0, |udp| if udp.follow_peer { FOLLOWS } else { 0 }),
+            way: way(&dst, sa.udp.is_some()),
             waits: false,
         }
     }
@@ -115,13 +110,25 @@ impl InboundSa {
     /// move, and the ICV tells who it is ([`SaTable::follow`](super::SaTable::follow)).
     #[inline(always)]
     pub fn is_way_of(&self, dst: Addr, udp: bool) -> bool {
-        self.dst == [dst.bits as u64, (dst.bits >> 64) as u64] && self.way & WAY == way(&dst, udp)
+        self.dst == [dst.bits as u64, (dst.bits >> 64) as u64] && self.way == way(&dst, udp)
     }
+}
 
-    /// Whether the peer is followed to where its packets come from.
-    #[inline]
-    pub(super) fn follows(&self) -> bool {
-        self.way & FOLLOWS != 0
+/// Whether the peer of an inbound SA is followed to where its packets come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Following {
+    /// It is where it is said to be.
+    Not,
+    /// It is.
+    Yes,
+    /// It is, and iked is told that it has moved, and has not said where it is since.
+    Told,
+}
+
+impl Following {
+    fn of(sa: &Sa) -> Following {
+        let follows = sa.direction == Direction::Inbound && sa.udp.is_some_and(|udp| udp.follow_peer);
+        if follows { Following::Yes } else { Following::Not }
     }
 }
 
@@ -155,8 +162,8 @@ pub struct SaState {
     pub(super) is_plain: bool,
     /// It is over a hard limit.
     pub(super) has_ended: bool,
-    /// iked is told that the peer has moved, and has not said where it is since.
-    pub(super) is_move_told: bool,
+    /// Whether the peer is followed, if inbound.
+    pub(super) following: Following,
     /// What goes in front of each packet, if outbound; else what is in front of the peer's.
     pub outer: OuterHeader,
 }
@@ -184,7 +191,7 @@ impl SaState {
             is_limited: sa.handling.lifetime != Lifetime::default(),
             is_plain: !Association::is_for(sa),
             has_ended: false,
-            is_move_told: false,
+            following: Following::of(sa),
             outer: OuterHeader::new(sa).numbered_after((sa.spi.0.wrapping_mul(0x9e37_79b9) >> 16) as u16),
         }
     }
