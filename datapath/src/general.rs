@@ -65,12 +65,23 @@ pub enum Why {
     Sealed,
     /// As received: a router says that a packet was too big for it, which may be one of ours.
     TooBig,
-    /// On its way to its destination, and refused.
+    /// As it came, or on its way to its destination, and refused.
     Refused(DropReason),
     /// The same, of what came out of an SA.
     RefusedInside(DropReason),
     /// It came out of an SA, and its policy lets it in; the outbound policies want it protected again.
     Onward,
+}
+
+impl Why {
+    /// Why it is dropped where it cannot be here.
+    pub fn dropped(self) -> DropReason {
+        match self {
+            Why::Refused(reason) | Why::RefusedInside(reason) => reason,
+            Why::Sealed => DropReason::TooBig,
+            _ => DropReason::NoFrame,
+        }
+    }
 }
 
 /// Where a packet comes from.
@@ -219,10 +230,11 @@ impl General {
         self.tells_prohibited = is_on;
     }
 
-    /// Whether somebody may be told of a packet that was refused for this reason, so that it is to be taken in.
+    /// Whether somebody may be told of a packet that was refused for this reason, so that it is to be taken in. Nothing was
+    /// done to it before: no hop says these of what it has changed.
     pub fn minds(&self, reason: DropReason, now_ms: u64) -> bool {
         match reason {
-            DropReason::TtlExceeded | DropReason::NoSa => true,
+            DropReason::TtlExceeded => true,
             DropReason::PolicyDiscard | DropReason::NoPolicy => {
                 self.tells_prohibited && self.errors.has_any(now_ms)
             }

@@ -86,10 +86,6 @@ impl Jumbo {
             }
             (*meta, self.buffer) = (self.batch.metas[0], self.batch.frames.pop());
             chain.join();
-            // As small ones, it asks for an SA.
-            if meta.stage == Stage::Drop(DropReason::NoSa) {
-                meta.stage = Stage::General(Why::Refused(DropReason::NoSa));
-            }
             if matches!(meta.stage, Stage::General(_)) {
                 frame.pull(meta.l3 as usize); // as it was received
             }

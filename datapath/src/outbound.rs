@@ -14,7 +14,7 @@ use crate::{
     wire::{self, Place, UdpPorts, protocol},
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, Reader, Runtime, SlotIndex};
+use portcullis_sadb::{Direction, PolicyIndex, Reader, Runtime, SlotIndex};
 
 /// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
@@ -79,10 +79,8 @@ fn decide(
         if is_far {
             reader.prefetch_policy_sa(policy);
             sas.prefetch(state);
-        } else if let Some(slot) = sa_of(meta, reader)
-            && !sas.is_at(state, slot)
-        {
-            find_sa(frame, meta, slot, (sas, flows), (reader, runtime));
+        } else if !is_there(state, policy, sas, reader) {
+            find_sa(frame, meta, (sas, flows), (reader, runtime));
         }
     }
 }
@@ -134,37 +132,31 @@ fn find_sas(
         if meta.stage != Stage::Outbound {
             continue;
         }
-        if let Some(slot) = sa_of(meta, reader) {
-            if sas.is_at(meta.sa, slot) {
-                sas.prefetch_key(meta.sa);
-            } else {
-                find_sa(frame, meta, slot, (sas, flows), (reader, runtime));
-            }
+        if is_there(meta.sa, meta.policy, sas, reader) {
+            sas.prefetch_key(meta.sa);
+        } else {
+            find_sa(frame, meta, (sas, flows), (reader, runtime));
         }
     }
 }
 
-/// The SA that a packet's policy has now; a packet without one is dropped.
-#[inline]
-fn sa_of(meta: &mut Meta, reader: &Reader) -> Option<SlotIndex> {
-    let slot = reader.policy_sa(meta.policy);
-    if slot.is_none() {
-        meta.stage = Stage::Drop(DropReason::NoSa);
-    }
-    slot
+/// Whether a state is of the SA that a policy has now.
+#[inline(always)]
+fn is_there(state: u32, policy: PolicyIndex, sas: &SaTable, reader: &Reader) -> bool {
+    reader.policy_sa(policy).is_some_and(|slot| sas.is_at(state, slot))
 }
 
-/// An SA that is not where it was the last time, or that of a packet's class.
+/// An SA that is not where it was the last time, or that of a packet's class. A packet without one is dropped.
 #[inline(never)]
 fn find_sa(
     frame: &mut Frame,
     meta: &mut Meta,
-    slot: SlotIndex,
     (sas, flows): (&mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
 ) {
-    let by_class = slot == SlotIndex::BY_CLASS;
-    let slot = if by_class { reader.class_sa(meta.policy, meta.ip.dscp()) } else { Some(slot) };
+    let slot = reader.policy_sa(meta.policy);
+    let by_class = slot == Some(SlotIndex::BY_CLASS);
+    let slot = if by_class { reader.class_sa(meta.policy, meta.ip.dscp()) } else { slot };
     match slot.map_or(Found::Nowhere, |slot| sas.find(slot, reader, runtime)) {
         Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
             meta.sa = state;
@@ -175,7 +167,8 @@ fn find_sa(
         }
         Found::General(_) => meta.stage = Stage::General(Why::Outbound),
         Found::At(owner) => meta.stage = hand_off(frame, meta, owner),
-        Found::Here(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::NoSa),
+        // As it came: iked is asked for one.
+        Found::Here(_) | Found::Nowhere => meta.stage = Stage::General(Why::Refused(DropReason::NoSa)),
     }
 }
 

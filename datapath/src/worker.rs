@@ -326,7 +326,7 @@ impl<M: Meter> Worker<M> {
     /// What is routed goes to its port's list, what was held before too; what belongs to others goes to them.
     fn route(&mut self, now_ms: u64) {
         let Worker { next_hops, hops, handoff, to_send, general, drops, cache, traffic, .. } = self;
-        let mut outlets = Outlets { to_send, general, drops, cache, traffic };
+        let mut outlets = Outlets { to_send, general, drops, cache, traffic, now_ms };
         next_hops.turn(now_ms, |held| outlets.take_held(held));
         for (frame, meta) in self.batch.frames.drain(..).zip(&mut self.batch.metas) {
             if meta.stage == Stage::Sealed {
@@ -352,13 +352,8 @@ impl<M: Meter> Worker<M> {
                         outlets.drop(frame, DropReason::HandoffFull);
                     }
                 }
-                Stage::General(why) => outlets.go_generally(frame, why, meta.sa, DropReason::NoFrame),
-                Stage::Drop(reason) if outlets.general.minds(reason, now_ms) && !Jumbo::is_one(&frame) => {
-                    let inside = meta.proof.is_some();
-                    let why = if inside { Why::RefusedInside(reason) } else { Why::Refused(reason) };
-                    outlets.go_generally(frame, why, 0, reason);
-                }
-                Stage::Drop(reason) => outlets.drop(frame, reason),
+                Stage::General(why) => outlets.go_generally(frame, why, meta.sa),
+                Stage::Drop(reason) => outlets.refuse(frame, reason, meta),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
                     outlets.drop(frame, DropReason::Malformed);
@@ -399,7 +394,9 @@ impl<M: Meter> Worker<M> {
             let Worker { to_send, general, drops, cache, traffic, .. } = self;
             match routed {
                 Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
-                routed => Outlets { to_send, general, drops, cache, traffic }.take(routed, TOO_BIG, 0),
+                routed => {
+                    Outlets { to_send, general, drops, cache, traffic, now_ms }.take(routed, TOO_BIG, 0)
+                }
             }
         }
     }
@@ -525,6 +522,7 @@ struct Outlets<'a> {
     drops: &'a mut Drops,
     cache: &'a mut FrameCache,
     traffic: &'a mut Traffic,
+    now_ms: u64,
 }
 
 impl Outlets<'_> {
@@ -544,11 +542,11 @@ impl Outlets<'_> {
             },
             Routed::Held => {}
             Routed::Drop { frame, reason: DropReason::TooBig } => {
-                self.go_generally(frame, why, sa, DropReason::TooBig);
+                self.go_generally(frame, why, sa);
             }
             // What a policy has let in from a tunnel, and is for the gateway itself.
             Routed::Drop { frame, reason: reason @ DropReason::LocalDelivery } if why == TOO_BIG => {
-                self.go_generally(frame, Why::RefusedInside(reason), sa, reason);
+                self.go_generally(frame, Why::RefusedInside(reason), sa);
             }
             Routed::Drop { frame, reason } => self.drop(frame, reason),
         }
@@ -563,12 +561,24 @@ impl Outlets<'_> {
         }
     }
 
-    /// The general path, if it has room; else it is dropped for this reason.
+    /// The general path, if it has room; else it is dropped.
     #[cold]
-    fn go_generally(&mut self, frame: Frame, why: Why, sa: u32, else_drop: DropReason) {
+    fn go_generally(&mut self, frame: Frame, why: Why, sa: u32) {
         if let Err(frame) = self.general.take(frame, why, sa) {
-            self.drop(frame, else_drop);
+            self.drop(frame, why.dropped());
         }
+    }
+
+    /// What a hop has dropped. Somebody may be told, who sees to it on the general path.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&mut self, frame: Frame, reason: DropReason, meta: &Meta) {
+        if !self.general.minds(reason, self.now_ms) || Jumbo::is_one(&frame) {
+            return self.drop(frame, reason);
+        }
+        let is_inside = meta.proof.is_some();
+        let why = if is_inside { Why::RefusedInside(reason) } else { Why::Refused(reason) };
+        self.go_generally(frame, why, 0);
     }
 
     fn drop(&mut self, frame: Frame, reason: DropReason) {
