@@ -514,7 +514,7 @@ struct Outlets<'a> {
 }
 
 impl Outlets<'_> {
-    /// What is sent to its port's list. What is too long goes on generally, as what it is.
+    /// What is sent to its port's list.
     #[inline(always)]
     fn take(&mut self, routed: Routed, why: Why, sa: u32) {
         match routed {
@@ -529,14 +529,20 @@ impl Outlets<'_> {
                 None => self.drop(frame, DropReason::NoRoute),
             },
             Routed::Held => {}
-            Routed::Drop { frame, reason: DropReason::TooBig } => {
-                self.go_generally(frame, why, sa, DropReason::TooBig);
-            }
-            // What a policy has let in from a tunnel, and is for the gateway itself.
-            Routed::Drop { frame, reason: reason @ DropReason::LocalDelivery } if why == TOO_BIG => {
+            Routed::Drop { frame, reason } => self.refuse(frame, reason, why, sa),
+        }
+    }
+
+    /// What is not sent: too long, it goes on generally, as what it is; for the gateway itself, if a policy has let it in from
+    /// a tunnel.
+    #[cold]
+    fn refuse(&mut self, frame: Frame, reason: DropReason, why: Why, sa: u32) {
+        match reason {
+            DropReason::TooBig => self.go_generally(frame, why, sa, reason),
+            DropReason::LocalDelivery if why == TOO_BIG => {
                 self.go_generally(frame, Why::RefusedInside(reason), sa, reason);
             }
-            Routed::Drop { frame, reason } => self.drop(frame, reason),
+            reason => self.drop(frame, reason),
         }
     }
 
