@@ -526,7 +526,7 @@ struct Outlets<'a> {
 }
 
 impl Outlets<'_> {
-    /// What is sent to its port's list. What is too long goes on generally, as what it is.
+    /// What is sent to its port's list.
     #[inline(always)]
     fn take(&mut self, routed: Routed, why: Why, sa: u32) {
         match routed {
@@ -541,14 +541,20 @@ impl Outlets<'_> {
                 None => self.drop(frame, DropReason::NoRoute),
             },
             Routed::Held => {}
-            Routed::Drop { frame, reason: DropReason::TooBig } => {
-                self.go_generally(frame, why, sa);
-            }
-            // What a policy has let in from a tunnel, and is for the gateway itself.
-            Routed::Drop { frame, reason: reason @ DropReason::LocalDelivery } if why == TOO_BIG => {
+            Routed::Drop { frame, reason } => self.turn_back(frame, reason, why, sa),
+        }
+    }
+
+    /// What is not sent: too long, it goes on generally, as what it is; for the gateway itself, if a policy has let it in from
+    /// a tunnel.
+    #[cold]
+    fn turn_back(&mut self, frame: Frame, reason: DropReason, why: Why, sa: u32) {
+        match reason {
+            DropReason::TooBig => self.go_generally(frame, why, sa),
+            DropReason::LocalDelivery if why == TOO_BIG => {
                 self.go_generally(frame, Why::RefusedInside(reason), sa);
             }
-            Routed::Drop { frame, reason } => self.drop(frame, reason),
+            reason => self.drop(frame, reason),
         }
     }
 
