@@ -92,7 +92,8 @@ impl Sealer {
         body.extend_from_slice(iv);
         body.extend_from_slice(payloads);
         // RFC 7296 §3.14: any octets, as few as do; the last is their number without itself.
-        let padding = (payloads.len() + 1).next_multiple_of(self.keys.encryption.block_len()) - payloads.len() - 1;
+        let padding =
+            (payloads.len() + 1).next_multiple_of(self.keys.encryption.block_len()) - payloads.len() - 1;
         body.resize(body.len() + padding, 0);
         body.push(padding as u8);
         self.keys.seal(headers, &mut body);

@@ -25,7 +25,6 @@ impl Secret {
     }
 }
 
-
 impl From<Vec<u8>> for Secret {
     fn from(octets: Vec<u8>) -> Secret {
         Secret(Zeroizing::new(octets))

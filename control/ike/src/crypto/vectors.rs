@@ -21,7 +21,9 @@ impl<'a> Fields<'a> {
 /// Octets of hex digits, with any spaces between.
 pub fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<_> = text.chars().filter_map(|c| c.to_digit(16)).collect();
-    assert!(digits.len().is_multiple_of(2) && text.chars().all(|c| c.is_ascii_hexdigit() || c.is_whitespace()));
+    assert!(
+        digits.len().is_multiple_of(2) && text.chars().all(|c| c.is_ascii_hexdigit() || c.is_whitespace())
+    );
     digits.chunks(2).map(|d| (d[0] << 4 | d[1]) as u8).collect()
 }
 

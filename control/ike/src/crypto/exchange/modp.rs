@@ -69,6 +69,12 @@ impl<const LIMBS: usize> Group<LIMBS> {
     }
 }
 
+/// The octets of a group's prime.
+#[cfg(test)]
+pub fn prime_of<const LIMBS: usize>(group: &Group<LIMBS>) -> Vec<u8> {
+    group.prime.modulus().as_ref().to_be_bytes().as_ref().to_vec()
+}
+
 const PRIME_2048: U2048 = U2048::from_be_hex(
     "\
         FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22\
@@ -110,4 +116,3 @@ const PRIME_4096: U4096 = U4096::from_be_hex(
         99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
         93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF",
 );
-

@@ -54,24 +54,29 @@ impl PrivateKey {
         let mut blocks = text.match_indices("-----BEGIN ").map(|(at, _)| &text[at..]);
         let is_private = |block: &&str| block.lines().next().is_some_and(|l| l.ends_with("PRIVATE KEY-----"));
         let block = blocks.find(is_private).ok_or(SignatureError::PrivateKey)?;
-        if block.starts_with("-----BEGIN ENCRYPTED") || block.lines().nth(1).is_some_and(|l| l.contains(':')) {
+        if block.starts_with("-----BEGIN ENCRYPTED") || block.lines().nth(1).is_some_and(|l| l.contains(':'))
+        {
             return Err(SignatureError::Encrypted);
         }
-        let (_, octets) = pem_rfc7468::decode_vec(block.as_bytes()).map_err(|_| SignatureError::PrivateKey)?;
+        let (_, octets) =
+            pem_rfc7468::decode_vec(block.as_bytes()).map_err(|_| SignatureError::PrivateKey)?;
         PrivateKey::from_der(&Zeroizing::new(octets))
     }
 
     /// Reads a private key of PKCS#8, PKCS#1 or SEC1.
     pub fn from_der(octets: &[u8]) -> Result<PrivateKey, SignatureError> {
-        let p256 = p256::SecretKey::from_pkcs8_der(octets).or_else(|_| p256::SecretKey::from_sec1_der(octets));
+        let p256 =
+            p256::SecretKey::from_pkcs8_der(octets).or_else(|_| p256::SecretKey::from_sec1_der(octets));
         if let Ok(key) = p256 {
             return PrivateKey::p256(&key);
         }
-        let p384 = p384::SecretKey::from_pkcs8_der(octets).or_else(|_| p384::SecretKey::from_sec1_der(octets));
+        let p384 =
+            p384::SecretKey::from_pkcs8_der(octets).or_else(|_| p384::SecretKey::from_sec1_der(octets));
         if let Ok(key) = p384 {
             return PrivateKey::p384(&key);
         }
-        let p521 = p521::SecretKey::from_pkcs8_der(octets).or_else(|_| p521::SecretKey::from_sec1_der(octets));
+        let p521 =
+            p521::SecretKey::from_pkcs8_der(octets).or_else(|_| p521::SecretKey::from_sec1_der(octets));
         if let Ok(key) = p521 {
             return Ok(PrivateKey(Private::P521(key.into())));
         }
@@ -79,20 +84,23 @@ impl PrivateKey {
             return Ok(PrivateKey(Private::Ed25519(Box::new(key))));
         }
         let rsa = rsa::PrivateKey::from_pkcs8_der(octets).ok();
-        let key = rsa.or_else(|| rsa::PrivateKey::from_pkcs1_der(octets).ok()).ok_or(SignatureError::PrivateKey)?;
+        let key =
+            rsa.or_else(|| rsa::PrivateKey::from_pkcs1_der(octets).ok()).ok_or(SignatureError::PrivateKey)?;
         is_long_enough(&key)?;
         Ok(PrivateKey(Private::Rsa(Box::new(key))))
     }
 
     fn p256(key: &p256::SecretKey) -> Result<PrivateKey, SignatureError> {
         let (scalar, point) = (Zeroizing::new(key.to_bytes()), key.public_key().to_sec1_point(false));
-        let fast = ecdsa::fast_key(Hash::Sha256, &scalar, point.as_bytes()).ok_or(SignatureError::PrivateKey)?;
+        let fast =
+            ecdsa::fast_key(Hash::Sha256, &scalar, point.as_bytes()).ok_or(SignatureError::PrivateKey)?;
         Ok(PrivateKey(Private::P256(key.into(), fast)))
     }
 
     fn p384(key: &p384::SecretKey) -> Result<PrivateKey, SignatureError> {
         let (scalar, point) = (Zeroizing::new(key.to_bytes()), key.public_key().to_sec1_point(false));
-        let fast = ecdsa::fast_key(Hash::Sha384, &scalar, point.as_bytes()).ok_or(SignatureError::PrivateKey)?;
+        let fast =
+            ecdsa::fast_key(Hash::Sha384, &scalar, point.as_bytes()).ok_or(SignatureError::PrivateKey)?;
         Ok(PrivateKey(Private::P384(key.into(), fast)))
     }
 
@@ -132,7 +140,8 @@ impl PrivateKey {
             }
             (Private::Ed25519(key), Scheme::Ed25519) => Some(key.sign(message).to_bytes().to_vec()),
             (key, scheme) => {
-                let (hash, form) = key.curve().and_then(|curve| ecdsa_of(curve, scheme)).ok_or(SignatureError::Scheme)?;
+                let (hash, form) =
+                    key.curve().and_then(|curve| ecdsa_of(curve, scheme)).ok_or(SignatureError::Scheme)?;
                 match (key, hash) {
                     (Private::P256(_, fast), Hash::Sha256) | (Private::P384(_, fast), Hash::Sha384) => {
                         ecdsa::fast_sign(fast, hash, message, form)
@@ -223,14 +232,23 @@ impl PublicKey {
                 signature.is_ok_and(|signature| key.verify_strict(message, &signature).is_ok())
             }
             (key, scheme) => {
-                let (hash, form) = key.curve().and_then(|curve| ecdsa_of(curve, scheme)).ok_or(SignatureError::Scheme)?;
+                let (hash, form) =
+                    key.curve().and_then(|curve| ecdsa_of(curve, scheme)).ok_or(SignatureError::Scheme)?;
                 match (key, hash) {
-                    (Public::P256(key), Hash::Sha256) => {
-                        ecdsa::fast_verify(key.to_sec1_point(false).as_bytes(), hash, message, form, signature)
-                    }
-                    (Public::P384(key), Hash::Sha384) => {
-                        ecdsa::fast_verify(key.to_sec1_point(false).as_bytes(), hash, message, form, signature)
-                    }
+                    (Public::P256(key), Hash::Sha256) => ecdsa::fast_verify(
+                        key.to_sec1_point(false).as_bytes(),
+                        hash,
+                        message,
+                        form,
+                        signature,
+                    ),
+                    (Public::P384(key), Hash::Sha384) => ecdsa::fast_verify(
+                        key.to_sec1_point(false).as_bytes(),
+                        hash,
+                        message,
+                        form,
+                        signature,
+                    ),
                     (Public::P256(key), _) => ecdsa::verify_p256(key, &hash.digest(message), form, signature),
                     (Public::P384(key), _) => ecdsa::verify_p384(key, &hash.digest(message), form, signature),
                     (Public::P521(key), _) => ecdsa::verify_p521(key, &hash.digest(message), form, signature),
