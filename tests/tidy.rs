@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("datapath/machine", &[]),
     ("datapath", &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine"]),
     ("control", &["portcullis-sadb", "portcullis-machine"]),
+    ("control/ike", &["portcullis-sadb"]),
     ("benches", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
     ("benches/field", &["portcullis-datapath", "portcullis-sadb", "portcullis-benches"]),
     ("perf", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),

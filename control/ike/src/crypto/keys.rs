@@ -86,7 +86,7 @@ impl Keys {
     fn expand(suite: Suite, skeyseed: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
         let (spi_i, spi_r) = (spis.initiator.to_be_bytes(), spis.responder.to_be_bytes());
         let seed = [nonces.initiator, nonces.responder, &spi_i, &spi_r];
-        let (p, a, e) = (suite.prf().len(), suite.integrity_key_len(), suite.encryption().key_len());
+        let (p, a, e) = (suite.prf().output_len(), suite.integrity_key_len(), suite.encryption().key_len());
         let all = suite.prf().plus(skeyseed.bytes(), &seed, 3 * p + 2 * a + 2 * e);
         let mut rest = all.bytes();
         let mut take = |len| Secret::copy_of(rest.split_off(..len).expect("prf+ gave all of them"));
@@ -101,7 +101,7 @@ impl Keys {
     pub fn mix_in_ppk(&mut self, ppk: &[u8]) {
         let prf = self.suite.prf();
         for key in [&mut self.d, &mut self.pi, &mut self.pr] {
-            *key = prf.plus(ppk, &[key.bytes()], prf.len());
+            *key = prf.plus(ppk, &[key.bytes()], prf.output_len());
         }
     }
 

@@ -11,7 +11,7 @@ const MOST_BLOCKS: usize = 255;
 impl Prf {
     /// prf(key, parts): of all parts in a row.
     pub fn mac(self, key: &[u8], parts: &[&[u8]]) -> Secret {
-        let mut out = vec![0; self.len()];
+        let mut out = vec![0; self.output_len()];
         match self {
             Prf::HmacSha1 => mac(&keyed::<Hmac<Sha1>>(key), parts, &mut out),
             Prf::HmacSha256 => mac(&keyed::<Hmac<Sha256>>(key), parts, &mut out),
@@ -26,13 +26,13 @@ impl Prf {
     /// # Panics
     /// Where `len` is more than 255 outputs of the prf. Lengths are those of keys, which no peer chooses.
     pub fn plus(self, key: &[u8], seed: &[&[u8]], len: usize) -> Secret {
-        assert!(len <= MOST_BLOCKS * self.len(), "{len} octets are more than prf+ gives");
+        assert!(len <= MOST_BLOCKS * self.output_len(), "{len} octets are more than prf+ gives");
         let mut out = vec![0; len];
         match self {
-            Prf::HmacSha1 => plus(&keyed::<Hmac<Sha1>>(key), seed, &mut out, self.len()),
-            Prf::HmacSha256 => plus(&keyed::<Hmac<Sha256>>(key), seed, &mut out, self.len()),
-            Prf::HmacSha384 => plus(&keyed::<Hmac<Sha384>>(key), seed, &mut out, self.len()),
-            Prf::HmacSha512 => plus(&keyed::<Hmac<Sha512>>(key), seed, &mut out, self.len()),
+            Prf::HmacSha1 => plus(&keyed::<Hmac<Sha1>>(key), seed, &mut out, self.output_len()),
+            Prf::HmacSha256 => plus(&keyed::<Hmac<Sha256>>(key), seed, &mut out, self.output_len()),
+            Prf::HmacSha384 => plus(&keyed::<Hmac<Sha384>>(key), seed, &mut out, self.output_len()),
+            Prf::HmacSha512 => plus(&keyed::<Hmac<Sha512>>(key), seed, &mut out, self.output_len()),
         }
         out.into()
     }
@@ -89,10 +89,18 @@ mod tests {
             let t2 = prf.mac(key, &[t1.bytes(), seed, &[2]]);
             let t3 = prf.mac(key, &[t2.bytes(), seed, &[3]]);
             let all = [t1.bytes(), t2.bytes(), t3.bytes()].concat();
-            for len in [0, 1, prf.len() - 1, prf.len(), prf.len() + 1, 2 * prf.len(), 3 * prf.len()] {
+            for len in [
+                0,
+                1,
+                prf.output_len() - 1,
+                prf.output_len(),
+                prf.output_len() + 1,
+                2 * prf.output_len(),
+                3 * prf.output_len(),
+            ] {
                 assert_eq!(prf.plus(key, &[b"se", b"ed"], len).bytes(), &all[..len]);
             }
-            assert_eq!(prf.plus(key, &[seed], 255 * prf.len()).bytes().len(), 255 * prf.len());
+            assert_eq!(prf.plus(key, &[seed], 255 * prf.output_len()).bytes().len(), 255 * prf.output_len());
         }
     }
 

@@ -53,7 +53,7 @@ pub enum Hash {
 
 impl Hash {
     /// Octets of it.
-    pub const fn len(self) -> usize {
+    pub const fn output_len(self) -> usize {
         match self {
             Hash::Sha256 => 32,
             Hash::Sha384 => 48,
@@ -204,7 +204,7 @@ fn pss_of(parameters: &AnyRef<'_>) -> Option<Scheme> {
     let hash = Hash::of_oid(params.hash.oid)?;
     let mask = params.mask_gen.parameters?;
     let is_mgf1 = params.mask_gen.oid == const_oid::db::rfc5912::ID_MGF_1;
-    let is_one = is_mgf1 && mask.oid == params.hash.oid && usize::from(params.salt_len) == hash.len();
+    let is_one = is_mgf1 && mask.oid == params.hash.oid && usize::from(params.salt_len) == hash.output_len();
     is_one.then_some(Scheme::RsaPss(hash))
 }
 

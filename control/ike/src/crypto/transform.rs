@@ -184,7 +184,7 @@ impl Encryption {
 
 impl Prf {
     /// Octets of its output, and of the keys that are made for it (RFC 7296 §2.13).
-    pub const fn len(self) -> usize {
+    pub const fn output_len(self) -> usize {
         match self {
             Prf::HmacSha1 => 20,
             Prf::HmacSha256 => 32,

@@ -54,7 +54,7 @@ fn keys_are_those_of_another_implementation() {
         keys.mix_in_ppk(&fields.octets("ppk"));
         let mixed = [&keys.d, &keys.pi, &keys.pr].map(Secret::bytes).concat();
         assert_eq!(mixed, fields.octets("mixed"));
-        let p = suite.prf().len();
+        let p = suite.prf().output_len();
         assert_eq!(octets_of(&keys)[p..before.len() - 2 * p], before[p..before.len() - 2 * p]);
     }
 }

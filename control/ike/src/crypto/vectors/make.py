@@ -55,7 +55,7 @@ def hmacs():
     write("hmac.txt", [dict(prf=name, key=k, data=d, out=prf(name, k, d)) for name in PRFS for k, d in cases])
 
 
-RFC5903 = [  # §8.1, §8.2, §8.3: i, r, and girx
+ECP = [  # §8.1, §8.2, §8.3: i, r, and girx
     ("ecp256", ec.SECP256R1(),
      "C88F01F510D9AC3F70A292DAA2316DE544E9AAB8AFE84049C62A9C57862D1433",
      "C6EF9C5D78AE012A011164ACB397CE2088685D8F06BF9BE0B283AB46476BEE53",
@@ -72,7 +72,7 @@ RFC5903 = [  # §8.1, §8.2, §8.3: i, r, and girx
      "01144C7D79AE6956BC8EDB8E7C787C4521CB086FA64407F97894E5E6B2D79B04D1427E73CA4BAA240A34786859810C06B3C7"
      "15A3A8CC3151F2BEE417996D19F3DDEA"),
 ]
-RFC7748 = [  # §6.1: both private keys, and K
+X25519 = [  # §6.1: both private keys, and K
     "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
     "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
     "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742",
@@ -109,13 +109,13 @@ def exchanges():
         size = bits // 8
         records.append(dict(method=name, private=x.to_bytes(exponent, 'big'), public=y.to_bytes(size, 'big'),
                             theirs=theirs.to_bytes(size, 'big'), secret=key.exchange(their_key.public_key())))
-    for name, curve, i, r, secret in RFC5903:
+    for name, curve, i, r, secret in ECP:
         i, r, secret = bytes.fromhex(i), bytes.fromhex(r), bytes.fromhex(secret)
         keys = [ec.derive_private_key(int.from_bytes(k, 'big'), curve) for k in (i, r)]
         points = [k.public_key().public_bytes(ser.Encoding.X962, ser.PublicFormat.UncompressedPoint)[1:] for k in keys]
         assert keys[0].exchange(ec.ECDH(), keys[1].public_key()) == secret
         records.append(dict(method=name, private=i, public=points[0], theirs=points[1], secret=secret))
-    i, r, secret = map(bytes.fromhex, RFC7748)
+    i, r, secret = map(bytes.fromhex, X25519)
     keys = [x25519.X25519PrivateKey.from_private_bytes(k) for k in (i, r)]
     assert keys[0].exchange(keys[1].public_key()) == secret
     publics = [k.public_key().public_bytes_raw() for k in keys]
