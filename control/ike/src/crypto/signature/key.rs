@@ -58,8 +58,10 @@ impl PrivateKey {
         {
             return Err(SignatureError::Encrypted);
         }
-        let (_, octets) =
-            pem_rfc7468::decode_vec(block.as_bytes()).map_err(|_| SignatureError::PrivateKey)?;
+        let end = block.find("-----END ").ok_or(SignatureError::PrivateKey)?;
+        let end = block[end..].find('\n').map_or(block.len(), |line| end + line);
+        let block = block[..end].as_bytes();
+        let (_, octets) = pem_rfc7468::decode_vec(block).map_err(|_| SignatureError::PrivateKey)?;
         PrivateKey::from_der(&Zeroizing::new(octets))
     }
 

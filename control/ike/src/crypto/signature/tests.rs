@@ -143,11 +143,14 @@ fn what_is_no_key_is_refused() {
 }
 
 #[test]
-fn a_key_may_stand_behind_other_blocks() {
+fn a_key_may_stand_among_other_blocks() {
     let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
-    let key = PrivateKey::from_pem(&format!("{parameters}{}", KEYS[3].1)).unwrap();
-    assert_eq!(key.public_key(), PrivateKey::from_pem(KEYS[2].1).unwrap().public_key());
-    assert_eq!(format!("{key:?}"), "(hidden)");
+    let file = format!("remark\n{parameters}{}{parameters}", KEYS[3].1);
+    for text in [&file, &file.replace('\n', "\r\n"), KEYS[3].1.trim_end()] {
+        let key = PrivateKey::from_pem(text).unwrap();
+        assert_eq!(key.public_key(), PrivateKey::from_pem(KEYS[2].1).unwrap().public_key());
+        assert_eq!(format!("{key:?}"), "(hidden)");
+    }
 }
 
 // RFC 7427 §A, RFC 8420 §A
