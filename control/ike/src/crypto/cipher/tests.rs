@@ -17,7 +17,7 @@ fn pair(suite: Suite) -> (Sealer, Opener) {
     (Sealer::new(suite, &e, &a), Opener::new(suite, &e, &a))
 }
 
-// RFC 7634 §A, RFC 5282, RFC 7296 §3.14
+// RFC 7634 §B, RFC 5282, RFC 7296 §3.14
 #[test]
 fn payloads_are_those_of_others() {
     let mut suites = Vec::new();

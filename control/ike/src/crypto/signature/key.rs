@@ -14,7 +14,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// RFC 8247 §3.2: shorter keys should not be used.
+/// RFC 8247 §3.1.1: shorter keys should not be used.
 const LEAST_RSA_BITS: usize = 2048;
 
 /// A key that signs. It is wiped when dropped, but for what ring has of it, and prints as `(hidden)`.
@@ -60,7 +60,7 @@ impl PrivateKey {
         }
         let end = block.find("-----END ").ok_or(SignatureError::PrivateKey)?;
         let end = block[end..].find('\n').map_or(block.len(), |line| end + line);
-        let block = block[..end].as_bytes();
+        let block = &block.as_bytes()[..end];
         let (_, octets) = pem_rfc7468::decode_vec(block).map_err(|_| SignatureError::PrivateKey)?;
         PrivateKey::from_der(&Zeroizing::new(octets))
     }

@@ -171,7 +171,7 @@ def keys():
 
 
 def sealed():
-    records = [  # RFC 7634 §A: printed there in full
+    records = [  # RFC 7634 §B: printed there in full
         dict(encryption="chacha20poly1305", integrity="", e=bytes(range(0x80, 0xa0)) + bytes.fromhex("a0a1a2a3"), a=b"",
              headers=bytes(range(0xc0, 0xc8)) + bytes(range(0xd0, 0xd8)) + bytes.fromhex("2e202500000000090000004529000029"),
              payloads=bytes.fromhex("0000000c000040010000000a"),
