@@ -153,6 +153,34 @@ fn a_key_may_stand_among_other_blocks() {
     }
 }
 
+/// What peers and files give may be anything: it is refused, or it is a key, and then it verifies nothing.
+#[test]
+fn damaged_keys_do_no_harm() {
+    for fields in vectors::records(include_str!("../vectors/signature.txt")) {
+        let (spki, scheme) = (fields.octets("spki"), scheme_of(fields.text("scheme"), fields.text("hash")));
+        let (message, signature) = (fields.octets("message"), fields.octets("signature"));
+        for at in 0..spki.len() {
+            let _ = PublicKey::from_spki(&spki[..at]).map(|_| panic!("a key was cut at {at}"));
+            for change in [0x01, 0x80, 0xff] {
+                let mut damaged = spki.clone();
+                damaged[at] ^= change;
+                if let Ok(key) = PublicKey::from_spki(&damaged) {
+                    assert!(key.verify(scheme, &message, &signature).is_err(), "{fields:?} {at} {change}");
+                }
+            }
+        }
+    }
+    for (name, pem) in KEYS.iter().filter(|(name, _)| *name != "rsa2048") {
+        let (_, octets) = pem_rfc7468::decode_vec(pem.as_bytes()).unwrap();
+        for at in 0..octets.len() {
+            assert!(PrivateKey::from_der(&octets[..at]).is_err(), "{name} {at}");
+            let mut damaged = octets.clone();
+            damaged[at] ^= 0x01;
+            let _ = PrivateKey::from_der(&damaged);
+        }
+    }
+}
+
 // RFC 7427 §A, RFC 8420 §A
 #[test]
 fn algorithm_identifiers_are_those_of_the_rfcs() {
