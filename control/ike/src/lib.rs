@@ -1,5 +1,7 @@
-//! IKE without I/O: no sockets, no clock, no randomness. Time, random octets and keys are arguments.
-#![deny(missing_docs)]
+//! IKE as a library without I/O: no sockets, no clock, no randomness of its own, no files, no threads. Time, random
+//! octets and keys are arguments.
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
+pub mod crypto;
 pub mod message;

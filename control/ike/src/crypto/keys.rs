@@ -1,0 +1,166 @@
+//! The keys of an IKE SA, and those of the SAs that it makes (RFC 7296 §2.14, §2.17, §2.18).
+//!
+//! ```text
+//!  IKE_SA_INIT       SKEYSEED = prf(Ni | Nr, SK(0))              keys by prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)
+//!  IKE_INTERMEDIATE  SKEYSEED = prf(SK_d, SK(n) | Ni | Nr)       the same again (RFC 9370 §2.2.2)
+//!  PPK               SK_d, SK_pi, SK_pr = prf+(PPK, each)        (RFC 8784 §3)
+//!  rekeying          SKEYSEED = prf(SK_d, SK(0) | Ni | Nr | SK(1) ...)     (RFC 9370 §2.2.4)
+//!  child SA          KEYMAT = prf+(SK_d, SK(0) | Ni | Nr | SK(1) ...)      (the same)
+//! ```
+//!
+//! SK(0) is g^ir of RFC 7296, or the secret of a KEM; SK(1) and further are those of additional exchanges.
+
+use super::{
+    Secret,
+    cipher::{Opener, Sealer},
+    transform::Suite,
+};
+use portcullis_sadb::{Algorithm, Key};
+
+/// Which end of an IKE SA: whoever sent the first message of it is its initiator, as long as it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "their names tell")]
+pub enum Role {
+    Initiator,
+    Responder,
+}
+
+/// Ni and Nr: what is in the nonce payloads of an exchange.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "their names tell")]
+pub struct Nonces<'a> {
+    pub initiator: &'a [u8],
+    pub responder: &'a [u8],
+}
+
+/// SPIi and SPIr of an IKE SA.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "their names tell")]
+pub struct Spis {
+    pub initiator: u64,
+    pub responder: u64,
+}
+
+/// The keys of an IKE SA.
+#[derive(Debug)]
+pub struct Keys {
+    suite: Suite,
+    d: Secret,
+    ai: Secret,
+    ar: Secret,
+    ei: Secret,
+    er: Secret,
+    pi: Secret,
+    pr: Secret,
+}
+
+/// The keys of a child SA, as the SADB takes them.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "their names tell")]
+pub struct ChildKeys {
+    pub from_initiator: Key,
+    pub from_responder: Key,
+}
+
+impl Keys {
+    /// Those of a new IKE SA, by the secret of IKE_SA_INIT (RFC 7296 §2.14).
+    pub fn new(suite: Suite, secret: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
+        let key = Secret::concat(&[nonces.initiator, nonces.responder]);
+        let skeyseed = suite.prf().mac(key.bytes(), &[secret.bytes()]);
+        Keys::expand(suite, &skeyseed, nonces, spis)
+    }
+
+    /// Those after an additional key exchange in IKE_INTERMEDIATE, by its secret and what IKE_SA_INIT had (RFC 9370
+    /// §2.2.2).
+    pub fn updated(&self, secret: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
+        self.rekeyed(self.suite, std::slice::from_ref(secret), nonces, spis)
+    }
+
+    /// Those of the IKE SA that replaces this one, by the secrets of all its key exchanges in their order.
+    pub fn rekeyed(&self, suite: Suite, secrets: &[Secret], nonces: Nonces<'_>, spis: Spis) -> Keys {
+        // RFC 7296 §2.18: SKEYSEED is made with the old SA's prf, whatever the new one's is.
+        let skeyseed = self.suite.prf().mac(self.d.bytes(), &seed(secrets, nonces));
+        Keys::expand(suite, &skeyseed, nonces, spis)
+    }
+
+    fn expand(suite: Suite, skeyseed: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
+        let (spi_i, spi_r) = (spis.initiator.to_be_bytes(), spis.responder.to_be_bytes());
+        let seed = [nonces.initiator, nonces.responder, &spi_i, &spi_r];
+        let (p, a, e) = (suite.prf().output_len(), suite.integrity_key_len(), suite.encryption().key_len());
+        let all = suite.prf().plus(skeyseed.bytes(), &seed, 3 * p + 2 * a + 2 * e);
+        let mut rest = all.bytes();
+        let mut take = |len| Secret::copy_of(rest.split_off(..len).expect("prf+ gave all of them"));
+        // RFC 7296 §2.14: in this order.
+        let (d, ai, ar, ei, er, pi, pr) = (take(p), take(a), take(a), take(e), take(e), take(p), take(p));
+        Keys { suite, d, ai, ar, ei, er, pi, pr }
+    }
+
+    /// Mixes in a postquantum preshared key, once all key exchanges before IKE_AUTH are done (RFC 8784 §3).
+    ///
+    /// A responder without the PPK is authenticated with SK_pi and SK_pr as they were before.
+    pub fn mix_in_ppk(&mut self, ppk: &[u8]) {
+        let prf = self.suite.prf();
+        for key in [&mut self.d, &mut self.pi, &mut self.pr] {
+            *key = prf.plus(ppk, &[key.bytes()], prf.output_len());
+        }
+    }
+
+    /// KEYMAT of a child SA, in the parts that the algorithm asks for. No secrets where it is made with IKE_AUTH, or
+    /// without key exchange; else those of all its exchanges in their order.
+    pub fn child(&self, algorithm: Algorithm, secrets: &[Secret], nonces: Nonces<'_>) -> ChildKeys {
+        let (e, i) = (algorithm.encryption().transform(), algorithm.integrity().transform());
+        let one_way = e.key + e.salt + i.key + i.salt;
+        let keymat = self.suite.prf().plus(self.d.bytes(), &seed(secrets, nonces), 2 * one_way);
+        // RFC 7296 §2.17: what the initiator sends with comes first, and of each the cipher's part, which has the salt in
+        // it (RFC 4106 §8.1).
+        let key = |octets: &[u8]| {
+            let (cipher, mac) = octets.split_at(e.key + e.salt);
+            let ((cipher, salt), (mac, mac_salt)) = (cipher.split_at(e.key), mac.split_at(i.key));
+            let parts = Secret::concat(&[cipher, mac, salt, mac_salt]);
+            Key::new(parts.bytes()).expect("an SA has room for the keys of all algorithms")
+        };
+        let (from_initiator, from_responder) = keymat.bytes().split_at(one_way);
+        ChildKeys { from_initiator: key(from_initiator), from_responder: key(from_responder) }
+    }
+
+    /// What was negotiated.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// SK_pi or SK_pr: what signs for this end.
+    pub fn sk_p(&self, role: Role) -> &Secret {
+        match role {
+            Role::Initiator => &self.pi,
+            Role::Responder => &self.pr,
+        }
+    }
+
+    /// What seals the messages that this end sends. One only of each set of keys: it counts IVs.
+    pub fn sealer(&self, role: Role) -> Sealer {
+        match role {
+            Role::Initiator => Sealer::new(self.suite, &self.ei, &self.ai),
+            Role::Responder => Sealer::new(self.suite, &self.er, &self.ar),
+        }
+    }
+
+    /// What opens the messages that this end has sent.
+    pub fn opener(&self, role: Role) -> Opener {
+        match role {
+            Role::Initiator => Opener::new(self.suite, &self.ei, &self.ai),
+            Role::Responder => Opener::new(self.suite, &self.er, &self.ar),
+        }
+    }
+}
+
+/// SK(0) | Ni | Nr | SK(1) ..., or Ni | Nr alone (RFC 7296 §2.17, §2.18, RFC 9370 §2.2.4).
+fn seed<'a>(secrets: &'a [Secret], nonces: Nonces<'a>) -> Vec<&'a [u8]> {
+    let mut secrets = secrets.iter().map(Secret::bytes);
+    let mut seed: Vec<_> = secrets.next().into_iter().collect();
+    seed.extend([nonces.initiator, nonces.responder]);
+    seed.extend(secrets);
+    seed
+}
+
+#[cfg(test)]
+mod tests;
