@@ -541,40 +541,61 @@ fn gre_between_two_gateways_is_carried_in_transport_mode() {
 
 #[test]
 fn an_sa_in_another_is_sealed_and_opened_twice() {
-    let outside = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
     for algorithm in algorithms() {
-        let handling = Handling { nested: true, ..Handling::default() };
-        let mut pair = Pair::new(Tunnel { algorithm, handling, ..Tunnel::default() });
-        let key = Key::new(&[7; 32]).unwrap();
-        for (n, gateway) in (1u8..).zip(&mut pair.gateways) {
-            let inside = sa(&Tunnel { algorithm, ..Tunnel::default() }, n, 1, 2);
-            let ah = Sa {
-                spi: Spi(spi(9)),
-                protocol: Protocol::Ah,
-                mode: Mode::Transport,
-                algorithm: outside,
-                reqid: 2,
-                key: key.clone(),
-                ..inside
-            };
-            let slot = gateway.sadb.publish(&ah).unwrap();
-            let host = |n| Prefix::new(outer(n, true), 32).unwrap();
-            let mut selector = Selector::between(host(1), host(2));
-            selector.protocol = Some(50);
-            let outbound = n == 1;
-            let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
-            let (action, sa) = (Action::Protect, outbound.then_some(slot));
-            gateway
-                .sadb
-                .add_policy(&Policy { direction, selector, priority: 1, action, reqid: 2, sa })
-                .unwrap();
-        }
+        let mut pair = bundle(algorithm);
         let packet = udp_between(1, true, 300);
         let (sealed, delivered) = pair.pass(1, &packet);
         // RFC 4302 §3.1.2: the outermost header is AH's, and what it has inside is ESP.
         assert_eq!((sealed[0][14 + 9], sealed[0][14 + 20]), (51, 50));
         assert_eq!(delivered.len(), 1);
         assert_eq!(delivered[0][14..], forwarded(packet[14..].to_vec()));
+    }
+}
+
+/// Two gateways whose ESP tunnel goes in AH between them (RFC 4302 §3.1.2).
+fn bundle(algorithm: Algorithm) -> Pair {
+    let outside = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
+    let handling = Handling { nested: true, ..Handling::default() };
+    let mut pair = Pair::new(Tunnel { algorithm, handling, ..Tunnel::default() });
+    for (n, gateway) in (1u8..).zip(&mut pair.gateways) {
+        let inside = sa(&Tunnel { algorithm, ..Tunnel::default() }, n, 1, 2);
+        let ah = Sa {
+            spi: Spi(spi(9)),
+            protocol: Protocol::Ah,
+            mode: Mode::Transport,
+            algorithm: outside,
+            reqid: 2,
+            key: Key::new(&[7; 32]).unwrap(),
+            ..inside
+        };
+        let slot = gateway.sadb.publish(&ah).unwrap();
+        let host = |n| Prefix::new(outer(n, true), 32).unwrap();
+        let mut selector = Selector::between(host(1), host(2));
+        selector.protocol = Some(50);
+        let outbound = n == 1;
+        let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
+        let (action, sa) = (Action::Protect, outbound.then_some(slot));
+        gateway.sadb.add_policy(&Policy { direction, selector, priority: 1, action, reqid: 2, sa }).unwrap();
+    }
+    pair
+}
+
+#[test]
+fn an_sa_in_another_learns_what_fits_into_that() {
+    for algorithm in algorithms() {
+        let mut pair = bundle(algorithm);
+        // 1500 less AH (RFC 4302 §2), the outer IP header and ESP. The first that is too long is lost, and known of.
+        let packet = |payload| with_df(udp_between(1, true, payload));
+        let before = pair.gateways[0].drops();
+        assert_eq!(out_of(&mut pair, LAN, &packet(1410)), []);
+        assert_eq!(pair.gateways[0].dropped_since(&before), Some(DropReason::TooBig));
+        let told = out_of(&mut pair, LAN, &packet(1410));
+        let [(LAN, message)] = &told[..] else { panic!("{told:02x?}") };
+        assert_eq!((message[20], message[21]), (3, 4)); // RFC 1191 §4
+        let mtu = wire::be32(message, 24) as usize;
+        let (sealed, delivered) = pair.pass(1, &packet(mtu - 28));
+        assert_eq!((sealed.len(), delivered.len()), (1, 1), "{mtu}");
+        assert!(sealed[0].len() <= 14 + 1500 && sealed[0].len() > 14 + 1500 - 4, "{}", sealed[0].len());
     }
 }
 

@@ -46,20 +46,22 @@ impl General {
         }
         // What came out of an SA must not be seen in clear: only what goes back into one is told (RFC 4301 §6).
         let is_secret = self.from != From::Clear;
+        // An SA of ours that is inside another: it learns what fits as if a router had said so.
+        let is_to_us = self.from == From::Sealed && env.is_own(source);
         let mut found = None;
         // What was for the gateway itself is answered by whom it was sent to.
         let own = Ip::parse(about).map(|ip| ip.dst()).ok().filter(|dst| env.is_own(*dst));
         for from in own.map(Into::into).into_iter().chain(env.fib.sources_for(source.into())) {
             let Some(len) = icmp::emit(problem, from.into(), about, &mut message) else { return };
             let key = Ip::parse(&message[..len]).map(|ip| ip.key());
-            let is_protected = key.is_ok_and(|key| env.protects(key));
-            if is_protected || !is_secret {
-                found = Some((len, is_protected));
+            let stays = is_to_us || key.is_ok_and(|key| env.protects(key));
+            if stays || !is_secret {
+                found = Some((len, stays));
                 break;
             }
         }
-        let Some((len, is_protected)) = found else { return };
-        let to = if is_protected { To::Receive } else { To::Route(source) };
+        let Some((len, stays)) = found else { return };
+        let to = if stays { To::Receive } else { To::Route(source) };
         self.send_message(env, &message[..len], to);
     }
 

@@ -1,0 +1,89 @@
+//! CP (RFC 7296 §3.15).
+
+use super::{
+    Malformed,
+    octets::{Reader, Writer},
+    registry::registry,
+};
+
+registry! {
+    /// What is done with the attributes.
+    ConfigurationType(u8) {
+        CFG_REQUEST = 1,
+        CFG_REPLY = 2,
+        CFG_SET = 3,
+        CFG_ACK = 4,
+    }
+}
+
+registry! {
+    /// What an attribute is: 15 bits.
+    ConfigurationAttributeType(u16) {
+        INTERNAL_IP4_ADDRESS = 1,
+        INTERNAL_IP4_NETMASK = 2,
+        INTERNAL_IP4_DNS = 3,
+        INTERNAL_IP4_NBNS = 4,
+        INTERNAL_IP4_DHCP = 6,
+        APPLICATION_VERSION = 7,
+        INTERNAL_IP6_ADDRESS = 8,
+        INTERNAL_IP6_DNS = 10,
+        INTERNAL_IP6_DHCP = 12,
+        INTERNAL_IP4_SUBNET = 13,
+        SUPPORTED_ATTRIBUTES = 14,
+        INTERNAL_IP6_SUBNET = 15,
+        INTERNAL_IP6_LINK = 17, // RFC 5739
+        INTERNAL_IP6_PREFIX = 18,
+        P_CSCF_IP4_ADDRESS = 20, // RFC 7651
+        P_CSCF_IP6_ADDRESS = 21,
+        INTERNAL_DNS_DOMAIN = 25, // RFC 8598
+        INTERNAL_DNSSEC_TA = 26,
+        ENCDNS_IP4 = 27, // RFC 9464
+        ENCDNS_IP6 = 28,
+        ENCDNS_DIGEST_INFO = 29,
+    }
+}
+
+/// The bit beside the type of an attribute.
+const RESERVED: u16 = 0x8000;
+
+/// What a peer asks to be configured with, or is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Configuration {
+    /// Whether it asks or tells.
+    pub kind: ConfigurationType,
+    /// What about.
+    pub attributes: Vec<ConfigurationAttribute>,
+}
+
+/// One thing of a configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigurationAttribute {
+    /// What it is.
+    pub kind: ConfigurationAttributeType,
+    /// Its value; empty in requests that leave it to the other side.
+    pub value: Vec<u8>,
+}
+
+impl Configuration {
+    pub(super) fn parse(mut r: Reader<'_>) -> Result<Configuration, Malformed> {
+        let kind = ConfigurationType(r.u8("CFG Type")?);
+        r.array::<3>("RESERVED")?;
+        let mut attributes = vec![];
+        while !r.is_empty() {
+            let kind = ConfigurationAttributeType(r.u16("Attribute Type")? & !RESERVED);
+            let length = r.u16("Length")?;
+            let value = r.take(length.into(), "Value")?.to_vec();
+            attributes.push(ConfigurationAttribute { kind, value });
+        }
+        Ok(Configuration { kind, attributes })
+    }
+
+    pub(super) fn emit(&self, w: &mut Writer) {
+        w.octets(&[self.kind.0, 0, 0, 0]);
+        for attribute in &self.attributes {
+            w.u16(attribute.kind.0 & !RESERVED);
+            w.len16(attribute.value.len(), "Length");
+            w.octets(&attribute.value);
+        }
+    }
+}

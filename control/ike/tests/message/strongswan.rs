@@ -1,0 +1,196 @@
+//! Messages of another implementation, against what it found in them itself.
+
+use crate::octets;
+use portcullis_ike::message::*;
+use std::collections::HashMap;
+
+/// A packet, and what is said of it by the names in the file.
+struct Logged {
+    packet: Vec<u8>,
+    said: HashMap<&'static str, &'static str>,
+}
+
+fn logged() -> Vec<Logged> {
+    let mut all: Vec<Logged> = vec![];
+    for line in
+        include_str!("strongswan.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        match name {
+            "packet" => all.push(Logged { packet: octets(value), said: HashMap::new() }),
+            _ => assert!(all.last_mut().unwrap().said.insert(name, value).is_none()),
+        }
+    }
+    assert_eq!(all.len(), 17);
+    all
+}
+
+/// A payload in strongSwan's words.
+fn word(payload: &Payload) -> String {
+    let notify = |kind| match kind {
+        NotifyType::INITIAL_CONTACT => "INIT_CONTACT",
+        NotifyType::NAT_DETECTION_SOURCE_IP => "NATD_S_IP",
+        NotifyType::NAT_DETECTION_DESTINATION_IP => "NATD_D_IP",
+        NotifyType::IKEV2_FRAGMENTATION_SUPPORTED => "FRAG_SUP",
+        NotifyType::SIGNATURE_HASH_ALGORITHMS => "HASH_ALG",
+        NotifyType::REDIRECT_SUPPORTED => "REDIR_SUP",
+        NotifyType::CHILDLESS_IKEV2_SUPPORTED => "CHDLESS_SUP",
+        NotifyType::MULTIPLE_AUTH_SUPPORTED => "MULT_AUTH",
+        NotifyType::MOBIKE_SUPPORTED => "MOBIKE_SUP",
+        NotifyType::ADDITIONAL_IP6_ADDRESS => "ADD_6_ADDR",
+        NotifyType::EAP_ONLY_AUTHENTICATION => "EAP_ONLY",
+        NotifyType::IKEV2_MESSAGE_ID_SYNC_SUPPORTED => "MSG_ID_SYN_SUP",
+        NotifyType::REKEY_SA => "REKEY_SA",
+        other => panic!("{other}"),
+    };
+    let attribute = |attribute: &ConfigurationAttribute| match attribute.kind {
+        ConfigurationAttributeType::INTERNAL_IP4_ADDRESS => "ADDR",
+        ConfigurationAttributeType::INTERNAL_IP6_ADDRESS => "ADDR6",
+        ConfigurationAttributeType::INTERNAL_IP4_DNS => "DNS",
+        other => panic!("{other}"),
+    };
+    match payload {
+        Payload::IdInitiator(_) => "IDi".to_owned(),
+        Payload::IdResponder(_) => "IDr".to_owned(),
+        Payload::Nonce(_) => "No".to_owned(),
+        Payload::TsInitiator(_) => "TSi".to_owned(),
+        Payload::TsResponder(_) => "TSr".to_owned(),
+        Payload::Notify(n) => format!("N({})", notify(n.kind)),
+        Payload::Configuration(cp) => {
+            let attributes: Vec<_> = cp.attributes.iter().map(attribute).collect();
+            let kind = if cp.kind == ConfigurationType::CFG_REQUEST { "RQ" } else { "RP" };
+            format!("CP{kind}({})", attributes.join(" "))
+        }
+        other => other.kind().to_string(),
+    }
+}
+
+/// Proposals in strongSwan's words.
+fn proposals(payload: &Payload) -> Option<String> {
+    let Payload::SecurityAssociation(proposals) = payload else { return None };
+    let order = [
+        TransformType::ENCR,
+        TransformType::INTEG,
+        TransformType::PRF,
+        TransformType::KE,
+        TransformType::ESN,
+    ];
+    let place = |transform: &Transform| order.iter().position(|kind| *kind == transform.kind).unwrap();
+    let transform = |transform: &Transform| match (transform.kind, transform.id, transform.key_length()) {
+        (TransformType::ENCR, 12, Some(128)) => "AES_CBC_128",
+        (TransformType::ENCR, 20, Some(128)) => "AES_GCM_16_128",
+        (TransformType::ENCR, 20, Some(256)) => "AES_GCM_16_256",
+        (TransformType::INTEG, 12, None) => "HMAC_SHA2_256_128",
+        (TransformType::PRF, 5, None) => "PRF_HMAC_SHA2_256",
+        (TransformType::PRF, 6, None) => "PRF_HMAC_SHA2_384",
+        (TransformType::KE, 14, None) => "MODP_2048",
+        (TransformType::KE, 19, None) => "ECP_256",
+        (TransformType::KE, 31, None) => "CURVE_25519",
+        (TransformType::ESN, 0, None) => "NO_EXT_SEQ",
+        _ => panic!("{transform:?}"),
+    };
+    let proposal = |proposal: &Proposal| {
+        let mut transforms: Vec<_> = proposal.transforms.iter().collect();
+        transforms.sort_by_key(|transform| place(transform));
+        let names: Vec<_> = transforms.into_iter().map(transform).collect();
+        format!("{}:{}", proposal.protocol, names.join("/"))
+    };
+    Some(proposals.iter().map(proposal).collect::<Vec<_>>().join(", "))
+}
+
+/// The payloads are those that strongSwan says.
+fn check(header: &Header, payloads: &Payloads, said: &HashMap<&str, &str>) {
+    let kind = if header.flags.contains(Flags::RESPONSE) { "response" } else { "request" };
+    let words: Vec<_> = payloads.0.iter().map(word).collect();
+    let text = format!("{} {kind} {}: {}", header.exchange, header.message_id, words.join(" "));
+    assert_eq!(text.trim_end(), said["payloads"].trim_end());
+    assert_eq!(payloads.0.iter().find_map(proposals).as_deref(), said.get("proposals").copied());
+}
+
+#[test]
+fn all_is_read_and_emitted_as_it_was() {
+    let (mut whole, mut v1) = (0, 0);
+    let mut fragments = vec![];
+    for Logged { packet, said } in logged() {
+        let (header, first, body) = Header::parse(&packet).unwrap();
+        assert_eq!(body.len(), packet.len() - 28);
+        if header.version == Version::V1 {
+            // RFC 2408 §3.1: the header is IKEv1's, too.
+            assert_eq!(header.exchange, ExchangeType::IDENTITY_PROTECTION);
+            let is_sealed = header.flags.contains(Flags::ENCRYPTION);
+            assert_eq!(first, if is_sealed { PayloadType(5) } else { PayloadType(1) }); // ID, SA
+            assert!(Message::parse(&packet).is_err());
+            v1 += 1;
+            continue;
+        }
+        let message = Message::parse(&packet).unwrap();
+        assert_eq!(message.emit().unwrap(), packet);
+        let Some(sealed) = message.sealed else {
+            check(&header, &message.payloads, &said);
+            whole += 1;
+            continue;
+        };
+        // RFC 5282 §5.1, RFC 7383 §2.5: strongSwan knows the AAD, also where it has a MAC take more.
+        let part = |name| octets(said[name]);
+        let (iv, icv) = (part("IV"), part("ICV"));
+        let spans = sealed.spans(packet.len(), iv.len(), icv.len()).unwrap();
+        assert_eq!(packet[spans.aad], part("assoc"));
+        assert_eq!(packet[spans.iv], iv);
+        assert_eq!(packet[spans.icv], icv);
+        let mut plain = part("plain");
+        let plaintext = [&plain[..], &part("padding")].concat();
+        assert_eq!(spans.ciphertext.len(), plaintext.len());
+        assert_eq!(unpad(&plaintext), Some(&plain[..]));
+        let mut first = sealed.first;
+        if let Some(fragment) = sealed.fragment {
+            // RFC 7383 §2.5: the first has the type of the first payload, the others none.
+            assert_eq!(first == PayloadType::NONE, fragment.number() > 1);
+            fragments.push((sealed.first, plain));
+            if fragment.number() < fragment.total() {
+                continue;
+            }
+            first = fragments[0].0;
+            plain = fragments.drain(..).flat_map(|(_, plain)| plain).collect();
+        }
+        let payloads = Payloads::parse(first, &plain).unwrap();
+        check(&header, &payloads, &said);
+        assert_eq!(payloads.emit().unwrap(), (first, plain.clone()));
+        for len in 0..plain.len() {
+            assert!(Payloads::parse(first, &plain[..len]).is_err(), "cut to {len}");
+        }
+        whole += 1;
+    }
+    assert_eq!((whole, v1), (13, 2));
+}
+
+#[test]
+fn values_are_those_of_the_configuration() {
+    let logged = logged();
+    let open = |at: usize| {
+        let first = Message::parse(&logged[at].packet).unwrap().sealed.unwrap().first;
+        Payloads::parse(first, &octets(logged[at].said["plain"])).unwrap().0
+    };
+    let request = open(2);
+    let id = |name: &[u8]| Identification::new(IdType::ID_FQDN, name);
+    assert_eq!(request[0], Payload::IdInitiator(id(b"a.test")));
+    assert_eq!(request[2], Payload::IdResponder(id(b"b.test")));
+    let Payload::Authentication(auth) = &request[3] else { panic!("{request:?}") };
+    assert_eq!((auth.method, auth.data.len()), (AuthMethod::SHARED_KEY, 32));
+    let range = |addresses| TrafficSelector::Range(TsRange { protocol: 0, ports: 0..=u16::MAX, addresses });
+    let net = |number: u8| {
+        let v4 = Addresses::V4([10, 99, number, 0].into()..=[10, 99, number, 255].into());
+        let v6 = |last: [u16; 4]| [0xfd99, number.into(), 0, 0, last[0], last[1], last[2], last[3]].into();
+        vec![range(v4), range(Addresses::V6(v6([0; 4])..=v6([0xffff; 4])))]
+    };
+    assert_eq!(request[6..8], [Payload::TsInitiator(net(1)), Payload::TsResponder(net(2))]);
+    let Payload::Configuration(reply) = &open(3)[2] else { panic!() };
+    let ip4 = ConfigurationAttributeType::INTERNAL_IP4_ADDRESS;
+    assert_eq!(reply.attributes[0], ConfigurationAttribute { kind: ip4, value: vec![10, 99, 3, 1] });
+    let Payload::Notify(rekey) = &open(6)[0] else { panic!() };
+    assert_eq!((rekey.protocol, rekey.kind, rekey.spi.len()), (Protocol::ESP, NotifyType::REKEY_SA, 4));
+    let Payload::Delete(children) = &open(8)[0] else { panic!() };
+    // The SA that was rekeyed is the one that is deleted behind it.
+    let spis: Vec<_> = children.spis().flat_map(u32::to_be_bytes).collect();
+    assert_eq!(spis, rekey.spi);
+    assert_eq!(open(9), [Payload::Delete(Delete::IKE_SA)]);
+}

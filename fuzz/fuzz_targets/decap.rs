@@ -1,0 +1,203 @@
+//! What a peer with the right key sends, whatever is inside: each way of decapsulation takes it, loses no frame by it, and
+//! lets nothing in that the policies do not.
+//!
+//! The kinds of SA differ in what is under the ESP or AH header. What comes before the ICV is checked is for anyone to
+//! forge: there, the octets are sealed by nobody.
+#![no_main]
+
+#[path = "../../datapath/tests/rustcrypto/mod.rs"]
+mod rustcrypto;
+#[path = "../../datapath/tests/testbed/mod.rs"]
+mod testbed;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use portcullis_datapath::pool::FrameCache;
+use portcullis_sadb::{Aggfrag, Algorithm, Handling, Mode, Protocol};
+use ring::hmac;
+use std::{cell::RefCell, net::IpAddr};
+use testbed::{Gateway, LAN, Tunnel, WAN, ethernet_ip, frame, inside, key, memory, spi};
+
+/// Ways of decapsulation, each at a gateway of its own.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Kind {
+    Tunnel,
+    Tunnel6,
+    Udp,
+    Transport,
+    Transport6,
+    Gre,
+    Nested,
+    Aggfrag,
+    Ah,
+    Ah6,
+    AhTransport,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind::Tunnel,
+    Kind::Tunnel6,
+    Kind::Udp,
+    Kind::Transport,
+    Kind::Transport6,
+    Kind::Gre,
+    Kind::Nested,
+    Kind::Aggfrag,
+    Kind::Ah,
+    Kind::Ah6,
+    Kind::AhTransport,
+];
+
+#[derive(Arbitrary, Debug)]
+struct Sent<'a> {
+    /// Sealed as the peer would; else as it is, behind the SPI.
+    sealed: bool,
+    /// What is under the header: for ESP with its trailer, if that is there.
+    next: u8,
+    octets: &'a [u8],
+    /// The octets are the payload of a packet between the hosts that the policies let through, all in order but for one
+    /// octet.
+    within: Option<Within>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Within {
+    v4: bool,
+    protocol: u8,
+    wrong: (u16, u8),
+}
+
+struct Bench {
+    gateway: Gateway,
+    cache: FrameCache,
+    tunnel: Tunnel,
+    seq: u64,
+}
+
+impl Bench {
+    fn new(kind: Kind) -> Bench {
+        let ah = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
+        let aggfrag = Some(Aggfrag { packet_size: 1400, packets_per_sec: 0, fragments: true });
+        let mut t = Tunnel { tells: true, ..Tunnel::default() };
+        match kind {
+            Kind::Tunnel => {}
+            Kind::Tunnel6 => t.outer_v4 = false,
+            Kind::Udp => t.udp = true,
+            Kind::Transport => t.mode = Mode::Transport,
+            Kind::Transport6 => (t.mode, t.outer_v4) = (Mode::Transport, false),
+            Kind::Gre => {
+                (t.mode, t.handling) = (Mode::Transport, Handling { gre: true, ..Handling::default() })
+            }
+            Kind::Nested => t.handling = Handling { nested: true, ..Handling::default() },
+            Kind::Aggfrag => t.handling = Handling { aggfrag, ..Handling::default() },
+            Kind::Ah => (t.protocol, t.algorithm) = (Protocol::Ah, ah),
+            Kind::Ah6 => (t.protocol, t.algorithm, t.outer_v4) = (Protocol::Ah, ah, false),
+            Kind::AhTransport => (t.protocol, t.algorithm, t.mode) = (Protocol::Ah, ah, Mode::Transport),
+        }
+        // Few, so that a frame that is lost each time is missed soon.
+        let pool = memory(256);
+        Bench { gateway: Gateway::new(t, 1, &pool), cache: pool.cache(), tunnel: t, seq: 0 }
+    }
+
+    /// The packet that the octets are in, and the number of its protocol.
+    fn within(&self, sent: &Sent<'_>) -> (Vec<u8>, u8) {
+        let Some(within) = &sent.within else { return (sent.octets.to_vec(), sent.next) };
+        let (src, dst) = (inside(2, within.v4), inside(1, within.v4));
+        let mut packet = ethernet_ip(src, dst, within.protocol, 64, sent.octets)[2..].to_vec();
+        let at = within.wrong.0 as usize % packet.len();
+        packet[at] ^= within.wrong.1;
+        let ethertype = if within.v4 { [8, 0] } else { [0x86, 0xdd] };
+        let trailer = if self.tunnel.protocol == Protocol::Esp { &[0][..] } else { &[] };
+        match self.tunnel.handling {
+            // RFC 2784 §2.1.
+            Handling { gre: true, .. } => ([&[0, 0], &ethertype[..], &packet, trailer].concat(), 47),
+            // RFC 9347 §6.1.
+            Handling { aggfrag: Some(_), .. } => ([&[0; 4], &packet[..], trailer].concat(), 144),
+            _ if self.tunnel.mode == Mode::Transport => {
+                (packet.split_off(if within.v4 { 20 } else { 40 }), within.protocol)
+            }
+            _ => ([&packet[..], trailer].concat(), if within.v4 { 4 } else { 41 }),
+        }
+    }
+
+    /// The frame that brings it.
+    fn frame(&mut self, sent: &Sent<'_>) -> Vec<u8> {
+        self.seq += 1;
+        let (inner, next) = self.within(sent);
+        let sa = testbed::sa(&self.tunnel, 1, 2, 1);
+        let head = [spi(1).to_be_bytes(), (self.seq as u32).to_be_bytes()].concat();
+        let payload = match (self.tunnel.protocol, sent.sealed) {
+            (_, false) => [&head[..], &inner].concat(),
+            (Protocol::Esp, true) => {
+                let iv = self.seq.to_be_bytes();
+                // RFC 4106 §5, with the high half of the sequence number.
+                let aad = [&spi(1).to_be_bytes()[..], &iv].concat();
+                // RFC 4303 §2.4: as long as the cipher wants; what the padding is, is for the octets to say.
+                let mut plain = inner;
+                while !(plain.len() + 1).is_multiple_of(4) {
+                    plain.push(0);
+                }
+                plain.push(next);
+                let text = rustcrypto::seal(&key(1, self.tunnel.algorithm), iv, &aad, &plain);
+                [&head[..], &iv, &text].concat()
+            }
+            (Protocol::Ah, true) => ah((&inner, next), &self.tunnel, (sa.src, sa.dst), self.seq),
+        };
+        let payload = match self.tunnel.udp {
+            true => {
+                let length = (8 + payload.len() as u16).to_be_bytes();
+                [&4500u16.to_be_bytes()[..], &4500u16.to_be_bytes(), &length, &[0, 0], &payload].concat()
+            }
+            false => payload,
+        };
+        let protocol = if self.tunnel.udp { 17 } else { self.tunnel.protocol as u8 };
+        [&[2; 12][..], &ethernet_ip(sa.src, sa.dst, protocol, 64, &payload)].concat()
+    }
+
+    fn receive(&mut self, sent: &Sent<'_>) {
+        let bytes = self.frame(sent);
+        let frame = frame(&mut self.cache, &bytes);
+        for (port, frame) in self.gateway.pass(WAN, frame) {
+            let mut out = vec![0; frame.total_len()];
+            frame.gather(&mut out);
+            // What comes out at the LAN is from inside the peer, or from the gateway itself, which may have to tell
+            // somebody of an error.
+            if port == LAN && out[12..14] == [8, 0] {
+                assert!(out[26..28] == [10, 2] || out[26..30] == [10, 1, 0, 1], "{out:02x?}");
+            }
+            self.cache.give(frame);
+        }
+    }
+}
+
+/// RFC 4302 §3.3.3: the mutable fields are zeros when the ICV is computed. These headers have no options.
+fn ah((inner, next): (&[u8], u8), t: &Tunnel, (src, dst): (IpAddr, IpAddr), seq: u64) -> Vec<u8> {
+    let icv_len = t.algorithm.icv_len();
+    let words = (12 + icv_len).next_multiple_of(if src.is_ipv4() { 4 } else { 8 });
+    let mut header = vec![next, (words / 4 - 2) as u8, 0, 0];
+    header.extend(spi(1).to_be_bytes());
+    header.extend((seq as u32).to_be_bytes());
+    header.resize(words, 0);
+    header.extend(inner);
+    let mut covered = ethernet_ip(src, dst, 51, 0, &header)[2..].to_vec();
+    if src.is_ipv4() {
+        covered[10..12].fill(0);
+    }
+    covered.extend(((seq >> 32) as u32).to_be_bytes());
+    let icv = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key(1, t.algorithm)), &covered);
+    header[12..12 + icv_len].copy_from_slice(&icv.as_ref()[..icv_len]);
+    header
+}
+
+thread_local! {
+    static BENCHES: RefCell<Vec<Bench>> = RefCell::new(KINDS.map(Bench::new).into());
+}
+
+fuzz_target!(|input: (Kind, Vec<Sent<'_>>)| {
+    let (kind, packets) = input;
+    BENCHES.with_borrow_mut(|benches| {
+        for sent in packets.iter().filter(|sent| sent.octets.len() < 4000) {
+            benches[kind as usize].receive(sent);
+        }
+    });
+});
