@@ -1,18 +1,9 @@
 //! Encryption without integrity of its own: AES-CBC (RFC 3602), AES-CTR (RFC 3686) and NULL (RFC 2410).
-//!
-//! IVs of AES-CBC must not be predictable (RFC 3602 §3), or whoever can choose texts learns whether he has guessed that
-//! of an earlier packet. So an IV is the packet's number, encrypted: the first way of NIST SP 800-38A, appendix C. It is
-//! done under a key of its own, made of the cipher key, since it is only proven for a second key (Rogaway, "Nonce-Based
-//! Symmetric Encryption", 2004, CBC2). Numbers are not used twice, so IVs are neither, and no randomness is needed that
-//! might fail.
 
-use super::{super::IcvVerified, ESP, spi};
+use super::{super::IcvVerified, ESP, cbc::Cbc};
 use aes::{
-    Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc,
-    cipher::{
-        Array, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit, StreamCipher,
-        consts::U16,
-    },
+    Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc, Block,
+    cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher},
 };
 use ctr::{Ctr32BE, CtrCore};
 use portcullis_sadb::Encryption;
@@ -26,7 +17,7 @@ pub(super) enum Aes<A = Aes128Enc, B = Aes192Enc, C = Aes256Enc> {
 }
 
 /// The same for decryption.
-type AesDec = Aes<Aes128Dec, Aes192Dec, Aes256Dec>;
+pub(super) type AesDec = Aes<Aes128Dec, Aes192Dec, Aes256Dec>;
 
 /// Does the same with the key, whatever its length.
 macro_rules! with_aes {
@@ -64,12 +55,9 @@ impl Aes {
 #[allow(clippy::large_enum_variant, reason = "what is used is to be where the SA is, not behind a pointer")]
 pub(super) enum Cipher {
     Null,
-    Cbc { encrypt: Aes, decrypt: AesDec, ivs: Aes128Enc },
+    Cbc(Cbc),
     Ctr { key: Aes, salt: [u8; 4] },
 }
-
-/// What the key for IVs is made of.
-const IVS: [u8; 16] = *b"AES-CBC IVs' key";
 
 impl Cipher {
     /// `None` if it is no encryption of these, or the lengths are none of its own.
@@ -77,11 +65,7 @@ impl Cipher {
         Some(match encryption {
             Encryption::None | Encryption::Null => Cipher::Null,
             Encryption::AesCbc128 | Encryption::AesCbc192 | Encryption::AesCbc256 => {
-                let encrypt = Aes::new(key)?;
-                let mut ivs_key = encrypt.encrypted(IVS);
-                let ivs = Aes128Enc::new(&ivs_key.into());
-                ivs_key.zeroize();
-                Cipher::Cbc { encrypt, decrypt: Aes::new(key)?, ivs }
+                Cipher::Cbc(Cbc::new(key)?)
             }
             Encryption::AesCtr128 | Encryption::AesCtr192 | Encryption::AesCtr256 => {
                 Cipher::Ctr { key: Aes::new(key)?, salt: salt.try_into().ok()? }
@@ -95,14 +79,7 @@ impl Cipher {
     pub(super) fn encrypt(&self, esp: &mut [u8], seq: u64) {
         match self {
             Cipher::Null => {}
-            Cipher::Cbc { encrypt, ivs, .. } => {
-                // SPIs differ where somebody gave one key to both directions.
-                let mut iv = Array::from((u128::from(spi(esp)) << 96 | u128::from(seq)).to_be_bytes());
-                ivs.encrypt_block(&mut iv);
-                let (room, text) = cbc_parts(esp);
-                room.clone_from_slice(std::slice::from_ref(&iv));
-                with_aes!(encrypt, aes => cbc::Encryptor::inner_iv_init(aes, &iv).encrypt_blocks(text));
-            }
+            Cipher::Cbc(cbc) => cbc.encrypt(esp, seq),
             Cipher::Ctr { key, salt } => {
                 // RFC 3686 §3.1, §4: any that is never used twice.
                 esp[ESP..ESP + 8].copy_from_slice(&seq.to_be_bytes());
@@ -112,13 +89,10 @@ impl Cipher {
     }
 
     /// Decrypts what is behind the IV.
-    pub(super) fn decrypt(&self, esp: &mut [u8], _proof: IcvVerified) {
+    pub(super) fn decrypt(&self, esp: &mut [u8], proof: IcvVerified) {
         match self {
             Cipher::Null => {}
-            Cipher::Cbc { decrypt, .. } => {
-                let ([iv], text) = cbc_parts(esp) else { return };
-                with_aes!(decrypt, aes => cbc::Decryptor::inner_iv_init(aes, iv).decrypt_blocks(text));
-            }
+            Cipher::Cbc(cbc) => cbc.decrypt(esp, proof),
             Cipher::Ctr { key, salt } => count(key, *salt, esp),
         }
     }
@@ -130,13 +104,6 @@ impl Drop for Cipher {
             salt.zeroize();
         }
     }
-}
-
-type Block = Array<u8, U16>;
-
-/// The IV, and the blocks behind it.
-fn cbc_parts(esp: &mut [u8]) -> (&mut [Block], &mut [Block]) {
-    Block::slice_as_chunks_mut(&mut esp[ESP..]).0.split_at_mut(1)
 }
 
 /// RFC 3686 §2.1, §4: nonce, IV, and a counter of blocks from one.

@@ -1,16 +1,16 @@
 //! What makes an ICV where encryption does not: HMAC with SHA-1 (RFC 2404) and SHA-2 (RFC 4868), AES-XCBC (RFC 3566),
 //! AES-CMAC (RFC 4494) and, for AH, AES-GMAC (RFC 4543).
 
-use super::{super::IcvVerified, LONGEST_ICV, gmac::Gmac, verified};
+use super::{super::IcvVerified, LONGEST_ICV, gmac::Gmac, hmac::HmacSha256, verified};
+use ::hmac::Hmac;
 use aes::{
     Aes128Enc,
     cipher::{BlockCipherEncrypt, KeyInit},
 };
 use cmac::Cmac;
-use hmac::Hmac;
 use portcullis_sadb::Integrity;
 use sha1::Sha1;
-use sha2::{Sha384, Sha512, block_api::compress256};
+use sha2::{Sha384, Sha512};
 use zeroize::Zeroize;
 
 /// Expanded keys. Of HMAC they are the states behind the padded keys, inner and outer.
@@ -79,7 +79,7 @@ impl Mac {
 }
 
 #[inline]
-fn of<'a, M: hmac::Mac + Clone>(key: &M, pieces: impl Iterator<Item = &'a [u8]>) -> [u8; LONGEST_ICV] {
+fn of<'a, M: ::hmac::Mac + Clone>(key: &M, pieces: impl Iterator<Item = &'a [u8]>) -> [u8; LONGEST_ICV] {
     let mut mac = key.clone();
     pieces.for_each(|piece| mac.update(piece));
     padded(&mac.finalize().into_bytes())
@@ -90,77 +90,6 @@ fn padded(mac: &[u8]) -> [u8; LONGEST_ICV] {
     let (mut whole, len) = ([0; LONGEST_ICV], mac.len().min(LONGEST_ICV));
     whole[..len].copy_from_slice(&mac[..len]);
     whole
-}
-
-/// HMAC-SHA2-256 (RFC 2104 §2), which most peers of AES-CBC have, around the library's compression function: what its
-/// type for MACs does for each packet besides takes as long as several blocks.
-pub(super) struct HmacSha256 {
-    inner: [u32; 8],
-    outer: [u32; 8],
-}
-
-/// FIPS 180-4 §5.3.3.
-const INITIAL: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
-
-impl HmacSha256 {
-    /// `None` if the key has more octets than a block.
-    fn new(key: &[u8]) -> Option<HmacSha256> {
-        let [inner, outer] = [0x36, 0x5c].map(|pad| {
-            let (mut block, mut state) = ([pad; 64], INITIAL);
-            block.iter_mut().zip(key).for_each(|(octet, key)| *octet ^= key);
-            compress256(&mut state, &[block]);
-            block.zeroize();
-            state
-        });
-        (key.len() <= 64).then_some(HmacSha256 { inner, outer })
-    }
-
-    fn mac<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
-        let (mut state, mut block, mut used, mut len) = (self.inner, [0; 64], 0, 64);
-        for mut piece in pieces {
-            len += piece.len() as u64;
-            if used > 0 {
-                let (octets, rest) = piece.split_at(piece.len().min(64 - used));
-                block[used..used + octets.len()].copy_from_slice(octets);
-                (used, piece) = (used + octets.len(), rest);
-                if used < 64 {
-                    continue;
-                }
-                compress256(&mut state, &[block]);
-            }
-            let (blocks, rest) = piece.as_chunks();
-            compress256(&mut state, blocks);
-            block[..rest.len()].copy_from_slice(rest);
-            used = rest.len();
-        }
-        let inner = finished(state, block, used, len);
-        block[..32].copy_from_slice(&inner);
-        finished(self.outer, block, 32, 64 + 32)
-    }
-}
-
-/// FIPS 180-4 §5.1.1, §6.2.2: the hash of `len` octets, of which the last `used` are in a block.
-#[inline]
-fn finished(mut state: [u32; 8], mut block: [u8; 64], used: usize, len: u64) -> [u8; 32] {
-    block[used..].fill(0);
-    block[used] = 0x80;
-    if used >= 56 {
-        compress256(&mut state, &[block]);
-        block = [0; 64];
-    }
-    block[56..].copy_from_slice(&(8 * len).to_be_bytes());
-    compress256(&mut state, &[block]);
-    let mut hash = [0; 32];
-    hash.as_chunks_mut().0.iter_mut().zip(state).for_each(|(octets, word)| *octets = word.to_be_bytes());
-    hash
-}
-
-impl Drop for HmacSha256 {
-    fn drop(&mut self) {
-        self.inner.zeroize();
-        self.outer.zeroize();
-    }
 }
 
 /// AES-XCBC-MAC (RFC 3566 §4): no well-kept crate has it.

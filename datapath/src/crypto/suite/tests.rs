@@ -168,6 +168,37 @@ fn aes_cbc() {
     }
 }
 
+/// AES-CBC with HMAC-SHA2-256 in one pass is what it is in two, at each place where a block of a hash may end.
+#[test]
+fn aes_cbc_in_one_pass() {
+    for encryption in [Encryption::AesCbc128, Encryption::AesCbc192, Encryption::AesCbc256] {
+        let algorithm = Algorithm::new(encryption, Integrity::HmacSha256).unwrap();
+        let material: Vec<u8> = (0..algorithm.key_len() as u8).map(|i| i * 3 + 1).collect();
+        let (key, mac_key) = material.split_at(algorithm.cipher_key_len());
+        let (cipher, mac) = (
+            Cipher::new(encryption, key, &[]).unwrap(),
+            Mac::new(Integrity::HmacSha256, mac_key, &[]).unwrap(),
+        );
+        let suite = Suite::new(algorithm, &material).unwrap();
+        for (len, esn) in
+            (0..30).chain([88, 576]).flat_map(|blocks| [(16 * blocks, false), (16 * blocks, true)])
+        {
+            let (seq, what) = (7 << 32 | len as u64, format!("{}, {len}, {esn}", algorithm.name()));
+            let clear: Vec<u8> = (0..ESP + 16 + len + 16).map(|i| (i * 7 + i / 256) as u8).collect();
+            let (mut once, mut twice) = (clear.clone(), clear.clone());
+            suite.seal(&mut once, seq, esn);
+            let (covered, icv) = twice.split_at_mut(ESP + 16 + len);
+            cipher.encrypt(covered, seq);
+            mac.write(&[covered], high_half(seq, esn), [0; 8], icv);
+            assert_eq!(once, twice, "{what}");
+            assert!(suite.open(&mut once, seq, esn).is_some(), "{what}");
+            assert_eq!(once[ESP + 16..ESP + 16 + len], clear[ESP + 16..ESP + 16 + len], "{what}");
+            cipher.decrypt(&mut twice[..ESP + 16 + len], IcvVerified(()));
+            assert_eq!(twice[..ESP + 16 + len], once[..ESP + 16 + len], "{what}");
+        }
+    }
+}
+
 /// RFC 3686 §6.
 #[test]
 fn aes_ctr() {
