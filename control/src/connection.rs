@@ -143,7 +143,7 @@ impl Connection {
             None => 1024,
         };
         let algorithm = algorithm(&table.required("algorithm", "\"aes-gcm-128\"")?, protocol)?;
-        let udp = udp(&mut table, protocol, &Ends { local, is_between_hosts: own.is_some() })?;
+        let udp = udp(&mut table, protocol, &Ends { local, is_between_hosts: own.is_some(), replay_window })?;
         let mtu = match table.optional("mtu")? {
             Some(value) => value.number_in(least_mtu(local)..=u16::MAX.into())? as u16,
             None => 0,
@@ -278,6 +278,8 @@ struct Ends {
     local: IpAddr,
     /// In transport mode, the packets have the addresses of hosts.
     is_between_hosts: bool,
+    /// Packets; 0 takes each of them as often as it comes.
+    replay_window: u32,
 }
 
 fn udp(table: &mut Table<'_>, protocol: Protocol, ends: &Ends) -> Result<Option<UdpEncap>, ConfigError> {
@@ -298,6 +300,11 @@ fn udp(table: &mut Table<'_>, protocol: Protocol, ends: &Ends) -> Result<Option<
     let follow_peer = match of_udp("follow_peer")? {
         Some(value) if ends.is_between_hosts && value.flag()? => {
             return Err(value.wrong("left out: in transport mode packets are to the address of their host"));
+        }
+        Some(value) if ends.replay_window == 0 && value.flag()? => {
+            return Err(
+                value.wrong("left out with replay_window = 0: whoever copies a packet would be followed")
+            );
         }
         value => flag(value, false)?,
     };

@@ -339,7 +339,7 @@ pub const fn is_supported(algorithm: Algorithm) -> bool {
 ///
 /// # Errors
 /// [`DropReason::BadPadding`], [`DropReason::Dummy`], [`DropReason::BadInner`], [`DropReason::EcnDrop`].
-#[inline(always)]
+#[inline]
 pub fn decap(
     frame: &mut Frame,
     text: usize,

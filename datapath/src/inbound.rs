@@ -12,7 +12,7 @@ use crate::{
     meter::{Hop, Meter},
     policy::{Decision, FlowCache},
     sa::{Found, SaTable},
-    wire,
+    wire::{self, Ip},
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{Reader, Runtime, SaCounters};
@@ -58,9 +58,10 @@ pub fn finish(
     meter: &mut impl Meter,
 ) {
     // Where no peer is followed, no packet pays for it.
-    match sas.has_followed() {
-        true => decapsulate::<true>(batch, (sas, flows), (reader, runtime), verified),
-        false => decapsulate::<false>(batch, (sas, flows), (reader, runtime), verified),
+    let outer = sas.has_followed().then(|| outer_headers(batch));
+    decapsulate(batch, (sas, flows), (reader, runtime), verified);
+    if let Some(outer) = outer {
+        follow(batch, sas, &outer);
     }
     meter.mark(Hop::Headers);
     let_in(batch, (sas, flows), reader, runtime);
@@ -189,9 +190,28 @@ fn refused_by_icv(meta: &Meta, sas: &SaTable, runtime: &Runtime) -> Stage {
     Stage::Drop(DropReason::IcvMismatch)
 }
 
-/// RFC 4303 §3.4.3: moves the windows, and looks where packets in UDP come from if it is to. Then the inner packets, in
-/// place of the outer ones. A frame that has none says so by [`Stage::Refused`].
-fn decapsulate<const FOLLOWS: bool>(
+/// Those that decapsulation takes away.
+#[cold]
+fn outer_headers(batch: &Batch) -> ArrayVec<Ip, BATCH> {
+    batch.metas[..batch.frames.len()].iter().map(|meta| meta.ip).collect()
+}
+
+/// RFC 7296 §2.23: where the newest packets in UDP came from.
+#[cold]
+fn follow(batch: &Batch, sas: &mut SaTable, outer: &[Ip]) {
+    for (meta, outer) in batch.metas.iter().zip(outer) {
+        // What went into its window.
+        if let (Stage::Inbound | Stage::Refused(_), Some(proof)) = (meta.stage, meta.proof)
+            && meta.esp.udp
+        {
+            sas.follow(meta.sa, meta.seq, outer, proof);
+        }
+    }
+}
+
+/// RFC 4303 §3.4.3: moves the windows. Then the inner packets, in place of the outer ones. A frame that has none says so by
+/// [`Stage::Refused`].
+fn decapsulate(
     batch: &mut Batch,
     (sas, flows): (&mut SaTable, &FlowCache),
     (reader, runtime): (&Reader, &Runtime),
@@ -207,14 +227,9 @@ fn decapsulate<const FOLLOWS: bool>(
             continue;
         };
         meta.proof = Some(proof);
-        match sas.commit(meta.sa, meta.seq, proof, (reader, runtime)) {
-            // RFC 7296 §2.23: the last valid packet tells where the peer is, and one that was overtaken does not.
-            Ok(true) if FOLLOWS && meta.esp.udp => sas.follow(meta.sa, &meta.ip, proof),
-            Ok(_) => {}
-            Err(reason) => {
-                meta.stage = refused_by_window(meta, sas, runtime, reason);
-                continue;
-            }
+        if let Err(reason) = sas.commit(meta.sa, meta.seq, proof, (reader, runtime)) {
+            meta.stage = refused_by_window(meta, sas, runtime, reason);
+            continue;
         }
         let outer_tos = meta.ip.tos;
         match esp::decap(frame, text_at(meta), outer_tos, &mut meta.ip, proof) {

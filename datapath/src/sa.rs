@@ -434,8 +434,6 @@ impl SaTable {
     /// Takes a number as received (RFC 4303 §3.4.3). A restarted datapath will do so, too: it is told before the packet
     /// goes on, of some numbers at once.
     ///
-    /// True if it is higher than all before it.
-    ///
     /// # Errors
     /// As [`ReplayWindow::commit`]; nothing has changed.
     #[inline(always)]
@@ -445,7 +443,7 @@ impl SaTable {
         seq: u64,
         proof: IcvVerified,
         (reader, runtime): (&Reader, &Runtime),
-    ) -> Result<bool, DropReason> {
+    ) -> Result<(), DropReason> {
         let (Some(Some(sa)), Some(ring)) = (self.inbound.get_mut(i as usize), self.rings.get_mut(i as usize))
         else {
             return Err(DropReason::UnknownSpi);
@@ -463,7 +461,7 @@ impl SaTable {
                 self.wait(i, reader, runtime);
             }
         }
-        Ok(seq > top)
+        Ok(())
     }
 
     /// Counts a packet that was let in.

@@ -451,6 +451,10 @@ fn what_does_not_go_together_is_told() {
         ),
         ("udp_encap = true\nudp_ports = [0, 4500]", "udp_ports = 0 must be a whole number from 1 to 65535"),
         ("follow_peer = true", "follow_peer = true must be left out, or udp_encap must be true"),
+        (
+            "udp_encap = true\nreplay_window = 0\nfollow_peer = true",
+            "follow_peer = true must be left out with replay_window = 0: whoever copies a packet",
+        ),
         ("nat_keepalive_secs = 0", "nat_keepalive_secs = 0 must be left out, or udp_encap must be true"),
         ("udp_encap = true\nnat_keepalive_secs = 65536", "nat_keepalive_secs = 65536 must be a whole number"),
         (

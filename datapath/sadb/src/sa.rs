@@ -231,6 +231,11 @@ impl Sa {
         if window != 0 && (!REPLAY_WINDOW.contains(&window) || !window.is_multiple_of(64)) {
             return invalid("replay_window", window as u64);
         }
+        // Whoever copies a packet would be followed.
+        if window == 0 && self.direction == Direction::Inbound && self.udp.is_some_and(|udp| udp.follow_peer)
+        {
+            return invalid("replay_window with follow_peer", 0);
+        }
         if self.name.len == 0 {
             return invalid("name length", 0);
         }

@@ -113,11 +113,11 @@ impl General {
             runtime.sa(sas.get(i).slot).count(&counters);
             return Err(DropReason::IcvMismatch);
         };
-        match sas.commit(i, seq, proof, (reader, runtime)) {
-            // RFC 7296 §2.23: the last valid packet tells where the peer is.
-            Ok(true) if head.udp => sas.follow(i, ip, proof),
-            Ok(_) => {}
-            Err(reason) => return Err(env.refused(i, reason)),
+        if let Err(reason) = sas.commit(i, seq, proof, (reader, runtime)) {
+            return Err(env.refused(i, reason));
+        }
+        if head.udp {
+            sas.follow(i, seq, ip, proof);
         }
         // 4. What is inside, and whether its policy wants it from this SA (RFC 4301 §5.2).
         match self.inside(env, i, ip, head, (seq, proof)) {

@@ -35,10 +35,15 @@ impl Moves {
 }
 
 impl SaTable {
-    /// Looks where the newest packet of an inbound SA came from, in UDP (RFC 7296 §2.23): by its proof it is the peer's. It
-    /// has this outer header. If the peer is to be followed, and is elsewhere than we know, iked will be told.
+    /// Looks where a packet of an inbound SA came from, in UDP (RFC 7296 §2.23), that has this outer header and went into the
+    /// window: by its proof it is the peer's. If it is the newest, the peer is to be followed, and is elsewhere than we know,
+    /// iked will be told.
     #[inline(never)]
-    pub fn follow(&mut self, i: u32, outer: &Ip, _proof: IcvVerified) {
+    pub fn follow(&mut self, i: u32, seq: u64, outer: &Ip, _proof: IcvVerified) {
+        // One that was overtaken tells nothing.
+        if self.inbound(i).is_none_or(|(sa, _)| seq < sa.window.top()) {
+            return;
+        }
         let (Some(Some(state)), Some(port)) = (self.states.get_mut(i as usize), outer.src_port()) else {
             return;
         };
