@@ -252,9 +252,7 @@ fn let_in(
                 let (line, decision) = flows.inner(reader, meta.homes, meta.ip.key().inner());
                 meta.homes[0] = line;
                 match decision {
-                    Decision::LetIn { reqid, via }
-                        if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) =>
-                    {
+                    Decision::LetIn { reqid, via } if sas.serves(meta.sa, reqid) => {
                         meta.via = via;
                         wire::decrement_ttl(frame.bytes_mut()).map(|()| Stage::Forward)
                     }
@@ -278,9 +276,7 @@ fn let_in(
 #[cold]
 fn let_on(meta: &Meta, sas: &SaTable, decision: Decision) -> Result<Stage, DropReason> {
     match decision {
-        Decision::LetOn { reqid } if sas.inbound(meta.sa).is_some_and(|(sa, _)| sa.reqid == reqid) => {
-            Ok(Stage::General(Why::Onward))
-        }
+        Decision::LetOn { reqid } if sas.serves(meta.sa, reqid) => Ok(Stage::General(Why::Onward)),
         _ => Err(DropReason::SelectorMismatch),
     }
 }

@@ -274,6 +274,12 @@ impl SaTable {
         Some((self.inbound.get(i as usize)?.as_ref()?, self.rings.get(i as usize)?))
     }
 
+    /// Whether an inbound SA is for the policies with this number.
+    #[inline(always)]
+    pub fn serves(&self, i: u32, reqid: u32) -> bool {
+        matches!(self.inbound.get(i as usize), Some(Some(sa)) if sa.reqid == reqid)
+    }
+
     /// Whether a state is of the outbound SA that lives in this slot. `false` may mean that it is not known.
     #[inline]
     pub fn is_at(&self, i: u32, slot: SlotIndex) -> bool {

@@ -341,8 +341,13 @@ impl<M: Meter> Worker<M> {
             match meta.stage {
                 Stage::Forward => {
                     let before = meta.via;
-                    let why = if meta.proof.is_some() { TOO_BIG } else { TOO_BIG_CLEAR };
-                    outlets.take(next_hops.route(frame, &mut meta.via, || meta.ip.dst()), why, 0);
+                    match next_hops.route(frame, &mut meta.via, || meta.ip.dst()) {
+                        Routed::Drop { frame, reason } => {
+                            let why = if meta.proof.is_some() { TOO_BIG } else { TOO_BIG_CLEAR };
+                            outlets.turn_back(frame, reason, why, 0);
+                        }
+                        routed => outlets.take(routed, TOO_BIG, 0),
+                    }
                     if meta.via != before {
                         hops.remember(meta);
                     }
@@ -353,7 +358,7 @@ impl<M: Meter> Worker<M> {
                     }
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa),
-                Stage::Drop(reason) => outlets.refuse(frame, reason, meta),
+                Stage::Drop(reason) => outlets.refuse(frame, reason, meta.proof.is_some()),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
                     outlets.drop(frame, DropReason::Malformed);
@@ -548,6 +553,7 @@ impl Outlets<'_> {
     /// What is not sent: too long, it goes on generally, as what it is; for the gateway itself, if a policy has let it in from
     /// a tunnel.
     #[cold]
+    #[inline(never)]
     fn turn_back(&mut self, frame: Frame, reason: DropReason, why: Why, sa: u32) {
         match reason {
             DropReason::TooBig => self.go_generally(frame, why, sa),
@@ -569,6 +575,7 @@ impl Outlets<'_> {
 
     /// The general path, if it has room; else it is dropped.
     #[cold]
+    #[inline(never)]
     fn go_generally(&mut self, frame: Frame, why: Why, sa: u32) {
         if let Err(frame) = self.general.take(frame, why, sa) {
             self.drop(frame, why.dropped());
@@ -578,11 +585,10 @@ impl Outlets<'_> {
     /// What a hop has dropped. Somebody may be told, who sees to it on the general path.
     #[cold]
     #[inline(never)]
-    fn refuse(&mut self, frame: Frame, reason: DropReason, meta: &Meta) {
+    fn refuse(&mut self, frame: Frame, reason: DropReason, is_inside: bool) {
         if !self.general.minds(reason, self.now_ms) || Jumbo::is_one(&frame) {
             return self.drop(frame, reason);
         }
-        let is_inside = meta.proof.is_some();
         let why = if is_inside { Why::RefusedInside(reason) } else { Why::Refused(reason) };
         self.go_generally(frame, why, 0);
     }
