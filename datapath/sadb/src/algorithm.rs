@@ -58,6 +58,11 @@ impl Transform {
         Transform { iv: 16, block: 16, ..Transform::aes(name, 12, key) }
     }
 
+    /// RFC 4312 §2.1, §3.
+    const fn camellia(name: &'static str, key: usize) -> Transform {
+        Transform { iv: 16, block: 16, ..Transform::aes(name, 23, key) }
+    }
+
     /// RFC 3686 §3.1, §4, §5.1.
     const fn ctr(name: &'static str, key: usize) -> Transform {
         Transform { salt: 4, iv: 8, ..Transform::aes(name, 13, key) }
@@ -165,6 +170,10 @@ transforms! {
         AesGmac128 = 34: Transform::gcm("aes-gmac-128", 21, 16, 16), // ENCR_NULL_AUTH_AES_GMAC
         AesGmac192 = 35: Transform::gcm("aes-gmac-192", 21, 24, 16),
         AesGmac256 = 36: Transform::gcm("aes-gmac-256", 21, 32, 16),
+        TripleDesCbc = 37: Transform { name: "3des-cbc", id: 3, key: 24, iv: 8, block: 8, ..NONE }, // RFC 2451
+        CamelliaCbc128 = 38: Transform::camellia("camellia-cbc-128", 16),
+        CamelliaCbc192 = 39: Transform::camellia("camellia-cbc-192", 24),
+        CamelliaCbc256 = 40: Transform::camellia("camellia-cbc-256", 32),
     }
 }
 
@@ -306,7 +315,7 @@ impl TryFrom<u16> for Algorithm {
 /// A name of two transforms, put together by the compiler.
 #[derive(Clone, Copy)]
 struct Label {
-    octets: [u8; 32],
+    octets: [u8; 40],
     len: usize,
 }
 
@@ -330,7 +339,7 @@ impl Label {
 }
 
 static NAMES: [[Label; Integrity::ALL.len()]; Encryption::ALL.len()] = {
-    let mut names = [[Label { octets: [0; 32], len: 0 }; Integrity::ALL.len()]; Encryption::ALL.len()];
+    let mut names = [[Label { octets: [0; 40], len: 0 }; Integrity::ALL.len()]; Encryption::ALL.len()];
     let mut e = 0;
     while e < names.len() {
         let mut i = 0;
@@ -365,8 +374,8 @@ mod tests {
             assert!(algorithm.icv_len() > 0, "{}", algorithm.name());
         }
         let known = (0..=u16::MAX).filter(|code| Algorithm::try_from(*code).is_ok());
-        // AEADs; three ciphers of three lengths and NULL with six MACs each; AH's MACs.
-        let esp = 26 + 3 + (2 * 3 + 1) * 6;
+        // AEADs; three ciphers of three lengths, 3DES and NULL with six MACs each; AH's MACs.
+        let esp = 26 + 3 + (3 * 3 + 2) * 6;
         assert_eq!((known.count(), Algorithm::all_for(Protocol::Esp).count()), (esp + 9, esp));
         assert_eq!(Algorithm::try_from(0).ok(), None);
         // RFC 8221 §5: there is no ESP without integrity.

@@ -22,6 +22,7 @@ mod cipher;
 mod gmac;
 mod hmac;
 mod integrity;
+mod older;
 
 use super::IcvVerified;
 use aead::Combined;
@@ -164,8 +165,9 @@ impl Suite {
         let algorithm = self.algorithm;
         let text = esp.len().checked_sub(ESP + algorithm.iv_len() + algorithm.icv_len());
         algorithm.encryption() != Encryption::None
-            && text
-                .is_some_and(|text| text <= u16::MAX as usize && (algorithm.block() < 16 || text % 16 == 0))
+            && text.is_some_and(|text| {
+                text <= u16::MAX as usize && (algorithm.block() < 8 || text.is_multiple_of(algorithm.block()))
+            })
     }
 }
 

@@ -8,6 +8,7 @@ import hmac
 import itertools
 import struct
 
+from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia, TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.cmac import CMAC
@@ -85,15 +86,22 @@ def gmac(name, key_len, esn):
 
 
 def separate(cipher, mac, esn):
-    """RFC 3602 §3, RFC 3686 §4, RFC 4303 §2.2.1, §3.3.2.1. The text of a cipher is the same with all MACs."""
+    """RFC 2451 §2, RFC 3602 §3, RFC 3686 §4, RFC 4303 §2.2.1, §3.3.2.1, RFC 4312 §3. The text of a cipher is the same with all MACs."""
     seq = 0x0000_0003_8000_0001 if esn else 0x8000_0001
     mode, _, bits = cipher.rpartition("-")
-    key, text = octets(f"{cipher} key", int(bits or 0) // 8 if mode else 0), octets(f"{cipher} text", 96)
+    bits = 192 if cipher == "3des-cbc" else int(bits or 0) if mode else 0
+    key, text = octets(f"{cipher} key", bits // 8), octets(f"{cipher} text", 96)
     head, counter, salt, iv = struct.pack(">II", SPI, seq & 0xFFFF_FFFF), struct.pack(">Q", seq), b"", b""
     sealed = text
     if mode == "aes-cbc":
         iv = octets(f"{cipher} iv", 16)
         sealed = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor().update(text)
+    elif mode == "camellia-cbc":
+        iv = octets(f"{cipher} iv", 16)
+        sealed = Cipher(Camellia(key), modes.CBC(iv)).encryptor().update(text)
+    elif cipher == "3des-cbc":
+        iv = octets(f"{cipher} iv", 8)
+        sealed = Cipher(TripleDES(key), modes.CBC(iv)).encryptor().update(text)
     elif mode == "aes-ctr":
         salt, iv = octets(f"{cipher} salt", 4), counter
         first = salt + iv + struct.pack(">I", 1)
@@ -139,6 +147,9 @@ def main():
         aead("chacha20-poly1305-iiv", 32, 4, chacha, esn, implicit_iv=True)
         ciphers = [f"{mode}-{bits}" for mode in ("aes-cbc", "aes-ctr") for bits in (128, 192, 256)] + ["null"]
         for cipher, mac in itertools.product(ciphers, MACS):
+            separate(cipher, mac, esn)
+        older = [f"camellia-cbc-{bits}" for bits in (128, 192, 256)] + ["3des-cbc"]
+        for cipher, mac in itertools.product(older, MACS):
             separate(cipher, mac, esn)
         for name in [*MACS, "aes-gmac-128", "aes-gmac-192", "aes-gmac-256"]:
             ah(name, esn)

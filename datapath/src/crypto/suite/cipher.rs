@@ -1,6 +1,7 @@
-//! Encryption without integrity of its own: AES-CBC (RFC 3602), AES-CTR (RFC 3686) and NULL (RFC 2410).
+//! Encryption without integrity of its own: AES-CBC (RFC 3602), AES-CTR (RFC 3686), NULL (RFC 2410), and
+//! what is older.
 
-use super::{super::IcvVerified, ESP, cbc::Cbc};
+use super::{super::IcvVerified, ESP, cbc::Cbc, older::Older};
 use aes::{
     Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc, Block,
     cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher},
@@ -57,6 +58,7 @@ pub(super) enum Cipher {
     Null,
     Cbc(Cbc),
     Ctr { key: Aes, salt: [u8; 4] },
+    Older(Older),
 }
 
 impl Cipher {
@@ -70,16 +72,17 @@ impl Cipher {
             Encryption::AesCtr128 | Encryption::AesCtr192 | Encryption::AesCtr256 => {
                 Cipher::Ctr { key: Aes::new(key)?, salt: salt.try_into().ok()? }
             }
-            _ => return None,
+            other => Cipher::Older(Older::new(other, key)?),
         })
     }
 
     /// Writes the IV, and encrypts what is behind it. `esp` begins with SPI and sequence number, and ends with the text,
-    /// which for AES-CBC is whole blocks.
+    /// which in CBC is whole blocks.
     pub(super) fn encrypt(&self, esp: &mut [u8], seq: u64) {
         match self {
             Cipher::Null => {}
             Cipher::Cbc(cbc) => cbc.encrypt(esp, seq),
+            Cipher::Older(older) => older.encrypt(esp, seq),
             Cipher::Ctr { key, salt } => {
                 // RFC 3686 §3.1, §4: any that is never used twice.
                 esp[ESP..ESP + 8].copy_from_slice(&seq.to_be_bytes());
@@ -93,6 +96,7 @@ impl Cipher {
         match self {
             Cipher::Null => {}
             Cipher::Cbc(cbc) => cbc.decrypt(esp, proof),
+            Cipher::Older(older) => older.decrypt(esp, proof),
             Cipher::Ctr { key, salt } => count(key, *salt, esp),
         }
     }
