@@ -185,25 +185,24 @@ impl Section {
             under.push(place.clone());
             let base = base.with_bases(top, under, left)?;
             under.pop();
-            whole.take_over(base, left)?;
+            whole.take_over(base);
         }
         Ok(whole)
     }
 
     /// Takes over what it has not itself.
-    fn take_over(&mut self, base: Section, left: &mut usize) -> Result<(), ConfigError> {
+    fn take_over(&mut self, base: Section) {
         for theirs in base.entries {
             match self.entries.iter_mut().find(|ours| ours.name == theirs.name) {
                 None => self.entries.push(theirs),
                 Some(Entry { content: Content::Section(ours), .. }) => {
                     if let Content::Section(theirs) = theirs.content {
-                        ours.take_over(theirs, left)?;
+                        ours.take_over(theirs);
                     }
                 }
                 Some(_) => {}
             }
         }
-        Ok(())
     }
 }
 

@@ -32,7 +32,11 @@ fuzz_target!(|input: (bool, &[u8])| {
             out = gateway.collect();
         }
         let dropped = gateway.drops().iter().sum::<u64>() - before;
-        assert!(if out.is_empty() { dropped == 1 } else { dropped == 0 }, "{} out, {dropped} dropped", out.len());
+        assert!(
+            if out.is_empty() { dropped == 1 } else { dropped == 0 },
+            "{} out, {dropped} dropped",
+            out.len()
+        );
         for (_, frame) in out {
             cache.give(frame);
         }

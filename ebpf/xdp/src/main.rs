@@ -10,8 +10,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use portcullis_ebpf::{
-    FRAGMENTS_ENTRIES, Family, FragmentKey, MAX_PORTS, PROTECTED_ENTRIES, Packet, Reason, TO_KERNEL, TO_NOBODY,
-    Tables, UDP_PORT_WORDS, UNPROTECTED, XSKMAP_ENTRIES, steer, udp_port, xsk_key,
+    FRAGMENTS_ENTRIES, Family, FragmentKey, MAX_PORTS, PROTECTED_ENTRIES, Packet, Reason, TO_KERNEL,
+    TO_NOBODY, Tables, UDP_PORT_WORDS, UNPROTECTED, XSKMAP_ENTRIES, steer, udp_port, xsk_key,
 };
 
 // The names are those of `portcullis_ebpf::maps`, by which the loader finds them.
