@@ -184,9 +184,10 @@ fn refused_by_window(meta: &Meta, sas: &SaTable, runtime: &Runtime, reason: Drop
 }
 
 #[cold]
-fn refused_by_icv(meta: &Meta, sas: &SaTable, runtime: &Runtime) -> Stage {
+fn refused_by_icv(meta: &Meta, sas: &mut SaTable, runtime: &Runtime) -> Stage {
     let counters = SaCounters { icv_failures: 1, ..SaCounters::default() };
     runtime.sa(sas.get(meta.sa).slot).count(&counters);
+    sas.note_wrong(meta.sa);
     Stage::Drop(DropReason::IcvMismatch)
 }
 

@@ -16,6 +16,7 @@ mod chains;
 mod keepalive;
 mod life;
 mod peer;
+pub mod resync;
 mod spis;
 mod state;
 mod timed;
@@ -37,6 +38,7 @@ use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
     Direction, EventKind, Generation, Reader, Runtime, Sa, SaCounters, SlotIndex, Spi, prefetch_at,
 };
+use resync::Suspects;
 use serde::Serialize;
 use spis::Spis;
 use state::{Following, SEEN_AHEAD};
@@ -111,6 +113,8 @@ pub struct SaTable {
     moves: Moves,
     /// Outbound states that keep a NAT's mapping alive.
     keepalives: Keepalives,
+    /// Inbound states whose last packets were wrong.
+    suspects: Suspects,
     /// The slot that is next looked at for an SA which sends by itself, and the version of the SAD when the first was.
     sought: (usize, u64),
     free: Vec<u32>,
@@ -151,6 +155,7 @@ impl SaTable {
             has_news: false,
             moves: Moves::new(),
             keepalives: Keepalives::new(room),
+            suspects: Suspects::default(),
             sought: (0, u64::MAX),
             free: Vec::with_capacity(room),
             untold: VecDeque::with_capacity(room),
@@ -312,7 +317,11 @@ impl SaTable {
         if let Some(i) = self.index(slot)
             && self.is_there(i, reader)
         {
-            return self.found(i);
+            let found = self.found(i);
+            if let (Found::Here(_), Some(Some(sa))) = (&found, self.inbound.get_mut(i as usize)) {
+                sa.sad_version = self.sad_version as u32;
+            }
+            return found;
         }
         self.load(slot, reader, runtime)
     }
@@ -327,9 +336,6 @@ impl SaTable {
             return false;
         }
         state.sad_version = self.sad_version;
-        if let Some(Some(sa)) = self.inbound.get_mut(i as usize) {
-            sa.sad_version = self.sad_version as u32;
-        }
         let place = reader.endpoint_version(state.slot);
         if !state.outer.is_of_version(place) {
             self.take_place(i, place, reader);
@@ -337,9 +343,13 @@ impl SaTable {
         true
     }
 
-    /// What goes the plain way has a key for it.
+    /// What goes the plain way has a key for it, and opens its packets.
     fn found(&self, i: u32) -> Found {
-        if self.keys[i as usize].is_some() { Found::Here(i) } else { Found::General(i) }
+        if self.keys[i as usize].is_some() && !self.is_suspect(i) {
+            Found::Here(i)
+        } else {
+            Found::General(i)
+        }
     }
 
     /// What the general path needs of an SA that was found this turn. The first time, its key is expanded once more if it

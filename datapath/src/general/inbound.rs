@@ -7,13 +7,14 @@ use super::{
     ah,
     association::Association,
     esp, gre, header,
+    packet::Packet,
 };
 use crate::{
     crypto::IcvVerified,
     drop::DropReason,
     esp::decapsulated_ecn,
     policy::Decision,
-    sa::Found,
+    sa::{Found, SaTable, resync},
     wire::{self, Ip, Place, UdpPorts, protocol},
 };
 use portcullis_sadb::{Mode, Protocol, SaCounters, Spi};
@@ -104,13 +105,10 @@ impl General {
             Err(reason) => return Err(env.refused(i, reason)),
         };
         // 3. RFC 4303 §3.4.4, RFC 4302 §3.4.4.
-        let proof = match head.protocol {
-            Protocol::Esp => esp::open(&mut self.packet, head.at, with, seq),
-            Protocol::Ah => ah::open(&self.packet, head.at, with, seq),
-        };
-        let Some(proof) = proof else {
+        let Some((seq, proof)) = self.verify(sas, i, head, seq) else {
             let counters = SaCounters { icv_failures: 1, ..SaCounters::default() };
             runtime.sa(sas.get(i).slot).count(&counters);
+            sas.note_wrong(i);
             return Err(DropReason::IcvMismatch);
         };
         if let Err(reason) = sas.commit(i, seq, proof, (reader, runtime)) {
@@ -125,6 +123,30 @@ impl General {
             Ok(None) => Ok(None),
             Err(reason) => Err(env.refused_inside(i, reason)),
         }
+    }
+
+    /// Opens the packet by the number that it seems to have; of an SA that has perhaps lost so much, by those of the next high
+    /// halves too (RFC 4303 §A3). The number by which its ICV is right, if there is one.
+    fn verify(&mut self, sas: &SaTable, i: u32, head: &Header, seq: u64) -> Option<(u64, IcvVerified)> {
+        let with = sas.association(i)?;
+        if !sas.is_suspect(i) {
+            return open_as(&mut self.packet, with, head, seq).map(|proof| (seq, proof));
+        }
+        let mut copy = self.spare.pop()?;
+        let opened = (0..=resync::AHEAD).find_map(|n| {
+            let seq = seq.checked_add(n << 32)?;
+            copy.fill(|to| {
+                let packet = self.packet.bytes();
+                to[..packet.len()].copy_from_slice(packet);
+                packet.len()
+            });
+            open_as(&mut copy, with, head, seq).map(|proof| (seq, proof))
+        });
+        if opened.is_some() {
+            std::mem::swap(&mut self.packet, &mut copy);
+        }
+        self.spare.push(copy);
+        opened
     }
 
     /// Takes the headers off a packet that was opened.
@@ -322,5 +344,13 @@ impl Env<'_> {
             }
             _ => Err(DropReason::SelectorMismatch),
         }
+    }
+}
+
+/// Opens a packet by a number.
+fn open_as(packet: &mut Packet, with: &Association, head: &Header, seq: u64) -> Option<IcvVerified> {
+    match head.protocol {
+        Protocol::Esp => esp::open(packet, head.at, with, seq),
+        Protocol::Ah => ah::open(packet, head.at, with, seq),
     }
 }
