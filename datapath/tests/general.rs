@@ -641,7 +641,7 @@ fn a_receiver_finds_a_sender_that_is_far_ahead() {
         let gateways = [1, 2].map(|n| Gateway::new(tunnel, n, &pool));
         let mut pair = Pair { gateways, cache: pool.cache() };
         let packet = udp_between(1, true, 100);
-        let mut delivered = |pair: &mut Pair| {
+        let delivered = |pair: &mut Pair| {
             let (sealed, delivered) = pair.pass(1, &packet);
             assert_eq!(sealed.len(), 1);
             (sealed[0].clone(), delivered.len())
@@ -649,7 +649,7 @@ fn a_receiver_finds_a_sender_that_is_far_ahead() {
         assert_eq!(delivered(&mut pair).1, 1);
         for ahead in [1u64, 3] {
             let one = &mut pair.gateways[0];
-            one.runtime.sa(one.outbound).reserve(ahead << 32 | 0x50_0000 * ahead);
+            one.runtime.sa(one.outbound).reserve((ahead << 32) + 0x50_0000 * ahead);
             one.start(1, &pool);
             let before = pair.gateways[1].drops();
             let lost = (0..5000).take_while(|_| delivered(&mut pair).1 == 0).count();
