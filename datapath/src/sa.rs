@@ -279,6 +279,11 @@ impl SaTable {
         Some((self.inbound.get(i as usize)?.as_ref()?, self.rings.get(i as usize)?))
     }
 
+    /// The worker that an SPI is of.
+    pub fn owner(&self, spi: u32) -> u32 {
+        worker_of_spi(spi, self.workers)
+    }
+
     /// Whether an inbound SA is for the policies with this number.
     #[inline(always)]
     pub fn serves(&self, i: u32, reqid: u32) -> bool {

@@ -91,7 +91,7 @@ impl Rng {
         let (v4, spi) = (self.below(2) == 0, 256 + self.below(160) as u32);
         let key: Vec<u8> =
             (0..algorithm.key_len() + algorithm.salt_len()).map(|_| self.next() as u8).collect();
-        Sa {
+        let mut sa = Sa {
             spi: Spi(if self.below(8) == 0 { u32::MAX - spi } else { spi }),
             direction: self.of(&[Direction::Inbound, Direction::Inbound, Direction::Outbound]),
             protocol: if algorithm.is_for(Protocol::Esp) { Protocol::Esp } else { Protocol::Ah },
@@ -121,7 +121,11 @@ impl Rng {
             },
             name: Name::new(self.of(&["a", "site", "0123456789abcdef0123456789abcdef"])).unwrap(),
             key: Key::new(&key).unwrap(),
+        };
+        if let (0, Some(udp)) = (sa.replay_window, &mut sa.udp) {
+            udp.follow_peer = false; // whoever copies a packet would be followed
         }
+        sa
     }
 }
 

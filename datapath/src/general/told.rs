@@ -85,7 +85,11 @@ impl General {
             }
         }
         let Some((len, stays)) = found else { return };
-        let to = if stays { To::Receive } else { To::Route(source) };
+        let to = match stays {
+            true if is_to_us => to_owner(env, &message[..len]),
+            true => To::Receive,
+            false => To::Route(source),
+        };
         self.send_message(env, &message[..len], to);
     }
 
@@ -97,6 +101,12 @@ impl General {
             let _ = self.leave(env, frame, to);
         }
     }
+}
+
+/// To the worker of the SA that a message is about, as steering would have it.
+fn to_owner(env: &Env<'_>, message: &[u8]) -> To {
+    let spi = icmp::TooBig::parse(message).and_then(|said| said.carried.spi());
+    spi.map_or(To::Receive, |spi| To::Worker { owner: env.sas.owner(spi), is_sealed: false })
 }
 
 impl Env<'_> {

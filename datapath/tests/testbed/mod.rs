@@ -293,7 +293,12 @@ impl Gateway {
         let now = self.drops();
         let mut moved = DropReason::ALL.iter().filter(|r| now[**r as usize] != before[**r as usize]);
         let reason = *moved.next()?;
-        assert!(moved.next().is_none() && now[reason as usize] == before[reason as usize] + 1);
+        let more: Vec<_> = moved.map(|r| (*r, now[*r as usize] - before[*r as usize])).collect();
+        assert!(
+            more.is_empty() && now[reason as usize] == before[reason as usize] + 1,
+            "{reason:?} {} and {more:?}",
+            now[reason as usize] - before[reason as usize]
+        );
         Some(reason)
     }
 
