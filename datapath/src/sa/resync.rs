@@ -5,7 +5,7 @@
 //! between them, is suspect: its packets go the general way, where each is tried with the next high halves too.
 //!
 //! # Danger
-//! Anybody can send packets that are wrong. What that costs is bounded: after [`WRONG`] of them [`TRIED`] are opened
+//! Anybody can send packets that are wrong. What that costs is bounded: after 1024 of them 16 are opened
 //! [`AHEAD`] times more, and nothing is believed but an ICV.
 
 use super::SaTable;
