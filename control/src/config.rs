@@ -112,7 +112,7 @@
 //!   a `[[policy]]` with `action = "discard"` and a priority above these says so.
 //! - What comes out of the tunnel must be from where its routes lead, as with strict reverse path forwarding. Of a route
 //!   with several hops the first that is such a device counts.
-//! - The gateway's own packets go through too (ping, BGP): give the device an address. Those with a TTL of 1 are let
+//! - The gateway's own packets go through too: give the device an address. Those with a TTL of 1 are let
 //!   through; with others the tunnel counts as a hop. Groups (OSPF) and addresses of one link are not routed.
 //!
 //! # Danger
