@@ -8,8 +8,9 @@
 use crate::{
     config::Connections,
     connection::{CONNECTION_PRIORITY, Connection},
-    install::{InstallError, Installer, back, first_key, free_reqid, sa, used_reqids},
+    install::{InstallError, Installer, back, free_reqid, sa, used_reqids},
     keying::Pair,
+    secret::Secret,
 };
 use portcullis_sadb::{
     Action, Direction, Event, EventKind, Flow, Policy, PolicyIndex, Populate, Sadb, Selector, Spi,
@@ -77,14 +78,13 @@ fn inbound_spis(sadb: &Sadb, connection: &Connection) -> HashSet<Spi> {
 impl Installer {
     /// The keys that come next in a connection's stock: of which none is or was in an SA.
     pub fn next_pair<'a>(&self, sadb: &Sadb, connection: &'a Connection) -> Option<&'a Pair> {
-        let live: HashSet<_> = sadb.sas().map(|(_, _, sa)| first_key(&sa)).collect();
         let is_fresh = |pair: &&Pair| {
-            pair.directions().iter().all(|(_, keying)| {
-                let key = crate::secret::Secret::copy_of(
-                    &keying.key.bytes()[..connection.algorithm.first_key_len()],
-                );
-                !live.contains(&key) && !self.spent.contains(&key)
-            })
+            // Of a pair the inbound SA is there first and goes last.
+            sadb.find(pair.inbound.spi).is_none()
+                && pair.directions().iter().all(|(_, keying)| {
+                    let key = Secret::copy_of(&keying.key.bytes()[..connection.algorithm.first_key_len()]);
+                    !self.spent.contains(&key)
+                })
         };
         connection.keys.stock.iter().find(is_fresh)
     }

@@ -125,6 +125,7 @@
 use crate::{
     connection::{CONNECTION_PRIORITY, Connection, Exception},
     keying::Keying,
+    routes::ROUTE_PRIORITY,
     secret::Secret,
 };
 use portcullis_machine::strict::{ConfigError, Document, Place};
@@ -367,6 +368,16 @@ impl Connections {
     }
 
     fn check_interfaces(&self) -> Result<(), ConnectionsError> {
+        let of_routes = ROUTE_PRIORITY..=ROUTE_PRIORITY + 128;
+        let has_interface = self.interfaces().next().is_some();
+        if let Some(e) = self.exceptions.iter().find(|e| has_interface && of_routes.contains(&e.priority)) {
+            let (first, last) = of_routes.into_inner();
+            let why = format!(
+                "policy '{}': priority = {} is one of those that routes have, {first} to {last}; choose another",
+                e.name, e.priority
+            );
+            return Err(ConfigError::Contradiction { place: e.place.clone(), why }.into());
+        }
         let mut seen: HashMap<&str, &str> = HashMap::new();
         for c in &self.connections {
             let Some(interface) = &c.interface else { continue };

@@ -152,6 +152,16 @@ impl Connection {
         let handling = handling::parse(&mut table, &shown, &kind)?;
         let keys = Keys::parse(&mut table, &shown, algorithm, &next_layer)?;
         table.finish()?;
+        if let Some(device) = &interface
+            && (next_layer != NextLayer::ANY || !keys.stock.is_empty())
+        {
+            // Of what it is not about, a wider prefix would decide, which may be another tunnel's.
+            let why = format!(
+                "connection '{name}': with interface = \"{device}\" there is neither ts_protocol nor [[connection.sas]]: \
+                 whatever is routed there goes through, by SAs of its own; leave them out"
+            );
+            return Err(ConfigError::Contradiction { place, why });
+        }
         Ok(Connection {
             name,
             place,

@@ -57,6 +57,12 @@ pub enum IkedError {
         /// What the system says.
         source: io::Error,
     },
+    /// The kernel's routes, which are to be selectors.
+    #[error("cannot follow the kernel's routes: {source}{}", hint(.source))]
+    Routes {
+        /// What the system says.
+        source: io::Error,
+    },
     /// Another size is configured than the regions have.
     #[error(
         "{directory}: the regions were made for max_sas = {} and max_policies = {}, portcullis.toml has {max_sas} and \
@@ -193,20 +199,26 @@ impl Iked {
             stopping,
         };
         let connections = iked.connections.clone();
-        iked.follow_routes(&connections);
-        match iked.install(&connections, &BTreeSet::new()) {
+        let config_file = iked.config.join(crate::config::FILE);
+        let failed = |source| IkedError::Install { file: config_file, source };
+        let installed = match iked.follow_routes(&connections) {
+            Ok(()) => iked.install(&connections, &BTreeSet::new()).map_err(failed),
+            // Without them, the policies that a predecessor has made of routes would go.
+            Err(source) => Err(IkedError::Routes { source }),
+        };
+        match installed {
             Ok(changes) => {
                 let did = if is_new { "made" } else { "took over" };
                 tracing::info!("{did} the regions in {}: {}", iked.directory.display(), told(&changes));
                 iked.tell_guard();
                 Ok(iked)
             }
-            Err(source) => {
+            Err(e) => {
                 if is_new {
                     iked.installer.clear(&mut iked.sadb);
                     remove_regions(&iked.directory)?;
                 }
-                Err(IkedError::Install { file: iked.config.join(crate::config::FILE), source })
+                Err(e)
             }
         }
     }
@@ -232,24 +244,20 @@ impl Iked {
     }
 
     /// Opens what follows the routes to the interfaces of these connections, and reads them.
-    fn follow_routes(&mut self, connections: &Connections) {
-        (self.routes, self.routes_problem) = (None, None);
-        if connections.interfaces().next().is_none() {
-            self.installer.set_routes(&self.sadb, connections, RouteSelectors::default());
-            return;
+    ///
+    /// # Errors
+    /// What the system says; what was followed before still is.
+    fn follow_routes(&mut self, connections: &Connections) -> io::Result<()> {
+        let (mut routes, mut selectors) = (None, RouteSelectors::default());
+        if connections.interfaces().next().is_some() {
+            let mut opened = Routes::open(connections.interfaces().cloned())?;
+            selectors = opened.read()?;
+            routes = Some(opened);
         }
-        match Routes::open(connections.interfaces().cloned()) {
-            Ok(mut routes) => {
-                if let Some(selectors) = routes.turn() {
-                    self.take_routes(connections, selectors);
-                }
-                self.routes = Some(routes);
-            }
-            Err(e) => {
-                tracing::error!("the kernel's routes are not followed: {e}");
-                self.routes_problem = Some(format!("the kernel's routes are not followed: {e}"));
-            }
-        }
+        self.routes_problem = None;
+        self.take_routes(connections, selectors);
+        self.routes = routes;
+        Ok(())
     }
 
     fn take_routes(&mut self, connections: &Connections, selectors: RouteSelectors) {
@@ -299,7 +307,8 @@ impl Iked {
         self.sadb.reclaim();
         self.turn_routes();
         let mut moved = HashMap::new();
-        while let Some(event) = self.sadb.poll_event() {
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = self.sadb.poll_event() else { break };
             if let Some(acquire) = Acquire::of(&event) {
                 self.acquire(&acquire);
                 continue;
@@ -328,7 +337,7 @@ impl Iked {
             *refused += 1;
             if *refused == 1 {
                 tracing::error!(
-                    "connection '{name}': no SA for {}: all {pairs} pairs of its stock are used up; add [[connection.sas]] and                      reload",
+                    "connection '{name}': no SA for {}: all {pairs} pairs of its stock are used up; add [[connection.sas]] and reload",
                     child.selector
                 );
             }
@@ -378,7 +387,9 @@ impl Iked {
                 connections.check_udp_ports(&machine.datapath.udp_encap_ports).map_err(|e| e.to_string())?;
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
-                self.change(Some(connections), down, "connections are reloaded".into())
+                let answer = self.change(Some(connections), down, "connections are reloaded".into())?;
+                self.ports = machine.ports.into_iter().map(|port| port.interface).collect();
+                Ok(answer)
             }
             Request::Stop {} => {
                 self.stopping = true;
@@ -404,13 +415,17 @@ impl Iked {
     ) -> Result<Answer, String> {
         let is_reload = connections.is_some();
         let wanted = connections.unwrap_or_else(|| self.connections.clone());
+        let followed = |e: io::Error| format!("the kernel's routes are not followed: {e}");
         if is_reload {
-            self.follow_routes(&wanted);
+            self.follow_routes(&wanted).map_err(followed)?;
         }
         let result = self.install(&wanted, &down);
         if is_reload && result.is_err() {
             let before = self.connections.clone();
-            self.follow_routes(&before);
+            if let Err(e) = self.follow_routes(&before).map_err(followed) {
+                tracing::error!("{e}");
+                self.routes_problem = Some(e);
+            }
         }
         let changes = result.map_err(|e| e.to_string())?;
         (self.connections, self.down) = (wanted, down);
@@ -545,6 +560,9 @@ fn follow(event: &Event, to: Endpoint, sa: Option<Sa>, moved: &mut HashMap<u32, 
 fn boot_secs() -> u32 {
     rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec as u32
 }
+
+/// Events that are taken in a turn, at most, so that whoever asks is answered meanwhile.
+const EVENTS_A_TURN: usize = 256;
 
 /// The regions of a predecessor, if there are any.
 fn take_over(directory: &Path, sizes: &Sizes) -> Result<Option<Sadb>, IkedError> {

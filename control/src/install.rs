@@ -25,6 +25,7 @@ use portcullis_sadb::{
     Populate, Sa, Sadb, SadbError, Selector, Sizes, SlotIndex, Spi, UdpEncap,
 };
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     thread,
@@ -172,6 +173,7 @@ impl Installer {
         now_secs: u32,
     ) -> Result<Changes, InstallError> {
         let mut plan = self.plan(sadb, connections, down, now_secs)?;
+        let places = places(sadb);
         let mut changes =
             Changes { kept: plan.sas.iter().filter(|w| w.slot.is_some()).count(), ..Changes::default() };
         self.make_room(sadb, &mut plan, &mut changes);
@@ -184,6 +186,11 @@ impl Installer {
                 Ok(slot) => {
                     wanted.slot = Some(slot);
                     published.push(slot);
+                    if let Some(to) = places.get(&place_of(&wanted.sa))
+                        && let Err(e) = sadb.set_endpoint(slot, *to)
+                    {
+                        tracing::error!("slot {}: its peer is at {to}: {e}", slot.0);
+                    }
                 }
                 Err(source) => {
                     let (name, direction) = (wanted.sa.name.to_string(), wanted.sa.direction);
@@ -254,6 +261,13 @@ impl Installer {
         let mut populated = vec![];
         for c in connections.connections.iter().filter(|c| !c.keys.stock.is_empty()) {
             let taken = taken(c, &mut at);
+            if let Some(spi) = spent_of_stock(c, &taken, &at) {
+                return Err(InstallError::KeySpent {
+                    name: c.name.clone(),
+                    direction: Direction::Outbound,
+                    spi,
+                });
+            }
             if taken.len() < 2 * c.keys.stock.len() && !connections.manual_keys_acknowledged {
                 return Err(InstallError::ManualKeys { name: c.name.clone() });
             }
@@ -302,8 +316,8 @@ impl Installer {
 
     /// What the routes say from the next installation on. False: there is not room for all.
     pub fn set_routes(&mut self, sadb: &Sadb, connections: &Connections, mut routes: RouteSelectors) -> bool {
-        let others = 2 * connections.exceptions.len()
-            + connections.connections.iter().map(|c| 2 * c.selectors().count()).sum::<usize>();
+        let others =
+            2 * connections.exceptions.len() + connections.connections.iter().map(policies_of).sum::<usize>();
         // With room for the one that guards others while they are replaced.
         let room = (sadb.sizes().max_policies as usize).saturating_sub(others + 1) / 2;
         let fits = routes.len() <= room;
@@ -350,17 +364,32 @@ pub fn check(connections: &Connections, sizes: &Sizes) -> Result<(), InstallErro
     check_room(connections, sizes)
 }
 
+/// What tells where a peer is: the number of its connection, and where it would be if it had not moved.
+type Peer = (u32, IpAddr, Option<(u16, u16)>);
+
+fn place_of(sa: &Sa) -> Peer {
+    // As seen from here, for both directions.
+    let (addr, ports) = match sa.direction {
+        Direction::Inbound => (sa.src, sa.udp.map(|udp| (udp.dst_port, udp.src_port))),
+        Direction::Outbound => (sa.dst, sa.udp.map(|udp| (udp.src_port, udp.dst_port))),
+    };
+    (sa.reqid, addr, ports)
+}
+
+/// Where peers are that have moved.
+fn places(sadb: &Sadb) -> HashMap<Peer, Endpoint> {
+    sadb.sas().filter_map(|(slot, _, sa)| Some((place_of(&sa), sadb.endpoint(slot)?))).collect()
+}
+
+/// Policies that a connection has by itself, and those that its stock may get.
+fn policies_of(c: &Connection) -> usize {
+    2 * (c.selectors().count() + c.keys.stock.len())
+}
+
 fn check_room(connections: &Connections, sizes: &Sizes) -> Result<(), InstallError> {
     fits(connections, "SAs", "max_sas", sizes.max_sas, |c| 2 * c.keys.pairs().count(), 0)?;
     let exceptions = 2 * connections.exceptions.len();
-    fits(
-        connections,
-        "policies",
-        "max_policies",
-        sizes.max_policies,
-        |c| 2 * (c.selectors().count() + c.keys.stock.len()),
-        exceptions,
-    )
+    fits(connections, "policies", "max_policies", sizes.max_policies, policies_of, exceptions)
 }
 
 /// The first key, without its salt: under another salt it is the same mistake, only less likely seen.
@@ -455,6 +484,25 @@ fn taken(c: &Connection, at: &mut HashMap<(Direction, Spi, IpAddr), (SlotIndex, 
         }
     }
     taken
+}
+
+/// An outbound SA that is there with a key of a connection's stock, and is not as the connection says any more: another with
+/// that key would begin with its first number again (RFC 4106 §3.1).
+fn spent_of_stock(
+    c: &Connection,
+    taken: &[Wanted],
+    at: &HashMap<(Direction, Spi, IpAddr), (SlotIndex, Sa)>,
+) -> Option<Spi> {
+    let there: HashSet<Secret> = at
+        .values()
+        .filter(|(_, sa)| sa.direction == Direction::Outbound)
+        .map(|(_, sa)| first_key(sa))
+        .collect();
+    let is_taken = |spi| taken.iter().any(|w| (w.sa.direction, w.sa.spi) == (Direction::Outbound, spi));
+    let left = c.keys.stock.iter().map(|pair| &pair.outbound).filter(|keying| !is_taken(keying.spi));
+    left.filter(|keying| there.contains(&Secret::copy_of(&keying.key.bytes()[..c.algorithm.first_key_len()])))
+        .map(|keying| keying.spi)
+        .next()
 }
 
 /// The policies of these SAs that packets have populated from those of a connection, as they should be now.
@@ -640,7 +688,9 @@ fn install_policies(sadb: &mut Sadb, wanted: &[Owned], populated: &[Owned]) -> R
     // What was populated goes before what it stands above.
     gone.sort_by_key(|(index, p)| (p.action != Action::Bypass, sadb.populate(*index).above().is_none()));
     let bypasses = gone.iter().take_while(|(_, p)| p.action == Action::Bypass).count();
-    let protects = gone.split_off(bypasses);
+    let mut protects = gone.split_off(bypasses);
+    // Of prefixes in each other the wider one first: what is in the longer is not for the wider one's peer.
+    protects.sort_by_key(|(_, p)| Reverse(p.priority));
     let remove = |sadb: &mut Sadb, gone: Vec<(PolicyIndex, Policy)>| {
         gone.into_iter().filter(|(index, _)| sadb.remove_policy(*index).is_ok()).count()
     };
@@ -662,7 +712,8 @@ fn install_policies(sadb: &mut Sadb, wanted: &[Owned], populated: &[Owned]) -> R
             count += 1;
         }
     }
-    fresh.sort_by_key(|owned| owned.policy.action == Action::Bypass);
+    // The longer prefix before the wider one, as well.
+    fresh.sort_by_key(|owned| (owned.policy.priority, owned.policy.action == Action::Bypass));
     for owned in fresh {
         add(sadb, owned, populate_from(owned.fields))?;
         count += 1;

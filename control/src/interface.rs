@@ -98,7 +98,8 @@ pub fn prepare(requests: &mut Requests, name: &str) -> Result<bool, InterfaceErr
     if near.asks_neighbours {
         requests.ask_no_neighbours(near.index).map_err(failed("switch ARP off"))?;
     }
-    if is_new {
+    // The far end is not set up if it is new, or if who made it was killed.
+    if !far.is_set_up {
         // Nobody is to speak there; without IPv6 there is nothing to switch off.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{path}/disable_ipv6"), "1");
         for index in [near.index, far.index] {

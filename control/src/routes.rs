@@ -123,6 +123,12 @@ impl Routes {
                 indices.insert(device.index, device.name);
             }
         }
+        for (name, problem) in &mut self.interfaces {
+            if !indices.values().any(|there| there == name) {
+                problem
+                    .get_or_insert_with(|| "it is not there; `portcullis reload` makes it anew".to_owned());
+            }
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;

@@ -173,6 +173,9 @@ impl Section {
             whole.entries.push(Entry { content, ..entry.clone() });
         }
         for (place, name) in &self.bases {
+            if under.len() == DEPTH {
+                return Err(contradiction(place, "too many sections have something from each other"));
+            }
             if under.contains(place) {
                 return Err(contradiction(place, &format!("section '{name}' is in itself")));
             }

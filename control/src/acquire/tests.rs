@@ -185,6 +185,26 @@ fn what_is_not_configured_any_more_goes_and_its_keys_do_not_come_back() {
     assert_eq!(bench.send(&flow(1, 1, 1)), None, "RFC 4106 §3.1");
 }
 
+/// RFC 4106 §3.1: with other words the SA would be another, whose numbers begin anew, also for an iked that knows nothing of
+/// before.
+#[test]
+fn what_was_taken_from_a_stock_is_not_made_anew_with_its_key() {
+    let all = text(2, "\"remote\"");
+    let mut bench = Bench::new(&all);
+    assert_eq!(bench.send(&flow(1, 1, 1)), Some(0x1003));
+    let before: Vec<_> = bench.sadb.sas().collect();
+    let other = all.replace("populate =", "replay_window = 64\npopulate =");
+    for _ in 0..2 {
+        let e = bench.install(&other, &[]).unwrap_err();
+        assert!(matches!(e, InstallError::KeySpent { spi: Spi(0x1003), .. }), "{e}");
+        assert_eq!(bench.sadb.sas().collect::<Vec<_>>(), before);
+        bench.installer = Installer::default();
+    }
+    // Of a pair that nobody has taken that is no matter.
+    bench.install(&all, &[]).unwrap();
+    assert_eq!(bench.send(&flow(1, 2, 1)), Some(0x1005));
+}
+
 #[test]
 fn an_event_that_nothing_wants_any_more_makes_nothing() {
     let bench = Bench::new(&text(2, "\"remote\""));

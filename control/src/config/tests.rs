@@ -288,6 +288,22 @@ fn routes_take_the_place_of_selectors() {
         let shown = error(&routed, from, to).to_string();
         assert!(shown.starts_with(&format!("connections.toml:{message}")), "{shown}\n{message}");
     }
+    for more in ["ts_protocol = \"tcp\"\n", "remote_ports = \"443\"\nts_protocol = \"udp\"\n"] {
+        let shown = error(&routed, "interface", &format!("{more}interface")).to_string();
+        assert!(shown.contains("with interface = \"ipsec0\" there is neither ts_protocol nor"), "{shown}");
+    }
+    let policy =
+        "\n[[policy]]\nname = \"p\"\naction = \"discard\"\nsrc = \"0.0.0.0/0\"\ndst = \"10.7.0.0/16\"\n";
+    for (priority, fits) in [(1999, true), (2000, false), (2128, false), (2129, true)] {
+        let all = parse(&format!("{routed}{policy}priority = {priority}\n"));
+        assert_eq!(all.is_ok(), fits, "{priority}");
+        assert!(parse(&format!("{SITE_B}{policy}priority = {priority}\n")).is_ok());
+        if let Err(e) = all {
+            let told =
+                format!("policy 'p': priority = {priority} is one of those that routes have, 2000 to 2128");
+            assert!(e.to_string().contains(&told), "{e}");
+        }
+    }
     let two = routed.clone()
         + &SITE_C.replace(
             "local_ts = [\"10.99.1.0/24\"]\nremote_ts = [\"10.99.3.0/24\", \"fd99:3::/64\"]",
@@ -359,6 +375,13 @@ fn what_is_asked_of_esp_in_udp_is_read() {
     let wanted = UdpEncap { follow_peer: true, keepalive_secs: 5, ..UdpEncap::between(4501, 4502) };
     assert_eq!(all, wanted);
     assert_eq!(of("nat_keepalive_secs = 0\n"), UdpEncap { keepalive_secs: 0, ..plain });
+    let of_v6 = |keys: &str| {
+        let text = SITE_C.replace("udp_encap = true", &format!("udp_encap = true\n{keys}"));
+        let c =
+            Connections::parse(&Document::from_text(FILE, format!("{MANUAL_KEYS} = true\n{text}"))).unwrap();
+        c.connections[0].udp.unwrap().zero_checksum
+    };
+    assert_eq!((of_v6(""), of_v6("udp6_zero_checksum = true")), (false, true));
 }
 
 #[test]

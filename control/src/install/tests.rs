@@ -558,3 +558,26 @@ fn classes_have_sas_of_their_own_and_are_rekeyed_by_themselves() {
     let e = bench.install(&(text(&[A]) + &class("1", 7, 0x50))).unwrap_err();
     assert!(matches!(e, InstallError::KeySpent { spi: Spi(0x300e), .. }), "{e}");
 }
+
+/// RFC 7296 §2.23: a rekey does not make the peer go back.
+#[test]
+fn where_a_peer_is_outlives_its_sas() {
+    let mut bench = Bench::new(8, 32);
+    let with =
+        |site: Site| text(&[site]).replace("algorithm", "udp_encap = true\nfollow_peer = true\nalgorithm");
+    bench.install(&with(A)).unwrap();
+    let to = Endpoint::new("198.51.100.7".parse().unwrap(), 40_002).unwrap();
+    let reqid = bench.sadb.sas().next().unwrap().2.reqid;
+    bench.installer.lead(&mut bench.sadb, &HashMap::from([(reqid, to)]));
+    bench.install(&with(Site { spi: 0x3000, key: 0x30, ..A })).unwrap();
+    let places = |bench: &Bench| -> Vec<_> {
+        bench.sadb.sas().map(|(slot, _, sa)| (sa.spi.0, bench.sadb.endpoint(slot))).collect()
+    };
+    let mut found = places(&bench);
+    found.sort_by_key(|(spi, _)| *spi);
+    assert_eq!(found, [(0x3000, Some(to)), (0x3001, Some(to))]);
+    // Another address in the configuration is where it is.
+    let elsewhere = with(Site { spi: 0x4000, key: 0x40, ..A }).replace("10.0.1.1", "10.0.1.77");
+    bench.install(&elsewhere).unwrap();
+    assert!(places(&bench).iter().all(|(_, at)| at.is_none()));
+}

@@ -113,12 +113,25 @@ impl RouteSelectors {
         self.len() == 0
     }
 
-    /// Leaves out all but so many: what has no policy is not let through in any tunnel, nor, inside of one, in clear.
+    /// Leaves out all but so many, the shortest first: what is in a prefix that is left out goes nowhere, and not into the
+    /// tunnel of a wider one.
     pub fn truncate(&mut self, most: usize) {
-        let mut room = most;
+        if self.len() <= most {
+            return;
+        }
+        let all = || self.tunnels.values().chain([&self.elsewhere]).flatten();
+        let mut priorities: Vec<u32> = all().map(priority).collect();
+        priorities.sort_unstable();
+        let first_out = priorities[most];
+        // Of those of one length none is in another.
+        let mut room = most - priorities.partition_point(|p| *p < first_out);
         for prefixes in self.tunnels.values_mut().chain([&mut self.elsewhere]) {
-            prefixes.truncate(room);
-            room -= prefixes.len();
+            prefixes.retain(|prefix| {
+                let is_last = priority(prefix) == first_out;
+                let stays = priority(prefix) < first_out || is_last && room > 0;
+                room -= usize::from(stays && is_last);
+                stays
+            });
         }
     }
 
@@ -264,8 +277,11 @@ mod tests {
         ]);
         s.truncate(3);
         assert_eq!(s.len(), 3);
+        // What is in the widest goes nowhere, and not to the peer of that.
         s.truncate(2);
-        assert_eq!((s.of("ipsec0").len(), s.of("ipsec1").len(), s.elsewhere().len()), (1, 1, 0));
+        assert_eq!((s.of("ipsec0").len(), s.of("ipsec1").len(), s.elsewhere().len()), (0, 1, 1));
+        s.truncate(1);
+        assert_eq!(s.len(), 1);
         s.truncate(0);
         assert!(s.is_empty());
     }

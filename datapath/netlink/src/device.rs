@@ -23,6 +23,8 @@ pub struct Device {
     pub mtu: u16,
     /// Administratively up, and with a carrier.
     pub is_up: bool,
+    /// Administratively up.
+    pub is_set_up: bool,
     /// Whether neighbours are asked for their addresses.
     pub asks_neighbours: bool,
     /// Of one end of a veth pair: the index of the other, if it is in this network namespace too.
@@ -53,6 +55,7 @@ impl Device {
             mac,
             mtu,
             is_up: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+            is_set_up: header.flags.contains(LinkFlags::Up),
             asks_neighbours: !header.flags.contains(LinkFlags::Noarp),
             peer: peer.filter(|_| is_veth && !is_elsewhere),
         })

@@ -263,7 +263,17 @@ mod tests {
     fn device(name: &str, index: u32, peer: Option<u32>) -> Device {
         let mac = [2, 0, 0, 0, 0, index as u8];
         let (is_ethernet, asks_neighbours) = (true, true);
-        Device { name: name.into(), index, is_ethernet, mac, mtu: 1500, is_up: true, asks_neighbours, peer }
+        Device {
+            name: name.into(),
+            index,
+            is_ethernet,
+            mac,
+            mtu: 1500,
+            is_up: true,
+            is_set_up: true,
+            asks_neighbours,
+            peer,
+        }
     }
 
     #[test]

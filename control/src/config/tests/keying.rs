@@ -110,6 +110,13 @@ fn a_stock_is_read() {
     assert_eq!(keys.populate, Fields::SRC | Fields::PROTOCOL | Fields::DST_PORT);
     let trap = parse(&all.replace(populate, "")).unwrap().connections.remove(0).keys;
     assert_eq!(trap.populate, Fields::NONE);
+    let routed = site.split_once("local_ts").unwrap().0.to_owned()
+        + "interface = \"ipsec0\"\nalgorithm = \"aes-gcm-128\"\n";
+    let e = parse(&format!("{routed}{stock}")).unwrap_err().to_string();
+    assert!(
+        e.contains("with interface = \"ipsec0\" there is neither ts_protocol nor [[connection.sas]]"),
+        "{e}"
+    );
     for (from, to, message) in [
         (
             "\"local\"",
