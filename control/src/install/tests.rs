@@ -2,7 +2,7 @@ use super::*;
 use crate::routes::RouteTable;
 use portcullis_machine::strict::Document;
 use portcullis_netlink::{Hop, Route, Table, Target};
-use portcullis_sadb::{Flow, PolicyHit, Reader, Runtime, Sizes};
+use portcullis_sadb::{Flow, Policy, PolicyHit, Reader, Runtime, Sizes};
 
 /// A connection, and what tests vary of it.
 #[derive(Clone)]
