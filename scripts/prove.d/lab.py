@@ -1,6 +1,6 @@
 """The lab of a claim: network namespaces by scripts/lab, the gateways in them, and the count of what holds."""
 
-import json, os, shutil, signal, subprocess, sys, tempfile, time
+import json, os, re, shutil, signal, subprocess, sys, tempfile, time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 BIN = os.environ.get("PORTCULLIS_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
@@ -113,6 +113,42 @@ class Lab:
     def is_reachable(self, node, address, *options):
         command = self.inside(node, "ping", "-n", "-q", "-c1", "-W0.2", *options, address)
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+
+class Ping:
+    """Pings from a node all the time."""
+
+    def __init__(self, lab, address, interval=0.01, node="h1"):
+        self.file = "%s/ping-%s-%d" % (lab.dir, node, time.monotonic_ns())
+        self.ping = lab.start(node, "ping", "-n", "-D", "-i%g" % interval, address, log=self.file)
+
+    def times(self):
+        """When answers came."""
+        with open(self.file) as f:
+            return [float(t) for t in re.findall(r"^\[([\d.]+)\] \d+ bytes from", f.read(), re.M)]
+
+    def wait_answered(self):
+        """Seconds until the next answer."""
+        start, before = time.time(), len(self.times())
+        wait_for("an answer", lambda: len(self.times()) > before, 5)
+        return time.time() - start
+
+    def wait_silent(self):
+        """Seconds until the last answer."""
+        start = time.time()
+        wait_for("silence", lambda: (self.times() or [0])[-1] < time.time() - 0.5, 5)
+        return max(0, self.times()[-1] - start)
+
+    def stop(self):
+        self.ping.terminate()
+        self.ping.wait()
+
+    def gap(self):
+        """Stops, and returns the longest time without an answer. One that lasts till the end counts."""
+        end = time.time()
+        self.stop()
+        times = self.times() + [end]
+        return max(b - a for a, b in zip(times, times[1:]))
 
 
 class Gateway:
