@@ -19,7 +19,7 @@
 //! to the device's own Ethernet address, which the datapath does not look at. This is also why what the datapath leaves to
 //! the kernel at the other end, because no policy is about it yet, is no packet for that end, and goes nowhere.
 
-use portcullis_netlink::{Device, Requests, RouteNetlinkMessage, Topic, complete_checksums};
+use portcullis_netlink::{Device, Requests, complete_checksums};
 use std::{fs, io};
 use thiserror::Error;
 
@@ -58,20 +58,6 @@ pub fn path_of(name: &str) -> String {
     format!("{name}{PATH}")
 }
 
-/// The devices of this network namespace.
-///
-/// # Errors
-/// What the system says.
-pub fn devices(requests: &mut Requests) -> io::Result<Vec<Device>> {
-    let mut devices = vec![];
-    requests.dump(Topic::Links, |message| {
-        if let RouteNetlinkMessage::NewLink(message) = message {
-            devices.extend(Device::of(&message));
-        }
-    })?;
-    Ok(devices)
-}
-
 /// Makes a device, unless it is there, and sets it up as it must be. True if it was made.
 ///
 /// # Errors
@@ -80,7 +66,7 @@ pub fn prepare(requests: &mut Requests, name: &str) -> Result<bool, InterfaceErr
     let failed = |what| move |source| InterfaceError::Io { what, source };
     let path = path_of(name);
     let find = |requests: &mut Requests| -> Result<[Option<Device>; 2], InterfaceError> {
-        let all = devices(requests).map_err(failed("read the devices"))?;
+        let all = requests.devices().map_err(failed("read the devices"))?;
         Ok([name, &path].map(|name| all.iter().find(|d| d.name == name).cloned()))
     };
     let mut ends = find(requests)?;

@@ -118,7 +118,7 @@ impl Routes {
     /// What the system says.
     pub fn read(&mut self) -> io::Result<RouteSelectors> {
         let mut indices = HashMap::new();
-        for device in interface::devices(&mut self.requests)? {
+        for device in self.requests.devices()? {
             if self.interfaces.contains_key(&device.name) {
                 indices.insert(device.index, device.name);
             }

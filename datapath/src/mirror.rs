@@ -105,7 +105,7 @@ impl Mirror {
         // First to be told of changes, then to read: nothing falls between.
         let events = Events::subscribe().map_err(MirrorError::Socket)?;
         let mut requests = Requests::open().map_err(MirrorError::Socket)?;
-        let devices = dump_links(&mut requests).map_err(MirrorError::Dump)?;
+        let devices = requests.devices().map_err(MirrorError::Dump)?;
         for (i, name) in interfaces.iter().enumerate() {
             match devices.iter().find(|d| d.name == *name) {
                 None => {
@@ -317,7 +317,7 @@ impl Mirror {
     }
 
     fn read_everything(&mut self) -> io::Result<()> {
-        let devices = dump_links(&mut self.requests)?;
+        let devices = self.requests.devices()?;
         self.tables.links(devices);
         self.tables.forget_neighbours();
         for family in FAMILIES {
@@ -381,14 +381,4 @@ impl Mirror {
             publisher.publish(&self.fib);
         }
     }
-}
-
-fn dump_links(requests: &mut Requests) -> io::Result<Vec<Device>> {
-    let mut devices = vec![];
-    requests.dump(Topic::Links, |m| {
-        if let RouteNetlinkMessage::NewLink(m) = m {
-            devices.extend(Device::of(&m));
-        }
-    })?;
-    Ok(devices)
 }

@@ -1,6 +1,6 @@
 //! Devices: what link messages say of them, and pairs of them that are made.
 
-use crate::Requests;
+use crate::{Requests, Topic};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -29,6 +29,22 @@ pub struct Device {
     pub asks_neighbours: bool,
     /// Of one end of a veth pair: the index of the other, if it is in this network namespace too.
     pub peer: Option<u32>,
+}
+
+impl Requests {
+    /// The devices of this network namespace.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn devices(&mut self) -> io::Result<Vec<Device>> {
+        let mut devices = vec![];
+        self.dump(Topic::Links, |message| {
+            if let RouteNetlinkMessage::NewLink(message) = message {
+                devices.extend(Device::of(&message));
+            }
+        })?;
+        Ok(devices)
+    }
 }
 
 impl Device {
