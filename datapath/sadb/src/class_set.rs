@@ -86,7 +86,8 @@ impl ClassSet {
     }
 
     fn class(&self, dscp: usize) -> usize {
-        let word = self.of[dscp / PER_WORD % 4].load(Ordering::Relaxed);
+        // Pairs with the Release in `set`: who finds a DSCP in a class finds the class with its SA.
+        let word = self.of[dscp / PER_WORD % 4].load(Ordering::Acquire);
         (word >> (dscp % PER_WORD * 4)) as usize % CLASSES
     }
 
@@ -132,7 +133,7 @@ impl ClassSet {
         for (word, of) in self.of.iter().zip(classes.of.as_chunks::<PER_WORD>().0) {
             let packed = of.iter().rev().fold(0, |packed, class| packed << 4 | *class as u64);
             if word.load(Ordering::Relaxed) != packed {
-                word.store(packed, Ordering::Relaxed);
+                word.store(packed, Ordering::Release); // pairs with the Acquire in `class`
             }
         }
         none.into_iter().for_each(|(class, sa)| self.point(class, *sa));

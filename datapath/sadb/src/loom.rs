@@ -521,3 +521,26 @@ fn a_class_that_is_rekeyed_points_to_the_one_or_the_other() {
     };
     race(new, writer, reader, |_| {});
 }
+
+/// A DSCP gets a class of its own: its packets have an SA all the way.
+#[test]
+fn a_dscp_that_moves_is_never_without_an_sa() {
+    type Shared = (ClassSet, Slot<1>);
+    let of_one = || Classes::new(Some(SlotIndex(0)));
+    let new = move || {
+        let shared = (ClassSet::new(), Slot::new());
+        shared.0.set(&of_one());
+        shared
+    };
+    let writer = move |(set, slot): &Shared| {
+        slot.publish(&SaWords([301]));
+        let mut classes = of_one();
+        assert!(classes.add(&[46], Some(SlotIndex(1))));
+        set.set(&classes);
+    };
+    let reader = |(set, slot): &Shared| match set.sa(46) {
+        Some(SlotIndex(1)) => assert_eq!(slot.spi(), Some(Spi(301))),
+        sa => assert_eq!(sa, Some(SlotIndex(0))),
+    };
+    race(new, writer, reader, |_| {});
+}
