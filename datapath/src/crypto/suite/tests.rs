@@ -168,7 +168,6 @@ fn aes_cbc() {
     }
 }
 
-/// AES-CBC with HMAC-SHA2-256 in one pass is what it is in two, at each place where a block of a hash may end.
 /// RFC 3713 §A, and NIST SP 800-67, appendix B.1: a block behind an IV of zeros.
 #[test]
 fn older_ciphers() {
@@ -187,6 +186,7 @@ fn older_ciphers() {
     assert_eq!(decrypted(Encryption::TripleDesCbc, &key, &[], &esp), hex("5468652071756663"));
 }
 
+/// AES-CBC with HMAC-SHA2-256 in one pass is what it is in two, at each place where a block of a hash may end.
 #[test]
 fn aes_cbc_in_one_pass() {
     for encryption in [Encryption::AesCbc128, Encryption::AesCbc192, Encryption::AesCbc256] {
