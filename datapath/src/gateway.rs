@@ -70,6 +70,8 @@ pub enum GatewayError {
     Frames { frames: u32, needed: u32 },
     #[error("[datapath] crypto = \"{wanted}\": this CPU cannot do it; the fastest that it can is \"{best}\"")]
     Crypto { wanted: &'static str, best: &'static str },
+    #[error("[datapath] udp_encap_ports are {ports}; there must be 1 to {most}")]
+    UdpPorts { ports: usize, most: usize },
     #[error("cannot start worker {worker} on core {core}: {source}; see [datapath] workers and cores")]
     Worker { worker: u32, core: usize, source: io::Error },
     #[error("{path}: {source}")]
@@ -176,7 +178,7 @@ impl Gateway {
         let opened = af_xdp::open(pool.umem(), &interfaces, &inboxes, RING, Copying::Auto)?;
         let mut steering = Steering::load(workers)?;
         steering.set_udp_ports(config.datapath.udp_encap_ports.iter().copied())?;
-        let udp_ports = UdpPorts::new(&config.datapath.udp_encap_ports).unwrap_or_default();
+        let udp_ports = udp_ports(&config.datapath.udp_encap_ports)?;
         for (port, queue, worker, socket) in &opened.sockets {
             steering.set_socket(*port, *queue, *worker, socket.fd())?;
         }
@@ -305,6 +307,10 @@ fn aead(wanted: Crypto, can: impl Fn(Aead) -> bool) -> Result<Aead, GatewayError
     }
 }
 
+fn udp_ports(ports: &[u16]) -> Result<UdpPorts, GatewayError> {
+    UdpPorts::new(ports).ok_or(GatewayError::UdpPorts { ports: ports.len(), most: UdpPorts::MOST })
+}
+
 fn cores(config: &Machine) -> Vec<usize> {
     let available = std::thread::available_parallelism().map_or(1, |n| n.get());
     config.datapath.worker_cores(available).into_iter().map(|c| c as usize).collect()
@@ -417,6 +423,15 @@ mod tests {
         assert!(best["state"].as_u64() >= Some(size_of::<crate::sa::SaState>() as u64));
         assert!(portable["state"].as_u64() > best["state"].as_u64() || Aead::best() == Aead::Portable);
         assert_eq!(best["index"], 69);
+    }
+
+    #[test]
+    fn udp_ports_that_are_too_many_are_refused_by_name() {
+        assert_eq!(udp_ports(&[4500]).unwrap(), UdpPorts::default());
+        for ports in [0, UdpPorts::MOST + 1] {
+            let error = udp_ports(&vec![4500; ports]).unwrap_err().to_string();
+            assert!(error.contains("[datapath] udp_encap_ports") && error.contains(&ports.to_string()), "{error}");
+        }
     }
 
     #[test]
