@@ -103,6 +103,12 @@ impl OuterHeader {
         OuterHeader { version: version as u32, ..self }
     }
 
+    /// Whether it has a UDP header (RFC 3948 §2.1).
+    #[inline]
+    pub fn is_in_udp(&self) -> bool {
+        self.udp
+    }
+
     /// Whether it is of this version of the peer's place. Of 2^32 one after the other no two are taken for one.
     #[inline]
     pub fn is_of_version(&self, version: u64) -> bool {

@@ -341,9 +341,12 @@ impl SaTable {
             return false;
         }
         state.sad_version = self.sad_version;
-        let place = reader.endpoint_version(state.slot);
-        if !state.outer.is_of_version(place) {
-            self.take_place(i, place, reader);
+        // Of others no peer moves (RFC 7296 §2.23), and the line of its place is not read.
+        if state.outer.is_in_udp() {
+            let place = reader.endpoint_version(state.slot);
+            if !state.outer.is_of_version(place) {
+                self.take_place(i, place, reader);
+            }
         }
         true
     }
