@@ -394,16 +394,26 @@ impl Fib {
     }
 
     /// How a packet from `src`, of a tunnel, reaches the kernel, for which it is: by the port that leads to the device that
-    /// `src` is routed by, so that the kernel finds it came the right way (RFC 3704 §2.2), or by the first that leads to
-    /// any. `None` if there is none.
+    /// `src` is routed by, so that the kernel finds it came the right way (RFC 3704 §2.2). `None` if there is none.
+    ///
+    /// Danger: the kernel's answer leaves by that route. If any of its hops leads elsewhere than through us, where the
+    /// outbound policies are, it would leave in clear: then the kernel must not have the packet.
     pub fn to_kernel(&self, src: IpAddr) -> Option<Resolution> {
-        let by_route = self.hops(src).iter().filter_map(|hop| hop.kernel);
+        let hops = self.hops(src);
+        if hops.iter().any(|hop| hop.kernel.is_none()) {
+            return None;
+        }
         let leads_there = |port: u8| {
             let link = self.ports.get(port as usize).filter(|l| l.up)?;
             let kernel = link.kernel.filter(|k| k.up)?;
             Some(Resolution::Send { port, dst_mac: kernel.mac, src_mac: link.mac, mtu: kernel.mtu })
         };
-        by_route.chain(0..self.ports.len() as u8).find_map(leads_there)
+        hops.iter().filter_map(|hop| hop.kernel).find_map(leads_there)
+    }
+
+    /// Whether an address is the gateway's own. Nothing is marked.
+    pub fn is_local(&self, addr: IpAddr) -> bool {
+        !addr.is_multicast() && self.routes.lookup(addr) == Some(Target::Local)
     }
 
     /// Where a packet to `dst` goes. Marks the neighbour as used.

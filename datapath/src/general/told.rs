@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{
     drop::DropReason,
-    fib::Resolution,
     wire::{Addr, Ip},
 };
 use portcullis_sadb::{Action, Direction, PolicyIndex};
@@ -118,6 +117,6 @@ impl Env<'_> {
 
     /// Whether an address is the gateway's own.
     pub(super) fn is_own(&self, addr: Addr) -> bool {
-        self.fib.resolve(addr.into()) == Resolution::Local
+        self.fib.is_local(addr.into())
     }
 }

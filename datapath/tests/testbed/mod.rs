@@ -179,6 +179,12 @@ fn fib(t: &Tunnel, me: u8) -> Arc<Fib> {
             let hop = Hop { port: Some(port as u8), gateway, mtu: 0, weight: 1, kernel: None };
             routes.route(Route4 { addr: net.addr(), len }, &Route::Unicast(vec![hop]));
         }
+        // What the kernel sends there, it sends to us.
+        if t.has_kernel {
+            let net = Prefix::new(inside(3 - me, v4), len).unwrap();
+            let hop = Hop { port: None, gateway: None, mtu: 0, weight: 1, kernel: Some(LAN as u8) };
+            routes.route(Route4 { addr: net.addr(), len }, &Route::Unicast(vec![hop]));
+        }
         for own in [lan(me, v4), outer(me, v4)].into_iter().filter(|_| t.tells) {
             routes.local(Route4::host(own));
         }
