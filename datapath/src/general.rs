@@ -270,6 +270,9 @@ impl General {
 
     /// Looks at the SAs that have something to send or to give up as time passes.
     fn tick(&mut self, env: &mut Env<'_>) {
+        for i in env.sas.idle_mappings(env.reader, env.now_ms) {
+            self.send_keepalive(env, i);
+        }
         let has_news = env.sas.take_news();
         if env.now_ms < self.next_ms && !has_news {
             return;
@@ -284,10 +287,6 @@ impl General {
                 self.next_ms = self.next_ms.min(next_ms);
             }
         }
-        for i in env.sas.idle_mappings(env.reader, env.now_ms) {
-            self.send_keepalive(env, i);
-        }
-        self.next_ms = self.next_ms.min(env.sas.mappings_due_ms());
     }
 
     fn count(&mut self, reason: DropReason, n: u64) {
@@ -297,7 +296,7 @@ impl General {
     /// Whether it is to be looked at this without a frame.
     #[inline]
     pub fn is_due(&self, now_ms: u64, sas: &SaTable) -> bool {
-        self.is_late(now_ms) || now_ms >= self.next_ms || sas.has_news()
+        self.is_late(now_ms) || now_ms >= self.next_ms(sas) || sas.has_news()
     }
 
     /// Whether [`General::look`] has something to do.
@@ -306,8 +305,9 @@ impl General {
     }
 
     /// When an SA next has something to send or to give up by itself.
-    pub fn next_ms(&self) -> u64 {
-        self.next_ms
+    #[inline]
+    pub fn next_ms(&self, sas: &SaTable) -> u64 {
+        self.next_ms.min(sas.mappings_due_ms())
     }
 
     /// Lets go of what does not come any more; to be called before [`General::work`].

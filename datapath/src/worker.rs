@@ -480,7 +480,7 @@ impl<M: Meter> Worker<M> {
         if self.handoff.is_empty() && !stop.load(Ordering::Relaxed) {
             let most = if self.next_hops.held() > 0 { SLEEP_HELD_MS } else { SLEEP_MS };
             // What leaves by the clock is not to wait for a packet.
-            let due = self.general.next_ms().saturating_sub(now_ms);
+            let due = self.general.next_ms(&self.hops.sas).saturating_sub(now_ms);
             idle::sleep_on(&mut fds, most.min(due.clamp(1, SLEEP_MS as u64) as i32));
         }
         self.handoff.bell().awake();

@@ -554,9 +554,15 @@ fn an_sa_in_another_is_sealed_and_opened_twice() {
 
 /// Two gateways whose ESP tunnel goes in AH between them (RFC 4302 §3.1.2).
 fn bundle(algorithm: Algorithm) -> Pair {
-    let outside = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
     let handling = Handling { nested: true, ..Handling::default() };
-    let mut pair = Pair::new(Tunnel { algorithm, handling, ..Tunnel::default() });
+    bundled(Tunnel { algorithm, handling, ..Tunnel::default() })
+}
+
+/// The same, of this tunnel.
+fn bundled(tunnel: Tunnel) -> Pair {
+    let outside = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
+    let algorithm = tunnel.algorithm;
+    let mut pair = Pair::new(tunnel);
     for (n, gateway) in (1u8..).zip(&mut pair.gateways) {
         let inside = sa(&Tunnel { algorithm, ..Tunnel::default() }, n, 1, 2);
         let ah = Sa {
@@ -571,13 +577,33 @@ fn bundle(algorithm: Algorithm) -> Pair {
         let slot = gateway.sadb.publish(&ah).unwrap();
         let host = |n| Prefix::new(outer(n, true), 32).unwrap();
         let mut selector = Selector::between(host(1), host(2));
-        selector.protocol = Some(50);
+        selector.protocol = Some(if tunnel.udp { 17 } else { 50 });
         let outbound = n == 1;
         let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
         let (action, sa) = (Action::Protect, outbound.then_some(slot));
         gateway.sadb.add_policy(&Policy { direction, selector, priority: 1, action, reqid: 2, sa }).unwrap();
     }
     pair
+}
+
+/// RFC 3948 §4: of an SA that is in another, a keepalive leaves in that.
+#[test]
+fn a_keepalive_of_an_sa_in_another_leaves_in_that() {
+    let encap = UdpEncap { keepalive_secs: 20, ..UdpEncap::between(4500, 4500) };
+    let handling = Handling { nested: true, ..Handling::default() };
+    let mut pair = bundled(Tunnel { handling, udp: true, encap, ..Tunnel::default() });
+    let mut sent = vec![];
+    while pair.gateways[0].now_ms < 25_000 {
+        pair.gateways[0].now_ms += 49;
+        pair.gateways[0].turn();
+        for (port, frame) in pair.gateways[0].collect() {
+            sent.push((port, octets(&frame)[14..].to_vec()));
+            pair.cache.give(frame);
+        }
+    }
+    // AH (51), and in it UDP (17) with one octet.
+    let [(WAN, keepalive)] = &sent[..] else { panic!("{sent:02x?}") };
+    assert_eq!((keepalive[9], keepalive[20], keepalive.last()), (51, 17, Some(&0xff)));
 }
 
 #[test]

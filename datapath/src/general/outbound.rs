@@ -261,13 +261,13 @@ impl General {
 
     /// A NAT-keepalive (RFC 3948 §2.3), which has no sequence number.
     pub(super) fn send_keepalive(&mut self, env: &mut Env<'_>, i: u32) {
-        let outer = &env.sas.get(i).outer;
-        let (dst, keepalive) = (outer.dst(), outer.keepalive());
+        let keepalive = env.sas.get(i).outer.keepalive();
         self.packet.fill(|room| {
             room[..keepalive.len()].copy_from_slice(&keepalive);
             keepalive.len()
         });
-        if let Err(reason) = self.put(env, To::Route(dst)) {
+        let is_nested = env.sas.association(i).is_some_and(|with| with.sa.handling.nested);
+        if let Err(reason) = self.go_on(env, is_nested) {
             self.count(reason, 1);
         }
     }
@@ -311,6 +311,11 @@ impl General {
         if env.sas.get_mut(i).count(1, octets) {
             env.sas.note(i, env.reader, env.runtime);
         }
+        self.go_on(env, is_nested)
+    }
+
+    /// Has what an SA sends leave: by the outbound policies again, if the SA is in another (RFC 4301 §E).
+    fn go_on(&mut self, env: &mut Env<'_>, is_nested: bool) -> Result<(), DropReason> {
         let ip = self.parse()?;
         let from = std::mem::replace(&mut self.from, From::Sealed);
         self.layers += 1;

@@ -1,7 +1,8 @@
 //! Which NAT mappings must be kept alive: those of SAs in UDP that have not sent anything for some time (RFC 3948 §4).
 //!
 //! No packet pays for it: whether an SA has sent anything is seen by its sequence number, when it is looked at. All are
-//! looked at in turn, a few at a time, each at least so often that a keepalive leaves within a second of its time.
+//! looked at in turn, a few at a time: each within a second of the look before, so that a keepalive leaves within two of its
+//! time.
 
 use super::SaTable;
 use arrayvec::ArrayVec;
@@ -84,6 +85,7 @@ impl SaTable {
     }
 
     /// When mappings are next to be looked at.
+    #[inline]
     pub fn mappings_due_ms(&self) -> u64 {
         if self.keepalives.all.is_empty() { u64::MAX } else { self.keepalives.due_ms }
     }
