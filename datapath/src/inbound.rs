@@ -187,7 +187,7 @@ fn refused_by_window(meta: &Meta, sas: &SaTable, runtime: &Runtime, reason: Drop
 fn refused_by_icv(meta: &Meta, sas: &mut SaTable, runtime: &Runtime) -> Stage {
     let counters = SaCounters { icv_failures: 1, ..SaCounters::default() };
     runtime.sa(sas.get(meta.sa).slot).count(&counters);
-    sas.note_wrong(meta.sa);
+    sas.note_wrong(meta.sa, false);
     Stage::Drop(DropReason::IcvMismatch)
 }
 

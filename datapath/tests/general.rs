@@ -655,54 +655,78 @@ fn fields_of_headers_are_as_the_sa_asks() {
     }
 }
 
-/// RFC 4303 §A3: after a loss of 2^32 packets, and of twice as many, the receiver finds the high half of numbers anew.
+/// RFC 4303 §A3: after a loss of 2^32 packets, and of twice as many, the receiver finds the high half of numbers anew,
+/// however many packets come at once.
 #[test]
 fn a_receiver_finds_a_sender_that_is_far_ahead() {
     let ah = Algorithm::by_name(Protocol::Ah, "hmac-sha2-256-128").expect("in the table");
     let cases =
         algorithms().map(|algorithm| (Protocol::Esp, algorithm)).into_iter().chain([(Protocol::Ah, ah)]);
     for (protocol, algorithm) in cases {
-        let pool = memory(2048);
-        let tunnel = Tunnel { tells: true, algorithm, protocol, ..Tunnel::default() };
-        let gateways = [1, 2].map(|n| Gateway::new(tunnel, n, &pool));
-        let mut pair = Pair { gateways, cache: pool.cache() };
-        let packet = udp_between(1, true, 100);
-        let delivered = |pair: &mut Pair| {
-            let (sealed, delivered) = pair.pass(1, &packet);
-            assert_eq!(sealed.len(), 1);
-            (sealed[0].clone(), delivered.len())
-        };
-        assert_eq!(delivered(&mut pair).1, 1);
-        for ahead in [1u64, 3] {
-            let one = &mut pair.gateways[0];
-            one.runtime.sa(one.outbound).reserve((ahead << 32) + 0x50_0000 * ahead);
-            one.start(1, &pool);
-            let before = pair.gateways[1].drops();
-            let lost = (0..5000).take_while(|_| delivered(&mut pair).1 == 0).count();
-            assert_eq!(lost, 1024, "{}", algorithm.name());
-            let after = pair.gateways[1].drops();
-            let wrong = DropReason::IcvMismatch as usize;
-            assert_eq!(after[wrong] - before[wrong], 1024);
-            // As if nothing had been.
-            for _ in 0..100 {
-                let (sealed, n) = delivered(&mut pair);
-                assert_eq!(n, 1);
-                let before = pair.gateways[1].drops();
-                assert!(pair.gateways[1].pass(WAN, frame(&mut pair.cache, &sealed)).is_empty());
-                assert_eq!(pair.gateways[1].dropped_since(&before), Some(DropReason::ReplayDuplicate));
-            }
+        for (lends, at_once) in [false, true].into_iter().flat_map(|l| [1, 40, 100].map(|n| (l, n))) {
+            let workers = if lends { 2 } else { 1 };
+            finds_anew(Tunnel { tells: true, algorithm, protocol, lends, workers, ..Tunnel::default() }, at_once);
         }
-        // What somebody forges has no such effect.
-        let (mut forged, _) = delivered(&mut pair);
-        *forged.last_mut().unwrap() ^= 1;
-        for n in 0..5000u32 {
-            let at = 14 + 20 + if protocol == Protocol::Esp { 4 } else { 8 };
-            forged[at..at + 4].copy_from_slice(&(0x9000_0000 + n).to_be_bytes());
-            assert!(pair.gateways[1].pass(WAN, frame(&mut pair.cache, &forged)).is_empty());
-            if n % 1100 == 0 {
-                assert_eq!(delivered(&mut pair).1, 1, "after {n} forged ones");
-            }
-        }
-        assert_eq!(delivered(&mut pair).1, 1);
     }
+}
+
+fn finds_anew(tunnel: Tunnel, at_once: usize) {
+    let name = format!("{}, {at_once} at once, lent: {}", tunnel.algorithm.name(), tunnel.lends);
+    let pool = memory(2048);
+    let gateways = [1, 2].map(|n| Gateway::new(tunnel, n, &pool));
+    let mut pair = Pair { gateways, cache: pool.cache() };
+    let packet = udp_between(1, true, 100);
+    // What the last of them was on the wire, and how many came through.
+    let delivered = |pair: &mut Pair, at_once: usize| {
+        let Pair { gateways: [one, two], cache } = pair;
+        (0..at_once).for_each(|_| one.ends[0][LAN].send(frame(cache, &packet)).unwrap());
+        one.turn();
+        let mut sealed = vec![];
+        for (_, frame) in one.collect() {
+            sealed = octets(&frame);
+            two.ends[0][WAN].send(frame).unwrap();
+        }
+        two.turn();
+        let delivered = two.collect();
+        let n = delivered.len();
+        delivered.into_iter().for_each(|(_, frame)| cache.give(frame));
+        (sealed, n)
+    };
+    assert_eq!(delivered(&mut pair, at_once).1, at_once);
+    for ahead in [1u64, 3] {
+        let one = &mut pair.gateways[0];
+        one.runtime.sa(one.outbound).reserve((ahead << 32) + 0x50_0000 * ahead);
+        one.start(1, &pool);
+        let wrong = |pair: &Pair| pair.gateways[1].drops()[DropReason::IcvMismatch as usize];
+        let (before, mut sent) = (wrong(&pair), 0);
+        while sent < 5000 {
+            sent += at_once;
+            if delivered(&mut pair, at_once).1 > 0 {
+                break;
+            }
+        }
+        // Those that were on their way with the last that counts are lost with it.
+        let lost = wrong(&pair) - before;
+        assert!((1024..1024 + at_once as u64).contains(&lost) && sent < 5000, "{name}: {lost} of {sent}");
+        // As if nothing had been.
+        for _ in 0..100 / at_once {
+            let (sealed, n) = delivered(&mut pair, at_once);
+            assert_eq!(n, at_once, "{name}");
+            let before = pair.gateways[1].drops();
+            assert!(pair.gateways[1].pass(WAN, frame(&mut pair.cache, &sealed)).is_empty());
+            assert_eq!(pair.gateways[1].dropped_since(&before), Some(DropReason::ReplayDuplicate));
+        }
+    }
+    // What somebody forges has no such effect.
+    let (mut forged, _) = delivered(&mut pair, 1);
+    *forged.last_mut().unwrap() ^= 1;
+    for n in 0..5000u32 {
+        let at = 14 + 20 + if tunnel.protocol == Protocol::Esp { 4 } else { 8 };
+        forged[at..at + 4].copy_from_slice(&(0x9000_0000 + n).to_be_bytes());
+        assert!(pair.gateways[1].pass(WAN, frame(&mut pair.cache, &forged)).is_empty());
+        if n % 1100 == 0 {
+            assert_eq!(delivered(&mut pair, at_once).1, at_once, "{name}: after {n} forged ones");
+        }
+    }
+    assert_eq!(delivered(&mut pair, at_once).1, at_once);
 }

@@ -105,10 +105,11 @@ impl General {
             Err(reason) => return Err(env.refused(i, reason)),
         };
         // 3. RFC 4303 §3.4.4, RFC 4302 §3.4.4.
+        let is_tried = sas.is_suspect(i);
         let Some((seq, proof)) = self.verify(sas, i, head, seq) else {
             let counters = SaCounters { icv_failures: 1, ..SaCounters::default() };
             runtime.sa(sas.get(i).slot).count(&counters);
-            sas.note_wrong(i);
+            sas.note_wrong(i, is_tried);
             return Err(DropReason::IcvMismatch);
         };
         if let Err(reason) = sas.commit(i, seq, proof, (reader, runtime)) {

@@ -45,14 +45,18 @@ impl SaTable {
         !self.suspects.0.is_empty() && self.suspects.0.iter().any(has_lost)
     }
 
-    /// Takes note of a packet whose ICV is wrong.
+    /// Takes note of a packet whose ICV is wrong, by the next high halves too if it was tried with these. Packets that were
+    /// on the plain way already when their SA became suspect were not, and count no more.
     #[cold]
-    pub fn note_wrong(&mut self, i: u32) {
+    pub fn note_wrong(&mut self, i: u32, was_tried: bool) {
         let Some((generation, top)) = self.standing(i) else { return };
         let at = self.suspects.0.iter().position(|s| s.state == i).unwrap_or_else(|| self.new_suspect());
         let Some(suspect) = self.suspects.0.get_mut(at) else { return };
         if (suspect.state, suspect.generation, suspect.top) != (i, generation, top) {
             *suspect = Suspect { state: i, generation, top, wrong: 0 };
+        }
+        if suspect.wrong >= WRONG && !was_tried {
+            return;
         }
         suspect.wrong += 1;
         match suspect.wrong {
