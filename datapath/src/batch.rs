@@ -38,6 +38,8 @@ pub enum Stage {
     Handoff(u8),
     /// For the general path; the frame starts at the IP header.
     General(Why),
+    /// As it came: its policy has no SA, which iked may be asked for.
+    Unkeyed,
     /// Opened, but its inner packet is refused; only between decapsulation and the policy check.
     Refused(DropReason),
     /// Not forwarded, and why.

@@ -21,7 +21,7 @@ use crate::{
 };
 use portcullis_ebpf::{Reason, worker_of_spi};
 use portcullis_machine::{Crypto, HugePages, Machine, XdpMode, strict::ConfigError};
-use portcullis_sadb::{Action, Direction, Guard, Reader, RegionError, Runtime};
+use portcullis_sadb::{Action, Direction, Guard, Prefix, Reader, RegionError, Runtime};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -179,6 +179,8 @@ impl Gateway {
         let mut steering = Steering::load(workers)?;
         steering.set_udp_ports(config.datapath.udp_encap_ports.iter().copied())?;
         let udp_ports = udp_ports(&config.datapath.udp_encap_ports)?;
+        let prohibited = config.datapath.icmp_prohibited.iter();
+        let told: Vec<_> = prohibited.filter_map(|(addr, len)| Prefix::new(*addr, *len)).collect();
         for (port, queue, worker, socket) in &opened.sockets {
             steering.set_socket(*port, *queue, *worker, socket.fd())?;
         }
@@ -191,9 +193,7 @@ impl Gateway {
             let mut worker =
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
             worker.set_udp_ports(udp_ports);
-            if config.datapath.icmp_prohibited {
-                worker.tell_prohibited();
-            }
+            worker.tell_prohibited(&told);
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)
@@ -430,7 +430,10 @@ mod tests {
         assert_eq!(udp_ports(&[4500]).unwrap(), UdpPorts::default());
         for ports in [0, UdpPorts::MOST + 1] {
             let error = udp_ports(&vec![4500; ports]).unwrap_err().to_string();
-            assert!(error.contains("[datapath] udp_encap_ports") && error.contains(&ports.to_string()), "{error}");
+            assert!(
+                error.contains("[datapath] udp_encap_ports") && error.contains(&ports.to_string()),
+                "{error}"
+            );
         }
     }
 

@@ -45,10 +45,11 @@ pub use association::Association;
 use icmp::{Problem, RateLimit};
 use inbound::Opened;
 use packet::Packet;
-use portcullis_sadb::{Reader, Runtime, SaCounters, WorkerRuntime};
+use portcullis_sadb::{PolicyIndex, Prefix, Reader, Runtime, SaCounters, WorkerRuntime};
 use reassembly::{Limits, Outcome, Reassembly};
 use std::collections::VecDeque;
 pub(crate) use tfc::Tfc;
+use told::Prohibited;
 
 /// Why a packet is here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,8 +176,8 @@ pub struct General {
     was_cut: bool,
     /// Errors that may be sent.
     errors: RateLimit,
-    /// Sources are told of packets that policies forbid.
-    tells_prohibited: bool,
+    /// Who is told of packets that policies forbid.
+    tells_prohibited: Prohibited,
     /// What iked was asked for.
     acquires: Acquires,
     reassembly: Reassembly,
@@ -192,8 +193,9 @@ pub struct General {
     drops: [u64; DropReason::ALL.len()],
 }
 
-impl Default for General {
-    fn default() -> General {
+impl General {
+    /// Of an SPD of at most so many policies.
+    pub fn new(policies: u32) -> General {
         General {
             waiting: ArrayVec::new(),
             outgoing: VecDeque::with_capacity(OUTGOING),
@@ -204,8 +206,8 @@ impl Default for General {
             from: From::Clear,
             was_cut: false,
             errors: RateLimit::new(told::RATE.0, told::RATE.1),
-            tells_prohibited: false,
-            acquires: Acquires::default(),
+            tells_prohibited: Prohibited::default(),
+            acquires: Acquires::new(policies),
             reassembly: Reassembly::new(Limits::default()),
             late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
             due_ms: 0,
@@ -214,9 +216,7 @@ impl Default for General {
             drops: [0; DropReason::ALL.len()],
         }
     }
-}
 
-impl General {
     /// Takes a frame in. If it is [`Why::Sealed`], `sa` is the worker's index of its SA.
     ///
     /// # Errors
@@ -225,21 +225,24 @@ impl General {
         self.waiting.try_push((frame, why, sa)).map_err(|full| full.element().0)
     }
 
-    /// From now on, sources are told of packets that policies forbid, or not (RFC 4301 §5.1.1).
-    pub fn tell_prohibited(&mut self, is_on: bool) {
-        self.tells_prohibited = is_on;
+    /// From now on, hosts in these networks are told of packets that policies forbid (RFC 4301 §5.1.1).
+    pub fn tell_prohibited(&mut self, hosts: &[Prefix]) {
+        self.tells_prohibited = Prohibited::to(hosts);
     }
 
     /// Whether somebody may be told of a packet that was refused for this reason, so that it is to be taken in. Nothing was
     /// done to it before: no hop says these of what it has changed.
-    pub fn minds(&self, reason: DropReason, now_ms: u64) -> bool {
+    pub fn minds(&mut self, reason: DropReason, source: Addr, now_ms: u64) -> bool {
         match reason {
             DropReason::TtlExceeded => true,
-            DropReason::PolicyDiscard | DropReason::NoPolicy => {
-                self.tells_prohibited && self.errors.has_any(now_ms)
-            }
+            DropReason::PolicyDiscard | DropReason::NoPolicy => self.tells_prohibited.minds(source, now_ms),
             _ => false,
         }
+    }
+
+    /// Whether iked may be asked for an SA of a policy that has none, for a packet that is to be taken in then.
+    pub fn asks(&mut self, policy: PolicyIndex, reader: &Reader, now_ms: u64) -> bool {
+        self.acquires.minds(policy, reader, now_ms)
     }
 
     /// Whether there is anything to do.
@@ -260,6 +263,7 @@ impl General {
                 Err(reason) => drop(Some(frame), 1, reason, env.cache),
             }
         }
+        self.acquires.settle(env.iked);
         self.tick(env);
         self.send_rest(env);
         self.reassembly.drain_drops(|reason, n| drop(None, n, reason, env.cache));

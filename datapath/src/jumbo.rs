@@ -86,8 +86,12 @@ impl Jumbo {
             }
             (*meta, self.buffer) = (self.batch.metas[0], self.batch.frames.pop());
             chain.join();
-            if matches!(meta.stage, Stage::General(_)) {
-                frame.pull(meta.l3 as usize); // as it was received
+            // As it was received, from its IP header on.
+            match meta.stage {
+                Stage::General(Why::Onward) => {}
+                Stage::General(_) | Stage::Unkeyed => frame.pull(meta.l3 as usize),
+                Stage::Drop(_) if meta.proof.is_none() => frame.pull(meta.l3 as usize),
+                _ => {}
             }
         }
     }
@@ -156,8 +160,12 @@ fn pass(
             let esp = start(frame).saturating_add_unsigned(meta.esp.at as usize);
             chain.take_over(frame, (esp, isize::MAX), cache)
         }
-        Stage::Forward if !were_there(start(frame), meta.ip.payload()) => Err(DropReason::Malformed),
-        Stage::Forward => chain.take_over(frame, (edge, isize::MAX), cache),
+        Stage::Forward | Stage::General(Why::Onward) => {
+            if !were_there(start(frame), meta.ip.payload()) {
+                return Err(DropReason::Malformed);
+            }
+            chain.take_over(frame, (edge, isize::MAX), cache)
+        }
         _ => return Ok(()),
     }?;
     chain.tidy(cache);

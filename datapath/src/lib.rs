@@ -21,6 +21,7 @@ pub mod meter;
 pub mod mirror;
 pub mod nexthop;
 pub mod outbound;
+mod outlets;
 pub mod policy;
 pub mod pool;
 pub mod port;

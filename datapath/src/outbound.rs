@@ -14,7 +14,7 @@ use crate::{
     wire::{self, Place, UdpPorts, protocol},
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{Direction, PolicyIndex, Reader, Runtime, SlotIndex};
+use portcullis_sadb::{Direction, PolicyIndex, Reader, Runtime};
 
 /// Takes the frames of stage `Outbound` to `Sealed` or `Forward`, hands them to the worker of their SA, or drops them.
 pub fn run(
@@ -79,7 +79,7 @@ fn decide(
         if is_far {
             reader.prefetch_policy_sa(policy);
             sas.prefetch(state);
-        } else if !is_there(state, policy, sas, reader) {
+        } else if !is_current(state, policy, sas, reader) {
             find_sa(frame, meta, (sas, flows), (reader, runtime));
         }
     }
@@ -132,7 +132,7 @@ fn find_sas(
         if meta.stage != Stage::Outbound {
             continue;
         }
-        if is_there(meta.sa, meta.policy, sas, reader) {
+        if is_current(meta.sa, meta.policy, sas, reader) {
             sas.prefetch_key(meta.sa);
         } else {
             find_sa(frame, meta, (sas, flows), (reader, runtime));
@@ -142,7 +142,7 @@ fn find_sas(
 
 /// Whether a state is of the SA that a policy has now.
 #[inline(always)]
-fn is_there(state: u32, policy: PolicyIndex, sas: &SaTable, reader: &Reader) -> bool {
+fn is_current(state: u32, policy: PolicyIndex, sas: &SaTable, reader: &Reader) -> bool {
     reader.policy_sa(policy).is_some_and(|slot| sas.is_at(state, slot))
 }
 
@@ -154,21 +154,18 @@ fn find_sa(
     (sas, flows): (&mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
 ) {
-    let slot = reader.policy_sa(meta.policy);
-    let by_class = slot == Some(SlotIndex::BY_CLASS);
-    let slot = if by_class { reader.class_sa(meta.policy, meta.ip.dscp()) } else { slot };
+    let slot = reader.sa_for(meta.policy, meta.ip.dscp());
     match slot.map_or(Found::Nowhere, |slot| sas.find(slot, reader, runtime)) {
         Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
             meta.sa = state;
             // The next packet of the flow may be of another class.
-            if !by_class {
+            if reader.policy_sa(meta.policy) == slot {
                 flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
             }
         }
         Found::General(_) => meta.stage = Stage::General(Why::Outbound),
         Found::At(owner) => meta.stage = hand_off(frame, meta, owner),
-        // As it came: iked is asked for one.
-        Found::Here(_) | Found::Nowhere => meta.stage = Stage::General(Why::Refused(DropReason::NoSa)),
+        Found::Here(_) | Found::Nowhere => meta.stage = Stage::Unkeyed,
     }
 }
 

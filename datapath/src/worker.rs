@@ -6,7 +6,7 @@ use crate::{
     crypto::Aead,
     drop::DropReason,
     frame::Frame,
-    general::{Env, General, To, Why},
+    general::{Env, General, To},
     handoff::Handoff,
     idle, inbound,
     jumbo::Jumbo,
@@ -14,6 +14,7 @@ use crate::{
     meter::{Hop, Meter},
     nexthop::{NextHops, Routed, Via},
     outbound,
+    outlets::{Drops, Outlets, Was},
     policy::FlowCache,
     pool::FrameCache,
     port::Port,
@@ -21,7 +22,7 @@ use crate::{
     wire::UdpPorts,
 };
 use arrayvec::ArrayVec;
-use portcullis_sadb::{DROP_COUNTERS, PortCounters, Reader, Runtime, Traffic, WorkerRuntime};
+use portcullis_sadb::{PortCounters, Prefix, Reader, Runtime, Traffic, WorkerRuntime};
 use std::{
     sync::{
         Arc,
@@ -56,30 +57,6 @@ pub struct Hops {
     runtime: Runtime,
     pub(crate) sas: SaTable,
     flows: FlowCache,
-}
-
-/// Packets dropped in this turn, by reason.
-struct Drops {
-    by_reason: [u64; DROP_COUNTERS],
-    any: bool,
-}
-
-impl Default for Drops {
-    fn default() -> Drops {
-        Drops { by_reason: [0; DROP_COUNTERS], any: false }
-    }
-}
-
-impl Drops {
-    /// Counts what is dropped, and gives the frame back that is there.
-    #[inline]
-    fn count(&mut self, frame: Option<Frame>, n: u64, reason: DropReason, cache: &mut FrameCache) {
-        self.by_reason[reason as usize] += n;
-        self.any = true;
-        if let Some(frame) = frame {
-            cache.give(frame);
-        }
-    }
 }
 
 /// A worker and all that it alone touches.
@@ -161,7 +138,7 @@ impl<M: Meter> Worker<M> {
             batch: Box::default(),
             back: Box::default(),
             jumbo: Jumbo::new(),
-            general: General::default(),
+            general: General::new(sizes.max_policies),
             drops: Drops::default(),
             traffic: Traffic::default(),
             ports_due_ms: 0,
@@ -174,9 +151,9 @@ impl<M: Meter> Worker<M> {
         self.hops.sas.set_udp_ports(ports);
     }
 
-    /// From now on, sources are told of packets that policies forbid (RFC 4301 §5.1.1).
-    pub fn tell_prohibited(&mut self) {
-        self.general.tell_prohibited(true);
+    /// From now on, hosts in these networks are told of packets that policies forbid (RFC 4301 §5.1.1).
+    pub fn tell_prohibited(&mut self, hosts: &[Prefix]) {
+        self.general.tell_prohibited(hosts);
     }
 
     /// Lends from now on, whatever it gives: for tests.
@@ -335,19 +312,15 @@ impl<M: Meter> Worker<M> {
                     Some(neighbour) => neighbour.send(frame),
                     None => next_hops.look_up(frame, &mut sa.via, sa.outer.dst()),
                 };
-                outlets.take(routed, Why::Sealed, meta.sa);
+                outlets.take(routed, Was::Sealed(meta.sa));
                 continue;
             }
             match meta.stage {
                 Stage::Forward => {
                     let before = meta.via;
-                    match next_hops.route(frame, &mut meta.via, || meta.ip.dst()) {
-                        Routed::Drop { frame, reason } => {
-                            let why = if meta.proof.is_some() { TOO_BIG } else { TOO_BIG_CLEAR };
-                            outlets.turn_back(frame, reason, why, 0);
-                        }
-                        routed => outlets.take(routed, TOO_BIG, 0),
-                    }
+                    let was = if meta.proof.is_some() { Was::Opened } else { Was::Clear };
+                    let routed = next_hops.route(frame, &mut meta.via, || meta.ip.dst());
+                    outlets.take(routed, was);
                     if meta.via != before {
                         hops.remember(meta);
                     }
@@ -358,7 +331,8 @@ impl<M: Meter> Worker<M> {
                     }
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa),
-                Stage::Drop(reason) => outlets.refuse(frame, reason, meta.proof.is_some()),
+                Stage::Unkeyed => outlets.ask(frame, meta.policy, &hops.reader),
+                Stage::Drop(reason) => outlets.refuse(frame, reason, meta),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {
                     outlets.drop(frame, DropReason::Malformed);
@@ -398,9 +372,9 @@ impl<M: Meter> Worker<M> {
             }
             let Worker { to_send, general, drops, cache, traffic, .. } = self;
             match routed {
-                Routed::Drop { frame, reason } => drop_frame(frame, reason, drops, cache),
+                Routed::Drop { frame, reason } => drops.drop(frame, reason, cache),
                 routed => {
-                    Outlets { to_send, general, drops, cache, traffic, now_ms }.take(routed, TOO_BIG, 0)
+                    Outlets { to_send, general, drops, cache, traffic, now_ms }.take(routed, Was::Clear)
                 }
             }
         }
@@ -421,7 +395,7 @@ impl<M: Meter> Worker<M> {
                 self.traffic.tx_packets += (frames - list.len()) as u64;
                 for frame in list.drain(..) {
                     self.traffic.tx_bytes -= frame.total_len() as u64;
-                    drop_frame(frame, DropReason::TxFull, &mut self.drops, &mut self.cache);
+                    self.drops.drop(frame, DropReason::TxFull, &mut self.cache);
                 }
             }
             port.maintain(&mut self.cache);
@@ -430,17 +404,12 @@ impl<M: Meter> Worker<M> {
 
     /// Puts this turn's counts where others see them. False if there was nothing.
     fn settle(&mut self) -> bool {
-        let (traffic, dropped) = (std::mem::take(&mut self.traffic), std::mem::take(&mut self.drops.any));
+        let traffic = std::mem::take(&mut self.traffic);
         let moved = traffic != Traffic::default();
         if moved {
             self.mine.count_traffic(&traffic);
         }
-        if dropped {
-            for (reason, n) in self.drops.by_reason.iter_mut().enumerate().filter(|(_, n)| **n != 0) {
-                self.mine.count_drops(reason, std::mem::take(n));
-            }
-        }
-        moved || dropped
+        self.drops.settle(&self.mine) || moved
     }
 
     /// Lets go of SAs that are gone.
@@ -491,16 +460,16 @@ impl<M: Meter> Worker<M> {
         let (drops, cache) = (&mut self.drops, &mut self.cache);
         self.next_hops.drain(|routed| {
             if let Routed::Drop { frame, reason } = routed {
-                drop_frame(frame, reason, drops, cache);
+                drops.drop(frame, reason, cache);
             }
         });
         while let Some(frame) = self.handoff.receive() {
-            drop_frame(frame, DropReason::HandoffFull, drops, cache);
+            drops.drop(frame, DropReason::HandoffFull, cache);
         }
-        self.lending.close(|frame| drop_frame(frame, DropReason::HandoffFull, drops, cache));
-        self.general.close(|frame| drop_frame(frame, DropReason::HandoffFull, drops, cache));
+        self.lending.close(|frame| drops.drop(frame, DropReason::HandoffFull, cache));
+        self.general.close(|frame| drops.drop(frame, DropReason::HandoffFull, cache));
         for frame in self.batch.frames.drain(..) {
-            drop_frame(frame, DropReason::HandoffFull, drops, cache);
+            drops.drop(frame, DropReason::HandoffFull, cache);
         }
         for port in &mut self.ports {
             port.close(cache);
@@ -512,94 +481,6 @@ impl<M: Meter> Worker<M> {
         self.hops.sas.tell_all(&self.hops.reader, &self.hops.runtime);
         self.mine.offline();
     }
-}
-
-/// On its way to its destination, but too long; perhaps what came out of an SA.
-const TOO_BIG: Why = Why::RefusedInside(DropReason::TooBig);
-
-/// The same, and it came in clear.
-const TOO_BIG_CLEAR: Why = Why::Refused(DropReason::TooBig);
-
-/// Where a worker puts frames at the end of its hops.
-struct Outlets<'a> {
-    to_send: &'a mut [ArrayVec<Frame, BATCH>],
-    general: &'a mut General,
-    drops: &'a mut Drops,
-    cache: &'a mut FrameCache,
-    traffic: &'a mut Traffic,
-    now_ms: u64,
-}
-
-impl Outlets<'_> {
-    /// What is sent to its port's list.
-    #[inline(always)]
-    fn take(&mut self, routed: Routed, why: Why, sa: u32) {
-        match routed {
-            Routed::Send { port, frame } => match self.to_send.get_mut(port as usize) {
-                Some(list) => {
-                    let octets = frame.total_len() as u64;
-                    match list.try_push(frame) {
-                        Ok(()) => self.traffic.tx_bytes += octets,
-                        Err(full) => self.drop(full.element(), DropReason::TxFull),
-                    }
-                }
-                None => self.drop(frame, DropReason::NoRoute),
-            },
-            Routed::Held => {}
-            Routed::Drop { frame, reason } => self.turn_back(frame, reason, why, sa),
-        }
-    }
-
-    /// What is not sent: too long, it goes on generally, as what it is; for the gateway itself, if a policy has let it in from
-    /// a tunnel.
-    #[cold]
-    #[inline(never)]
-    fn turn_back(&mut self, frame: Frame, reason: DropReason, why: Why, sa: u32) {
-        match reason {
-            DropReason::TooBig => self.go_generally(frame, why, sa),
-            DropReason::LocalDelivery if why == TOO_BIG => {
-                self.go_generally(frame, Why::RefusedInside(reason), sa);
-            }
-            reason => self.drop(frame, reason),
-        }
-    }
-
-    /// What was held for its neighbour, whatever it is: none of it is for the gateway itself.
-    #[cold]
-    fn take_held(&mut self, routed: Routed) {
-        match routed {
-            Routed::Drop { frame, reason: reason @ DropReason::LocalDelivery } => self.drop(frame, reason),
-            routed => self.take(routed, TOO_BIG, 0),
-        }
-    }
-
-    /// The general path, if it has room; else it is dropped.
-    #[cold]
-    #[inline(never)]
-    fn go_generally(&mut self, frame: Frame, why: Why, sa: u32) {
-        if let Err(frame) = self.general.take(frame, why, sa) {
-            self.drop(frame, why.dropped());
-        }
-    }
-
-    /// What a hop has dropped. Somebody may be told, who sees to it on the general path.
-    #[cold]
-    #[inline(never)]
-    fn refuse(&mut self, frame: Frame, reason: DropReason, is_inside: bool) {
-        if !self.general.minds(reason, self.now_ms) || Jumbo::is_one(&frame) {
-            return self.drop(frame, reason);
-        }
-        let why = if is_inside { Why::RefusedInside(reason) } else { Why::Refused(reason) };
-        self.go_generally(frame, why, 0);
-    }
-
-    fn drop(&mut self, frame: Frame, reason: DropReason) {
-        drop_frame(frame, reason, self.drops, self.cache);
-    }
-}
-
-fn drop_frame(frame: Frame, reason: DropReason, drops: &mut Drops, cache: &mut FrameCache) {
-    drops.count(Some(frame), 1, reason, cache);
 }
 
 impl Hops {

@@ -422,7 +422,7 @@ fn imix_with_reordered_and_duplicated_packets_is_delivered_once() {
 #[test]
 fn a_hub_protects_again_what_goes_on_from_one_tunnel_into_another() {
     for algorithm in algorithms() {
-        let mut pair = Pair::new(Tunnel { algorithm, ..Tunnel::default() });
+        let mut pair = Pair::new(Tunnel { algorithm, mtu: 9200, ..Tunnel::default() });
         // What comes from 10.1/16 goes on to 10.7/16, which is behind gateway 1 too.
         let hub = &mut pair.gateways[1];
         let selector = |src: &str, dst: &str| Selector::between(src.parse().unwrap(), dst.parse().unwrap());
@@ -437,14 +437,17 @@ fn a_hub_protects_again_what_goes_on_from_one_tunnel_into_another() {
         let sa = Some(spoke.outbound);
         let policy = Policy { direction: Direction::Outbound, selector: there, priority, action, reqid, sa };
         spoke.sadb.add_policy(&policy).unwrap();
-        let clear = udp(inside(1, true), ip("10.7.0.9"), 100, 64);
-        let sealed = out_of(&mut pair, LAN, &clear).remove(0).1;
-        let arriving = [&[2; 12][..], &[8, 0], &sealed].concat();
-        let mut onward = pair.gateways[1].pass(WAN, frame(&mut pair.cache, &arriving));
-        let (port, again) = onward.remove(0);
-        let bytes = octets(&again);
-        assert!(onward.is_empty() && port == WAN && bytes[23] == 50, "never in clear: {bytes:02x?}");
-        pair.cache.give(again);
+        for octets_of in [100, 1900, 3000, 8900] {
+            let clear = udp(inside(1, true), ip("10.7.0.9"), octets_of, 64);
+            let sealed = out_of(&mut pair, LAN, &clear).remove(0).1;
+            let arriving = [&[2; 12][..], &[8, 0], &sealed].concat();
+            let mut onward = pair.gateways[1].pass(WAN, frame(&mut pair.cache, &arriving));
+            let (port, again) = onward.remove(0);
+            let bytes = octets(&again);
+            assert!(onward.is_empty() && port == WAN && bytes[23] == 50, "never in clear: {bytes:02x?}");
+            assert_eq!(bytes.len(), 14 + sealed.len(), "{octets_of}");
+            pair.cache.give(again);
+        }
     }
 }
 
@@ -500,11 +503,12 @@ fn what_the_kernel_sends_has_its_last_hop_at_the_peer() {
     for algorithm in algorithms() {
         let mut pair = Pair::new(Tunnel { algorithm, has_kernel: true, ..Tunnel::default() });
         for v4 in [true, false] {
-            // RFC 4301 §5.1.2.1: what the node itself sends is not forwarded.
-            let own = udp(lan(1, v4), lan(2, v4), 100, 1);
-            let (sealed, delivered) = pair.pass(1, &own);
-            assert_eq!((sealed.len(), delivered.len()), (1, 1));
-            assert_eq!(delivered[0][14..], own[14..]);
+            for (ttl, arrives) in [(1, 1), (2, 1), (255, 254)] {
+                let own = |ttl| udp(lan(1, v4), lan(2, v4), 100, ttl);
+                let (sealed, delivered) = pair.pass(1, &own(ttl));
+                assert_eq!((sealed.len(), delivered.len()), (1, 1));
+                assert_eq!(delivered[0][14..], own(arrives)[14..]);
+            }
             // What does not fit is told to it, as from where it was to go.
             let long = udp(lan(1, v4), inside(2, v4), 1440, 64);
             let long = if v4 { with_df(long) } else { long };
@@ -665,7 +669,10 @@ fn a_receiver_finds_a_sender_that_is_far_ahead() {
     for (protocol, algorithm) in cases {
         for (lends, at_once) in [false, true].into_iter().flat_map(|l| [1, 40, 100].map(|n| (l, n))) {
             let workers = if lends { 2 } else { 1 };
-            finds_anew(Tunnel { tells: true, algorithm, protocol, lends, workers, ..Tunnel::default() }, at_once);
+            finds_anew(
+                Tunnel { tells: true, algorithm, protocol, lends, workers, ..Tunnel::default() },
+                at_once,
+            );
         }
     }
 }

@@ -502,10 +502,7 @@ fn classes_have_sas_of_their_own_and_are_rekeyed_by_themselves() {
     let mut bench = Bench::new(16, 16);
     let spis = |bench: &Bench, indices: &[PolicyIndex]| {
         let of = |dscp| {
-            let sas = indices.iter().map(|index| match bench.reader.policy_sa(*index) {
-                Some(SlotIndex::BY_CLASS) => bench.reader.class_sa(*index, dscp),
-                sa => sa,
-            });
+            let sas = indices.iter().map(|index| bench.reader.sa_for(*index, dscp));
             let mut spis: Vec<_> = sas.map(|sa| bench.reader.spi(sa.unwrap()).unwrap().0).collect();
             spis.dedup();
             assert_eq!(spis.len(), 1, "the same of both families");

@@ -15,7 +15,8 @@
 //! huge_pages = "auto"       # auto | require (reserved ones) | off
 //! udp_encap_ports = [4500]  # where ESP in UDP comes in, and connections' own udp_ports are: up to 8
 //! crypto = "auto"           # auto | vaes-avx512 | vaes-avx2 | aes-ni | portable: what seals and opens packets
-//! icmp_prohibited = false   # sources are told by ICMP of packets that policies forbid, or that no SA can be had for
+//! icmp_prohibited = []      # e.g. ["10.1.0.0/16"]: hosts there are told by ICMP of packets that policies forbid, or that
+//!                           # no SA can be had for
 //!
 //! [[port]]
 //! interface = "eth0"
@@ -30,6 +31,7 @@
 pub mod strict;
 
 use std::{
+    net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
 };
@@ -97,8 +99,9 @@ pub struct Datapath {
     pub udp_encap_ports: Vec<u16>,
     /// What seals and opens packets.
     pub crypto: Crypto,
-    /// Whether the sources of packets that policies forbid are told so by ICMP (RFC 4301 §5.1.1).
-    pub icmp_prohibited: bool,
+    /// Networks, as an address and how many bits of it count, whose hosts are told by ICMP of packets that policies forbid (RFC 4301
+    /// §5.1.1).
+    pub icmp_prohibited: Vec<(IpAddr, u8)>,
 }
 
 /// Octets of a huge page.
@@ -284,8 +287,8 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
         ])?,
     };
     let icmp_prohibited = match table.optional("icmp_prohibited")? {
-        None => false,
-        Some(value) => value.flag()?,
+        None => vec![],
+        Some(value) => value.list()?.iter().map(network).collect::<Result<_, _>>()?,
     };
     table.finish()?;
     Ok(Datapath {
@@ -312,6 +315,18 @@ fn udp_encap_ports(value: &strict::Value<'_>) -> Result<Vec<u16>, ConfigError> {
     let ports = value.list()?.iter().map(port).collect::<Result<Vec<_>, _>>()?;
     let fits = (1..=MAX_UDP_ENCAP_PORTS).contains(&ports.len());
     if fits { Ok(ports) } else { Err(wrong()) }
+}
+
+/// An address and how many bits of it are the network's, with or without a `/`.
+fn network(value: &strict::Value<'_>) -> Result<(IpAddr, u8), ConfigError> {
+    let (addr, len) = value.text()?.split_once('/').map_or((value.text()?, None), |(a, l)| (a, Some(l)));
+    let network = || {
+        let addr: IpAddr = addr.parse().ok()?;
+        let bits = if addr.is_ipv4() { 32 } else { 128 };
+        let len = len.map_or(Some(bits), |len| len.parse().ok())?;
+        (len <= bits).then_some((addr, len))
+    };
+    network().ok_or_else(|| value.wrong("networks, such as \"10.1.0.0/16\" or \"fd00:1::/32\""))
 }
 
 fn port(mut table: Table<'_>) -> Result<Port, ConfigError> {

@@ -40,7 +40,7 @@ fn all_but_a_port_has_a_default() {
             huge_pages: HugePages::Auto,
             udp_encap_ports: vec![4500],
             crypto: Crypto::Auto,
-            icmp_prohibited: false,
+            icmp_prohibited: vec![],
         }
     );
     assert_eq!(m.ports, [Port { interface: "eth0".into(), queues: None }]);
@@ -51,7 +51,7 @@ fn all_keys_are_read() {
     let m = machine(
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nxdp_mode = \"generic\"\n\
-         huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = true\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
+         huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = [\"10.1.0.0/16\", \"fd00::1\"]\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
     .unwrap();
     assert_eq!(m.regions, Regions { directory: "/tmp/r".into(), max_sas: 1 << 20, max_policies: 16 });
@@ -66,7 +66,7 @@ fn all_keys_are_read() {
             huge_pages: HugePages::Off,
             udp_encap_ports: vec![4501, 4500],
             crypto: Crypto::AesNi,
-            icmp_prohibited: true,
+            icmp_prohibited: vec![([10, 1, 0, 0].into(), 16), ("fd00::1".parse().unwrap(), 128)],
         }
     );
     let port =

@@ -379,10 +379,7 @@ fn killed_in_set_policy_classes() {
     while cut_off {
         let (mut sadb, spis) = base(&dir.0);
         let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
-        let asked = |dscp| match reader.policy_sa(index) {
-            Some(SlotIndex::BY_CLASS) => reader.class_sa(index, dscp),
-            sa => sa,
-        };
+        let asked = |dscp| reader.sa_for(index, dscp);
         let found = || [0, 46, 36].map(asked);
         let [a, b, c] = [0, 1, 2].map(|i| Some(sadb.find(Spi(spis[i])).unwrap()));
         let first = found();

@@ -178,7 +178,7 @@ impl Reader {
     }
 
     /// The SA that a policy uses now: what a worker asks for each packet, with the index that it has kept of a
-    /// lookup's hit. `None` is no SA; [`SlotIndex::BY_CLASS`] is one for each class, and [`Reader::class_sa`] says
+    /// lookup's hit. `None` is no SA; [`SlotIndex::BY_CLASS`] is one for each class, and [`Reader::sa_for`] says
     /// which. In a damaged region it can be any number.
     ///
     /// The index must come from a lookup of this turn; or of an earlier one, if [`Reader::spd_version`], asked since
@@ -190,10 +190,13 @@ impl Reader {
         self.map.policy_sas().get(index)
     }
 
-    /// The SA by which packets with a DSCP leave, of a policy that has one for each class (RFC 4301 §4.1). As
+    /// The SA by which packets with a DSCP leave, of a policy that may have one for each class (RFC 4301 §4.1). As
     /// [`Reader::policy_sa`], in the same turn.
-    pub fn class_sa(&self, index: PolicyIndex, dscp: u8) -> Option<SlotIndex> {
-        self.map.classes().get(index.0 as usize)?.sa(dscp)
+    pub fn sa_for(&self, index: PolicyIndex, dscp: u8) -> Option<SlotIndex> {
+        match self.policy_sa(index)? {
+            SlotIndex::BY_CLASS => self.map.classes().get(index.0 as usize)?.sa(dscp),
+            slot => Some(slot),
+        }
     }
 
     /// Brings the word that [`Reader::policy_sa`] reads into the cache.

@@ -421,12 +421,9 @@ fn look(m: &Model, rng: &mut Rng, reader: &Reader) {
     for (_, kept) in m.workers.iter().zip(m.kept).filter(|(worker, _)| worker.is_some()) {
         if let Some((_, index, id)) = kept {
             let dscp = rng.below(DSCPS);
-            let by_class = m.by_class.contains(&id);
-            let found = match reader.policy_sa(index) {
-                Some(SlotIndex::BY_CLASS) if by_class => reader.class_sa(index, dscp as u8),
-                sa => sa.filter(|_| !by_class),
-            };
-            assert_eq!(found, m.pointed[id][dscp], "the SA of another policy");
+            let by_class = reader.policy_sa(index) == Some(SlotIndex::BY_CLASS);
+            assert_eq!(by_class, m.by_class.contains(&id));
+            assert_eq!(reader.sa_for(index, dscp as u8), m.pointed[id][dscp], "the SA of another policy");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Packets that ask for an SA: iked is told which policy, and of what packet (RFC 4301 §5.1, RFC 7296 §2.9).
 //!
-//! Anybody behind the gateway can send packets of any number of flows. So there is an end to what is remembered, and to
-//! what is told; what is not told is counted, and asks again with its next packet.
+//! Anybody behind the gateway can send packets of any number of flows. A policy that one SA is for is asked for once a
+//! second, whatever comes of others. Where packets say what SAs are for, there is an end to what is looked at, remembered,
+//! and told; what is not is counted, and asks again with its next packet.
 
 use super::icmp::RateLimit;
 use portcullis_sadb::{
-    ABOUT, Event, EventKind, Flow, Generation, PolicyIndex, Reader, SlotIndex, WorkerRuntime,
+    ABOUT, Event, EventKind, Fields, Flow, Generation, PolicyIndex, Reader, SlotIndex, WorkerRuntime,
 };
 use std::collections::VecDeque;
 
@@ -18,10 +19,32 @@ const AGAIN_MS: u64 = 1000;
 /// How long it is remembered that something was asked for.
 const FORGET_MS: u64 = 10_000;
 
-/// What is told, a second and at once.
+/// When it is told after all what could not be.
+const RETRY_MS: u64 = 10;
+
+/// What is told of policies that are populated, a second and at once.
 const RATE: (u32, u32) = (100, 64);
 
-/// What one SA would be for.
+/// What is looked at to see whether it is to be told.
+const LOOKS: (u32, u32) = (100_000, 64);
+
+/// A policy that one SA is for.
+#[derive(Clone, Copy, Default, Debug)]
+struct Trap {
+    /// When it is next asked for.
+    due_ms: u64,
+    /// Until when it is remembered that it was.
+    until_ms: u64,
+}
+
+impl Trap {
+    /// Whether it was asked for long ago.
+    fn is_overdue(&self, now_ms: u64) -> bool {
+        self.until_ms + AGAIN_MS <= now_ms + FORGET_MS
+    }
+}
+
+/// What one SA of a policy that is populated would be for.
 #[derive(Debug)]
 struct Asked {
     policy: PolicyIndex,
@@ -34,18 +57,44 @@ struct Asked {
 /// What a worker has asked iked for.
 #[derive(Debug)]
 pub struct Acquires {
+    /// By policy.
+    traps: Vec<Trap>,
+    looks: RateLimit,
+    unseen: u64,
     /// In the order in which they were first told.
     asked: VecDeque<Asked>,
     rate: RateLimit,
 }
 
-impl Default for Acquires {
-    fn default() -> Acquires {
-        Acquires { asked: VecDeque::with_capacity(REMEMBERED), rate: RateLimit::new(RATE.0, RATE.1) }
-    }
-}
-
 impl Acquires {
+    /// Of at most so many policies.
+    pub fn new(policies: u32) -> Acquires {
+        Acquires {
+            traps: vec![Trap::default(); policies as usize],
+            looks: RateLimit::new(LOOKS.0, LOOKS.1),
+            unseen: 0,
+            asked: VecDeque::with_capacity(REMEMBERED),
+            rate: RateLimit::new(RATE.0, RATE.1),
+        }
+    }
+
+    /// Whether a packet that is for a policy without an SA is to be asked for.
+    pub fn minds(&mut self, policy: PolicyIndex, reader: &Reader, now_ms: u64) -> bool {
+        if reader.populate(policy).fields() == Fields::NONE {
+            return self.traps.get(policy.0 as usize).is_some_and(|trap| trap.due_ms <= now_ms);
+        }
+        let minds = self.looks.take(now_ms);
+        self.unseen += u64::from(!minds);
+        minds
+    }
+
+    /// Counts what was not looked at.
+    pub fn settle(&mut self, iked: &WorkerRuntime) {
+        if self.unseen > 0 {
+            iked.count_acquires_untold(std::mem::take(&mut self.unseen));
+        }
+    }
+
     /// A packet is for a policy that has no SA. True if the same was asked for long ago, and there is none yet: its source
     /// may be told so.
     pub fn ask(
@@ -55,12 +104,7 @@ impl Acquires {
         (reader, iked): (&Reader, &WorkerRuntime),
         now_ms: u64,
     ) -> bool {
-        // RFC 4301 §4.4.2.2: what does not show what is to be populated is dropped, and gets no SA.
-        let Some(fields) = reader.populate(policy).fields().of(flow) else { return false };
-        while self.asked.front().is_some_and(|asked| asked.first_ms + FORGET_MS <= now_ms) {
-            self.asked.pop_front();
-        }
-        let mut tell = || {
+        let tell = || {
             let event = Event {
                 kind: EventKind::Acquire,
                 slot: SlotIndex(0),
@@ -68,11 +112,27 @@ impl Acquires {
                 value: policy.0 as u64,
                 about: flow.words(),
             };
-            let is_told = self.rate.take(now_ms) && iked.tell(&event);
+            let is_told = iked.tell(&event);
             if !is_told {
                 iked.count_acquires_untold(1);
             }
             is_told
+        };
+        let fields = reader.populate(policy).fields();
+        if fields == Fields::NONE {
+            return self.ask_once(policy, tell, now_ms);
+        }
+        // RFC 4301 §4.4.2.2: what does not show what is to be populated is dropped, and gets no SA.
+        let Some(fields) = fields.of(flow) else { return false };
+        while self.asked.front().is_some_and(|asked| asked.first_ms + FORGET_MS <= now_ms) {
+            self.asked.pop_front();
+        }
+        let mut tell = || match self.rate.take(now_ms) {
+            true => tell(),
+            false => {
+                iked.count_acquires_untold(1);
+                false
+            }
         };
         let is_full = self.asked.len() == REMEMBERED;
         match self.asked.iter_mut().find(|asked| (asked.policy, asked.fields) == (policy, fields)) {
@@ -93,6 +153,18 @@ impl Acquires {
                 false
             }
         }
+    }
+
+    /// All packets of a trap would have the same SA.
+    fn ask_once(&mut self, policy: PolicyIndex, tell: impl FnOnce() -> bool, now_ms: u64) -> bool {
+        let Some(trap) = self.traps.get_mut(policy.0 as usize) else { return false };
+        if trap.until_ms <= now_ms {
+            trap.until_ms = now_ms + FORGET_MS;
+        }
+        if trap.due_ms <= now_ms {
+            trap.due_ms = now_ms + if tell() { AGAIN_MS } else { RETRY_MS };
+        }
+        trap.is_overdue(now_ms)
     }
 }
 
@@ -128,7 +200,7 @@ mod tests {
     #[test]
     fn the_same_is_told_once_a_second() {
         let (mut sadb, reader, iked, policy) = sadb(Fields::SRC);
-        let mut acquires = Acquires::default();
+        let mut acquires = Acquires::new(4);
         let mut told = |sadb: &mut Sadb, flow, now_ms| {
             let is_overdue = acquires.ask(policy, &flow, (&reader, &iked), now_ms);
             let events: Vec<_> = std::iter::from_fn(|| sadb.poll_event()).collect();
@@ -152,7 +224,7 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_leaves_room_for_what_comes_after() {
         let (mut sadb, reader, iked, policy) = sadb(Fields::SRC | Fields::SRC_PORT);
-        let mut acquires = Acquires::default();
+        let mut acquires = Acquires::new(4);
         let octets = acquires.asked.capacity();
         for n in 0..100_000 {
             acquires.ask(policy, &flow(n, n as u16), (&reader, &iked), n as u64 / 100);

@@ -305,11 +305,6 @@ impl RateLimit {
         RateLimit { per_second, burst, tokens: burst, last_ms: 0 }
     }
 
-    /// Whether one more could be sent now.
-    pub fn has_any(&self, now_ms: u64) -> bool {
-        { *self }.take(now_ms)
-    }
-
     /// Whether one more may be sent now.
     pub fn take(&mut self, now_ms: u64) -> bool {
         let passed = now_ms.saturating_sub(self.last_ms);

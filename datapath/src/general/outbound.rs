@@ -21,7 +21,7 @@ use crate::{
     sa::Found,
     wire::{self, Addr, FlowKey, IPV6, Ip, UDP, protocol},
 };
-use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol, SlotIndex};
+use portcullis_sadb::{Action, DfBit, Direction, Mode, Protocol};
 use std::net::IpAddr;
 
 /// SAs that a packet is put into, one in the other, at most.
@@ -59,11 +59,9 @@ impl General {
             Decision::Drop(reason) => return Err(self.refuse(env, reason, &ip)),
             Decision::LetIn { .. } | Decision::LetOn { .. } => return Err(DropReason::NoPolicy),
         };
-        let slot = match env.reader.policy_sa(policy) {
-            Some(SlotIndex::BY_CLASS) => env.reader.class_sa(policy, ip.dscp()),
-            slot => slot,
+        let Some(slot) = env.reader.sa_for(policy, ip.dscp()) else {
+            return Err(self.ask_for_sa(env, policy, &ip));
         };
-        let Some(slot) = slot else { return Err(self.ask_for_sa(env, policy, &ip)) };
         match env.sas.find(slot, env.reader, env.runtime) {
             Found::Here(i) | Found::General(i) if env.sas.get(i).direction == Direction::Outbound => {
                 let with = env.sas.associate(i, env.reader).ok_or(DropReason::NoSa)?;
@@ -74,8 +72,8 @@ impl General {
                     Some(Some(whole)) => whole,
                     Some(None) => return Ok(()),
                 };
-                // RFC 4301 §5.1.2.1: of what is forwarded, and not of what the gateway itself sends.
-                if self.from != From::Sealed && !env.is_own(ip.src()) {
+                // RFC 4301 §5.1.2.1: what is forwarded.
+                if self.from != From::Sealed {
                     self.decrement_ttl(env, &ip)?;
                 }
                 self.protect(env, i, &ip)
@@ -342,7 +340,13 @@ impl General {
     }
 
     fn decrement_ttl(&mut self, env: &mut Env<'_>, ip: &Ip) -> Result<(), DropReason> {
-        wire::decrement_ttl(self.packet.bytes_mut()).inspect_err(|_| self.tell(env, Problem::HopLimit, ip))
+        let Err(reason) = wire::decrement_ttl(self.packet.bytes_mut()) else { return Ok(()) };
+        // The last hop of what the kernel sends is where it is for.
+        if self.from == From::Clear && env.is_own(ip.src()) {
+            return Ok(());
+        }
+        self.tell(env, Problem::HopLimit, ip);
+        Err(reason)
     }
 
     /// To the next hop, cut if it must be and may be.

@@ -2,16 +2,47 @@
 
 use super::{
     Env, From, General, To,
-    icmp::{self, Problem},
+    icmp::{self, Problem, RateLimit},
 };
 use crate::{
     drop::DropReason,
     wire::{Addr, Ip},
 };
-use portcullis_sadb::{Action, Direction, PolicyIndex};
+use portcullis_sadb::{Action, Direction, PolicyIndex, Prefix};
 
 /// ICMP errors that a worker sends, a second and at once (RFC 4443 §2.4(f)).
 pub(super) const RATE: (u32, u32) = (1000, 100);
+
+/// Who is told of packets that policies forbid, or that no SA can be had for (RFC 4301 §5.1.1). Nobody outside is.
+#[derive(Debug)]
+pub(super) struct Prohibited {
+    hosts: Vec<Prefix>,
+    /// Packets that are looked at for that.
+    looks: RateLimit,
+}
+
+impl Default for Prohibited {
+    fn default() -> Prohibited {
+        Prohibited::to(&[])
+    }
+}
+
+impl Prohibited {
+    /// Hosts in these networks.
+    pub fn to(hosts: &[Prefix]) -> Prohibited {
+        Prohibited { hosts: hosts.to_vec(), looks: RateLimit::new(RATE.0, RATE.1) }
+    }
+
+    /// Whether a host is told.
+    fn tells(&self, host: Addr) -> bool {
+        self.hosts.iter().any(|hosts| hosts.contains(host.into()))
+    }
+
+    /// Whether one more packet is to be looked at.
+    pub fn minds(&mut self, source: Addr, now_ms: u64) -> bool {
+        self.tells(source) && self.looks.take(now_ms)
+    }
+}
 
 impl General {
     /// Tells the source of the packet that it is too long: so many octets would get through (RFC 4301 §8.2).
@@ -31,7 +62,7 @@ impl General {
             DropReason::PolicyDiscard => env.discards(ip),
             _ => false,
         };
-        if is_forbidden && self.tells_prohibited && self.from != From::Sealed {
+        if is_forbidden && self.tells_prohibited.tells(ip.src()) && self.from != From::Sealed {
             self.tell(env, Problem::Prohibited, ip);
         }
         reason
@@ -40,7 +71,7 @@ impl General {
     /// A packet whose policy has no SA: iked is told (RFC 4301 §5.1), and if that did not help, its source.
     pub(super) fn ask_for_sa(&mut self, env: &mut Env<'_>, policy: PolicyIndex, ip: &Ip) -> DropReason {
         let is_overdue = self.acquires.ask(policy, &ip.flow(), (env.reader, env.iked), env.now_ms);
-        if is_overdue && self.tells_prohibited && self.from != From::Sealed {
+        if is_overdue && self.tells_prohibited.tells(ip.src()) && self.from != From::Sealed {
             self.tell(env, Problem::Unreachable, ip);
         }
         DropReason::NoSa
