@@ -9,6 +9,10 @@
 //! ```
 //!
 //! SK(0) is g^ir of RFC 7296, or the secret of a KEM; SK(1) and further are those of additional exchanges.
+//!
+//! # Dangers
+//! - A [`Sealer`] counts the IVs of its key (RFC 5282 §3.1): two of one key would use each IV twice. So whatever makes
+//!   keys gives one sealer away and keeps nothing that another could be made of, and uses up the secret of the exchange.
 
 use super::{
     Secret,
@@ -41,15 +45,12 @@ pub struct Spis {
     pub responder: u64,
 }
 
-/// The keys of an IKE SA.
+/// What stays of the keys of an IKE SA once it can seal and open: what makes further keys, and what AUTH is made with.
 #[derive(Debug)]
 pub struct Keys {
     suite: Suite,
+    role: Role,
     d: Secret,
-    ai: Secret,
-    ar: Secret,
-    ei: Secret,
-    er: Secret,
     pi: Secret,
     pr: Secret,
 }
@@ -63,27 +64,47 @@ pub struct ChildKeys {
 }
 
 impl Keys {
-    /// Those of a new IKE SA, by the secret of IKE_SA_INIT (RFC 7296 §2.14).
-    pub fn new(suite: Suite, secret: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
+    /// Those of a new IKE SA, by the secret of IKE_SA_INIT (RFC 7296 §2.14), and what this end seals and opens with.
+    pub fn new(
+        suite: Suite,
+        role: Role,
+        secret: Secret,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
         let key = Secret::concat(&[nonces.initiator, nonces.responder]);
         let skeyseed = suite.prf().mac(key.bytes(), &[secret.bytes()]);
-        Keys::expand(suite, &skeyseed, nonces, spis)
+        Keys::expand(suite, role, &skeyseed, nonces, spis)
     }
 
     /// Those after an additional key exchange in IKE_INTERMEDIATE, by its secret and what IKE_SA_INIT had (RFC 9370
     /// §2.2.2).
-    pub fn updated(&self, secret: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
-        self.rekeyed(self.suite, std::slice::from_ref(secret), nonces, spis)
+    pub fn updated(&self, secret: Secret, nonces: Nonces<'_>, spis: Spis) -> (Keys, Sealer, Opener) {
+        self.rekeyed(self.suite, self.role, vec![secret], nonces, spis)
     }
 
-    /// Those of the IKE SA that replaces this one, by the secrets of all its key exchanges in their order.
-    pub fn rekeyed(&self, suite: Suite, secrets: &[Secret], nonces: Nonces<'_>, spis: Spis) -> Keys {
+    /// Those of the IKE SA that replaces this one, by the secrets of all its key exchanges in their order. Its initiator
+    /// is who began the exchange that made it (RFC 7296 §2.18).
+    pub fn rekeyed(
+        &self,
+        suite: Suite,
+        role: Role,
+        secrets: Vec<Secret>,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
         // RFC 7296 §2.18: SKEYSEED is made with the old SA's prf, whatever the new one's is.
-        let skeyseed = self.suite.prf().mac(self.d.bytes(), &seed(secrets, nonces));
-        Keys::expand(suite, &skeyseed, nonces, spis)
+        let skeyseed = self.suite.prf().mac(self.d.bytes(), &seed(&secrets, nonces));
+        Keys::expand(suite, role, &skeyseed, nonces, spis)
     }
 
-    fn expand(suite: Suite, skeyseed: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
+    fn expand(
+        suite: Suite,
+        role: Role,
+        skeyseed: &Secret,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
         let (spi_i, spi_r) = (spis.initiator.to_be_bytes(), spis.responder.to_be_bytes());
         let seed = [nonces.initiator, nonces.responder, &spi_i, &spi_r];
         let (p, a, e) = (suite.prf().output_len(), suite.integrity_key_len(), suite.encryption().key_len());
@@ -92,7 +113,11 @@ impl Keys {
         let mut take = |len| Secret::copy_of(rest.split_off(..len).expect("prf+ gave all of them"));
         // RFC 7296 §2.14: in this order.
         let (d, ai, ar, ei, er, pi, pr) = (take(p), take(a), take(a), take(e), take(e), take(p), take(p));
-        Keys { suite, d, ai, ar, ei, er, pi, pr }
+        let (sealer, opener) = match role {
+            Role::Initiator => (Sealer::new(suite, ei, ai), Opener::new(suite, er, ar)),
+            Role::Responder => (Sealer::new(suite, er, ar), Opener::new(suite, ei, ai)),
+        };
+        (Keys { suite, role, d, pi, pr }, sealer, opener)
     }
 
     /// Mixes in a postquantum preshared key, once all key exchanges before IKE_AUTH are done (RFC 8784 §3).
@@ -128,27 +153,11 @@ impl Keys {
         self.suite
     }
 
-    /// SK_pi or SK_pr: what signs for this end.
+    /// SK_pi or SK_pr: what signs for that end.
     pub fn sk_p(&self, role: Role) -> &Secret {
         match role {
             Role::Initiator => &self.pi,
             Role::Responder => &self.pr,
-        }
-    }
-
-    /// What seals the messages that this end sends. One only of each set of keys: it counts IVs.
-    pub fn sealer(&self, role: Role) -> Sealer {
-        match role {
-            Role::Initiator => Sealer::new(self.suite, &self.ei, &self.ai),
-            Role::Responder => Sealer::new(self.suite, &self.er, &self.ar),
-        }
-    }
-
-    /// What opens the messages that this end has sent.
-    pub fn opener(&self, role: Role) -> Opener {
-        match role {
-            Role::Initiator => Opener::new(self.suite, &self.ei, &self.ai),
-            Role::Responder => Opener::new(self.suite, &self.er, &self.ar),
         }
     }
 }

@@ -17,8 +17,8 @@ fn what_is_signed_is_that_of_another_implementation() {
         let [initiator, responder] =
             [0, 8].map(|at| u64::from_be_bytes(spis[at..at + 8].try_into().unwrap()));
         let spis = Spis { initiator, responder };
-        let first = Keys::new(suite, &fields.octets("secret").into(), nonces, spis);
-        let second = first.updated(&fields.octets("more").into(), nonces, spis);
+        let (first, ..) = Keys::new(suite, Role::Initiator, fields.octets("secret").into(), nonces, spis);
+        let (second, ..) = first.updated(fields.octets("more").into(), nonces, spis);
 
         // Lengths as they are on the wire do not matter.
         let headers = [fields.octets("header"), fields.octets("clear"), vec![0x21, 0, 0xab, 0xcd]].concat();

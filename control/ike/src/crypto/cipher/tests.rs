@@ -14,7 +14,7 @@ fn pair(suite: Suite) -> (Sealer, Opener) {
     let octets =
         |len, first: u8| Secret::from((0..len).map(|n| first.wrapping_add(n as u8)).collect::<Vec<_>>());
     let (e, a) = (octets(suite.encryption().key_len(), 1), octets(suite.integrity_key_len(), 101));
-    (Sealer::new(suite, &e, &a), Opener::new(suite, &e, &a))
+    (Sealer::new(suite, e.clone(), a.clone()), Opener::new(suite, e, a))
 }
 
 // RFC 7634 §B, RFC 5282, RFC 7296 §3.14
@@ -26,13 +26,14 @@ fn payloads_are_those_of_others() {
         let integrity = Integrity::named(fields.text("integrity"));
         let suite = Suite::new(encryption, integrity, Prf::HmacSha256).unwrap();
         suites.push(suite);
-        let (e, a) = (fields.octets("e").into(), fields.octets("a").into());
+        let (e, a): (Secret, Secret) = (fields.octets("e").into(), fields.octets("a").into());
         let (headers, payloads, body) =
             (fields.octets("headers"), fields.octets("payloads"), fields.octets("body"));
-        assert_eq!(Opener::new(suite, &e, &a).open(&headers, &body).unwrap(), payloads, "{fields:?}");
+        let opener = Opener::new(suite, e.clone(), a.clone());
+        assert_eq!(opener.open(&headers, &body).unwrap(), payloads, "{fields:?}");
         if encryption.is_aead() {
             let iv = u64::from_be_bytes(body[..8].try_into().unwrap());
-            let mut sealer = Sealer { sealed: iv, ..Sealer::new(suite, &e, &a) };
+            let mut sealer = Sealer { sealed: iv, ..Sealer::new(suite, e, a) };
             assert_eq!(sealer.seal(&headers, &payloads, &mut seeded(1)), body, "{fields:?}");
         }
     }
