@@ -120,14 +120,15 @@ impl Keys {
         (Keys { suite, role, d, pi, pr }, sealer, opener)
     }
 
-    /// Mixes in a postquantum preshared key, once all key exchanges before IKE_AUTH are done (RFC 8784 §3).
+    /// These with a postquantum preshared key mixed into SK_d, SK_pi and SK_pr, once all key exchanges before IKE_AUTH
+    /// are done (RFC 8784 §3). What seals and opens stays as it is.
     ///
-    /// A responder without the PPK is authenticated with SK_pi and SK_pr as they were before.
-    pub fn mix_in_ppk(&mut self, ppk: &[u8]) {
+    /// An initiator that can do without the PPK keeps both: with a responder that does not have it, AUTH is that of
+    /// NO_PPK_AUTH, by SK_pi and SK_pr as they were, and further keys are of SK_d as it was.
+    pub fn with_ppk(&self, ppk: &[u8]) -> Keys {
         let prf = self.suite.prf();
-        for key in [&mut self.d, &mut self.pi, &mut self.pr] {
-            *key = prf.plus(ppk, &[key.bytes()], prf.output_len());
-        }
+        let mix = |key: &Secret| prf.plus(ppk, &[key.bytes()], prf.output_len());
+        Keys { d: mix(&self.d), pi: mix(&self.pi), pr: mix(&self.pr), ..*self }
     }
 
     /// KEYMAT of a child SA, in the parts that the algorithm asks for. No secrets where it is made with IKE_AUTH, or
