@@ -30,6 +30,8 @@ pub enum Role {
 }
 
 /// Ni and Nr: what is in the nonce payloads of an exchange.
+///
+/// The initiator is who began this exchange, which may be the responder of the IKE SA (RFC 7296 §2.17).
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "their names tell")]
 pub struct Nonces<'a> {
@@ -56,6 +58,8 @@ pub struct Keys {
 }
 
 /// The keys of a child SA, as the SADB takes them.
+///
+/// The initiator is who began the exchange that made it, which may be the responder of the IKE SA (RFC 7296 §2.17).
 #[derive(Debug)]
 #[allow(missing_docs, reason = "their names tell")]
 pub struct ChildKeys {
