@@ -119,7 +119,8 @@ transforms! {
 
 impl Encryption {
     /// That of a number and the attribute Key Length, in bits; `None` where that is missing but needed, or there but of
-    /// no use: both must not be (RFC 7296 §3.3.5).
+    /// no use: both must not be (RFC 7296 §3.3.5). Some peers send 256 with ChaCha20-Poly1305; that is refused on
+    /// purpose, so that both ends have the same proposal.
     pub fn from_id(id: u16, key_bits: Option<u16>) -> Option<Encryption> {
         Self::ALL.iter().copied().find(|e| e.id() == id && e.key_bits() == key_bits)
     }
@@ -322,7 +323,7 @@ mod tests {
         assert_eq!(Encryption::named("aes256"), Some(Encryption::AesCbc256));
     }
 
-    // RFC 7296 §3.3.5
+    // RFC 7296 §3.3.5, RFC 7634 §4
     #[test]
     fn a_key_length_is_there_where_it_must_be() {
         assert_eq!(Encryption::from_id(20, None), None);
