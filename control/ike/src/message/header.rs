@@ -104,8 +104,11 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of a message of any version, the type of its first payload, and what is behind the header: as long
-    /// as the header says, and all that there is.
+    /// The header of a message of any version, the type of its first payload, and what is behind the header, as long
+    /// as the header says.
+    ///
+    /// Octets behind that are refused: an IKEv2 message is all of its datagram, and what nobody authenticates is not
+    /// let in. IKEv1's are cut off, since old implementations append zeroes.
     pub fn parse(octets: &[u8]) -> Result<(Header, PayloadType, &[u8]), Malformed> {
         let mut r = Reader::new(None, octets, 0);
         let initiator_spi = r.array("IKE SA Initiator's SPI")?;
@@ -117,11 +120,14 @@ impl Header {
         let flags = Flags(r.u8("Flags")?);
         let message_id = r.u32("Message ID")?;
         let length = r.u32("Length")?;
-        if u64::from(length) != octets.len() as u64 {
-            return Err(r.malformed_at("Length", LENGTH_AT));
+        let malformed = r.malformed_at("Length", LENGTH_AT);
+        let body_len = (length as usize).checked_sub(LEN).ok_or(malformed)?;
+        let body = r.take(body_len, "Length").map_err(|_| malformed)?;
+        if !r.is_empty() && version.major != Version::V1.major {
+            return Err(malformed);
         }
         let header = Header { initiator_spi, responder_spi, version, exchange, flags, message_id };
-        Ok((header, first, r.rest()))
+        Ok((header, first, body))
     }
 
     /// The length is left 0.
