@@ -148,11 +148,16 @@ fn delete() {
     assert_eq!(children.protocol(), Protocol::ESP);
     assert!(children.spis().eq([1, 0xfedc_ba98]));
     is(Payload::Delete(children), "03 04 0002 00000001 fedcba98");
-    // Of protocols that are not known, SPIs have any size; those of none are none.
+    is(Payload::Delete(Delete::child_sas(Protocol::AH, &[]).unwrap()), "02 04 0000");
+    for other in [Protocol::NONE, Protocol::IKE, Protocol(4)] {
+        assert_eq!(Delete::child_sas(other, &[1]), None);
+    }
+    // Of protocols that are not known, SPIs have any size and are none of SAs.
     for (hex, count) in [
         ("00000014 06 0c 0001 0102030405060708090a0b0c", 0),
         ("00000008 c8 00 ffff", 0),
-        ("00000010 c8 04 0002 00000001 00000002", 2),
+        ("00000010 c8 04 0002 00000001 00000002", 0),
+        ("00000010 02 04 0002 00000001 00000002", 2),
     ] {
         let payloads = Payloads::parse(PayloadType::D, &octets(hex)).unwrap();
         let Payload::Delete(delete) = &payloads.0[0] else { panic!("{payloads:?}") };
