@@ -61,8 +61,11 @@ impl PrivateKey {
         let end = block.find("-----END ").ok_or(SignatureError::PrivateKey)?;
         let end = block[end..].find('\n').map_or(block.len(), |line| end + line);
         let block = &block.as_bytes()[..end];
-        let (_, octets) = pem_rfc7468::decode_vec(block).map_err(|_| SignatureError::PrivateKey)?;
-        PrivateKey::from_der(&Zeroizing::new(octets))
+        // RFC 7468 §2: lines are of 64 characters, and parsers may take others.
+        let mut pem = pem_rfc7468::Decoder::new_detect_wrap(block).map_err(|_| SignatureError::PrivateKey)?;
+        let mut octets = Zeroizing::new(Vec::with_capacity(pem.remaining_len()));
+        pem.decode_to_end(&mut octets).map_err(|_| SignatureError::PrivateKey)?;
+        PrivateKey::from_der(&octets)
     }
 
     /// Reads a private key of PKCS#8, PKCS#1 or SEC1.

@@ -153,6 +153,23 @@ fn a_key_may_stand_among_other_blocks() {
     }
 }
 
+// RFC 7468 §2
+#[test]
+fn lines_of_any_width_are_read() {
+    for (name, pem) in KEYS {
+        let key = PrivateKey::from_pem(pem).unwrap().public_key();
+        let lines: Vec<_> = pem.lines().collect();
+        let (first, rest) = lines.split_first().unwrap();
+        let (last, body) = rest.split_last().unwrap();
+        let body: Vec<_> = body.concat().chars().collect();
+        for width in [16, 60, 76, 100_000] {
+            let lines: Vec<String> = body.chunks(width).map(|line| line.iter().collect()).collect();
+            let text = format!("{first}\n{}\n{last}\n", lines.join("\n"));
+            assert_eq!(PrivateKey::from_pem(&text).unwrap().public_key(), key, "{name} {width}");
+        }
+    }
+}
+
 /// What peers and files give may be anything: it is refused, or it is a key, and then it verifies nothing.
 #[test]
 fn damaged_keys_do_no_harm() {
