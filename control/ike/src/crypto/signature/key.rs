@@ -120,7 +120,8 @@ impl PrivateKey {
         })
     }
 
-    /// Signs. Randomness is for blinding, salts and nonces.
+    /// Signs. Randomness is for blinding, salts and nonces, but not for ECDSA by P-256 with SHA-256 and by P-384 with
+    /// SHA-384, whose nonces are the system's.
     pub fn sign(
         &self,
         scheme: Scheme,
