@@ -5,7 +5,9 @@
 //!  headers, which both cover                         | the body of the payload
 //! ```
 //!
-//! An Encrypted Fragment payload is the same; its fragment numbers are headers, too (RFC 7383 §2.5).
+//! An Encrypted Fragment payload is the same; its fragment numbers are headers, too (RFC 7383 §2.5). Where the headers end,
+//! [`Sealed::headers`](crate::message::Sealed::headers) says; [`Message::emit_sealed`](crate::message::Message::emit_sealed)
+//! has them sealed.
 //!
 //! # Dangers
 //! - An AEAD's IV must never be used twice with one key (RFC 5282 §3.1). So a [`Sealer`] counts them, is one for each key
@@ -70,7 +72,8 @@ impl Sealer {
         Sealer { keys: Direction::new(suite, e, a), sealed: 0 }
     }
 
-    /// Octets of the body of a payload with so many octets of payloads in it. The headers must say so before it is sealed.
+    /// Octets of the body of a payload with so many octets of payloads in it. The headers must say so before
+    /// it is sealed.
     pub fn sealed_len(&self, payloads: usize) -> usize {
         let (encryption, block) = (self.keys.encryption, self.keys.encryption.block_len());
         encryption.iv_len() + (payloads + 1).next_multiple_of(block) + self.keys.icv_len()

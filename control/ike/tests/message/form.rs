@@ -263,21 +263,14 @@ fn sk() {
     assert_eq!(message.payloads.0, [Payload::VendorId(vec![0x56])]);
     assert_eq!(message.emit().unwrap(), octets);
     // RFC 5282 §5.1
-    let spans = sealed.spans(octets.len(), 8, 8).unwrap();
-    assert_eq!((spans.aad.clone(), &octets[spans.iv.clone()]), (0..37, &[1; 8][..]));
-    assert_eq!((&octets[spans.ciphertext.clone()], &octets[spans.icv.clone()]), (&[2, 2][..], &[3; 8][..]));
-    assert_eq!(spans.authenticated(), 0..47);
-    // A pad length must have room.
-    assert!(sealed.spans(octets.len(), 8, 9).is_some());
-    for (message_len, iv_len, icv_len) in [
-        (octets.len(), 9, 9),
-        (octets.len(), 16, 16),
-        (octets.len(), usize::MAX, 1),
-        (octets.len(), 1, usize::MAX),
-        (17, 8, 8),
-    ] {
-        assert_eq!(sealed.spans(message_len, iv_len, icv_len), None);
-    }
+    assert_eq!(sealed.headers(&octets), &octets[..37]);
+    // To be sealed, the same message has room, and lengths that count it.
+    let sealed = Sealed::room(PayloadType::IDI, None, sealed.body.len());
+    let seal = |headers: &[u8]| {
+        assert_eq!(headers, &octets[..37]);
+        octets[37..].to_vec()
+    };
+    assert_eq!(Message { sealed: Some(sealed), ..message.clone() }.emit_sealed(seal).unwrap(), octets);
 }
 
 #[test]
@@ -289,26 +282,8 @@ fn skf() {
     assert_eq!((sealed.kind(), sealed.first), (PayloadType::SKF, PayloadType::NONE));
     let fragment = sealed.fragment.unwrap();
     assert_eq!((fragment.number(), fragment.total()), (2, 3));
-    assert_eq!(sealed.spans(octets.len(), 8, 1).unwrap().aad, 0..36);
+    assert_eq!(sealed.headers(&octets), &octets[..36]);
     assert_eq!(message.emit().unwrap(), octets);
-}
-
-#[test]
-fn padding() {
-    // RFC 7296 §3.14, RFC 5282 §3
-    for (len, block, padded) in
-        [(0, 1, 1), (7, 1, 8), (0, 16, 16), (15, 16, 16), (16, 16, 32), (3, 0, 4), (9, 255, 255)]
-    {
-        let mut text = vec![0xee; len];
-        pad(&mut text, block);
-        assert_eq!((text.len(), text.last()), (padded, Some(&((padded - len - 1) as u8))));
-        assert_eq!(unpad(&text), Some(&[0xee; 16][..len]));
-    }
-    // Senders may take more than they need, and padding of any content.
-    assert_eq!(unpad(&[1, 2, 3, 3, 3, 4]), Some(&[1][..]));
-    assert_eq!(unpad(&[9, 1]), Some(&[][..]));
-    assert_eq!(unpad(&[9, 2]), None);
-    assert_eq!(unpad(&[]), None);
 }
 
 #[test]

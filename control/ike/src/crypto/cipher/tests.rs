@@ -1,7 +1,10 @@
 use super::*;
-use crate::crypto::{
-    transform::Prf,
-    vectors::{self, seeded},
+use crate::{
+    crypto::{
+        transform::Prf,
+        vectors::{self, seeded},
+    },
+    message::{ExchangeType, Flags, Fragment, Header, Message, Payload, Payloads, Sealed, Version},
 };
 
 fn all_suites() -> impl Iterator<Item = Suite> {
@@ -100,6 +103,35 @@ fn padding_that_is_too_long_is_refused() {
             let left = (len - 1).checked_sub(padding.into());
             let expected = left.map(|len| vec![0; len]).ok_or(OpenError::Padding(padding));
             assert_eq!(opener.open(b"headers", &body), expected, "{suite:?} {padding}");
+        }
+    }
+}
+
+// RFC 7296 §3.14, RFC 7383 §2.5
+#[test]
+fn messages_are_sealed_in_their_last_payload() {
+    let header = Header {
+        initiator_spi: [1; 8],
+        responder_spi: [2; 8],
+        version: Version::V2,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags::INITIATOR,
+        message_id: 3,
+    };
+    let inner = Payloads(vec![Payload::VendorId(vec![4; 21])]);
+    let (first, octets) = inner.emit().unwrap();
+    for suite in all_suites() {
+        for fragment in [None, Fragment::new(1, 2)] {
+            let (mut sealer, opener) = pair(suite);
+            let room = Sealed::room(first, fragment, sealer.sealed_len(octets.len()));
+            let message = Message { header, payloads: Payloads::default(), sealed: Some(room) };
+            let seal = |headers: &[u8]| sealer.seal(headers, &octets, &mut seeded(5));
+            let mut message = message.emit_sealed(seal).unwrap();
+            let sealed = Message::parse(&message).unwrap().sealed.unwrap();
+            let opened = opener.open(sealed.headers(&message), &sealed.body).unwrap();
+            assert_eq!(Payloads::parse(sealed.first, &opened), Ok(inner.clone()));
+            message[28] = 0; // the type of what is inside
+            assert_eq!(opener.open(sealed.headers(&message), &sealed.body), Err(OpenError::Icv));
         }
     }
 }
