@@ -62,7 +62,7 @@ impl Message {
         if header.version.major != Version::V2.major {
             return Err(Malformed { payload: None, field: "major version", offset: header::VERSION_AT });
         }
-        let (payloads, sealed) = payload::parse_chain(first, body, header::LEN, true)?;
+        let (payloads, sealed) = payload::parse_chain(first, body, Header::LEN, true)?;
         Ok(Message { header, payloads, sealed })
     }
 

@@ -5,15 +5,10 @@ use super::{
     keys::{Keys, Role},
     transform::Prf,
 };
+use crate::message::{Header, Payload};
 
 /// What the shared key is mixed with, so that it is not in memory as it is in a configuration.
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
-
-/// Octets of an IKE header, whose last four are the length of the message.
-const HEADER: usize = 28;
-
-/// Octets of a payload's generic header, whose last two are the length of the payload.
-const GENERIC: usize = 4;
 
 /// The octets that an end signs: its first message as it was sent, the other's nonce, its identity as it is in the body
 /// of its ID payload, and [`IntAuth::octets`] (RFC 7296 §2.15, RFC 9242 §3.3.2).
@@ -91,16 +86,17 @@ fn chained(
     message: Intermediate<'_>,
 ) -> Result<Secret, IntermediateError> {
     let Intermediate { headers, payloads } = message;
-    let inner = headers.len().checked_sub(HEADER + GENERIC);
+    let inner = headers.len().checked_sub(Header::LEN + Payload::HEADER_LEN);
     let inner = inner.ok_or(IntermediateError::Headers(headers.len()))?;
     // RFC 9242 §3.3.2: both lengths as if there were neither IV, padding nor ICV.
     let too_long = |_| IntermediateError::Payloads(payloads.len());
     let length = u32::try_from(headers.len() + payloads.len()).map_err(too_long)?;
-    let payload_length = u16::try_from(GENERIC + payloads.len()).map_err(too_long)?;
-    let (ike, rest) = headers.split_at(HEADER);
+    let payload_length = u16::try_from(Payload::HEADER_LEN + payloads.len()).map_err(too_long)?;
+    // Both headers end with their length, of four and of two octets.
+    let (ike, rest) = headers.split_at(Header::LEN);
     let parts = [
         before,
-        &ike[..HEADER - 4],
+        &ike[..Header::LEN - 4],
         &length.to_be_bytes(),
         &rest[..inner + 2],
         &payload_length.to_be_bytes(),

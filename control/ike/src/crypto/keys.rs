@@ -19,6 +19,7 @@ use super::{
     cipher::{Opener, Sealer},
     transform::Suite,
 };
+use crate::message::IkeSpi;
 use portcullis_sadb::{Algorithm, Key};
 
 /// Which end of an IKE SA: whoever sent the first message of it is its initiator, as long as it lives.
@@ -43,8 +44,8 @@ pub struct Nonces<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs, reason = "their names tell")]
 pub struct Spis {
-    pub initiator: u64,
-    pub responder: u64,
+    pub initiator: IkeSpi,
+    pub responder: IkeSpi,
 }
 
 /// What stays of the keys of an IKE SA once it can seal and open: what makes further keys, and what AUTH is made with.
@@ -109,7 +110,7 @@ impl Keys {
         nonces: Nonces<'_>,
         spis: Spis,
     ) -> (Keys, Sealer, Opener) {
-        let (spi_i, spi_r) = (spis.initiator.to_be_bytes(), spis.responder.to_be_bytes());
+        let (spi_i, spi_r) = (spis.initiator.octets(), spis.responder.octets());
         let seed = [nonces.initiator, nonces.responder, &spi_i, &spi_r];
         let (p, a, e) = (suite.prf().output_len(), suite.integrity_key_len(), suite.encryption().key_len());
         let all = suite.prf().plus(skeyseed.bytes(), &seed, 3 * p + 2 * a + 2 * e);

@@ -235,8 +235,8 @@ fn header() {
     let octets = message("00", "");
     let message = Message::parse(&octets).unwrap();
     let header = Header {
-        initiator_spi: [1, 2, 3, 4, 5, 6, 7, 8],
-        responder_spi: [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+        initiator_spi: IkeSpi(0x0102_0304_0506_0708),
+        responder_spi: IkeSpi(0x1112_1314_1516_1718),
         version: Version::V2,
         exchange: ExchangeType::IKE_AUTH,
         flags: Flags::INITIATOR,
@@ -244,6 +244,7 @@ fn header() {
     };
     assert_eq!(message, Message { header, payloads: Payloads::default(), sealed: None });
     assert_eq!(message.emit().unwrap(), octets);
+    assert_eq!(message.header.initiator_spi.to_string(), "0102030405060708");
     // RFC 7296 §2.5: the minor version is ignored, and flags that are not known.
     let mut later = octets;
     (later[17], later[19]) = (0x2f, 0xff);

@@ -4,7 +4,7 @@ use crate::{
         transform::Prf,
         vectors::{self, seeded},
     },
-    message::{ExchangeType, Flags, Fragment, Header, Message, Payload, Payloads, Sealed, Version},
+    message::{ExchangeType, Flags, Fragment, Header, IkeSpi, Message, Payload, Payloads, Sealed, Version},
 };
 
 fn all_suites() -> impl Iterator<Item = Suite> {
@@ -111,8 +111,8 @@ fn padding_that_is_too_long_is_refused() {
 #[test]
 fn messages_are_sealed_in_their_last_payload() {
     let header = Header {
-        initiator_spi: [1; 8],
-        responder_spi: [2; 8],
+        initiator_spi: IkeSpi(1),
+        responder_spi: IkeSpi(2),
         version: Version::V2,
         exchange: ExchangeType::INFORMATIONAL,
         flags: Flags::INITIATOR,

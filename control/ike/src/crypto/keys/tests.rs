@@ -13,7 +13,7 @@ fn suite_of(fields: &Fields<'_>) -> Suite {
 
 fn spis_of(fields: &Fields<'_>) -> Spis {
     let spis = fields.octets("spis");
-    let half = |octets: &[u8]| u64::from_be_bytes(octets.try_into().unwrap());
+    let half = |octets: &[u8]| IkeSpi(u64::from_be_bytes(octets.try_into().unwrap()));
     Spis { initiator: half(&spis[..8]), responder: half(&spis[8..]) }
 }
 
@@ -82,7 +82,13 @@ fn keys_are_those_of_another_implementation() {
 
 fn some_keys(suite: Suite, role: Role) -> (Keys, Sealer, Opener) {
     let nonces = Nonces { initiator: &[1; 32], responder: &[2; 32] };
-    Keys::new(suite, role, Secret::copy_of(&[3; 32]), nonces, Spis { initiator: 4, responder: 5 })
+    Keys::new(
+        suite,
+        role,
+        Secret::copy_of(&[3; 32]),
+        nonces,
+        Spis { initiator: IkeSpi(4), responder: IkeSpi(5) },
+    )
 }
 
 // RFC 7296 §2.18
@@ -93,7 +99,7 @@ fn skeyseed_of_a_rekeying_is_by_the_old_prf() {
     let ((keys, ..), secret) = (some_keys(old, Role::Initiator), Secret::copy_of(&[6; 32]));
     let (ni, nr) = ([7; 16], [8; 16]);
     let nonces = Nonces { initiator: &ni, responder: &nr };
-    let spis = Spis { initiator: 9, responder: 10 };
+    let spis = Spis { initiator: IkeSpi(9), responder: IkeSpi(10) };
     let skeyseed = Prf::HmacSha256.mac(keys.d.bytes(), &[secret.bytes(), &ni, &nr]);
     let seed = [&ni[..], &nr, &9u64.to_be_bytes(), &10u64.to_be_bytes()];
     let all = Prf::HmacSha512.plus(skeyseed.bytes(), &seed, 3 * 64 + 2 * 36);
