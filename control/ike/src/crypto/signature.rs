@@ -12,6 +12,7 @@ mod key;
 
 pub use key::{PrivateKey, PublicKey};
 
+use crate::message::AuthMethod;
 use der::{AnyRef, Decode, asn1::ObjectIdentifier};
 use pkcs8::spki::AlgorithmIdentifierRef;
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -152,14 +153,17 @@ const fn pss(hash: u8, salt: u8) -> [u8; 67] {
 
 impl Scheme {
     /// What a signature of an older method may be, the likeliest first; of all others nothing.
-    pub const fn of_method(method: u8) -> &'static [Scheme] {
+    pub const fn of_method(method: AuthMethod) -> &'static [Scheme] {
         use Scheme::*;
         match method {
             // RFC 7296 §3.8: SHA-1 unless the other end is known to take something else.
-            1 => &[RsaSha1, RsaPkcs1(Hash::Sha256), RsaPkcs1(Hash::Sha384), RsaPkcs1(Hash::Sha512)],
-            9 => &[Ecdsa256],
-            10 => &[Ecdsa384],
-            11 => &[Ecdsa521],
+            AuthMethod::RSA_SIGNATURE => {
+                &[RsaSha1, RsaPkcs1(Hash::Sha256), RsaPkcs1(Hash::Sha384), RsaPkcs1(Hash::Sha512)]
+            }
+            // RFC 4754 §7
+            AuthMethod::ECDSA_SHA256_P256 => &[Ecdsa256],
+            AuthMethod::ECDSA_SHA384_P384 => &[Ecdsa384],
+            AuthMethod::ECDSA_SHA512_P521 => &[Ecdsa521],
             _ => &[],
         }
     }

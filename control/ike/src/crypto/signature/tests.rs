@@ -207,14 +207,40 @@ fn algorithm_identifiers_are_those_of_the_rfcs() {
         // As DER writes them.
         assert_eq!(AlgorithmIdentifierRef::from_der(octets).unwrap().to_der().unwrap(), octets);
     }
-    for (scheme, octets) in [
-        (Scheme::RsaPkcs1(Hash::Sha256), "300d06092a864886f70d01010b0500"),
-        (Scheme::RsaPkcs1(Hash::Sha512), "300d06092a864886f70d01010d0500"),
-        (Scheme::Ecdsa(Hash::Sha256), "300a06082a8648ce3d040302"),
-        (Scheme::Ecdsa(Hash::Sha384), "300a06082a8648ce3d040303"),
-        (Scheme::Ed25519, "300506032b6570"),
-    ] {
-        assert_eq!(scheme.algorithm_identifier().unwrap(), hex(octets));
+    let identifiers: [(Scheme, u16, &str); 10] = [
+        (Scheme::RsaPkcs1(Hash::Sha256), 2, "300d06092a864886f70d01010b0500"), // RFC 7427 §A.1.2
+        (Scheme::RsaPkcs1(Hash::Sha384), 3, "300d06092a864886f70d01010c0500"), // §A.1.3
+        (Scheme::RsaPkcs1(Hash::Sha512), 4, "300d06092a864886f70d01010d0500"), // §A.1.4
+        (
+            Scheme::RsaPss(Hash::Sha256), // §A.4.3, without the trailer that is the default
+            2,
+            "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402010500
+             a11c301a06092a864886f70d010108300d06096086480165030402010500 a203020120",
+        ),
+        (
+            Scheme::RsaPss(Hash::Sha384),
+            3,
+            "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402020500
+             a11c301a06092a864886f70d010108300d06096086480165030402020500 a203020130",
+        ),
+        (
+            Scheme::RsaPss(Hash::Sha512),
+            4,
+            "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402030500
+             a11c301a06092a864886f70d010108300d06096086480165030402030500 a203020140",
+        ),
+        (Scheme::Ecdsa(Hash::Sha256), 2, "300a06082a8648ce3d040302"), // §A.3.2
+        (Scheme::Ecdsa(Hash::Sha384), 3, "300a06082a8648ce3d040303"), // §A.3.3
+        (Scheme::Ecdsa(Hash::Sha512), 4, "300a06082a8648ce3d040304"), // §A.3.4
+        (Scheme::Ed25519, 5, "300506032b6570"),                       // RFC 8420 §A.1
+    ];
+    for (scheme, hash_id, octets) in identifiers {
+        assert_eq!(scheme.algorithm_identifier().unwrap(), hex(octets), "{scheme:?}");
+        assert_eq!(scheme.hash_id(), Some(hash_id), "{scheme:?}");
+    }
+    for scheme in ALL {
+        let has_one = identifiers.iter().any(|(of, ..)| *of == scheme);
+        assert_eq!((scheme.algorithm_identifier().is_some(), scheme.hash_id().is_some()), (has_one, has_one));
     }
     for octets in [
         // RFC 7427 §A.4.3, with the trailer that is the default.
@@ -225,6 +251,26 @@ fn algorithm_identifiers_are_those_of_the_rfcs() {
          a11a301806092a864886f70d010108300b0609608648016503040201 a203020120",
     ] {
         assert_eq!(Scheme::from_algorithm_identifier(&hex(octets)), Some(Scheme::RsaPss(Hash::Sha256)));
+    }
+}
+
+// RFC 7296 §3.8, RFC 4754 §7, RFC 7427 §3
+#[test]
+fn older_methods_have_their_own_schemes() {
+    for method in 0..=u8::MAX {
+        let schemes: &[Scheme] = match method {
+            1 => &[
+                Scheme::RsaSha1,
+                Scheme::RsaPkcs1(Hash::Sha256),
+                Scheme::RsaPkcs1(Hash::Sha384),
+                Scheme::RsaPkcs1(Hash::Sha512),
+            ],
+            9 => &[Scheme::Ecdsa256],
+            10 => &[Scheme::Ecdsa384],
+            11 => &[Scheme::Ecdsa521],
+            _ => &[],
+        };
+        assert_eq!(Scheme::of_method(AuthMethod(method)), schemes, "{method}");
     }
 }
 
