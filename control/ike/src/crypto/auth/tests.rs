@@ -8,6 +8,7 @@ use crate::{
     message::IkeSpi,
 };
 
+/// That of `vectors/make.py`, which has the formulas once more, written by us from the RFCs.
 // RFC 7296 §2.15, RFC 9242 §3.3.2
 #[test]
 fn what_is_signed_is_that_of_another_implementation() {
