@@ -10,7 +10,8 @@
 //! ```
 //!
 //! # Dangers
-//! - Randomness is an argument. Tests give what they know; all others give what nobody knows.
+//! - Randomness is an argument. Tests give what they know; all others give what nobody knows. One exception: what ring
+//!   signs with ECDSA has nonces of the system's ([`signature`]).
 //! - Secrets are wiped when dropped, and print as `(hidden)`. What libraries leave on the stack is not wiped.
 //! - What is secret is compared in constant time. A reason why something is refused says nothing of the secret.
 

@@ -1,5 +1,5 @@
 //! IKE as a library without I/O: no sockets, no clock, no randomness of its own, no files, no threads. Time, random
-//! octets and keys are arguments.
+//! octets and keys are arguments. One exception: some nonces of ECDSA are the system's ([`crypto::signature`]).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

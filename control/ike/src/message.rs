@@ -39,7 +39,7 @@ pub use notify::{Notify, NotifyType};
 pub use octets::{Malformed, Oversized};
 pub use payload::{Payload, PayloadType, Payloads};
 pub use proposal::{Attribute, AttributeType, AttributeValue, Proposal, Protocol, Transform, TransformType};
-pub use sealed::{Fragment, Sealed, Spans, pad, unpad};
+pub use sealed::{Fragment, Sealed};
 pub use traffic_selector::{Addresses, TrafficSelector, TsRange, TsType};
 
 use octets::Writer;
@@ -62,11 +62,11 @@ impl Message {
         if header.version.major != Version::V2.major {
             return Err(Malformed { payload: None, field: "major version", offset: header::VERSION_AT });
         }
-        let (payloads, sealed) = payload::parse_chain(first, body, header::LEN, true)?;
+        let (payloads, sealed) = payload::parse_chain(first, body, Header::LEN, true)?;
         Ok(Message { header, payloads, sealed })
     }
 
-    /// Its octets. [`Sealed::spans`] tells where in them is what has to be encrypted.
+    /// Its octets, with the body of what is sealed as it is.
     pub fn emit(&self) -> Result<Vec<u8>, Oversized> {
         let mut out = Writer::default();
         let sealed = self.sealed.as_ref();
@@ -79,5 +79,16 @@ impl Message {
         let length = out.len();
         out.patch_u32(header::LENGTH_AT, length);
         out.finish()
+    }
+
+    /// Its octets, of which `seal` makes the body of what is sealed, by the octets in front of it. [`Sealed::room`] has
+    /// said how long it is.
+    pub fn emit_sealed(&self, seal: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<Vec<u8>, Oversized> {
+        let mut octets = self.emit()?;
+        let room = self.sealed.as_ref().map_or(0, |sealed| sealed.body.len());
+        let at = octets.len() - room;
+        let body = seal(&octets[..at]);
+        octets[at..].copy_from_slice(&body);
+        Ok(octets)
     }
 }

@@ -5,11 +5,13 @@
 //!  headers, which both cover                         | the body of the payload
 //! ```
 //!
-//! An Encrypted Fragment payload is the same; its fragment numbers are headers, too (RFC 7383 §2.5).
+//! An Encrypted Fragment payload is the same; its fragment numbers are headers, too (RFC 7383 §2.5). Where the headers end,
+//! [`Sealed::headers`](crate::message::Sealed::headers) says; [`Message::emit_sealed`](crate::message::Message::emit_sealed)
+//! has them sealed.
 //!
 //! # Dangers
-//! - An AEAD's IV must never be used twice with one key (RFC 5282 §3.1). So a [`Sealer`] counts them, is one for each key,
-//!   and cannot be copied. A message that is sent again is the octets that were sent before.
+//! - An AEAD's IV must never be used twice with one key (RFC 5282 §3.1). So a [`Sealer`] counts them, is one for each key
+//!   ([`Keys`](super::keys::Keys) hands it out once), and cannot be copied. A message that is sent again is the octets that were sent before.
 //! - What is decrypted is given away only when the ICV was right.
 //! - Keys are expanded for each message, which takes less than a microsecond: an IKE SA is idle for hours, and there are
 //!   many.
@@ -66,11 +68,12 @@ pub struct Opener {
 
 impl Sealer {
     /// With SK_e, which has the salt in it, and SK_a, which is empty for an AEAD.
-    pub(super) fn new(suite: Suite, e: &Secret, a: &Secret) -> Sealer {
+    pub(super) fn new(suite: Suite, e: Secret, a: Secret) -> Sealer {
         Sealer { keys: Direction::new(suite, e, a), sealed: 0 }
     }
 
-    /// Octets of the body of a payload with so many octets of payloads in it. The headers must say so before it is sealed.
+    /// Octets of the body of a payload with so many octets of payloads in it. The headers must say so before
+    /// it is sealed.
     pub fn sealed_len(&self, payloads: usize) -> usize {
         let (encryption, block) = (self.keys.encryption, self.keys.encryption.block_len());
         encryption.iv_len() + (payloads + 1).next_multiple_of(block) + self.keys.icv_len()
@@ -103,7 +106,7 @@ impl Sealer {
 
 impl Opener {
     /// As [`Sealer::new`].
-    pub(super) fn new(suite: Suite, e: &Secret, a: &Secret) -> Opener {
+    pub(super) fn new(suite: Suite, e: Secret, a: Secret) -> Opener {
         Opener { keys: Direction::new(suite, e, a) }
     }
 
@@ -144,10 +147,10 @@ macro_rules! with_aes {
 }
 
 impl Direction {
-    fn new(suite: Suite, e: &Secret, a: &Secret) -> Direction {
+    fn new(suite: Suite, e: Secret, a: Secret) -> Direction {
         let (encryption, integrity) = (suite.encryption(), suite.integrity());
         assert_eq!((e.bytes().len(), a.bytes().len()), (encryption.key_len(), suite.integrity_key_len()));
-        Direction { encryption, integrity, e: e.clone(), a: a.clone() }
+        Direction { encryption, integrity, e, a }
     }
 
     fn icv_len(&self) -> usize {

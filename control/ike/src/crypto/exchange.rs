@@ -152,8 +152,9 @@ fn diffie_hellman(method: KeyExchange, private: &Secret, theirs: &[u8]) -> Resul
 }
 
 fn x25519_scalar(private: &Secret) -> x25519_dalek::StaticSecret {
-    let octets: [u8; 32] = private.bytes().try_into().expect("a private key of 32 octets was made");
-    octets.into()
+    let mut octets = Zeroizing::new([0; 32]);
+    octets.copy_from_slice(private.bytes());
+    (*octets).into()
 }
 
 fn x25519(private: &Secret, theirs: &[u8]) -> Option<Secret> {

@@ -9,12 +9,17 @@
 //! ```
 //!
 //! SK(0) is g^ir of RFC 7296, or the secret of a KEM; SK(1) and further are those of additional exchanges.
+//!
+//! # Dangers
+//! - A [`Sealer`] counts the IVs of its key (RFC 5282 §3.1): two of one key would use each IV twice. So whatever makes
+//!   keys gives one sealer away and keeps nothing that another could be made of, and uses up the secret of the exchange.
 
 use super::{
     Secret,
     cipher::{Opener, Sealer},
     transform::Suite,
 };
+use crate::message::IkeSpi;
 use portcullis_sadb::{Algorithm, Key};
 
 /// Which end of an IKE SA: whoever sent the first message of it is its initiator, as long as it lives.
@@ -26,6 +31,8 @@ pub enum Role {
 }
 
 /// Ni and Nr: what is in the nonce payloads of an exchange.
+///
+/// The initiator is who began this exchange, which may be the responder of the IKE SA (RFC 7296 §2.17).
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "their names tell")]
 pub struct Nonces<'a> {
@@ -37,24 +44,23 @@ pub struct Nonces<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs, reason = "their names tell")]
 pub struct Spis {
-    pub initiator: u64,
-    pub responder: u64,
+    pub initiator: IkeSpi,
+    pub responder: IkeSpi,
 }
 
-/// The keys of an IKE SA.
+/// What stays of the keys of an IKE SA once it can seal and open: what makes further keys, and what AUTH is made with.
 #[derive(Debug)]
 pub struct Keys {
     suite: Suite,
+    role: Role,
     d: Secret,
-    ai: Secret,
-    ar: Secret,
-    ei: Secret,
-    er: Secret,
     pi: Secret,
     pr: Secret,
 }
 
 /// The keys of a child SA, as the SADB takes them.
+///
+/// The initiator is who began the exchange that made it, which may be the responder of the IKE SA (RFC 7296 §2.17).
 #[derive(Debug)]
 #[allow(missing_docs, reason = "their names tell")]
 pub struct ChildKeys {
@@ -63,28 +69,48 @@ pub struct ChildKeys {
 }
 
 impl Keys {
-    /// Those of a new IKE SA, by the secret of IKE_SA_INIT (RFC 7296 §2.14).
-    pub fn new(suite: Suite, secret: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
+    /// Those of a new IKE SA, by the secret of IKE_SA_INIT (RFC 7296 §2.14), and what this end seals and opens with.
+    pub fn new(
+        suite: Suite,
+        role: Role,
+        secret: Secret,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
         let key = Secret::concat(&[nonces.initiator, nonces.responder]);
         let skeyseed = suite.prf().mac(key.bytes(), &[secret.bytes()]);
-        Keys::expand(suite, &skeyseed, nonces, spis)
+        Keys::expand(suite, role, &skeyseed, nonces, spis)
     }
 
     /// Those after an additional key exchange in IKE_INTERMEDIATE, by its secret and what IKE_SA_INIT had (RFC 9370
     /// §2.2.2).
-    pub fn updated(&self, secret: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
-        self.rekeyed(self.suite, std::slice::from_ref(secret), nonces, spis)
+    pub fn updated(&self, secret: Secret, nonces: Nonces<'_>, spis: Spis) -> (Keys, Sealer, Opener) {
+        self.rekeyed(self.suite, self.role, vec![secret], nonces, spis)
     }
 
-    /// Those of the IKE SA that replaces this one, by the secrets of all its key exchanges in their order.
-    pub fn rekeyed(&self, suite: Suite, secrets: &[Secret], nonces: Nonces<'_>, spis: Spis) -> Keys {
+    /// Those of the IKE SA that replaces this one, by the secrets of all its key exchanges in their order. Its initiator
+    /// is who began the exchange that made it (RFC 7296 §2.18).
+    pub fn rekeyed(
+        &self,
+        suite: Suite,
+        role: Role,
+        secrets: Vec<Secret>,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
         // RFC 7296 §2.18: SKEYSEED is made with the old SA's prf, whatever the new one's is.
-        let skeyseed = self.suite.prf().mac(self.d.bytes(), &seed(secrets, nonces));
-        Keys::expand(suite, &skeyseed, nonces, spis)
+        let skeyseed = self.suite.prf().mac(self.d.bytes(), &seed(&secrets, nonces));
+        Keys::expand(suite, role, &skeyseed, nonces, spis)
     }
 
-    fn expand(suite: Suite, skeyseed: &Secret, nonces: Nonces<'_>, spis: Spis) -> Keys {
-        let (spi_i, spi_r) = (spis.initiator.to_be_bytes(), spis.responder.to_be_bytes());
+    fn expand(
+        suite: Suite,
+        role: Role,
+        skeyseed: &Secret,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
+        let (spi_i, spi_r) = (spis.initiator.octets(), spis.responder.octets());
         let seed = [nonces.initiator, nonces.responder, &spi_i, &spi_r];
         let (p, a, e) = (suite.prf().output_len(), suite.integrity_key_len(), suite.encryption().key_len());
         let all = suite.prf().plus(skeyseed.bytes(), &seed, 3 * p + 2 * a + 2 * e);
@@ -92,17 +118,22 @@ impl Keys {
         let mut take = |len| Secret::copy_of(rest.split_off(..len).expect("prf+ gave all of them"));
         // RFC 7296 §2.14: in this order.
         let (d, ai, ar, ei, er, pi, pr) = (take(p), take(a), take(a), take(e), take(e), take(p), take(p));
-        Keys { suite, d, ai, ar, ei, er, pi, pr }
+        let (sealer, opener) = match role {
+            Role::Initiator => (Sealer::new(suite, ei, ai), Opener::new(suite, er, ar)),
+            Role::Responder => (Sealer::new(suite, er, ar), Opener::new(suite, ei, ai)),
+        };
+        (Keys { suite, role, d, pi, pr }, sealer, opener)
     }
 
-    /// Mixes in a postquantum preshared key, once all key exchanges before IKE_AUTH are done (RFC 8784 §3).
+    /// These with a postquantum preshared key mixed into SK_d, SK_pi and SK_pr, once all key exchanges before IKE_AUTH
+    /// are done (RFC 8784 §3). What seals and opens stays as it is.
     ///
-    /// A responder without the PPK is authenticated with SK_pi and SK_pr as they were before.
-    pub fn mix_in_ppk(&mut self, ppk: &[u8]) {
+    /// An initiator that can do without the PPK keeps both: with a responder that does not have it, AUTH is that of
+    /// NO_PPK_AUTH, by SK_pi and SK_pr as they were, and further keys are of SK_d as it was.
+    pub fn with_ppk(&self, ppk: &[u8]) -> Keys {
         let prf = self.suite.prf();
-        for key in [&mut self.d, &mut self.pi, &mut self.pr] {
-            *key = prf.plus(ppk, &[key.bytes()], prf.output_len());
-        }
+        let mix = |key: &Secret| prf.plus(ppk, &[key.bytes()], prf.output_len());
+        Keys { d: mix(&self.d), pi: mix(&self.pi), pr: mix(&self.pr), ..*self }
     }
 
     /// KEYMAT of a child SA, in the parts that the algorithm asks for. No secrets where it is made with IKE_AUTH, or
@@ -128,27 +159,11 @@ impl Keys {
         self.suite
     }
 
-    /// SK_pi or SK_pr: what signs for this end.
+    /// SK_pi or SK_pr: what signs for that end.
     pub fn sk_p(&self, role: Role) -> &Secret {
         match role {
             Role::Initiator => &self.pi,
             Role::Responder => &self.pr,
-        }
-    }
-
-    /// What seals the messages that this end sends. One only of each set of keys: it counts IVs.
-    pub fn sealer(&self, role: Role) -> Sealer {
-        match role {
-            Role::Initiator => Sealer::new(self.suite, &self.ei, &self.ai),
-            Role::Responder => Sealer::new(self.suite, &self.er, &self.ar),
-        }
-    }
-
-    /// What opens the messages that this end has sent.
-    pub fn opener(&self, role: Role) -> Opener {
-        match role {
-            Role::Initiator => Opener::new(self.suite, &self.ei, &self.ai),
-            Role::Responder => Opener::new(self.suite, &self.er, &self.ar),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{Secret, transform::Prf};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
+use zeroize::Zeroize;
 
 /// More than this prf+ does not give, in outputs of the prf (RFC 7296 §2.13).
 const MOST_BLOCKS: usize = 255;
@@ -46,7 +47,9 @@ fn keyed<M: KeyInit>(key: &[u8]) -> M {
 fn mac<M: Mac + Clone>(keyed: &M, parts: &[&[u8]], out: &mut [u8]) {
     let mut mac = keyed.clone();
     parts.iter().for_each(|part| mac.update(part));
-    out.copy_from_slice(&mac.finalize().into_bytes()[..out.len()]);
+    let mut octets = mac.finalize().into_bytes();
+    out.copy_from_slice(&octets[..out.len()]);
+    octets.zeroize();
 }
 
 /// T1 | T2 | ..., where each is the prf of the one before, the seed, and its number from 1 on.

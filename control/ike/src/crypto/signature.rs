@@ -12,6 +12,7 @@ mod key;
 
 pub use key::{PrivateKey, PublicKey};
 
+use crate::message::AuthMethod;
 use der::{AnyRef, Decode, asn1::ObjectIdentifier};
 use pkcs8::spki::AlgorithmIdentifierRef;
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -83,6 +84,26 @@ impl Hash {
     }
 }
 
+/// The curves of ECDSA.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "their names tell")]
+pub enum Curve {
+    P256,
+    P384,
+    P521,
+}
+
+impl Curve {
+    /// The hash that goes with the curve (RFC 4754 §3).
+    pub const fn hash(self) -> Hash {
+        match self {
+            Curve::P256 => Hash::Sha256,
+            Curve::P384 => Hash::Sha384,
+            Curve::P521 => Hash::Sha512,
+        }
+    }
+}
+
 /// How a key signs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Scheme {
@@ -94,12 +115,8 @@ pub enum Scheme {
     RsaPss(Hash),
     /// ECDSA, of any curve, in DER: method 14.
     Ecdsa(Hash),
-    /// ECDSA with SHA-256 on P-256, r | s: method 9.
-    Ecdsa256,
-    /// ECDSA with SHA-384 on P-384, r | s: method 10.
-    Ecdsa384,
-    /// ECDSA with SHA-512 on P-521, r | s: method 11.
-    Ecdsa521,
+    /// ECDSA with the hash of the curve, r | s: methods 9 to 11.
+    EcdsaOf(Curve),
     /// Ed25519: method 14.
     Ed25519,
 }
@@ -152,14 +169,17 @@ const fn pss(hash: u8, salt: u8) -> [u8; 67] {
 
 impl Scheme {
     /// What a signature of an older method may be, the likeliest first; of all others nothing.
-    pub const fn of_method(method: u8) -> &'static [Scheme] {
+    pub const fn of_method(method: AuthMethod) -> &'static [Scheme] {
         use Scheme::*;
         match method {
             // RFC 7296 §3.8: SHA-1 unless the other end is known to take something else.
-            1 => &[RsaSha1, RsaPkcs1(Hash::Sha256), RsaPkcs1(Hash::Sha384), RsaPkcs1(Hash::Sha512)],
-            9 => &[Ecdsa256],
-            10 => &[Ecdsa384],
-            11 => &[Ecdsa521],
+            AuthMethod::RSA_SIGNATURE => {
+                &[RsaSha1, RsaPkcs1(Hash::Sha256), RsaPkcs1(Hash::Sha384), RsaPkcs1(Hash::Sha512)]
+            }
+            // RFC 4754 §7
+            AuthMethod::ECDSA_SHA256_P256 => &[EcdsaOf(Curve::P256)],
+            AuthMethod::ECDSA_SHA384_P384 => &[EcdsaOf(Curve::P384)],
+            AuthMethod::ECDSA_SHA512_P521 => &[EcdsaOf(Curve::P521)],
             _ => &[],
         }
     }

@@ -17,12 +17,20 @@ pub struct Delete {
 /// Octets of an SPI of ESP or AH.
 const SPI: u8 = 4;
 
+/// Whether SAs of the protocol have SPIs of these many octets.
+fn has_spis(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::AH | Protocol::ESP)
+}
+
 impl Delete {
     /// Of the IKE SA and all that it made.
     pub const IKE_SA: Delete = Delete { protocol: Protocol::IKE, spi_size: 0, count: 0, spis: vec![] };
 
-    /// Of SAs of ESP or AH; `None` if they are more than one payload can name.
+    /// Of SAs of ESP or AH; `None` of other protocols, or if they are more than one payload can name.
     pub fn child_sas(protocol: Protocol, spis: &[u32]) -> Option<Delete> {
+        if !has_spis(protocol) {
+            return None;
+        }
         let count = spis.len().try_into().ok()?;
         let spis = spis.iter().flat_map(|spi| spi.to_be_bytes()).collect();
         Some(Delete { protocol, spi_size: SPI, count, spis })
@@ -35,7 +43,7 @@ impl Delete {
 
     /// The SPIs of SAs of ESP or AH; nothing of other protocols.
     pub fn spis(&self) -> impl Iterator<Item = u32> {
-        let spis: &[u8] = if self.spi_size == SPI { &self.spis } else { &[] };
+        let spis: &[u8] = if has_spis(self.protocol) { &self.spis } else { &[] };
         spis.as_chunks().0.iter().map(|spi| u32::from_be_bytes(*spi))
     }
 
@@ -46,7 +54,7 @@ impl Delete {
         // RFC 7296 §3.11
         match protocol {
             Protocol::IKE if spi_size != 0 => return Err(malformed),
-            Protocol::AH | Protocol::ESP if spi_size != SPI => return Err(malformed),
+            _ if has_spis(protocol) && spi_size != SPI => return Err(malformed),
             _ => {}
         }
         let malformed = r.malformed("Num of SPIs");

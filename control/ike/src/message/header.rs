@@ -5,14 +5,45 @@ use super::{
     octets::{Reader, Writer},
     registry::registry,
 };
+use std::{fmt, ops::BitOr};
 
-/// Octets of a header.
-pub const LEN: usize = 28;
 pub(super) const VERSION_AT: usize = 17;
 pub(super) const LENGTH_AT: usize = 24;
 
-/// An SPI of an IKE SA, in IKEv1 a cookie; all zeroes while the responder has not chosen one.
-pub type IkeSpi = [u8; 8];
+/// An SPI of an IKE SA, in IKEv1 a cookie. It prints as its hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IkeSpi(
+    /// Its octets, the first one highest.
+    pub u64,
+);
+
+impl IkeSpi {
+    /// The responder's, while it has not chosen one (RFC 7296 §3.1).
+    pub const NONE: IkeSpi = IkeSpi(0);
+
+    /// As it is on the wire.
+    pub const fn octets(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl From<[u8; 8]> for IkeSpi {
+    fn from(octets: [u8; 8]) -> IkeSpi {
+        IkeSpi(u64::from_be_bytes(octets))
+    }
+}
+
+impl fmt::Display for IkeSpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for IkeSpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
 
 registry! {
     /// What a message is part of: exchange types of IKEv1 and IKEv2.
@@ -78,7 +109,7 @@ impl Flags {
     }
 }
 
-impl std::ops::BitOr for Flags {
+impl BitOr for Flags {
     type Output = Flags;
 
     fn bitor(self, other: Flags) -> Flags {
@@ -104,12 +135,18 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of a message of any version, the type of its first payload, and what is behind the header: as long
-    /// as the header says, and all that there is.
+    /// Its octets.
+    pub const LEN: usize = 28;
+
+    /// The header of a message of any version, the type of its first payload, and what is behind the header, as long
+    /// as the header says.
+    ///
+    /// Octets behind that are refused: an IKEv2 message is all of its datagram, and what nobody authenticates is not
+    /// let in. IKEv1's are cut off, since old implementations append zeroes.
     pub fn parse(octets: &[u8]) -> Result<(Header, PayloadType, &[u8]), Malformed> {
         let mut r = Reader::new(None, octets, 0);
-        let initiator_spi = r.array("IKE SA Initiator's SPI")?;
-        let responder_spi = r.array("IKE SA Responder's SPI")?;
+        let initiator_spi = r.array("IKE SA Initiator's SPI")?.into();
+        let responder_spi = r.array("IKE SA Responder's SPI")?.into();
         let first = PayloadType(r.u8("Next Payload")?);
         let version = r.u8("version")?;
         let version = Version { major: version >> 4, minor: version & 15 };
@@ -117,17 +154,20 @@ impl Header {
         let flags = Flags(r.u8("Flags")?);
         let message_id = r.u32("Message ID")?;
         let length = r.u32("Length")?;
-        if u64::from(length) != octets.len() as u64 {
-            return Err(r.malformed_at("Length", LENGTH_AT));
+        let malformed = r.malformed_at("Length", LENGTH_AT);
+        let body_len = (length as usize).checked_sub(Header::LEN).ok_or(malformed)?;
+        let body = r.take(body_len, "Length").map_err(|_| malformed)?;
+        if !r.is_empty() && version.major != Version::V1.major {
+            return Err(malformed);
         }
         let header = Header { initiator_spi, responder_spi, version, exchange, flags, message_id };
-        Ok((header, first, r.rest()))
+        Ok((header, first, body))
     }
 
     /// The length is left 0.
     pub(super) fn emit(&self, first: PayloadType, w: &mut Writer) {
-        w.octets(&self.initiator_spi);
-        w.octets(&self.responder_spi);
+        w.octets(&self.initiator_spi.octets());
+        w.octets(&self.responder_spi.octets());
         w.u8(first.0);
         w.u8(self.version.major << 4 | self.version.minor & 15);
         w.u8(self.exchange.0);

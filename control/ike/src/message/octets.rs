@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Octets of a frame before its body.
-const FRAME: usize = 4;
+pub(super) const FRAME: usize = 4;
 
 /// Octets that are emitted.
 #[derive(Default)]

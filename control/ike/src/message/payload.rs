@@ -3,7 +3,7 @@
 use super::{
     Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
     Malformed, Notify, Oversized, Proposal, Sealed, TrafficSelector, key_exchange,
-    octets::{Reader, Writer},
+    octets::{FRAME, Reader, Writer},
     proposal,
     registry::registry,
     traffic_selector,
@@ -84,6 +84,9 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// Octets of the generic header, in front of each (RFC 7296 §3.2).
+    pub const HEADER_LEN: usize = FRAME;
+
     /// Its type.
     pub const fn kind(&self) -> PayloadType {
         match self {

@@ -148,11 +148,16 @@ fn delete() {
     assert_eq!(children.protocol(), Protocol::ESP);
     assert!(children.spis().eq([1, 0xfedc_ba98]));
     is(Payload::Delete(children), "03 04 0002 00000001 fedcba98");
-    // Of protocols that are not known, SPIs have any size; those of none are none.
+    is(Payload::Delete(Delete::child_sas(Protocol::AH, &[]).unwrap()), "02 04 0000");
+    for other in [Protocol::NONE, Protocol::IKE, Protocol(4)] {
+        assert_eq!(Delete::child_sas(other, &[1]), None);
+    }
+    // Of protocols that are not known, SPIs have any size and are none of SAs.
     for (hex, count) in [
         ("00000014 06 0c 0001 0102030405060708090a0b0c", 0),
         ("00000008 c8 00 ffff", 0),
-        ("00000010 c8 04 0002 00000001 00000002", 2),
+        ("00000010 c8 04 0002 00000001 00000002", 0),
+        ("00000010 02 04 0002 00000001 00000002", 2),
     ] {
         let payloads = Payloads::parse(PayloadType::D, &octets(hex)).unwrap();
         let Payload::Delete(delete) = &payloads.0[0] else { panic!("{payloads:?}") };
@@ -230,8 +235,8 @@ fn header() {
     let octets = message("00", "");
     let message = Message::parse(&octets).unwrap();
     let header = Header {
-        initiator_spi: [1, 2, 3, 4, 5, 6, 7, 8],
-        responder_spi: [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+        initiator_spi: IkeSpi(0x0102_0304_0506_0708),
+        responder_spi: IkeSpi(0x1112_1314_1516_1718),
         version: Version::V2,
         exchange: ExchangeType::IKE_AUTH,
         flags: Flags::INITIATOR,
@@ -239,6 +244,7 @@ fn header() {
     };
     assert_eq!(message, Message { header, payloads: Payloads::default(), sealed: None });
     assert_eq!(message.emit().unwrap(), octets);
+    assert_eq!(message.header.initiator_spi.to_string(), "0102030405060708");
     // RFC 7296 §2.5: the minor version is ignored, and flags that are not known.
     let mut later = octets;
     (later[17], later[19]) = (0x2f, 0xff);
@@ -258,21 +264,14 @@ fn sk() {
     assert_eq!(message.payloads.0, [Payload::VendorId(vec![0x56])]);
     assert_eq!(message.emit().unwrap(), octets);
     // RFC 5282 §5.1
-    let spans = sealed.spans(octets.len(), 8, 8).unwrap();
-    assert_eq!((spans.aad.clone(), &octets[spans.iv.clone()]), (0..37, &[1; 8][..]));
-    assert_eq!((&octets[spans.ciphertext.clone()], &octets[spans.icv.clone()]), (&[2, 2][..], &[3; 8][..]));
-    assert_eq!(spans.authenticated(), 0..47);
-    // A pad length must have room.
-    assert!(sealed.spans(octets.len(), 8, 9).is_some());
-    for (message_len, iv_len, icv_len) in [
-        (octets.len(), 9, 9),
-        (octets.len(), 16, 16),
-        (octets.len(), usize::MAX, 1),
-        (octets.len(), 1, usize::MAX),
-        (17, 8, 8),
-    ] {
-        assert_eq!(sealed.spans(message_len, iv_len, icv_len), None);
-    }
+    assert_eq!(sealed.headers(&octets), &octets[..37]);
+    // To be sealed, the same message has room, and lengths that count it.
+    let sealed = Sealed::room(PayloadType::IDI, None, sealed.body.len());
+    let seal = |headers: &[u8]| {
+        assert_eq!(headers, &octets[..37]);
+        octets[37..].to_vec()
+    };
+    assert_eq!(Message { sealed: Some(sealed), ..message.clone() }.emit_sealed(seal).unwrap(), octets);
 }
 
 #[test]
@@ -284,26 +283,8 @@ fn skf() {
     assert_eq!((sealed.kind(), sealed.first), (PayloadType::SKF, PayloadType::NONE));
     let fragment = sealed.fragment.unwrap();
     assert_eq!((fragment.number(), fragment.total()), (2, 3));
-    assert_eq!(sealed.spans(octets.len(), 8, 1).unwrap().aad, 0..36);
+    assert_eq!(sealed.headers(&octets), &octets[..36]);
     assert_eq!(message.emit().unwrap(), octets);
-}
-
-#[test]
-fn padding() {
-    // RFC 7296 §3.14, RFC 5282 §3
-    for (len, block, padded) in
-        [(0, 1, 1), (7, 1, 8), (0, 16, 16), (15, 16, 16), (16, 16, 32), (3, 0, 4), (9, 255, 255)]
-    {
-        let mut text = vec![0xee; len];
-        pad(&mut text, block);
-        assert_eq!((text.len(), text.last()), (padded, Some(&((padded - len - 1) as u8))));
-        assert_eq!(unpad(&text), Some(&[0xee; 16][..len]));
-    }
-    // Senders may take more than they need, and padding of any content.
-    assert_eq!(unpad(&[1, 2, 3, 3, 3, 4]), Some(&[1][..]));
-    assert_eq!(unpad(&[9, 1]), Some(&[][..]));
-    assert_eq!(unpad(&[9, 2]), None);
-    assert_eq!(unpad(&[]), None);
 }
 
 #[test]

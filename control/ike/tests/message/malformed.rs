@@ -55,6 +55,17 @@ fn header() {
         wrong[24..].copy_from_slice(&length.to_be_bytes());
         assert_eq!(Message::parse(&wrong), Err(Malformed { payload: None, field: "Length", offset: 24 }));
     }
+    // Octets behind the message: none in IKEv2, cut off in IKEv1.
+    let longer = [&whole[..], &[0; 4]].concat();
+    assert_eq!(Message::parse(&longer), Err(Malformed { payload: None, field: "Length", offset: 24 }));
+    let mut v1 = [&longer[..], &[0; 4]].concat();
+    (v1[17], v1[27]) = (0x10, 32);
+    assert_eq!(Header::parse(&v1).unwrap().2, [0; 4]);
+    for length in [27, 37, u32::MAX] {
+        v1[24..28].copy_from_slice(&length.to_be_bytes());
+        let malformed = Malformed { payload: None, field: "Length", offset: 24 };
+        assert_eq!(Header::parse(&v1).unwrap_err(), malformed);
+    }
     for version in [0x10, 0x00, 0x30, 0xf2] {
         let mut other = whole.clone();
         other[17] = version;

@@ -129,10 +129,10 @@ fn sealed() -> impl Strategy<Value = Sealed> {
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    (any::<[[u8; 8]; 2]>(), 0..16u8, any::<[u8; 2]>(), any::<u32>()).prop_map(
+    (any::<[u64; 2]>(), 0..16u8, any::<[u8; 2]>(), any::<u32>()).prop_map(
         |([initiator_spi, responder_spi], minor, [exchange, flags], message_id)| Header {
-            initiator_spi,
-            responder_spi,
+            initiator_spi: IkeSpi(initiator_spi),
+            responder_spi: IkeSpi(responder_spi),
             version: Version { major: 2, minor },
             exchange: ExchangeType(exchange),
             flags: Flags(flags),

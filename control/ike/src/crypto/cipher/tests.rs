@@ -1,7 +1,10 @@
 use super::*;
-use crate::crypto::{
-    transform::Prf,
-    vectors::{self, seeded},
+use crate::{
+    crypto::{
+        transform::Prf,
+        vectors::{self, seeded},
+    },
+    message::{ExchangeType, Flags, Fragment, Header, IkeSpi, Message, Payload, Payloads, Sealed, Version},
 };
 
 fn all_suites() -> impl Iterator<Item = Suite> {
@@ -14,7 +17,7 @@ fn pair(suite: Suite) -> (Sealer, Opener) {
     let octets =
         |len, first: u8| Secret::from((0..len).map(|n| first.wrapping_add(n as u8)).collect::<Vec<_>>());
     let (e, a) = (octets(suite.encryption().key_len(), 1), octets(suite.integrity_key_len(), 101));
-    (Sealer::new(suite, &e, &a), Opener::new(suite, &e, &a))
+    (Sealer::new(suite, e.clone(), a.clone()), Opener::new(suite, e, a))
 }
 
 // RFC 7634 §B, RFC 5282, RFC 7296 §3.14
@@ -26,13 +29,14 @@ fn payloads_are_those_of_others() {
         let integrity = Integrity::named(fields.text("integrity"));
         let suite = Suite::new(encryption, integrity, Prf::HmacSha256).unwrap();
         suites.push(suite);
-        let (e, a) = (fields.octets("e").into(), fields.octets("a").into());
+        let (e, a): (Secret, Secret) = (fields.octets("e").into(), fields.octets("a").into());
         let (headers, payloads, body) =
             (fields.octets("headers"), fields.octets("payloads"), fields.octets("body"));
-        assert_eq!(Opener::new(suite, &e, &a).open(&headers, &body).unwrap(), payloads, "{fields:?}");
+        let opener = Opener::new(suite, e.clone(), a.clone());
+        assert_eq!(opener.open(&headers, &body).unwrap(), payloads, "{fields:?}");
         if encryption.is_aead() {
             let iv = u64::from_be_bytes(body[..8].try_into().unwrap());
-            let mut sealer = Sealer { sealed: iv, ..Sealer::new(suite, &e, &a) };
+            let mut sealer = Sealer { sealed: iv, ..Sealer::new(suite, e, a) };
             assert_eq!(sealer.seal(&headers, &payloads, &mut seeded(1)), body, "{fields:?}");
         }
     }
@@ -99,6 +103,35 @@ fn padding_that_is_too_long_is_refused() {
             let left = (len - 1).checked_sub(padding.into());
             let expected = left.map(|len| vec![0; len]).ok_or(OpenError::Padding(padding));
             assert_eq!(opener.open(b"headers", &body), expected, "{suite:?} {padding}");
+        }
+    }
+}
+
+// RFC 7296 §3.14, RFC 7383 §2.5
+#[test]
+fn messages_are_sealed_in_their_last_payload() {
+    let header = Header {
+        initiator_spi: IkeSpi(1),
+        responder_spi: IkeSpi(2),
+        version: Version::V2,
+        exchange: ExchangeType::INFORMATIONAL,
+        flags: Flags::INITIATOR,
+        message_id: 3,
+    };
+    let inner = Payloads(vec![Payload::VendorId(vec![4; 21])]);
+    let (first, octets) = inner.emit().unwrap();
+    for suite in all_suites() {
+        for fragment in [None, Fragment::new(1, 2)] {
+            let (mut sealer, opener) = pair(suite);
+            let room = Sealed::room(first, fragment, sealer.sealed_len(octets.len()));
+            let message = Message { header, payloads: Payloads::default(), sealed: Some(room) };
+            let seal = |headers: &[u8]| sealer.seal(headers, &octets, &mut seeded(5));
+            let mut message = message.emit_sealed(seal).unwrap();
+            let sealed = Message::parse(&message).unwrap().sealed.unwrap();
+            let opened = opener.open(sealed.headers(&message), &sealed.body).unwrap();
+            assert_eq!(Payloads::parse(sealed.first, &opened), Ok(inner.clone()));
+            message[28] = 0; // the type of what is inside
+            assert_eq!(opener.open(sealed.headers(&message), &sealed.body), Err(OpenError::Icv));
         }
     }
 }

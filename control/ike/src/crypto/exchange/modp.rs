@@ -63,9 +63,11 @@ impl<const LIMBS: usize> Group<LIMBS> {
         exponent.zeroize();
         let mut value = power.retrieve();
         power.zeroize();
-        let octets = value.to_be_bytes().as_ref().to_vec();
+        let mut octets = value.to_be_bytes();
         value.zeroize();
-        octets
+        let copy = octets.as_ref().to_vec();
+        octets.as_mut().zeroize();
+        copy
     }
 }
 

@@ -1,9 +1,21 @@
-//! ECDSA on the curves of NIST, with any hash.
+//! ECDSA on the curves of NIST, with any hash: ring's where it has curve and hash together, and else RustCrypto's.
 
-use super::Hash;
-use p256::ecdsa::signature::hazmat::{PrehashVerifier, RandomizedPrehashSigner};
+use super::{Curve, Hash, SignatureError};
+use p256::{
+    ecdsa::signature::hazmat::{PrehashVerifier, RandomizedPrehashSigner},
+    elliptic_curve::sec1::ToSec1Point,
+};
+use pkcs8::{DecodePrivateKey, DecodePublicKey};
 use rand_core::CryptoRng;
-use ring::{rand::SystemRandom, signature as ring_ecdsa};
+use ring::{
+    rand::SystemRandom,
+    signature::{
+        ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING,
+        ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        EcdsaSigningAlgorithm, UnparsedPublicKey,
+    },
+};
+use zeroize::Zeroizing;
 
 /// How r and s are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,79 +26,164 @@ pub enum Form {
     Concatenated,
 }
 
-macro_rules! curves {
-    ($($curve:ident: $sign:ident, $verify:ident, $form:ident;)+) => { $(
-        fn $form(signature: &$curve::ecdsa::Signature, form: Form) -> Vec<u8> {
-            match form {
-                Form::Der => signature.to_der().as_bytes().to_vec(),
-                Form::Concatenated => signature.to_bytes().to_vec(),
+/// A key that signs, and the same as ring has it.
+pub enum PrivateKey {
+    P256(p256::ecdsa::SigningKey, EcdsaKeyPair),
+    P384(p384::ecdsa::SigningKey, EcdsaKeyPair),
+    P521(p521::ecdsa::SigningKey),
+}
+
+/// A key that verifies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PublicKey {
+    P256(p256::ecdsa::VerifyingKey),
+    P384(p384::ecdsa::VerifyingKey),
+    P521(p521::ecdsa::VerifyingKey),
+}
+
+/// Does the same with keys of all curves, and their types of signatures.
+macro_rules! with_curve {
+    ($Key:ident, $of:expr, ($key:pat, $Signature:ident) => $does:expr) => {
+        match $of {
+            $Key::P256($key, ..) => {
+                type $Signature = p256::ecdsa::Signature;
+                $does
+            }
+            $Key::P384($key, ..) => {
+                type $Signature = p384::ecdsa::Signature;
+                $does
+            }
+            $Key::P521($key, ..) => {
+                type $Signature = p521::ecdsa::Signature;
+                $does
             }
         }
-
-        pub(super) fn $sign(
-            key: &$curve::ecdsa::SigningKey,
-            digest: &[u8],
-            form: Form,
-            rng: &mut dyn CryptoRng,
-        ) -> Option<Vec<u8>> {
-            Some($form(&key.sign_prehash_with_rng(rng, digest).ok()?, form))
-        }
-
-        pub(super) fn $verify(
-            key: &$curve::ecdsa::VerifyingKey,
-            digest: &[u8],
-            form: Form,
-            signature: &[u8],
-        ) -> bool {
-            let signature = match form {
-                Form::Der => $curve::ecdsa::Signature::from_der(signature),
-                Form::Concatenated => $curve::ecdsa::Signature::from_slice(signature),
-            };
-            signature.is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok())
-        }
-    )+ };
-}
-
-curves! {
-    p256: sign_p256, verify_p256, form_p256;
-    p384: sign_p384, verify_p384, form_p384;
-    p521: sign_p521, verify_p521, form_p521;
-}
-
-/// A private key as ring has it, for the one hash that ring signs with on this curve.
-pub(super) fn fast_key(curve: Hash, scalar: &[u8], point: &[u8]) -> Option<ring_ecdsa::EcdsaKeyPair> {
-    let algorithm = match curve {
-        Hash::Sha256 => &ring_ecdsa::ECDSA_P256_SHA256_FIXED_SIGNING,
-        Hash::Sha384 => &ring_ecdsa::ECDSA_P384_SHA384_FIXED_SIGNING,
-        Hash::Sha512 => return None,
     };
-    let rng = SystemRandom::new();
-    ring_ecdsa::EcdsaKeyPair::from_private_key_and_public_key(algorithm, scalar, point, &rng).ok()
 }
 
-/// Signs with ring's key of P-256 and SHA-256, or of P-384 and SHA-384.
-pub(super) fn fast_sign(
-    key: &ring_ecdsa::EcdsaKeyPair,
-    hash: Hash,
-    message: &[u8],
-    form: Form,
-) -> Option<Vec<u8>> {
-    let signature = key.sign(&SystemRandom::new(), message).ok()?;
-    match hash {
-        Hash::Sha256 => Some(form_p256(&p256::ecdsa::Signature::from_slice(signature.as_ref()).ok()?, form)),
-        Hash::Sha384 => Some(form_p384(&p384::ecdsa::Signature::from_slice(signature.as_ref()).ok()?, form)),
-        Hash::Sha512 => None,
+/// Tries PKCS#8, and then SEC1.
+macro_rules! private_key {
+    ($curve:ident, $octets:expr) => {
+        $curve::SecretKey::from_pkcs8_der($octets).or_else(|_| $curve::SecretKey::from_sec1_der($octets))
+    };
+}
+
+impl PrivateKey {
+    /// Reads PKCS#8 or SEC1.
+    pub fn from_der(octets: &[u8]) -> Option<Result<PrivateKey, SignatureError>> {
+        if let Ok(key) = private_key!(p256, octets) {
+            let (scalar, point) = (Zeroizing::new(key.to_bytes()), key.public_key().to_sec1_point(false));
+            let fast = fast_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &scalar, point.as_bytes());
+            return Some(fast.map(|fast| PrivateKey::P256(key.into(), fast)));
+        }
+        if let Ok(key) = private_key!(p384, octets) {
+            let (scalar, point) = (Zeroizing::new(key.to_bytes()), key.public_key().to_sec1_point(false));
+            let fast = fast_key(&ECDSA_P384_SHA384_FIXED_SIGNING, &scalar, point.as_bytes());
+            return Some(fast.map(|fast| PrivateKey::P384(key.into(), fast)));
+        }
+        private_key!(p521, octets).ok().map(|key| Ok(PrivateKey::P521(key.into())))
+    }
+
+    pub fn curve(&self) -> Curve {
+        match self {
+            PrivateKey::P256(..) => Curve::P256,
+            PrivateKey::P384(..) => Curve::P384,
+            PrivateKey::P521(..) => Curve::P521,
+        }
+    }
+
+    pub fn public_key(&self) -> PublicKey {
+        match self {
+            PrivateKey::P256(key, _) => PublicKey::P256(*key.verifying_key()),
+            PrivateKey::P384(key, _) => PublicKey::P384(*key.verifying_key()),
+            PrivateKey::P521(key) => PublicKey::P521(*key.verifying_key()),
+        }
+    }
+
+    pub fn sign(&self, hash: Hash, form: Form, message: &[u8], rng: &mut dyn CryptoRng) -> Option<Vec<u8>> {
+        let concatenated = match self {
+            PrivateKey::P256(_, fast) | PrivateKey::P384(_, fast) if hash == self.curve().hash() => {
+                fast.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec()
+            }
+            _ => self.sign_by_rustcrypto(hash, message, rng)?,
+        };
+        match form {
+            Form::Concatenated => Some(concatenated),
+            Form::Der => with_curve!(PrivateKey, self, (_, Signature) => {
+                Some(Signature::from_slice(&concatenated).ok()?.to_der().as_bytes().to_vec())
+            }),
+        }
+    }
+
+    /// r and s, concatenated.
+    pub(super) fn sign_by_rustcrypto(
+        &self,
+        hash: Hash,
+        message: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Vec<u8>> {
+        let digest = hash.digest(message);
+        with_curve!(PrivateKey, self, (key, Signature) => {
+            let signature: Signature = key.sign_prehash_with_rng(rng, &digest).ok()?;
+            Some(signature.to_bytes().to_vec())
+        })
     }
 }
 
-/// Verifies with ring by the point of P-256 and SHA-256, or of P-384 and SHA-384.
-pub(super) fn fast_verify(point: &[u8], hash: Hash, message: &[u8], form: Form, signature: &[u8]) -> bool {
-    let algorithm = match (hash, form) {
-        (Hash::Sha256, Form::Der) => &ring_ecdsa::ECDSA_P256_SHA256_ASN1,
-        (Hash::Sha256, Form::Concatenated) => &ring_ecdsa::ECDSA_P256_SHA256_FIXED,
-        (Hash::Sha384, Form::Der) => &ring_ecdsa::ECDSA_P384_SHA384_ASN1,
-        (Hash::Sha384, Form::Concatenated) => &ring_ecdsa::ECDSA_P384_SHA384_FIXED,
-        (Hash::Sha512, _) => return false,
-    };
-    ring_ecdsa::UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
+fn fast_key(
+    algorithm: &'static EcdsaSigningAlgorithm,
+    scalar: &[u8],
+    point: &[u8],
+) -> Result<EcdsaKeyPair, SignatureError> {
+    let key = EcdsaKeyPair::from_private_key_and_public_key(algorithm, scalar, point, &SystemRandom::new());
+    key.map_err(|_| SignatureError::PrivateKey)
+}
+
+impl PublicKey {
+    /// Reads a SubjectPublicKeyInfo.
+    pub fn from_spki(octets: &[u8]) -> Option<PublicKey> {
+        let p256 = p256::PublicKey::from_public_key_der(octets).map(|key| PublicKey::P256(key.into()));
+        let p384 = || p384::PublicKey::from_public_key_der(octets).map(|key| PublicKey::P384(key.into()));
+        let p521 = || p521::PublicKey::from_public_key_der(octets).map(|key| PublicKey::P521(key.into()));
+        p256.or_else(|_| p384()).or_else(|_| p521()).ok()
+    }
+
+    pub fn curve(&self) -> Curve {
+        match self {
+            PublicKey::P256(_) => Curve::P256,
+            PublicKey::P384(_) => Curve::P384,
+            PublicKey::P521(_) => Curve::P521,
+        }
+    }
+
+    pub fn verify(&self, hash: Hash, form: Form, message: &[u8], signature: &[u8]) -> bool {
+        let fast = match (self.curve(), hash, form) {
+            (Curve::P256, Hash::Sha256, Form::Der) => &ECDSA_P256_SHA256_ASN1,
+            (Curve::P256, Hash::Sha256, Form::Concatenated) => &ECDSA_P256_SHA256_FIXED,
+            (Curve::P384, Hash::Sha384, Form::Der) => &ECDSA_P384_SHA384_ASN1,
+            (Curve::P384, Hash::Sha384, Form::Concatenated) => &ECDSA_P384_SHA384_FIXED,
+            _ => return self.verify_by_rustcrypto(hash, form, message, signature),
+        };
+        with_curve!(PublicKey, self, (key, _Signature) => {
+            let point = key.to_sec1_point(false);
+            UnparsedPublicKey::new(fast, point.as_bytes()).verify(message, signature).is_ok()
+        })
+    }
+
+    pub(super) fn verify_by_rustcrypto(
+        &self,
+        hash: Hash,
+        form: Form,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let digest = hash.digest(message);
+        with_curve!(PublicKey, self, (key, Signature) => {
+            let signature = match form {
+                Form::Der => Signature::from_der(signature),
+                Form::Concatenated => Signature::from_slice(signature),
+            };
+            signature.is_ok_and(|signature| key.verify_prehash(&digest, &signature).is_ok())
+        })
+    }
 }

