@@ -25,6 +25,6 @@ pub mod signature;
 pub mod transform;
 
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;
 
 pub use secret::Secret;

@@ -5,7 +5,7 @@
 macro_rules! registry {
     ($(#[doc = $doc:literal])+ $name:ident($int:ty) { $($constant:ident = $number:literal,)+ }) => {
         $(#[doc = $doc])+
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(
             /// The number.
             pub $int,

@@ -1,0 +1,324 @@
+//! Messages of an IKE SA between octets and payloads: header, message IDs, sealing, fragments, and what is sent again.
+//!
+//! ```text
+//!  octets ── parse ── whose, which ID ── open ── put together ──▶ exchange, payloads
+//!  octets ◀── sent until it is answered ── cut ── seal ── emit ── exchange, payloads
+//! ```
+//!
+//! IKE_SA_INIT is in clear, all others are sealed. What is in clear and should not be is dropped: anybody can send it.
+
+use super::{
+    fragments::Fragments,
+    window::{self, Datagrams, Known, Late, Retransmission, Window},
+};
+use crate::{
+    crypto::{
+        cipher::{OpenError, Opener, Sealer},
+        keys::{Role, Spis},
+    },
+    message::{
+        ExchangeType, Flags, Fragment, Header, Malformed, Message, Oversized, Payload, PayloadType, Payloads,
+        Sealed, Version,
+    },
+};
+use rand_core::CryptoRng;
+
+/// What a message of the peer says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// It asks, and is to be answered before its next request is taken.
+    Request(Content),
+    /// It answers the request that was under way.
+    Response(Content),
+    /// It asks again what was answered: the answer is to be sent again.
+    Repeated(Datagrams),
+    /// It is a part of a message.
+    Part,
+}
+
+/// What is in a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// The exchange.
+    pub exchange: ExchangeType,
+    /// The payloads, or why they are none: the peer has made them so, unless they came in clear.
+    pub payloads: Result<Payloads, Malformed>,
+    /// In IKE_SA_INIT the octets of the message; else those of its payloads, decrypted.
+    pub octets: Vec<u8>,
+}
+
+/// Why a message of the peer is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Dropped {
+    /// It is none.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// It says that we have sent it.
+    #[error("the Initiator flag is wrong")]
+    Direction,
+    /// A request that is neither the peer's next nor its last, or a response to none of ours.
+    #[error("message ID {0} is not expected")]
+    MessageId(u32),
+    /// A response to a request of another exchange.
+    #[error("the response is of another exchange")]
+    Exchange,
+    /// In clear, and should be sealed; or the other way.
+    #[error("it is in clear and must not be, or the other way")]
+    Sealing,
+    /// Not the peer's.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// The messages of an IKE SA, one end's.
+#[derive(Debug)]
+pub struct Channel {
+    role: Role,
+    spis: Spis,
+    sealer: Option<Sealer>,
+    opener: Option<Opener>,
+    window: Window,
+    /// The exchange of the request that is under way.
+    exchange: ExchangeType,
+    /// By what the peer's last request, or the one that is being answered, is known again.
+    request: [u8; 32],
+    is_answering: bool,
+    /// Of requests and of responses.
+    fragments: [Fragments; 2],
+    /// By what the first fragment of each is known again.
+    first_fragments: [[u8; 32]; 2],
+    /// Octets of a message, at most, if the peer can put fragments together.
+    cut_at: Option<usize>,
+    retransmission: Retransmission,
+}
+
+/// Octets around payloads in a fragment, at most: headers, IV, padding and ICV.
+const AROUND: usize = Header::LEN + Payload::HEADER_LEN + 4 + 16 + 16 + 32;
+
+/// Octets of payloads in a fragment, at least.
+const LEAST: usize = 64;
+
+impl Channel {
+    /// One that is in clear still, for IKE_SA_INIT.
+    pub fn new(role: Role, spis: Spis, retransmission: Retransmission) -> Channel {
+        Channel {
+            role,
+            spis,
+            sealer: None,
+            opener: None,
+            window: Window::default(),
+            exchange: ExchangeType::IKE_SA_INIT,
+            request: [0; 32],
+            is_answering: false,
+            fragments: Default::default(),
+            first_fragments: Default::default(),
+            cut_at: None,
+            retransmission,
+        }
+    }
+
+    /// Messages are sealed from now on, or by other keys.
+    pub fn seal_with(&mut self, sealer: Sealer, opener: Opener) {
+        (self.sealer, self.opener) = (Some(sealer), Some(opener));
+    }
+
+    /// Messages of more than so many octets are cut (RFC 7383 §2.3).
+    pub fn cut_at(&mut self, octets: usize) {
+        self.cut_at = Some(octets);
+    }
+
+    /// Which end this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The SPIs.
+    pub fn spis(&self) -> Spis {
+        self.spis
+    }
+
+    /// The responder has said its SPI.
+    pub fn set_responder_spi(&mut self, spis: Spis) {
+        self.spis = spis;
+    }
+
+    /// Whether a request of ours is under way.
+    pub fn is_asking(&self) -> bool {
+        self.window.is_open()
+    }
+
+    /// Whether a request of the peer is not answered yet.
+    pub fn is_answering(&self) -> bool {
+        self.is_answering
+    }
+
+    /// The ID of our request that is under way, or else of the next.
+    pub fn request_id(&self) -> u32 {
+        self.window.request_id()
+    }
+
+    /// The ID of the peer's request that is being answered, or else of its next.
+    pub fn expected_id(&self) -> u32 {
+        self.window.expected_id()
+    }
+
+    /// Reads a message that has the SPIs of this IKE SA.
+    ///
+    /// # Errors
+    /// Why it is dropped. Nothing has changed then.
+    pub fn receive(&mut self, octets: &[u8]) -> Result<Received, Dropped> {
+        let message = Message::parse(octets)?;
+        let Header { flags, exchange, message_id: id, .. } = message.header;
+        let is_response = flags.contains(Flags::RESPONSE);
+        // RFC 7296 §3.1: it is the original initiator's flag.
+        if flags.contains(Flags::INITIATOR) != (self.role == Role::Responder) {
+            return Err(Dropped::Direction);
+        }
+        if is_response {
+            if !self.window.is_open() || id != self.window.request_id() {
+                return Err(Dropped::MessageId(id));
+            }
+            if exchange != self.exchange {
+                return Err(Dropped::Exchange);
+            }
+        } else {
+            match self.window.known(id) {
+                Known::New if self.is_answering => return Err(Dropped::MessageId(id)),
+                Known::New => {}
+                Known::Last => {
+                    let again = self.window.answer_again(octets).ok_or(Dropped::MessageId(id))?;
+                    return Ok(Received::Repeated(again.clone()));
+                }
+                Known::Other => return Err(Dropped::MessageId(id)),
+            }
+        }
+        let mut digest = window::digest(octets);
+        let is_init = exchange == ExchangeType::IKE_SA_INIT;
+        let (octets, payloads) = match message.sealed {
+            None if is_init && id == 0 => (octets.to_vec(), Ok(message.payloads)),
+            Some(sealed) if !is_init => {
+                let opener = self.opener.as_ref().ok_or(Dropped::Sealing)?;
+                let inside = opener.open(sealed.headers(octets), &sealed.body)?;
+                let (first, inside) = match sealed.fragment {
+                    None => (sealed.first, inside),
+                    Some(fragment) => {
+                        let at = usize::from(is_response);
+                        if fragment.number() == 1 {
+                            self.first_fragments[at] = digest;
+                        }
+                        let whole = self.fragments[at].add(id, fragment, sealed.first, inside);
+                        let Some(whole) = whole else { return Ok(Received::Part) };
+                        digest = self.first_fragments[at];
+                        whole
+                    }
+                };
+                let payloads = Payloads::parse(first, &inside);
+                (inside, payloads)
+            }
+            _ => return Err(Dropped::Sealing),
+        };
+        let content = Content { exchange, payloads, octets };
+        if is_response {
+            self.window.close();
+            return Ok(Received::Response(content));
+        }
+        (self.request, self.is_answering) = (digest, true);
+        Ok(Received::Request(content))
+    }
+
+    /// Asks, in the place of a request that is under way if there is one: it is the same to the peer (RFC 7296 §2.6).
+    ///
+    /// # Errors
+    /// Payloads are longer than their fields can say.
+    pub fn ask(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &Payloads,
+        now_ms: u64,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Datagrams, Oversized> {
+        let datagrams = self.emit(exchange, self.window.request_id(), Flags::default(), payloads, rng)?;
+        self.exchange = exchange;
+        self.window.open(datagrams.clone(), &self.retransmission, now_ms, octet(rng));
+        Ok(datagrams)
+    }
+
+    /// A request that was answered must be made anew, with the same ID: of IKE_SA_INIT, whose answer changed nothing at the
+    /// peer (RFC 7296 §2.6, §1.2).
+    pub fn ask_anew(&mut self) {
+        self.window = Window::default();
+    }
+
+    /// Answers the peer's request.
+    ///
+    /// # Errors
+    /// As [`Channel::ask`].
+    pub fn answer(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &Payloads,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Datagrams, Oversized> {
+        let datagrams = self.emit(exchange, self.window.expected_id(), Flags::RESPONSE, payloads, rng)?;
+        self.window.answer(self.request, datagrams.clone());
+        self.is_answering = false;
+        Ok(datagrams)
+    }
+
+    /// When [`Channel::late`] has something to say.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.window.due_ms()
+    }
+
+    /// What is to be done about a request that is not answered.
+    pub fn late(&mut self, now_ms: u64, rng: &mut dyn CryptoRng) -> Option<Late> {
+        self.window.late(&self.retransmission, now_ms, octet(rng))
+    }
+
+    /// The octets of a message, cut if they must be.
+    fn emit(
+        &mut self,
+        exchange: ExchangeType,
+        message_id: u32,
+        flags: Flags,
+        payloads: &Payloads,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Datagrams, Oversized> {
+        let flags = if self.role == Role::Initiator { flags | Flags::INITIATOR } else { flags };
+        let Spis { initiator: initiator_spi, responder: responder_spi } = self.spis;
+        let header =
+            Header { initiator_spi, responder_spi, version: Version::V2, exchange, flags, message_id };
+        let sealer = self.sealer.as_mut().filter(|_| exchange != ExchangeType::IKE_SA_INIT);
+        let Some(sealer) = sealer else {
+            return Ok(vec![Message { header, payloads: payloads.clone(), sealed: None }.emit()?]);
+        };
+        let (first, octets) = payloads.emit()?;
+        let mut seal = |first, fragment, octets: &[u8]| {
+            let sealed = Sealed::room(first, fragment, sealer.sealed_len(octets.len()));
+            let message = Message { header, payloads: Payloads::default(), sealed: Some(sealed) };
+            message.emit_sealed(|headers| sealer.seal(headers, octets, rng))
+        };
+        let most = self.cut_at.map_or(usize::MAX, |most| most.saturating_sub(AROUND).max(LEAST));
+        if octets.len() <= most {
+            return Ok(vec![seal(first, None, &octets)?]);
+        }
+        let total = octets.len().div_ceil(most);
+        let total = u16::try_from(total).map_err(|_| Oversized { field: "Total Fragments" })?;
+        let pieces = (1..=total).zip(octets.chunks(most));
+        pieces
+            .map(|(number, piece)| {
+                let first = if number == 1 { first } else { PayloadType::NONE };
+                seal(first, Fragment::new(number, total), piece)
+            })
+            .collect()
+    }
+}
+
+fn octet(rng: &mut dyn CryptoRng) -> u8 {
+    let mut octet = [0];
+    rng.fill_bytes(&mut octet);
+    octet[0]
+}
+
+#[cfg(test)]
+mod tests;

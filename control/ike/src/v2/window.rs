@@ -1,0 +1,214 @@
+//! Message IDs, and what is sent again until it is answered (RFC 7296 §2.1, §2.2, §2.3).
+//!
+//! Each end has one request under way at a time, and keeps the answer to the other's last one. What is sent again is the
+//! same octets: nothing is sealed twice.
+
+use sha2::{Digest, Sha256};
+
+/// How often a request is sent again until it is given up, and when (RFC 7296 §2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retransmission {
+    /// How long the first is waited for.
+    pub timeout_ms: u32,
+    /// Each is waited for so many thousandths of the time before.
+    pub base: u32,
+    /// How often it is sent again.
+    pub tries: u32,
+    /// No time is longer; 0 is no limit.
+    pub limit_ms: u32,
+    /// Up to so many hundredths of a time are taken off at random, so that not all ask at once.
+    pub jitter: u8,
+}
+
+impl Default for Retransmission {
+    /// As strongSwan has it: given up after 165 seconds.
+    fn default() -> Retransmission {
+        Retransmission { timeout_ms: 4000, base: 1800, tries: 5, limit_ms: 0, jitter: 0 }
+    }
+}
+
+impl Retransmission {
+    /// How long a request is waited for that was sent again so many times; `random` is any octet.
+    pub fn wait_ms(&self, again: u32, random: u8) -> u64 {
+        let longer = |ms: u64| ms.saturating_mul(self.base.into()) / 1000;
+        let ms = (0..again.min(64)).fold(u64::from(self.timeout_ms), |ms, _| longer(ms));
+        let ms = if self.limit_ms == 0 { ms } else { ms.min(self.limit_ms.into()) };
+        ms - ms.saturating_mul(u64::from(self.jitter.min(100)) * u64::from(random)) / (100 * 255)
+    }
+}
+
+/// A message as it goes out: one datagram, or one for each fragment (RFC 7383).
+pub type Datagrams = Vec<Vec<u8>>;
+
+/// A request that is not answered.
+#[derive(Debug)]
+struct Open {
+    datagrams: Datagrams,
+    again: u32,
+    due_ms: u64,
+}
+
+/// The last request of the peer, and what it was answered.
+#[derive(Debug)]
+struct Answered {
+    /// Of its only or first datagram, by which it is known again.
+    digest: [u8; 32],
+    datagrams: Datagrams,
+}
+
+/// What a message ID of a request says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// The peer's next request.
+    New,
+    /// Its last one.
+    Last,
+    /// Any other: long answered, or not due.
+    Other,
+}
+
+/// What became of a request that was waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Late {
+    /// It is to be sent again.
+    Again(Datagrams),
+    /// It was sent as often as it is to be.
+    GivenUp,
+}
+
+/// The message IDs of an IKE SA, both ends'.
+#[derive(Debug, Default)]
+pub struct Window {
+    next: u32,
+    open: Option<Open>,
+    expected: u32,
+    answered: Option<Answered>,
+}
+
+impl Window {
+    /// The ID of the request that is under way, or else of the next one.
+    pub fn request_id(&self) -> u32 {
+        self.next
+    }
+
+    /// The ID of the peer's next request: while one is being answered, of that.
+    pub fn expected_id(&self) -> u32 {
+        self.expected
+    }
+
+    /// Whether a request is under way.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// A request is under way, sent now. In the place of one that has the same ID (RFC 7296 §2.6).
+    pub fn open(&mut self, datagrams: Datagrams, how: &Retransmission, now_ms: u64, random: u8) {
+        self.open = Some(Open { datagrams, again: 0, due_ms: now_ms + how.wait_ms(0, random) });
+    }
+
+    /// The request that is under way has its response.
+    pub fn close(&mut self) {
+        if self.open.take().is_some() {
+            self.next += 1;
+        }
+    }
+
+    /// When a request is next to be sent again or given up.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.due_ms)
+    }
+
+    /// What is to be done about a request that is due.
+    pub fn late(&mut self, how: &Retransmission, now_ms: u64, random: u8) -> Option<Late> {
+        let open = self.open.as_mut().filter(|open| open.due_ms <= now_ms)?;
+        if open.again >= how.tries {
+            return Some(Late::GivenUp);
+        }
+        open.again += 1;
+        open.due_ms = now_ms + how.wait_ms(open.again, random);
+        Some(Late::Again(open.datagrams.clone()))
+    }
+
+    /// How often the request that is under way was sent again.
+    pub fn again(&self) -> u32 {
+        self.open.as_ref().map_or(0, |open| open.again)
+    }
+
+    /// What the ID of a request is.
+    pub fn known(&self, id: u32) -> Known {
+        if id == self.expected {
+            Known::New
+        } else if id.checked_add(1) == Some(self.expected) {
+            Known::Last
+        } else {
+            Known::Other
+        }
+    }
+
+    /// The answer to the peer's last request, if this is it: its only datagram, or the first (RFC 7383 §2.6.1). It was
+    /// authenticated then, and is the same now (RFC 7296 §2.1).
+    pub fn answer_again(&self, datagram: &[u8]) -> Option<&Datagrams> {
+        let answered = self.answered.as_ref()?;
+        (answered.digest == digest(datagram)).then_some(&answered.datagrams)
+    }
+
+    /// The peer's request is answered; its next one is waited for.
+    pub fn answer(&mut self, request: [u8; 32], datagrams: Datagrams) {
+        self.answered = Some(Answered { digest: request, datagrams });
+        self.expected += 1;
+    }
+}
+
+/// What a request is known again by.
+pub fn digest(datagram: &[u8]) -> [u8; 32] {
+    Sha256::digest(datagram).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 7296 §2.4: 165 s in all, as strongSwan documents.
+    #[test]
+    fn times_grow_until_it_is_given_up() {
+        let how = Retransmission::default();
+        let times: Vec<_> = (0..=how.tries).map(|n| how.wait_ms(n, 255)).collect();
+        assert_eq!(times, [4000, 7200, 12960, 23328, 41990, 75582]);
+        assert_eq!(times.iter().sum::<u64>(), 165_060);
+        let how = Retransmission { limit_ms: 10_000, jitter: 20, ..how };
+        assert_eq!([0, 1, 2].map(|n| how.wait_ms(n, 0)), [4000, 7200, 10_000]);
+        assert_eq!([0, 1, 2].map(|n| how.wait_ms(n, 255)), [3200, 5760, 8000]);
+        assert!(how.wait_ms(u32::MAX, 7) <= 10_000);
+    }
+
+    #[test]
+    fn a_request_is_sent_again_and_given_up() {
+        let (mut window, how) = (Window::default(), Retransmission { tries: 2, ..Retransmission::default() });
+        assert_eq!((window.due_ms(), window.late(&how, u64::MAX, 0)), (None, None));
+        window.open(vec![vec![1]], &how, 10, 0);
+        assert_eq!((window.due_ms(), window.late(&how, 4009, 0)), (Some(4010), None));
+        assert_eq!(window.late(&how, 4010, 0), Some(Late::Again(vec![vec![1]])));
+        assert_eq!(window.due_ms(), Some(4010 + 7200));
+        assert_eq!(window.late(&how, 20_000, 0), Some(Late::Again(vec![vec![1]])));
+        assert_eq!(window.late(&how, 60_000, 0), Some(Late::GivenUp));
+        assert_eq!(window.request_id(), 0);
+        window.close();
+        assert_eq!((window.request_id(), window.due_ms()), (1, None));
+        window.close();
+        assert_eq!(window.request_id(), 1, "only what was open is closed");
+    }
+
+    // RFC 7296 §2.1
+    #[test]
+    fn the_last_request_is_answered_again_and_no_other() {
+        let mut window = Window::default();
+        assert_eq!([0, 1, u32::MAX].map(|id| window.known(id)), [Known::New, Known::Other, Known::Other]);
+        window.answer(digest(b"request"), vec![b"answer".to_vec()]);
+        assert_eq!([0, 1, 2].map(|id| window.known(id)), [Known::Last, Known::New, Known::Other]);
+        assert_eq!(window.answer_again(b"request"), Some(&vec![b"answer".to_vec()]));
+        assert_eq!(window.answer_again(b"another"), None);
+        window.answer(digest(b"next"), vec![]);
+        assert_eq!([0, 1, 2].map(|id| window.known(id)), [Known::Other, Known::Last, Known::New]);
+        assert_eq!(window.answer_again(b"request"), None);
+    }
+}
