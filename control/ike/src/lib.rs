@@ -4,5 +4,6 @@
 #![deny(missing_docs)]
 
 pub mod crypto;
+pub mod identity;
 pub mod message;
 pub mod v2;

@@ -2,7 +2,7 @@
 
 use super::{
     Authentication, Certificate, CertificateRequest, Configuration, Delete, Identification, KeyExchange,
-    Malformed, Notify, Oversized, Proposal, Sealed, TrafficSelector, key_exchange,
+    Malformed, Notify, NotifyType, Oversized, Proposal, Sealed, TrafficSelector, key_exchange,
     octets::{FRAME, Reader, Writer},
     proposal,
     registry::registry,
@@ -181,6 +181,35 @@ impl Payloads {
         self.0.first().map(Payload::kind)
     }
 
+    /// The notifications of a kind.
+    pub fn notifies(&self, kind: NotifyType) -> impl Iterator<Item = &Notify> {
+        self.0.iter().filter_map(move |payload| match payload {
+            Payload::Notify(notify) if notify.kind == kind => Some(notify),
+            _ => None,
+        })
+    }
+
+    /// Whether there is a notification of a kind.
+    pub fn has_notify(&self, kind: NotifyType) -> bool {
+        self.notifies(kind).next().is_some()
+    }
+
+    /// The first notification of an error.
+    pub fn error(&self) -> Option<&Notify> {
+        self.0.iter().find_map(|payload| match payload {
+            Payload::Notify(notify) if notify.kind.is_error() => Some(notify),
+            _ => None,
+        })
+    }
+
+    /// The type of the first payload that is not known and must be (RFC 7296 §2.5).
+    pub fn unknown_critical(&self) -> Option<PayloadType> {
+        self.0.iter().find_map(|payload| match payload {
+            Payload::Unknown { kind, critical: true, .. } => Some(*kind),
+            _ => None,
+        })
+    }
+
     /// `behind` is the type of the payload that comes behind the last.
     pub(super) fn emit_before(&self, behind: PayloadType, w: &mut Writer) {
         let next = self.0.iter().skip(1).map(Payload::kind).chain([behind]);
@@ -190,6 +219,44 @@ impl Payloads {
             w.frame(head, "Payload Length", |w| payload.emit(w));
         }
     }
+}
+
+/// The first payload of a type.
+macro_rules! first_of {
+    ($($(#[doc = $doc:literal])+ $name:ident: $variant:ident -> $content:ty;)+) => {
+        impl Payloads {
+            $($(#[doc = $doc])+
+            pub fn $name(&self) -> Option<&$content> {
+                self.0.iter().find_map(|payload| match payload {
+                    Payload::$variant(content) => Some(content as &$content),
+                    _ => None,
+                })
+            })+
+        }
+    };
+}
+
+first_of! {
+    /// SA.
+    security_association: SecurityAssociation -> [Proposal];
+    /// KE.
+    key_exchange: KeyExchange -> KeyExchange;
+    /// IDi.
+    id_initiator: IdInitiator -> Identification;
+    /// IDr.
+    id_responder: IdResponder -> Identification;
+    /// AUTH.
+    authentication: Authentication -> Authentication;
+    /// Ni or Nr.
+    nonce: Nonce -> [u8];
+    /// TSi.
+    ts_initiator: TsInitiator -> [TrafficSelector];
+    /// TSr.
+    ts_responder: TsResponder -> [TrafficSelector];
+    /// CP.
+    configuration: Configuration -> Configuration;
+    /// EAP.
+    eap: Eap -> [u8];
 }
 
 /// The payloads in `octets`, which begin at `offset` of the message; a sealed one, where `may_seal`, is the last.

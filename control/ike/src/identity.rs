@@ -1,0 +1,237 @@
+//! Who ends say to be, and who they are asked to be (RFC 7296 §3.5): what people write, and what is on the wire.
+//!
+//! | written | type |
+//! |---|---|
+//! | `192.0.2.1`, `2001:db8::1` | ID_IPV4_ADDR, ID_IPV6_ADDR |
+//! | `gw.example.org`, `@gw.example.org` | ID_FQDN |
+//! | `carol@example.org`, `@@carol` | ID_RFC822_ADDR |
+//! | `@#0a1b` | ID_KEY_ID, by its octets in hex |
+//! | `fqdn:x`, `rfc822:x`, `email:x`, `ipv4:x`, `ipv6:x`, `keyid:x` | as it says, whatever it looks like |
+//! | `%any`, or nothing | anybody, where somebody is asked for |
+//! | `*.example.org`, `*@example.org` | anybody of these, where somebody is asked for |
+
+use crate::message::{IdType, Identification};
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// Who an end is asked to be.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum IdPattern {
+    /// Anybody.
+    Any,
+    /// Of this type and data, of which a `*` at the beginning stands for any octets.
+    Like(IdType, Vec<u8>),
+}
+
+/// How well an identity fits a pattern; the greater, the better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fit {
+    /// As anybody does.
+    Any,
+    /// By a wildcard.
+    Wildcard,
+    /// Exactly.
+    Exact,
+}
+
+/// Text that says nobody.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{text}' is no identity: {why}")]
+pub struct BadIdentity {
+    text: String,
+    why: &'static str,
+}
+
+impl IdPattern {
+    /// How well an identity fits, if it does.
+    pub fn fits(&self, id: &Identification) -> Option<Fit> {
+        match self {
+            IdPattern::Any => Some(Fit::Any),
+            IdPattern::Like(kind, _) if *kind != id.kind => None,
+            IdPattern::Like(kind, data) => {
+                // RFC 7296 §3.5: of domain names case does not matter.
+                let is_same = |a: &[u8], b: &[u8]| match *kind {
+                    IdType::ID_FQDN | IdType::ID_RFC822_ADDR => a.eq_ignore_ascii_case(b),
+                    _ => a == b,
+                };
+                match data.strip_prefix(b"*").filter(|_| has_wildcards(*kind)) {
+                    Some(end) => {
+                        let at = id.data.len().checked_sub(end.len())?;
+                        is_same(end, &id.data[at..]).then_some(Fit::Wildcard)
+                    }
+                    None => is_same(data, &id.data).then_some(Fit::Exact),
+                }
+            }
+        }
+    }
+
+    /// The identity, if it is just one: to be said, or asked for.
+    pub fn identity(&self) -> Option<Identification> {
+        match self {
+            IdPattern::Like(kind, data) if !(has_wildcards(*kind) && data.starts_with(b"*")) => {
+                Some(Identification::new(*kind, data))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn has_wildcards(kind: IdType) -> bool {
+    matches!(kind, IdType::ID_FQDN | IdType::ID_RFC822_ADDR)
+}
+
+impl FromStr for IdPattern {
+    type Err = BadIdentity;
+
+    fn from_str(text: &str) -> Result<IdPattern, BadIdentity> {
+        let like = |kind, data: &[u8]| Ok(IdPattern::Like(kind, data.to_vec()));
+        let bad = |why| BadIdentity { text: text.to_owned(), why };
+        let address = |address: &str| address.parse::<IpAddr>();
+        let of_address = |address| match address {
+            IpAddr::V4(ip) => like(IdType::ID_IPV4_ADDR, &ip.octets()),
+            IpAddr::V6(ip) => like(IdType::ID_IPV6_ADDR, &ip.octets()),
+        };
+        let hex = |digits: &str| octets_of_hex(digits).ok_or(bad("its key ID is no hex"));
+        if let Some((kind, rest)) = text.split_once(':').filter(|(kind, _)| !kind.contains(['.', '@'])) {
+            match kind {
+                "fqdn" | "dns" => return like(IdType::ID_FQDN, rest.as_bytes()),
+                "rfc822" | "email" => return like(IdType::ID_RFC822_ADDR, rest.as_bytes()),
+                "ipv4" | "ipv6" => {
+                    let ip = address(rest).map_err(|_| bad("that is no address"))?;
+                    let is_v4 = kind == "ipv4";
+                    return if ip.is_ipv4() == is_v4 {
+                        of_address(ip)
+                    } else {
+                        Err(bad("of the other family"))
+                    };
+                }
+                "keyid" => return like(IdType::ID_KEY_ID, rest.as_bytes()),
+                _ => {}
+            }
+        }
+        if text.is_empty() || text == "%any" || text == "%any6" {
+            return Ok(IdPattern::Any);
+        }
+        if let Ok(ip) = address(text) {
+            return of_address(ip);
+        }
+        match text.strip_prefix('@') {
+            Some(rest) => match (rest.strip_prefix('#'), rest.strip_prefix('@')) {
+                (Some(digits), _) => like(IdType::ID_KEY_ID, &hex(digits)?),
+                (_, Some(rest)) => like(IdType::ID_RFC822_ADDR, rest.as_bytes()),
+                _ => like(IdType::ID_FQDN, rest.as_bytes()),
+            },
+            None if text.contains('=') => Err(bad("distinguished names are not read yet")),
+            None if text.contains('@') => like(IdType::ID_RFC822_ADDR, text.as_bytes()),
+            None => like(IdType::ID_FQDN, text.as_bytes()),
+        }
+    }
+}
+
+fn octets_of_hex(digits: &str) -> Option<Vec<u8>> {
+    let nibble = |digit: u8| char::from(digit).to_digit(16).map(|n| n as u8);
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let octets = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?));
+    octets.collect::<Option<_>>().filter(|_| rest.is_empty())
+}
+
+/// An identity as people write it.
+impl fmt::Display for Identification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |f: &mut fmt::Formatter<'_>| f.write_str(&self.data.escape_ascii().to_string());
+        match (self.kind, &self.data[..]) {
+            (IdType::ID_IPV4_ADDR, octets) if octets.len() == 4 => {
+                let octets: [u8; 4] = octets.try_into().expect("they are four");
+                write!(f, "{}", IpAddr::from(octets))
+            }
+            (IdType::ID_IPV6_ADDR, octets) if octets.len() == 16 => {
+                let octets: [u8; 16] = octets.try_into().expect("they are sixteen");
+                write!(f, "{}", IpAddr::from(octets))
+            }
+            (IdType::ID_FQDN | IdType::ID_RFC822_ADDR, _) => text(f),
+            (IdType::ID_NULL, _) => f.write_str("%null"),
+            (kind, octets) => {
+                if kind != IdType::ID_KEY_ID {
+                    write!(f, "{kind}:")?;
+                }
+                f.write_str("@#")?;
+                octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for IdPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdPattern::Any => f.write_str("%any"),
+            IdPattern::Like(kind, data) => write!(f, "{}", Identification::new(*kind, data)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Identification {
+        text.parse::<IdPattern>().unwrap().identity().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_has_a_type() {
+        for (text, kind, data) in [
+            ("192.0.2.1", IdType::ID_IPV4_ADDR, &[192, 0, 2, 1][..]),
+            ("ipv4:192.0.2.1", IdType::ID_IPV4_ADDR, &[192, 0, 2, 1]),
+            ("::1", IdType::ID_IPV6_ADDR, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+            ("gw.example.org", IdType::ID_FQDN, b"gw.example.org"),
+            ("@gw.example.org", IdType::ID_FQDN, b"gw.example.org"),
+            ("fqdn:192.0.2.1", IdType::ID_FQDN, b"192.0.2.1"),
+            ("carol@example.org", IdType::ID_RFC822_ADDR, b"carol@example.org"),
+            ("@@carol", IdType::ID_RFC822_ADDR, b"carol"),
+            ("@#0aFf", IdType::ID_KEY_ID, &[0x0a, 0xff]),
+            ("keyid:abc", IdType::ID_KEY_ID, b"abc"),
+        ] {
+            assert_eq!(id(text), Identification::new(kind, data), "{text}");
+            let shown = id(text).to_string();
+            assert_eq!(shown == "192.0.2.1", kind == IdType::ID_IPV4_ADDR || text.starts_with("fqdn:"));
+        }
+        for text in ["ipv6:192.0.2.1", "ipv4:x", "@#0", "@#zz", "C=DE, O=x"] {
+            assert!(text.parse::<IdPattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn identities_fit_patterns() {
+        let fits = |pattern: &str, text| pattern.parse::<IdPattern>().unwrap().fits(&id(text));
+        for (pattern, text, fit) in [
+            ("%any", "192.0.2.1", Some(Fit::Any)),
+            ("", "gw.example.org", Some(Fit::Any)),
+            ("gw.example.org", "GW.example.org", Some(Fit::Exact)),
+            ("*.example.org", "gw.example.org", Some(Fit::Wildcard)),
+            ("*.example.org", "example.org", None),
+            ("*@example.org", "carol@example.org", Some(Fit::Wildcard)),
+            ("*@example.org", "gw.example.org", None),
+            ("192.0.2.1", "192.0.2.1", Some(Fit::Exact)),
+            ("192.0.2.1", "192.0.2.2", None),
+            ("192.0.2.1", "fqdn:192.0.2.1", None),
+            ("@#2a", "@#2a", Some(Fit::Exact)),
+            ("@#2a2e", "@#2a2e2e", None),
+        ] {
+            assert_eq!(fits(pattern, text), fit, "{pattern} {text}");
+        }
+        assert!(Fit::Exact > Fit::Wildcard && Fit::Wildcard > Fit::Any);
+        assert_eq!("*.example.org".parse::<IdPattern>().unwrap().identity(), None);
+    }
+
+    #[test]
+    fn what_others_say_to_be_is_shown_without_harm() {
+        for (kind, data, shown) in [
+            (IdType::ID_FQDN, &b"a\x1b[31m\n"[..], "a\\x1b[31m\\n"),
+            (IdType::ID_IPV4_ADDR, &[1, 2, 3], "ID_IPV4_ADDR:@#010203"),
+            (IdType(77), &[1], "77:@#01"),
+            (IdType::ID_NULL, &[], "%null"),
+        ] {
+            assert_eq!(Identification::new(kind, data).to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
+
+use crate::crypto::{
+    Secret,
+    exchange::{self, ExchangeError, Initiator},
+    transform::KeyExchange,
+};
+use rand_core::CryptoRng;
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Job {
+    /// A private key for a key exchange that this end begins.
+    Generate(KeyExchange),
+    /// The other end's part of a key exchange, by the public value of who began it.
+    Respond(KeyExchange, Vec<u8>),
+    /// The rest of a key exchange that this end began, by the other's public value.
+    Finish(Initiator, Vec<u8>),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The private key, and the public value.
+    Generated(Initiator, Vec<u8>),
+    /// The public value, and the secret.
+    Responded(Result<(Vec<u8>, Secret), ExchangeError>),
+    /// The secret.
+    Finished(Result<Secret, ExchangeError>),
+}
+
+impl Job {
+    /// Does it.
+    pub fn run(self, rng: &mut dyn CryptoRng) -> Outcome {
+        match self {
+            Job::Generate(method) => {
+                let (initiator, public) = Initiator::new(method, rng);
+                Outcome::Generated(initiator, public)
+            }
+            Job::Respond(method, theirs) => Outcome::Responded(exchange::respond(method, &theirs, rng)),
+            Job::Finish(initiator, theirs) => Outcome::Finished(initiator.finish(&theirs)),
+        }
+    }
+}
