@@ -109,7 +109,7 @@ impl PrivateKey {
         };
         match form {
             Form::Concatenated => Some(concatenated),
-            Form::Der => with_curve!(PrivateKey, self, (_, Signature) => {
+            Form::Der => with_curve!(PrivateKey, self, (_key, Signature) => {
                 Some(Signature::from_slice(&concatenated).ok()?.to_der().as_bytes().to_vec())
             }),
         }
