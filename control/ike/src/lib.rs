@@ -5,3 +5,4 @@
 
 pub mod crypto;
 pub mod message;
+pub mod proposal;
