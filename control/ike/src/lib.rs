@@ -6,4 +6,5 @@
 pub mod crypto;
 pub mod identity;
 pub mod message;
+pub mod proposal;
 pub mod v2;

@@ -21,7 +21,8 @@ macro_rules! transforms {
                 match self { $($name::$variant => $id,)+ }
             }
 
-            const fn names(self) -> &'static [&'static str] {
+            /// All of its names.
+            pub(crate) const fn names(self) -> &'static [&'static str] {
                 match self { $($name::$variant => &$names,)+ }
             }
 
@@ -204,7 +205,7 @@ impl Integrity {
     }
 
     /// The HMAC that it cuts off (RFC 2404 §2, RFC 4868 §2.3).
-    pub(super) const fn prf(self) -> Prf {
+    pub(crate) const fn prf(self) -> Prf {
         match self {
             Integrity::HmacSha1 => Prf::HmacSha1,
             Integrity::HmacSha256 => Prf::HmacSha256,
