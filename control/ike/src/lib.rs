@@ -6,3 +6,4 @@
 pub mod crypto;
 pub mod message;
 pub mod proposal;
+pub mod traffic_selector;
