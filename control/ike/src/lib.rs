@@ -7,4 +7,5 @@ pub mod crypto;
 pub mod identity;
 pub mod message;
 pub mod proposal;
+pub mod traffic_selector;
 pub mod v2;
