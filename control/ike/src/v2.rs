@@ -1,8 +1,32 @@
 //! IKEv2 (RFC 7296): what an end does with messages, commands and time.
+//!
+//! ```text
+//!  engine    all IKE SAs: whose a message is, who may begin, when which is due
+//!  ike_sa    one of them: what is asked, what is answered, what waits
+//!    sa_init, auth, create_child, informational      the exchanges, a file for each
+//!    child                             what is agreed on for a child SA
+//!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
+//!  job       what takes long, for any thread to do
+//!  output    what is to be done outside
+//! ```
+//!
+//! Nothing here waits, reads a clock, or sends: [`context::Context`] has what is needed, and takes what is to be done.
 
+mod auth;
 pub mod channel;
+pub mod child;
+pub mod context;
 pub mod cookie;
+mod create_child;
+pub mod engine;
 mod fragments;
+pub mod ike_sa;
+mod informational;
 pub mod job;
 pub mod nat;
+pub mod output;
+mod sa_init;
 pub mod window;
+
+#[cfg(test)]
+mod tests;

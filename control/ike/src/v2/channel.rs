@@ -138,7 +138,7 @@ impl Channel {
     }
 
     /// The responder has said its SPI.
-    pub fn set_responder_spi(&mut self, spis: Spis) {
+    pub fn set_spis(&mut self, spis: Spis) {
         self.spis = spis;
     }
 

@@ -1,0 +1,175 @@
+//! Connections as an engine takes them: checked, and without anything that is for files or people.
+
+use crate::{
+    crypto::Secret,
+    identity::{Fit, IdPattern},
+    message::Identification,
+    proposal::{Order, Proposals},
+    traffic_selector::{ConfiguredSelectors, Policy},
+    v2::window::Retransmission,
+};
+use portcullis_sadb::Mode;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    sync::Arc,
+};
+
+/// All that is configured.
+#[derive(Clone, Debug, Default)]
+pub struct Configuration {
+    /// In the order of the file: of several that fit equally well, the first is taken.
+    pub connections: Vec<Arc<Connection>>,
+    /// The shared keys.
+    pub shared_keys: Vec<SharedKey>,
+    /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
+    pub cookies_from: usize,
+    /// Half-open IKE SAs, at most.
+    pub most_half_open: usize,
+    /// The same, of an address of IPv4, or of a /64 of IPv6.
+    pub most_half_open_of_one: usize,
+    /// How long one may be half-open.
+    pub half_open_ms: u64,
+}
+
+/// An IKE SA that is to be, and its child SAs.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its name.
+    pub name: String,
+    /// Our addresses.
+    pub local: Hosts,
+    /// The peer's.
+    pub remote: Hosts,
+    /// Our UDP port of IKE; 500 changes to 4500 where there is a NAT.
+    pub local_port: u16,
+    /// The peer's.
+    pub remote_port: u16,
+    /// What the IKE SA is made of.
+    pub proposals: Proposals,
+    /// Whose order decides between them.
+    pub order: Order,
+    /// Who we are. [`IdPattern::Any`] is our address.
+    pub local_id: IdPattern,
+    /// Who the peer must be.
+    pub remote_id: IdPattern,
+    /// Child SAs.
+    pub children: Vec<Arc<Child>>,
+    /// How often requests are sent again.
+    pub retransmission: Retransmission,
+    /// The peer is asked whether it is there when it was silent for so long; 0 is never (RFC 7296 §2.4).
+    pub dpd_ms: u64,
+    /// The IKE SA is rekeyed after so long; 0 is never.
+    pub rekey_ms: u64,
+    /// ESP goes in UDP, whether there is a NAT or not.
+    pub forces_udp: bool,
+    /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).
+    pub fragment_octets: usize,
+}
+
+/// A child SA that is to be.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// Its name, one of its connection's.
+    pub name: String,
+    /// What it is made of.
+    pub proposals: Proposals,
+    /// What it is for, at our end.
+    pub local: ConfiguredSelectors,
+    /// And at the peer's.
+    pub remote: ConfiguredSelectors,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
+    /// It is rekeyed after so long; 0 is never.
+    pub rekey_ms: u64,
+}
+
+impl Child {
+    /// What it is for, between two ends.
+    pub fn policy(&self, local: IpAddr, peer: IpAddr) -> Policy {
+        Policy { local: self.local.with(&[local]), remote: self.remote.with(&[peer]) }
+    }
+}
+
+/// Addresses of an end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Hosts {
+    /// Whatever the packets have.
+    Any,
+    /// These. One that begins has the first address.
+    Ranges(Vec<RangeInclusive<IpAddr>>),
+}
+
+impl Hosts {
+    /// One address.
+    pub fn one(address: IpAddr) -> Hosts {
+        Hosts::Ranges(vec![address..=address])
+    }
+
+    /// How well an address fits, if it does.
+    pub fn fits(&self, address: IpAddr) -> Option<Fit> {
+        match self {
+            Hosts::Any => Some(Fit::Any),
+            Hosts::Ranges(ranges) => {
+                let of = ranges
+                    .iter()
+                    .filter(|range| range.start().is_ipv4() == address.is_ipv4() && range.contains(&address));
+                of.map(|r| if r.start() == r.end() { Fit::Exact } else { Fit::Wildcard }).max()
+            }
+        }
+    }
+
+    /// The address of who begins, if it is known.
+    pub fn first(&self) -> Option<IpAddr> {
+        match self {
+            Hosts::Any => None,
+            Hosts::Ranges(ranges) => ranges.first().map(|range| *range.start()),
+        }
+    }
+}
+
+/// A key that two ends share.
+#[derive(Clone, Debug)]
+pub struct SharedKey {
+    /// Whose it is; nobody's is everybody's.
+    pub ids: Vec<IdPattern>,
+    /// The octets.
+    pub key: Secret,
+}
+
+impl SharedKey {
+    /// How well it fits two ends, each by its best.
+    fn fits(&self, mine: &Identification, theirs: &Identification) -> Option<(Fit, Fit)> {
+        let fit = |id| match self.ids.is_empty() {
+            true => Some(Fit::Any),
+            false => self.ids.iter().filter_map(|pattern| pattern.fits(id)).max(),
+        };
+        // One that names the peer alone is ours, too.
+        Some((fit(mine).unwrap_or(Fit::Any), fit(theirs)?))
+    }
+}
+
+impl Configuration {
+    /// The connections that a peer's packets may be of, the best first.
+    pub fn between(&self, local: SocketAddr, peer: SocketAddr) -> Vec<Arc<Connection>> {
+        let fits = |connection: &Connection| {
+            Some((connection.remote.fits(peer.ip())?, connection.local.fits(local.ip())?))
+        };
+        let mut found: Vec<_> = self.connections.iter().filter_map(|c| Some((fits(c)?, c.clone()))).collect();
+        found.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
+        found.into_iter().map(|(_, connection)| connection).collect()
+    }
+
+    /// The connection of a name.
+    pub fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
+        self.connections.iter().find(|connection| connection.name == name)
+    }
+
+    /// The shared key of two ends, the one that fits the peer best.
+    pub fn shared_key(&self, mine: &Identification, theirs: &Identification) -> Option<&Secret> {
+        let found = self.shared_keys.iter().filter_map(|key| Some((key.fits(mine, theirs)?, key)));
+        // Of equals the first.
+        let best = found.rev().max_by_key(|((mine, theirs), _)| (*theirs, *mine))?;
+        Some(&best.1.key)
+    }
+}

@@ -1,0 +1,264 @@
+//! IKE_AUTH (RFC 7296 §1.2, §2.15): both ends prove who they are, and the first child SA is made.
+//!
+//! ```text
+//!  initiator                                       responder
+//!  SK {IDi, [IDr], AUTH, SAi2, TSi, TSr, N...} ──▶
+//!                                              ◀── SK {IDr, AUTH, SAr2, TSi, TSr, N...}
+//! ```
+
+use super::{
+    child::{Agreed, Install, Offer, Place},
+    context::Context,
+    ike_sa::{Asked, Closed, IkeSa, Task},
+    output::{ChildChange, Event, Output},
+};
+use crate::{
+    connection::Connection,
+    crypto::{
+        Secret, auth,
+        keys::{Nonces, Role},
+    },
+    identity::Fit,
+    message::{
+        AuthMethod, Authentication, ExchangeType, IdType, Identification, Notify, NotifyType, Payload,
+        Payloads,
+    },
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// What an initiator has asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    mine: Identification,
+    child: Option<Offer>,
+}
+
+/// The identity of an address.
+fn id_of(address: IpAddr) -> Identification {
+    match address {
+        IpAddr::V4(ip) => Identification::new(IdType::ID_IPV4_ADDR, &ip.octets()),
+        IpAddr::V6(ip) => Identification::new(IdType::ID_IPV6_ADDR, &ip.octets()),
+    }
+}
+
+impl IkeSa {
+    /// The initiator proves who it is.
+    pub(super) fn begin_auth(&mut self, cx: &mut Context<'_>) {
+        let connection = self.connection.clone();
+        let mine = connection.local_id.identity().unwrap_or_else(|| id_of(self.path.local.ip()));
+        let theirs = connection.remote_id.identity().unwrap_or_else(|| id_of(self.path.peer.ip()));
+        let Some(key) = cx.config.shared_key(&mine, &theirs) else {
+            return self.close(Closed::Configured("there is no shared key for this connection"), cx);
+        };
+        let Some(proof) = self.proof(Role::Initiator, &mine, key) else { return };
+        let mut payloads = vec![Payload::IdInitiator(mine.clone())];
+        payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
+        payloads.push(Payload::Authentication(by_shared_key(&proof)));
+        let path = (self.path.local, self.path.peer);
+        let child = self.wanted.clone().and_then(|config| Offer::new(&config, false, path, cx));
+        payloads.extend(child.iter().flat_map(Offer::payloads));
+        self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
+        self.asked = Some(Asked::Auth(Box::new(Question { mine, child })));
+    }
+
+    /// The responder has answered.
+    pub(super) fn auth_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
+        let Question { mine, child } = question;
+        let (Some(theirs), Some(said)) = (payloads.id_responder(), payloads.authentication()) else {
+            let closed =
+                payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| Closed::Peer(n.kind));
+            return self.close(closed, cx);
+        };
+        let verified = self.verify(Role::Responder, &mine, theirs, said, cx);
+        let connection = self.connection.clone();
+        let verified = verified.and_then(|()| match connection.remote_id.fits(theirs) {
+            Some(_) => Ok(()),
+            None => {
+                Err(Closed::Identity { found: theirs.to_string(), wanted: connection.remote_id.to_string() })
+            }
+        });
+        if let Err(closed) = verified {
+            // RFC 7296 §2.21.2: the peer thinks that the IKE SA is there.
+            self.refuse_peer(cx);
+            return self.close(closed, cx);
+        }
+        let installed = child.map(|offer| {
+            let name = offer.config.name.clone();
+            (name, offer.accept(payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
+        });
+        self.establish(mine, theirs.clone(), cx);
+        match installed {
+            Some((_, Ok(Some(install)))) => {
+                let up = self.put_child(install, cx);
+                self.event(up, cx);
+            }
+            Some((name, Err(error))) => {
+                self.child_failed(&name, &error, cx);
+                // It may have installed what we do not want.
+                if payloads.security_association().is_some() {
+                    self.ask_later(Task::Delete, cx);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The initiator proves who it is; so do we.
+    pub(super) fn answer_auth(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        let exchange = ExchangeType::IKE_AUTH;
+        let Some(theirs) = payloads.id_initiator() else {
+            self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx);
+            return self.close(Closed::Missing("IDi payload"), cx);
+        };
+        let found = self.connection_for(theirs, payloads.id_responder(), cx);
+        let verified = found.and_then(|(connection, mine)| {
+            let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
+            self.verify(Role::Initiator, &mine, theirs, said, cx)?;
+            Ok((connection, mine))
+        });
+        let (connection, mine) = match verified {
+            Ok(verified) => verified,
+            Err(closed) => {
+                // RFC 7296 §2.21.2
+                self.answer_error(exchange, NotifyType::AUTHENTICATION_FAILED, cx);
+                return self.close(closed, cx);
+            }
+        };
+        let proof =
+            cx.config.shared_key(&mine, theirs).and_then(|key| self.proof(Role::Responder, &mine, key));
+        let Some(proof) = proof else { return };
+        self.connection = connection.clone();
+        let mut answer =
+            vec![Payload::IdResponder(mine.clone()), Payload::Authentication(by_shared_key(&proof))];
+        let path = (self.path.local, self.path.peer);
+        // RFC 6023 §3: without an SA payload it wants no child.
+        let child = payloads
+            .security_association()
+            .map(|_| Agreed::select((&connection.children, connection.order), false, payloads, path, cx));
+        let (install, failed) = match child {
+            Some(Ok(agreed)) => {
+                answer.extend(agreed.payloads());
+                (self.installed(agreed, Role::Responder, cx), None)
+            }
+            Some(Err(error)) => {
+                answer.push(Payload::Notify(Notify::new(error.notify(), &[])));
+                (None, Some(error))
+            }
+            None => (None, None),
+        };
+        // What comes in is to be opened as soon as the peer has the answer.
+        let up = install.map(|install| self.put_child(install, cx));
+        let theirs = theirs.clone();
+        self.answer(exchange, &Payloads(answer), cx);
+        self.establish(mine, theirs, cx);
+        up.into_iter().for_each(|up| self.event(up, cx));
+        if let Some(error) = failed {
+            self.child_failed(&connection.name, &error, cx);
+        }
+    }
+
+    /// The connection for a peer, and who we are to it: of those that its addresses fit, the one that fits best who it says
+    /// to be, and asks us to be.
+    fn connection_for(
+        &self,
+        theirs: &Identification,
+        asked: Option<&Identification>,
+        cx: &Context<'_>,
+    ) -> Result<(Arc<Connection>, Identification), Closed> {
+        let fits = |connection: &Arc<Connection>| {
+            let mine = connection.local_id.identity().unwrap_or_else(|| id_of(self.path.local.ip()));
+            let remote = connection.remote_id.fits(theirs)?;
+            let local = match asked {
+                Some(asked) if *asked != mine => return None,
+                Some(_) => Fit::Exact,
+                None => Fit::Any,
+            };
+            Some((remote, local, mine))
+        };
+        let candidates = cx.config.between(self.path.local, self.path.peer);
+        let found =
+            candidates.iter().filter_map(|c| fits(c).map(|(remote, local, mine)| (remote, local, mine, c)));
+        // Of equals the first.
+        let best = found.rev().max_by_key(|(remote, local, ..)| (*remote, *local));
+        let wanted = || candidates.iter().map(|c| c.remote_id.to_string()).collect::<Vec<_>>().join(" or ");
+        best.map(|(_, _, mine, connection)| (connection.clone(), mine))
+            .ok_or_else(|| Closed::Identity { found: theirs.to_string(), wanted: wanted() })
+    }
+
+    /// AUTH of an end by a shared key.
+    fn proof(&self, who: Role, id: &Identification, key: &Secret) -> Option<Secret> {
+        let (keys, init) = (self.keys.as_ref()?, self.init.as_ref()?);
+        let (message, nonce) = match who {
+            Role::Initiator => (&init.request, &init.nr),
+            Role::Responder => (&init.response, &init.ni),
+        };
+        let prf = keys.suite().prf();
+        let octets = auth::signed_octets(prf, message, nonce, keys.sk_p(who), &id.body(), &[]);
+        Some(auth::by_shared_key(prf, key.bytes(), &octets))
+    }
+
+    /// Whether the peer, which is `who`, has proven to be who it says.
+    fn verify(
+        &self,
+        who: Role,
+        mine: &Identification,
+        theirs: &Identification,
+        said: &Authentication,
+        cx: &Context<'_>,
+    ) -> Result<(), Closed> {
+        let wrong = |why| Closed::Authentication { who: theirs.to_string(), why };
+        if said.method != AuthMethod::SHARED_KEY {
+            return Err(wrong("it has another method than the connection"));
+        }
+        let key = cx.config.shared_key(mine, theirs).ok_or(wrong("there is no shared key for it"))?;
+        match self.proof(who, theirs, key) {
+            Some(proof) if proof == Secret::copy_of(&said.data) => Ok(()),
+            _ => Err(wrong("it has another shared key")),
+        }
+    }
+
+    /// Tells the peer that it is not who it should be.
+    fn refuse_peer(&mut self, cx: &mut Context<'_>) {
+        let notify = Notify::new(NotifyType::AUTHENTICATION_FAILED, &[]);
+        self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Notify(notify)]), cx);
+    }
+
+    /// The first child SA, with its keys.
+    fn installed(&self, agreed: Agreed, role: Role, cx: &Context<'_>) -> Option<Install> {
+        self.with_keys(agreed, role, &[], self.init.as_ref()?.nonces(), cx)
+    }
+
+    /// A child SA with its keys, by the nonces of the exchange that makes it, in which we have this role.
+    pub(super) fn with_keys(
+        &self,
+        agreed: Agreed,
+        role: Role,
+        secrets: &[Secret],
+        nonces: Nonces<'_>,
+        cx: &Context<'_>,
+    ) -> Option<Install> {
+        Some(agreed.install(self.keys.as_ref()?, role, secrets, nonces, self.place(), cx.now_ms))
+    }
+
+    /// Where packets of child SAs go.
+    pub(super) fn place(&self) -> Place<'_> {
+        let is_in_udp = self.connection.forces_udp || self.nat.is_some_and(super::nat::Nat::is_any);
+        let (local, peer): (SocketAddr, SocketAddr) = (self.path.local, self.path.peer);
+        Place { connection: &self.connection.name, local, peer, is_in_udp }
+    }
+
+    /// The datapath gets a child SA; what is to be told of it.
+    pub(super) fn put_child(&mut self, install: Install, cx: &mut Context<'_>) -> Event {
+        let up = Event::ChildUp(install.sa.config.name.clone(), install.sa.spi_in);
+        self.children.push(install.sa.clone());
+        cx.out.push_back(Output::Child(ChildChange::Install(Box::new(install))));
+        up
+    }
+}
+
+fn by_shared_key(proof: &Secret) -> Authentication {
+    Authentication { method: AuthMethod::SHARED_KEY, data: proof.bytes().to_vec() }
+}

@@ -1,0 +1,364 @@
+//! Child SAs: what is offered for one, what is agreed on, and what the datapath is to do about it (RFC 7296 §1.3, §2.9,
+//! §2.17).
+
+use super::context::Context;
+use crate::{
+    connection::Child,
+    crypto::{
+        Secret,
+        exchange::ExchangeError,
+        keys::{Keys, Nonces, Role},
+        transform::KeyExchange as Method,
+    },
+    message::{Notify, NotifyType, Payload, Payloads},
+    proposal::{AcceptError, Agreement, Order, Proposals, WrongKeyExchange},
+    traffic_selector::{self, Policy, TrafficSelectors},
+};
+use portcullis_sadb::{Algorithm, Key, Mode};
+use std::{net::SocketAddr, sync::Arc};
+
+/// A child SA of an IKE SA, in both directions.
+#[derive(Clone, Debug)]
+pub struct ChildSa {
+    /// What it is configured as.
+    pub config: Arc<Child>,
+    /// What was agreed on.
+    pub agreement: Agreement,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
+    /// What it is for.
+    pub policy: Policy,
+    /// Our SPI, which the peer sends to.
+    pub spi_in: u32,
+    /// The peer's.
+    pub spi_out: u32,
+    /// When it is to be rekeyed.
+    pub rekey_at_ms: u64,
+    /// It was replaced: the peer, or we, will delete it.
+    pub is_replaced: bool,
+    /// What the peer has put in its place, by our SPI. It is used when this one is deleted.
+    pub successor: Option<u32>,
+}
+
+/// What the datapath is to install: an SA in each direction, of which the inbound one comes first.
+#[derive(Clone, Debug)]
+pub struct Install {
+    /// The child SA.
+    pub sa: ChildSa,
+    /// The name of its connection.
+    pub connection: String,
+    /// The transforms.
+    pub algorithm: Algorithm,
+    /// What opens.
+    pub key_in: Key,
+    /// What seals.
+    pub key_out: Key,
+    /// Our outer address and port.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+    /// Whether ESP goes in UDP between these ports.
+    pub is_in_udp: bool,
+    /// The SA that it takes the place of, by our SPI.
+    pub replaces: Option<u32>,
+    /// What is sent goes by it at once: the peer has it. Else by what it replaces, until the peer is known to have it
+    /// (RFC 7296 §2.8).
+    pub sends: bool,
+}
+
+/// Why there is no child SA.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChildError {
+    /// No child of the connection is for anything that the peer asks for.
+    #[error("no traffic selectors in common: the peer asks for {local} here and {remote} there")]
+    Selectors {
+        /// At our end.
+        local: String,
+        /// At the peer's.
+        remote: String,
+    },
+    /// No proposal in common.
+    #[error("no proposal in common: the peer offers {offered}, and {ours} is configured")]
+    Proposals {
+        /// What the peer offers.
+        offered: String,
+        /// What is configured.
+        ours: String,
+    },
+    /// The peer has chosen what it was not offered.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// The peer wants none.
+    #[error("the peer says {0}")]
+    Peer(NotifyType),
+    /// A payload that must be there is not.
+    #[error("the message has no {0}")]
+    Missing(&'static str),
+    /// The peer has chosen selectors that it was not offered.
+    #[error("the peer has chosen traffic selectors that it was not offered, or none")]
+    Widened,
+    /// The peer's public value is none.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// The peer has deleted it before its answer came.
+    #[error("the peer has deleted it at once")]
+    Deleted,
+    /// There is no SPI, or no room for another SA.
+    #[error("there is no room for another SA")]
+    Full,
+}
+
+impl ChildError {
+    /// What the peer is told.
+    pub fn notify(&self) -> NotifyType {
+        match self {
+            ChildError::Selectors { .. } | ChildError::Widened => NotifyType::TS_UNACCEPTABLE,
+            ChildError::Missing(_) => NotifyType::INVALID_SYNTAX,
+            ChildError::Full => NotifyType::NO_ADDITIONAL_SAS,
+            _ => NotifyType::NO_PROPOSAL_CHOSEN,
+        }
+    }
+}
+
+/// What we have offered for a child SA.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub config: Arc<Child>,
+    proposals: Proposals,
+    policy: Policy,
+    spi_in: u32,
+}
+
+/// What both have agreed on for a child SA, of which keys are still to be made.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    sa: ChildSa,
+    algorithm: Algorithm,
+    /// Another SA could have more of what was asked for (RFC 7296 §2.9).
+    additional: bool,
+}
+
+/// With a key exchange, or without one in IKE_AUTH (RFC 7296 §1.2).
+fn proposals_of(config: &Child, has_key_exchange: bool) -> Proposals {
+    if has_key_exchange { config.proposals.clone() } else { config.proposals.without_key_exchange() }
+}
+
+impl Offer {
+    /// For a child, where packets go between these addresses; nothing if there is no SPI.
+    pub fn new(
+        config: &Arc<Child>,
+        has_key_exchange: bool,
+        (local, peer): (SocketAddr, SocketAddr),
+        cx: &mut Context<'_>,
+    ) -> Option<Offer> {
+        Some(Offer {
+            config: config.clone(),
+            proposals: proposals_of(config, has_key_exchange),
+            policy: config.policy(local.ip(), peer.ip()).offer(None),
+            spi_in: (cx.child_spi)()?,
+        })
+    }
+
+    /// SA, TSi, TSr, and notifications.
+    pub fn payloads(&self) -> Vec<Payload> {
+        let mut payloads = vec![
+            Payload::SecurityAssociation(self.proposals.offer(&self.spi_in.to_be_bytes())),
+            Payload::TsInitiator(self.policy.local.emit()),
+            Payload::TsResponder(self.policy.remote.emit()),
+        ];
+        payloads.extend(mode_notify(self.config.mode));
+        payloads
+    }
+
+    /// The method of the KE payload, if there is to be one.
+    pub fn key_exchange(&self) -> Option<Method> {
+        self.proposals.key_exchange()
+    }
+
+    /// The method that an INVALID_KE_PAYLOAD notification asks for, if it is another that was offered.
+    pub fn asked_key_exchange(&self, notification: &[u8], refused: Method) -> Option<Method> {
+        self.proposals.asked_key_exchange(notification, refused)
+    }
+
+    /// What the responder has chosen of it.
+    pub fn accept(self, payloads: &Payloads) -> Result<Agreed, ChildError> {
+        let Some(chosen) = payloads.security_association() else {
+            return Err(payloads
+                .error()
+                .map_or(ChildError::Missing("SA payload"), |n| ChildError::Peer(n.kind)));
+        };
+        let agreement = self.proposals.accept(chosen)?;
+        let (Some(tsi), Some(tsr)) = (payloads.ts_initiator(), payloads.ts_responder()) else {
+            return Err(ChildError::Missing("TSi or TSr payload"));
+        };
+        let policy = self.policy.accept(tsi, tsr).ok_or(ChildError::Widened)?;
+        // RFC 7296 §1.3.1: what was asked for may be declined.
+        let mode = if self.config.mode == Mode::Transport && !has_transport(payloads) {
+            Mode::Tunnel
+        } else {
+            self.config.mode
+        };
+        let Offer { config, spi_in, .. } = self;
+        Agreed::new(ChildParts { config, agreement, mode, policy, spi_in })
+    }
+}
+
+/// What is agreed on before the peer's SPI is looked at.
+struct ChildParts {
+    config: Arc<Child>,
+    agreement: Agreement,
+    mode: Mode,
+    policy: Policy,
+    spi_in: u32,
+}
+
+impl Agreed {
+    fn new(parts: ChildParts) -> Result<Agreed, ChildError> {
+        let ChildParts { config, agreement, mode, policy, spi_in } = parts;
+        let missing = ChildError::Missing("SPI or transforms of a child SA");
+        let (Some(spi_out), Some(algorithm)) = (agreement.child_spi(), agreement.algorithm()) else {
+            return Err(missing);
+        };
+        let sa = ChildSa {
+            config,
+            agreement,
+            mode,
+            policy,
+            spi_in,
+            spi_out,
+            rekey_at_ms: u64::MAX,
+            is_replaced: false,
+            successor: None,
+        };
+        Ok(Agreed { sa, algorithm, additional: false })
+    }
+
+    /// What a responder chooses of the peer's offer, of the children of a connection.
+    pub fn select(
+        (children, order): (&[Arc<Child>], Order),
+        has_key_exchange: bool,
+        payloads: &Payloads,
+        (local, peer): (SocketAddr, SocketAddr),
+        cx: &mut Context<'_>,
+    ) -> Result<Agreed, ChildError> {
+        let (Some(offered), Some(tsi), Some(tsr)) =
+            (payloads.security_association(), payloads.ts_initiator(), payloads.ts_responder())
+        else {
+            return Err(ChildError::Missing("SA, TSi or TSr payload"));
+        };
+        let (tsi, tsr) = (TrafficSelectors::parse(tsi), TrafficSelectors::parse(tsr));
+        let selectors = || ChildError::Selectors { local: tsr.to_string(), remote: tsi.to_string() };
+        let policies: Vec<_> = children.iter().map(|c| c.policy(local.ip(), peer.ip())).collect();
+        let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr).ok_or_else(selectors)?;
+        let config = children[narrowed.policy].clone();
+        let agreement = proposals_of(&config, has_key_exchange).select(offered, order);
+        let Some(agreement) = agreement else {
+            return Err(ChildError::Proposals {
+                offered: names(offered),
+                ours: config.proposals.to_string(),
+            });
+        };
+        let (policy, additional) = (narrowed.accepted, narrowed.additional_possible);
+        let asks = config.mode == Mode::Transport && has_transport(payloads);
+        let mode = if config.mode == Mode::Transport && !asks { Mode::Tunnel } else { config.mode };
+        let spi_in = (cx.child_spi)().ok_or(ChildError::Full)?;
+        let parts = ChildParts { config, agreement, mode, policy, spi_in };
+        Ok(Agreed { additional, ..Agreed::new(parts)? })
+    }
+
+    /// The method of the KE payloads, if there are any.
+    pub fn key_exchange(&self) -> Option<Method> {
+        self.sa.agreement.key_exchange()
+    }
+
+    /// Whether the peer's KE payload is of that method.
+    pub fn check_key_exchange(&self, method: Option<u16>) -> Result<(), WrongKeyExchange> {
+        self.sa.agreement.check_key_exchange(method)
+    }
+
+    /// The peer's SPI.
+    pub fn spi_out(&self) -> u32 {
+        self.sa.spi_out
+    }
+
+    /// The name of the child.
+    pub fn name(&self) -> &str {
+        &self.sa.config.name
+    }
+
+    /// The answer to the offer: SA, TSi, TSr, and notifications.
+    pub fn payloads(&self) -> Vec<Payload> {
+        let mut payloads = vec![
+            Payload::SecurityAssociation(vec![self.sa.agreement.answer(&self.sa.spi_in.to_be_bytes())]),
+            Payload::TsInitiator(self.sa.policy.remote.emit()),
+            Payload::TsResponder(self.sa.policy.local.emit()),
+        ];
+        payloads.extend(mode_notify(self.sa.mode));
+        let additional = Notify::new(NotifyType::ADDITIONAL_TS_POSSIBLE, &[]);
+        payloads.extend(self.additional.then_some(Payload::Notify(additional)));
+        payloads
+    }
+
+    /// With keys, for the datapath. `role` is that in the exchange that made it, which its nonces are of.
+    pub fn install(
+        mut self,
+        keys: &Keys,
+        role: Role,
+        secrets: &[Secret],
+        nonces: Nonces<'_>,
+        place: Place<'_>,
+        now_ms: u64,
+    ) -> Install {
+        let made = keys.child(self.algorithm, secrets, nonces);
+        let (key_in, key_out) = match role {
+            Role::Initiator => (made.from_responder, made.from_initiator),
+            Role::Responder => (made.from_initiator, made.from_responder),
+        };
+        if self.sa.config.rekey_ms > 0 {
+            self.sa.rekey_at_ms = now_ms.saturating_add(self.sa.config.rekey_ms);
+        }
+        Install {
+            connection: place.connection.to_owned(),
+            algorithm: self.algorithm,
+            key_in,
+            key_out,
+            local: place.local,
+            peer: place.peer,
+            is_in_udp: place.is_in_udp,
+            replaces: None,
+            sends: true,
+            sa: self.sa,
+        }
+    }
+}
+
+/// Where the packets of a child SA go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub connection: &'a str,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub is_in_udp: bool,
+}
+
+fn mode_notify(mode: Mode) -> Option<Payload> {
+    let is_transport = mode == Mode::Transport;
+    is_transport.then(|| Payload::Notify(Notify::new(NotifyType::USE_TRANSPORT_MODE, &[])))
+}
+
+fn has_transport(payloads: &Payloads) -> bool {
+    payloads.has_notify(NotifyType::USE_TRANSPORT_MODE)
+}
+
+/// What a peer offers, as well as it has names.
+pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
+    let transform = |t: &crate::message::Transform| {
+        let bits = t.key_length().map_or(String::new(), |bits| format!("/{bits}"));
+        format!("{} {}{bits}", t.kind, t.id)
+    };
+    let proposal = |p: &crate::message::Proposal| {
+        let transforms: Vec<_> = p.transforms.iter().map(transform).collect();
+        format!("{}: {}", p.protocol, transforms.join(", "))
+    };
+    offered.iter().map(proposal).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,29 @@
+//! What an engine is given each time that something happens.
+
+use super::output::Output;
+use crate::connection::Configuration;
+use rand_core::CryptoRng;
+use std::collections::VecDeque;
+
+/// What an engine is given.
+pub struct Context<'a> {
+    /// Now, of a clock that only goes forward.
+    pub now_ms: u64,
+    /// Randomness that nobody knows.
+    pub rng: &'a mut dyn CryptoRng,
+    /// What is configured.
+    pub config: &'a Configuration,
+    /// SPIs of child SAs that are free, which whoever has the SADB knows. `None`: there is no room.
+    pub child_spi: &'a mut dyn FnMut() -> Option<u32>,
+    /// What is to be done outside.
+    pub out: &'a mut VecDeque<Output>,
+}
+
+impl Context<'_> {
+    /// So many random octets.
+    pub(super) fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut octets = [0; N];
+        self.rng.fill_bytes(&mut octets);
+        octets
+    }
+}

@@ -1,0 +1,371 @@
+//! CREATE_CHILD_SA for a child SA (RFC 7296 §1.3.1, §1.3.3, §2.8): a further one, or one in the place of another.
+//!
+//! ```text
+//!  who asks                                                          who answers
+//!  SK {[N(REKEY_SA)], SA, Ni, [KEi], TSi, TSr, N...} ──▶
+//!                                                    ◀──             SK {SA, Nr, [KEr], TSi, TSr, N...}
+//!                                                    ◀──             SK {N(INVALID_KE_PAYLOAD)}, then with another KEi
+//! ```
+//!
+//! Both ends may replace one SA at the same time. Then there are two new ones, and that with the lowest of the four nonces
+//! is deleted by who began it; the other deletes what was replaced (RFC 7296 §2.8.1).
+
+use super::{
+    child::{Agreed, ChildError, Install, Offer},
+    context::Context,
+    ike_sa::{Asked, IkeSa, Task, Then},
+    job::{Job, Outcome},
+};
+use crate::{
+    connection::Child,
+    crypto::{
+        Secret,
+        exchange::Initiator,
+        keys::{Nonces, Role},
+        transform::KeyExchange as Method,
+    },
+    message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
+};
+use std::sync::Arc;
+
+const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
+
+/// Octets of our nonces.
+const NONCE: usize = 32;
+
+/// Key exchange methods that are tried, at most.
+const MOST_ROUNDS: u8 = 3;
+
+/// How long to wait until what the peer cannot do now is asked again, and up to so much longer.
+const AGAIN_MS: (u64, u64) = (2_000, 8_000);
+
+/// What is to be asked.
+#[derive(Debug)]
+pub(super) struct Asking {
+    offer: Offer,
+    /// What it is in the place of, by our SPI.
+    replaces: Option<u32>,
+    method: Option<Method>,
+    round: u8,
+}
+
+/// What was asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    asking: Asking,
+    private: Option<Initiator>,
+    nonce: Vec<u8>,
+}
+
+/// What was answered, until the secret is there.
+#[derive(Debug)]
+pub(super) struct Answer {
+    agreed: Agreed,
+    replaces: Option<u32>,
+    ni: Vec<u8>,
+    nr: Vec<u8>,
+}
+
+impl Answer {
+    /// What it is to take the place of.
+    pub(super) fn replaces(&self) -> Option<u32> {
+        self.replaces
+    }
+}
+
+/// What will be answered, once there is a public value.
+#[derive(Debug)]
+pub(super) struct Answering {
+    agreed: Agreed,
+    replaces: Option<u32>,
+    method: Option<Method>,
+    ni: Vec<u8>,
+}
+
+/// What the peer has put in the place of the SA that we are replacing.
+#[derive(Debug)]
+pub(super) struct Rival {
+    lowest_nonce: Vec<u8>,
+}
+
+impl Question {
+    /// What it is to take the place of.
+    pub(super) fn replaces(&self) -> Option<u32> {
+        self.asking.replaces
+    }
+}
+
+impl Asking {
+    /// What it is to take the place of.
+    pub(super) fn replaces(&self) -> Option<u32> {
+        self.replaces
+    }
+}
+
+impl IkeSa {
+    /// Asks for a further child SA.
+    pub(super) fn ask_child(&mut self, config: &Arc<Child>, cx: &mut Context<'_>) {
+        self.begin_child(config, None, cx);
+    }
+
+    /// Asks for one in the place of another.
+    pub(super) fn ask_rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let child = self.children.iter_mut().find(|child| child.spi_in == spi_in && !child.is_replaced);
+        if let Some(child) = child {
+            // Not again, unless this fails.
+            child.rekey_at_ms = u64::MAX;
+            let config = child.config.clone();
+            self.begin_child(&config, Some(spi_in), cx);
+        }
+    }
+
+    fn begin_child(&mut self, config: &Arc<Child>, replaces: Option<u32>, cx: &mut Context<'_>) {
+        self.rival = None;
+        self.early_deletes.clear();
+        let path = (self.path().local, self.path().peer);
+        match Offer::new(config, true, path, cx) {
+            Some(offer) => {
+                let method = offer.key_exchange();
+                self.generate_child(Asking { offer, replaces, method, round: 0 }, cx);
+            }
+            None => self.child_failed(&config.name, &ChildError::Full, cx),
+        }
+    }
+
+    fn generate_child(&mut self, asking: Asking, cx: &mut Context<'_>) {
+        match asking.method {
+            Some(method) => self.after(Job::Generate(method), Then::ChildAsk(Box::new(asking)), cx),
+            None => self.send_child(asking, None, cx),
+        }
+    }
+
+    /// There is a private key: asks.
+    pub(super) fn child_ask(&mut self, asking: Asking, outcome: Outcome, cx: &mut Context<'_>) {
+        if let Outcome::Generated(private, public) = outcome {
+            self.send_child(asking, Some((private, public)), cx);
+        }
+    }
+
+    fn send_child(&mut self, asking: Asking, key: Option<(Initiator, Vec<u8>)>, cx: &mut Context<'_>) {
+        let nonce = cx.random::<NONCE>().to_vec();
+        let mut payloads = vec![];
+        if let Some(old) = asking.replaces {
+            let Some(old) = self.children.iter().find(|child| child.spi_in == old) else { return };
+            // RFC 7296 §1.3.3: by the SPI that we receive by.
+            let mut notify = Notify::new(NotifyType::REKEY_SA, &[]);
+            (notify.protocol, notify.spi) = (old.protocol(), old.spi_in.to_be_bytes().to_vec());
+            payloads.push(Payload::Notify(notify));
+        }
+        let (private, public) = key.unzip();
+        let mut offer = asking.offer.payloads().into_iter();
+        payloads.extend(offer.next()); // SA
+        payloads.push(Payload::Nonce(nonce.clone()));
+        payloads.extend(private.iter().zip(public).map(|(private, data): (&Initiator, _)| {
+            Payload::KeyExchange(KeyExchange { method: private.method().id(), data })
+        }));
+        payloads.extend(offer);
+        self.ask(EXCHANGE, &Payloads(payloads), cx);
+        self.asked = Some(Asked::Child(Box::new(Question { asking, private, nonce })));
+    }
+
+    /// The peer has answered.
+    pub(super) fn child_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
+        let Question { mut asking, private, nonce } = question;
+        let name = asking.offer.config.name.clone();
+        if let Some(notify) = payloads.error() {
+            asking.round += 1;
+            let asked = private.as_ref().map(Initiator::method);
+            let again = asked.and_then(|asked| asking.offer.asked_key_exchange(&notify.data, asked));
+            return match (notify.kind, again) {
+                (NotifyType::INVALID_KE_PAYLOAD, Some(method)) if asking.round < MOST_ROUNDS => {
+                    self.generate_child(Asking { method: Some(method), ..asking }, cx);
+                }
+                // RFC 7296 §2.25
+                (NotifyType::TEMPORARY_FAILURE, _) => self.ask_child_again(asking, cx),
+                // RFC 7296 §2.25.1: the peer has lost it, or has just deleted it.
+                (NotifyType::CHILD_SA_NOT_FOUND, _) if asking.replaces.is_some() => {
+                    let old = asking.replaces.filter(|old| self.children.iter().any(|c| c.spi_in == *old));
+                    if let Some(old) = old {
+                        self.remove_child(old, cx);
+                        self.begin_child(&asking.offer.config, None, cx);
+                    }
+                }
+                (kind, _) => self.child_failed(&name, &ChildError::Peer(kind), cx),
+            };
+        }
+        let replaces = asking.replaces;
+        let nr = payloads.nonce().map(<[u8]>::to_vec).ok_or(ChildError::Missing("Nonce payload"));
+        let accepted = nr.and_then(|nr| Ok((asking.offer.accept(payloads)?, nr)));
+        let (agreed, nr) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.child_failed(&name, &error, cx),
+        };
+        let answer = Answer { agreed, replaces, ni: nonce, nr };
+        match (answer.agreed.key_exchange(), private, payloads.key_exchange()) {
+            (None, ..) => self.finish_child(answer, &[], cx),
+            (Some(method), Some(private), Some(ke))
+                if method == private.method() && ke.method == method.id() =>
+            {
+                let job = Job::Finish(private, ke.data.clone());
+                self.after(job, Then::ChildFinish(Box::new(answer)), cx);
+            }
+            _ => self.child_failed(
+                &name,
+                &ChildError::Missing("KE payload of the method that was agreed on"),
+                cx,
+            ),
+        }
+    }
+
+    /// What the peer cannot do now is asked again after a while.
+    fn ask_child_again(&mut self, asking: Asking, cx: &mut Context<'_>) {
+        let (least, more) = AGAIN_MS;
+        let at_ms = cx.now_ms + least + cx.rng.next_u64() % more;
+        match asking.replaces {
+            Some(old) => {
+                if let Some(child) = self.children.iter_mut().find(|child| child.spi_in == old) {
+                    child.rekey_at_ms = at_ms;
+                }
+            }
+            None => self.later.push((at_ms, Task::Child(asking.offer.config))),
+        }
+    }
+
+    /// There is a secret.
+    pub(super) fn child_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Finished(secret) = outcome else { return };
+        match secret {
+            Ok(secret) => self.finish_child(answer, &[secret], cx),
+            Err(error) => {
+                let name = answer.agreed.name().to_owned();
+                self.child_failed(&name, &ChildError::Exchange(error), cx);
+            }
+        }
+    }
+
+    /// The SA is there, at both ends.
+    fn finish_child(&mut self, answer: Answer, secrets: &[Secret], cx: &mut Context<'_>) {
+        let Answer { agreed, replaces, ni, nr } = answer;
+        if std::mem::take(&mut self.early_deletes).contains(&agreed.spi_out()) {
+            let name = agreed.name().to_owned();
+            return self.child_failed(&name, &ChildError::Deleted, cx);
+        }
+        let nonces = Nonces { initiator: &ni, responder: &nr };
+        let Some(install) = self.with_keys(agreed, Role::Initiator, secrets, nonces, cx) else { return };
+        let ours = install.sa.spi_in;
+        let has_lost = self.rival.take().is_some_and(|rival| ni.clone().min(nr.clone()) < rival.lowest_nonce);
+        let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
+        // RFC 7296 §2.8.1: what loses is not used, and deleted by who began it.
+        let install = Install { replaces: old, sends: !has_lost, ..install };
+        let up = self.put_child(install, cx);
+        self.event(up, cx);
+        if has_lost {
+            self.tasks.push_back(Task::DeleteChild(ours));
+        } else {
+            self.tasks.extend(old.map(Task::DeleteChild));
+        }
+        if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
+            (old.is_replaced, old.rekey_at_ms) = (true, u64::MAX);
+            old.successor = old.successor.filter(|_| has_lost);
+        }
+    }
+
+    /// The peer asks for a child SA.
+    pub(super) fn answer_child(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        let rekeys = payloads.notifies(NotifyType::REKEY_SA).next();
+        let old = rekeys.and_then(|notify| {
+            let spi = u32::from_be_bytes(notify.spi.as_slice().try_into().ok()?);
+            self.children.iter().find(|c| c.spi_out == spi && c.protocol() == notify.protocol)
+        });
+        let old = old.map(|child| (child.spi_in, child.config.clone()));
+        // RFC 7296 §2.25.1
+        let refusal = match (rekeys, &old) {
+            // It may be the one that we have asked for, whose answer is on its way.
+            (Some(_), None) if self.is_asking_child() => Some(NotifyType::TEMPORARY_FAILURE),
+            (Some(_), None) => Some(NotifyType::CHILD_SA_NOT_FOUND),
+            (Some(_), Some((spi_in, _))) if self.is_deleting(*spi_in) => Some(NotifyType::TEMPORARY_FAILURE),
+            _ => None,
+        };
+        if let Some(kind) = refusal {
+            return self.answer_error(EXCHANGE, kind, cx);
+        }
+        let Some(ni) = payloads.nonce().map(<[u8]>::to_vec) else {
+            return self.answer_error(EXCHANGE, NotifyType::INVALID_SYNTAX, cx);
+        };
+        let connection = self.connection().clone();
+        // What is replaced stays what it is.
+        let configs = match &old {
+            Some((_, config)) => std::slice::from_ref(config),
+            None => &connection.children[..],
+        };
+        let path = (self.path().local, self.path().peer);
+        let agreed = match Agreed::select((configs, connection.order), true, payloads, path, cx) {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                self.answer_error(EXCHANGE, error.notify(), cx);
+                return self.child_failed(&connection.name, &error, cx);
+            }
+        };
+        if let Err(wrong) = agreed.check_key_exchange(payloads.key_exchange().map(|ke| ke.method)) {
+            let notify = Notify::new(NotifyType::INVALID_KE_PAYLOAD, &wrong.notification());
+            self.answer(EXCHANGE, &Payloads(vec![Payload::Notify(notify)]), cx);
+            return;
+        }
+        let method = agreed.key_exchange();
+        let answering = Answering { agreed, replaces: old.map(|(spi_in, _)| spi_in), method, ni };
+        match (method, payloads.key_exchange()) {
+            (Some(method), Some(ke)) => {
+                let job = Job::Respond(method, ke.data.clone());
+                self.after(job, Then::ChildAnswer(Box::new(answering)), cx);
+            }
+            _ => self.finish_answer(answering, None, cx),
+        }
+    }
+
+    /// There is a public value and a secret.
+    pub(super) fn child_answer(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Responded(responded) = outcome else { return };
+        match responded {
+            Ok(responded) => self.finish_answer(answering, Some(responded), cx),
+            Err(_) => self.answer_error(EXCHANGE, NotifyType::INVALID_SYNTAX, cx),
+        }
+    }
+
+    fn finish_answer(&mut self, answering: Answering, key: Option<(Vec<u8>, Secret)>, cx: &mut Context<'_>) {
+        let Answering { agreed, replaces, method, ni } = answering;
+        let nr = cx.random::<NONCE>().to_vec();
+        // While the key was made, we may have replaced or deleted it ourselves.
+        let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
+        if old != replaces || old.is_some_and(|old| self.is_deleting(old)) {
+            return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
+        }
+        let mut offer = agreed.payloads().into_iter();
+        let mut answer: Vec<Payload> = offer.next().into_iter().collect(); // SA
+        answer.push(Payload::Nonce(nr.clone()));
+        let (public, secret) = key.unzip();
+        answer.extend(
+            method
+                .zip(public)
+                .map(|(method, data)| Payload::KeyExchange(KeyExchange { method: method.id(), data })),
+        );
+        answer.extend(offer);
+        let secrets: Vec<_> = secret.into_iter().collect();
+        let nonces = Nonces { initiator: &ni, responder: &nr };
+        let Some(install) = self.with_keys(agreed, Role::Responder, &secrets, nonces, cx) else { return };
+        // RFC 7296 §2.8: what is in the place of another is used once the peer is known to have it.
+        let install = Install { replaces: old, sends: old.is_none(), ..install };
+        let spi_in = install.sa.spi_in;
+        let up = self.put_child(install, cx);
+        self.answer(EXCHANGE, &Payloads(answer), cx);
+        self.event(up, cx);
+        let Some(old) = old else { return };
+        let is_collision = self.is_replacing(old);
+        if is_collision {
+            self.rival = Some(Rival { lowest_nonce: ni.min(nr) });
+        }
+        if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == old) {
+            (old.is_replaced, old.rekey_at_ms) = (!is_collision, u64::MAX);
+            old.successor = Some(spi_in);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! All IKE SAs of a process: whose a message is, who may begin, and what time it is for whom.
+//!
+//! # Dangers
+//! Anybody can send anything. Nothing is kept of a message that is of no IKE SA but a half-open one, of which there is an
+//! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6).
+
+use super::{
+    channel::Dropped,
+    context::Context,
+    cookie::Cookies,
+    ike_sa::{IkeSa, IkeSaId, Path, Phase, Task},
+    job::Outcome,
+    output::{Datagram, JobId, Output},
+};
+use crate::{
+    connection::{Child, Connection},
+    crypto::keys::{Role, Spis},
+    message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// Why nothing came of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Its IKE SA has dropped it.
+    #[error(transparent)]
+    Dropped(#[from] Dropped),
+    /// It is of no IKE SA that there is.
+    #[error("there is no such IKE SA")]
+    UnknownSpi,
+    /// A first message from or to addresses that no connection has.
+    #[error("no connection is between these addresses")]
+    NoConnection,
+    /// A first message with no proposal in common.
+    #[error("no proposal in common")]
+    NoProposal,
+    /// A first message with another key exchange than was agreed on. The peer was told which.
+    #[error("another key exchange is wanted")]
+    KeyExchange,
+    /// A first message without a cookie. The peer was given one.
+    #[error("it needs a cookie")]
+    Cookie,
+    /// A first message, and there are too many half-open IKE SAs.
+    #[error("there are too many half-open IKE SAs")]
+    TooMany,
+    /// IKE of another version. The peer was told ours.
+    #[error("IKE of another version")]
+    Version,
+}
+
+/// All IKE SAs.
+#[derive(Debug)]
+pub struct Engine {
+    sas: HashMap<IkeSaId, IkeSa>,
+    /// By our SPI.
+    by_spi: HashMap<IkeSpi, IkeSaId>,
+    /// Those that others have begun, until they are established, by whose they are and their SPI.
+    half_open: HashMap<(SocketAddr, IkeSpi), IkeSaId>,
+    /// Half-open ones of each address.
+    of_host: HashMap<IpAddr, usize>,
+    /// By when each is due.
+    due: BTreeSet<(u64, IkeSaId)>,
+    due_of: HashMap<IkeSaId, u64>,
+    next: u64,
+    cookies: Cookies,
+}
+
+impl Engine {
+    /// One without any IKE SA.
+    pub fn new(cx: &mut Context<'_>) -> Engine {
+        Engine {
+            sas: HashMap::new(),
+            by_spi: HashMap::new(),
+            half_open: HashMap::new(),
+            of_host: HashMap::new(),
+            due: BTreeSet::new(),
+            due_of: HashMap::new(),
+            next: 1,
+            cookies: Cookies::new(cx.now_ms, cx.rng),
+        }
+    }
+
+    /// The IKE SAs, in no order.
+    pub fn sas(&self) -> impl Iterator<Item = &IkeSa> {
+        self.sas.values()
+    }
+
+    /// An IKE SA.
+    pub fn sa(&self, id: IkeSaId) -> Option<&IkeSa> {
+        self.sas.get(&id)
+    }
+
+    /// Half-open IKE SAs.
+    pub fn half_open(&self) -> usize {
+        self.half_open.len()
+    }
+
+    /// Begins an IKE SA from an address to another, with one of the connection's children or none.
+    pub fn initiate(
+        &mut self,
+        connection: &Arc<Connection>,
+        child: Option<&Arc<Child>>,
+        (local, peer): (IpAddr, IpAddr),
+        cx: &mut Context<'_>,
+    ) -> IkeSaId {
+        let path = Path {
+            local: SocketAddr::new(local, connection.local_port),
+            peer: SocketAddr::new(peer, connection.remote_port),
+        };
+        let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
+        let id = self.add(connection, (Role::Initiator, spis), path, cx);
+        self.with(id, cx, |sa, cx| {
+            sa.wanted = child.cloned();
+            sa.begin_init(cx);
+        });
+        id
+    }
+
+    /// Deletes an IKE SA. False if there is none.
+    pub fn terminate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        self.with(id, cx, |sa, cx| match sa.phase() {
+            Phase::Connecting => sa.close(super::ike_sa::Closed::ByUs, cx),
+            _ => sa.ask_later(Task::Delete, cx),
+        })
+    }
+
+    /// Deletes a child SA, by our SPI. False if there is none.
+    pub fn terminate_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
+        let of = self.sas.values().find(|sa| sa.children().iter().any(|child| child.spi_in == spi_in));
+        let Some(id) = of.map(IkeSa::id) else { return false };
+        self.with(id, cx, |sa, cx| sa.ask_later(Task::DeleteChild(spi_in), cx))
+    }
+
+    /// Asks for a further child SA. False if there is no such IKE SA.
+    pub fn initiate_child(&mut self, id: IkeSaId, child: &Arc<Child>, cx: &mut Context<'_>) -> bool {
+        self.with(id, cx, |sa, cx| sa.ask_later(Task::Child(child.clone()), cx))
+    }
+
+    /// Has a child SA replaced, by our SPI. False if there is none.
+    pub fn rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
+        let of = self.sas.values().find(|sa| sa.children().iter().any(|child| child.spi_in == spi_in));
+        let Some(id) = of.map(IkeSa::id) else { return false };
+        self.with(id, cx, |sa, cx| sa.ask_later(Task::RekeyChild(spi_in), cx))
+    }
+
+    /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
+    pub fn done(&mut self, job: JobId, outcome: Outcome, cx: &mut Context<'_>) {
+        self.with(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx));
+    }
+
+    /// When [`Engine::tick`] has something to do.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.due.first().map(|(ms, _)| *ms).filter(|ms| *ms < u64::MAX)
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        while let Some((_, id)) = self.due.first().copied().filter(|(ms, _)| *ms <= cx.now_ms) {
+            self.with(id, cx, |sa, cx| sa.tick(cx));
+        }
+    }
+
+    /// A message came, without the non-ESP marker.
+    ///
+    /// # Errors
+    /// Why nothing came of it.
+    pub fn receive(&mut self, datagram: &Datagram, cx: &mut Context<'_>) -> Result<(), Refused> {
+        let Datagram { local, peer, octets } = datagram;
+        let path = Path { local: *local, peer: *peer };
+        let (header, ..) = Header::parse(octets).map_err(Dropped::from)?;
+        if header.version.major != Version::V2.major {
+            return self.refuse_version(&header, path, cx);
+        }
+        let is_by_initiator = header.flags.contains(Flags::INITIATOR);
+        let is_first = is_by_initiator
+            && header.exchange == ExchangeType::IKE_SA_INIT
+            && header.responder_spi == IkeSpi::NONE
+            && !header.flags.contains(Flags::RESPONSE);
+        if is_first {
+            if header.message_id != 0 {
+                return Err(Dropped::MessageId(header.message_id).into());
+            }
+            return match self.half_open.get(&(path.peer, header.initiator_spi)).copied() {
+                Some(id) => self.receive_of(id, octets, path, cx),
+                None => self.receive_first(&header, octets, path, cx),
+            };
+        }
+        let ours = if is_by_initiator { header.responder_spi } else { header.initiator_spi };
+        let id = self.by_spi.get(&ours).copied().ok_or(Refused::UnknownSpi)?;
+        let theirs = |spis: Spis| if is_by_initiator { spis.initiator } else { spis.responder };
+        let said = if is_by_initiator { header.initiator_spi } else { header.responder_spi };
+        // While the responder's is not known, its first message says it.
+        let known = self.sas.get(&id).map(|sa| theirs(sa.spis()));
+        if known != Some(said) && known != Some(IkeSpi::NONE) {
+            return Err(Refused::UnknownSpi);
+        }
+        self.receive_of(id, octets, path, cx)
+    }
+
+    fn receive_of(
+        &mut self,
+        id: IkeSaId,
+        octets: &[u8],
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let mut received = Ok(());
+        self.with(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
+        Ok(received?)
+    }
+
+    /// A message that might begin an IKE SA. Until it does, nothing is kept of it.
+    fn receive_first(
+        &mut self,
+        header: &Header,
+        octets: &[u8],
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let message = Message::parse(octets).map_err(Dropped::from)?;
+        let payloads = &message.payloads;
+        let spi = header.initiator_spi;
+        let (Some(offered), Some(ke), Some(nonce)) =
+            (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
+        else {
+            return Err(Dropped::Sealing.into());
+        };
+        if self.half_open.len() >= cx.config.cookies_from {
+            let cookie = payloads.notifies(NotifyType::COOKIE).next().map_or(&[][..], |notify| &notify.data);
+            if !self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng) {
+                let cookie = self.cookies.make(path.peer, spi, nonce, cx.now_ms, cx.rng);
+                answer_first(header, Notify::new(NotifyType::COOKIE, &cookie), path, cx);
+                return Err(Refused::Cookie);
+            }
+        }
+        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
+        if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
+            return Err(Refused::TooMany);
+        }
+        let refuse = |kind, data: &[u8], why, cx: &mut Context<'_>| {
+            answer_first(header, Notify::new(kind, data), path, cx);
+            Err(why)
+        };
+        let between = cx.config.between(path.local, path.peer);
+        if between.is_empty() {
+            return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
+        }
+        let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(offered, c.order)?)));
+        let Some((connection, agreement)) = agreed else {
+            return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
+        };
+        // RFC 7296 §1.2
+        if let Err(wrong) = agreement.check_key_exchange(Some(ke.method)) {
+            let kind = NotifyType::INVALID_KE_PAYLOAD;
+            return refuse(kind, &wrong.notification(), Refused::KeyExchange, cx);
+        }
+        let spis = Spis { initiator: spi, responder: self.free_spi(cx) };
+        let id = self.add(connection, (Role::Responder, spis), path, cx);
+        self.half_open.insert((path.peer, spi), id);
+        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
+        self.receive_of(id, octets, path, cx)
+    }
+
+    /// RFC 7296 §2.5: a peer of a higher version is told ours.
+    fn refuse_version(&mut self, header: &Header, path: Path, cx: &mut Context<'_>) -> Result<(), Refused> {
+        if header.version.major > Version::V2.major && !header.flags.contains(Flags::RESPONSE) {
+            answer_first(header, Notify::new(NotifyType::INVALID_MAJOR_VERSION, &[]), path, cx);
+        }
+        Err(Refused::Version)
+    }
+
+    /// An SPI that no IKE SA has.
+    fn free_spi(&self, cx: &mut Context<'_>) -> IkeSpi {
+        loop {
+            let spi = IkeSpi::from(cx.random::<8>());
+            if spi != IkeSpi::NONE && !self.by_spi.contains_key(&spi) {
+                return spi;
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        connection: &Arc<Connection>,
+        (role, spis): (Role, Spis),
+        path: Path,
+        cx: &Context<'_>,
+    ) -> IkeSaId {
+        let id = IkeSaId(self.next);
+        self.next += 1;
+        let times = (cx.now_ms, cx.config.half_open_ms);
+        self.sas.insert(id, IkeSa::new(id, connection.clone(), (role, spis), path, times));
+        let ours = if role == Role::Initiator { spis.initiator } else { spis.responder };
+        self.by_spi.insert(ours, id);
+        id
+    }
+
+    /// Does something with an IKE SA, and keeps what is known of it in step. False if there is none.
+    fn with(
+        &mut self,
+        id: IkeSaId,
+        cx: &mut Context<'_>,
+        does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
+    ) -> bool {
+        let Some(sa) = self.sas.get_mut(&id) else { return false };
+        does(sa, cx);
+        let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
+        let (is_connecting, is_closed) =
+            (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
+        if let Some(before) = self.due_of.insert(id, due) {
+            self.due.remove(&(before, id));
+        }
+        if !is_connecting {
+            self.no_longer_half_open(id, (first, spis.initiator));
+        }
+        if is_closed {
+            self.sas.remove(&id);
+            self.due_of.remove(&id);
+            self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
+        } else {
+            self.due.insert((due, id));
+        }
+        true
+    }
+
+    fn no_longer_half_open(&mut self, id: IkeSaId, first: (SocketAddr, IkeSpi)) {
+        if self.half_open.get(&first) != Some(&id) {
+            return;
+        }
+        self.half_open.remove(&first);
+        let host = host(first.0.ip());
+        if let Some(of_host) = self.of_host.get_mut(&host) {
+            *of_host -= 1;
+            if *of_host == 0 {
+                self.of_host.remove(&host);
+            }
+        }
+    }
+}
+
+/// Who is one: an address of IPv4, or a /64 of IPv6.
+fn host(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+    }
+}
+
+/// Answers a first message of which nothing is kept (RFC 7296 §2.6, §1.2).
+fn answer_first(header: &Header, notify: Notify, path: Path, cx: &mut Context<'_>) {
+    let header =
+        Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..*header };
+    let message = Message { header, payloads: Payloads(vec![Payload::Notify(notify)]), sealed: None };
+    if let Ok(octets) = message.emit() {
+        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets }));
+    }
+}

@@ -1,0 +1,570 @@
+//! An IKE SA, from its first message to its last (RFC 7296 §2).
+//!
+//! It does one thing at a time each way: one request of ours is under way ([`Asked`]), one of the peer's is being answered,
+//! and at most one [`Job`] is being done for either ([`Then`]). What else is to be asked waits in [`Task`]s.
+
+use super::{
+    channel::{Channel, Content, Dropped, Received},
+    child::{ChildError, ChildSa},
+    context::Context,
+    job::{Job, Outcome},
+    nat::Nat,
+    output::{ChildChange, Datagram, Event, JobId, Output},
+    sa_init::{self, Init},
+    window::{Datagrams, Late},
+    {auth, create_child, informational},
+};
+use crate::{
+    connection::{Child, Connection},
+    crypto::{
+        exchange::ExchangeError,
+        keys::{Keys, Role, Spis},
+    },
+    message::{ExchangeType, Identification, Notify, NotifyType, Payload, Payloads},
+    proposal::{AcceptError, Agreement},
+};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+/// Which IKE SA of an engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IkeSaId(pub u64);
+
+/// The addresses that messages go between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// Ours.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+}
+
+/// How far it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Until both ends are authenticated.
+    Connecting,
+    /// They are.
+    Established,
+    /// It is being deleted.
+    Closing,
+    /// It is gone, and this is why.
+    Closed(Closed),
+}
+
+/// Why an IKE SA is gone.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Closed {
+    /// The configuration lacks something.
+    #[error("{0}")]
+    Configured(&'static str),
+    /// The peer has refused.
+    #[error("the peer says {0}")]
+    Peer(NotifyType),
+    /// The peer has left something out.
+    #[error("the peer's message has no {0}")]
+    Missing(&'static str),
+    /// The peer has chosen what it was not offered.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// Its public value is none.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// The peer has proven nothing.
+    #[error("{who} is not authenticated: {why}")]
+    Authentication {
+        /// Who it says to be.
+        who: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The peer is somebody else.
+    #[error("the peer is {found}, and should be {wanted}")]
+    Identity {
+        /// Who it is.
+        found: String,
+        /// Who it should be.
+        wanted: String,
+    },
+    /// The peer's message cannot be read.
+    #[error("the peer's message cannot be read: {0}")]
+    Syntax(crate::message::Malformed),
+    /// It was not authenticated in time.
+    #[error("it was not authenticated in time")]
+    HalfOpen,
+    /// The peer does not answer.
+    #[error("the peer does not answer")]
+    Silent,
+    /// The peer has deleted it.
+    #[error("the peer has deleted it")]
+    ByPeer,
+    /// It was asked for.
+    #[error("deleted")]
+    ByUs,
+}
+
+/// What is still to be asked.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Whether the peer is there (RFC 7296 §2.4).
+    Liveness,
+    /// That a child SA be deleted, by our SPI.
+    DeleteChild(u32),
+    /// That the IKE SA be deleted.
+    Delete,
+    /// For a further child SA.
+    Child(Arc<Child>),
+    /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
+    RekeyChild(u32),
+}
+
+/// Our request that is under way.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Init(Box<sa_init::Question>),
+    Auth(Box<auth::Question>),
+    Child(Box<create_child::Question>),
+    Informational(informational::Question),
+}
+
+/// What comes when a job is done.
+#[derive(Debug)]
+pub(super) enum Then {
+    InitAsk(sa_init::Asking),
+    InitFinish(Box<sa_init::Answer>),
+    InitAnswer(Box<sa_init::Answering>),
+    ChildAsk(Box<create_child::Asking>),
+    ChildFinish(Box<create_child::Answer>),
+    ChildAnswer(Box<create_child::Answering>),
+}
+
+impl Then {
+    /// Whether it is for the peer's request.
+    fn answers(&self) -> bool {
+        matches!(self, Then::InitAnswer(_) | Then::ChildAnswer(_))
+    }
+}
+
+/// An IKE SA.
+#[derive(Debug)]
+pub struct IkeSa {
+    pub(super) id: IkeSaId,
+    pub(super) connection: Arc<Connection>,
+    pub(super) channel: Channel,
+    pub(super) path: Path,
+    /// Where the peer was at first.
+    first_peer: SocketAddr,
+    /// Whether there is a NAT, if the peer can tell.
+    pub(super) nat: Option<Nat>,
+    pub(super) phase: Phase,
+    pub(super) init: Option<Init>,
+    pub(super) agreement: Option<Agreement>,
+    pub(super) keys: Option<Keys>,
+    /// Who we are, and who the peer is.
+    pub(super) ids: Option<(Identification, Identification)>,
+    /// The child that is to be made with it.
+    pub(super) wanted: Option<Arc<Child>>,
+    pub(super) children: Vec<ChildSa>,
+    pub(super) tasks: VecDeque<Task>,
+    /// Tasks, and when they are due.
+    pub(super) later: Vec<(u64, Task)>,
+    /// What the peer has put in the place of the child SA that we are replacing.
+    pub(super) rival: Option<create_child::Rival>,
+    /// What the peer has deleted before its answer to us said that there is such an SA, by its SPI.
+    pub(super) early_deletes: Vec<u32>,
+    pub(super) asked: Option<Asked>,
+    /// For what is asked, and for what is answered.
+    thens: [Option<Then>; 2],
+    /// When the peer last sent something that is its own.
+    pub(super) heard_ms: u64,
+    /// When it must be authenticated.
+    pub(super) deadline_ms: u64,
+}
+
+impl IkeSa {
+    /// A new one, which has done nothing.
+    pub(super) fn new(
+        id: IkeSaId,
+        connection: Arc<Connection>,
+        (role, spis): (Role, Spis),
+        path: Path,
+        (now_ms, half_open_ms): (u64, u64),
+    ) -> IkeSa {
+        let channel = Channel::new(role, spis, connection.retransmission);
+        IkeSa {
+            id,
+            connection,
+            channel,
+            path,
+            first_peer: path.peer,
+            nat: None,
+            phase: Phase::Connecting,
+            init: None,
+            agreement: None,
+            keys: None,
+            ids: None,
+            wanted: None,
+            children: vec![],
+            tasks: VecDeque::new(),
+            later: vec![],
+            rival: None,
+            early_deletes: vec![],
+            asked: None,
+            thens: [None, None],
+            heard_ms: now_ms,
+            // An initiator has the times of its requests.
+            deadline_ms: if role == Role::Responder { now_ms + half_open_ms } else { u64::MAX },
+        }
+    }
+
+    /// Which it is.
+    pub fn id(&self) -> IkeSaId {
+        self.id
+    }
+
+    /// The connection that it is of.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Its SPIs.
+    pub fn spis(&self) -> Spis {
+        self.channel.spis()
+    }
+
+    /// Who began it.
+    pub fn role(&self) -> Role {
+        self.channel.role()
+    }
+
+    /// The addresses that messages go between.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Where the peer was at first.
+    pub(super) fn first_peer(&self) -> SocketAddr {
+        self.first_peer
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// What it was agreed on to be made of, once it is.
+    pub fn agreement(&self) -> Option<&Agreement> {
+        self.agreement.as_ref()
+    }
+
+    /// Its child SAs.
+    pub fn children(&self) -> &[ChildSa] {
+        &self.children
+    }
+
+    /// A message that has its SPIs, from `path`.
+    pub(super) fn receive(&mut self, octets: &[u8], path: Path, cx: &mut Context<'_>) -> Result<(), Dropped> {
+        match self.channel.receive(octets)? {
+            Received::Part => {}
+            Received::Repeated(datagrams) => self.send(datagrams, path, cx),
+            Received::Request(content) => {
+                self.hear(path, cx);
+                self.request(content, cx);
+            }
+            Received::Response(content) => {
+                self.hear(path, cx);
+                self.response(content, cx);
+            }
+        }
+        self.go_on(cx);
+        Ok(())
+    }
+
+    /// The peer is there.
+    fn hear(&mut self, path: Path, cx: &Context<'_>) {
+        self.heard_ms = cx.now_ms;
+        // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
+        // another place at any time.
+        let moves = self.nat.is_some_and(|nat| nat.is_there) || self.phase == Phase::Connecting;
+        if moves && self.channel.role() == Role::Responder {
+            self.path = path;
+        }
+    }
+
+    fn request(&mut self, content: Content, cx: &mut Context<'_>) {
+        let Content { exchange, payloads, octets } = content;
+        let payloads = match payloads {
+            Ok(payloads) => payloads,
+            Err(malformed) => {
+                // RFC 7296 §2.21.3
+                self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx);
+                return self.close(Closed::Syntax(malformed), cx);
+            }
+        };
+        // RFC 7296 §2.5
+        if let Some(kind) = payloads.unknown_critical() {
+            let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
+            self.answer(exchange, &Payloads(vec![Payload::Notify(notify)]), cx);
+            return;
+        }
+        let is_established = matches!(self.phase, Phase::Established | Phase::Closing);
+        match exchange {
+            ExchangeType::IKE_AUTH if self.phase == Phase::Connecting && self.role() == Role::Responder => {
+                self.answer_auth(&payloads, cx);
+            }
+            ExchangeType::INFORMATIONAL if is_established => self.answer_informational(&payloads, cx),
+            // RFC 7296 §2.25.2: not while it is being deleted.
+            ExchangeType::CREATE_CHILD_SA if self.phase == Phase::Closing => {
+                self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
+            }
+            ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
+            // Of IKE_SA_INIT the engine has seen to the first.
+            ExchangeType::IKE_SA_INIT if self.keys.is_none() => self.init_request(&payloads, octets, cx),
+            _ => self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx),
+        }
+    }
+
+    fn init_request(&mut self, payloads: &Payloads, octets: Vec<u8>, cx: &mut Context<'_>) {
+        let offered = payloads.security_association().unwrap_or_default();
+        if let Some(agreement) = self.connection.proposals.select(offered, self.connection.order) {
+            self.answer_init(agreement, payloads, octets, cx);
+        }
+    }
+
+    fn response(&mut self, content: Content, cx: &mut Context<'_>) {
+        let Content { payloads, octets, .. } = content;
+        let payloads = match payloads {
+            Ok(payloads) if payloads.unknown_critical().is_none() => payloads,
+            Ok(_) => {
+                return self.close(Closed::Missing("payloads alone that are known or may be skipped"), cx);
+            }
+            Err(malformed) => return self.close(Closed::Syntax(malformed), cx),
+        };
+        match self.asked.take() {
+            Some(Asked::Init(question)) => self.init_answered(*question, &payloads, octets, cx),
+            Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
+            Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
+            Some(Asked::Informational(question)) => self.informational_answered(question, cx),
+            None => {}
+        }
+    }
+
+    /// A job is done.
+    pub(super) fn done(&mut self, answers: bool, outcome: Outcome, cx: &mut Context<'_>) {
+        match self.thens[usize::from(answers)].take() {
+            Some(Then::InitAsk(asking)) => self.init_ask(asking, outcome, cx),
+            Some(Then::InitFinish(answer)) => self.init_finish(*answer, outcome, cx),
+            Some(Then::InitAnswer(answering)) => self.init_answer(*answering, outcome, cx),
+            Some(Then::ChildAsk(asking)) => self.child_ask(*asking, outcome, cx),
+            Some(Then::ChildFinish(answer)) => self.child_finish(*answer, outcome, cx),
+            Some(Then::ChildAnswer(answering)) => self.child_answer(*answering, outcome, cx),
+            None => {}
+        }
+        self.go_on(cx);
+    }
+
+    /// When [`IkeSa::tick`] has something to do.
+    pub(super) fn due_ms(&self) -> u64 {
+        let mut due = self.channel.due_ms().unwrap_or(u64::MAX);
+        match self.phase {
+            Phase::Connecting => due = due.min(self.deadline_ms),
+            Phase::Established => {
+                let later = self.later.iter().map(|(ms, _)| *ms);
+                let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
+                due = later.chain(rekeys).fold(due, u64::min);
+                if !self.channel.is_asking() {
+                    due = due.min(self.silent_at_ms());
+                }
+            }
+            _ => {}
+        }
+        due
+    }
+
+    /// What has come to its time waits for its turn.
+    fn wake(&mut self, now_ms: u64) {
+        let due = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task);
+        self.tasks.extend(due);
+        for child in self.children.iter_mut().filter(|child| child.rekey_at_ms <= now_ms) {
+            child.rekey_at_ms = u64::MAX;
+            self.tasks.push_back(Task::RekeyChild(child.spi_in));
+        }
+    }
+
+    /// Whether we have asked, or are about to, that a child SA be deleted.
+    pub(super) fn is_deleting(&self, spi_in: u32) -> bool {
+        let asked =
+            matches!(&self.asked, Some(Asked::Informational(question)) if question.deletes() == Some(spi_in));
+        asked || self.tasks.iter().any(|task| matches!(task, Task::DeleteChild(spi) if *spi == spi_in))
+    }
+
+    /// What the child SA that we are asking for is to take the place of; `None` if we ask for none.
+    fn asks_child(&self) -> Option<Option<u32>> {
+        match (&self.asked, &self.thens[0]) {
+            (Some(Asked::Child(question)), _) => Some(question.replaces()),
+            (_, Some(Then::ChildAsk(asking))) => Some(asking.replaces()),
+            (_, Some(Then::ChildFinish(answer))) => Some(answer.replaces()),
+            _ => None,
+        }
+    }
+
+    /// Whether we are asking for a child SA.
+    pub(super) fn is_asking_child(&self) -> bool {
+        self.asks_child().is_some()
+    }
+
+    /// Whether we are asking for one in the place of a child SA.
+    pub(super) fn is_replacing(&self, spi_in: u32) -> bool {
+        self.asks_child() == Some(Some(spi_in))
+    }
+
+    /// When the peer is to be asked whether it is there.
+    fn silent_at_ms(&self) -> u64 {
+        match self.connection.dpd_ms {
+            0 => u64::MAX,
+            ms => self.heard_ms.saturating_add(ms),
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, cx: &mut Context<'_>) {
+        match self.channel.late(cx.now_ms, cx.rng) {
+            Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
+            Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
+            None => {}
+        }
+        self.wake(cx.now_ms);
+        match self.phase {
+            Phase::Connecting if self.deadline_ms <= cx.now_ms => self.close(Closed::HalfOpen, cx),
+            Phase::Established if !self.channel.is_asking() && self.silent_at_ms() <= cx.now_ms => {
+                self.tasks.push_back(Task::Liveness);
+            }
+            _ => {}
+        }
+        self.go_on(cx);
+    }
+
+    /// Something is to be asked when it is its turn.
+    pub(super) fn ask_later(&mut self, task: Task, cx: &mut Context<'_>) {
+        self.tasks.push_back(task);
+        self.go_on(cx);
+    }
+
+    /// Asks what waits, if nothing is under way.
+    fn go_on(&mut self, cx: &mut Context<'_>) {
+        while self.phase == Phase::Established && !self.channel.is_asking() && self.thens[0].is_none() {
+            let Some(task) = self.tasks.pop_front() else { return };
+            self.ask_task(task, cx);
+        }
+    }
+
+    /// Has a job done.
+    pub(super) fn after(&mut self, job: Job, then: Then, cx: &mut Context<'_>) {
+        let answers = then.answers();
+        self.thens[usize::from(answers)] = Some(then);
+        cx.out.push_back(Output::Job(JobId { ike_sa: self.id, answers }, job));
+    }
+
+    /// Asks; the first datagram, or nothing if the message cannot be.
+    pub(super) fn ask(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &Payloads,
+        cx: &mut Context<'_>,
+    ) -> Option<Vec<u8>> {
+        let datagrams = self.channel.ask(exchange, payloads, cx.now_ms, cx.rng);
+        self.sent(datagrams, cx)
+    }
+
+    /// Answers what is being answered.
+    pub(super) fn answer(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &Payloads,
+        cx: &mut Context<'_>,
+    ) -> Option<Vec<u8>> {
+        let datagrams = self.channel.answer(exchange, payloads, cx.rng);
+        self.sent(datagrams, cx)
+    }
+
+    /// Answers with an error.
+    pub(super) fn answer_error(&mut self, exchange: ExchangeType, kind: NotifyType, cx: &mut Context<'_>) {
+        self.answer(exchange, &Payloads(vec![Payload::Notify(Notify::new(kind, &[]))]), cx);
+    }
+
+    fn sent(
+        &mut self,
+        datagrams: Result<Datagrams, crate::message::Oversized>,
+        cx: &mut Context<'_>,
+    ) -> Option<Vec<u8>> {
+        match datagrams {
+            Ok(datagrams) => {
+                let first = datagrams.first().cloned();
+                self.send(datagrams, self.path, cx);
+                first
+            }
+            Err(_) => {
+                self.close(Closed::Configured("a message is longer than one can be"), cx);
+                None
+            }
+        }
+    }
+
+    fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
+        let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets }));
+        cx.out.extend(all);
+    }
+
+    /// ESP and IKE go to port 4500, where there is a NAT (RFC 7296 §2.23).
+    pub(super) fn float(&mut self) {
+        const NAT_T: u16 = 4500;
+        if self.nat.is_some_and(Nat::is_any) {
+            for address in [&mut self.path.local, &mut self.path.peer] {
+                if address.port() == 500 {
+                    address.set_port(NAT_T);
+                }
+            }
+        }
+    }
+
+    /// Both ends are authenticated.
+    pub(super) fn establish(&mut self, mine: Identification, theirs: Identification, cx: &mut Context<'_>) {
+        self.phase = Phase::Established;
+        self.ids = Some((mine, theirs));
+        self.init = None;
+        self.event(Event::Established, cx);
+    }
+
+    pub(super) fn event(&self, event: Event, cx: &mut Context<'_>) {
+        cx.out.push_back(Output::Event(self.id, event));
+    }
+
+    /// There is no child SA.
+    pub(super) fn child_failed(&self, name: &str, error: &ChildError, cx: &mut Context<'_>) {
+        self.event(Event::ChildFailed(name.to_owned(), error.to_string()), cx);
+    }
+
+    /// A child SA is gone.
+    pub(super) fn remove_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        if let Some(at) = self.children.iter().position(|child| child.spi_in == spi_in) {
+            let child = self.children.remove(at);
+            // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
+            let successor = child.successor.filter(|spi| self.children.iter().any(|c| c.spi_in == *spi));
+            cx.out.extend(successor.map(|spi| Output::Child(ChildChange::Use(spi))));
+            cx.out.push_back(Output::Child(ChildChange::Remove(spi_in)));
+            self.event(Event::ChildDown(child.config.name.clone(), spi_in), cx);
+        }
+    }
+
+    /// It is gone, and all its children.
+    pub(super) fn close(&mut self, why: Closed, cx: &mut Context<'_>) {
+        if matches!(self.phase, Phase::Closed(_)) {
+            return;
+        }
+        for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
+            self.remove_child(spi_in, cx);
+        }
+        self.event(Event::Closed(why.to_string()), cx);
+        self.phase = Phase::Closed(why);
+        (self.thens, self.asked) = ([None, None], None);
+    }
+}

@@ -1,0 +1,112 @@
+//! INFORMATIONAL (RFC 7296 §1.4): whether the other end is there, and what is deleted.
+
+use super::{
+    context::Context,
+    ike_sa::{Asked, Closed, IkeSa, Phase, Task},
+};
+use crate::message::{Delete, ExchangeType, Payload, Payloads, Protocol};
+use portcullis_sadb as sadb;
+
+/// SPIs that are remembered of those that are deleted too early, at most, and as many more.
+const MOST_EARLY: usize = 16;
+
+/// What we have asked.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// Whether the peer is there.
+    Liveness,
+    /// That a child SA be deleted, by our SPI.
+    DeleteChild(u32),
+    /// That the IKE SA be deleted.
+    Delete,
+}
+
+impl Question {
+    /// The child SA that it deletes, by our SPI.
+    pub(super) fn deletes(&self) -> Option<u32> {
+        match self {
+            Question::DeleteChild(spi_in) => Some(*spi_in),
+            _ => None,
+        }
+    }
+}
+
+impl IkeSa {
+    /// Asks what waits.
+    pub(super) fn ask_task(&mut self, task: Task, cx: &mut Context<'_>) {
+        let (question, payloads) = match task {
+            Task::Liveness => (Question::Liveness, vec![]),
+            Task::Delete => {
+                self.phase = Phase::Closing;
+                (Question::Delete, vec![Payload::Delete(Delete::IKE_SA)])
+            }
+            Task::Child(config) => return self.ask_child(&config, cx),
+            Task::RekeyChild(spi_in) => return self.ask_rekey_child(spi_in, cx),
+            Task::DeleteChild(spi_in) => {
+                let protocol = self.children.iter().find(|c| c.spi_in == spi_in).map(|c| c.protocol());
+                let Some(protocol) = protocol else { return };
+                let delete = Delete::child_sas(protocol, &[spi_in]).map(Payload::Delete);
+                (Question::DeleteChild(spi_in), delete.into_iter().collect())
+            }
+        };
+        self.ask(ExchangeType::INFORMATIONAL, &Payloads(payloads), cx);
+        self.asked = Some(Asked::Informational(question));
+    }
+
+    /// The peer has answered.
+    pub(super) fn informational_answered(&mut self, question: Question, cx: &mut Context<'_>) {
+        match question {
+            Question::Liveness => {}
+            Question::DeleteChild(spi_in) => self.remove_child(spi_in, cx),
+            Question::Delete => self.close(Closed::ByUs, cx),
+        }
+    }
+
+    /// The peer asks.
+    pub(super) fn answer_informational(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        let deletes = || {
+            payloads.0.iter().filter_map(|payload| match payload {
+                Payload::Delete(delete) => Some(delete),
+                _ => None,
+            })
+        };
+        // RFC 7296 §1.4.1: with it go its children, and the answer is empty.
+        if deletes().any(|delete| delete.protocol() == Protocol::IKE) {
+            self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
+            return self.close(Closed::ByPeer, cx);
+        }
+        let mut answer = vec![];
+        for delete in deletes() {
+            // It names what it receives by, which we send by; we name the other of each pair. What we have asked to be
+            // deleted ourselves is not named (RFC 7296 §1.4.1).
+            let of = |spi: &u32| {
+                self.children.iter().find(|c| c.spi_out == *spi && c.protocol() == delete.protocol())
+            };
+            if self.is_asking_child() && self.early_deletes.len() < MOST_EARLY {
+                self.early_deletes.extend(delete.spis().filter(|spi| of(spi).is_none()).take(MOST_EARLY));
+            }
+            let gone: Vec<u32> = delete.spis().filter_map(|spi| of(&spi).map(|c| c.spi_in)).collect();
+            let ours = match &self.asked {
+                Some(Asked::Informational(question)) => question.deletes(),
+                _ => None,
+            };
+            let is_ours = |spi: &u32| ours == Some(*spi);
+            let named: Vec<u32> = gone.iter().copied().filter(|spi| !is_ours(spi)).collect();
+            if !named.is_empty() {
+                answer.extend(Delete::child_sas(delete.protocol(), &named).map(Payload::Delete));
+            }
+            gone.into_iter().for_each(|spi_in| self.remove_child(spi_in, cx));
+        }
+        self.answer(ExchangeType::INFORMATIONAL, &Payloads(answer), cx);
+    }
+}
+
+impl super::child::ChildSa {
+    /// ESP or AH, as messages name it.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self.agreement.algorithm() {
+            Some(algorithm) if !algorithm.is_for(sadb::Protocol::Esp) => Protocol::AH,
+            _ => Protocol::ESP,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What an engine wants done.
+
+use super::{child::Install, ike_sa::IkeSaId, job::Job};
+use std::net::SocketAddr;
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// A message is to be sent. From port 4500 it has the non-ESP marker in front (RFC 3948 §2.2).
+    Send(Datagram),
+    /// Something takes long: any thread may do it, and say what came of it.
+    Job(JobId, Job),
+    /// Child SAs.
+    Child(ChildChange),
+    /// For logs, and for whoever waits.
+    Event(IkeSaId, Event),
+}
+
+/// Which job of which IKE SA. There is one at a time for what it asks, and one for what it is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct JobId {
+    /// The IKE SA.
+    pub ike_sa: IkeSaId,
+    /// Whether it is for the peer's request.
+    pub answers: bool,
+}
+
+/// An IKE message between two addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    /// Ours.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+    /// From the IKE header on.
+    pub octets: Vec<u8>,
+}
+
+/// What becomes of child SAs in the datapath. Each is named by our SPI.
+#[derive(Debug)]
+pub enum ChildChange {
+    /// A new one.
+    Install(Box<Install>),
+    /// The peer has this one: what is sent goes by it, and no more by what it replaces.
+    Use(u32),
+    /// It is gone.
+    Remove(u32),
+}
+
+/// What happened to an IKE SA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// It is there, and the peer is who it says.
+    Established,
+    /// A child SA is there, by its name and our SPI.
+    ChildUp(String, u32),
+    /// There is no child SA, and why.
+    ChildFailed(String, String),
+    /// A child SA is gone.
+    ChildDown(String, u32),
+    /// This IKE SA has taken the place of another.
+    Replaced(IkeSaId),
+    /// It is gone, and why.
+    Closed(String),
+}

@@ -1,0 +1,277 @@
+//! IKE_SA_INIT (RFC 7296 §1.2): both ends agree on transforms, exchange keys, and learn whether there is a NAT.
+//!
+//! ```text
+//!  initiator                              responder
+//!  SAi1, KEi, Ni, N...            ──▶
+//!                                 ◀──     N(COOKIE)             it must show that it is where it says
+//!  N(COOKIE), SAi1, KEi, Ni, N... ──▶
+//!                                 ◀──     N(INVALID_KE_PAYLOAD) another method, please
+//!  N(COOKIE), SAi1, KEi', Ni, N.. ──▶
+//!                                 ◀──     SAr1, KEr, Nr, N...
+//! ```
+//!
+//! Nothing of it is authenticated yet: IKE_AUTH is over the octets of both messages.
+
+use super::{
+    context::Context,
+    ike_sa::{Asked, Closed, IkeSa, Then},
+    job::{Job, Outcome},
+    nat::{self, Nat},
+};
+use crate::{
+    crypto::{
+        Secret,
+        exchange::Initiator,
+        keys::{Keys, Nonces, Role, Spis},
+        transform::KeyExchange as Method,
+    },
+    message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
+    proposal::Agreement,
+};
+
+/// How often an initiator begins anew for cookies and other key exchanges.
+const MOST_ROUNDS: u8 = 5;
+
+/// Octets of our nonces: as many as any prf wants (RFC 7296 §2.10).
+const NONCE: usize = 32;
+
+/// What both have said, for AUTH.
+#[derive(Clone, Debug)]
+pub struct Init {
+    /// The octets of the request.
+    pub request: Vec<u8>,
+    /// The octets of the response.
+    pub response: Vec<u8>,
+    /// Ni.
+    pub ni: Vec<u8>,
+    /// Nr.
+    pub nr: Vec<u8>,
+}
+
+impl Init {
+    /// Ni and Nr.
+    pub fn nonces(&self) -> Nonces<'_> {
+        Nonces { initiator: &self.ni, responder: &self.nr }
+    }
+}
+
+/// What an initiator wants to ask, until its private key is there.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    method: Method,
+    nonce: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+    round: u8,
+}
+
+/// What an initiator has asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    asking: Asking,
+    private: Initiator,
+    public: Vec<u8>,
+    request: Vec<u8>,
+}
+
+/// The answer, until the secret is there.
+#[derive(Debug)]
+pub(super) struct Answer {
+    agreement: Agreement,
+    init: Init,
+}
+
+/// What a responder will answer, once there is a public value.
+#[derive(Debug)]
+pub(super) struct Answering {
+    agreement: Agreement,
+    request: Vec<u8>,
+    ni: Vec<u8>,
+}
+
+impl IkeSa {
+    /// Begins.
+    pub(super) fn begin_init(&mut self, cx: &mut Context<'_>) {
+        let Some(method) = self.connection.proposals.key_exchange() else {
+            return self.close(Closed::Configured("proposals have no key exchange"), cx);
+        };
+        let nonce = cx.random::<NONCE>().to_vec();
+        self.generate(Asking { method, nonce, cookie: None, round: 0 }, cx);
+    }
+
+    fn generate(&mut self, asking: Asking, cx: &mut Context<'_>) {
+        let method = asking.method;
+        self.after(Job::Generate(method), Then::InitAsk(asking), cx);
+    }
+
+    /// There is a private key: asks.
+    pub(super) fn init_ask(&mut self, asking: Asking, outcome: Outcome, cx: &mut Context<'_>) {
+        if let Outcome::Generated(private, public) = outcome {
+            self.ask_init(Question { asking, private, public, request: vec![] }, cx);
+        }
+    }
+
+    fn ask_init(&mut self, mut question: Question, cx: &mut Context<'_>) {
+        let Asking { method, nonce, cookie, .. } = &question.asking;
+        // RFC 7296 §2.6: the cookie comes first, and all else is as it was.
+        let mut payloads = vec![];
+        payloads.extend(cookie.iter().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, c))));
+        payloads.push(Payload::SecurityAssociation(self.connection.proposals.offer(&[])));
+        payloads
+            .push(Payload::KeyExchange(KeyExchange { method: method.id(), data: question.public.clone() }));
+        payloads.push(Payload::Nonce(nonce.clone()));
+        payloads.extend(self.init_notifies());
+        if let Some(request) = self.ask(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) {
+            question.request = request;
+            self.asked = Some(Asked::Init(Box::new(question)));
+        }
+    }
+
+    /// What each end says of itself.
+    fn init_notifies(&self) -> Vec<Payload> {
+        let nat =
+            nat::notifies(self.channel.spis(), self.path.local, self.path.peer, self.connection.forces_udp);
+        let mut notifies = nat.to_vec();
+        let kinds = [NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, NotifyType::CHILDLESS_IKEV2_SUPPORTED];
+        // RFC 6023 §3: a responder says that it may be childless.
+        let kinds = kinds.into_iter().filter(|kind| {
+            *kind != NotifyType::CHILDLESS_IKEV2_SUPPORTED || self.channel.role() == Role::Responder
+        });
+        notifies.extend(kinds.map(|kind| Payload::Notify(Notify::new(kind, &[]))));
+        notifies
+    }
+
+    /// The responder has answered.
+    pub(super) fn init_answered(
+        &mut self,
+        mut question: Question,
+        payloads: &Payloads,
+        octets: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
+        let spi = crate::message::Header::parse(&octets).map(|(header, ..)| header.responder_spi);
+        if let Some(notify) = payloads.error().or(payloads.notifies(NotifyType::COOKIE).next()) {
+            question.asking.round += 1;
+            if question.asking.round > MOST_ROUNDS {
+                return self.close(Closed::Peer(notify.kind), cx);
+            }
+            match notify.kind {
+                NotifyType::COOKIE => {
+                    question.asking.cookie = Some(notify.data.clone());
+                    self.channel.ask_anew();
+                    self.ask_init(question, cx);
+                }
+                NotifyType::INVALID_KE_PAYLOAD => {
+                    let ours = &self.connection.proposals;
+                    match ours.asked_key_exchange(&notify.data, question.asking.method) {
+                        Some(method) => {
+                            self.channel.ask_anew();
+                            self.generate(Asking { method, ..question.asking }, cx);
+                        }
+                        None => self.close(Closed::Peer(notify.kind), cx),
+                    }
+                }
+                kind => self.close(Closed::Peer(kind), cx),
+            }
+            return;
+        }
+        let (Some(chosen), Some(ke), Some(nr)) =
+            (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
+        else {
+            return self.close(Closed::Missing("SA, KE or Nonce payload"), cx);
+        };
+        let agreement = match self.connection.proposals.accept(chosen) {
+            Ok(agreement) => agreement,
+            Err(error) => return self.close(Closed::Accept(error), cx),
+        };
+        // RFC 7296 §1.2: it takes the method of our KE payload, or says which it wants.
+        let method = question.asking.method;
+        if agreement.check_key_exchange(Some(method.id())).is_err() || ke.method != method.id() {
+            return self.close(Closed::Missing("KE payload of the method that was agreed on"), cx);
+        }
+        let Ok(responder) = spi else { return };
+        self.channel.set_spis(Spis { responder, ..self.channel.spis() });
+        let init =
+            Init { request: question.request, response: octets, ni: question.asking.nonce, nr: nr.to_vec() };
+        self.learn_peer(payloads, self.channel.spis());
+        let job = Job::Finish(question.private, ke.data.clone());
+        self.after(job, Then::InitFinish(Box::new(Answer { agreement, init })), cx);
+    }
+
+    /// There is a secret: IKE_AUTH begins.
+    pub(super) fn init_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Finished(secret) = outcome else { return };
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(error) => return self.close(Closed::Exchange(error), cx),
+        };
+        if self.make_keys(&answer.agreement, secret, answer.init, cx) {
+            self.float();
+            self.begin_auth(cx);
+        }
+    }
+
+    /// The first message of a peer, which has a proposal in common with us and the right key exchange.
+    pub(super) fn answer_init(
+        &mut self,
+        agreement: Agreement,
+        payloads: &Payloads,
+        octets: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
+        let (Some(ke), Some(ni)) = (payloads.key_exchange(), payloads.nonce()) else { return };
+        // RFC 7296 §2.23: in the request, SPIr is zero.
+        let spis = Spis { responder: crate::message::IkeSpi::NONE, ..self.channel.spis() };
+        self.learn_peer(payloads, spis);
+        let Some(method) = agreement.key_exchange() else { return };
+        let answering = Answering { agreement, request: octets, ni: ni.to_vec() };
+        self.after(Job::Respond(method, ke.data.clone()), Then::InitAnswer(Box::new(answering)), cx);
+    }
+
+    /// There is a public value and a secret: answers.
+    pub(super) fn init_answer(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Responded(responded) = outcome else { return };
+        let (public, secret) = match responded {
+            Ok(responded) => responded,
+            Err(error) => {
+                self.answer_error(ExchangeType::IKE_SA_INIT, NotifyType::INVALID_SYNTAX, cx);
+                return self.close(Closed::Exchange(error), cx);
+            }
+        };
+        let Answering { agreement, request, ni } = answering;
+        let nr = cx.random::<NONCE>().to_vec();
+        let Some(method) = agreement.key_exchange() else { return };
+        let mut payloads = vec![
+            Payload::SecurityAssociation(vec![agreement.answer(&[])]),
+            Payload::KeyExchange(KeyExchange { method: method.id(), data: public }),
+            Payload::Nonce(nr.clone()),
+        ];
+        payloads.extend(self.init_notifies());
+        let Some(response) = self.answer(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) else { return };
+        self.make_keys(&agreement, secret, Init { request, response, ni, nr }, cx);
+    }
+
+    /// What the peer says of itself.
+    fn learn_peer(&mut self, payloads: &Payloads, spis: Spis) {
+        self.nat = Nat::detect(payloads, spis, self.path.local, self.path.peer);
+        if payloads.has_notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
+            && self.connection.fragment_octets > 0
+        {
+            // RFC 7383 §2.5.1: of an IP packet; UDP and the non-ESP marker are in it.
+            let around = if self.path.peer.is_ipv4() { 20 } else { 40 } + 8 + 4;
+            self.channel.cut_at(self.connection.fragment_octets.saturating_sub(around));
+        }
+    }
+
+    /// Messages are sealed from now on.
+    fn make_keys(&mut self, agreement: &Agreement, secret: Secret, init: Init, cx: &mut Context<'_>) -> bool {
+        let Some(suite) = agreement.suite() else {
+            self.close(Closed::Configured("proposals have no suite"), cx);
+            return false;
+        };
+        let (role, spis) = (self.channel.role(), self.channel.spis());
+        let (keys, sealer, opener) = Keys::new(suite, role, secret, init.nonces(), spis);
+        self.channel.seal_with(sealer, opener);
+        (self.keys, self.init, self.agreement) = (Some(keys), Some(init), Some(agreement.clone()));
+        true
+    }
+}

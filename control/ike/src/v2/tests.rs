@@ -1,0 +1,279 @@
+//! Two engines in a box: a network that loses, repeats and mixes up what it carries, and jobs that take their time.
+
+mod world;
+
+use super::{engine::Refused, ike_sa::Phase, output::Event};
+use crate::{crypto::keys::Role, message::NotifyType};
+use world::{LEFT, RIGHT, World, config, connection};
+
+/// The events of an end, without the IKE SAs that they are of.
+fn events(world: &World, end: usize) -> Vec<Event> {
+    world.ends[end].events.iter().map(|(_, event)| event.clone()).collect()
+}
+
+#[test]
+fn an_ike_sa_and_its_child_come_up() {
+    let mut world = World::new(1, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    for end in [LEFT, RIGHT] {
+        let [Event::Established, Event::ChildUp(name, _)] = &events(&world, end)[..] else {
+            panic!("{:?}", world.ends[end].events);
+        };
+        assert_eq!(name, "net");
+        let sa = world.only_sa(end);
+        assert_eq!((sa.phase(), sa.children().len()), (&Phase::Established, 1));
+    }
+    assert_eq!([LEFT, RIGHT].map(|end| world.only_sa(end).role()), [Role::Initiator, Role::Responder]);
+    world.check_children(1);
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 0);
+    // One end deletes the child, the other one the IKE SA.
+    let spi = world.only_sa(RIGHT).children()[0].spi_in;
+    world.with(RIGHT, |engine, cx| assert!(engine.terminate_child(spi, cx)));
+    world.run_until_quiet();
+    world.check_children(0);
+    let id = world.only_sa(LEFT).id();
+    world.with(LEFT, |engine, cx| assert!(engine.terminate(id, cx)));
+    world.run_until_quiet();
+    for (end, why) in [(LEFT, "deleted"), (RIGHT, "the peer has deleted it")] {
+        assert_eq!(world.ends[end].engine.sas().count(), 0);
+        assert_eq!(events(&world, end).last(), Some(&Event::Closed(why.into())));
+    }
+}
+
+/// Whatever the network does, what both have in the end is the same.
+#[test]
+fn whatever_the_network_does_both_have_the_same() {
+    let seeds = 0..2000;
+    println!("seeds {seeds:?}");
+    let mut up = 0;
+    for seed in seeds.clone() {
+        let mut world = World::new(seed, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        (world.loss, world.again, world.late_ms) = (20, 10, 3000);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        if world.ends[LEFT].engine.sas().count() == 1 {
+            up += 1;
+            world.check_children(1);
+        } else {
+            // It gave up; the other may believe for a while that it is there.
+            assert_eq!(world.ends[LEFT].installed.len(), 0, "seed {seed}");
+        }
+    }
+    assert!(up > seeds.end * 9 / 10, "{up}");
+}
+
+/// A world in which the IKE SA and its first child are up.
+fn established(seed: u64) -> World {
+    let mut world = World::new(seed, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    world.check_children(1);
+    world
+}
+
+fn rekey_only_child(world: &mut World, end: usize) {
+    let spi = world.only_sa(end).children()[0].spi_in;
+    world.with(end, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+}
+
+// RFC 7296 §2.8
+#[test]
+fn a_child_is_replaced_without_a_gap_by_either_end() {
+    for end in [LEFT, RIGHT] {
+        let mut world = established(10);
+        world.is_steady = true;
+        let before: Vec<u32> = world.ends[LEFT].installed.keys().copied().collect();
+        rekey_only_child(&mut world, end);
+        world.run_until_quiet();
+        world.check_children(1);
+        assert!(!before.contains(world.ends[LEFT].installed.keys().next().unwrap()));
+        // With a key exchange of its own, which the first one had not.
+        let sa = &world.ends[LEFT].installed.values().next().unwrap().sa;
+        assert!(sa.agreement.key_exchange().is_some() && sa.agreement.esn());
+    }
+}
+
+// RFC 7296 §2.8.1
+#[test]
+fn one_is_left_where_both_replace_it_at_once() {
+    let seeds = 0..500;
+    println!("seeds {seeds:?}");
+    let mut both = 0;
+    for seed in seeds {
+        let mut world = established(seed);
+        world.is_steady = true;
+        (world.late_ms, world.loss, world.again) = (seed * 4, seed as u32 % 3 * 10, seed as u32 % 5);
+        let before = world.ends[LEFT].next_spi;
+        rekey_only_child(&mut world, LEFT);
+        rekey_only_child(&mut world, RIGHT);
+        world.run_for(3_000_000);
+        if world.ends.iter().all(|end| end.engine.sas().count() == 1) {
+            world.check_children(1);
+            both += usize::from(world.ends[LEFT].next_spi == before + 2);
+        }
+    }
+    assert!(both > 400, "{both} times both had asked");
+}
+
+/// Whatever both ask for, and whatever the network does: in the end both have the same.
+#[test]
+fn whatever_is_asked_for_both_have_the_same() {
+    let seeds = 0..2000;
+    println!("seeds {seeds:?}");
+    let mut alive = 0;
+    for seed in seeds.clone() {
+        let mut world = established(seed);
+        (world.late_ms, world.loss, world.again) = (2000, 10, 10);
+        let config = world.ends[LEFT].config.connections[0].children[0].clone();
+        let theirs = world.ends[RIGHT].config.connections[0].children[0].clone();
+        for _ in 0..8 {
+            let (end, what, which) = (world.below(2) as usize, world.below(5), world.below(8));
+            let (id, spis) = match world.ends[end].engine.sas().next() {
+                Some(sa) => (sa.id(), sa.children().iter().map(|c| c.spi_in).collect::<Vec<_>>()),
+                None => break,
+            };
+            let spi = spis.get(which as usize % spis.len().max(1)).copied().unwrap_or(1);
+            let child = if end == LEFT { &config } else { &theirs };
+            world.with(end, |engine, cx| match what {
+                0 => engine.initiate_child(id, child, cx),
+                1 => engine.terminate_child(spi, cx),
+                _ => engine.rekey_child(spi, cx),
+            });
+            let ms = world.below(6000);
+            world.run_for(ms);
+        }
+        world.run_for(3_000_000);
+        if world.ends.iter().all(|end| end.engine.sas().count() == 1) {
+            alive += 1;
+            let children = world.ends[LEFT].installed.len();
+            world.check_children(children);
+        }
+    }
+    assert!(alive > seeds.end * 9 / 10, "{alive}");
+}
+
+#[test]
+fn another_key_exchange_is_asked_for() {
+    let mut left = connection("a", LEFT);
+    left.proposals = world::ike("aes128gcm16-sha256-x25519-ecp256");
+    let mut right = connection("b", RIGHT);
+    right.proposals = world::ike("aes128gcm16-sha256-ecp256");
+    let mut world = World::new(2, [config(left), config(right)]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    assert_eq!(world.ends[RIGHT].refused, [Refused::KeyExchange]);
+    world.check_children(1);
+}
+
+#[test]
+fn a_cookie_is_asked_for_under_load() {
+    let mut right = config(connection("b", RIGHT));
+    right.cookies_from = 0;
+    let mut world = World::new(3, [config(connection("a", LEFT)), right]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    assert_eq!(world.ends[RIGHT].refused, [Refused::Cookie]);
+    world.check_children(1);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_both_are_told_why() {
+    type Change = fn(&mut World);
+    let cases: [(Change, &str, Option<&str>); 4] = [
+        (
+            |world| world.configure(RIGHT, |c| c.proposals = world::ike("aes256-sha512-modp2048")),
+            "the peer says NO_PROPOSAL_CHOSEN",
+            None,
+        ),
+        (
+            |world| world.ends[RIGHT].config.shared_keys[0].key = b"another".to_vec().into(),
+            "the peer says AUTHENTICATION_FAILED",
+            Some("left.example.org is not authenticated: it has another shared key"),
+        ),
+        (
+            |world| world.configure(RIGHT, |c| c.remote_id = "other.example.org".parse().unwrap()),
+            "the peer says AUTHENTICATION_FAILED",
+            Some("the peer is left.example.org, and should be other.example.org"),
+        ),
+        (
+            |world| world.configure(LEFT, |c| c.remote_id = "*.example.com".parse().unwrap()),
+            "the peer is right.example.org, and should be *.example.com",
+            None,
+        ),
+    ];
+    for (change, left, right) in cases {
+        let mut world = World::new(4, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        change(&mut world);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(left.into())));
+        if let Some(right) = right {
+            assert_eq!(events(&world, RIGHT).last(), Some(&Event::Closed(right.into())));
+        }
+        assert_eq!(world.ends[LEFT].engine.sas().count(), 0);
+    }
+}
+
+/// RFC 7296 §1.2: where there is no child SA, the IKE SA is there all the same.
+#[test]
+fn an_ike_sa_stands_without_a_child() {
+    let mut right = connection("b", RIGHT);
+    right.children = vec![world::child("net", "10.2.0.0/16", "10.99.0.0/16")];
+    let mut world = World::new(5, [config(connection("a", LEFT)), config(right)]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    let failed = |end: usize| events(&world, end)[1].clone();
+    let kind = NotifyType::TS_UNACCEPTABLE;
+    assert_eq!(failed(LEFT), Event::ChildFailed("net".into(), format!("the peer says {kind}")));
+    let why = "no traffic selectors in common: the peer asks for 10.2.0.0/16 here and 10.1.0.0/16 there";
+    assert_eq!(failed(RIGHT), Event::ChildFailed("b".into(), why.into()));
+    for end in [LEFT, RIGHT] {
+        assert_eq!(world.only_sa(end).phase(), &Phase::Established);
+    }
+    // And one that wants none from the beginning (RFC 6023).
+    let mut world = World::new(6, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.initiate(LEFT, None);
+    world.run_until_quiet();
+    for end in [LEFT, RIGHT] {
+        assert_eq!(events(&world, end), [Event::Established]);
+    }
+}
+
+/// RFC 7296 §2.4
+#[test]
+fn a_peer_that_is_gone_is_found_out() {
+    let mut left = connection("a", LEFT);
+    left.dpd_ms = 30_000;
+    let mut world = World::new(7, [config(left), config(connection("b", RIGHT))]);
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    world.check_children(1);
+    let before = world.carried;
+    world.run_for(100_000);
+    // Three questions and their answers.
+    assert_eq!(world.carried - before, 6);
+    world.loss = 100;
+    world.run_for(300_000);
+    assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed("the peer does not answer".into())));
+    assert!(world.ends[LEFT].installed.is_empty());
+}
+
+/// Who begins and does not go on is forgotten, and there is an end to how many there are.
+#[test]
+fn half_open_ones_have_an_end() {
+    let mut right = config(connection("b", RIGHT));
+    (right.most_half_open, right.most_half_open_of_one) = (3, 2);
+    let mut world = World::new(8, [config(connection("a", LEFT)), right]);
+    for _ in 0..5 {
+        world.initiate(LEFT, None);
+    }
+    // The answers do not come through.
+    world.one_way = Some(RIGHT);
+    world.run_for(1000);
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 2);
+    assert_eq!(world.ends[RIGHT].refused, [Refused::TooMany; 3]);
+    world.run_for(400_000);
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 0);
+    assert_eq!([LEFT, RIGHT].map(|end| world.ends[end].engine.sas().count()), [0, 0]);
+}

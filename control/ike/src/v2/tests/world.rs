@@ -1,0 +1,322 @@
+//! Two ends, and what is between them.
+
+use crate::{
+    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    crypto::vectors::{Known, seeded},
+    proposal::{Order, Proposals},
+    traffic_selector::ConfiguredSelectors,
+    v2::{
+        child::Install,
+        context::Context,
+        engine::{Engine, Refused},
+        ike_sa::{IkeSa, IkeSaId},
+        job::Job,
+        output::{ChildChange, Datagram, Event, JobId, Output},
+        window::Retransmission,
+    },
+};
+use portcullis_sadb::Mode;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+pub const LEFT: usize = 0;
+pub const RIGHT: usize = 1;
+
+/// Where an end is.
+pub fn address(end: usize) -> IpAddr {
+    [192, 0, 2, 1 + end as u8].into()
+}
+
+pub fn ike(proposal: &str) -> Proposals {
+    Proposals::ike([proposal]).unwrap()
+}
+
+pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
+    let selectors = |text: &str| ConfiguredSelectors::parse([text]).unwrap();
+    Arc::new(Child {
+        name: name.into(),
+        proposals: Proposals::esp(["aes128gcm16-x25519-esn-noesn", "aes256-sha256"]).unwrap(),
+        local: selectors(local),
+        remote: selectors(remote),
+        mode: Mode::Tunnel,
+        rekey_ms: 0,
+    })
+}
+
+/// The connection of an end to the other.
+pub fn connection(name: &str, end: usize) -> Connection {
+    let (ids, nets) = (["left.example.org", "right.example.org"], ["10.1.0.0/16", "10.2.0.0/16"]);
+    Connection {
+        name: name.into(),
+        local: Hosts::one(address(end)),
+        remote: Hosts::one(address(1 - end)),
+        local_port: 500,
+        remote_port: 500,
+        proposals: ike("aes128gcm16-sha256-x25519"),
+        order: Order::Ours,
+        local_id: ids[end].parse().unwrap(),
+        remote_id: ids[1 - end].parse().unwrap(),
+        children: vec![child("net", nets[end], nets[1 - end])],
+        retransmission: Retransmission::default(),
+        dpd_ms: 0,
+        rekey_ms: 0,
+        forces_udp: false,
+        fragment_octets: 1280,
+    }
+}
+
+pub fn config(connection: Connection) -> Configuration {
+    Configuration {
+        connections: vec![Arc::new(connection)],
+        shared_keys: vec![SharedKey { ids: vec![], key: b"a key that both have".to_vec().into() }],
+        cookies_from: 10,
+        most_half_open: 100,
+        most_half_open_of_one: 5,
+        half_open_ms: 30_000,
+    }
+}
+
+/// An end, and what its datapath has.
+pub struct End {
+    pub engine: Engine,
+    pub config: Configuration,
+    pub events: Vec<(IkeSaId, Event)>,
+    pub refused: Vec<Refused>,
+    /// By our SPI.
+    pub installed: BTreeMap<u32, Install>,
+    /// What packets leave by.
+    pub sends: BTreeSet<u32>,
+    pub next_spi: u32,
+    jobs: Vec<(u64, JobId, Job)>,
+}
+
+impl End {
+    fn send_by(&mut self, spi: u32) {
+        let old = self.installed[&spi].replaces;
+        old.into_iter().for_each(|old| _ = self.sends.remove(&old));
+        self.sends.insert(spi);
+    }
+}
+
+/// Two ends and what is between them.
+pub struct World {
+    pub ends: [End; 2],
+    pub now_ms: u64,
+    /// In hundredths, of what is lost, and of what comes twice.
+    pub loss: u32,
+    pub again: u32,
+    /// What comes, and jobs, take up to so long.
+    pub late_ms: u64,
+    /// Nothing from this end comes through.
+    pub one_way: Option<usize>,
+    /// What packets leave by is there at the other end.
+    pub is_steady: bool,
+    /// Messages that came.
+    pub carried: usize,
+    network: Vec<(u64, usize, Datagram)>,
+    rng: Known,
+    chance: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, configs: [Configuration; 2]) -> World {
+        let mut rng = seeded(seed);
+        let ends = configs.map(|config| {
+            let mut out = VecDeque::new();
+            let mut cx =
+                Context { now_ms: 0, rng: &mut rng, config: &config, child_spi: &mut || None, out: &mut out };
+            let engine = Engine::new(&mut cx);
+            End {
+                engine,
+                config,
+                events: vec![],
+                refused: vec![],
+                installed: BTreeMap::new(),
+                sends: BTreeSet::new(),
+                next_spi: 0x100,
+                jobs: vec![],
+            }
+        });
+        World {
+            ends,
+            now_ms: 0,
+            loss: 0,
+            again: 0,
+            late_ms: 0,
+            one_way: None,
+            is_steady: false,
+            carried: 0,
+            network: vec![],
+            rng,
+            chance: seed,
+        }
+    }
+
+    /// Changes the connection of an end.
+    pub fn configure(&mut self, end: usize, change: impl FnOnce(&mut Connection)) {
+        change(Arc::make_mut(&mut self.ends[end].config.connections[0]));
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        // SplitMix64: what the network does has nothing to do with what the ends draw.
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % end.max(1)
+    }
+
+    /// Has an engine do something, and takes what it wants done.
+    pub fn with<T>(&mut self, at: usize, does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
+        let (end, mut out) = (&mut self.ends[at], VecDeque::new());
+        let next = &mut end.next_spi;
+        let mut spi = || {
+            *next += 1;
+            Some(*next)
+        };
+        let mut cx = Context {
+            now_ms: self.now_ms,
+            rng: &mut self.rng,
+            config: &end.config,
+            child_spi: &mut spi,
+            out: &mut out,
+        };
+        let done = does(&mut end.engine, &mut cx);
+        out.into_iter().for_each(|output| self.take(at, output));
+        done
+    }
+
+    fn take(&mut self, at: usize, output: Output) {
+        match output {
+            Output::Send(datagram) => {
+                let copies = 1 + usize::from(self.below(100) < self.again.into());
+                for _ in 0..copies {
+                    let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at);
+                    let arrives = self.now_ms + 1 + self.below(self.late_ms + 1);
+                    if !is_lost {
+                        self.network.push((arrives, 1 - at, datagram.clone()));
+                    }
+                }
+            }
+            Output::Job(id, job) => {
+                let done = self.now_ms + self.below(self.late_ms + 1);
+                self.ends[at].jobs.push((done, id, job));
+            }
+            Output::Child(ChildChange::Install(install)) => {
+                let end = &mut self.ends[at];
+                assert!(install.replaces.is_none_or(|old| end.installed.contains_key(&old)));
+                let (spi, sends) = (install.sa.spi_in, install.sends);
+                assert!(end.installed.insert(spi, *install).is_none());
+                if sends {
+                    end.send_by(spi);
+                }
+            }
+            Output::Child(ChildChange::Use(spi)) => self.ends[at].send_by(spi),
+            Output::Child(ChildChange::Remove(spi)) => {
+                let end = &mut self.ends[at];
+                let is_last = end.sends.remove(&spi) && end.sends.is_empty();
+                assert!(end.installed.remove(&spi).is_some());
+                assert!(!self.is_steady || !is_last, "packets have an SA to leave by");
+            }
+            Output::Event(id, event) => self.ends[at].events.push((id, event)),
+        }
+    }
+
+    pub fn initiate(&mut self, at: usize, child: Option<usize>) {
+        let connection = self.ends[at].config.connections[0].clone();
+        let child = child.map(|n| connection.children[n].clone());
+        let addresses = (address(at), address(1 - at));
+        self.with(at, |engine, cx| engine.initiate(&connection, child.as_ref(), addresses, cx));
+    }
+
+    /// The next thing happens. False if there is none until then.
+    fn step(&mut self, until_ms: u64) -> bool {
+        let arrival = self.network.iter().map(|(ms, ..)| *ms).min();
+        let job = self.ends.iter().flat_map(|end| end.jobs.iter().map(|(ms, ..)| *ms)).min();
+        let due = self.ends.iter().filter_map(|end| end.engine.due_ms()).min();
+        let Some(next) = [arrival, job, due].into_iter().flatten().min().filter(|ms| *ms <= until_ms) else {
+            return false;
+        };
+        self.now_ms = self.now_ms.max(next);
+        let now = self.now_ms;
+        for at in [LEFT, RIGHT] {
+            let done = self.ends[at].jobs.iter().position(|(ms, ..)| *ms <= now);
+            if let Some((_, id, job)) = done.map(|n| self.ends[at].jobs.remove(n)) {
+                let outcome = job.run(&mut self.rng);
+                self.with(at, |engine, cx| engine.done(id, outcome, cx));
+                return true;
+            }
+        }
+        if let Some(n) = self.network.iter().position(|(ms, ..)| *ms <= now) {
+            let (_, at, Datagram { local, peer, octets }) = self.network.remove(n);
+            self.carried += 1;
+            // Theirs is ours.
+            let datagram = Datagram { local: peer, peer: local, octets };
+            if let Err(refused) = self.with(at, |engine, cx| engine.receive(&datagram, cx)) {
+                self.ends[at].refused.push(refused);
+            }
+            return true;
+        }
+        for at in [LEFT, RIGHT] {
+            self.with(at, |engine, cx| engine.tick(cx));
+        }
+        true
+    }
+
+    pub fn run_for(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        let mut steps = 0;
+        while self.step(until) {
+            steps += 1;
+            self.check_steady();
+            assert!(steps < 1_000_000, "it ends");
+        }
+        self.now_ms = until;
+    }
+
+    /// Until nothing is under way, for ten minutes at most.
+    pub fn run_until_quiet(&mut self) {
+        self.run_for(600_000);
+    }
+
+    pub fn only_sa(&self, at: usize) -> &IkeSa {
+        let mut all = self.ends[at].engine.sas();
+        let sa = all.next().expect("there is an IKE SA");
+        assert!(all.next().is_none(), "there is one IKE SA");
+        sa
+    }
+
+    fn check_steady(&self) {
+        let is_alive = self.ends.iter().all(|end| end.engine.sas().count() > 0);
+        for at in [LEFT, RIGHT].into_iter().filter(|_| self.is_steady && is_alive) {
+            for spi in &self.ends[at].sends {
+                let out = self.ends[at].installed[spi].sa.spi_out;
+                let now = self.now_ms;
+                assert!(self.ends[1 - at].installed.contains_key(&out), "{now} ms: {at} sends into nothing");
+            }
+        }
+    }
+
+    /// Both have so many child SAs, packets leave by each of them, and what one seals with the other opens with.
+    pub fn check_children(&self, children: usize) {
+        let [left, right] = &self.ends;
+        assert_eq!((left.installed.len(), right.installed.len()), (children, children));
+        assert!([left, right].iter().all(|end| end.sends.iter().eq(end.installed.keys())));
+        for ours in left.installed.values() {
+            let theirs = &right.installed[&ours.sa.spi_out];
+            assert_eq!(theirs.sa.spi_out, ours.sa.spi_in);
+            assert_eq!(ours.key_in.bytes(), theirs.key_out.bytes());
+            assert_eq!(ours.key_out.bytes(), theirs.key_in.bytes());
+            assert_ne!(ours.key_in.bytes(), ours.key_out.bytes());
+            assert_eq!((ours.local, ours.peer), (theirs.peer, theirs.local));
+            assert_eq!(
+                (&ours.sa.policy.local, &ours.sa.policy.remote),
+                (&theirs.sa.policy.remote, &theirs.sa.policy.local)
+            );
+            assert_eq!(ours.algorithm, theirs.algorithm);
+            assert_eq!(ours.sa.agreement.esn(), theirs.sa.agreement.esn());
+        }
+    }
+}
