@@ -3,7 +3,7 @@
 //! ```text
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
-//!    sa_init, auth, create_child, informational      the exchanges, a file for each
+//!    sa_init, auth, create_child, rekey_ike, informational      the exchanges, a file for each
 //!    child                             what is agreed on for a child SA
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -25,6 +25,7 @@ mod informational;
 pub mod job;
 pub mod nat;
 pub mod output;
+mod rekey_ike;
 mod sa_init;
 pub mod window;
 

@@ -127,6 +127,11 @@ impl Channel {
         self.cut_at = Some(octets);
     }
 
+    /// As another does.
+    pub(super) fn cut_like(&mut self, other: &Channel) {
+        self.cut_at = other.cut_at;
+    }
+
     /// Which end this is.
     pub fn role(&self) -> Role {
         self.role
@@ -263,6 +268,11 @@ impl Channel {
         self.window.answer(self.request, datagrams.clone());
         self.is_answering = false;
         Ok(datagrams)
+    }
+
+    /// Takes it that the peer's request did not come: it will come again.
+    pub fn forget_request(&mut self) {
+        self.is_answering = false;
     }
 
     /// When [`Channel::late`] has something to say.

@@ -88,6 +88,12 @@ pub(super) struct Rival {
     lowest_nonce: Vec<u8>,
 }
 
+/// When what the peer cannot do now is to be asked again.
+pub(super) fn again_ms(cx: &mut Context<'_>) -> u64 {
+    let (least, more) = AGAIN_MS;
+    cx.now_ms + least + u64::from(u16::from_be_bytes(cx.random())) * more / u64::from(u16::MAX)
+}
+
 impl Question {
     /// What it is to take the place of.
     pub(super) fn replaces(&self) -> Option<u32> {
@@ -173,6 +179,11 @@ impl IkeSa {
         let Question { mut asking, private, nonce } = question;
         let name = asking.offer.config.name.clone();
         if let Some(notify) = payloads.error() {
+            if self.rival.take().is_some() {
+                // It is replaced, though not by us.
+                let old = self.children.iter_mut().find(|child| Some(child.spi_in) == asking.replaces);
+                return old.into_iter().for_each(|old| old.is_replaced = true);
+            }
             asking.round += 1;
             let asked = private.as_ref().map(Initiator::method);
             let again = asked.and_then(|asked| asking.offer.asked_key_exchange(&notify.data, asked));
@@ -219,8 +230,7 @@ impl IkeSa {
 
     /// What the peer cannot do now is asked again after a while.
     fn ask_child_again(&mut self, asking: Asking, cx: &mut Context<'_>) {
-        let (least, more) = AGAIN_MS;
-        let at_ms = cx.now_ms + least + cx.rng.next_u64() % more;
+        let at_ms = again_ms(cx);
         match asking.replaces {
             Some(old) => {
                 if let Some(child) = self.children.iter_mut().find(|child| child.spi_in == old) {

@@ -10,7 +10,8 @@ use super::{
     cookie::Cookies,
     ike_sa::{IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
-    output::{Datagram, JobId, Output},
+    output::{Datagram, Event, JobId, Output},
+    rekey_ike::Legacy,
 };
 use crate::{
     connection::{Child, Connection},
@@ -145,6 +146,11 @@ impl Engine {
         let of = self.sas.values().find(|sa| sa.children().iter().any(|child| child.spi_in == spi_in));
         let Some(id) = of.map(IkeSa::id) else { return false };
         self.with(id, cx, |sa, cx| sa.ask_later(Task::RekeyChild(spi_in), cx))
+    }
+
+    /// Has an IKE SA replaced. False if there is none.
+    pub fn rekey(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        self.with(id, cx, |sa, cx| sa.ask_later(Task::Rekey, cx))
     }
 
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
@@ -308,6 +314,7 @@ impl Engine {
     ) -> bool {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
         does(sa, cx);
+        let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
         let (is_connecting, is_closed) =
             (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
@@ -324,7 +331,46 @@ impl Engine {
         } else {
             self.due.insert((due, id));
         }
+        legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
         true
+    }
+
+    fn id_of(&self, spis: Spis) -> Option<IkeSaId> {
+        [spis.initiator, spis.responder].into_iter().find_map(|spi| self.by_spi.get(&spi)).copied()
+    }
+
+    /// Another IKE SA takes what one leaves.
+    fn inherit(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
+        let ours = |role, spis: Spis| if role == Role::Initiator { spis.initiator } else { spis.responder };
+        match legacy {
+            Legacy::Heir(mut heir) => {
+                let id = IkeSaId(self.next);
+                self.next += 1;
+                heir.id = id;
+                self.by_spi.insert(ours(heir.role(), heir.spis()), id);
+                self.sas.insert(id, *heir);
+                self.with(id, cx, |sa, cx| sa.go_on(cx));
+            }
+            Legacy::Doomed(spis) => {
+                if let Some(id) = self.id_of(spis) {
+                    self.with(id, cx, |sa, cx| {
+                        sa.awaits_estate = false;
+                        sa.doom(cx.now_ms);
+                    });
+                }
+            }
+            Legacy::Estate(spis, estate) => {
+                let Some(id) = self.id_of(spis) else { return };
+                self.with(id, cx, |sa, cx| {
+                    sa.awaits_estate = false;
+                    sa.children.extend(estate.children);
+                    sa.tasks.extend(estate.tasks);
+                    sa.later.extend(estate.later);
+                    sa.event(Event::Replaced(from), cx);
+                    sa.go_on(cx);
+                });
+            }
+        }
     }
 
     fn no_longer_half_open(&mut self, id: IkeSaId, first: (SocketAddr, IkeSpi)) {

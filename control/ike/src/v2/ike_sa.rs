@@ -4,15 +4,17 @@
 //! and at most one [`Job`] is being done for either ([`Then`]). What else is to be asked waits in [`Task`]s.
 
 use super::{
+    auth,
     channel::{Channel, Content, Dropped, Received},
     child::{ChildError, ChildSa},
     context::Context,
+    create_child, informational,
     job::{Job, Outcome},
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
+    rekey_ike::{self, Legacy},
     sa_init::{self, Init},
     window::{Datagrams, Late},
-    {auth, create_child, informational},
 };
 use crate::{
     connection::{Child, Connection},
@@ -20,7 +22,7 @@ use crate::{
         exchange::ExchangeError,
         keys::{Keys, Role, Spis},
     },
-    message::{ExchangeType, Identification, Notify, NotifyType, Payload, Payloads},
+    message::{ExchangeType, Identification, Notify, NotifyType, Payload, Payloads, Protocol},
     proposal::{AcceptError, Agreement},
 };
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
@@ -45,6 +47,8 @@ pub enum Phase {
     Connecting,
     /// They are.
     Established,
+    /// Another is in its place, and it is to be deleted.
+    Replaced,
     /// It is being deleted.
     Closing,
     /// It is gone, and this is why.
@@ -115,6 +119,8 @@ pub enum Task {
     Child(Arc<Child>),
     /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
     RekeyChild(u32),
+    /// For an IKE SA in the place of this one.
+    Rekey,
 }
 
 /// Our request that is under way.
@@ -123,6 +129,7 @@ pub(super) enum Asked {
     Init(Box<sa_init::Question>),
     Auth(Box<auth::Question>),
     Child(Box<create_child::Question>),
+    Rekey(Box<rekey_ike::Question>),
     Informational(informational::Question),
 }
 
@@ -135,12 +142,15 @@ pub(super) enum Then {
     ChildAsk(Box<create_child::Asking>),
     ChildFinish(Box<create_child::Answer>),
     ChildAnswer(Box<create_child::Answering>),
+    RekeyAsk(rekey_ike::Asking),
+    RekeyFinish(Box<rekey_ike::Agreed>),
+    RekeyAnswer(Box<rekey_ike::Agreed>),
 }
 
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
-        matches!(self, Then::InitAnswer(_) | Then::ChildAnswer(_))
+        matches!(self, Then::InitAnswer(_) | Then::ChildAnswer(_) | Then::RekeyAnswer(_))
     }
 }
 
@@ -171,6 +181,14 @@ pub struct IkeSa {
     pub(super) rival: Option<create_child::Rival>,
     /// What the peer has deleted before its answer to us said that there is such an SA, by its SPI.
     pub(super) early_deletes: Vec<u32>,
+    /// When this IKE SA is to be replaced.
+    pub(super) rekey_at_ms: u64,
+    /// What the peer has put in its place while we were about to.
+    pub(super) rival_ike: Option<rekey_ike::Rival>,
+    /// Whether it has its child SAs from another still to get.
+    pub(super) awaits_estate: bool,
+    /// What it leaves to others.
+    pub(super) legacies: Vec<Legacy>,
     pub(super) asked: Option<Asked>,
     /// For what is asked, and for what is answered.
     thens: [Option<Then>; 2],
@@ -208,6 +226,10 @@ impl IkeSa {
             later: vec![],
             rival: None,
             early_deletes: vec![],
+            rekey_at_ms: u64::MAX,
+            rival_ike: None,
+            awaits_estate: false,
+            legacies: vec![],
             asked: None,
             thens: [None, None],
             heard_ms: now_ms,
@@ -300,20 +322,29 @@ impl IkeSa {
                 return self.close(Closed::Syntax(malformed), cx);
             }
         };
+        // RFC 7296 §2.8.2: it is not decided which IKE SA has the child SAs. The peer asks again.
+        if self.awaits_estate && !informational::deletes_ike_sa(&payloads) {
+            return self.channel.forget_request();
+        }
         // RFC 7296 §2.5
         if let Some(kind) = payloads.unknown_critical() {
             let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
             self.answer(exchange, &Payloads(vec![Payload::Notify(notify)]), cx);
             return;
         }
-        let is_established = matches!(self.phase, Phase::Established | Phase::Closing);
+        let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
+        let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
+            == Some(Protocol::IKE);
         match exchange {
             ExchangeType::IKE_AUTH if self.phase == Phase::Connecting && self.role() == Role::Responder => {
                 self.answer_auth(&payloads, cx);
             }
             ExchangeType::INFORMATIONAL if is_established => self.answer_informational(&payloads, cx),
-            // RFC 7296 §2.25.2: not while it is being deleted.
-            ExchangeType::CREATE_CHILD_SA if self.phase == Phase::Closing => {
+            ExchangeType::CREATE_CHILD_SA if is_established && is_for_ike => self.answer_rekey(&payloads, cx),
+            // RFC 7296 §2.25.2: not while it is being replaced or deleted.
+            ExchangeType::CREATE_CHILD_SA
+                if is_established && (self.phase != Phase::Established || self.is_rekeying()) =>
+            {
                 self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
             }
             ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
@@ -342,6 +373,7 @@ impl IkeSa {
         match self.asked.take() {
             Some(Asked::Init(question)) => self.init_answered(*question, &payloads, octets, cx),
             Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
+            Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
             Some(Asked::Informational(question)) => self.informational_answered(question, cx),
             None => {}
@@ -357,6 +389,9 @@ impl IkeSa {
             Some(Then::ChildAsk(asking)) => self.child_ask(*asking, outcome, cx),
             Some(Then::ChildFinish(answer)) => self.child_finish(*answer, outcome, cx),
             Some(Then::ChildAnswer(answering)) => self.child_answer(*answering, outcome, cx),
+            Some(Then::RekeyAsk(asking)) => self.rekey_ask(asking, outcome, cx),
+            Some(Then::RekeyFinish(agreed)) => self.rekey_finish(*agreed, outcome, cx),
+            Some(Then::RekeyAnswer(agreed)) => self.rekey_answer(*agreed, outcome, cx),
             None => {}
         }
         self.go_on(cx);
@@ -366,8 +401,9 @@ impl IkeSa {
     pub(super) fn due_ms(&self) -> u64 {
         let mut due = self.channel.due_ms().unwrap_or(u64::MAX);
         match self.phase {
-            Phase::Connecting => due = due.min(self.deadline_ms),
+            Phase::Connecting | Phase::Replaced => due = due.min(self.deadline_ms),
             Phase::Established => {
+                due = due.min(self.rekey_at_ms);
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
                 due = later.chain(rekeys).fold(due, u64::min);
@@ -384,6 +420,10 @@ impl IkeSa {
     fn wake(&mut self, now_ms: u64) {
         let due = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task);
         self.tasks.extend(due);
+        if self.rekey_at_ms <= now_ms {
+            self.rekey_at_ms = u64::MAX;
+            self.tasks.push_back(Task::Rekey);
+        }
         for child in self.children.iter_mut().filter(|child| child.rekey_at_ms <= now_ms) {
             child.rekey_at_ms = u64::MAX;
             self.tasks.push_back(Task::RekeyChild(child.spi_in));
@@ -404,6 +444,25 @@ impl IkeSa {
             (_, Some(Then::ChildAsk(asking))) => Some(asking.replaces()),
             (_, Some(Then::ChildFinish(answer))) => Some(answer.replaces()),
             _ => None,
+        }
+    }
+
+    /// Whether we are asking for child SAs, or that some be deleted (RFC 7296 §2.25.2).
+    pub(super) fn is_changing_children(&self) -> bool {
+        let deletes =
+            matches!(&self.asked, Some(Asked::Informational(question)) if question.deletes().is_some());
+        self.asks_child().is_some() || deletes
+    }
+
+    /// What comes when the job for what we ask is done.
+    pub(super) fn thens_asking(&self) -> Option<&Then> {
+        self.thens[0].as_ref()
+    }
+
+    /// It is to be replaced after its time.
+    pub(super) fn rekey_later(&mut self, now_ms: u64) {
+        if self.connection.rekey_ms > 0 {
+            self.rekey_at_ms = now_ms.saturating_add(self.connection.rekey_ms);
         }
     }
 
@@ -435,6 +494,9 @@ impl IkeSa {
         self.wake(cx.now_ms);
         match self.phase {
             Phase::Connecting if self.deadline_ms <= cx.now_ms => self.close(Closed::HalfOpen, cx),
+            Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
+                self.begin_delete(cx)
+            }
             Phase::Established if !self.channel.is_asking() && self.silent_at_ms() <= cx.now_ms => {
                 self.tasks.push_back(Task::Liveness);
             }
@@ -450,7 +512,7 @@ impl IkeSa {
     }
 
     /// Asks what waits, if nothing is under way.
-    fn go_on(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
         while self.phase == Phase::Established && !self.channel.is_asking() && self.thens[0].is_none() {
             let Some(task) = self.tasks.pop_front() else { return };
             self.ask_task(task, cx);
@@ -531,6 +593,7 @@ impl IkeSa {
         self.phase = Phase::Established;
         self.ids = Some((mine, theirs));
         self.init = None;
+        self.rekey_later(cx.now_ms);
         self.event(Event::Established, cx);
     }
 
@@ -560,6 +623,8 @@ impl IkeSa {
         if matches!(self.phase, Phase::Closed(_)) {
             return;
         }
+        // It has replaced it while we were about to, and does not wait for us.
+        self.yield_to_rival(cx);
         for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
             self.remove_child(spi_in, cx);
         }

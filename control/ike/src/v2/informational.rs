@@ -21,6 +21,12 @@ pub(super) enum Question {
     Delete,
 }
 
+/// Whether the IKE SA is deleted.
+pub(super) fn deletes_ike_sa(payloads: &Payloads) -> bool {
+    let is_it = |p: &Payload| matches!(p, Payload::Delete(delete) if delete.protocol() == Protocol::IKE);
+    payloads.0.iter().any(is_it)
+}
+
 impl Question {
     /// The child SA that it deletes, by our SPI.
     pub(super) fn deletes(&self) -> Option<u32> {
@@ -36,10 +42,8 @@ impl IkeSa {
     pub(super) fn ask_task(&mut self, task: Task, cx: &mut Context<'_>) {
         let (question, payloads) = match task {
             Task::Liveness => (Question::Liveness, vec![]),
-            Task::Delete => {
-                self.phase = Phase::Closing;
-                (Question::Delete, vec![Payload::Delete(Delete::IKE_SA)])
-            }
+            Task::Rekey => return self.ask_rekey(cx),
+            Task::Delete => return self.begin_delete(cx),
             Task::Child(config) => return self.ask_child(&config, cx),
             Task::RekeyChild(spi_in) => return self.ask_rekey_child(spi_in, cx),
             Task::DeleteChild(spi_in) => {
@@ -51,6 +55,13 @@ impl IkeSa {
         };
         self.ask(ExchangeType::INFORMATIONAL, &Payloads(payloads), cx);
         self.asked = Some(Asked::Informational(question));
+    }
+
+    /// Asks that the IKE SA be deleted.
+    pub(super) fn begin_delete(&mut self, cx: &mut Context<'_>) {
+        self.phase = Phase::Closing;
+        self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Delete(Delete::IKE_SA)]), cx);
+        self.asked = Some(Asked::Informational(Question::Delete));
     }
 
     /// The peer has answered.
@@ -71,7 +82,7 @@ impl IkeSa {
             })
         };
         // RFC 7296 §1.4.1: with it go its children, and the answer is empty.
-        if deletes().any(|delete| delete.protocol() == Protocol::IKE) {
+        if deletes_ike_sa(payloads) {
             self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
             return self.close(Closed::ByPeer, cx);
         }

@@ -60,6 +60,8 @@ pub enum Event {
     ChildDown(String, u32),
     /// This IKE SA has taken the place of another.
     Replaced(IkeSaId),
+    /// There is no IKE SA in its place yet, and why.
+    RekeyFailed(String),
     /// It is gone, and why.
     Closed(String),
 }

@@ -116,6 +116,55 @@ fn one_is_left_where_both_replace_it_at_once() {
     assert!(both > 400, "{both} times both had asked");
 }
 
+// RFC 7296 §2.18
+#[test]
+fn an_ike_sa_is_replaced_and_its_children_stay() {
+    for end in [LEFT, RIGHT] {
+        let mut world = established(20);
+        world.is_steady = true;
+        let (before, children) = (world.only_sa(LEFT).spis(), world.only_sa(LEFT).children()[0].spi_in);
+        let id = world.only_sa(end).id();
+        world.with(end, |engine, cx| assert!(engine.rekey(id, cx)));
+        world.run_until_quiet();
+        world.check_children(1);
+        let [left, right] = [LEFT, RIGHT].map(|end| world.only_sa(end));
+        assert_eq!((left.spis(), left.children()[0].spi_in), (right.spis(), children));
+        assert_ne!(left.spis(), before);
+        assert_eq!(
+            (left.role() == Role::Initiator, right.role() == Role::Initiator),
+            (end == LEFT, end == RIGHT)
+        );
+        // And go on as before.
+        rekey_only_child(&mut world, 1 - end);
+        world.run_until_quiet();
+        world.check_children(1);
+    }
+}
+
+// RFC 7296 §2.8.2
+#[test]
+fn one_ike_sa_is_left_where_both_replace_it_at_once() {
+    let seeds = 0..500;
+    println!("seeds {seeds:?}");
+    let mut alive = 0;
+    for seed in seeds.clone() {
+        let mut world = established(seed);
+        world.is_steady = true;
+        (world.late_ms, world.loss, world.again) = (seed * 4, seed as u32 % 3 * 10, seed as u32 % 5);
+        for end in [LEFT, RIGHT] {
+            let id = world.only_sa(end).id();
+            world.with(end, |engine, cx| engine.rekey(id, cx));
+        }
+        world.run_for(3_000_000);
+        if world.ends.iter().all(|end| end.engine.sas().count() == 1) {
+            alive += 1;
+            assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis());
+            world.check_children(1);
+        }
+    }
+    assert!(alive > 480, "{alive}");
+}
+
 /// Whatever both ask for, and whatever the network does: in the end both have the same.
 #[test]
 fn whatever_is_asked_for_both_have_the_same() {
@@ -128,7 +177,7 @@ fn whatever_is_asked_for_both_have_the_same() {
         let config = world.ends[LEFT].config.connections[0].children[0].clone();
         let theirs = world.ends[RIGHT].config.connections[0].children[0].clone();
         for _ in 0..8 {
-            let (end, what, which) = (world.below(2) as usize, world.below(5), world.below(8));
+            let (end, what, which) = (world.below(2) as usize, world.below(6), world.below(8));
             let (id, spis) = match world.ends[end].engine.sas().next() {
                 Some(sa) => (sa.id(), sa.children().iter().map(|c| c.spi_in).collect::<Vec<_>>()),
                 None => break,
@@ -138,6 +187,7 @@ fn whatever_is_asked_for_both_have_the_same() {
             world.with(end, |engine, cx| match what {
                 0 => engine.initiate_child(id, child, cx),
                 1 => engine.terminate_child(spi, cx),
+                2 => engine.rekey(id, cx),
                 _ => engine.rekey_child(spi, cx),
             });
             let ms = world.below(6000);

@@ -1,0 +1,159 @@
+//! An IKEv2 peer without a datapath, to see what others make of the engine: it says what happens, and installs nothing.
+//!
+//! ```sh
+//! cargo run -p portcullis-ike --example peer -- LOCAL REMOTE LOCAL_ID REMOTE_ID KEY LOCAL_TS REMOTE_TS IKE ESP [COMMAND...]
+//! ```
+//!
+//! Commands come one after the other, each when nothing has happened for a second: `initiate`, `child`, `rekey`, `rekey-ike`,
+//! `delete-child`, `delete`, `wait`. It ends after the last one, or when nothing has happened for a minute.
+
+use portcullis_ike::{
+    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    proposal::{Order, Proposals},
+    traffic_selector::ConfiguredSelectors,
+    v2::{
+        context::Context,
+        engine::Engine,
+        output::{Datagram, Output},
+        window::Retransmission,
+    },
+};
+use portcullis_sadb::Mode;
+use rand_core::UnwrapErr;
+use std::{
+    collections::VecDeque,
+    error::Error,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// In front of IKE messages on port 4500 (RFC 3948 §2.2).
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [local, remote, local_id, remote_id, key, local_ts, remote_ts, ike, esp, commands @ ..] = &args[..]
+    else {
+        return Err("LOCAL REMOTE LOCAL_ID REMOTE_ID KEY LOCAL_TS REMOTE_TS IKE ESP [COMMAND...]".into());
+    };
+    let (local, remote): (IpAddr, IpAddr) = (local.parse()?, remote.parse()?);
+    let child = Arc::new(Child {
+        name: "net".into(),
+        proposals: Proposals::esp(esp.split(','))?,
+        local: ConfiguredSelectors::parse(local_ts.split(','))?,
+        remote: ConfiguredSelectors::parse(remote_ts.split(','))?,
+        mode: Mode::Tunnel,
+        rekey_ms: 0,
+    });
+    let connection = Arc::new(Connection {
+        name: "peer".into(),
+        local: Hosts::one(local),
+        remote: Hosts::one(remote),
+        local_port: 500,
+        remote_port: 500,
+        proposals: Proposals::ike(ike.split(','))?,
+        order: Order::Ours,
+        local_id: local_id.parse()?,
+        remote_id: remote_id.parse()?,
+        children: vec![child.clone()],
+        retransmission: Retransmission::default(),
+        dpd_ms: 0,
+        rekey_ms: 0,
+        forces_udp: false,
+        fragment_octets: 1280,
+    });
+    let config = Configuration {
+        connections: vec![connection.clone()],
+        shared_keys: vec![SharedKey { ids: vec![], key: key.clone().into_bytes().into() }],
+        cookies_from: 10,
+        most_half_open: 100,
+        most_half_open_of_one: 5,
+        half_open_ms: 30_000,
+    };
+    let sockets = [500, 4500].map(|port| UdpSocket::bind((local, port)));
+    let [ike_socket, nat_socket] = sockets;
+    let sockets = [ike_socket?, nat_socket?];
+    for socket in &sockets {
+        socket.set_read_timeout(Some(Duration::from_millis(10)))?;
+    }
+    let (start, mut rng) = (Instant::now(), UnwrapErr(getrandom::SysRng));
+    let (mut out, mut spi) = (VecDeque::new(), 0xc000_0000u32);
+    let mut commands = commands.iter();
+    let mut quiet_since = Instant::now();
+    let mut engine = None;
+    loop {
+        let mut next_spi = || {
+            spi += 1;
+            Some(spi)
+        };
+        let now_ms = start.elapsed().as_millis() as u64;
+        let mut cx =
+            Context { now_ms, rng: &mut rng, config: &config, child_spi: &mut next_spi, out: &mut out };
+        let engine = engine.get_or_insert_with(|| Engine::new(&mut cx));
+        engine.tick(&mut cx);
+        for socket in &sockets {
+            let mut octets = vec![0; 65_536];
+            let Ok((len, peer)) = socket.recv_from(&mut octets) else { continue };
+            octets.truncate(len);
+            let here = socket.local_addr()?;
+            if here.port() == 4500 {
+                match octets.strip_prefix(&NON_ESP_MARKER) {
+                    Some(rest) => octets = rest.to_vec(),
+                    None => continue,
+                }
+            }
+            if let Err(refused) = engine.receive(&Datagram { local: here, peer, octets }, &mut cx) {
+                println!("refused: {refused}");
+            }
+        }
+        if quiet_since.elapsed() > Duration::from_secs(1) {
+            let id = engine.sas().next().map(|sa| sa.id());
+            let spi_in =
+                engine.sas().flat_map(|sa| sa.children()).next().map(|child| child.spi_in).unwrap_or(0);
+            match (commands.next().map(String::as_str), id) {
+                (Some("initiate"), _) => {
+                    engine.initiate(&connection, Some(&child), (local, remote), &mut cx);
+                }
+                (Some("child"), Some(id)) => _ = engine.initiate_child(id, &child, &mut cx),
+                (Some("rekey-ike"), Some(id)) => _ = engine.rekey(id, &mut cx),
+                (Some("rekey"), _) => _ = engine.rekey_child(spi_in, &mut cx),
+                (Some("delete-child"), _) => _ = engine.terminate_child(spi_in, &mut cx),
+                (Some("delete"), Some(id)) => _ = engine.terminate(id, &mut cx),
+                (Some("wait"), _) => {}
+                (Some(other), _) => return Err(format!("{other} cannot be done").into()),
+                (None, _) if !args[9..].is_empty() => return Ok(()),
+                (None, _) => {}
+            }
+            if commands.len() > 0 || quiet_since.elapsed() < Duration::from_secs(60) || !args[9..].is_empty()
+            {
+                quiet_since = Instant::now();
+            }
+        }
+        while let Some(output) = cx.out.pop_front() {
+            quiet_since = Instant::now();
+            match output {
+                Output::Send(Datagram { local, peer, octets }) => send(&sockets, local, peer, octets)?,
+                Output::Job(id, job) => {
+                    let outcome = job.run(cx.rng);
+                    engine.done(id, outcome, &mut cx);
+                }
+                Output::Child(change) => println!("{change:?}"),
+                Output::Event(_, event) => println!("{event:?}"),
+            }
+        }
+    }
+}
+
+fn send(
+    sockets: &[UdpSocket; 2],
+    local: SocketAddr,
+    peer: SocketAddr,
+    octets: Vec<u8>,
+) -> std::io::Result<()> {
+    let (socket, octets) = match local.port() {
+        4500 => (&sockets[1], [&NON_ESP_MARKER[..], &octets].concat()),
+        _ => (&sockets[0], octets),
+    };
+    socket.send_to(&octets, peer).map(|_| ())
+}

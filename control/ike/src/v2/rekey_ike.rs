@@ -1,0 +1,297 @@
+//! CREATE_CHILD_SA for an IKE SA in the place of another (RFC 7296 §1.3.2, §2.18): its child SAs go on under it.
+//!
+//! ```text
+//!  who asks                          who answers
+//!  SK {SA, Ni, KEi}          ──▶
+//!                            ◀──     SK {SA, Nr, KEr}
+//!  SK {D}, by the old one    ──▶
+//! ```
+//!
+//! Both ends may ask at the same time. Then there are two new ones; that with the lowest of the four nonces is deleted by
+//! who began it, the other has the child SAs, and who began that deletes the old one (RFC 7296 §2.8.2).
+
+use super::{
+    child::{ChildError, ChildSa},
+    context::Context,
+    ike_sa::{Asked, IkeSa, Phase, Task, Then},
+    job::{Job, Outcome},
+    output::Event,
+};
+use crate::{
+    crypto::{
+        Secret,
+        exchange::Initiator,
+        keys::{Nonces, Role, Spis},
+        transform::KeyExchange as Method,
+    },
+    message::{ExchangeType, IkeSpi, KeyExchange, Notify, NotifyType, Payload, Payloads},
+    proposal::Agreement,
+};
+use std::collections::VecDeque;
+
+const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
+
+/// Octets of our nonces.
+const NONCE: usize = 32;
+
+/// Key exchange methods that are tried, at most.
+const MOST_ROUNDS: u8 = 3;
+
+/// How long the peer has to delete what it has replaced, until we do.
+const DELETE_MS: u64 = 30_000;
+
+/// What is to be asked.
+#[derive(Debug)]
+pub(super) struct Asking {
+    spi: IkeSpi,
+    method: Method,
+    round: u8,
+}
+
+/// What was asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    asking: Asking,
+    private: Initiator,
+    nonce: Vec<u8>,
+}
+
+/// What both agree on, until the secret is there.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    agreement: Agreement,
+    spis: Spis,
+    ni: Vec<u8>,
+    nr: Vec<u8>,
+}
+
+/// What the peer has put in the place of the IKE SA that we are replacing.
+#[derive(Debug)]
+pub(super) struct Rival {
+    spis: Spis,
+    lowest_nonce: Vec<u8>,
+}
+
+/// What an IKE SA leaves to others, which the engine has.
+#[derive(Debug)]
+pub(super) enum Legacy {
+    /// An IKE SA in its place.
+    Heir(Box<IkeSa>),
+    /// The IKE SA with these SPIs is not used.
+    Doomed(Spis),
+    /// What it has, to the IKE SA with these SPIs.
+    Estate(Spis, Estate),
+}
+
+/// What an IKE SA has besides itself.
+#[derive(Debug)]
+pub(super) struct Estate {
+    pub children: Vec<ChildSa>,
+    pub tasks: VecDeque<Task>,
+    pub later: Vec<(u64, Task)>,
+}
+
+impl IkeSa {
+    /// Asks for an IKE SA in the place of this one.
+    pub(super) fn ask_rekey(&mut self, cx: &mut Context<'_>) {
+        self.rekey_at_ms = u64::MAX;
+        if let Some(method) = self.connection.proposals.key_exchange() {
+            let spi = IkeSpi::from(cx.random::<8>());
+            self.generate_rekey(Asking { spi, method, round: 0 }, cx);
+        }
+    }
+
+    fn generate_rekey(&mut self, asking: Asking, cx: &mut Context<'_>) {
+        self.after(Job::Generate(asking.method), Then::RekeyAsk(asking), cx);
+    }
+
+    /// There is a private key: asks.
+    pub(super) fn rekey_ask(&mut self, asking: Asking, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Generated(private, public) = outcome else { return };
+        let nonce = cx.random::<NONCE>().to_vec();
+        let payloads = vec![
+            Payload::SecurityAssociation(self.connection.proposals.offer(&asking.spi.octets())),
+            Payload::Nonce(nonce.clone()),
+            Payload::KeyExchange(KeyExchange { method: asking.method.id(), data: public }),
+        ];
+        self.ask(EXCHANGE, &Payloads(payloads), cx);
+        self.asked = Some(Asked::Rekey(Box::new(Question { asking, private, nonce })));
+    }
+
+    /// The peer has answered.
+    pub(super) fn rekey_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
+        let Question { mut asking, private, nonce } = question;
+        if let Some(notify) = payloads.error() {
+            asking.round += 1;
+            let method = self.connection.proposals.asked_key_exchange(&notify.data, asking.method);
+            return match (notify.kind, method) {
+                (NotifyType::INVALID_KE_PAYLOAD, Some(method)) if asking.round < MOST_ROUNDS => {
+                    self.generate_rekey(Asking { method, ..asking }, cx);
+                }
+                (kind, _) => self.rekey_failed(&ChildError::Peer(kind), cx),
+            };
+        }
+        let (Some(chosen), Some(ke), Some(nr)) =
+            (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
+        else {
+            return self.rekey_failed(&ChildError::Missing("SA, KE or Nonce payload"), cx);
+        };
+        let agreement = match self.connection.proposals.accept(chosen) {
+            Ok(agreement) => agreement,
+            Err(error) => return self.rekey_failed(&ChildError::Accept(error), cx),
+        };
+        let method = asking.method.id();
+        let (true, Some(theirs)) = (
+            agreement.check_key_exchange(Some(method)).is_ok() && ke.method == method,
+            agreement.ike_spi().filter(|spi| *spi != IkeSpi::NONE),
+        ) else {
+            let missing = "SPI, or KE payload of the method that was agreed on";
+            return self.rekey_failed(&ChildError::Missing(missing), cx);
+        };
+        let spis = Spis { initiator: asking.spi, responder: theirs };
+        let job = Job::Finish(private, ke.data.clone());
+        let agreed = Agreed { agreement, spis, ni: nonce, nr: nr.to_vec() };
+        self.after(job, Then::RekeyFinish(Box::new(agreed)), cx);
+    }
+
+    /// It is asked again after a while, unless the peer has done it.
+    fn rekey_failed(&mut self, error: &ChildError, cx: &mut Context<'_>) {
+        if self.yield_to_rival(cx) {
+            return;
+        }
+        if *error != ChildError::Peer(NotifyType::TEMPORARY_FAILURE) {
+            self.event(Event::RekeyFailed(error.to_string()), cx);
+        }
+        self.rekey_at_ms = super::create_child::again_ms(cx);
+    }
+
+    /// What the peer has put in the place of this one has it, if there is such. False if there is none.
+    pub(super) fn yield_to_rival(&mut self, cx: &mut Context<'_>) -> bool {
+        let rival = self.rival_ike.take();
+        rival.into_iter().map(|rival| self.leave_to(rival.spis, cx)).next().is_some()
+    }
+
+    /// There is a secret: the other IKE SA is there, at both ends.
+    pub(super) fn rekey_finish(&mut self, agreed: Agreed, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Finished(secret) = outcome else { return };
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(error) => return self.rekey_failed(&ChildError::Exchange(error), cx),
+        };
+        let lowest = agreed.ni.clone().min(agreed.nr.clone());
+        let spis = agreed.spis;
+        let Some(mut heir) = self.heir(agreed, Role::Initiator, secret, cx) else { return };
+        match self.rival_ike.take() {
+            // RFC 7296 §2.8.2: what loses is deleted by who began it.
+            Some(rival) if lowest < rival.lowest_nonce => {
+                heir.tasks.push_back(Task::Delete);
+                self.legacies.push(Legacy::Heir(Box::new(heir)));
+                self.leave_to(rival.spis, cx);
+            }
+            rival => {
+                // The peer is to delete it, but may have missed our answer.
+                self.legacies.extend(rival.map(|rival| Legacy::Doomed(rival.spis)));
+                self.legacies.push(Legacy::Heir(Box::new(heir)));
+                self.leave_to(spis, cx);
+                self.begin_delete(cx);
+            }
+        }
+    }
+
+    /// The peer asks for an IKE SA in the place of this one.
+    pub(super) fn answer_rekey(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        // RFC 7296 §2.25.2
+        if self.is_changing_children() || self.phase != Phase::Established {
+            return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
+        }
+        let (Some(offered), Some(ke), Some(ni)) =
+            (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
+        else {
+            return self.answer_error(EXCHANGE, NotifyType::INVALID_SYNTAX, cx);
+        };
+        let agreement = self.connection.proposals.select(offered, self.connection.order);
+        let theirs = agreement.as_ref().and_then(Agreement::ike_spi).filter(|spi| *spi != IkeSpi::NONE);
+        let (Some(agreement), Some(initiator)) = (agreement, theirs) else {
+            return self.answer_error(EXCHANGE, NotifyType::NO_PROPOSAL_CHOSEN, cx);
+        };
+        if let Err(wrong) = agreement.check_key_exchange(Some(ke.method)) {
+            let notify = Notify::new(NotifyType::INVALID_KE_PAYLOAD, &wrong.notification());
+            self.answer(EXCHANGE, &Payloads(vec![Payload::Notify(notify)]), cx);
+            return;
+        }
+        let Some(method) = agreement.key_exchange() else {
+            return self.answer_error(EXCHANGE, NotifyType::NO_PROPOSAL_CHOSEN, cx);
+        };
+        let spis = Spis { initiator, responder: IkeSpi::from(cx.random::<8>()) };
+        let nr = cx.random::<NONCE>().to_vec();
+        let agreed = Agreed { agreement, spis, ni: ni.to_vec(), nr };
+        self.after(Job::Respond(method, ke.data.clone()), Then::RekeyAnswer(Box::new(agreed)), cx);
+    }
+
+    /// There is a public value and a secret: answers.
+    pub(super) fn rekey_answer(&mut self, agreed: Agreed, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Responded(responded) = outcome else { return };
+        let Ok((public, secret)) = responded else {
+            return self.answer_error(EXCHANGE, NotifyType::INVALID_SYNTAX, cx);
+        };
+        // While the key was made, we may have replaced or deleted it ourselves, or changed its children.
+        if self.phase != Phase::Established || self.is_changing_children() {
+            return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
+        }
+        let Some(method) = agreed.agreement.key_exchange() else { return };
+        let answer = vec![
+            Payload::SecurityAssociation(vec![agreed.agreement.answer(&agreed.spis.responder.octets())]),
+            Payload::Nonce(agreed.nr.clone()),
+            Payload::KeyExchange(KeyExchange { method: method.id(), data: public }),
+        ];
+        let (spis, lowest_nonce) = (agreed.spis, agreed.ni.clone().min(agreed.nr.clone()));
+        let Some(mut heir) = self.heir(agreed, Role::Responder, secret, cx) else { return };
+        heir.awaits_estate = self.is_rekeying();
+        self.answer(EXCHANGE, &Payloads(answer), cx);
+        self.legacies.push(Legacy::Heir(Box::new(heir)));
+        if self.is_rekeying() {
+            self.rival_ike = Some(Rival { spis, lowest_nonce });
+        } else {
+            self.leave_to(spis, cx);
+        }
+    }
+
+    /// An IKE SA in the place of this one, without child SAs.
+    fn heir(&mut self, agreed: Agreed, role: Role, secret: Secret, cx: &mut Context<'_>) -> Option<IkeSa> {
+        let Agreed { agreement, spis, ni, nr } = agreed;
+        let nonces = Nonces { initiator: &ni, responder: &nr };
+        let (keys, sealer, opener) =
+            self.keys.as_ref()?.rekeyed(agreement.suite()?, role, vec![secret], nonces, spis);
+        let mut heir = IkeSa::new(self.id, self.connection.clone(), (role, spis), self.path, (cx.now_ms, 0));
+        heir.channel.seal_with(sealer, opener);
+        heir.channel.cut_like(&self.channel);
+        (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
+        (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
+        heir.rekey_later(cx.now_ms);
+        Some(heir)
+    }
+
+    /// The child SAs go on under another IKE SA; this one is to be deleted by who has replaced it.
+    fn leave_to(&mut self, spis: Spis, cx: &mut Context<'_>) {
+        let mut estate = Estate {
+            children: std::mem::take(&mut self.children),
+            tasks: std::mem::take(&mut self.tasks),
+            later: std::mem::take(&mut self.later),
+        };
+        estate.tasks.retain(|task| !matches!(task, Task::Rekey));
+        self.legacies.push(Legacy::Estate(spis, estate));
+        self.doom(cx.now_ms);
+    }
+
+    /// It is not used any more, and the peer is to delete it.
+    pub(super) fn doom(&mut self, now_ms: u64) {
+        (self.phase, self.rekey_at_ms) = (Phase::Replaced, u64::MAX);
+        self.deadline_ms = now_ms + DELETE_MS;
+    }
+
+    /// Whether we are asking for an IKE SA in the place of this one.
+    pub(super) fn is_rekeying(&self) -> bool {
+        matches!(self.asked, Some(Asked::Rekey(_)))
+            || matches!(self.thens_asking(), Some(Then::RekeyAsk(_) | Then::RekeyFinish(_)))
+    }
+}
