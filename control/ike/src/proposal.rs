@@ -259,7 +259,18 @@ impl Proposals {
 
     /// These for a child SA that is made in IKE_AUTH, which has no KE payload (RFC 7296 §1.2).
     pub fn without_key_exchange(&self) -> Proposals {
-        Proposals(self.0.iter().map(|p| p.without(is_key_exchange)).collect())
+        Proposals::of(self.0.iter().map(|p| p.without(is_key_exchange)))
+    }
+
+    /// Each once.
+    fn of(proposals: impl Iterator<Item = Proposal>) -> Proposals {
+        let mut all = vec![];
+        proposals.for_each(|proposal| {
+            if !all.contains(&proposal) {
+                all.push(proposal)
+            }
+        });
+        Proposals(all)
     }
 
     /// Those of these that are left for a peer without IKE_INTERMEDIATE, which cannot do additional key exchanges
@@ -270,8 +281,8 @@ impl Proposals {
                 .into_iter()
                 .all(|kind| !p.has(kind) || p.of(kind).any(|t| t.is_none()))
         };
-        let left: Vec<_> = self.0.iter().filter(is_optional).map(|p| p.without(is_additional)).collect();
-        (!left.is_empty()).then_some(Proposals(left))
+        let left = Proposals::of(self.0.iter().filter(is_optional).map(|p| p.without(is_additional)));
+        (!left.0.is_empty()).then_some(left)
     }
 }
 

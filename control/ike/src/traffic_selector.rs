@@ -143,6 +143,10 @@ impl TrafficSelector {
         (self.is_v4 == other.is_v4).then_some(both)
     }
 
+    fn is_in(&self, other: &TrafficSelector) -> bool {
+        self.and(other) == Some(*self)
+    }
+
     /// What is in it and not in another, in boxes that have nothing in common. Their ports need not be such as selectors
     /// have.
     fn without(&self, other: &TrafficSelector) -> Vec<TrafficSelector> {
@@ -242,7 +246,7 @@ impl TrafficSelectors {
         self.0.is_empty()
     }
 
-    /// Whether all that is in a selector is in some of these.
+    /// Whether all that is in a selector is in some of these, which are ours: the time is that of their number cubed.
     pub fn covers(&self, selector: &TrafficSelector) -> bool {
         let mut left = vec![*selector];
         for one in &self.0 {
@@ -253,12 +257,11 @@ impl TrafficSelectors {
 
     /// Adds one, if it is in none of these, in the place of the first that is in it. Nothing if there is no room.
     fn add(&mut self, selector: TrafficSelector) -> Option<()> {
-        let is_in = |a: &TrafficSelector, b: &TrafficSelector| a.and(b) == Some(*a);
-        if self.0.iter().any(|one| is_in(&selector, one)) {
+        if self.0.iter().any(|one| selector.is_in(one)) {
             return Some(());
         }
-        let at = self.0.iter().position(|one| is_in(one, &selector)).unwrap_or(self.0.len());
-        self.0.retain(|one| !is_in(one, &selector));
+        let at = self.0.iter().position(|one| one.is_in(&selector)).unwrap_or(self.0.len());
+        self.0.retain(|one| !one.is_in(&selector));
         (self.0.len() < TrafficSelectors::MOST).then(|| self.0.insert(at, selector))
     }
 }

@@ -154,7 +154,9 @@ fn pfs_is_wanted_by_both_or_by_none() {
     assert_eq!(agreed(&with, &optional, Order::Ours), some(1, "aes128gcm16-noesn-x25519"));
     assert_eq!(agreed(&without, &optional, Order::Ours), some(1, "aes128gcm16-noesn"));
     assert_eq!(agreed(&optional, &without, Order::Ours), some(1, "aes128gcm16-noesn-none"));
-    // In IKE_AUTH there is none.
+    // In IKE_AUTH there is none, and what was proposed with and without is proposed once.
+    let both = esp("aes128gcm16-x25519,aes128gcm16,aes128gcm16-ecp256").without_key_exchange();
+    assert_eq!(both.to_string(), "aes128gcm16-noesn");
     let [with, without] = [with, without].map(|proposals| proposals.without_key_exchange());
     assert_eq!(with.to_string(), "aes128gcm16-noesn");
     assert_eq!(agreed(&with, &without, Order::Ours), some(1, "aes128gcm16-noesn"));

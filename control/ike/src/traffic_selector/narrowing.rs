@@ -19,7 +19,7 @@ pub struct Narrowed {
     pub policy: usize,
     /// What is on both sides; TSi is the remote one, and TSr the local one.
     pub accepted: Policy,
-    /// Whether another policy allows more, which ADDITIONAL_TS_POSSIBLE tells.
+    /// Whether another policy may allow more, which ADDITIONAL_TS_POSSIBLE tells.
     pub additional_possible: bool,
 }
 
@@ -70,9 +70,12 @@ impl Policy {
         (!both.local.is_empty()).then_some((both, is_all_local && is_all_remote))
     }
 
-    fn covers(&self, other: &Policy) -> bool {
-        other.local.0.iter().all(|one| self.local.covers(one))
-            && other.remote.0.iter().all(|one| self.remote.covers(one))
+    /// Whether each selector of another is in one of these. It may be in several together and is not seen then, which
+    /// would take long for what a peer may send.
+    fn has_each(&self, other: &Policy) -> bool {
+        let has = |side: &TrafficSelectors, one: &TrafficSelector| side.0.iter().any(|wide| one.is_in(wide));
+        other.local.0.iter().all(|one| has(&self.local, one))
+            && other.remote.0.iter().all(|one| has(&self.remote, one))
     }
 }
 
@@ -112,7 +115,7 @@ pub fn narrow(policies: &[Policy], tsi: &TrafficSelectors, tsr: &TrafficSelector
     let has_first = |policy: &Policy| policy.local.covers(first_local) && policy.remote.covers(first_remote);
     let best = possible.iter().position(|(_, policy, _)| has_first(policy)).unwrap_or(0);
     let (policy, _, (accepted, is_all)) = possible.get(best)?.clone();
-    let additional_possible = !is_all || possible.iter().any(|(_, _, (other, _))| !accepted.covers(other));
+    let additional_possible = !is_all || possible.iter().any(|(_, _, (other, _))| !accepted.has_each(other));
     Some(Narrowed { policy, accepted, additional_possible })
 }
 

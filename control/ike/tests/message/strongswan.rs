@@ -4,6 +4,8 @@ use crate::octets;
 use portcullis_ike::{
     crypto::transform::{Encryption, Integrity, KeyExchange as Method, Prf},
     message::*,
+    proposal::{Order, Proposals},
+    traffic_selector::{ConfiguredSelectors, Policy, TrafficSelectors, narrow},
 };
 use std::collections::HashMap;
 
@@ -174,13 +176,89 @@ fn all_is_read_and_emitted_as_it_was() {
     assert_eq!((whole, v1), (13, 2));
 }
 
+/// The payloads of a message, decrypted if they must be.
+fn opened(logged: &Logged) -> Vec<Payload> {
+    let message = Message::parse(&logged.packet).unwrap();
+    match message.sealed {
+        Some(sealed) => Payloads::parse(sealed.first, &octets(logged.said["plain"])).unwrap().0,
+        None => message.payloads.0,
+    }
+}
+
+fn proposed(payloads: &[Payload]) -> &[Proposal] {
+    payloads
+        .iter()
+        .find_map(|p| if let Payload::SecurityAssociation(all) = p { Some(all) } else { None })
+        .unwrap()
+}
+
+/// With the same strings, we offer what strongSwan has offered, and choose what it has chosen.
+// RFC 7296 §2.7, §3.3
+#[test]
+fn proposals_are_agreed_on_as_by_strongswan() {
+    let logged = logged();
+    let ike =
+        Proposals::ike(["aes128-sha256-x25519", "aes256gcm16-prfsha384-ecp256", "aes128-sha256-modp2048"])
+            .unwrap();
+    let esp = Proposals::esp(["aes128gcm16-x25519", "aes128gcm16", "aes128-sha256"]).unwrap();
+    let in_order = |proposals: &[Proposal]| {
+        let mut proposals = proposals.to_vec();
+        proposals.iter_mut().for_each(|p| p.transforms.sort_by_key(|t| t.kind));
+        proposals
+    };
+    let mut compared = 0;
+    for (ours, request, response) in [(ike, 0, 1), (esp.without_key_exchange(), 2, 3), (esp, 6, 7)] {
+        let (request, response) = (opened(&logged[request]), opened(&logged[response]));
+        let (offered, chosen) = (proposed(&request), proposed(&response));
+        assert_eq!(in_order(&ours.offer(&offered[0].spi)), in_order(offered));
+        for order in [Order::Ours, Order::Theirs] {
+            let agreement = ours.select(offered, order).unwrap();
+            assert_eq!(in_order(&[agreement.answer(&chosen[0].spi)]), in_order(chosen));
+        }
+        let agreement = ours.accept(chosen).unwrap();
+        let key_exchange =
+            |p: &Payload| if let Payload::KeyExchange(ke) = p { Some(ke.method) } else { None };
+        let sent = request.iter().find_map(key_exchange);
+        assert_eq!(
+            (sent, agreement.check_key_exchange(sent)),
+            (agreement.key_exchange().map(|m| m.id()), Ok(()))
+        );
+        compared += 1;
+    }
+    assert_eq!(compared, 3);
+}
+
+// RFC 7296 §2.9
+#[test]
+fn traffic_selectors_are_agreed_on_as_by_strongswan() {
+    let logged = logged();
+    let selectors = |payloads: &[Payload]| {
+        let tsi = payloads
+            .iter()
+            .find_map(|p| if let Payload::TsInitiator(ts) = p { Some(ts.clone()) } else { None });
+        let tsr = payloads
+            .iter()
+            .find_map(|p| if let Payload::TsResponder(ts) = p { Some(ts.clone()) } else { None });
+        (tsi.unwrap(), tsr.unwrap())
+    };
+    let ((tsi, tsr), answer) = (selectors(&opened(&logged[2])), selectors(&opened(&logged[3])));
+    let side = |texts: [&'static str; 2]| ConfiguredSelectors::parse(texts).unwrap().with(&[]);
+    let initiator = Policy {
+        local: side(["10.99.1.0/24", "fd99:1::/64"]),
+        remote: side(["10.99.2.0/24", "fd99:2::/64"]),
+    };
+    assert_eq!((initiator.local.emit(), initiator.remote.emit()), (tsi.clone(), tsr.clone()));
+    let responder = Policy { local: initiator.remote.clone(), remote: initiator.local.clone() };
+    let narrowed =
+        narrow(&[responder], &TrafficSelectors::parse(&tsi), &TrafficSelectors::parse(&tsr)).unwrap();
+    assert_eq!((narrowed.accepted.remote.emit(), narrowed.accepted.local.emit()), answer);
+    assert_eq!(initiator.accept(&answer.0, &answer.1), Some(initiator));
+}
+
 #[test]
 fn values_are_those_of_the_configuration() {
     let logged = logged();
-    let open = |at: usize| {
-        let first = Message::parse(&logged[at].packet).unwrap().sealed.unwrap().first;
-        Payloads::parse(first, &octets(logged[at].said["plain"])).unwrap().0
-    };
+    let open = |at: usize| opened(&logged[at]);
     let request = open(2);
     let id = |name: &[u8]| Identification::new(IdType::ID_FQDN, name);
     assert_eq!(request[0], Payload::IdInitiator(id(b"a.test")));
