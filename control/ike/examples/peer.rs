@@ -7,6 +7,8 @@
 //! Commands come one after the other, each when nothing has happened for a second: `initiate`, `child`, `rekey`, `rekey-ike`,
 //! `delete-child`, `delete`, `wait`. It ends after the last one, or when nothing has happened for a minute.
 
+#![allow(clippy::print_stdout, reason = "it is what it is for")]
+
 use portcullis_ike::{
     connection::{Child, Configuration, Connection, Hosts, SharedKey},
     proposal::{Order, Proposals},
