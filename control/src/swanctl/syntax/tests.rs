@@ -92,7 +92,7 @@ fn sections_that_grow_by_each_other_are_refused() {
 
 #[test]
 fn files_are_included_by_patterns_in_order() {
-    let dir = std::env::temp_dir().join(format!("portcullis-settings-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("portcullis-swanctl-{}", std::process::id()));
     fs::create_dir_all(dir.join("conf.d")).unwrap();
     let write = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
     write("conf.d/b.conf", "connections { x { v = b } }");
