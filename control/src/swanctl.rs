@@ -192,4 +192,4 @@ impl Configuration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
