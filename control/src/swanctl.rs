@@ -32,6 +32,7 @@ pub mod authentication;
 pub mod authority;
 pub mod child;
 pub mod connection;
+pub mod diff;
 pub mod key;
 pub mod notation;
 pub mod pool;

@@ -195,8 +195,6 @@ fn certificate(into: &mut Credentials, name: &str, branch: &Branch<'_>) -> Resul
 /// How we prove who we are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LocalAuth {
-    /// Its section's name.
-    pub name: String,
     /// Rounds are in this order, and those with the same number as they are written.
     pub round: u32,
     /// Certificates that may be ours, with those of sections `cert`.
@@ -236,8 +234,6 @@ impl Kind for LocalAuth {
 /// How the peer has to prove who it is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RemoteAuth {
-    /// Its section's name.
-    pub name: String,
     /// As of [`LocalAuth`].
     pub round: u32,
     /// Who it is: an identity with wildcards, or `%any`.

@@ -249,9 +249,8 @@ impl Kind for Connection {
         Part {
             name: "local",
             naming: Naming::Prefix,
-            read: |of, name, entry, branch| {
-                let auth: LocalAuth = read(name, branch)?;
-                of.local.push(LocalAuth { name: entry.name.to_owned(), ..auth });
+            read: |of, name, _, branch| {
+                of.local.push(read(name, branch)?);
                 of.local.sort_by_key(|auth| auth.round);
                 Ok(())
             },
@@ -259,9 +258,8 @@ impl Kind for Connection {
         Part {
             name: "remote",
             naming: Naming::Prefix,
-            read: |of, name, entry, branch| {
-                let auth: RemoteAuth = read(name, branch)?;
-                of.remote.push(RemoteAuth { name: entry.name.to_owned(), ..auth });
+            read: |of, name, _, branch| {
+                of.remote.push(read(name, branch)?);
                 of.remote.sort_by_key(|auth| auth.round);
                 Ok(())
             },

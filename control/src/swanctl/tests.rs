@@ -212,7 +212,7 @@ fn a_configuration_as_people_write_it() {
     assert_eq!(home.remote_addrs, [Host::Subnet("198.51.100.0/24".parse().unwrap())]);
     assert_eq!(home.vips.len(), 2);
     let [first, second] = &home.local[..] else { panic!() };
-    assert_eq!((first.name.as_str(), second.name.as_str()), ("local-1", "local-2"));
+    assert_eq!((first.round, second.round), (1, 2));
     let scheme = &first.auth.ike[0];
     assert_eq!((scheme.key, scheme.bits), (KeyType::RsaPss, None));
     assert_eq!(scheme.hashes, [Hash::Sha384, Hash::Sha256]);
