@@ -1,8 +1,13 @@
-//! Any text is in the syntax of `swanctl.conf` or is refused with its line. What is in it has its lines in order.
+//! Any text is in the syntax of `swanctl.conf` or is refused with its line, and so is what it means. Lines are those of
+//! the text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_control::swanctl::syntax::{Content, Section};
+use portcullis_control::swanctl::{
+    Configuration,
+    diff::Diff,
+    syntax::{Content, Section},
+};
 use std::path::Path;
 
 fn sections(section: &Section, lines: usize, depth: usize) {
@@ -20,8 +25,13 @@ fuzz_target!(|text: &str| {
     if text.contains("include") {
         return;
     }
-    match Section::parse(Path::new("f"), text) {
+    let file = Path::new("f");
+    match Section::parse(file, text) {
         Ok(top) => sections(&top, text.matches('\n').count() + 1, 0),
+        Err(error) => assert!(error.to_string().starts_with("f:"), "{error}"),
+    }
+    match Configuration::parse(file, text) {
+        Ok(configuration) => assert!(Diff::between(&configuration, &configuration).is_empty()),
         Err(error) => assert!(error.to_string().starts_with("f:"), "{error}"),
     }
 });
