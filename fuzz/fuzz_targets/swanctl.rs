@@ -12,7 +12,7 @@ use std::path::Path;
 
 fn sections(section: &Section, lines: usize, depth: usize) {
     assert!(depth <= 64 && (1..=lines).contains(&section.place.line));
-    for entry in &section.entries {
+    for entry in section.entries() {
         assert!(!entry.name.is_empty() && (1..=lines).contains(&entry.place.line));
         if let Content::Section(inner) = &entry.content {
             sections(inner, lines, depth + 1);

@@ -179,10 +179,7 @@ mod tests {
         // Written otherwise, it means the same.
         assert_eq!(diff(&[("local_addrs = 192.0.2.1", "local_addrs =   192.0.2.1,\n mobike = true")]), "");
         assert_eq!(diff(&[("local {", "local-1 {"), ("secret = geheim", "secret = 0x67656865696d")]), "");
-        assert_eq!(
-            diff(&[("b { version = 2", "b { children { x { rekey_time = 60m } }\n version = 2")]),
-            ""
-        );
+        assert_eq!(diff(&[("b { version = 2", "b { children { x { rekey_time = 60m } }\n version = 2")]), "");
     }
 
     #[test]

@@ -19,6 +19,7 @@
 
 use portcullis_machine::strict::{ConfigError, Place};
 use std::{
+    collections::HashMap,
     fs,
     iter::Peekable,
     path::{Path, PathBuf},
@@ -33,6 +34,9 @@ const INCLUDES: usize = 10;
 /// Sections in sections, at most.
 const DEPTH: usize = 32;
 
+/// So many entries are looked through faster than they are indexed.
+const FEW: usize = 16;
+
 /// Sections in all, at most, with those that others have from them.
 const SECTIONS: usize = 1 << 20;
 
@@ -41,8 +45,9 @@ const SECTIONS: usize = 1 << 20;
 pub struct Section {
     /// Where it begins.
     pub place: Place,
-    /// In their order.
-    pub entries: Vec<Entry>,
+    entries: Vec<Entry>,
+    /// Where each name is, once there are many.
+    index: HashMap<String, usize>,
     /// Sections that it has all from that is not its own, by their full names; the first has more say than those
     /// behind it.
     bases: Vec<(Place, String)>,
@@ -117,11 +122,34 @@ impl Section {
 
     /// What has this name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.name == name)
+        self.position(name).map(|at| &self.entries[at])
+    }
+
+    /// All that is in it, in its order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     fn at(place: Place) -> Section {
-        Section { place, entries: vec![], bases: vec![] }
+        Section { place, entries: vec![], index: HashMap::new(), bases: vec![] }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        match self.entries.len() {
+            0..FEW => self.entries.iter().position(|entry| entry.name == name),
+            _ => self.index.get(name).copied(),
+        }
+    }
+
+    /// Its name is not there yet.
+    fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        let fresh = match self.entries.len() {
+            0..FEW => return,
+            FEW => 0,
+            many => many - 1,
+        };
+        self.index.extend((fresh..).zip(&self.entries[fresh..]).map(|(at, entry)| (entry.name.clone(), at)));
     }
 
     /// The section of a full name, with dots between sections.
@@ -131,7 +159,7 @@ impl Section {
 
     /// The content of a name, which is new if `fresh` says what it would be.
     fn set(&mut self, place: Place, name: &str, fresh: Content) -> &mut Content {
-        let at = match self.entries.iter().position(|entry| entry.name == name) {
+        let at = match self.position(name) {
             Some(at) => {
                 let entry = &mut self.entries[at];
                 let is_both = matches!((&entry.content, &fresh), (Content::Section(_), Content::Section(_)));
@@ -142,7 +170,7 @@ impl Section {
                 at
             }
             None => {
-                self.entries.push(Entry { place, name: name.to_owned(), content: fresh });
+                self.push(Entry { place, name: name.to_owned(), content: fresh });
                 self.entries.len() - 1
             }
         };
@@ -170,7 +198,7 @@ impl Section {
                 Content::Section(section) => Content::Section(section.with_bases(top, under, left)?),
                 value => value.clone(),
             };
-            whole.entries.push(Entry { content, ..entry.clone() });
+            whole.push(Entry { place: entry.place.clone(), name: entry.name.clone(), content });
         }
         for (place, name) in &self.bases {
             if under.len() == DEPTH {
@@ -196,8 +224,8 @@ impl Section {
     /// Takes over what it has not itself.
     fn take_over(&mut self, base: Section) {
         for theirs in base.entries {
-            match self.entries.iter_mut().find(|ours| ours.name == theirs.name) {
-                None => self.entries.push(theirs),
+            match self.position(&theirs.name).map(|at| &mut self.entries[at]) {
+                None => self.push(theirs),
                 Some(Entry { content: Content::Section(ours), .. }) => {
                     if let Content::Section(theirs) = theirs.content {
                         ours.take_over(theirs);

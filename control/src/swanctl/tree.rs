@@ -64,7 +64,7 @@ impl fmt::Debug for Node<'_> {
 /// Keys that are set to nothing are not there.
 impl<'a> From<&'a Section> for Branch<'a> {
     fn from(section: &'a Section) -> Branch<'a> {
-        let entries = section.entries.iter().filter_map(|entry| {
+        let entries = section.entries().iter().filter_map(|entry| {
             let node = match &entry.content {
                 Content::Value(value) => Node::Value(Rc::as_ref(value.as_ref()?).as_bytes()),
                 Content::Section(section) => Node::Section(Branch::from(section)),

@@ -116,6 +116,20 @@ fn files_are_included_by_patterns_in_order() {
 }
 
 #[test]
+fn many_names_are_found_as_few_are() {
+    let text =
+        |names: std::ops::Range<usize>| names.map(|n| format!("s{n} {{ v = {n} }}\n")).collect::<String>();
+    for count in [1, 15, 16, 17, 18, 1_000] {
+        let top = parse(&(text(0..count) + "s0 { w = x }\n" + &text(0..count))).unwrap();
+        assert_eq!(top.entries().len(), count);
+        for n in 0..count {
+            assert_eq!(value(&top, &format!("s{n}.v")).unwrap(), n.to_string());
+        }
+        assert_eq!((value(&top, "s0.w").as_deref(), value(&top, &format!("s{count}.v"))), (Some("x"), None));
+    }
+}
+
+#[test]
 fn patterns() {
     for (pattern, name, wanted) in [
         ("*.conf", "a.conf", true),
