@@ -1,7 +1,8 @@
 //! `swanctl.conf`: connections, secrets, pools and authorities in the format that IKE's users have them in.
 //!
 //! Keys, defaults and meanings are those of swanctl.conf(5) of strongSwan 5.9. What is written as a value of a key, but
-//! means nothing here, is refused with what to write instead. Values that would change nothing are taken. What differs:
+//! means nothing here, is refused with what to write instead. Values that would change nothing are taken. Beside the four
+//! sections there may be others that these have something from (`syntax.rs`). What differs:
 //!
 //! | key | here |
 //! |---|---|
@@ -26,7 +27,8 @@
 //! | `replay_window` | is 1024 by default, and a multiple of 64, upwards |
 //! | `tfc_padding` | is at most 65535 |
 //! | `handle`, `slot`, `module`, `secrets.token` | keys are in files |
-//! | a secret | is not empty; one of `ntlm` has 16 octets |
+//! | a secret | is not empty; hexadecimal digits are even in number; one of `ntlm` has 16 octets |
+//! | `""` | is no value, as nothing behind `=` is |
 
 pub mod authentication;
 pub mod authority;
@@ -165,7 +167,9 @@ impl Configuration {
     }
 
     fn of(top: &Section) -> Result<Configuration, SwanctlError> {
-        let branch = Branch::from(top);
+        let mut branch = Branch::from(top);
+        let is_known = |name: &str| Configuration::PARTS.iter().any(|part| part.name == name);
+        branch.entries.retain(|entry| is_known(entry.name) || !top.is_template(entry.name));
         let configuration: Configuration = read("", &branch)?;
         configuration.check_pools(&branch)?;
         Ok(configuration)

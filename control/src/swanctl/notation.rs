@@ -16,8 +16,7 @@ impl Value for ProposalText {
             word.starts_with(|c: char| c.is_ascii_lowercase())
                 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         };
-        let text = text.to_ascii_lowercase();
-        text.split('-').all(is_algorithm).then_some(ProposalText(text))
+        text.split('-').all(is_algorithm).then(|| ProposalText(text.to_owned()))
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     value::{Setting, Shown, Value, words},
 };
 use crate::secret::Secret;
-use base64ct::{Base64, Base64Unpadded, Encoding};
+use base64ct::{Base64, Encoding};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -97,11 +97,7 @@ fn decoded(octets: &[u8]) -> Option<Secret> {
     match text.strip_prefix("0s") {
         Some(text) => {
             let mut room = Zeroizing::new(vec![0; text.len()]);
-            let octets = match text.ends_with('=') {
-                true => Base64::decode(text, &mut room),
-                false => Base64Unpadded::decode(text, &mut room),
-            };
-            octets.ok().map(Secret::copy_of)
+            Base64::decode(text, &mut room).ok().map(Secret::copy_of)
         }
         None => Some(Secret::copy_of(octets)),
     }

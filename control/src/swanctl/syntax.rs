@@ -19,7 +19,7 @@
 
 use portcullis_machine::strict::{ConfigError, Place};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     iter::Peekable,
     path::{Path, PathBuf},
@@ -51,6 +51,8 @@ pub struct Section {
     /// Sections that it has all from that is not its own, by their full names; the first has more say than those
     /// behind it.
     bases: Vec<(Place, String)>,
+    /// Of a whole file: the sections in it that others have something from, or from what is in them.
+    templates: HashSet<String>,
 }
 
 /// A key or a section in a section.
@@ -131,7 +133,7 @@ impl Section {
     }
 
     fn at(place: Place) -> Section {
-        Section { place, entries: vec![], index: HashMap::new(), bases: vec![] }
+        Section { place, entries: vec![], index: HashMap::new(), bases: vec![], templates: HashSet::new() }
     }
 
     fn position(&self, name: &str) -> Option<usize> {
@@ -177,10 +179,31 @@ impl Section {
         &mut self.entries[at].content
     }
 
+    /// Whether others have something from the section of this name, or from one in it. Only whole files know.
+    pub fn is_template(&self, name: &str) -> bool {
+        self.templates.contains(name)
+    }
+
     /// With what each section has from others.
     fn resolved(self) -> Result<Section, ConfigError> {
         let mut left = SECTIONS;
-        self.with_bases(&self, &mut vec![], &mut left)
+        let mut whole = self.with_bases(&self, &mut vec![], &mut left)?;
+        self.each_base(&mut |name| {
+            let (first, _) = name.split_once('.').unwrap_or((name, ""));
+            if !whole.templates.contains(first) {
+                whole.templates.insert(first.to_owned());
+            }
+        });
+        Ok(whole)
+    }
+
+    fn each_base(&self, see: &mut impl FnMut(&str)) {
+        self.bases.iter().for_each(|(_, name)| see(name));
+        for entry in &self.entries {
+            if let Content::Section(section) = &entry.content {
+                section.each_base(see);
+            }
+        }
     }
 
     /// `under` are the sections that this one is looked up for, by their places: one in itself has no end.
