@@ -1,12 +1,16 @@
 //! Any text is in the syntax of `swanctl.conf` or is refused with its line, and so is what it means. Lines are those of
-//! the text.
+//! the text, and connections mean the same as a message of VICI.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_control::swanctl::{
-    Configuration,
-    diff::Diff,
-    syntax::{Content, Section},
+use portcullis_control::{
+    swanctl::{
+        Configuration, connections,
+        diff::Diff,
+        syntax::{Content, Section},
+        tree::Branch,
+    },
+    vici::message::{Writer, parse},
 };
 use std::path::Path;
 
@@ -20,14 +24,32 @@ fn sections(section: &Section, lines: usize, depth: usize) {
     }
 }
 
+/// Whether it reads what is on the disk, which is not this target's.
+fn includes(text: &str) -> bool {
+    text.match_indices("include")
+        .any(|(at, word)| !text[..at].ends_with('_') && text[at + word.len()..].starts_with([' ', '\t', '"']))
+}
+
+fn as_message(section: &Section) {
+    let branch = Branch::from(section);
+    let mut writer = Writer::default();
+    writer.branch(&branch);
+    let Ok(message) = writer.finish() else { return };
+    let of_file = connections(&branch).map_err(|error| error.objection);
+    let Ok(tree) = parse(message.octets()) else { return };
+    assert_eq!(connections(&tree).map_err(|error| error.objection), of_file);
+}
+
 fuzz_target!(|text: &str| {
-    // What is on the disk is not this target's.
-    if text.contains("include") {
+    if includes(text) {
         return;
     }
     let file = Path::new("f");
     match Section::parse(file, text) {
-        Ok(top) => sections(&top, text.matches('\n').count() + 1, 0),
+        Ok(top) => {
+            sections(&top, text.matches('\n').count() + 1, 0);
+            top.section("connections").into_iter().for_each(as_message);
+        }
         Err(error) => assert!(error.to_string().starts_with("f:"), "{error}"),
     }
     match Configuration::parse(file, text) {

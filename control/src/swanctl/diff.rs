@@ -1,7 +1,8 @@
 //! What a new configuration has otherwise than the one before: all that a reload may touch.
 //!
 //! Parts are the same if they have the same name. Children are compared by themselves: a connection of which only a
-//! child is another has not changed, and neither have its other children.
+//! child is another has not changed, and neither have its other children. Files that are named, of certificates and keys,
+//! are not looked into.
 
 use super::{
     Configuration,

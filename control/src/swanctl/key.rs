@@ -116,7 +116,7 @@ pub enum Naming {
     Exact,
     /// All that begin with it: several may be in one section.
     Prefix,
-    /// Not names but numbers.
+    /// Numbers below 2^15 in place of names.
     Number,
 }
 
@@ -125,7 +125,9 @@ impl Naming {
         match self {
             Naming::Exact => row == name,
             Naming::Prefix => name.starts_with(row),
-            Naming::Number => name.parse::<u16>().is_ok(),
+            Naming::Number => {
+                name.bytes().all(|b| b.is_ascii_digit()) && name.parse::<u16>().is_ok_and(|n| n < 1 << 15)
+            }
         }
     }
 }
@@ -233,26 +235,18 @@ pub fn read<K: Kind>(name: &str, branch: &Branch<'_>) -> Result<K, SettingError>
         }
     }
     for entry in &branch.entries {
-        let full = full_name(name, entry.name);
-        let objection = match &entry.node {
-            Node::Section(inner) => match part::<K>(entry.name) {
-                Some(part) => {
-                    (part.read)(&mut kind, &full, entry, inner)?;
-                    continue;
-                }
-                None => not_a_section::<K>(name, full, entry.name),
-            },
-            // A key without a value is one that is not there.
-            Node::Value([]) if row::<K>(entry.name).is_some() => continue,
-            node => match row::<K>(entry.name) {
-                Some(key) => match key.take(&mut kind, entry.name, full, node) {
-                    Ok(()) => continue,
-                    Err(objection) => objection,
-                },
-                None => not_a_key::<K>(name, full, entry.name),
-            },
-        };
-        return Err(objection.at(entry.place));
+        match &entry.node {
+            Node::Section(inner) => {
+                let unknown = || not_a_section::<K>(name, entry.name).at(entry.place);
+                let part = part::<K>(entry.name).ok_or_else(unknown)?;
+                (part.read)(&mut kind, &full_name(name, entry.name), entry, inner)?;
+            }
+            node => {
+                let unknown = || not_a_key::<K>(name, entry.name).at(entry.place);
+                let key = row::<K>(entry.name).ok_or_else(unknown)?;
+                key.take(&mut kind, name, entry.name, node).map_err(|objection| objection.at(entry.place))?;
+            }
+        }
     }
     kind.check(name).map_err(|objection| objection.at(branch.place))?;
     Ok(kind)
@@ -277,41 +271,45 @@ fn part<K: Kind>(name: &str) -> Option<&'static Part<K>> {
 }
 
 impl<T> Key<T> {
-    fn take(&self, kind: &mut T, name: &str, key: String, node: &Node<'_>) -> Result<(), Objection> {
+    /// Takes what a key of this name in a section has. One without a value is as if it were not there.
+    fn take(&self, kind: &mut T, section: &str, name: &str, node: &Node<'_>) -> Result<(), Objection> {
+        if matches!(node, Node::Value([])) {
+            return Ok(());
+        }
         match &self.meaning {
-            Meaning::Kept { allowed, read } => read(kind, name, node)
-                .map_err(|Shown(shown)| Objection::Value { key, shown: assigned(shown), allowed }),
+            Meaning::Kept { allowed, read } => read(kind, name, node).map_err(|shown| Objection::Value {
+                key: full_name(section, name),
+                shown: assigned(shown),
+                allowed,
+            }),
             Meaning::Ignored { values, instead } => {
-                let is_ignored =
-                    |octets: &[u8]| values.iter().any(|v| v.as_bytes().eq_ignore_ascii_case(octets));
-                match node {
-                    Node::Value(octets) if is_ignored(octets) => Ok(()),
-                    Node::List(items) if items.is_empty() => Ok(()),
-                    node => {
-                        let shown = assigned(Shown::of(node).0);
-                        Err(Objection::Unsupported { key, shown, instead })
-                    }
-                }
+                let is_ignored = match node {
+                    Node::Value(octets) => values.iter().any(|v| v.as_bytes().eq_ignore_ascii_case(octets)),
+                    Node::List(items) => items.is_empty(),
+                    Node::Section(_) => false,
+                };
+                let (key, shown) = (full_name(section, name), assigned(Shown::of(node)));
+                if is_ignored { Ok(()) } else { Err(Objection::Unsupported { key, shown, instead }) }
             }
         }
     }
 }
 
-fn assigned(shown: Option<String>) -> String {
+fn assigned(Shown(shown): Shown) -> String {
     shown.map_or(String::new(), |value| format!(" = {value}"))
 }
 
-fn not_a_section<K: Kind>(section: &str, full: String, name: &str) -> Objection {
+fn not_a_section<K: Kind>(section: &str, name: &str) -> Objection {
     if row::<K>(name).is_some() {
-        return Objection::Form { name: full, is_section: true };
+        return Objection::Form { name: full_name(section, name), is_section: true };
     }
     let known: Vec<_> = K::PARTS.iter().map(|part| part.name).collect();
     Objection::UnknownSection { hint: hint(name, &known), name: shorten(name), section: section.to_owned() }
 }
 
-fn not_a_key<K: Kind>(section: &str, full: String, name: &str) -> Objection {
+fn not_a_key<K: Kind>(section: &str, name: &str) -> Objection {
     if part::<K>(name).is_some_and(|part| part.naming == Naming::Exact || part.name == name) {
-        return Objection::Form { name: full, is_section: false };
+        return Objection::Form { name: full_name(section, name), is_section: false };
     }
     let known: Vec<_> = K::KEYS.iter().map(|key| key.name).collect();
     Objection::UnknownKey { hint: hint(name, &known), name: shorten(name), section: section.to_owned() }

@@ -375,12 +375,14 @@ fn messages_of_vici_have_the_same_keys_with_lists_and_octets() {
     let local = section(vec![entry("auth", Node::Value(b"pubkey")), entry("certs", Node::List(vec![der]))]);
     let lists = vec![
         entry("local_addrs", Node::List(vec![b"192.0.2.1", b"192.0.2.2"])),
+        entry("remote_addrs", Node::List(vec![])),
         entry("version", Node::Value(b"2")),
         entry("local-1", local),
     ];
     let message = |entries| Branch { place: None, entries: vec![entry("home", section(entries))] };
     let home = connections(&message(lists)).unwrap().remove(0);
-    assert_eq!((home.local_addrs.len(), home.version), (2, Version::Two));
+    assert_eq!((home.local_addrs.len(), &home.remote_addrs[..]), (2, &[Host::Any][..]));
+    assert_eq!(home.version, Version::Two);
     assert_eq!(home.local[0].certs.0, [Credential::Octets(der.to_vec())]);
     let wrong = connections(&message(vec![entry("mobik", Node::Value(b"yes"))])).unwrap_err().to_string();
     assert_eq!(wrong, "unknown key 'mobik' in connections.home; did you mean 'mobike'?");

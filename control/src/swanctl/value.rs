@@ -86,12 +86,15 @@ impl<V: Value> Setting for Option<V> {
     }
 }
 
-/// A list; in text with commas.
+/// A list; in text with commas. One with nothing in it is as if it were not there.
 impl<V: Value> Setting for Vec<V> {
     const ALLOWED: &'static str = V::IS;
 
     fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
-        *self = list(node)?;
+        let values = list(node)?;
+        if !values.is_empty() {
+            *self = values;
+        }
         Ok(())
     }
 }
