@@ -174,9 +174,9 @@ pub(super) const TOKENS: &str =
 impl Kind for Certificate {
     const KEYS: &'static [Key<Certificate>] = &[
         key!(Certificate.file = ""),
-        key!(Certificate "handle" ignores [], TOKENS),
-        key!(Certificate "slot" ignores [], TOKENS),
-        key!(Certificate "module" ignores [], TOKENS),
+        key!(Certificate "handle" ignores &[], TOKENS),
+        key!(Certificate "slot" ignores &[], TOKENS),
+        key!(Certificate "module" ignores &[], TOKENS),
     ];
 }
 

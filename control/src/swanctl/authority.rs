@@ -27,9 +27,9 @@ impl Kind for Authority {
     const KEYS: &'static [Key<Authority>] = &[
         key!(Authority.cacert = ""),
         key!(Authority.file = ""),
-        key!(Authority "handle" ignores [], TOKENS),
-        key!(Authority "slot" ignores [], TOKENS),
-        key!(Authority "module" ignores [], TOKENS),
+        key!(Authority "handle" ignores &[], TOKENS),
+        key!(Authority "slot" ignores &[], TOKENS),
+        key!(Authority "module" ignores &[], TOKENS),
         key!(Authority.crl_uris = ""),
         key!(Authority.ocsp_uris = ""),
         key!(Authority.cert_uri_base = ""),

@@ -1,7 +1,7 @@
 //! Sections in `children`: what a Child SA is for, and what it is like.
 
 use super::{
-    key::{Key, Kind, key},
+    key::{EITHER, Key, Kind, OFF, ON, key},
     notation::{ProposalText, SelectorText},
     value::{Octets, Value, words},
 };
@@ -148,12 +148,8 @@ pub struct Child {
     pub life_packets: Option<u64>,
     /// As with time.
     pub rand_packets: Option<u64>,
-    /// Without a meaning: it told a script something.
-    pub hostaccess: bool,
     /// How packets are carried.
     pub mode: Mode,
-    /// Without a meaning: what is forwarded has the same policies here.
-    pub policies_fwd_out: bool,
     /// What is done when the peer is found dead.
     pub dpd_action: Action,
     /// Without a packet for so long, it ends; 0 is never.
@@ -178,15 +174,25 @@ pub struct Child {
     pub close_action: Action,
 }
 
+const ICV: &str = "HMAC-SHA2-256 has an ICV of 128 bits (RFC 4868 §2.3)";
+const SCRIPTS: &str = "there are no scripts; events of VICI tell when a child comes up or goes down";
+const POLICIES: &str = "an SA has its policies from its child; leave the child out";
+const FORWARDED: &str = "what is forwarded has the same policies here; write yes or no, or leave it out";
+const COMPRESSION: &str = "there is no compression here; what is worth it is compressed above IP";
+const REQIDS: &str = "there are no reqids here; a child is known by its name";
+const LABELS: &str = "there are no security labels here; leave it out";
+const OFFLOAD: &str = "packets do not come to the kernel, which is what offloads; write auto or no";
 const MARKS: &str =
     "there are no marks here; local_ts and remote_ts, or an interface, say what a child is for";
 const IF_IDS: &str = "there are no XFRM interfaces here; name the device in the child's 'interface'";
+/// Marks that nothing has, and everything matches.
+const NO_MARK: &[&str] = &["0", "0/0", "0/0x0", "0/0x00000000"];
 
 impl Kind for Child {
     const KEYS: &'static [Key<Child>] = &[
         key!(Child.ah_proposals = ""),
         key!(Child.esp_proposals = ""),
-        key!(Child "sha256_96" ignores ["no", "false", "disabled", "0"], "HMAC-SHA2-256 has an ICV of 128 bits (RFC 4868)"),
+        key!(Child "sha256_96" ignores OFF, ICV),
         key!(Child.local_ts = "dynamic"),
         key!(Child.remote_ts = "dynamic"),
         key!(Child.rekey_time = "1h"),
@@ -198,29 +204,29 @@ impl Kind for Child {
         key!(Child.rekey_packets = "0"),
         key!(Child.life_packets = ""),
         key!(Child.rand_packets = ""),
-        key!(Child "updown" ignores [], "there are no scripts; events of VICI tell when a child comes up or goes down"),
-        key!(Child.hostaccess = "no"),
+        key!(Child "updown" ignores &[], SCRIPTS),
+        key!(Child "hostaccess" ignores EITHER, SCRIPTS),
         key!(Child.mode = "tunnel"),
-        key!(Child "policies" ignores ["yes", "true", "enabled", "1"], "an SA has its policies from its child; leave the child out"),
-        key!(Child.policies_fwd_out = "no"),
+        key!(Child "policies" ignores ON, POLICIES),
+        key!(Child "policies_fwd_out" ignores EITHER, FORWARDED),
         key!(Child.dpd_action = "none"),
-        key!(Child "ipcomp" ignores ["no", "false", "disabled", "0"], "there is no compression here; what is worth it is compressed above IP"),
+        key!(Child "ipcomp" ignores OFF, COMPRESSION),
         key!(Child.inactivity = "0"),
-        key!(Child "reqid" ignores ["0"], "there are no reqids here; a child is known by its name"),
+        key!(Child "reqid" ignores &["0"], REQIDS),
         key!(Child.priority = "0"),
         key!(Child.interface = ""),
-        key!(Child "mark_in" ignores ["0", "0/0", "0/0x0", "0/0x00000000"], MARKS),
-        key!(Child "mark_in_sa" ignores ["no", "false", "disabled", "0"], MARKS),
-        key!(Child "mark_out" ignores ["0", "0/0", "0/0x0", "0/0x00000000"], MARKS),
-        key!(Child "set_mark_in" ignores ["0", "0/0", "0/0x0", "0/0x00000000"], MARKS),
-        key!(Child "set_mark_out" ignores ["0", "0/0", "0/0x0", "0/0x00000000"], MARKS),
-        key!(Child "if_id_in" ignores ["0"], IF_IDS),
-        key!(Child "if_id_out" ignores ["0"], IF_IDS),
-        key!(Child "label" ignores [], "there are no security labels here; leave it out"),
-        key!(Child "label_mode" ignores ["system", "simple"], "there are no security labels here; leave it out"),
+        key!(Child "mark_in" ignores NO_MARK, MARKS),
+        key!(Child "mark_in_sa" ignores OFF, MARKS),
+        key!(Child "mark_out" ignores NO_MARK, MARKS),
+        key!(Child "set_mark_in" ignores NO_MARK, MARKS),
+        key!(Child "set_mark_out" ignores NO_MARK, MARKS),
+        key!(Child "if_id_in" ignores &["0"], IF_IDS),
+        key!(Child "if_id_out" ignores &["0"], IF_IDS),
+        key!(Child "label" ignores &[], LABELS),
+        key!(Child "label_mode" ignores &["system", "simple"], LABELS),
         key!(Child.tfc_padding = "0"),
         key!(Child.replay_window = "1024"),
-        key!(Child "hw_offload" ignores ["no", "auto"], "packets do not come to the kernel, which is what offloads; write auto or no"),
+        key!(Child "hw_offload" ignores &["no", "auto"], OFFLOAD),
         key!(Child.copy_df = "yes"),
         key!(Child.copy_ecn = "yes"),
         key!(Child.copy_dscp = "out"),

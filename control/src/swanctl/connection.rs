@@ -3,7 +3,7 @@
 use super::{
     authentication::{LocalAuth, RemoteAuth},
     child::Child,
-    key::{Key, Kind, Naming, Part, key, named, read},
+    key::{Key, Kind, Naming, OFF, Part, key, named, read},
     notation::ProposalText,
     value::{Port, Value, range, words},
 };
@@ -239,11 +239,11 @@ impl Kind for Connection {
         key!(Connection.over_time = ""),
         key!(Connection.rand_time = ""),
         key!(Connection.pools = ""),
-        key!(Connection "if_id_in" ignores ["0"], IF_IDS),
-        key!(Connection "if_id_out" ignores ["0"], IF_IDS),
-        key!(Connection "mediation" ignores ["no", "false", "disabled", "0"], MEDIATION),
-        key!(Connection "mediated_by" ignores [], MEDIATION),
-        key!(Connection "mediation_peer" ignores [], MEDIATION),
+        key!(Connection "if_id_in" ignores &["0"], IF_IDS),
+        key!(Connection "if_id_out" ignores &["0"], IF_IDS),
+        key!(Connection "mediation" ignores OFF, MEDIATION),
+        key!(Connection "mediated_by" ignores &[], MEDIATION),
+        key!(Connection "mediation_peer" ignores &[], MEDIATION),
     ];
     const PARTS: &'static [Part<Connection>] = &[
         Part {
@@ -279,7 +279,7 @@ impl Kind for Connection {
 }
 
 impl Connection {
-    /// Age at which another IKE SA takes the place of one; 0 is never. If it is not said, it is four hours, and never if
+    /// Age at which another IKE SA takes the place of one; 0 is never. If it is not said, it is four hours, or never if
     /// there is a `reauth_time`.
     pub fn rekey(&self) -> Duration {
         let otherwise =

@@ -76,7 +76,7 @@ pub enum Objection {
         example: &'static str,
     },
     /// A section where a value belongs, or the other way round.
-    #[error("{name} {}", if *.is_section { "is a section and must be a value" } else { "is a value and must be a section" })]
+    #[error("{name} is a {} and must be a {}", form(*.is_section), form(!.is_section))]
     Form {
         /// Its name.
         name: String,
@@ -91,6 +91,10 @@ pub enum Objection {
         /// What contradicts what, and what to do.
         why: String,
     },
+}
+
+fn form(is_section: bool) -> &'static str {
+    if is_section { "section" } else { "value" }
 }
 
 fn top(section: &str) -> &str {
@@ -194,8 +198,13 @@ pub const fn allowed<T, S: Setting>(_: fn(&T) -> &S) -> &'static str {
     S::ALLOWED
 }
 
-/// A row of a table: `key!(Child.mode = "tunnel")` for the field `mode`, `key!(Child "mark_in" ignores ["0"], "...")` for
-/// a key without a meaning.
+/// What is ignored of a key that is off, or on, or either.
+pub(super) const OFF: &[&str] = &["no", "false", "disabled", "0"];
+pub(super) const ON: &[&str] = &["yes", "true", "enabled", "1"];
+pub(super) const EITHER: &[&str] = &["no", "false", "disabled", "0", "yes", "true", "enabled", "1"];
+
+/// A row of a table: `key!(Child.mode = "tunnel")` for the field `mode`, `key!(Child "reqid" ignores &["0"], "...")` for a
+/// key without a meaning.
 macro_rules! key {
     ($kind:ident . $field:ident = $default:literal) => {
         key!($kind . $field named stringify!($field), $crate::swanctl::key::Naming::Exact, $default)
@@ -211,12 +220,12 @@ macro_rules! key {
             },
         }
     };
-    ($kind:ident $name:literal ignores [$($value:literal),*], $instead:expr) => {
+    ($kind:ident $name:literal ignores $values:expr, $instead:expr) => {
         $crate::swanctl::key::Key {
             name: $name,
             naming: $crate::swanctl::key::Naming::Exact,
             default: "",
-            meaning: $crate::swanctl::key::Meaning::Ignored { values: &[$($value),*], instead: $instead },
+            meaning: $crate::swanctl::key::Meaning::Ignored { values: $values, instead: $instead },
         }
     };
 }

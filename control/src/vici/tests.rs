@@ -4,10 +4,15 @@ use super::{
     session::Session,
     *,
 };
-use crate::swanctl::{self, tree::Node};
+use crate::swanctl::{
+    self,
+    syntax::Section,
+    tree::{Branch, Node},
+};
 use std::{
     io::{Read, Write},
     os::unix::net::UnixListener,
+    path::Path,
     process::Command,
     thread,
 };
@@ -230,6 +235,22 @@ fn what_swanctl_loads_is_what_its_file_says() {
     assert_eq!(swanctl::pools(&parse(load_pool).unwrap()).unwrap(), file.pools);
     let shared = swanctl::secret::load_shared(&parse(load_shared).unwrap()).unwrap();
     assert_eq!([shared], file.secrets.shared[..]);
+}
+
+#[test]
+fn connections_mean_the_same_in_a_file_and_in_a_message() {
+    let text = "connections { a { local_addrs = 192.0.2.1, %any\n proposals = aes128-sha256-x25519, default\n\
+        local-2 { round = 2\n auth = eap-tls\n certs = a.pem, b.pem }\n local-1 { id = \"C=CH, CN=a\" }\n\
+        remote { cacert-1 { file = /ca.pem } }\n children { n { local_ts = 10.1.0.0/16[tcp/80], ::/0\n rekey_bytes = 5g } } }\n\
+        b : connections.a { mobike = no } }";
+    let top = Section::parse(Path::new("swanctl.conf"), text).unwrap();
+    let branch = Branch::from(top.section("connections").unwrap());
+    let mut writer = Writer::default();
+    writer.branch(&branch);
+    let message = writer.finish().unwrap();
+    let tree = parse(message.octets()).unwrap();
+    assert_eq!(swanctl::connections(&tree).unwrap(), swanctl::connections(&branch).unwrap());
+    assert_eq!(swanctl::connections(&tree).unwrap().len(), 2);
 }
 
 /// swanctl asks a daemon of a few lines.
