@@ -19,6 +19,7 @@ pub mod routes;
 pub mod secret;
 pub mod selection;
 pub mod server;
-pub mod settings;
 pub mod status;
+pub mod swanctl;
 pub mod table;
+pub mod vici;

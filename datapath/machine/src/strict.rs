@@ -340,17 +340,18 @@ impl<'a> Value<'a> {
 }
 
 /// Whether text is long, or a run of digits longer than those of an SPI.
-fn could_be_secret(text: &str) -> bool {
+pub fn could_be_secret(text: &str) -> bool {
     let digits = text.trim_start_matches("0x");
     text.len() > 64 || digits.len() > 10 && digits.bytes().all(|b| b.is_ascii_hexdigit() || b == b'_')
 }
 
-fn shorten(key: &str) -> String {
+/// A key as it may be shown: a secret in the wrong place is not.
+pub fn shorten(key: &str) -> String {
     if could_be_secret(key) { "...".to_owned() } else { key.escape_debug().collect() }
 }
 
 /// The known key that differs from `key` by at most two slips of the finger, or a third of its length.
-fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let slips = known.iter().map(|k| (distance(key, k), *k)).min()?;
     (slips.0 <= 2.min(key.len() / 3).max(1)).then_some(slips.1)
 }
