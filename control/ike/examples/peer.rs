@@ -20,7 +20,7 @@ use portcullis_ike::{
         window::Retransmission,
     },
 };
-use portcullis_sadb::Mode;
+use portcullis_sadb::{Handling, Mode};
 use rand_core::UnwrapErr;
 use std::{
     collections::VecDeque,
@@ -46,6 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         local: ConfiguredSelectors::parse(local_ts.split(','))?,
         remote: ConfiguredSelectors::parse(remote_ts.split(','))?,
         mode: Mode::Tunnel,
+        handling: Handling::default(),
+        replay_window: 1024,
         rekey_ms: 0,
     });
     let connection = Arc::new(Connection {

@@ -8,7 +8,7 @@ use crate::{
     traffic_selector::{ConfiguredSelectors, Policy},
     v2::window::Retransmission,
 };
-use portcullis_sadb::Mode;
+use portcullis_sadb::{Handling, Mode};
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -80,6 +80,10 @@ pub struct Child {
     pub remote: ConfiguredSelectors,
     /// Tunnel or transport mode.
     pub mode: Mode,
+    /// What else the datapath does for it.
+    pub handling: Handling,
+    /// Packets of its replay window.
+    pub replay_window: u32,
     /// It is rekeyed after so long; 0 is never.
     pub rekey_ms: u64,
 }

@@ -330,6 +330,11 @@ impl Agreement {
         emit(self.number, self.protocol, spi, &self.transforms)
     }
 
+    /// IKE, ESP or AH.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// The peer's SPI of a child SA.
     pub fn child_spi(&self) -> Option<u32> {
         Some(u32::from_be_bytes(self.spi.as_slice().try_into().ok()?))

@@ -245,9 +245,9 @@ impl IkeSa {
 
     /// Where packets of child SAs go.
     pub(super) fn place(&self) -> Place<'_> {
-        let is_in_udp = self.connection.forces_udp || self.nat.is_some_and(super::nat::Nat::is_any);
         let (local, peer): (SocketAddr, SocketAddr) = (self.path.local, self.path.peer);
-        Place { connection: &self.connection.name, local, peer, is_in_udp }
+        let (is_in_udp, nat) = (self.is_in_udp(), self.nat.unwrap_or_default());
+        Place { connection: &self.connection.name, local, peer, is_in_udp, nat }
     }
 
     /// The datapath gets a child SA; what is to be told of it.

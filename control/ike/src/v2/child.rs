@@ -1,7 +1,7 @@
 //! Child SAs: what is offered for one, what is agreed on, and what the datapath is to do about it (RFC 7296 §1.3, §2.9,
 //! §2.17).
 
-use super::context::Context;
+use super::{context::Context, nat::Nat};
 use crate::{
     connection::Child,
     crypto::{
@@ -59,6 +59,8 @@ pub struct Install {
     pub peer: SocketAddr,
     /// Whether ESP goes in UDP between these ports.
     pub is_in_udp: bool,
+    /// Who is behind a NAT.
+    pub nat: Nat,
     /// The SA that it takes the place of, by our SPI.
     pub replaces: Option<u32>,
     /// What is sent goes by it at once: the peer has it. Else by what it replaces, until the peer is known to have it
@@ -325,6 +327,7 @@ impl Agreed {
             local: place.local,
             peer: place.peer,
             is_in_udp: place.is_in_udp,
+            nat: place.nat,
             replaces: None,
             sends: true,
             sa: self.sa,
@@ -339,6 +342,7 @@ pub(super) struct Place<'a> {
     pub local: SocketAddr,
     pub peer: SocketAddr,
     pub is_in_udp: bool,
+    pub nat: Nat,
 }
 
 fn mode_notify(mode: Mode) -> Option<Payload> {

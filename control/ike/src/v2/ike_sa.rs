@@ -576,10 +576,15 @@ impl IkeSa {
         cx.out.extend(all);
     }
 
+    /// Whether ESP goes in UDP: the peer can do so, and there is a NAT, or it is asked for.
+    pub(super) fn is_in_udp(&self) -> bool {
+        self.nat.is_some_and(|nat| nat.is_any() || self.connection.forces_udp)
+    }
+
     /// ESP and IKE go to port 4500, where there is a NAT (RFC 7296 §2.23).
     pub(super) fn float(&mut self) {
         const NAT_T: u16 = 4500;
-        if self.nat.is_some_and(Nat::is_any) {
+        if self.is_in_udp() {
             for address in [&mut self.path.local, &mut self.path.peer] {
                 if address.port() == 500 {
                     address.set_port(NAT_T);

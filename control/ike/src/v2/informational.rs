@@ -115,9 +115,11 @@ impl IkeSa {
 impl super::child::ChildSa {
     /// ESP or AH, as messages name it.
     pub(super) fn protocol(&self) -> Protocol {
-        match self.agreement.algorithm() {
-            Some(algorithm) if !algorithm.is_for(sadb::Protocol::Esp) => Protocol::AH,
-            _ => Protocol::ESP,
-        }
+        self.agreement.protocol()
+    }
+
+    /// ESP or AH.
+    pub fn sadb_protocol(&self) -> sadb::Protocol {
+        if self.protocol() == Protocol::AH { sadb::Protocol::Ah } else { sadb::Protocol::Esp }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         window::Retransmission,
     },
 };
-use portcullis_sadb::Mode;
+use portcullis_sadb::{Handling, Mode};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
@@ -42,6 +42,8 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
         local: selectors(local),
         remote: selectors(remote),
         mode: Mode::Tunnel,
+        handling: Handling::default(),
+        replay_window: 1024,
         rekey_ms: 0,
     })
 }
