@@ -13,6 +13,8 @@
 //! | `version` | 0, 1 or 2 |
 //! | `local_port`, `remote_port` | are not 0 |
 //! | `*_addrs` | are not what cannot be a name of the DNS, such as 10.0.0.256 |
+//! | proposals | have algorithms that are there for their protocol, and what they cannot do without |
+//! | `*_ts` | have no ports without a protocol |
 //! | `pools` of a connection | are in `pools`, or it is an error: there are no others |
 //! | `auth` | constraints have known algorithms; there is no BLISS; `ed25519` and `ed448` may come first |
 //! | `if_id_*`, `mark_*`, `reqid` | are 0: what they tell apart is told by `interface`, or by names |

@@ -2,7 +2,7 @@
 
 use super::{
     key::{EITHER, Key, Kind, OFF, ON, key},
-    notation::{ProposalText, SelectorText},
+    notation::{AhProposal, EspProposal, Selector},
     value::{Octets, Value, words},
 };
 use std::time::Duration;
@@ -123,13 +123,13 @@ pub struct Child {
     /// Its section's name.
     pub name: String,
     /// Proposals for AH.
-    pub ah_proposals: Vec<ProposalText>,
+    pub ah_proposals: Vec<AhProposal>,
     /// Proposals for ESP, which count if there are none for AH, or if they are written: [`Child::esp`].
-    pub esp_proposals: Vec<ProposalText>,
+    pub esp_proposals: Vec<EspProposal>,
     /// What it is for, on this side.
-    pub local_ts: Vec<SelectorText>,
+    pub local_ts: Vec<Selector>,
     /// On the other side.
-    pub remote_ts: Vec<SelectorText>,
+    pub remote_ts: Vec<Selector>,
     /// Age at which another takes its place; 0 is never.
     pub rekey_time: Duration,
     /// Age at which it ends; a tenth above `rekey_time` if it is not said: [`Child::life`].
@@ -242,9 +242,9 @@ fn and_a_tenth(n: u64) -> u64 {
 
 impl Child {
     /// Proposals for ESP: the default, if none are written and none for AH.
-    pub fn esp(&self) -> Vec<ProposalText> {
+    pub fn esp(&self) -> Vec<EspProposal> {
         match self.esp_proposals.is_empty() && self.ah_proposals.is_empty() {
-            true => vec![ProposalText("default".to_owned())],
+            true => vec![EspProposal("default".to_owned())],
             false => self.esp_proposals.clone(),
         }
     }

@@ -4,7 +4,7 @@ use super::{
     authentication::{LocalAuth, RemoteAuth},
     child::Child,
     key::{Key, Kind, Naming, OFF, Part, key, named, read},
-    notation::ProposalText,
+    notation::IkeProposal,
     value::{Port, Value, range, words},
 };
 use portcullis_sadb::Prefix;
@@ -156,7 +156,7 @@ pub struct Connection {
     /// The peer's.
     pub remote_port: Port,
     /// Proposals for the IKE SA.
-    pub proposals: Vec<ProposalText>,
+    pub proposals: Vec<IkeProposal>,
     /// Addresses that we ask the peer for; 0.0.0.0 and :: are any.
     pub vips: Vec<IpAddr>,
     /// Aggressive Mode of IKEv1.

@@ -7,7 +7,7 @@
 
 use super::{
     tree::{Branch, Entry, Node},
-    value::{Setting, Shown},
+    value::{Refused, Setting},
 };
 use portcullis_machine::strict::{Place, nearest, shorten};
 use thiserror::Error;
@@ -54,6 +54,14 @@ pub enum Objection {
         shown: String,
         /// What it can have.
         allowed: &'static str,
+    },
+    /// A value that something is wrong with.
+    #[error("{key}: {why}")]
+    Notation {
+        /// The key.
+        key: String,
+        /// What.
+        why: String,
     },
     /// A value that other gateways know what to do with.
     #[error("{key}{shown} is not supported: {instead}")]
@@ -155,7 +163,7 @@ pub enum Meaning<T> {
         /// Which values it can have, behind "must be".
         allowed: &'static str,
         /// Reads the value of a key of this name.
-        read: fn(&mut T, &str, &Node<'_>) -> Result<(), Shown>,
+        read: fn(&mut T, &str, &Node<'_>) -> Result<(), Refused>,
     },
     /// It has no meaning here. Nothing depends on it with one of these values.
     Ignored {
@@ -286,10 +294,12 @@ impl<T> Key<T> {
             return Ok(());
         }
         match &self.meaning {
-            Meaning::Kept { allowed, read } => read(kind, name, node).map_err(|shown| Objection::Value {
-                key: full_name(section, name),
-                shown: assigned(shown),
-                allowed,
+            Meaning::Kept { allowed, read } => read(kind, name, node).map_err(|refused| {
+                let key = full_name(section, name);
+                match refused.why {
+                    Some(why) => Objection::Notation { key, why },
+                    None => Objection::Value { key, shown: assigned(refused), allowed },
+                }
             }),
             Meaning::Ignored { values, instead } => {
                 let is_ignored = match node {
@@ -297,15 +307,15 @@ impl<T> Key<T> {
                     Node::List(items) => items.is_empty(),
                     Node::Section(_) => false,
                 };
-                let (key, shown) = (full_name(section, name), assigned(Shown::of(node)));
+                let (key, shown) = (full_name(section, name), assigned(Refused::node(node)));
                 if is_ignored { Ok(()) } else { Err(Objection::Unsupported { key, shown, instead }) }
             }
         }
     }
 }
 
-fn assigned(Shown(shown): Shown) -> String {
-    shown.map_or(String::new(), |value| format!(" = {value}"))
+fn assigned(refused: Refused) -> String {
+    refused.shown.map_or(String::new(), |value| format!(" = {value}"))
 }
 
 fn not_a_section<K: Kind>(section: &str, name: &str) -> Objection {

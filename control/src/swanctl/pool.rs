@@ -3,7 +3,7 @@
 use super::{
     key::{Key, Kind, Naming, Objection, key},
     tree::Node,
-    value::{Setting, Shown, Value, list, range},
+    value::{Refused, Setting, Value, list, range},
 };
 use portcullis_sadb::Prefix;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -35,8 +35,8 @@ pub struct Numbered(pub BTreeMap<u16, Vec<String>>);
 impl Setting for Numbered {
     const ALLOWED: &'static str = String::IS;
 
-    fn set(&mut self, name: &str, node: &Node<'_>) -> Result<(), Shown> {
-        let number = name.parse().map_err(|_| Shown(None))?;
+    fn set(&mut self, name: &str, node: &Node<'_>) -> Result<(), Refused> {
+        let number = name.parse().map_err(|_| Refused::default())?;
         self.0.insert(number, list(node)?);
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::{
     authentication::TOKENS,
     key::{Key, Kind, Naming, Objection, Part, SettingError, key, read},
     tree::{Branch, Entry, Node},
-    value::{Setting, Shown, Value, words},
+    value::{Refused, Setting, Value, words},
 };
 use crate::secret::Secret;
 use base64ct::{Base64, Encoding};
@@ -81,10 +81,10 @@ impl Setting for Option<Secret> {
     const ALLOWED: &'static str =
         "text, 0x and an even number of hexadecimal digits, or 0s and Base64; not empty";
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
-        let Node::Value(octets) = node else { return Err(Shown(None)) };
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
+        let Node::Value(octets) = node else { return Err(Refused::default()) };
         let secret = decoded(octets).filter(|secret| !secret.bytes().is_empty());
-        *self = Some(secret.ok_or(Shown(None))?);
+        *self = Some(secret.ok_or(Refused::default())?);
         Ok(())
     }
 }
@@ -110,7 +110,7 @@ struct Owners(Vec<String>);
 impl Setting for Owners {
     const ALLOWED: &'static str = String::IS;
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
         let mut id = String::new();
         id.set("", node)?;
         self.0.push(id);
@@ -233,8 +233,8 @@ struct Raw(Option<Secret>);
 impl Setting for Raw {
     const ALLOWED: &'static str = "octets, at least one";
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
-        let Node::Value(octets) = node else { return Err(Shown(None)) };
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
+        let Node::Value(octets) = node else { return Err(Refused::default()) };
         self.0 = Some(Secret::copy_of(octets));
         Ok(())
     }

@@ -12,25 +12,37 @@ use std::{
     time::Duration,
 };
 
-/// A value that was refused, as it may be shown; `None` if it is not to be.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shown(pub Option<String>);
+/// Why a value was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Refused {
+    /// The value, if it may be shown.
+    pub shown: Option<String>,
+    /// What is wrong with it, if there is more to say than what is allowed.
+    pub why: Option<String>,
+}
 
-impl Shown {
-    /// Octets that are text, and no secret as far as one can tell.
-    fn octets(octets: &[u8]) -> Shown {
-        let text = str::from_utf8(octets).ok().filter(|text| !could_be_secret(text));
-        Shown(text.map(|text| text.escape_debug().collect()))
-    }
-
-    /// What can be shown of a node.
-    pub fn of(node: &Node<'_>) -> Shown {
+impl Refused {
+    /// A node that is none of what is allowed.
+    pub fn node(node: &Node<'_>) -> Refused {
         match node {
-            Node::Value(octets) => Shown::octets(octets),
-            Node::List(items) if items.len() == 1 => Shown::octets(items[0]),
-            Node::List(_) | Node::Section(_) => Shown(None),
+            Node::Value(octets) => Refused::octets(octets),
+            Node::List(items) if items.len() == 1 => Refused::octets(items[0]),
+            Node::List(_) | Node::Section(_) => Refused::default(),
         }
     }
+
+    fn octets(octets: &[u8]) -> Refused {
+        Refused { shown: shown(octets).map(|text| text.escape_debug().collect()), why: None }
+    }
+
+    fn value<V: Value>(octets: &[u8]) -> Refused {
+        Refused { why: shown(octets).and_then(|text| V::objection(text.trim())), ..Refused::octets(octets) }
+    }
+}
+
+/// Octets that are text, and no secret as far as one can tell.
+fn shown(octets: &[u8]) -> Option<&str> {
+    str::from_utf8(octets).ok().filter(|text| !could_be_secret(text))
 }
 
 /// The type of a field that a key is read into.
@@ -41,8 +53,8 @@ pub trait Setting {
     /// Takes what the key of this name has.
     ///
     /// # Errors
-    /// [`Shown`] is what is wrong.
-    fn set(&mut self, name: &str, node: &Node<'_>) -> Result<(), Shown>;
+    /// [`Refused`] says why it cannot.
+    fn set(&mut self, name: &str, node: &Node<'_>) -> Result<(), Refused>;
 }
 
 /// One value.
@@ -53,25 +65,31 @@ pub trait Value: Sized {
     /// Reads it. Blanks around it are gone, and it is not empty.
     fn parse(text: &str) -> Option<Self>;
 
+    /// What is wrong with a text that it is not, if there is more to say.
+    fn objection(text: &str) -> Option<String> {
+        let _ = text;
+        None
+    }
+
     /// Reads it of octets, which are text if it is not said otherwise.
     fn of_octets(octets: &[u8]) -> Option<Self> {
         Self::parse(str::from_utf8(octets).ok()?.trim()).filter(|_| !octets.trim_ascii().is_empty())
     }
 }
 
-fn one<V: Value>(node: &Node<'_>) -> Result<V, Shown> {
+fn one<V: Value>(node: &Node<'_>) -> Result<V, Refused> {
     let octets = match node {
         Node::Value(octets) => octets,
         Node::List(items) if items.len() == 1 => items[0],
-        node => return Err(Shown::of(node)),
+        node => return Err(Refused::node(node)),
     };
-    V::of_octets(octets).ok_or_else(|| Shown::octets(octets))
+    V::of_octets(octets).ok_or_else(|| Refused::value::<V>(octets))
 }
 
 impl<V: Value> Setting for V {
     const ALLOWED: &'static str = V::IS;
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
         *self = one(node)?;
         Ok(())
     }
@@ -80,7 +98,7 @@ impl<V: Value> Setting for V {
 impl<V: Value> Setting for Option<V> {
     const ALLOWED: &'static str = V::IS;
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
         *self = Some(one(node)?);
         Ok(())
     }
@@ -90,7 +108,7 @@ impl<V: Value> Setting for Option<V> {
 impl<V: Value> Setting for Vec<V> {
     const ALLOWED: &'static str = V::IS;
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
         let values = list(node)?;
         if !values.is_empty() {
             *self = values;
@@ -102,16 +120,16 @@ impl<V: Value> Setting for Vec<V> {
 /// The values of a list.
 ///
 /// # Errors
-/// [`Shown`] is the first that is wrong.
-pub fn list<V: Value>(node: &Node<'_>) -> Result<Vec<V>, Shown> {
-    let item = |octets: &[u8]| V::of_octets(octets).ok_or_else(|| Shown::octets(octets));
+/// [`Refused`] is about the first that is wrong.
+pub fn list<V: Value>(node: &Node<'_>) -> Result<Vec<V>, Refused> {
+    let item = |octets: &[u8]| V::of_octets(octets).ok_or_else(|| Refused::value::<V>(octets));
     match node {
         Node::List(items) => items.iter().map(|octets| item(octets)).collect(),
         Node::Value(octets) => {
             let parts = octets.split(|octet| *octet == b',').map(<[u8]>::trim_ascii);
             parts.filter(|part| !part.is_empty()).map(item).collect()
         }
-        node => Err(Shown::of(node)),
+        node => Err(Refused::node(node)),
     }
 }
 
@@ -344,7 +362,7 @@ pub struct Credentials(pub Vec<Credential>);
 impl Setting for Credentials {
     const ALLOWED: &'static str = Credential::IS;
 
-    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Shown> {
+    fn set(&mut self, _: &str, node: &Node<'_>) -> Result<(), Refused> {
         self.0.extend(list(node)?);
         Ok(())
     }
