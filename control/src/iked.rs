@@ -5,6 +5,7 @@ use crate::{
     acquire::{self, Acquire},
     config::{Connections, ConnectionsError},
     connection::Connection,
+    ike::{self, Ike, IkeError},
     install::{self, Changes, InstallError, Installer},
     interface::path_of,
     keying::Pair,
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -27,9 +29,15 @@ use thiserror::Error;
 /// The control socket, in the regions' directory.
 pub const SOCKET_FILE: &str = "iked.sock";
 
+/// Threads that do key exchange.
+const KEY_EXCHANGE_THREADS: usize = 2;
+
 /// Why iked does not run.
 #[derive(Debug, Error)]
 pub enum IkedError {
+    /// IKE.
+    #[error(transparent)]
+    Ike(#[from] Box<IkeError>),
     /// `connections.toml`.
     #[error(transparent)]
     Connections(#[from] ConnectionsError),
@@ -115,6 +123,11 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Has the child SAs of a name replaced by new ones, or the IKE SAs of a connection.
+    Rekey {
+        /// Its name.
+        name: String,
+    },
     /// Reads the connections anew.
     Reload {},
     /// Ends iked; the SAs stay.
@@ -157,6 +170,8 @@ pub struct Iked {
     routes_problem: Option<String>,
     /// Ports of the datapath.
     ports: Vec<String>,
+    /// IKE, if there is a configuration of it.
+    ike: Option<Ike>,
     stopping: bool,
 }
 
@@ -166,7 +181,7 @@ impl Iked {
     /// # Errors
     /// [`IkedError`]. What a predecessor installed is then as it was; new regions are removed.
     pub fn start(config: &Path, random: [u64; 2]) -> Result<Iked, IkedError> {
-        let connections = Connections::load(config)?;
+        let connections = connections(config)?;
         let machine = Machine::load(config)?;
         connections.check_udp_ports(&machine.datapath.udp_encap_ports)?;
         let ports = machine.ports.iter().map(|port| port.interface.clone()).collect();
@@ -182,6 +197,7 @@ impl Iked {
                 (Sadb::create(&directory, &sizes, random)?, true)
             }
         };
+        let ike = Ike::open(config, KEY_EXCHANGE_THREADS).map_err(Box::new)?;
         let (config, down) = (config.to_owned(), BTreeSet::new());
         let installer = Installer::default();
         let (routes, routes_problem, stopping) = (None, None, false);
@@ -196,6 +212,7 @@ impl Iked {
             routes,
             routes_problem,
             ports,
+            ike,
             stopping,
         };
         let connections = iked.connections.clone();
@@ -211,6 +228,9 @@ impl Iked {
                 let did = if is_new { "made" } else { "took over" };
                 tracing::info!("{did} the regions in {}: {}", iked.directory.display(), told(&changes));
                 iked.tell_guard();
+                if let Some(ike) = &mut iked.ike {
+                    ike.begin(&mut iked.sadb);
+                }
                 Ok(iked)
             }
             Err(e) => {
@@ -233,14 +253,17 @@ impl Iked {
         self.stopping
     }
 
-    /// What tells of routes, if any are selectors: [`Iked::turn`] is to be called once it has something to read.
-    pub fn routes(&self) -> Option<&Routes> {
-        self.routes.as_ref()
+    /// What has something to read for [`Iked::turn`].
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let routes = self.routes.as_ref().map(AsFd::as_fd);
+        routes.into_iter().chain(self.ike.iter().flat_map(Ike::fds)).collect()
     }
 
     /// In how long [`Iked::turn`] is to be called at the latest, if that matters.
     pub fn due(&self) -> Option<Duration> {
-        Some(self.routes.as_ref()?.due()?.saturating_duration_since(Instant::now()))
+        let routes = self.routes.as_ref().and_then(Routes::due);
+        let routes = routes.map(|due| due.saturating_duration_since(Instant::now()));
+        routes.into_iter().chain(self.ike.as_ref().and_then(Ike::due)).min()
     }
 
     /// Opens what follows the routes to the interfaces of these connections, and reads them.
@@ -324,6 +347,9 @@ impl Iked {
         if !moved.is_empty() {
             self.installer.lead(&mut self.sadb, &moved);
         }
+        if let Some(ike) = &mut self.ike {
+            ike.turn(&mut self.sadb);
+        }
     }
 
     /// A packet asks for an SA, which is made of the next keys in the stock.
@@ -369,6 +395,11 @@ impl Iked {
     pub fn handle(&mut self, request: Request) -> Result<Answer, String> {
         match request {
             Request::Status {} => Ok(Answer::Report(self.report())),
+            Request::Up { name } if self.is_of_ike(&name) => self.ask_ike(|ike, sadb| ike.up(&name, sadb)),
+            Request::Down { name } if self.is_of_ike(&name) => {
+                self.ask_ike(|ike, sadb| ike.down(&name, sadb))
+            }
+            Request::Rekey { name } => self.ask_ike(|ike, sadb| ike.rekey(&name, sadb)),
             Request::Up { name } => {
                 self.expect_known(&name)?;
                 let mut down = self.down.clone();
@@ -382,12 +413,15 @@ impl Iked {
                 self.change(None, down, format!("connection '{name}' is down"))
             }
             Request::Reload {} => {
-                let connections = Connections::load(&self.config).map_err(|e| e.to_string())?;
+                let connections = connections(&self.config).map_err(|e| e.to_string())?;
                 let machine = Machine::load(&self.config).map_err(|e| e.to_string())?;
                 connections.check_udp_ports(&machine.datapath.udp_encap_ports).map_err(|e| e.to_string())?;
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 let answer = self.change(Some(connections), down, "connections are reloaded".into())?;
+                if let Some(ike) = &mut self.ike {
+                    ike.reload(&self.config).map_err(|e| e.to_string())?;
+                }
                 self.ports = machine.ports.into_iter().map(|port| port.interface).collect();
                 Ok(answer)
             }
@@ -396,6 +430,20 @@ impl Iked {
                 Ok(Answer::Done { done: "iked stops; its SAs stay".into() })
             }
         }
+    }
+
+    /// Whether it is a connection or a child of IKE, and not one of `connections.toml`.
+    fn is_of_ike(&self, name: &str) -> bool {
+        self.connections.find(name).is_none() && self.ike.as_ref().is_some_and(|ike| ike.knows(name))
+    }
+
+    fn ask_ike(
+        &mut self,
+        asks: impl FnOnce(&mut Ike, &mut Sadb) -> Result<String, String>,
+    ) -> Result<Answer, String> {
+        let missing = || format!("there is no {} with connections of IKE", ike::FILE);
+        let done = asks(self.ike.as_mut().ok_or_else(missing)?, &mut self.sadb)?;
+        Ok(Answer::Done { done })
     }
 
     fn expect_known(&self, name: &str) -> Result<(), String> {
@@ -439,6 +487,9 @@ impl Iked {
         connections: &Connections,
         down: &BTreeSet<String>,
     ) -> Result<Changes, InstallError> {
+        if let Some(ike) = &self.ike {
+            self.installer.set_apart(ike.owned());
+        }
         self.installer.install(&mut self.sadb, connections, down, boot_secs())
     }
 
@@ -541,8 +592,18 @@ impl Iked {
             policies: self.sadb.policies().count(),
             private_bytes: self.private_octets(),
             connections: connections.collect(),
+            ike: self.ike.as_ref().map(Ike::report),
         }
     }
+}
+
+/// The connections of `connections.toml`, without which there may be those of IKE alone.
+fn connections(config: &Path) -> Result<Connections, ConnectionsError> {
+    let has = |file| config.join(file).exists();
+    if !has(crate::config::FILE) && has(ike::FILE) {
+        return Ok(Connections::default());
+    }
+    Connections::load(config)
 }
 
 /// That a peer has moved, if it is to be followed. What several SAs of one connection say, the last one says.
@@ -557,7 +618,7 @@ fn follow(event: &Event, to: Endpoint, sa: Option<Sa>, moved: &mut HashMap<u32, 
     moved.insert(sa.reqid, to);
 }
 
-fn boot_secs() -> u32 {
+pub(crate) fn boot_secs() -> u32 {
     rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec as u32
 }
 

@@ -132,6 +132,17 @@ pub struct Installer {
     pub(crate) spent: HashSet<Secret>,
     /// What the routes to interfaces of connections say.
     routes: RouteSelectors,
+    /// What in the SADB is IKE's, and not to be touched.
+    apart: Apart,
+}
+
+/// What in the SADB others have put there.
+#[derive(Clone, Debug, Default)]
+pub struct Apart {
+    /// Their SAs.
+    pub slots: HashSet<SlotIndex>,
+    /// Their policies.
+    pub policies: HashSet<PolicyIndex>,
 }
 
 /// An SA that is wanted, and where it is already.
@@ -207,7 +218,7 @@ impl Installer {
         }
         changes.published = published.len();
         let policies = policies(connections, down, &plan, &self.routes);
-        changes.policies = install_policies(sadb, &policies, &plan.populated)?;
+        changes.policies = install_policies(sadb, &policies, &plan.populated, &self.apart)?;
         plan.gone.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
         for (slot, sa) in plan.gone.drain(..) {
             changes.retired += usize::from(self.retire(sadb, slot, &sa));
@@ -223,7 +234,7 @@ impl Installer {
         down: &BTreeSet<String>,
         now_secs: u32,
     ) -> Result<Plan, InstallError> {
-        let present: Vec<_> = sadb.sas().collect();
+        let present: Vec<_> = sadb.sas().filter(|(slot, ..)| !self.apart.slots.contains(slot)).collect();
         let reqids = reqids(&present, sadb, connections);
         let mut at: HashMap<(Direction, Spi, IpAddr), (SlotIndex, Sa)> = HashMap::new();
         let mut gone = vec![];
@@ -315,6 +326,11 @@ impl Installer {
                 tracing::error!("slot {}: its peer is at {to}: {e}", slot.0);
             }
         }
+    }
+
+    /// What is not to be touched from the next installation on.
+    pub fn set_apart(&mut self, apart: Apart) {
+        self.apart = apart;
     }
 
     /// What the routes say from the next installation on. False: there is not room for all.

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod gateway;
 pub mod handling;
+pub mod ike;
 pub mod iked;
 pub mod install;
 pub mod interface;

@@ -168,7 +168,7 @@ fn range(value: &Value<'_>, first: &str, last: &str) -> Result<Vec<Prefix>, Conf
 }
 
 /// The fewest prefixes that have together just the addresses from one to another, of so many bits.
-fn cover(mut first: u128, last: u128, bits: u32) -> Vec<Prefix> {
+pub(crate) fn cover(mut first: u128, last: u128, bits: u32) -> Vec<Prefix> {
     let mut pieces = vec![];
     loop {
         // As many low bits as are free at the beginning, and as do not lead beyond the end.

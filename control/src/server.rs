@@ -67,8 +67,9 @@ impl Server {
         let mut fds =
             vec![PollFd::new(&self.listener, if accepts { PollFlags::IN } else { PollFlags::empty() })];
         fds.extend(self.clients.iter().map(|c| PollFd::new(&c.stream, c.waits_for())));
-        // What routes are told wakes it, too.
-        fds.extend(iked.routes().map(|routes| PollFd::new(routes, PollFlags::IN)));
+        // What iked waits for wakes it, too.
+        let others = iked.fds();
+        fds.extend(others.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let timeout = iked.due().map_or(timeout, |due| timeout.min(due));
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos() as i64 };
         if poll(&mut fds, Some(&timeout)).is_err() {
@@ -76,6 +77,7 @@ impl Server {
         }
         let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        drop(others);
         let mut ready = ready.into_iter();
         self.clients.retain_mut(|client| !ready.next().unwrap_or(false) || client.serve(iked).is_ok());
         while self.clients.len() < CLIENTS

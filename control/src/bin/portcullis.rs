@@ -75,6 +75,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Has the child SAs of a name replaced by new ones, or the IKE SAs of a connection.
+    ///
+    /// No packet is lost on the way: the new SAs are there before the old ones go.
+    #[command(after_help = "Example:\n  portcullis rekey net")]
+    Rekey {
+        /// A child, or a connection of IKE.
+        name: String,
+    },
     /// Reads connections.toml anew; what did not change is not touched.
     #[command(after_help = "Example:\n  portcullis reload")]
     Reload,
@@ -125,6 +133,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Up { name: Some(name) } => ask(options, &Request::Up { name: name.clone() }),
         Command::Down { name: Some(name), .. } => ask(options, &Request::Down { name: name.clone() }),
+        Command::Rekey { name } => ask(options, &Request::Rekey { name: name.clone() }),
         Command::Reload => ask(options, &Request::Reload {}),
         Command::Up { name: None } => {
             let machine = Machine::load(&options.config)?;

@@ -3,7 +3,7 @@
 //! Policies are changed one after the other while packets go through. So what comes first is added first, and of what
 //! protects the wider prefix is taken out before what is in it: nothing goes into the tunnel of a wider one meanwhile.
 
-use super::{GUARD_PRIORITY, InstallError, Plan, Wanted, wait_for_workers};
+use super::{Apart, GUARD_PRIORITY, InstallError, Plan, Wanted, wait_for_workers};
 use crate::{
     config::Connections,
     connection::{CONNECTION_PRIORITY, Connection, Exception},
@@ -141,12 +141,14 @@ pub(super) fn install_policies(
     sadb: &mut Sadb,
     wanted: &[WantedPolicy],
     populated: &[WantedPolicy],
+    apart: &Apart,
 ) -> Result<usize, InstallError> {
     /// With the index of the policy that it stands above.
     type Place = (Direction, Selector, u32, Option<PolicyIndex>);
     let place = |p: &Policy, above| (p.direction, p.selector.clone(), p.priority, above);
     let of = |(index, p): (PolicyIndex, Policy)| (place(&p, sadb.populate(index).above()), (index, p));
-    let mut present: HashMap<Place, (PolicyIndex, Policy)> = sadb.policies().map(of).collect();
+    let ours = sadb.policies().filter(|(index, _)| !apart.policies.contains(index));
+    let mut present: HashMap<Place, (PolicyIndex, Policy)> = ours.map(of).collect();
     let mut above = vec![];
     for owned in populated {
         let p = &owned.policy;

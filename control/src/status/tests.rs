@@ -18,6 +18,7 @@ fn report() -> Report {
         sas: 2,
         policies: 4,
         private_bytes: 1601,
+        ike: None,
         connections: vec![ConnectionReport {
             name: "site-b".into(),
             up: true,

@@ -53,6 +53,27 @@ pub enum Refused {
     Version,
 }
 
+impl Refused {
+    /// What it is, without numbers: for counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Refused::Dropped(Dropped::Malformed(_)) => "malformed",
+            Refused::Dropped(Dropped::Direction) => "initiator_flag",
+            Refused::Dropped(Dropped::MessageId(_)) => "message_id",
+            Refused::Dropped(Dropped::Exchange) => "exchange",
+            Refused::Dropped(Dropped::Sealing) => "not_sealed",
+            Refused::Dropped(Dropped::Open(_)) => "icv",
+            Refused::UnknownSpi => "unknown_spi",
+            Refused::NoConnection => "no_connection",
+            Refused::NoProposal => "no_proposal",
+            Refused::KeyExchange => "key_exchange",
+            Refused::Cookie => "cookie",
+            Refused::TooMany => "half_open",
+            Refused::Version => "version",
+        }
+    }
+}
+
 /// All IKE SAs.
 #[derive(Debug)]
 pub struct Engine {

@@ -273,6 +273,11 @@ impl IkeSa {
         &self.phase
     }
 
+    /// Who we are, and who the peer is, once that is proven.
+    pub fn ids(&self) -> Option<&(Identification, Identification)> {
+        self.ids.as_ref()
+    }
+
     /// What it was agreed on to be made of, once it is.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.agreement.as_ref()

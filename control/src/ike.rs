@@ -1,0 +1,436 @@
+//! IKE as a part of iked: its engine, with sockets, threads, and the SADB.
+//!
+//! ```text
+//!  sockets ──▶ engine ──▶ sockets, children (SADB), pool, the log
+//!  pool    ──▶    ▲
+//!  commands ──────┘
+//! ```
+
+mod children;
+pub mod configured;
+mod pool;
+pub mod sockets;
+
+use crate::{
+    install::Apart,
+    report::{ChildReport, IkeReport, IkeSaReport},
+    swanctl,
+};
+use children::Children;
+use configured::Unusable;
+use pool::Pool;
+use portcullis_ike::{
+    connection::{Child, Configuration, Connection},
+    crypto::keys::Role,
+    traffic_selector::TrafficSelectors,
+    v2::{
+        child::ChildSa,
+        context::Context,
+        engine::{Engine, Refused},
+        ike_sa::{IkeSa, IkeSaId, Phase},
+        output::{ChildChange, Event, Output},
+    },
+};
+use portcullis_sadb::{Mode, Sadb, Spi};
+use rand_core::{Rng, UnwrapErr};
+use sockets::{SocketError, Sockets};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::BorrowedFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use thiserror::Error;
+
+/// The file of connections in the configuration directory.
+pub const FILE: &str = "swanctl.conf";
+
+/// Messages that are taken in a turn, at most, before others have theirs.
+const MESSAGES_A_TURN: usize = 256;
+
+/// Why there is no IKE.
+#[derive(Debug, Error)]
+pub enum IkeError {
+    /// `swanctl.conf`.
+    #[error(transparent)]
+    Swanctl(#[from] swanctl::SwanctlError),
+    /// What of it cannot be used.
+    #[error("{FILE}: {0}")]
+    Unusable(#[from] Unusable),
+    /// The sockets.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The threads.
+    #[error("cannot start threads for key exchange: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// Randomness that nobody knows. Without the system's there is no security, and nothing goes on.
+fn rng() -> UnwrapErr<getrandom::SysRng> {
+    UnwrapErr(getrandom::SysRng)
+}
+
+/// IKE.
+#[derive(Debug)]
+pub struct Ike {
+    engine: Engine,
+    config: Configuration,
+    swanctl: swanctl::Configuration,
+    sockets: Sockets,
+    pool: Pool,
+    children: Children,
+    /// Messages that nothing came of, by why.
+    refused: BTreeMap<&'static str, u64>,
+    start: Instant,
+}
+
+impl Ike {
+    /// Reads the configuration, and begins to listen. Nothing if there is no configuration.
+    ///
+    /// # Errors
+    /// [`IkeError`].
+    pub fn open(directory: &Path, threads: usize) -> Result<Option<Ike>, IkeError> {
+        let file = directory.join(FILE);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let (config, swanctl) = load(&file)?;
+        let (sockets, pool, start) = (Sockets::open()?, Pool::new(threads)?, Instant::now());
+        let mut out = VecDeque::new();
+        let mut cx =
+            Context { now_ms: 0, rng: &mut rng(), config: &config, child_spi: &mut || None, out: &mut out };
+        let engine = Engine::new(&mut cx);
+        let (children, refused) = (Children::default(), BTreeMap::new());
+        Ok(Some(Ike { engine, config, swanctl, sockets, pool, children, refused, start }))
+    }
+
+    /// What is to be waited for.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.fds().chain([self.pool.fd()])
+    }
+
+    /// In how long [`Ike::turn`] is to be called at the latest.
+    pub fn due(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.engine.due_ms()?.saturating_sub(self.now_ms())))
+    }
+
+    /// The SAs and policies in the SADB that are IKE's.
+    pub fn owned(&self) -> Apart {
+        Apart { slots: self.children.slots().collect(), policies: self.children.policies().collect() }
+    }
+
+    /// What it tells.
+    pub fn report(&self) -> IkeReport {
+        let mut sas: Vec<_> = self.engine.sas().map(report).collect();
+        sas.sort_by_key(|sa| sa.id);
+        let refused = self.refused.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect();
+        IkeReport { sas, refused }
+    }
+
+    /// Whether a connection or a child has this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.named(name).is_some()
+    }
+
+    /// The connection and the child of a name: of a child, or of a connection, which is its first child.
+    fn named(&self, name: &str) -> Option<(Arc<Connection>, Option<Arc<Child>>)> {
+        let all = &self.config.connections;
+        let of_child = all.iter().find_map(|c| {
+            let child = c.children.iter().find(|child| child.name == name)?;
+            Some((c.clone(), Some(child.clone())))
+        });
+        of_child.or_else(|| {
+            let connection = all.iter().find(|c| c.name == name)?;
+            Some((connection.clone(), connection.children.first().cloned()))
+        })
+    }
+
+    /// Begins a child by its name, or the first one of a connection.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn up(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
+        let (connection, child) = self.named(name).ok_or_else(|| format!("nothing is named '{name}'"))?;
+        let child = child.as_ref().map(|child| &*child.name);
+        let id = self.initiate(Some(&connection.name), child, sadb)?;
+        Ok(format!("IKE SA {} of connection '{}' is begun", id.0, connection.name))
+    }
+
+    /// Deletes the child SAs of a name, or the IKE SAs of a connection.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn down(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
+        let (ike_sas, children) = self.having(name);
+        for id in &ike_sas {
+            self.with(sadb, |engine, cx| engine.terminate(*id, cx));
+        }
+        for spi in &children {
+            self.with(sadb, |engine, cx| engine.terminate_child(*spi, cx));
+        }
+        done("deleted", &ike_sas, &children, name)
+    }
+
+    /// Has the child SAs of a name replaced, or the IKE SAs of a connection.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn rekey(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
+        let (ike_sas, children) = self.having(name);
+        for id in &ike_sas {
+            self.with(sadb, |engine, cx| engine.rekey(*id, cx));
+        }
+        for spi in &children {
+            self.with(sadb, |engine, cx| engine.rekey_child(*spi, cx));
+        }
+        done("being replaced", &ike_sas, &children, name)
+    }
+
+    /// The IKE SAs of a connection, or the child SAs of a name.
+    fn having(&self, name: &str) -> (Vec<IkeSaId>, Vec<u32>) {
+        let of_connection = self.engine.sas().filter(|sa| sa.connection().name == name);
+        let of_child = self.engine.sas().flat_map(IkeSa::children).filter(|child| child.config.name == name);
+        (of_connection.map(IkeSa::id).collect(), of_child.map(|child| child.spi_in).collect())
+    }
+
+    /// Reads the configuration anew. What is there stays until it is replaced.
+    ///
+    /// # Errors
+    /// What of it cannot be used; then it is as before.
+    pub fn reload(&mut self, directory: &Path) -> Result<(), IkeError> {
+        (self.config, self.swanctl) = load(&directory.join(FILE))?;
+        Ok(())
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Takes what came, and what has come to its time.
+    pub fn turn(&mut self, sadb: &mut Sadb) {
+        for _ in 0..MESSAGES_A_TURN {
+            let Some(datagram) = self.sockets.receive() else { break };
+            let mut received = Ok(());
+            self.with(sadb, |engine, cx| received = engine.receive(&datagram, cx));
+            if let Err(refused) = received {
+                self.note(&refused, datagram.peer);
+            }
+        }
+        while let Some((job, outcome)) = self.pool.take() {
+            self.with(sadb, |engine, cx| engine.done(job, outcome, cx));
+        }
+        self.with(sadb, Engine::tick);
+    }
+
+    /// Begins what is to be up from the start.
+    pub fn begin(&mut self, sadb: &mut Sadb) {
+        let starts = |connection: &Arc<Connection>, child: &Arc<Child>| {
+            let of = self.swanctl.connections.iter().find(|c| c.name == connection.name);
+            let of = of.and_then(|c| c.children.iter().find(|of| of.name == child.name));
+            of.is_some_and(|child| child.start_action.start)
+        };
+        let all = self.config.connections.iter().flat_map(|c| c.children.iter().map(move |child| (c, child)));
+        let names: Vec<_> = all
+            .filter(|(connection, child)| starts(connection, child))
+            .map(|(connection, child)| (connection.name.clone(), child.name.clone()))
+            .collect();
+        for (connection, child) in names {
+            if let Err(why) = self.initiate(Some(&connection), Some(&child), sadb) {
+                tracing::error!("connection '{connection}': '{child}' is not begun: {why}");
+            }
+        }
+    }
+
+    /// Begins a child of a connection, or an IKE SA alone; where there is an IKE SA of the connection, under that.
+    ///
+    /// # Errors
+    /// Why it cannot be begun, for people.
+    pub fn initiate(
+        &mut self,
+        connection: Option<&str>,
+        child: Option<&str>,
+        sadb: &mut Sadb,
+    ) -> Result<IkeSaId, String> {
+        let of = |c: &&Arc<Connection>| {
+            connection.is_none_or(|name| c.name == name)
+                && child.is_none_or(|name| c.children.iter().any(|child| child.name == name))
+        };
+        let found = self.config.connections.iter().find(of).cloned();
+        let found = found.ok_or_else(|| match (connection, child) {
+            (Some(connection), Some(child)) => format!("no connection '{connection}' with a child '{child}'"),
+            (Some(connection), None) => format!("no connection '{connection}'"),
+            (None, Some(child)) => format!("no connection has a child '{child}'"),
+            (None, None) => "no connection is configured".to_owned(),
+        })?;
+        let child = child.and_then(|name| found.children.iter().find(|child| child.name == name)).cloned();
+        let is_up = |sa: &&IkeSa| {
+            sa.connection().name == found.name && matches!(sa.phase(), Phase::Connecting | Phase::Established)
+        };
+        let present = self.engine.sas().find(is_up).map(IkeSa::id);
+        if let (Some(id), Some(child)) = (present, &child) {
+            self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));
+            return Ok(id);
+        }
+        let peer = found.remote.first().ok_or("remote_addrs has no address to begin with")?;
+        let local = match found.local.first() {
+            Some(local) => local,
+            None => source_for(peer).map_err(|e| format!("there is no route to {peer}: {e}"))?,
+        };
+        let mut id = None;
+        self.with(sadb, |engine, cx| id = Some(engine.initiate(&found, child.as_ref(), (local, peer), cx)));
+        id.ok_or_else(|| "it was not begun".to_owned())
+    }
+
+    /// Has an engine do something, and does what it wants done.
+    pub fn with<T>(&mut self, sadb: &mut Sadb, does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
+        let (mut out, now_ms) = (VecDeque::new(), self.now_ms());
+        let mut rng = rng();
+        let mut free = || free_spi(sadb);
+        let mut cx =
+            Context { now_ms, rng: &mut rng, config: &self.config, child_spi: &mut free, out: &mut out };
+        let done = does(&mut self.engine, &mut cx);
+        while let Some(output) = out.pop_front() {
+            if let Some(failed) = self.take(sadb, output) {
+                let mut free = || free_spi(sadb);
+                let mut cx = Context {
+                    now_ms,
+                    rng: &mut rng,
+                    config: &self.config,
+                    child_spi: &mut free,
+                    out: &mut out,
+                };
+                self.engine.terminate_child(failed, &mut cx);
+            }
+        }
+        done
+    }
+
+    /// Does what the engine wants done. The SPI of a child SA that there is no room for.
+    fn take(&mut self, sadb: &mut Sadb, output: Output) -> Option<u32> {
+        match output {
+            Output::Send(datagram) => {
+                if let Err(error) = self.sockets.send(&datagram) {
+                    tracing::debug!("{} to {}: {error}", datagram.local, datagram.peer);
+                }
+            }
+            Output::Job(id, job) => self.pool.give(id, job),
+            Output::Child(ChildChange::Install(install)) => {
+                let now = crate::iked::boot_secs();
+                if let Err(error) = self.children.install(sadb, &install, now) {
+                    let (connection, child) = (&install.connection, &install.sa.config.name);
+                    tracing::error!("connection '{connection}': child '{child}': {error}");
+                    return Some(install.sa.spi_in);
+                }
+            }
+            Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
+            Output::Child(ChildChange::Remove(spi)) => self.children.remove(sadb, spi),
+            Output::Event(id, event) => self.tell(id, &event),
+        }
+        None
+    }
+
+    fn tell(&self, id: IkeSaId, event: &Event) {
+        let sa = self.engine.sa(id);
+        let name = sa.map_or_else(
+            || format!("IKE SA {}", id.0),
+            |sa| format!("connection '{}'", sa.connection().name),
+        );
+        match event {
+            Event::Established => tracing::info!("{name}: IKE SA {} is established", id.0),
+            Event::ChildUp(child, spi) => tracing::info!("{name}: child '{child}' is up, SPI {}", Spi(*spi)),
+            Event::ChildFailed(child, why) => tracing::warn!("{name}: child '{child}': {why}"),
+            Event::ChildDown(child, spi) => {
+                tracing::info!("{name}: child '{child}' is down, SPI {}", Spi(*spi))
+            }
+            Event::Replaced(old) => {
+                tracing::info!("{name}: IKE SA {} has taken the place of {}", id.0, old.0)
+            }
+            Event::RekeyFailed(why) => tracing::warn!("{name}: IKE SA {} is not replaced: {why}", id.0),
+            Event::Closed(why) => tracing::info!("{name}: IKE SA {} is closed: {why}", id.0),
+        }
+    }
+
+    fn note(&mut self, refused: &Refused, peer: SocketAddr) {
+        tracing::debug!("a message of {peer} is dropped: {refused}");
+        *self.refused.entry(refused.kind()).or_default() += 1;
+    }
+
+    /// Takes its SAs and policies out of the SADB.
+    pub fn clear(&mut self, sadb: &mut Sadb) {
+        self.children.clear(sadb);
+    }
+}
+
+fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result<String, String> {
+    match (ike_sas.len(), children.len()) {
+        (0, 0) => Err(format!("there is no SA of '{name}'")),
+        (ike, children) => Ok(format!("{ike} IKE SAs and {children} child SAs of '{name}' are {what}")),
+    }
+}
+
+fn report(sa: &IkeSa) -> IkeSaReport {
+    let state = match sa.phase() {
+        Phase::Connecting => "connecting",
+        Phase::Established => "established",
+        Phase::Replaced => "replaced",
+        Phase::Closing => "closing",
+        Phase::Closed(_) => "closed",
+    };
+    let role = if sa.role() == Role::Initiator { "initiator" } else { "responder" };
+    let ids = sa.ids().map(|(ours, theirs)| (ours.to_string(), theirs.to_string())).unzip();
+    let spis = sa.spis();
+    IkeSaReport {
+        id: sa.id().0,
+        connection: sa.connection().name.clone(),
+        state: state.to_owned(),
+        role: role.to_owned(),
+        local: sa.path().local.to_string(),
+        remote: sa.path().peer.to_string(),
+        local_id: ids.0,
+        remote_id: ids.1,
+        initiator_spi: spis.initiator.to_string(),
+        responder_spi: spis.responder.to_string(),
+        proposal: sa.agreement().map(ToString::to_string),
+        children: sa.children().iter().map(child_report).collect(),
+    }
+}
+
+fn child_report(child: &ChildSa) -> ChildReport {
+    let texts = |selectors: &TrafficSelectors| selectors.iter().map(ToString::to_string).collect();
+    ChildReport {
+        name: child.config.name.clone(),
+        spi_in: Spi(child.spi_in).to_string(),
+        spi_out: Spi(child.spi_out).to_string(),
+        mode: if child.mode == Mode::Tunnel { "tunnel" } else { "transport" }.to_owned(),
+        proposal: child.agreement.to_string(),
+        local_ts: texts(&child.policy.local),
+        remote_ts: texts(&child.policy.remote),
+    }
+}
+
+fn load(file: &Path) -> Result<(Configuration, swanctl::Configuration), IkeError> {
+    let swanctl = swanctl::Configuration::read(file)?;
+    Ok((configured::configuration(&swanctl)?, swanctl))
+}
+
+/// An SPI that no inbound SA has (RFC 4303 §2.1: 0 to 255 are reserved).
+fn free_spi(sadb: &Sadb) -> Option<u32> {
+    let (sizes, live) = (sadb.sizes(), sadb.live_sas());
+    if live + 2 > sizes.max_sas {
+        return None;
+    }
+    let mut rng = rng();
+    (0..64).map(|_| rng.next_u32()).find(|spi| *spi > 255 && sadb.find(Spi(*spi)).is_none())
+}
+
+/// The address that packets to a peer leave from. Nothing is sent.
+fn source_for(peer: IpAddr) -> io::Result<IpAddr> {
+    let any =
+        if peer.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((peer, sockets::IKE))?;
+    Ok(socket.local_addr()?.ip())
+}

@@ -1,0 +1,280 @@
+//! Child SAs in the SADB: a pair of SAs for each, and policies for those that are for the same.
+//!
+//! An inbound SA is there before anything leads to it; packets leave by an outbound one once the peer has its other half.
+//! Where one takes the place of another, the policies stay and point to the new one: no packet goes without.
+
+use crate::{
+    install::{back, used_reqids},
+    selection::cover,
+};
+use portcullis_ike::{
+    traffic_selector::{Policy as Traffic, TrafficSelector},
+    v2::child::Install,
+};
+use portcullis_sadb::{
+    Action, Direction, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector, SlotIndex, Spi,
+    UdpEncap,
+};
+use std::net::{IpAddr, SocketAddr};
+
+/// The priority of a child's policies is this and more, the less the wider they are: behind all that is configured by hand.
+const PRIORITY: u32 = 4000;
+
+/// The first number that ties SAs to policies.
+const FIRST_REQID: u32 = 1 << 24;
+
+/// Policies of a child in a direction, at most.
+const MOST_POLICIES: usize = 1024;
+
+/// How often NAT-keepalives are sent (RFC 3948 §4).
+const KEEPALIVE_SECS: u16 = 20;
+
+/// What there is of child SAs.
+#[derive(Debug, Default)]
+pub struct Children {
+    groups: Vec<Group>,
+}
+
+/// Child SAs of a connection that are for the same packets.
+#[derive(Debug)]
+struct Group {
+    connection: String,
+    traffic: Traffic,
+    reqid: u32,
+    outbound: Vec<PolicyIndex>,
+    inbound: Vec<PolicyIndex>,
+    pairs: Vec<Pair>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    spi_in: u32,
+    inbound: SlotIndex,
+    outbound: SlotIndex,
+}
+
+impl Children {
+    /// The SAs that it has, and the policies.
+    pub fn slots(&self) -> impl Iterator<Item = SlotIndex> {
+        self.groups.iter().flat_map(|group| &group.pairs).flat_map(|pair| [pair.inbound, pair.outbound])
+    }
+
+    /// The policies that it has.
+    pub fn policies(&self) -> impl Iterator<Item = PolicyIndex> {
+        self.groups.iter().flat_map(|group| group.outbound.iter().chain(&group.inbound)).copied()
+    }
+
+    /// Puts a child SA in. `now_secs` is of the machine's boot clock.
+    ///
+    /// # Errors
+    /// Why not; then nothing of it is there.
+    pub fn install(&mut self, sadb: &mut Sadb, install: &Install, now_secs: u32) -> Result<(), SadbError> {
+        let is_it =
+            |group: &Group| group.connection == install.connection && group.traffic == install.sa.policy;
+        let at = match self.groups.iter().position(is_it) {
+            Some(at) => at,
+            None => {
+                self.groups.push(Group {
+                    connection: install.connection.clone(),
+                    traffic: install.sa.policy.clone(),
+                    reqid: self.free_reqid(sadb),
+                    outbound: vec![],
+                    inbound: vec![],
+                    pairs: vec![],
+                });
+                self.groups.len() - 1
+            }
+        };
+        let result = self.groups[at].add(sadb, install, now_secs);
+        if self.groups[at].pairs.is_empty() {
+            self.groups.remove(at);
+        }
+        result
+    }
+
+    /// What is sent goes by this one.
+    pub fn send_by(&mut self, sadb: &mut Sadb, spi_in: u32) {
+        for group in &mut self.groups {
+            if let Some(pair) = group.pairs.iter().find(|pair| pair.spi_in == spi_in) {
+                group.point(sadb, pair.outbound);
+            }
+        }
+    }
+
+    /// Takes a child SA out.
+    pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32) {
+        for group in &mut self.groups {
+            let Some(at) = group.pairs.iter().position(|pair| pair.spi_in == spi_in) else { continue };
+            let gone = group.pairs.remove(at);
+            match group.pairs.last() {
+                Some(other) if group.sends_by(sadb, gone.outbound) => group.point(sadb, other.outbound),
+                Some(_) => {}
+                None => group.forget_policies(sadb),
+            }
+            for slot in [gone.outbound, gone.inbound] {
+                let _ = sadb.retire(slot);
+            }
+        }
+        self.groups.retain(|group| !group.pairs.is_empty());
+        sadb.reclaim();
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self, sadb: &mut Sadb) {
+        let all: Vec<_> = self.groups.iter().flat_map(|group| &group.pairs).map(|pair| pair.spi_in).collect();
+        all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
+    }
+
+    fn free_reqid(&self, sadb: &Sadb) -> u32 {
+        let used = used_reqids(sadb);
+        let free = (FIRST_REQID..).find(|reqid| !used.contains(reqid));
+        free.expect("there are more numbers than SAs and policies")
+    }
+}
+
+impl Group {
+    fn add(&mut self, sadb: &mut Sadb, install: &Install, now_secs: u32) -> Result<(), SadbError> {
+        let [inbound, outbound] = sas(install, self.reqid, now_secs);
+        let inbound = sadb.publish(&inbound)?;
+        let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
+        let pair = Pair { spi_in: install.sa.spi_in, inbound, outbound };
+        if !self.outbound.is_empty() {
+            self.pairs.push(pair);
+            if install.sends {
+                self.point(sadb, outbound);
+            }
+            return Ok(());
+        }
+        let added = self.add_policies(sadb, outbound);
+        match added {
+            Ok(()) => self.pairs.push(pair),
+            Err(_) => {
+                self.forget_policies(sadb);
+                for slot in [outbound, inbound] {
+                    let _ = sadb.retire(slot);
+                }
+            }
+        }
+        added
+    }
+
+    /// What comes in is let in before anything goes out.
+    fn add_policies(&mut self, sadb: &mut Sadb, outbound: SlotIndex) -> Result<(), SadbError> {
+        let there = selectors(&self.traffic)
+            .ok_or(SadbError::Full { what: "policies of a child", capacity: MOST_POLICIES as u32 })?;
+        let policy = |direction, selector: Selector, sa| Policy {
+            direction,
+            priority: priority(&selector),
+            selector,
+            action: Action::Protect,
+            reqid: self.reqid,
+            sa,
+        };
+        for selector in &there {
+            self.inbound.push(sadb.add_policy(&policy(Direction::Inbound, back(selector), None))?);
+        }
+        for selector in there {
+            self.outbound.push(sadb.add_policy(&policy(Direction::Outbound, selector, Some(outbound)))?);
+        }
+        Ok(())
+    }
+
+    fn forget_policies(&mut self, sadb: &mut Sadb) {
+        for index in self.outbound.drain(..).chain(self.inbound.drain(..)) {
+            let _ = sadb.remove_policy(index);
+        }
+    }
+
+    fn point(&self, sadb: &mut Sadb, outbound: SlotIndex) {
+        for index in &self.outbound {
+            if let Err(error) = sadb.set_policy_sa(*index, Some(outbound)) {
+                tracing::error!("connection '{}': {error}", self.connection);
+            }
+        }
+    }
+
+    fn sends_by(&self, sadb: &Sadb, outbound: SlotIndex) -> bool {
+        let first = self.outbound.first().and_then(|index| sadb.policy(*index));
+        first.is_none_or(|policy| policy.sa.is_none_or(|sa| sa == outbound))
+    }
+}
+
+/// The two SAs of a child SA, inbound first.
+fn sas(install: &Install, reqid: u32, now_secs: u32) -> [Sa; 2] {
+    let Install { sa: child, algorithm, local, peer, .. } = install;
+    let encap = |from: SocketAddr, to: SocketAddr| {
+        install.is_in_udp.then(|| UdpEncap {
+            follow_peer: install.nat.is_there,
+            keepalive_secs: if install.nat.is_here { KEEPALIVE_SECS } else { 0 },
+            ..UdpEncap::between(from.port(), to.port())
+        })
+    };
+    let mut handling = child.config.handling;
+    handling.born_secs = now_secs;
+    let sa = |direction, spi, from: SocketAddr, to: SocketAddr, key| Sa {
+        spi: Spi(spi),
+        direction,
+        protocol: child.sadb_protocol(),
+        mode: child.mode,
+        algorithm: *algorithm,
+        src: from.ip(),
+        dst: to.ip(),
+        udp: encap(from, to),
+        esn: child.agreement.esn(),
+        replay_window: child.config.replay_window,
+        reqid,
+        mtu: 0,
+        handling,
+        name: name_of(&install.connection),
+        key,
+    };
+    [
+        sa(Direction::Inbound, child.spi_in, *peer, *local, install.key_in.clone()),
+        sa(Direction::Outbound, child.spi_out, *local, *peer, install.key_out.clone()),
+    ]
+}
+
+/// As much of a name as there is room for.
+fn name_of(name: &str) -> Name {
+    let mut end = name.len().min(portcullis_sadb::NAME_ROOM);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    Name::new(&name[..end]).expect("it was cut to fit")
+}
+
+/// The selectors of what goes out; nothing if they are too many.
+fn selectors(traffic: &Traffic) -> Option<Vec<Selector>> {
+    let mut all = vec![];
+    for (local, remote) in traffic.pairs() {
+        let (from, to) = (prefixes(&local), prefixes(&remote));
+        for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (*src, *dst))) {
+            if all.len() == MOST_POLICIES {
+                return None;
+            }
+            all.push(Selector {
+                src,
+                dst,
+                protocol: local.protocol(),
+                src_ports: local.ports(),
+                dst_ports: remote.ports(),
+            });
+        }
+    }
+    Some(all)
+}
+
+fn prefixes(selector: &TrafficSelector) -> Vec<Prefix> {
+    match selector.addresses() {
+        (IpAddr::V4(first), IpAddr::V4(last)) => cover(first.to_bits().into(), last.to_bits().into(), 32),
+        (IpAddr::V6(first), IpAddr::V6(last)) => cover(first.to_bits(), last.to_bits(), 128),
+        _ => vec![],
+    }
+}
+
+/// What is narrower comes first.
+fn priority(selector: &Selector) -> u32 {
+    let bits = if selector.src.addr().is_ipv4() { 32 } else { 128 };
+    let free = 2 * bits - u32::from(selector.src.len()) - u32::from(selector.dst.len());
+    PRIORITY + 2 * free + u32::from(selector.protocol.is_none())
+}

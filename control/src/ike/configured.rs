@@ -1,0 +1,219 @@
+//! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
+
+use crate::swanctl::{
+    self,
+    authentication::Method,
+    child::{self, Child, CopyDscp, TfcPadding},
+    connection::{Connection, Fragmentation, Host, Version},
+    secret::{Purpose, Shared},
+};
+use portcullis_ike::{
+    connection as ike,
+    identity::IdPattern,
+    proposal::{Order, Proposals},
+    traffic_selector::ConfiguredSelectors,
+    v2::window::Retransmission,
+};
+use portcullis_sadb::{DfBit, Dscp, Handling, Lifetime, Limits, Mode, Prefix};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use thiserror::Error;
+
+/// From so many half-open IKE SAs on, initiators must show where they are.
+const COOKIES_FROM: usize = 30;
+
+/// Half-open IKE SAs, at most, and of one host.
+const MOST_HALF_OPEN: (usize, usize) = (10_000, 10);
+
+/// How long one may be half-open.
+const HALF_OPEN_MS: u64 = 30_000;
+
+/// Octets of an IP packet of IKE, at most.
+const FRAGMENT: usize = 1280;
+
+/// Padding as far as the path allows, and MSS that fits it.
+const AS_FAR_AS_THE_PATH_ALLOWS: u16 = u16::MAX;
+
+/// What of `swanctl.conf` cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{key}: {why}")]
+pub struct Unusable {
+    /// The key, with the sections that it is in.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+fn unusable(key: String, why: impl ToString) -> Unusable {
+    Unusable { key, why: why.to_string() }
+}
+
+/// What the engine takes.
+///
+/// # Errors
+/// The first key that cannot be used.
+pub fn configuration(from: &swanctl::Configuration) -> Result<ike::Configuration, Unusable> {
+    let connections = from.connections.iter().map(|c| connection(c).map(Arc::new));
+    let shared = from.secrets.shared.iter().filter(|shared| shared.purpose == Purpose::Ike);
+    Ok(ike::Configuration {
+        connections: connections.collect::<Result<_, _>>()?,
+        shared_keys: shared.map(shared_key).collect::<Result<_, _>>()?,
+        cookies_from: COOKIES_FROM,
+        most_half_open: MOST_HALF_OPEN.0,
+        most_half_open_of_one: MOST_HALF_OPEN.1,
+        half_open_ms: HALF_OPEN_MS,
+    })
+}
+
+fn shared_key(shared: &Shared) -> Result<ike::SharedKey, Unusable> {
+    let key = || format!("secrets.{}.id", shared.name);
+    let ids = shared.owners.iter().map(|id| id.parse().map_err(|e| unusable(key(), e)));
+    let octets = portcullis_ike::crypto::Secret::copy_of(shared.secret.bytes());
+    Ok(ike::SharedKey { ids: ids.collect::<Result<_, _>>()?, key: octets })
+}
+
+fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
+    let key = |key: &str| format!("connections.{}.{key}", c.name);
+    let missing = |name: &str, what: &str| Err(unusable(key(name), format!("{what} cannot be used yet")));
+    if c.version == Version::One {
+        return missing("version", "IKEv1");
+    }
+    if c.local.len() > 1 || c.remote.len() > 1 {
+        return missing("local", "more than one round of authentication");
+    }
+    for (side, method) in [
+        ("local.auth", c.local.first().map_or(&Method::PublicKey, |auth| &auth.auth.method)),
+        ("remote.auth", c.remote.first().map_or(&Method::PublicKey, |auth| &auth.auth.method)),
+    ] {
+        if *method != Method::Psk {
+            return missing(side, "all but psk");
+        }
+    }
+    if !c.vips.is_empty() || !c.pools.is_empty() {
+        return missing("vips", "addresses for peers");
+    }
+    let id = |side: &str, text: Option<&str>| match text {
+        Some(text) => text.parse().map_err(|e| unusable(key(side), e)),
+        None => Ok(IdPattern::Any),
+    };
+    let local_id = id("local.id", c.local.first().and_then(|auth| auth.id.as_deref()))?;
+    let remote_id = id("remote.id", c.remote.first().map(|auth| &*auth.id))?;
+    let proposals = c.proposals.iter().map(|proposal| &*proposal.0);
+    let children = c.children.iter().map(|child| self::child(c, child).map(Arc::new));
+    let cuts = matches!(c.fragmentation, Fragmentation::Yes | Fragmentation::Force);
+    Ok(ike::Connection {
+        name: c.name.clone(),
+        local: hosts(&c.local_addrs).map_err(|why| unusable(key("local_addrs"), why))?,
+        remote: hosts(&c.remote_addrs).map_err(|why| unusable(key("remote_addrs"), why))?,
+        local_port: c.local_port.0,
+        remote_port: c.remote_port.0,
+        proposals: Proposals::ike(proposals).map_err(|e| unusable(key("proposals"), e))?,
+        order: Order::Ours,
+        local_id,
+        remote_id,
+        children: children.collect::<Result<_, _>>()?,
+        retransmission: Retransmission::default(),
+        dpd_ms: millis(c.dpd_delay),
+        rekey_ms: millis(c.rekey()),
+        forces_udp: c.encap,
+        fragment_octets: if cuts { FRAGMENT } else { 0 },
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
+fn secs(time: Duration) -> u32 {
+    time.as_secs().try_into().unwrap_or(u32::MAX)
+}
+
+fn hosts(hosts: &[Host]) -> Result<ike::Hosts, &'static str> {
+    let mut ranges: Vec<RangeInclusive<IpAddr>> = vec![];
+    for host in hosts {
+        match host {
+            Host::Any => return Ok(ike::Hosts::Any),
+            Host::Any4 => ranges.push(IpAddr::from([0; 4])..=IpAddr::from([255; 4])),
+            Host::Any6 => ranges.push(IpAddr::from([0; 16])..=IpAddr::from([255; 16])),
+            Host::Address(address) => ranges.push(*address..=*address),
+            Host::Subnet(subnet) => ranges.push(subnet.addr()..=last_of(subnet)),
+            Host::Range(first, last) => ranges.push(*first..=*last),
+            Host::Name(_) => return Err("names of hosts cannot be used yet; write addresses"),
+        }
+    }
+    Ok(if ranges.is_empty() { ike::Hosts::Any } else { ike::Hosts::Ranges(ranges) })
+}
+
+/// The last address of a subnet.
+fn last_of(subnet: &Prefix) -> IpAddr {
+    match subnet.addr() {
+        IpAddr::V4(first) => {
+            (first.to_bits() | u32::MAX.checked_shr(subnet.len().into()).unwrap_or(0)).to_be_bytes().into()
+        }
+        IpAddr::V6(first) => {
+            (first.to_bits() | u128::MAX.checked_shr(subnet.len().into()).unwrap_or(0)).to_be_bytes().into()
+        }
+    }
+}
+
+fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
+    let key = |key: &str| format!("connections.{}.children.{}.{key}", c.name, child.name);
+    let missing = |name: &str, what: &str| Err(unusable(key(name), format!("{what} cannot be used yet")));
+    let mode = match child.mode {
+        child::Mode::Tunnel => Mode::Tunnel,
+        child::Mode::Transport => Mode::Transport,
+        child::Mode::Pass | child::Mode::Drop => return missing("mode", "policies without an SA"),
+    };
+    if child.start_action.trap {
+        return missing("start_action", "trap");
+    }
+    if child.interface.is_some() {
+        return missing("interface", "a device of its own");
+    }
+    let ah = !child.ah_proposals.is_empty();
+    let proposals = match ah {
+        true => Proposals::ah(child.ah_proposals.iter().map(|proposal| &*proposal.0)),
+        false => Proposals::esp(child.esp().iter().map(|proposal| &*proposal.0)),
+    };
+    let name = if ah { "ah_proposals" } else { "esp_proposals" };
+    let selectors = |name: &str, texts: &[swanctl::notation::Selector]| {
+        ConfiguredSelectors::parse(texts.iter().map(|text| &*text.0)).map_err(|e| unusable(key(name), e))
+    };
+    Ok(ike::Child {
+        name: child.name.clone(),
+        proposals: proposals.map_err(|e| unusable(key(name), e))?,
+        local: selectors("local_ts", &child.local_ts)?,
+        remote: selectors("remote_ts", &child.remote_ts)?,
+        mode,
+        handling: handling(child),
+        replay_window: child.replay_window.0,
+        rekey_ms: millis(child.rekey_time),
+    })
+}
+
+fn handling(child: &Child) -> Handling {
+    let (life_bytes, rand_bytes) = child.life_and_rand_bytes();
+    let (life_packets, rand_packets) = child.life_and_rand_packets();
+    Handling {
+        df: if child.copy_df { DfBit::Copy } else { DfBit::Clear },
+        ecn: child.copy_ecn,
+        dscp: match child.copy_dscp {
+            CopyDscp::Out | CopyDscp::Both => Dscp::Copy,
+            CopyDscp::In | CopyDscp::Neither => Dscp::Set(0),
+        },
+        decap_dscp: matches!(child.copy_dscp, CopyDscp::In | CopyDscp::Both),
+        tfc_pad: match child.tfc_padding {
+            TfcPadding::Octets(octets) => octets.try_into().unwrap_or(AS_FAR_AS_THE_PATH_ALLOWS),
+            TfcPadding::Mtu => AS_FAR_AS_THE_PATH_ALLOWS,
+        },
+        lifetime: Lifetime {
+            soft: Limits {
+                bytes: child.rekey_bytes.0.saturating_sub(rand_bytes / 2),
+                packets: child.rekey_packets.saturating_sub(rand_packets / 2),
+                secs: 0,
+            },
+            hard: Limits { bytes: life_bytes, packets: life_packets, secs: secs(child.life()) },
+            idle_secs: secs(child.inactivity),
+        },
+        ..Handling::default()
+    }
+}

@@ -1,0 +1,186 @@
+//! The sockets of IKE: UDP ports 500 and 4500 (RFC 7296 §2), IPv4 and IPv6, each packet with our address that it came to
+//! or goes out from.
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    libc,
+    sys::socket::{
+        self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn,
+        SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, sockopt,
+    },
+};
+use portcullis_ike::v2::output::Datagram;
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+use thiserror::Error;
+
+/// The port of IKE.
+pub const IKE: u16 = 500;
+
+/// The port of IKE and of ESP in UDP, behind NATs.
+pub const NAT_T: u16 = 4500;
+
+/// In front of IKE messages on port 4500, where ESP has its SPI (RFC 3948 §2.2).
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
+
+/// Octets of a packet, at most.
+const LONGEST: usize = 65_535;
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+#[error("cannot listen for IKE at UDP port {port} of {family}: {source}{}", hint(.source))]
+pub struct SocketError {
+    port: u16,
+    family: &'static str,
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; end the other IKE daemon first",
+        io::ErrorKind::PermissionDenied => "; run as root, or with CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
+    port: u16,
+    is_v4: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Sockets {
+    all: Vec<Socket>,
+    room: Vec<u8>,
+}
+
+impl Sockets {
+    /// Opens them. Without IPv6 in the kernel, those of IPv4 alone.
+    ///
+    /// # Errors
+    /// What the system says of one.
+    pub fn open() -> Result<Sockets, SocketError> {
+        let mut all = vec![];
+        for port in [IKE, NAT_T] {
+            for is_v4 in [true, false] {
+                match Socket::open(port, is_v4) {
+                    Ok(socket) => all.push(socket),
+                    Err(Errno::EAFNOSUPPORT) if !is_v4 => {}
+                    Err(errno) => {
+                        let family = if is_v4 { "IPv4" } else { "IPv6" };
+                        return Err(SocketError { port, family, source: errno.into() });
+                    }
+                }
+            }
+        }
+        Ok(Sockets { all, room: vec![0; LONGEST] })
+    }
+
+    /// What is to be waited for.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.all.iter().map(|socket| socket.fd.as_fd())
+    }
+
+    /// The next IKE message, if there is one. What is no IKE at port 4500 is for nobody: the datapath takes what it knows.
+    pub fn receive(&mut self) -> Option<Datagram> {
+        for socket in &self.all {
+            while let Some(mut datagram) = socket.receive(&mut self.room) {
+                if socket.port == NAT_T {
+                    let Some(rest) = datagram.octets.strip_prefix(&NON_ESP_MARKER) else { continue };
+                    datagram.octets = rest.to_vec();
+                }
+                return Some(datagram);
+            }
+        }
+        None
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// What the system says: it is as lost as one on its way.
+    pub fn send(&self, datagram: &Datagram) -> io::Result<()> {
+        let Datagram { local, peer, octets } = datagram;
+        let fits = |socket: &&Socket| socket.port == local.port() && socket.is_v4 == local.is_ipv4();
+        let socket = self.all.iter().find(fits).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        match socket.port {
+            NAT_T => socket.send(local.ip(), *peer, &[IoSlice::new(&NON_ESP_MARKER), IoSlice::new(octets)]),
+            _ => socket.send(local.ip(), *peer, &[IoSlice::new(octets)]),
+        }
+    }
+}
+
+impl Socket {
+    fn open(port: u16, is_v4: bool) -> Result<Socket, Errno> {
+        let family = if is_v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket::socket(family, SockType::Datagram, flags, None)?;
+        if is_v4 {
+            setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)?;
+            bind(
+                fd.as_raw_fd(),
+                &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)),
+            )?;
+        } else {
+            setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+            setsockopt(&fd, sockopt::Ipv6RecvPacketInfo, &true)?;
+            let any = std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
+            bind(fd.as_raw_fd(), &SockaddrIn6::from(any))?;
+        }
+        Ok(Socket { fd, port, is_v4 })
+    }
+
+    fn receive(&self, room: &mut [u8]) -> Option<Datagram> {
+        let mut control = cmsg_space!(libc::in6_pktinfo);
+        let mut parts = [IoSliceMut::new(room)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let message =
+            recvmsg::<SockaddrStorage>(self.fd.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
+        let peer = message.address?;
+        let peer = match (peer.as_sockaddr_in(), peer.as_sockaddr_in6()) {
+            (Some(v4), _) => SocketAddr::new(v4.ip().into(), v4.port()),
+            (_, Some(v6)) => SocketAddr::new(v6.ip().into(), v6.port()),
+            _ => return None,
+        };
+        let local = message.cmsgs().ok()?.find_map(|control| match control {
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                Some(IpAddr::V4(u32::from_be(info.ipi_addr.s_addr).into()))
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::V6(info.ipi6_addr.s6_addr.into())),
+            _ => None,
+        })?;
+        let len = message.bytes;
+        Some(Datagram { local: SocketAddr::new(local, self.port), peer, octets: room[..len].to_vec() })
+    }
+
+    fn send(&self, local: IpAddr, peer: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let (fd, flags) = (self.fd.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+        match (local, peer) {
+            (IpAddr::V4(local), SocketAddr::V4(peer)) => {
+                let source = libc::in_addr { s_addr: local.to_bits().to_be() };
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: source,
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                let to = SockaddrIn::from(peer);
+                sendmsg(fd, parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))?;
+            }
+            (IpAddr::V6(local), SocketAddr::V6(peer)) => {
+                let source = libc::in6_addr { s6_addr: local.octets() };
+                let info = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
+                let to = SockaddrIn6::from(peer);
+                sendmsg(fd, parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))?;
+            }
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        Ok(())
+    }
+}
