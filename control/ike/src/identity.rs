@@ -75,6 +75,12 @@ impl IdPattern {
     }
 }
 
+impl From<&Identification> for IdPattern {
+    fn from(id: &Identification) -> IdPattern {
+        IdPattern::Like(id.kind, id.data.clone())
+    }
+}
+
 fn has_wildcards(kind: IdType) -> bool {
     matches!(kind, IdType::ID_FQDN | IdType::ID_RFC822_ADDR)
 }
@@ -134,10 +140,14 @@ fn octets_of_hex(digits: &str) -> Option<Vec<u8>> {
     octets.collect::<Option<_>>().filter(|_| rest.is_empty())
 }
 
+/// Octets of an identity that are shown, at most: others may send many.
+const MOST_SHOWN: usize = 256;
+
 /// An identity as people write it.
 impl fmt::Display for Identification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |f: &mut fmt::Formatter<'_>| f.write_str(&self.data.escape_ascii().to_string());
+        let shown = &self.data[..self.data.len().min(MOST_SHOWN)];
+        let text = |f: &mut fmt::Formatter<'_>| f.write_str(&shown.escape_ascii().to_string());
         match (self.kind, &self.data[..]) {
             (IdType::ID_IPV4_ADDR, octets) if octets.len() == 4 => {
                 let octets: [u8; 4] = octets.try_into().expect("they are four");
@@ -154,7 +164,7 @@ impl fmt::Display for Identification {
                     write!(f, "{kind}:")?;
                 }
                 f.write_str("@#")?;
-                octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+                octets.iter().take(MOST_SHOWN).try_for_each(|octet| write!(f, "{octet:02x}"))
             }
         }
     }

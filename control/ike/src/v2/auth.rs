@@ -9,16 +9,18 @@
 use super::{
     child::{Agreed, Install, Offer, Place},
     context::Context,
-    ike_sa::{Asked, Closed, IkeSa, Task},
+    ike_sa::{Asked, Closed, IkeSa, Phase, Task},
+    informational,
     output::{ChildChange, Event, Output},
 };
+use crate::proposal::Agreement;
 use crate::{
     connection::Connection,
     crypto::{
         Secret, auth,
         keys::{Nonces, Role},
     },
-    identity::Fit,
+    identity::{Fit, IdPattern},
     message::{
         AuthMethod, Authentication, ExchangeType, IdType, Identification, Notify, NotifyType, Payload,
         Payloads,
@@ -81,9 +83,7 @@ impl IkeSa {
             }
         });
         if let Err(closed) = verified {
-            // RFC 7296 §2.21.2: the peer thinks that the IKE SA is there.
-            self.refuse_peer(cx);
-            return self.close(closed, cx);
+            return self.refuse_peer(closed, cx);
         }
         let installed = child.map(|offer| {
             let name = offer.config.name.clone();
@@ -168,11 +168,16 @@ impl IkeSa {
         asked: Option<&Identification>,
         cx: &Context<'_>,
     ) -> Result<(Arc<Connection>, Identification), Closed> {
+        let agreement = self.agreement.as_ref();
         let fits = |connection: &Arc<Connection>| {
+            // What was agreed on before it was known who it is must be what this one allows.
+            let allows =
+                |agreed: &Agreement| connection.proposals.select(&[agreed.answer(&[])], connection.order);
+            agreement.and_then(allows)?;
             let mine = connection.local_id.identity().unwrap_or_else(|| id_of(self.path.local.ip()));
             let remote = connection.remote_id.fits(theirs)?;
             let local = match asked {
-                Some(asked) if *asked != mine => return None,
+                Some(asked) if connection.local_id.fits(asked).is_none() && *asked != mine => return None,
                 Some(_) => Fit::Exact,
                 None => Fit::Any,
             };
@@ -213,6 +218,10 @@ impl IkeSa {
         if said.method != AuthMethod::SHARED_KEY {
             return Err(wrong("it has another method than the connection"));
         }
+        // Whoever shares a key with us would be taken for us.
+        if IdPattern::from(mine).fits(theirs).is_some() {
+            return Err(wrong("it says to be us"));
+        }
         let key = cx.config.shared_key(mine, theirs).ok_or(wrong("there is no shared key for it"))?;
         match self.proof(who, theirs, key) {
             Some(proof) if proof == Secret::copy_of(&said.data) => Ok(()),
@@ -220,10 +229,12 @@ impl IkeSa {
         }
     }
 
-    /// Tells the peer that it is not who it should be.
-    fn refuse_peer(&mut self, cx: &mut Context<'_>) {
+    /// Tells the peer, which thinks that the IKE SA is there, that it is not who it should be (RFC 7296 §2.21.2).
+    fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
+        self.phase = Phase::Closing;
         let notify = Notify::new(NotifyType::AUTHENTICATION_FAILED, &[]);
         self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Notify(notify)]), cx);
+        self.asked = Some(Asked::Informational(informational::Question::Refused(why)));
     }
 
     /// The first child SA, with its keys.

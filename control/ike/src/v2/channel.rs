@@ -147,6 +147,12 @@ impl Channel {
         self.spis = spis;
     }
 
+    /// Whether its message IDs are nearly used up, so that it must end (RFC 7296 §2.2).
+    pub fn is_used_up(&self) -> bool {
+        const LAST: u32 = u32::MAX - 16;
+        self.window.request_id() >= LAST || self.window.expected_id() >= LAST
+    }
+
     /// Whether a request of ours is under way.
     pub fn is_asking(&self) -> bool {
         self.window.is_open()
@@ -200,7 +206,14 @@ impl Channel {
         let mut digest = window::digest(octets);
         let is_init = exchange == ExchangeType::IKE_SA_INIT;
         let (octets, payloads) = match message.sealed {
-            None if is_init && id == 0 => (octets.to_vec(), Ok(message.payloads)),
+            // It is the initiator that begins, and once there are keys, nothing is in clear.
+            None if is_init
+                && id == 0
+                && self.opener.is_none()
+                && is_response == (self.role == Role::Initiator) =>
+            {
+                (octets.to_vec(), Ok(message.payloads))
+            }
             Some(sealed) if !is_init => {
                 let opener = self.opener.as_ref().ok_or(Dropped::Sealing)?;
                 let inside = opener.open(sealed.headers(octets), &sealed.body)?;

@@ -172,6 +172,11 @@ impl Offer {
         payloads
     }
 
+    /// Our SPI.
+    pub fn spi_in(&self) -> u32 {
+        self.spi_in
+    }
+
     /// The method of the KE payload, if there is to be one.
     pub fn key_exchange(&self) -> Option<Method> {
         self.proposals.key_exchange()
@@ -249,7 +254,7 @@ impl Agreed {
             return Err(ChildError::Missing("SA, TSi or TSr payload"));
         };
         let (tsi, tsr) = (TrafficSelectors::parse(tsi), TrafficSelectors::parse(tsr));
-        let selectors = || ChildError::Selectors { local: tsr.to_string(), remote: tsi.to_string() };
+        let selectors = || ChildError::Selectors { local: named(&tsr), remote: named(&tsi) };
         let policies: Vec<_> = children.iter().map(|c| c.policy(local.ip(), peer.ip())).collect();
         let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr).ok_or_else(selectors)?;
         let config = children[narrowed.policy].clone();
@@ -276,6 +281,11 @@ impl Agreed {
     /// Whether the peer's KE payload is of that method.
     pub fn check_key_exchange(&self, method: Option<u16>) -> Result<(), WrongKeyExchange> {
         self.sa.agreement.check_key_exchange(method)
+    }
+
+    /// Our SPI.
+    pub fn spi_in(&self) -> u32 {
+        self.sa.spi_in
     }
 
     /// The peer's SPI.
@@ -345,6 +355,10 @@ pub(super) struct Place<'a> {
     pub nat: Nat,
 }
 
+fn named(selectors: &TrafficSelectors) -> String {
+    TrafficSelectors::new(selectors.iter().take(MOST_NAMED).copied()).to_string()
+}
+
 fn mode_notify(mode: Mode) -> Option<Payload> {
     let is_transport = mode == Mode::Transport;
     is_transport.then(|| Payload::Notify(Notify::new(NotifyType::USE_TRANSPORT_MODE, &[])))
@@ -354,6 +368,9 @@ fn has_transport(payloads: &Payloads) -> bool {
     payloads.has_notify(NotifyType::USE_TRANSPORT_MODE)
 }
 
+/// Of what a peer sends, so many are named in logs.
+const MOST_NAMED: usize = 16;
+
 /// What a peer offers, as well as it has names.
 pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
     let transform = |t: &crate::message::Transform| {
@@ -361,8 +378,8 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
         format!("{} {}{bits}", t.kind, t.id)
     };
     let proposal = |p: &crate::message::Proposal| {
-        let transforms: Vec<_> = p.transforms.iter().map(transform).collect();
+        let transforms: Vec<_> = p.transforms.iter().take(MOST_NAMED).map(transform).collect();
         format!("{}: {}", p.protocol, transforms.join(", "))
     };
-    offered.iter().map(proposal).collect::<Vec<_>>().join("; ")
+    offered.iter().take(MOST_NAMED).map(proposal).collect::<Vec<_>>().join("; ")
 }

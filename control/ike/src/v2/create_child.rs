@@ -13,7 +13,7 @@
 use super::{
     child::{Agreed, ChildError, Install, Offer},
     context::Context,
-    ike_sa::{Asked, IkeSa, Task, Then},
+    ike_sa::{Asked, IkeSa, Phase, Task, Then},
     job::{Job, Outcome},
 };
 use crate::{
@@ -30,6 +30,9 @@ use std::sync::Arc;
 
 const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
 
+/// Child SAs of an IKE SA, at most, that the peer may ask for.
+const MOST_CHILDREN: usize = 256;
+
 /// Octets of our nonces.
 const NONCE: usize = 32;
 
@@ -38,6 +41,12 @@ const MOST_ROUNDS: u8 = 3;
 
 /// How long to wait until what the peer cannot do now is asked again, and up to so much longer.
 const AGAIN_MS: (u64, u64) = (2_000, 8_000);
+
+/// How long the peer has to delete what it has replaced, until we do.
+const DELETE_MS: u64 = 30_000;
+
+/// How much later what the peer has refused is asked again.
+const REFUSED_MS: u64 = 60_000;
 
 /// What is to be asked.
 #[derive(Debug)]
@@ -134,7 +143,7 @@ impl IkeSa {
                 let method = offer.key_exchange();
                 self.generate_child(Asking { offer, replaces, method, round: 0 }, cx);
             }
-            None => self.child_failed(&config.name, &ChildError::Full, cx),
+            None => self.child_not_made(&config.name, replaces, &ChildError::Full, cx),
         }
     }
 
@@ -201,15 +210,15 @@ impl IkeSa {
                         self.begin_child(&asking.offer.config, None, cx);
                     }
                 }
-                (kind, _) => self.child_failed(&name, &ChildError::Peer(kind), cx),
+                (kind, _) => self.child_not_made(&name, asking.replaces, &ChildError::Peer(kind), cx),
             };
         }
-        let replaces = asking.replaces;
+        let (replaces, spi_in) = (asking.replaces, asking.offer.spi_in());
         let nr = payloads.nonce().map(<[u8]>::to_vec).ok_or(ChildError::Missing("Nonce payload"));
         let accepted = nr.and_then(|nr| Ok((asking.offer.accept(payloads)?, nr)));
         let (agreed, nr) = match accepted {
             Ok(accepted) => accepted,
-            Err(error) => return self.child_failed(&name, &error, cx),
+            Err(error) => return self.child_refused(&name, replaces, spi_in, &error, cx),
         };
         let answer = Answer { agreed, replaces, ni: nonce, nr };
         match (answer.agreed.key_exchange(), private, payloads.key_exchange()) {
@@ -220,12 +229,39 @@ impl IkeSa {
                 let job = Job::Finish(private, ke.data.clone());
                 self.after(job, Then::ChildFinish(Box::new(answer)), cx);
             }
-            _ => self.child_failed(
-                &name,
-                &ChildError::Missing("KE payload of the method that was agreed on"),
-                cx,
-            ),
+            _ => {
+                let error = ChildError::Missing("KE payload of the method that was agreed on");
+                self.child_refused(&name, replaces, spi_in, &error, cx);
+            }
         }
+    }
+
+    /// There is no other. What it was to replace goes on, and is tried again.
+    fn child_not_made(
+        &mut self,
+        name: &str,
+        replaces: Option<u32>,
+        error: &ChildError,
+        cx: &mut Context<'_>,
+    ) {
+        self.child_failed(name, error, cx);
+        let at_ms = REFUSED_MS + again_ms(cx);
+        if let Some(child) = self.children.iter_mut().find(|child| Some(child.spi_in) == replaces) {
+            child.rekey_at_ms = at_ms;
+        }
+    }
+
+    /// The peer has made one that cannot be: it is told to delete it.
+    fn child_refused(
+        &mut self,
+        name: &str,
+        replaces: Option<u32>,
+        spi_in: u32,
+        error: &ChildError,
+        cx: &mut Context<'_>,
+    ) {
+        self.tasks.push_back(Task::DeleteOffered(spi_in));
+        self.child_not_made(name, replaces, error, cx);
     }
 
     /// What the peer cannot do now is asked again after a while.
@@ -247,8 +283,8 @@ impl IkeSa {
         match secret {
             Ok(secret) => self.finish_child(answer, &[secret], cx),
             Err(error) => {
-                let name = answer.agreed.name().to_owned();
-                self.child_failed(&name, &ChildError::Exchange(error), cx);
+                let (name, spi_in) = (answer.agreed.name().to_owned(), answer.agreed.spi_in());
+                self.child_refused(&name, answer.replaces, spi_in, &ChildError::Exchange(error), cx);
             }
         }
     }
@@ -258,7 +294,7 @@ impl IkeSa {
         let Answer { agreed, replaces, ni, nr } = answer;
         if std::mem::take(&mut self.early_deletes).contains(&agreed.spi_out()) {
             let name = agreed.name().to_owned();
-            return self.child_failed(&name, &ChildError::Deleted, cx);
+            return self.child_not_made(&name, replaces, &ChildError::Deleted, cx);
         }
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let Some(install) = self.with_keys(agreed, Role::Initiator, secrets, nonces, cx) else { return };
@@ -289,7 +325,10 @@ impl IkeSa {
         });
         let old = old.map(|child| (child.spi_in, child.config.clone()));
         // RFC 7296 §2.25.1
+        let is_replaced = |spi_in: &u32| self.children.iter().any(|c| c.spi_in == *spi_in && c.is_replaced);
         let refusal = match (rekeys, &old) {
+            (None, _) if self.children.len() >= MOST_CHILDREN => Some(NotifyType::NO_ADDITIONAL_SAS),
+            (Some(_), Some((spi_in, _))) if is_replaced(spi_in) => Some(NotifyType::TEMPORARY_FAILURE),
             // It may be the one that we have asked for, whose answer is on its way.
             (Some(_), None) if self.is_asking_child() => Some(NotifyType::TEMPORARY_FAILURE),
             (Some(_), None) => Some(NotifyType::CHILD_SA_NOT_FOUND),
@@ -297,7 +336,11 @@ impl IkeSa {
             _ => None,
         };
         if let Some(kind) = refusal {
-            return self.answer_error(EXCHANGE, kind, cx);
+            // RFC 7296 §3.10: what is not found is named.
+            let named = rekeys.filter(|_| kind == NotifyType::CHILD_SA_NOT_FOUND).cloned();
+            let notify = Notify { kind, data: vec![], ..named.unwrap_or(Notify::new(kind, &[])) };
+            self.answer(EXCHANGE, &Payloads(vec![Payload::Notify(notify)]), cx);
+            return;
         }
         let Some(ni) = payloads.nonce().map(<[u8]>::to_vec) else {
             return self.answer_error(EXCHANGE, NotifyType::INVALID_SYNTAX, cx);
@@ -344,9 +387,10 @@ impl IkeSa {
     fn finish_answer(&mut self, answering: Answering, key: Option<(Vec<u8>, Secret)>, cx: &mut Context<'_>) {
         let Answering { agreed, replaces, method, ni } = answering;
         let nr = cx.random::<NONCE>().to_vec();
-        // While the key was made, we may have replaced or deleted it ourselves.
+        // While the key was made, we may have replaced or deleted it ourselves, or the IKE SA.
         let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
-        if old != replaces || old.is_some_and(|old| self.is_deleting(old)) {
+        let is_gone = *self.phase() != Phase::Established || self.is_rekeying();
+        if is_gone || old != replaces || old.is_some_and(|old| self.is_deleting(old)) {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let mut offer = agreed.payloads().into_iter();
@@ -368,7 +412,8 @@ impl IkeSa {
         let up = self.put_child(install, cx);
         self.answer(EXCHANGE, &Payloads(answer), cx);
         self.event(up, cx);
-        let Some(old) = old else { return };
+        let Some(replaced) = old else { return };
+        let old = replaced;
         let is_collision = self.is_replacing(old);
         if is_collision {
             self.rival = Some(Rival { lowest_nonce: ni.min(nr) });
@@ -376,6 +421,8 @@ impl IkeSa {
         if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == old) {
             (old.is_replaced, old.rekey_at_ms) = (!is_collision, u64::MAX);
             old.successor = Some(spi_in);
+            // The peer is to delete it.
+            self.later.push((cx.now_ms + DELETE_MS, Task::DeleteChild(replaced)));
         }
     }
 }

@@ -51,7 +51,16 @@ pub enum Refused {
     /// IKE of another version. The peer was told ours.
     #[error("IKE of another version")]
     Version,
+    /// A first message that is longer than any need be.
+    #[error("a first message is too long")]
+    TooLong,
+    /// A first message with a critical payload that is not known. The peer was told.
+    #[error("a critical payload is not known")]
+    Critical,
 }
+
+/// Octets of a first message, at most: of a half-open IKE SA it is kept for AUTH.
+const LONGEST_FIRST: usize = 8 * 1024;
 
 impl Refused {
     /// What it is, without numbers: for counters.
@@ -70,6 +79,8 @@ impl Refused {
             Refused::Cookie => "cookie",
             Refused::TooMany => "half_open",
             Refused::Version => "version",
+            Refused::TooLong => "too_long",
+            Refused::Critical => "critical_payload",
         }
     }
 }
@@ -186,7 +197,8 @@ impl Engine {
 
     /// Time has passed.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
-        while let Some((_, id)) = self.due.first().copied().filter(|(ms, _)| *ms <= cx.now_ms) {
+        let due: Vec<_> = self.due.iter().take_while(|(ms, _)| *ms <= cx.now_ms).map(|(_, id)| *id).collect();
+        for id in due {
             self.with(id, cx, |sa, cx| sa.tick(cx));
         }
     }
@@ -248,15 +260,30 @@ impl Engine {
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
+        if octets.len() > LONGEST_FIRST {
+            return Err(Refused::TooLong);
+        }
         let message = Message::parse(octets).map_err(Dropped::from)?;
         let payloads = &message.payloads;
+        if message.sealed.is_some() {
+            return Err(Dropped::Sealing.into());
+        }
+        // RFC 7296 §2.5
+        if let Some(kind) = payloads.unknown_critical() {
+            let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
+            answer_first(header, notify, path, cx);
+            return Err(Refused::Critical);
+        }
         let spi = header.initiator_spi;
         let (Some(offered), Some(ke), Some(nonce)) =
             (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
         else {
             return Err(Dropped::Sealing.into());
         };
-        if self.half_open.len() >= cx.config.cookies_from {
+        // Whoever has sent nothing but first messages may not be where it says, and take the place of who is.
+        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
+        let is_loaded = self.half_open.len() >= cx.config.cookies_from;
+        if is_loaded || 2 * of_host >= cx.config.most_half_open_of_one {
             let cookie = payloads.notifies(NotifyType::COOKIE).next().map_or(&[][..], |notify| &notify.data);
             if !self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng) {
                 let cookie = self.cookies.make(path.peer, spi, nonce, cx.now_ms, cx.rng);
@@ -264,7 +291,6 @@ impl Engine {
                 return Err(Refused::Cookie);
             }
         }
-        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
         if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
             return Err(Refused::TooMany);
         }
@@ -356,10 +382,6 @@ impl Engine {
         true
     }
 
-    fn id_of(&self, spis: Spis) -> Option<IkeSaId> {
-        [spis.initiator, spis.responder].into_iter().find_map(|spi| self.by_spi.get(&spi)).copied()
-    }
-
     /// Another IKE SA takes what one leaves.
     fn inherit(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
         let ours = |role, spis: Spis| if role == Role::Initiator { spis.initiator } else { spis.responder };
@@ -372,16 +394,16 @@ impl Engine {
                 self.sas.insert(id, *heir);
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
             }
-            Legacy::Doomed(spis) => {
-                if let Some(id) = self.id_of(spis) {
+            Legacy::Doomed(ours) => {
+                if let Some(id) = self.by_spi.get(&ours).copied() {
                     self.with(id, cx, |sa, cx| {
                         sa.awaits_estate = false;
                         sa.doom(cx.now_ms);
                     });
                 }
             }
-            Legacy::Estate(spis, estate) => {
-                let Some(id) = self.id_of(spis) else { return };
+            Legacy::Estate(ours, estate) => {
+                let Some(id) = self.by_spi.get(&ours).copied() else { return estate.end(from, cx) };
                 self.with(id, cx, |sa, cx| {
                     sa.awaits_estate = false;
                     sa.children.extend(estate.children);

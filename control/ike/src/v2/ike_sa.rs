@@ -113,6 +113,8 @@ pub enum Task {
     Liveness,
     /// That a child SA be deleted, by our SPI.
     DeleteChild(u32),
+    /// The same of one that only the peer has, of ESP.
+    DeleteOffered(u32),
     /// That the IKE SA be deleted.
     Delete,
     /// For a further child SA.
@@ -163,6 +165,8 @@ pub struct IkeSa {
     pub(super) path: Path,
     /// Where the peer was at first.
     first_peer: SocketAddr,
+    /// The way back of the request that is being answered.
+    answer_path: Path,
     /// Whether there is a NAT, if the peer can tell.
     pub(super) nat: Option<Nat>,
     pub(super) phase: Phase,
@@ -214,6 +218,7 @@ impl IkeSa {
             channel,
             path,
             first_peer: path.peer,
+            answer_path: path,
             nat: None,
             phase: Phase::Connecting,
             init: None,
@@ -295,12 +300,16 @@ impl IkeSa {
             Received::Repeated(datagrams) => self.send(datagrams, path, cx),
             Received::Request(content) => {
                 self.hear(path, cx);
+                self.answer_path = path;
                 self.request(content, cx);
             }
             Received::Response(content) => {
                 self.hear(path, cx);
                 self.response(content, cx);
             }
+        }
+        if self.channel.is_used_up() {
+            self.close(Closed::Configured("its message IDs are used up"), cx);
         }
         self.go_on(cx);
         Ok(())
@@ -311,8 +320,8 @@ impl IkeSa {
         self.heard_ms = cx.now_ms;
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
-        let moves = self.nat.is_some_and(|nat| nat.is_there) || self.phase == Phase::Connecting;
-        if moves && self.channel.role() == Role::Responder {
+        let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
+        if is_beginning || self.nat.is_some_and(|nat| nat.is_there) {
             self.path = path;
         }
     }
@@ -323,7 +332,8 @@ impl IkeSa {
             Ok(payloads) => payloads,
             Err(malformed) => {
                 // RFC 7296 §2.21.3
-                self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx);
+                let notify = Notify::new(NotifyType::INVALID_SYNTAX, &[]);
+                self.answer(exchange, &Payloads(vec![Payload::Notify(notify)]), cx);
                 return self.close(Closed::Syntax(malformed), cx);
             }
         };
@@ -354,7 +364,9 @@ impl IkeSa {
             }
             ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
             // Of IKE_SA_INIT the engine has seen to the first.
-            ExchangeType::IKE_SA_INIT if self.keys.is_none() => self.init_request(&payloads, octets, cx),
+            ExchangeType::IKE_SA_INIT if self.keys.is_none() && self.role() == Role::Responder => {
+                self.init_request(&payloads, octets, cx)
+            }
             _ => self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx),
         }
     }
@@ -375,6 +387,10 @@ impl IkeSa {
             }
             Err(malformed) => return self.close(Closed::Syntax(malformed), cx),
         };
+        let is_sealed = !matches!(self.asked, Some(Asked::Init(_)));
+        if is_sealed && let Some(kind) = informational::fatal(&payloads) {
+            return self.close(Closed::Peer(kind), cx);
+        }
         match self.asked.take() {
             Some(Asked::Init(question)) => self.init_answered(*question, &payloads, octets, cx),
             Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
@@ -406,13 +422,14 @@ impl IkeSa {
     pub(super) fn due_ms(&self) -> u64 {
         let mut due = self.channel.due_ms().unwrap_or(u64::MAX);
         match self.phase {
-            Phase::Connecting | Phase::Replaced => due = due.min(self.deadline_ms),
+            Phase::Connecting => due = due.min(self.deadline_ms),
+            Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
             Phase::Established => {
                 due = due.min(self.rekey_at_ms);
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
                 due = later.chain(rekeys).fold(due, u64::min);
-                if !self.channel.is_asking() {
+                if self.is_idle() {
                     due = due.min(self.silent_at_ms());
                 }
             }
@@ -481,6 +498,11 @@ impl IkeSa {
         self.asks_child() == Some(Some(spi_in))
     }
 
+    /// Whether nothing is asked, nor about to be.
+    fn is_idle(&self) -> bool {
+        !self.channel.is_asking() && self.thens[0].is_none() && self.tasks.is_empty()
+    }
+
     /// When the peer is to be asked whether it is there.
     fn silent_at_ms(&self) -> u64 {
         match self.connection.dpd_ms {
@@ -502,7 +524,7 @@ impl IkeSa {
             Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
                 self.begin_delete(cx)
             }
-            Phase::Established if !self.channel.is_asking() && self.silent_at_ms() <= cx.now_ms => {
+            Phase::Established if self.is_idle() && self.silent_at_ms() <= cx.now_ms => {
                 self.tasks.push_back(Task::Liveness);
             }
             _ => {}
@@ -539,7 +561,7 @@ impl IkeSa {
         cx: &mut Context<'_>,
     ) -> Option<Vec<u8>> {
         let datagrams = self.channel.ask(exchange, payloads, cx.now_ms, cx.rng);
-        self.sent(datagrams, cx)
+        self.sent(datagrams, self.path, cx)
     }
 
     /// Answers what is being answered.
@@ -550,23 +572,28 @@ impl IkeSa {
         cx: &mut Context<'_>,
     ) -> Option<Vec<u8>> {
         let datagrams = self.channel.answer(exchange, payloads, cx.rng);
-        self.sent(datagrams, cx)
+        // RFC 7296 §2.11: back to where it came from.
+        self.sent(datagrams, self.answer_path, cx)
     }
 
-    /// Answers with an error.
+    /// Answers with an error. INVALID_SYNTAX ends an IKE SA at both ends (RFC 7296 §2.21.3).
     pub(super) fn answer_error(&mut self, exchange: ExchangeType, kind: NotifyType, cx: &mut Context<'_>) {
         self.answer(exchange, &Payloads(vec![Payload::Notify(Notify::new(kind, &[]))]), cx);
+        if kind == NotifyType::INVALID_SYNTAX {
+            self.close(Closed::Missing("payloads in the form that they must have"), cx);
+        }
     }
 
     fn sent(
         &mut self,
         datagrams: Result<Datagrams, crate::message::Oversized>,
+        path: Path,
         cx: &mut Context<'_>,
     ) -> Option<Vec<u8>> {
         match datagrams {
             Ok(datagrams) => {
                 let first = datagrams.first().cloned();
-                self.send(datagrams, self.path, cx);
+                self.send(datagrams, path, cx);
                 first
             }
             Err(_) => {

@@ -4,7 +4,7 @@ use super::{
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Phase, Task},
 };
-use crate::message::{Delete, ExchangeType, Payload, Payloads, Protocol};
+use crate::message::{Delete, ExchangeType, NotifyType, Payload, Payloads, Protocol};
 use portcullis_sadb as sadb;
 
 /// SPIs that are remembered of those that are deleted too early, at most, and as many more.
@@ -19,6 +19,14 @@ pub(super) enum Question {
     DeleteChild(u32),
     /// That the IKE SA be deleted.
     Delete,
+    /// Nothing: the peer was told why there is no IKE SA.
+    Refused(Closed),
+}
+
+/// What says that the peer has no IKE SA any more (RFC 7296 §2.21.2, §2.21.3).
+pub(super) fn fatal(payloads: &Payloads) -> Option<NotifyType> {
+    let kinds = [NotifyType::AUTHENTICATION_FAILED, NotifyType::INVALID_SYNTAX];
+    kinds.into_iter().find(|kind| payloads.has_notify(*kind))
 }
 
 /// Whether the IKE SA is deleted.
@@ -46,6 +54,10 @@ impl IkeSa {
             Task::Delete => return self.begin_delete(cx),
             Task::Child(config) => return self.ask_child(&config, cx),
             Task::RekeyChild(spi_in) => return self.ask_rekey_child(spi_in, cx),
+            Task::DeleteOffered(spi_in) => {
+                let delete = Delete::child_sas(Protocol::ESP, &[spi_in]).map(Payload::Delete);
+                (Question::Liveness, delete.into_iter().collect())
+            }
             Task::DeleteChild(spi_in) => {
                 let protocol = self.children.iter().find(|c| c.spi_in == spi_in).map(|c| c.protocol());
                 let Some(protocol) = protocol else { return };
@@ -70,6 +82,7 @@ impl IkeSa {
             Question::Liveness => {}
             Question::DeleteChild(spi_in) => self.remove_child(spi_in, cx),
             Question::Delete => self.close(Closed::ByUs, cx),
+            Question::Refused(why) => self.close(why, cx),
         }
     }
 
@@ -85,6 +98,10 @@ impl IkeSa {
         if deletes_ike_sa(payloads) {
             self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
             return self.close(Closed::ByPeer, cx);
+        }
+        if let Some(kind) = fatal(payloads) {
+            self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
+            return self.close(Closed::Peer(kind), cx);
         }
         let mut answer = vec![];
         for delete in deletes() {

@@ -13,9 +13,9 @@
 use super::{
     child::{ChildError, ChildSa},
     context::Context,
-    ike_sa::{Asked, IkeSa, Phase, Task, Then},
+    ike_sa::{Asked, IkeSa, IkeSaId, Phase, Task, Then},
     job::{Job, Outcome},
-    output::Event,
+    output::{ChildChange, Event, Output},
 };
 use crate::{
     crypto::{
@@ -37,8 +37,8 @@ const NONCE: usize = 32;
 /// Key exchange methods that are tried, at most.
 const MOST_ROUNDS: u8 = 3;
 
-/// How long the peer has to delete what it has replaced, until we do.
-const DELETE_MS: u64 = 30_000;
+/// How long the peer has to delete what it has replaced, until we do: longer than it asks again for what it has missed.
+const DELETE_MS: u64 = 200_000;
 
 /// What is to be asked.
 #[derive(Debug)]
@@ -68,7 +68,8 @@ pub(super) struct Agreed {
 /// What the peer has put in the place of the IKE SA that we are replacing.
 #[derive(Debug)]
 pub(super) struct Rival {
-    spis: Spis,
+    /// Our SPI.
+    ours: IkeSpi,
     lowest_nonce: Vec<u8>,
 }
 
@@ -77,10 +78,10 @@ pub(super) struct Rival {
 pub(super) enum Legacy {
     /// An IKE SA in its place.
     Heir(Box<IkeSa>),
-    /// The IKE SA with these SPIs is not used.
-    Doomed(Spis),
-    /// What it has, to the IKE SA with these SPIs.
-    Estate(Spis, Estate),
+    /// The IKE SA with this SPI of ours is not used.
+    Doomed(IkeSpi),
+    /// What it has, to the IKE SA with this SPI of ours.
+    Estate(IkeSpi, Estate),
 }
 
 /// What an IKE SA has besides itself.
@@ -89,6 +90,16 @@ pub(super) struct Estate {
     pub children: Vec<ChildSa>,
     pub tasks: VecDeque<Task>,
     pub later: Vec<(u64, Task)>,
+}
+
+impl Estate {
+    /// There is nobody to have it.
+    pub(super) fn end(self, from: IkeSaId, cx: &mut Context<'_>) {
+        for child in self.children {
+            cx.out.push_back(Output::Child(ChildChange::Remove(child.spi_in)));
+            cx.out.push_back(Output::Event(from, Event::ChildDown(child.config.name.clone(), child.spi_in)));
+        }
+    }
 }
 
 impl IkeSa {
@@ -108,6 +119,9 @@ impl IkeSa {
     /// There is a private key: asks.
     pub(super) fn rekey_ask(&mut self, asking: Asking, outcome: Outcome, cx: &mut Context<'_>) {
         let Outcome::Generated(private, public) = outcome else { return };
+        if self.phase != Phase::Established {
+            return;
+        }
         let nonce = cx.random::<NONCE>().to_vec();
         let payloads = vec![
             Payload::SecurityAssociation(self.connection.proposals.offer(&asking.spi.octets())),
@@ -134,11 +148,11 @@ impl IkeSa {
         let (Some(chosen), Some(ke), Some(nr)) =
             (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
         else {
-            return self.rekey_failed(&ChildError::Missing("SA, KE or Nonce payload"), cx);
+            return self.peer_went_wrong(&ChildError::Missing("SA, KE or Nonce payload"), cx);
         };
         let agreement = match self.connection.proposals.accept(chosen) {
             Ok(agreement) => agreement,
-            Err(error) => return self.rekey_failed(&ChildError::Accept(error), cx),
+            Err(error) => return self.peer_went_wrong(&ChildError::Accept(error), cx),
         };
         let method = asking.method.id();
         let (true, Some(theirs)) = (
@@ -146,7 +160,7 @@ impl IkeSa {
             agreement.ike_spi().filter(|spi| *spi != IkeSpi::NONE),
         ) else {
             let missing = "SPI, or KE payload of the method that was agreed on";
-            return self.rekey_failed(&ChildError::Missing(missing), cx);
+            return self.peer_went_wrong(&ChildError::Missing(missing), cx);
         };
         let spis = Spis { initiator: asking.spi, responder: theirs };
         let job = Job::Finish(private, ke.data.clone());
@@ -165,10 +179,16 @@ impl IkeSa {
         self.rekey_at_ms = super::create_child::again_ms(cx);
     }
 
+    /// The peer goes on under an IKE SA that cannot be: both must go.
+    fn peer_went_wrong(&mut self, error: &ChildError, cx: &mut Context<'_>) {
+        self.event(Event::RekeyFailed(error.to_string()), cx);
+        self.begin_delete(cx);
+    }
+
     /// What the peer has put in the place of this one has it, if there is such. False if there is none.
     pub(super) fn yield_to_rival(&mut self, cx: &mut Context<'_>) -> bool {
         let rival = self.rival_ike.take();
-        rival.into_iter().map(|rival| self.leave_to(rival.spis, cx)).next().is_some()
+        rival.into_iter().map(|rival| self.leave_to(rival.ours, cx)).next().is_some()
     }
 
     /// There is a secret: the other IKE SA is there, at both ends.
@@ -176,23 +196,23 @@ impl IkeSa {
         let Outcome::Finished(secret) = outcome else { return };
         let secret = match secret {
             Ok(secret) => secret,
-            Err(error) => return self.rekey_failed(&ChildError::Exchange(error), cx),
+            Err(error) => return self.peer_went_wrong(&ChildError::Exchange(error), cx),
         };
         let lowest = agreed.ni.clone().min(agreed.nr.clone());
-        let spis = agreed.spis;
+        let ours = agreed.spis.initiator;
         let Some(mut heir) = self.heir(agreed, Role::Initiator, secret, cx) else { return };
         match self.rival_ike.take() {
             // RFC 7296 §2.8.2: what loses is deleted by who began it.
             Some(rival) if lowest < rival.lowest_nonce => {
                 heir.tasks.push_back(Task::Delete);
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
-                self.leave_to(rival.spis, cx);
+                self.leave_to(rival.ours, cx);
             }
             rival => {
                 // The peer is to delete it, but may have missed our answer.
-                self.legacies.extend(rival.map(|rival| Legacy::Doomed(rival.spis)));
+                self.legacies.extend(rival.map(|rival| Legacy::Doomed(rival.ours)));
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
-                self.leave_to(spis, cx);
+                self.leave_to(ours, cx);
                 self.begin_delete(cx);
             }
         }
@@ -201,7 +221,8 @@ impl IkeSa {
     /// The peer asks for an IKE SA in the place of this one.
     pub(super) fn answer_rekey(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         // RFC 7296 §2.25.2
-        if self.is_changing_children() || self.phase != Phase::Established {
+        let has_rival = self.rival_ike.is_some();
+        if self.is_changing_children() || self.phase != Phase::Established || has_rival {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let (Some(offered), Some(ke), Some(ni)) =
@@ -244,15 +265,15 @@ impl IkeSa {
             Payload::Nonce(agreed.nr.clone()),
             Payload::KeyExchange(KeyExchange { method: method.id(), data: public }),
         ];
-        let (spis, lowest_nonce) = (agreed.spis, agreed.ni.clone().min(agreed.nr.clone()));
+        let (ours, lowest_nonce) = (agreed.spis.responder, agreed.ni.clone().min(agreed.nr.clone()));
         let Some(mut heir) = self.heir(agreed, Role::Responder, secret, cx) else { return };
         heir.awaits_estate = self.is_rekeying();
         self.answer(EXCHANGE, &Payloads(answer), cx);
         self.legacies.push(Legacy::Heir(Box::new(heir)));
         if self.is_rekeying() {
-            self.rival_ike = Some(Rival { spis, lowest_nonce });
+            self.rival_ike = Some(Rival { ours, lowest_nonce });
         } else {
-            self.leave_to(spis, cx);
+            self.leave_to(ours, cx);
         }
     }
 
@@ -272,14 +293,14 @@ impl IkeSa {
     }
 
     /// The child SAs go on under another IKE SA; this one is to be deleted by who has replaced it.
-    fn leave_to(&mut self, spis: Spis, cx: &mut Context<'_>) {
+    fn leave_to(&mut self, ours: IkeSpi, cx: &mut Context<'_>) {
         let mut estate = Estate {
             children: std::mem::take(&mut self.children),
             tasks: std::mem::take(&mut self.tasks),
             later: std::mem::take(&mut self.later),
         };
         estate.tasks.retain(|task| !matches!(task, Task::Rekey));
-        self.legacies.push(Legacy::Estate(spis, estate));
+        self.legacies.push(Legacy::Estate(ours, estate));
         self.doom(cx.now_ms);
     }
 

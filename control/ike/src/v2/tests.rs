@@ -2,8 +2,15 @@
 
 mod world;
 
-use super::{engine::Refused, ike_sa::Phase, output::Event};
-use crate::{crypto::keys::Role, message::NotifyType};
+use super::{
+    engine::Refused,
+    ike_sa::Phase,
+    output::{Datagram, Event},
+};
+use crate::{
+    crypto::keys::Role,
+    message::{ExchangeType, Flags, Header, Message, NotifyType, Payloads, Version},
+};
 use world::{LEFT, RIGHT, World, config, connection};
 
 /// The events of an end, without the IKE SAs that they are of.
@@ -309,11 +316,81 @@ fn a_peer_that_is_gone_is_found_out() {
     assert!(world.ends[LEFT].installed.is_empty());
 }
 
+/// Nobody has the place of a host by saying to be there.
+#[test]
+fn who_begins_often_must_show_where_it_is() {
+    let mut right = config(connection("b", RIGHT));
+    (right.cookies_from, right.most_half_open_of_one) = (100, 4);
+    let mut world = World::new(9, [config(connection("a", LEFT)), right]);
+    for _ in 0..5 {
+        world.initiate(LEFT, None);
+    }
+    // The cookies do not come through.
+    world.one_way = Some(RIGHT);
+    world.run_for(1000);
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 2);
+    assert_eq!(world.ends[RIGHT].refused, [Refused::Cookie; 3]);
+    // Whoever gets them comes in.
+    world.one_way = None;
+    world.run_for(100_000);
+    assert_eq!(world.ends[RIGHT].engine.sas().count(), 5);
+}
+
+/// What anybody sends in clear does nothing to an IKE SA that is there (RFC 7296 §2.3, §2.5).
+#[test]
+fn first_messages_do_nothing_to_what_is_there() {
+    for end in [LEFT, RIGHT] {
+        let mut world = established(30);
+        let sa = world.only_sa(end);
+        let (spis, path, role) = (sa.spis(), sa.path(), sa.role());
+        let flags = if role == Role::Initiator { Flags::default() } else { Flags::INITIATOR };
+        for flags in [flags, flags | Flags::RESPONSE] {
+            let header = Header {
+                initiator_spi: spis.initiator,
+                responder_spi: spis.responder,
+                version: Version::V2,
+                exchange: ExchangeType::IKE_SA_INIT,
+                flags,
+                message_id: 0,
+            };
+            let octets = Message { header, payloads: Payloads::default(), sealed: None }.emit().unwrap();
+            let datagram = Datagram { local: path.local, peer: "203.0.113.1:500".parse().unwrap(), octets };
+            assert!(world.with(end, |engine, cx| engine.receive(&datagram, cx)).is_err());
+            assert_eq!(world.only_sa(end).path(), path);
+        }
+        // The peer's first request comes through all the same.
+        rekey_only_child(&mut world, 1 - end);
+        world.run_until_quiet();
+        world.check_children(1);
+        assert_eq!(world.only_sa(end).spis(), spis);
+    }
+}
+
+/// A peer that falls silent at the worst time is given up, and nothing turns in a circle meanwhile.
+#[test]
+fn who_falls_silent_at_any_time_is_given_up() {
+    for silent_from in (0..400).map(|n| n * 25) {
+        let mut left = connection("a", LEFT);
+        (left.dpd_ms, left.rekey_ms) = (2000, 2000);
+        let mut world = World::new(silent_from, [config(left), config(connection("b", RIGHT))]);
+        world.late_ms = 300;
+        world.initiate(LEFT, Some(0));
+        world.run_for(silent_from);
+        let id = world.ends[RIGHT].engine.sas().next().map(|sa| sa.id());
+        world.with(RIGHT, |engine, cx| id.map(|id| engine.rekey(id, cx)));
+        world.run_for(silent_from % 1000);
+        world.one_way = Some(RIGHT);
+        world.run_for(1_000_000);
+        assert_eq!(world.ends[LEFT].engine.sas().count(), 0, "silent from {silent_from} ms");
+        assert!(world.ends[LEFT].installed.is_empty());
+    }
+}
+
 /// Who begins and does not go on is forgotten, and there is an end to how many there are.
 #[test]
 fn half_open_ones_have_an_end() {
     let mut right = config(connection("b", RIGHT));
-    (right.most_half_open, right.most_half_open_of_one) = (3, 2);
+    (right.most_half_open, right.most_half_open_of_one) = (2, 100);
     let mut world = World::new(8, [config(connection("a", LEFT)), right]);
     for _ in 0..5 {
         world.initiate(LEFT, None);
