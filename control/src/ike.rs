@@ -14,7 +14,7 @@ pub mod sockets;
 use crate::{
     install::Apart,
     report::{ChildReport, IkeReport, IkeSaReport},
-    swanctl,
+    swanctl::{self, secret::Secrets},
 };
 use children::Children;
 use configured::Unusable;
@@ -31,15 +31,15 @@ use portcullis_ike::{
         output::{ChildChange, Event, Output},
     },
 };
-use portcullis_sadb::{Mode, Sadb, Spi};
+use portcullis_sadb::{self as sadb, EventKind, Mode, Sadb, Spi};
 use rand_core::{Rng, UnwrapErr};
 use sockets::{SocketError, Sockets};
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::BorrowedFd,
-    path::Path,
+    os::{fd::BorrowedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -60,12 +60,20 @@ pub enum IkeError {
     /// What of it cannot be used.
     #[error("{FILE}: {0}")]
     Unusable(#[from] Unusable),
+    /// Others may read the secrets.
+    #[error("{file}: has secrets, and everybody may read it (mode {mode:04o}); run `chmod o= {file}`", file = .file.display())]
+    Mode {
+        /// The file.
+        file: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// The sockets.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The threads.
-    #[error("cannot start threads for key exchange: {0}")]
-    Threads(#[from] io::Error),
+    /// The threads, or the file's mode.
+    #[error("cannot start threads for key exchange, or see the mode of {FILE}: {0}")]
+    Io(#[from] io::Error),
 }
 
 /// Randomness that nobody knows. Without the system's there is no security, and nothing goes on.
@@ -207,6 +215,22 @@ impl Ike {
 
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
+    }
+
+    /// The datapath says that an SA is old, or at its end. False if it is none of IKE's.
+    pub fn hear(&mut self, event: &sadb::Event, sadb: &mut Sadb) -> bool {
+        let Some(spi) = self.children.spi_of(event.slot) else { return false };
+        match event.kind {
+            EventKind::SoftLifetime | EventKind::SeqLow => {
+                self.with(sadb, |engine, cx| engine.rekey_child(spi, cx));
+            }
+            EventKind::HardLifetime | EventKind::SeqExhausted | EventKind::Idle => {
+                tracing::info!("child SA {}: {:?}", Spi(spi), event.kind);
+                self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
+            }
+            EventKind::PeerMoved | EventKind::Acquire => return false,
+        }
+        true
     }
 
     /// Takes what came, and what has come to its time.
@@ -413,6 +437,10 @@ fn child_report(child: &ChildSa) -> ChildReport {
 
 fn load(file: &Path) -> Result<(Configuration, swanctl::Configuration), IkeError> {
     let swanctl = swanctl::Configuration::read(file)?;
+    let mode = fs::metadata(file)?.permissions().mode() & 0o7777;
+    if mode & 0o007 != 0 && swanctl.secrets != Secrets::default() {
+        return Err(IkeError::Mode { file: file.to_owned(), mode });
+    }
     Ok((configured::configuration(&swanctl)?, swanctl))
 }
 

@@ -341,6 +341,11 @@ impl Iked {
                 follow(&event, to, sa.map(|(_, sa)| sa), &mut moved);
                 continue;
             }
+            let is_heard =
+                sa.is_some() && self.ike.as_mut().is_some_and(|ike| ike.hear(&event, &mut self.sadb));
+            if is_heard {
+                continue;
+            }
             let name = sa.map_or_else(|| "(gone)".to_owned(), |(_, sa)| sa.name.to_string());
             tracing::warn!("connection '{name}': {:?} at {}", event.kind, event.value);
         }

@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         handling: Handling::default(),
         replay_window: 1024,
         rekey_ms: 0,
+        rand_ms: 0,
     });
     let connection = Arc::new(Connection {
         name: "peer".into(),
@@ -64,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         retransmission: Retransmission::default(),
         dpd_ms: 0,
         rekey_ms: 0,
+        rand_ms: 0,
         forces_udp: false,
         fragment_octets: 1280,
     });

@@ -61,6 +61,8 @@ pub struct Connection {
     pub dpd_ms: u64,
     /// The IKE SA is rekeyed after so long; 0 is never.
     pub rekey_ms: u64,
+    /// Up to so much earlier, at random, so that not both ends do so at once (RFC 7296 §2.8).
+    pub rand_ms: u64,
     /// ESP goes in UDP, whether there is a NAT or not.
     pub forces_udp: bool,
     /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).
@@ -86,6 +88,19 @@ pub struct Child {
     pub replay_window: u32,
     /// It is rekeyed after so long; 0 is never.
     pub rekey_ms: u64,
+    /// Up to so much earlier, at random.
+    pub rand_ms: u64,
+}
+
+/// When something is to be replaced, by when it was made: after so long, and up to so much earlier by a random number.
+pub fn rekey_at_ms(now_ms: u64, rekey_ms: u64, rand_ms: u64, random: u32) -> u64 {
+    match rekey_ms {
+        0 => u64::MAX,
+        _ => {
+            let earlier = ((u128::from(rand_ms.min(rekey_ms)) * u128::from(random)) >> 32) as u64;
+            now_ms.saturating_add(rekey_ms - earlier)
+        }
+    }
 }
 
 impl Child {

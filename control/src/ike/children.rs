@@ -64,6 +64,12 @@ impl Children {
         self.groups.iter().flat_map(|group| group.outbound.iter().chain(&group.inbound)).copied()
     }
 
+    /// Our SPI of the child SA that has an SA in this slot.
+    pub fn spi_of(&self, slot: SlotIndex) -> Option<u32> {
+        let mut pairs = self.groups.iter().flat_map(|group| &group.pairs);
+        pairs.find(|pair| [pair.inbound, pair.outbound].contains(&slot)).map(|pair| pair.spi_in)
+    }
+
     /// Puts a child SA in. `now_secs` is of the machine's boot clock.
     ///
     /// # Errors

@@ -114,6 +114,7 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),
         rekey_ms: millis(c.rekey()),
+        rand_ms: millis(c.rand()),
         forces_udp: c.encap,
         fragment_octets: if cuts { FRAGMENT } else { 0 },
     })
@@ -187,6 +188,7 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
         handling: handling(child),
         replay_window: child.replay_window.0,
         rekey_ms: millis(child.rekey_time),
+        rand_ms: millis(child.rand()),
     })
 }
 

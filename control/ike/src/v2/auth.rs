@@ -238,7 +238,7 @@ impl IkeSa {
     }
 
     /// The first child SA, with its keys.
-    fn installed(&self, agreed: Agreed, role: Role, cx: &Context<'_>) -> Option<Install> {
+    fn installed(&self, agreed: Agreed, role: Role, cx: &mut Context<'_>) -> Option<Install> {
         self.with_keys(agreed, role, &[], self.init.as_ref()?.nonces(), cx)
     }
 
@@ -249,9 +249,10 @@ impl IkeSa {
         role: Role,
         secrets: &[Secret],
         nonces: Nonces<'_>,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Option<Install> {
-        Some(agreed.install(self.keys.as_ref()?, role, secrets, nonces, self.place(), cx.now_ms))
+        let at = (cx.now_ms, u32::from_be_bytes(cx.random()));
+        Some(agreed.install(self.keys.as_ref()?, role, secrets, nonces, self.place(), at))
     }
 
     /// Where packets of child SAs go.

@@ -3,7 +3,7 @@
 
 use super::{context::Context, nat::Nat};
 use crate::{
-    connection::Child,
+    connection::{Child, rekey_at_ms},
     crypto::{
         Secret,
         exchange::ExchangeError,
@@ -319,16 +319,15 @@ impl Agreed {
         secrets: &[Secret],
         nonces: Nonces<'_>,
         place: Place<'_>,
-        now_ms: u64,
+        (now_ms, random): (u64, u32),
     ) -> Install {
         let made = keys.child(self.algorithm, secrets, nonces);
         let (key_in, key_out) = match role {
             Role::Initiator => (made.from_responder, made.from_initiator),
             Role::Responder => (made.from_initiator, made.from_responder),
         };
-        if self.sa.config.rekey_ms > 0 {
-            self.sa.rekey_at_ms = now_ms.saturating_add(self.sa.config.rekey_ms);
-        }
+        let Child { rekey_ms, rand_ms, .. } = *self.sa.config;
+        self.sa.rekey_at_ms = rekey_at_ms(now_ms, rekey_ms, rand_ms, random);
         Install {
             connection: place.connection.to_owned(),
             algorithm: self.algorithm,

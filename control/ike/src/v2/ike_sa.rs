@@ -17,7 +17,7 @@ use super::{
     window::{Datagrams, Late},
 };
 use crate::{
-    connection::{Child, Connection},
+    connection::{Child, Connection, rekey_at_ms},
     crypto::{
         exchange::ExchangeError,
         keys::{Keys, Role, Spis},
@@ -482,10 +482,9 @@ impl IkeSa {
     }
 
     /// It is to be replaced after its time.
-    pub(super) fn rekey_later(&mut self, now_ms: u64) {
-        if self.connection.rekey_ms > 0 {
-            self.rekey_at_ms = now_ms.saturating_add(self.connection.rekey_ms);
-        }
+    pub(super) fn rekey_later(&mut self, cx: &mut Context<'_>) {
+        let Connection { rekey_ms, rand_ms, .. } = *self.connection;
+        self.rekey_at_ms = rekey_at_ms(cx.now_ms, rekey_ms, rand_ms, u32::from_be_bytes(cx.random()));
     }
 
     /// Whether we are asking for a child SA.
@@ -630,7 +629,7 @@ impl IkeSa {
         self.phase = Phase::Established;
         self.ids = Some((mine, theirs));
         self.init = None;
-        self.rekey_later(cx.now_ms);
+        self.rekey_later(cx);
         self.event(Event::Established, cx);
     }
 

@@ -288,7 +288,7 @@ impl IkeSa {
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
-        heir.rekey_later(cx.now_ms);
+        heir.rekey_later(cx);
         Some(heir)
     }
 

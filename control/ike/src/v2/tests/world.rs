@@ -45,6 +45,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
         handling: Handling::default(),
         replay_window: 1024,
         rekey_ms: 0,
+        rand_ms: 0,
     })
 }
 
@@ -65,6 +66,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
         retransmission: Retransmission::default(),
         dpd_ms: 0,
         rekey_ms: 0,
+        rand_ms: 0,
         forces_udp: false,
         fragment_octets: 1280,
     }
