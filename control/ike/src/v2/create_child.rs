@@ -42,8 +42,8 @@ const MOST_ROUNDS: u8 = 3;
 /// How long to wait until what the peer cannot do now is asked again, and up to so much longer.
 const AGAIN_MS: (u64, u64) = (2_000, 8_000);
 
-/// How long the peer has to delete what it has replaced, until we do.
-const DELETE_MS: u64 = 30_000;
+/// How long the peer has to delete what it has replaced, until we do: longer than it asks again for what it has missed.
+const DELETE_MS: u64 = 200_000;
 
 /// How much later what the peer has refused is asked again.
 const REFUSED_MS: u64 = 60_000;
