@@ -284,3 +284,6 @@ fn priority(selector: &Selector) -> u32 {
     let free = 2 * bits - u32::from(selector.src.len()) - u32::from(selector.dst.len());
     PRIORITY + 2 * free + u32::from(selector.protocol.is_none())
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,3 +219,6 @@ fn handling(child: &Child) -> Handling {
         ..Handling::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+use super::*;
+use portcullis_ike::{
+    connection::Child,
+    crypto::{
+        Secret,
+        keys::{Keys, Nonces, Role, Spis},
+        transform::{Encryption, Prf, Suite},
+    },
+    proposal::{Order, Proposals},
+    traffic_selector::ConfiguredSelectors,
+    v2::{child::ChildSa, nat::Nat},
+};
+use portcullis_sadb::{Flow, Handling, Mode, Reader, Runtime, Sizes};
+use std::sync::Arc;
+
+fn traffic(local: &[&str], remote: &[&str]) -> Traffic {
+    let of = |texts: &[&str]| ConfiguredSelectors::parse(texts.iter().copied()).unwrap().with(&[]);
+    Traffic { local: of(local), remote: of(remote) }
+}
+
+/// A child SA as the engine would have it, of these SPIs.
+fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, sends: bool) -> Install {
+    let proposals = Proposals::esp(["aes128gcm16"]).unwrap();
+    let agreement = proposals.select(&proposals.offer(&spi_out.to_be_bytes()), Order::Ours).unwrap();
+    let suite = Suite::new(Encryption::AesGcm128, None, Prf::HmacSha256).unwrap();
+    let octets = [spi_in.to_be_bytes(), spi_out.to_be_bytes()].concat();
+    let nonces = Nonces { initiator: &octets, responder: &[2; 32] };
+    let spis = Spis { initiator: [1; 8].into(), responder: [2; 8].into() };
+    let (keys, ..) = Keys::new(suite, Role::Initiator, Secret::copy_of(&[3; 32]), nonces, spis);
+    let algorithm = agreement.algorithm().unwrap();
+    let made = keys.child(algorithm, &[], nonces);
+    let any = ConfiguredSelectors::parse(["0.0.0.0/0"]).unwrap();
+    let config = Arc::new(Child {
+        name: "net".into(),
+        proposals,
+        local: any.clone(),
+        remote: any,
+        mode: Mode::Tunnel,
+        handling: Handling::default(),
+        replay_window: 1024,
+        rekey_ms: 0,
+        rand_ms: 0,
+    });
+    Install {
+        sa: ChildSa {
+            config,
+            agreement,
+            mode: Mode::Tunnel,
+            policy,
+            spi_in,
+            spi_out,
+            rekey_at_ms: u64::MAX,
+            is_replaced: false,
+            successor: None,
+        },
+        connection: "peer".into(),
+        algorithm,
+        key_in: made.from_responder,
+        key_out: made.from_initiator,
+        local: "192.0.2.1:4500".parse().unwrap(),
+        peer: "192.0.2.2:4501".parse().unwrap(),
+        is_in_udp: true,
+        nat: Nat { is_here: true, is_there: true },
+        replaces,
+        sends,
+    }
+}
+
+struct Bench {
+    sadb: Sadb,
+    reader: Reader,
+    _runtime: Runtime,
+    children: Children,
+}
+
+impl Bench {
+    fn new(max_sas: u32, max_policies: u32) -> Bench {
+        let (sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas, max_policies }).unwrap();
+        Bench { sadb, reader, _runtime: runtime, children: Children::default() }
+    }
+
+    fn install(&mut self, install: &Install) -> Result<(), SadbError> {
+        self.children.install(&mut self.sadb, install, 7)
+    }
+
+    /// The SPI that a packet leaves by, if it is protected and has an SA.
+    fn leaves_by(&self, src: &str, dst: &str) -> Option<u32> {
+        let flow =
+            Flow { src: src.parse().unwrap(), dst: dst.parse().unwrap(), protocol: 17, ports: Some((1, 2)) };
+        let hit = self.reader.lookup(Direction::Outbound, &flow)?;
+        let slot = self.reader.policy_sa(hit.index)?;
+        Some(self.reader.spi(slot).unwrap().0)
+    }
+
+    /// The SPIs of all SAs, and how many policies there are.
+    fn has(&self) -> (Vec<u32>, usize) {
+        let mut spis: Vec<_> = self.sadb.sas().map(|(_, _, sa)| sa.spi.0).collect();
+        spis.sort_unstable();
+        (spis, self.sadb.policies().count())
+    }
+}
+
+fn nets() -> Traffic {
+    traffic(&["10.1.0.0/16"], &["10.2.0.0/16", "10.3.0.5-10.3.0.9"])
+}
+
+#[test]
+fn a_child_is_two_sas_and_policies_for_its_traffic() {
+    let mut bench = Bench::new(16, 64);
+    bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+    // 10.3.0.5, .6/31 and .8/31 are the fewest prefixes of that range.
+    assert_eq!(bench.has(), (vec![0x1001, 0x2001], 2 * 4));
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+    for (last, by) in [(4, None), (5, Some(0x2001)), (9, Some(0x2001)), (10, None)] {
+        assert_eq!(bench.leaves_by("10.1.0.1", &format!("10.3.0.{last}")), by, "{last}");
+    }
+    let sas: Vec<_> = bench.sadb.sas().map(|(_, _, sa)| sa).collect();
+    let [inbound, outbound] = [Direction::Inbound, Direction::Outbound]
+        .map(|direction| sas.iter().find(|sa| sa.direction == direction).unwrap());
+    assert_eq!(inbound.src.to_string(), "192.0.2.2");
+    assert_eq!(inbound.udp.unwrap().ports(), (4501, 4500));
+    assert_eq!(outbound.udp.unwrap().ports(), (4500, 4501));
+    assert!(inbound.udp.unwrap().follow_peer && outbound.udp.unwrap().keepalive_secs == KEEPALIVE_SECS);
+    assert_eq!((inbound.reqid, inbound.handling.born_secs), (outbound.reqid, 7));
+    assert!(inbound.reqid >= FIRST_REQID);
+    // And it goes without leaving anything.
+    bench.children.remove(&mut bench.sadb, 0x1001);
+    assert_eq!(bench.has(), (vec![], 0));
+    assert_eq!(bench.children.slots().count() + bench.children.policies().count(), 0);
+}
+
+#[test]
+fn what_replaces_another_has_its_policies_once_the_peer_has_it() {
+    let mut bench = Bench::new(16, 64);
+    bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+    let policies: Vec<_> = bench.sadb.policies().map(|(index, _)| index).collect();
+    let by = |bench: &Bench| bench.leaves_by("10.1.0.1", "10.2.0.1");
+    bench.install(&install(0x1002, 0x2002, nets(), Some(0x1001), false)).unwrap();
+    assert_eq!(by(&bench), Some(0x2001));
+    bench.children.send_by(&mut bench.sadb, 0x1002);
+    assert_eq!(by(&bench), Some(0x2002));
+    bench.children.remove(&mut bench.sadb, 0x1001);
+    assert_eq!(by(&bench), Some(0x2002));
+    bench.install(&install(0x1003, 0x2003, nets(), Some(0x1002), true)).unwrap();
+    assert_eq!(by(&bench), Some(0x2003));
+    // The newest goes first: the one before it is used again.
+    bench.children.remove(&mut bench.sadb, 0x1003);
+    assert_eq!(by(&bench), Some(0x2002));
+    assert_eq!(
+        bench.sadb.policies().map(|(index, _)| index).collect::<Vec<_>>(),
+        policies,
+        "none was made anew"
+    );
+    let reqids: Vec<_> = bench.sadb.sas().map(|(_, _, sa)| sa.reqid).collect();
+    assert!(reqids.iter().all(|reqid| *reqid == reqids[0]), "what comes in by either is let in");
+}
+
+#[test]
+fn what_is_narrower_comes_first() {
+    let mut bench = Bench::new(16, 64);
+    for (n, (local, remote)) in
+        [("0.0.0.0/0", "0.0.0.0/0"), ("10.1.0.0/16", "10.2.0.0/16"), ("10.1.0.0/16", "10.2.0.7[17/2]")]
+            .into_iter()
+            .enumerate()
+    {
+        let n = n as u32;
+        bench.install(&install(0x1001 + n, 0x2001 + n, traffic(&[local], &[remote]), None, true)).unwrap();
+    }
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.9.0.1"), Some(0x2001));
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2002));
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.7"), Some(0x2003));
+    bench.children.clear(&mut bench.sadb);
+    assert_eq!(bench.has(), (vec![], 0));
+}
+
+/// Nothing of what does not fit stays.
+#[test]
+fn what_does_not_fit_leaves_nothing() {
+    let mut bench = Bench::new(3, 64);
+    bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+    let before = bench.has();
+    assert!(
+        bench
+            .install(&install(0x1002, 0x2002, traffic(&["10.1.0.0/16"], &["10.9.0.0/16"]), None, true))
+            .is_err()
+    );
+    assert_eq!(bench.has(), before);
+    // Policies that are another's, that are too many for the SPD, and for a child.
+    let mut bench = Bench::new(16, 6);
+    bench.install(&install(0x1001, 0x2001, traffic(&["10.1.0.0/16"], &["10.2.0.0/16"]), None, true)).unwrap();
+    let before = bench.has();
+    let another = Install {
+        connection: "another".into(),
+        ..install(0x1002, 0x2002, traffic(&["10.1.0.0/16"], &["10.2.0.0/16"]), None, true)
+    };
+    assert!(matches!(bench.install(&another), Err(SadbError::Overlap { .. })));
+    let wide = traffic(&["10.1.0.1-10.1.0.254"], &["10.9.0.1-10.9.0.254"]);
+    for traffic in [
+        wide.clone(),
+        traffic(&["10.1.0.1-10.1.255.254"; 1], &["10.9.0.1-10.9.255.254", "10.10.0.1-10.13.255.250"]),
+    ] {
+        assert!(matches!(
+            bench.install(&install(0x1003, 0x2003, traffic, None, true)),
+            Err(SadbError::Full { .. })
+        ));
+    }
+    assert_eq!(bench.has(), before);
+}

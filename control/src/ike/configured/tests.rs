@@ -1,0 +1,112 @@
+use super::*;
+use crate::swanctl::Configuration;
+use portcullis_ike::{connection::Hosts, identity::IdPattern};
+use std::path::Path;
+
+const LEAST: &str = "local { auth = psk }\nremote { auth = psk }\n";
+
+fn of(text: &str) -> Result<ike::Configuration, Unusable> {
+    configuration(&Configuration::parse(Path::new("swanctl.conf"), text).unwrap())
+}
+
+fn with(connection: &str, child: &str) -> Result<ike::Configuration, Unusable> {
+    of(&format!("connections {{ a {{ {LEAST} {connection}\n children {{ net {{ {child} }} }} }} }}"))
+}
+
+#[test]
+fn what_is_written_is_what_the_engine_has() {
+    let all = of("connections {
+        site-b {
+            local_addrs = 192.0.2.1
+            remote_addrs = 198.51.100.0/24, 203.0.113.1-203.0.113.9, 2001:db8::/32
+            local_port = 501
+            remote_port = 4501
+            proposals = aes128-sha256-x25519, aes256gcm16-prfsha384-ecp384
+            encap = yes
+            dpd_delay = 30s
+            rekey_time = 2h
+            rand_time = 10m
+            local { auth = psk
+                id = gw.example.org }
+            remote { auth = psk
+                id = *.example.com }
+            children {
+                net {
+                    local_ts = 10.1.0.0/16
+                    remote_ts = 10.2.0.0/16[tcp/443], 10.3.0.0/16
+                    esp_proposals = aes128gcm16-x25519
+                    mode = transport
+                    rekey_time = 1h
+                    rand_time = 0
+                    life_time = 90m
+                    life_bytes = 1000
+                    replay_window = 65536
+                    copy_df = no
+                    copy_ecn = no
+                    copy_dscp = in
+                    tfc_padding = mtu
+                    inactivity = 5m
+                }
+            }
+        }
+    }
+    secrets { ike-1 { id = gw.example.org
+        id-b = carol@example.com
+        secret = 0x0102 } }")
+    .unwrap();
+    let c = &all.connections[0];
+    let at = |host: &str| c.remote.fits(host.parse().unwrap()).is_some();
+    assert_eq!(c.local, Hosts::one([192, 0, 2, 1].into()));
+    assert!(at("198.51.100.255") && at("203.0.113.9") && at("2001:db8:ffff::1"));
+    assert!(!at("198.51.101.0") && !at("203.0.113.10") && !at("2001:db9::"));
+    assert_eq!((c.local_port, c.remote_port, c.forces_udp, c.dpd_ms), (501, 4501, true, 30_000));
+    assert_eq!((c.rekey_ms, c.rand_ms), (7_200_000, 600_000));
+    assert_eq!(c.proposals.to_string(), "aes128-sha256-prfsha256-x25519, aes256gcm16-prfsha384-ecp384");
+    assert_eq!(
+        (c.local_id.to_string(), c.remote_id.to_string()),
+        ("gw.example.org".into(), "*.example.com".into())
+    );
+    let child = &c.children[0];
+    let policy = child.policy([192, 0, 2, 1].into(), [198, 51, 100, 1].into());
+    assert_eq!(policy.local.to_string(), "10.1.0.0/16");
+    assert_eq!(policy.remote.to_string(), "10.2.0.0/16[tcp/443], 10.3.0.0/16");
+    assert_eq!((child.mode, child.replay_window), (Mode::Transport, 65_536));
+    assert_eq!((child.rekey_ms, child.rand_ms), (3_600_000, 0));
+    let handling = child.handling;
+    assert_eq!((handling.df, handling.ecn, handling.decap_dscp), (DfBit::Clear, false, true));
+    assert_eq!((handling.dscp, handling.tfc_pad), (Dscp::Set(0), AS_FAR_AS_THE_PATH_ALLOWS));
+    assert_eq!((handling.lifetime.hard.secs, handling.lifetime.hard.bytes), (5400, 1000));
+    assert_eq!(handling.lifetime.idle_secs, 300);
+    let key = &all.shared_keys[0];
+    assert_eq!((key.ids.len(), key.key.bytes()), (2, &[1, 2][..]));
+}
+
+#[test]
+fn what_is_left_out_is_as_strongswan_has_it() {
+    let all = with("", "").unwrap();
+    let c = &all.connections[0];
+    assert_eq!((&c.local, &c.remote, &c.remote_id), (&Hosts::Any, &Hosts::Any, &IdPattern::Any));
+    assert_eq!((c.local_port, c.remote_port, c.rekey_ms, c.dpd_ms), (500, 500, 4 * 3_600_000, 0));
+    let child = &c.children[0];
+    assert_eq!((child.mode, child.replay_window, child.rekey_ms), (Mode::Tunnel, 1024, 3_600_000));
+    // Its end, a tenth later.
+    assert_eq!(child.handling.lifetime.hard.secs, 3960);
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    for (connection, child, key) in [
+        ("version = 1", "", "connections.a.version"),
+        ("local-2 { auth = psk }", "", "connections.a.local"),
+        ("vips = 0.0.0.0", "", "connections.a.vips"),
+        ("remote_addrs = gw.example.org", "", "connections.a.remote_addrs"),
+        ("", "mode = pass", "connections.a.children.net.mode"),
+        ("", "start_action = trap", "connections.a.children.net.start_action"),
+        ("", "interface = ipsec0", "connections.a.children.net.interface"),
+    ] {
+        let unusable = with(connection, child).unwrap_err();
+        assert_eq!(unusable.key, key, "{unusable}");
+    }
+    let unusable = of("connections { a { local { auth = psk }\n remote { auth = eap } } }").unwrap_err();
+    assert_eq!(unusable.key, "connections.a.remote.auth");
+}
