@@ -1,0 +1,232 @@
+//! An end of IKEv2 as the targets have it: an engine, its jobs, and what its datapath has.
+#![allow(dead_code, reason = "each target has some of it")]
+
+use portcullis_ike::{
+    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    proposal::{Order, Proposals},
+    traffic_selector::ConfiguredSelectors,
+    v2::{
+        context::Context,
+        engine::Engine,
+        ike_sa::{IkeSa, IkeSaId},
+        job::Job,
+        output::{ChildChange, Datagram, JobId, Output},
+        window::Retransmission,
+    },
+};
+use portcullis_sadb::{Handling, Mode};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// The key that both have.
+pub const KEY: &[u8] = b"a key that both have";
+
+/// Randomness of a number (SplitMix64).
+pub struct Rng(pub u64);
+
+impl rand_core::TryRng for Rng {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        self.try_next_u64().map(|n| n as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Ok(z ^ z >> 31)
+    }
+
+    fn try_fill_bytes(&mut self, octets: &mut [u8]) -> Result<(), Self::Error> {
+        for part in octets.chunks_mut(8) {
+            let random = self.try_next_u64()?.to_le_bytes();
+            part.copy_from_slice(&random[..part.len()]);
+        }
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for Rng {}
+
+/// IKE SAs of an end, at most, that a target begins.
+const MOST: usize = 8;
+
+/// An end.
+pub struct End {
+    pub engine: Engine,
+    config: Configuration,
+    at: usize,
+    jobs: Vec<(JobId, Job)>,
+    /// What is sent, until the target takes it.
+    pub sent: Vec<Datagram>,
+    installed: BTreeSet<u32>,
+    next_spi: u32,
+}
+
+/// Where an end is.
+pub fn address(at: usize) -> IpAddr {
+    [192, 0, 2, 1 + at as u8].into()
+}
+
+/// Who an end is.
+pub fn id(at: usize) -> &'static str {
+    ["left.example.org", "right.example.org"][at]
+}
+
+fn config(at: usize) -> Configuration {
+    let nets = ["10.1.0.0/16", "10.2.0.0/16"];
+    let selectors = |at: usize| ConfiguredSelectors::parse([nets[at]]).unwrap();
+    let child = Child {
+        name: "net".into(),
+        proposals: Proposals::esp(["aes128gcm16-x25519-ecp256", "aes128gcm16"]).unwrap(),
+        local: selectors(at),
+        remote: selectors(1 - at),
+        mode: Mode::Tunnel,
+        handling: Handling::default(),
+        replay_window: 64,
+        rekey_ms: 60_000,
+        rand_ms: 30_000,
+    };
+    let connection = Connection {
+        name: "peer".into(),
+        local: Hosts::Any,
+        remote: Hosts::Any,
+        local_port: 500,
+        remote_port: 500,
+        proposals: Proposals::ike(["aes128gcm16-prfsha256-x25519"]).unwrap(),
+        order: Order::Ours,
+        local_id: id(at).parse().unwrap(),
+        remote_id: id(1 - at).parse().unwrap(),
+        children: vec![Arc::new(child)],
+        retransmission: Retransmission::default(),
+        dpd_ms: 20_000,
+        rekey_ms: 120_000,
+        rand_ms: 60_000,
+        forces_udp: at == 1,
+        fragment_octets: 1280,
+    };
+    Configuration {
+        connections: vec![Arc::new(connection)],
+        shared_keys: vec![SharedKey { ids: vec![], key: KEY.to_vec().into() }],
+        cookies_from: 4,
+        most_half_open: 6,
+        most_half_open_of_one: 4,
+        half_open_ms: 30_000,
+    }
+}
+
+impl End {
+    pub fn new(at: usize, rng: &mut Rng) -> End {
+        let (config, mut out) = (config(at), VecDeque::new());
+        let mut cx = Context { now_ms: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
+        let engine = Engine::new(&mut cx);
+        End { engine, config, at, jobs: vec![], sent: vec![], installed: BTreeSet::new(), next_spi: 0x100 }
+    }
+
+    fn with(&mut self, rng: &mut Rng, now_ms: u64, does: impl FnOnce(&mut Engine, &mut Context<'_>)) {
+        let mut out = VecDeque::new();
+        let next = &mut self.next_spi;
+        let mut spi = || {
+            *next += 1;
+            Some(*next)
+        };
+        let mut cx = Context { now_ms, rng, config: &self.config, child_spi: &mut spi, out: &mut out };
+        does(&mut self.engine, &mut cx);
+        for output in out {
+            match output {
+                Output::Send(datagram) => self.sent.push(datagram),
+                Output::Job(id, job) => self.jobs.push((id, job)),
+                Output::Child(ChildChange::Install(install)) => {
+                    assert!(install.replaces.is_none_or(|old| self.installed.contains(&old)));
+                    assert!(self.installed.insert(install.sa.spi_in), "an SPI is of one child SA");
+                }
+                Output::Child(ChildChange::Use(spi)) => assert!(self.installed.contains(&spi)),
+                Output::Child(ChildChange::Remove(spi)) => assert!(self.installed.remove(&spi)),
+                #[allow(unreachable_patterns, reason = "more may come")]
+                Output::Child(_) | Output::Event(..) => {}
+            }
+        }
+    }
+
+    pub fn receive(&mut self, datagram: &Datagram, rng: &mut Rng, now_ms: u64) {
+        self.with(rng, now_ms, |engine, cx| _ = engine.receive(datagram, cx));
+    }
+
+    pub fn job_done(&mut self, n: usize, rng: &mut Rng, now_ms: u64) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let (id, job) = self.jobs.remove(n % self.jobs.len());
+        let outcome = job.run(rng);
+        self.with(rng, now_ms, |engine, cx| engine.done(id, outcome, cx));
+    }
+
+    pub fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    pub fn tick(&mut self, rng: &mut Rng, now_ms: u64) {
+        self.with(rng, now_ms, Engine::tick);
+    }
+
+    pub fn begin(&mut self, rng: &mut Rng, now_ms: u64) {
+        if self.engine.sas().count() < MOST {
+            let connection = self.config.connections[0].clone();
+            let (child, at) = (connection.children[0].clone(), self.at);
+            self.with(rng, now_ms, |engine, cx| {
+                engine.initiate(&connection, Some(&child), (address(at), address(1 - at)), cx);
+            });
+        }
+    }
+
+    fn pick(&self, n: u8) -> Option<IkeSaId> {
+        let mut ids: Vec<_> = self.engine.sas().map(IkeSa::id).collect();
+        ids.sort_unstable();
+        ids.get(usize::from(n) % ids.len().max(1)).copied()
+    }
+
+    fn pick_child(&self, n: u8) -> u32 {
+        self.installed.iter().nth(usize::from(n) % self.installed.len().max(1)).copied().unwrap_or(1)
+    }
+
+    pub fn child(&mut self, rng: &mut Rng, now_ms: u64) {
+        let (Some(id), child) = (self.pick(0), self.config.connections[0].children[0].clone()) else {
+            return;
+        };
+        if self.installed.len() < 4 * MOST {
+            self.with(rng, now_ms, |engine, cx| _ = engine.initiate_child(id, &child, cx));
+        }
+    }
+
+    pub fn rekey(&mut self, n: u8, rng: &mut Rng, now_ms: u64) {
+        let Some(id) = self.pick(n) else { return };
+        self.with(rng, now_ms, |engine, cx| _ = engine.rekey(id, cx));
+    }
+
+    pub fn rekey_child(&mut self, n: u8, rng: &mut Rng, now_ms: u64) {
+        let spi = self.pick_child(n);
+        self.with(rng, now_ms, |engine, cx| _ = engine.rekey_child(spi, cx));
+    }
+
+    pub fn delete(&mut self, n: u8, rng: &mut Rng, now_ms: u64) {
+        let Some(id) = self.pick(n) else { return };
+        self.with(rng, now_ms, |engine, cx| _ = engine.terminate(id, cx));
+    }
+
+    pub fn delete_child(&mut self, n: u8, rng: &mut Rng, now_ms: u64) {
+        let spi = self.pick_child(n);
+        self.with(rng, now_ms, |engine, cx| _ = engine.terminate_child(spi, cx));
+    }
+
+    /// What it has is its IKE SAs', and has an end.
+    pub fn check(&self) {
+        let children: BTreeSet<u32> =
+            self.engine.sas().flat_map(|sa| sa.children().iter().map(|child| child.spi_in)).collect();
+        assert_eq!(children, self.installed);
+        assert!(self.engine.half_open() <= 6);
+    }
+}
