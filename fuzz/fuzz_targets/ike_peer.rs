@@ -52,7 +52,7 @@ impl Peer {
             Payload::Nonce(ni.clone()),
         ]);
         let request = peer.channel.ask(ExchangeType::IKE_SA_INIT, &init, 0, &mut peer.rng).unwrap().remove(0);
-        let response = peer.exchange(end, &[request.clone()]).remove(0);
+        let response = peer.exchange(end, std::slice::from_ref(&request)).remove(0);
         let (header, ..) = Header::parse(&response).unwrap();
         let answer = Message::parse(&response).unwrap().payloads;
         let spis = Spis { initiator, responder: header.responder_spi };
