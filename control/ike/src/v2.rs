@@ -3,7 +3,7 @@
 //! ```text
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
-//!    sa_init, auth, create_child, rekey_ike, informational      the exchanges, a file for each
+//!    sa_init, intermediate, auth, create_child, rekey_ike, informational     the exchanges, a file for each
 //!    child                             what is agreed on for a child SA
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -22,6 +22,7 @@ pub mod engine;
 mod fragments;
 pub mod ike_sa;
 mod informational;
+mod intermediate;
 pub mod job;
 pub mod nat;
 pub mod output;

@@ -201,7 +201,7 @@ impl IkeSa {
             Role::Responder => (&init.response, &init.ni),
         };
         let prf = keys.suite().prf();
-        let octets = auth::signed_octets(prf, message, nonce, keys.sk_p(who), &id.body(), &[]);
+        let octets = auth::signed_octets(prf, message, nonce, keys.sk_p(who), &id.body(), &init.int_auth());
         Some(auth::by_shared_key(prf, key.bytes(), &octets))
     }
 

@@ -12,6 +12,7 @@ use super::{
     job::Outcome,
     output::{Datagram, Event, JobId, Output},
     rekey_ike::Legacy,
+    sa_init,
 };
 use crate::{
     connection::{Child, Connection},
@@ -276,7 +277,7 @@ impl Engine {
         }
         let spi = header.initiator_spi;
         let (Some(offered), Some(ke), Some(nonce)) =
-            (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
+            (sa_init::offered(payloads), payloads.key_exchange(), payloads.nonce())
         else {
             return Err(Dropped::Sealing.into());
         };
@@ -302,7 +303,7 @@ impl Engine {
         if between.is_empty() {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
         }
-        let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(offered, c.order)?)));
+        let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
         let Some((connection, agreement)) = agreed else {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
         };

@@ -8,7 +8,7 @@ use super::{
     channel::{Channel, Content, Dropped, Received},
     child::{ChildError, ChildSa},
     context::Context,
-    create_child, informational,
+    create_child, informational, intermediate,
     job::{Job, Outcome},
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     connection::{Child, Connection, rekey_at_ms},
     crypto::{
+        auth::IntermediateError,
         exchange::ExchangeError,
         keys::{Keys, Role, Spis},
     },
@@ -73,6 +74,9 @@ pub enum Closed {
     /// Its public value is none.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// What it has said cannot be authenticated.
+    #[error(transparent)]
+    Intermediate(#[from] IntermediateError),
     /// The peer has proven nothing.
     #[error("{who} is not authenticated: {why}")]
     Authentication {
@@ -129,6 +133,7 @@ pub enum Task {
 #[derive(Debug)]
 pub(super) enum Asked {
     Init(Box<sa_init::Question>),
+    Intermediate(Box<intermediate::Question>),
     Auth(Box<auth::Question>),
     Child(Box<create_child::Question>),
     Rekey(Box<rekey_ike::Question>),
@@ -141,6 +146,9 @@ pub(super) enum Then {
     InitAsk(sa_init::Asking),
     InitFinish(Box<sa_init::Answer>),
     InitAnswer(Box<sa_init::Answering>),
+    IntermediateAsk,
+    IntermediateFinish(Box<intermediate::Exchange>),
+    IntermediateAnswer(Box<intermediate::Said>),
     ChildAsk(Box<create_child::Asking>),
     ChildFinish(Box<create_child::Answer>),
     ChildAnswer(Box<create_child::Answering>),
@@ -152,7 +160,8 @@ pub(super) enum Then {
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
-        matches!(self, Then::InitAnswer(_) | Then::ChildAnswer(_) | Then::RekeyAnswer(_))
+        use Then::{ChildAnswer, InitAnswer, IntermediateAnswer, RekeyAnswer};
+        matches!(self, InitAnswer(_) | IntermediateAnswer(_) | ChildAnswer(_) | RekeyAnswer(_))
     }
 }
 
@@ -327,7 +336,7 @@ impl IkeSa {
     }
 
     fn request(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { exchange, payloads, octets } = content;
+        let Content { exchange, payloads, octets, headers } = content;
         let payloads = match payloads {
             Ok(payloads) => payloads,
             Err(malformed) => {
@@ -350,10 +359,14 @@ impl IkeSa {
         let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
         let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
             == Some(Protocol::IKE);
+        let is_responding = self.phase == Phase::Connecting && self.role() == Role::Responder;
+        let more = self.next_intermediate();
         match exchange {
-            ExchangeType::IKE_AUTH if self.phase == Phase::Connecting && self.role() == Role::Responder => {
-                self.answer_auth(&payloads, cx);
+            ExchangeType::IKE_INTERMEDIATE if is_responding => {
+                self.answer_intermediate(&payloads, intermediate::Said::new(headers, octets), cx);
             }
+            // RFC 9370 §2.2.1: not before all key exchanges are done.
+            ExchangeType::IKE_AUTH if is_responding && more.is_none() => self.answer_auth(&payloads, cx),
             ExchangeType::INFORMATIONAL if is_established => self.answer_informational(&payloads, cx),
             ExchangeType::CREATE_CHILD_SA if is_established && is_for_ike => self.answer_rekey(&payloads, cx),
             // RFC 7296 §2.25.2: not while it is being replaced or deleted.
@@ -372,14 +385,14 @@ impl IkeSa {
     }
 
     fn init_request(&mut self, payloads: &Payloads, octets: Vec<u8>, cx: &mut Context<'_>) {
-        let offered = payloads.security_association().unwrap_or_default();
-        if let Some(agreement) = self.connection.proposals.select(offered, self.connection.order) {
+        let offered = sa_init::offered(payloads).unwrap_or_default();
+        if let Some(agreement) = self.connection.proposals.select(&offered, self.connection.order) {
             self.answer_init(agreement, payloads, octets, cx);
         }
     }
 
     fn response(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { payloads, octets, .. } = content;
+        let Content { payloads, octets, headers, .. } = content;
         let payloads = match payloads {
             Ok(payloads) if payloads.unknown_critical().is_none() => payloads,
             Ok(_) => {
@@ -393,6 +406,10 @@ impl IkeSa {
         }
         match self.asked.take() {
             Some(Asked::Init(question)) => self.init_answered(*question, &payloads, octets, cx),
+            Some(Asked::Intermediate(question)) => {
+                let response = intermediate::Said::new(headers, octets);
+                self.intermediate_answered(*question, &payloads, response, cx);
+            }
             Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
@@ -407,6 +424,9 @@ impl IkeSa {
             Some(Then::InitAsk(asking)) => self.init_ask(asking, outcome, cx),
             Some(Then::InitFinish(answer)) => self.init_finish(*answer, outcome, cx),
             Some(Then::InitAnswer(answering)) => self.init_answer(*answering, outcome, cx),
+            Some(Then::IntermediateAsk) => self.intermediate_ask(outcome, cx),
+            Some(Then::IntermediateFinish(exchange)) => self.intermediate_finish(*exchange, outcome, cx),
+            Some(Then::IntermediateAnswer(request)) => self.intermediate_answer(*request, outcome, cx),
             Some(Then::ChildAsk(asking)) => self.child_ask(*asking, outcome, cx),
             Some(Then::ChildFinish(answer)) => self.child_finish(*answer, outcome, cx),
             Some(Then::ChildAnswer(answering)) => self.child_answer(*answering, outcome, cx),
