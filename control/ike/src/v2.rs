@@ -3,7 +3,7 @@
 //! ```text
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
-//!    sa_init, intermediate, auth, create_child, rekey_ike, informational     the exchanges, a file for each
+//!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    child                             what is agreed on for a child SA
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -19,6 +19,7 @@ pub mod context;
 pub mod cookie;
 mod create_child;
 pub mod engine;
+mod followup;
 mod fragments;
 pub mod ike_sa;
 mod informational;

@@ -128,6 +128,12 @@ impl Engine {
         self.sas.get(&id)
     }
 
+    /// What peers have further keys to exchange for is forgotten, as it is after some time.
+    #[cfg(test)]
+    pub(super) fn forget_awaited(&mut self) {
+        self.sas.values_mut().for_each(|sa| sa.awaited = None);
+    }
+
     /// Half-open IKE SAs.
     pub fn half_open(&self) -> usize {
         self.half_open.len()

@@ -8,7 +8,9 @@ use super::{
     channel::{Channel, Content, Dropped, Received},
     child::{ChildError, ChildSa},
     context::Context,
-    create_child, informational, intermediate,
+    create_child,
+    followup::{self, Series},
+    informational, intermediate,
     job::{Job, Outcome},
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
@@ -137,6 +139,7 @@ pub(super) enum Asked {
     Auth(Box<auth::Question>),
     Child(Box<create_child::Question>),
     Rekey(Box<rekey_ike::Question>),
+    FollowUp(Box<followup::Question>),
     Informational(informational::Question),
 }
 
@@ -155,13 +158,17 @@ pub(super) enum Then {
     RekeyAsk(rekey_ike::Asking),
     RekeyFinish(Box<rekey_ike::Agreed>),
     RekeyAnswer(Box<rekey_ike::Agreed>),
+    FollowUpAsk(Box<Series>),
+    FollowUpFinish(Box<Series>),
+    FollowUpAnswer(Box<Series>),
 }
 
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
-        use Then::{ChildAnswer, InitAnswer, IntermediateAnswer, RekeyAnswer};
-        matches!(self, InitAnswer(_) | IntermediateAnswer(_) | ChildAnswer(_) | RekeyAnswer(_))
+        use Then::{ChildAnswer, FollowUpAnswer, InitAnswer, IntermediateAnswer, RekeyAnswer};
+        let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
+        is_of_create || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
 
@@ -194,6 +201,10 @@ pub struct IkeSa {
     pub(super) rival: Option<create_child::Rival>,
     /// What the peer has deleted before its answer to us said that there is such an SA, by its SPI.
     pub(super) early_deletes: Vec<u32>,
+    /// What the peer has asked for, of which it has further keys still to exchange.
+    pub(super) awaited: Option<Box<followup::Awaited>>,
+    /// How often on end the peer has forgotten what we have asked for.
+    pub(super) forgotten: u8,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
     /// What the peer has put in its place while we were about to.
@@ -240,6 +251,8 @@ impl IkeSa {
             later: vec![],
             rival: None,
             early_deletes: vec![],
+            awaited: None,
+            forgotten: 0,
             rekey_at_ms: u64::MAX,
             rival_ike: None,
             awaits_estate: false,
@@ -376,6 +389,7 @@ impl IkeSa {
                 self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
             }
             ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
+            ExchangeType::IKE_FOLLOWUP_KE if is_established => self.answer_follow_up(&payloads, cx),
             // Of IKE_SA_INIT the engine has seen to the first.
             ExchangeType::IKE_SA_INIT if self.keys.is_none() && self.role() == Role::Responder => {
                 self.init_request(&payloads, octets, cx)
@@ -413,6 +427,7 @@ impl IkeSa {
             Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
+            Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),
             Some(Asked::Informational(question)) => self.informational_answered(question, cx),
             None => {}
         }
@@ -433,6 +448,9 @@ impl IkeSa {
             Some(Then::RekeyAsk(asking)) => self.rekey_ask(asking, outcome, cx),
             Some(Then::RekeyFinish(agreed)) => self.rekey_finish(*agreed, outcome, cx),
             Some(Then::RekeyAnswer(agreed)) => self.rekey_answer(*agreed, outcome, cx),
+            Some(Then::FollowUpAsk(series)) => self.follow_up_ask(*series, outcome, cx),
+            Some(Then::FollowUpFinish(series)) => self.follow_up_finish(*series, outcome, cx),
+            Some(Then::FollowUpAnswer(series)) => self.follow_up_answer(*series, outcome, cx),
             None => {}
         }
         self.go_on(cx);
@@ -446,6 +464,7 @@ impl IkeSa {
             Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
             Phase::Established => {
                 due = due.min(self.rekey_at_ms);
+                due = self.awaited.as_ref().map_or(due, |awaited| due.min(awaited.until_ms()));
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
                 due = later.chain(rekeys).fold(due, u64::min);
@@ -485,7 +504,7 @@ impl IkeSa {
             (Some(Asked::Child(question)), _) => Some(question.replaces()),
             (_, Some(Then::ChildAsk(asking))) => Some(asking.replaces()),
             (_, Some(Then::ChildFinish(answer))) => Some(answer.replaces()),
-            _ => None,
+            _ => self.following_up().and_then(followup::Makes::child).map(create_child::Answer::replaces),
         }
     }
 
@@ -499,6 +518,11 @@ impl IkeSa {
     /// What comes when the job for what we ask is done.
     pub(super) fn thens_asking(&self) -> Option<&Then> {
         self.thens[0].as_ref()
+    }
+
+    /// What comes when the job for what the peer asks is done.
+    pub(super) fn thens_answering(&self) -> Option<&Then> {
+        self.thens[1].as_ref()
     }
 
     /// It is to be replaced after its time.
@@ -538,6 +562,7 @@ impl IkeSa {
             None => {}
         }
         self.wake(cx.now_ms);
+        self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
         match self.phase {
             Phase::Connecting if self.deadline_ms <= cx.now_ms => self.close(Closed::HalfOpen, cx),
             Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
@@ -686,6 +711,6 @@ impl IkeSa {
         }
         self.event(Event::Closed(why.to_string()), cx);
         self.phase = Phase::Closed(why);
-        (self.thens, self.asked) = ([None, None], None);
+        (self.thens, self.asked, self.awaited) = ([None, None], None, None);
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     connection::{Child, Configuration, Connection, Hosts, SharedKey},
     crypto::vectors::{Known, seeded},
+    message::{Flags, Header},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -120,6 +121,8 @@ pub struct World {
     pub is_steady: bool,
     /// Messages that came.
     pub carried: usize,
+    /// Requests that were sent, each once.
+    pub requests: Vec<Vec<u8>>,
     network: Vec<(u64, usize, Datagram)>,
     rng: Known,
     chance: u64,
@@ -153,6 +156,7 @@ impl World {
             one_way: None,
             is_steady: false,
             carried: 0,
+            requests: vec![],
             network: vec![],
             rng,
             chance: seed,
@@ -195,6 +199,11 @@ impl World {
     fn take(&mut self, at: usize, output: Output) {
         match output {
             Output::Send(datagram) => {
+                let is_request = Header::parse(&datagram.octets)
+                    .is_ok_and(|(header, ..)| !header.flags.contains(Flags::RESPONSE));
+                if is_request && !self.requests.contains(&datagram.octets) {
+                    self.requests.push(datagram.octets.clone());
+                }
                 let copies = 1 + usize::from(self.below(100) < self.again.into());
                 for _ in 0..copies {
                     let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at);
