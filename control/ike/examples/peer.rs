@@ -61,6 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         order: Order::Ours,
         local_id: local_id.parse()?,
         remote_id: remote_id.parse()?,
+        ppk_id: None,
+        ppk_required: false,
         children: vec![child.clone()],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -72,6 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Configuration {
         connections: vec![connection.clone()],
         shared_keys: vec![SharedKey { ids: vec![], key: key.clone().into_bytes().into() }],
+        ppks: vec![],
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,

@@ -22,6 +22,8 @@ pub struct Configuration {
     pub connections: Vec<Arc<Connection>>,
     /// The shared keys.
     pub shared_keys: Vec<SharedKey>,
+    /// The postquantum preshared keys.
+    pub ppks: Vec<Ppk>,
     /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
     pub cookies_from: usize,
     /// Half-open IKE SAs, at most.
@@ -53,6 +55,10 @@ pub struct Connection {
     pub local_id: IdPattern,
     /// Who the peer must be.
     pub remote_id: IdPattern,
+    /// The PPK of this connection, by its identity (RFC 8784). Who begins has none without; who answers takes any that it has.
+    pub ppk_id: Option<Vec<u8>>,
+    /// There is no IKE SA without a PPK.
+    pub ppk_required: bool,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -156,6 +162,15 @@ pub struct SharedKey {
     pub key: Secret,
 }
 
+/// A postquantum preshared key, which is mixed into the keys of an IKE SA (RFC 8784).
+#[derive(Clone, Debug)]
+pub struct Ppk {
+    /// Its identity, which is said where all can read it who can break the key exchange.
+    pub id: Vec<u8>,
+    /// The octets.
+    pub key: Secret,
+}
+
 impl SharedKey {
     /// How well it fits two ends, each by its best.
     fn fits(&self, mine: &Identification, theirs: &Identification) -> Option<(Fit, Fit)> {
@@ -182,6 +197,11 @@ impl Configuration {
     /// The connection of a name.
     pub fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
         self.connections.iter().find(|connection| connection.name == name)
+    }
+
+    /// The PPK of an identity.
+    pub fn ppk(&self, id: &[u8]) -> Option<&Secret> {
+        self.ppks.iter().find(|ppk| ppk.id == id).map(|ppk| &ppk.key)
     }
 
     /// The shared key of two ends, the one that fits the peer best.

@@ -27,6 +27,7 @@ mod intermediate;
 pub mod job;
 pub mod nat;
 pub mod output;
+mod ppk;
 mod rekey_ike;
 mod sa_init;
 pub mod window;

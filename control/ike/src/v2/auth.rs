@@ -12,13 +12,14 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Phase, Task},
     informational,
     output::{ChildChange, Event, Output},
+    ppk,
 };
 use crate::proposal::Agreement;
 use crate::{
     connection::Connection,
     crypto::{
         Secret, auth,
-        keys::{Nonces, Role},
+        keys::{Keys, Nonces, Role},
     },
     identity::{Fit, IdPattern},
     message::{
@@ -36,6 +37,8 @@ use std::{
 pub(super) struct Question {
     mine: Identification,
     child: Option<Offer>,
+    /// Without the PPK, if the peer may have none.
+    plain: Option<Keys>,
 }
 
 /// The identity of an address.
@@ -55,6 +58,8 @@ impl IkeSa {
         let Some(key) = cx.config.shared_key(&mine, &theirs) else {
             return self.close(Closed::Configured("there is no shared key for this connection"), cx);
         };
+        let without_ppk = self.proof(Role::Initiator, &mine, key);
+        let plain = self.mix_ppk(cx);
         let Some(proof) = self.proof(Role::Initiator, &mine, key) else { return };
         let mut payloads = vec![Payload::IdInitiator(mine.clone())];
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
@@ -62,19 +67,21 @@ impl IkeSa {
         let path = (self.path.local, self.path.peer);
         let child = self.wanted.clone().and_then(|config| Offer::new(&config, false, path, cx));
         payloads.extend(child.iter().flat_map(Offer::payloads));
+        payloads.extend(self.ppk_notifies(without_ppk.as_ref()));
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
-        self.asked = Some(Asked::Auth(Box::new(Question { mine, child })));
+        self.asked = Some(Asked::Auth(Box::new(Question { mine, child, plain })));
     }
 
     /// The responder has answered.
     pub(super) fn auth_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
-        let Question { mine, child } = question;
+        let Question { mine, child, plain } = question;
         let (Some(theirs), Some(said)) = (payloads.id_responder(), payloads.authentication()) else {
             let closed =
                 payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| Closed::Peer(n.kind));
             return self.close(closed, cx);
         };
-        let verified = self.verify(Role::Responder, &mine, theirs, said, cx);
+        let verified = self.settle_ppk(plain, payloads);
+        let verified = verified.and_then(|()| self.verify(Role::Responder, &mine, theirs, said, cx));
         let connection = self.connection.clone();
         let verified = verified.and_then(|()| match connection.remote_id.fits(theirs) {
             Some(_) => Ok(()),
@@ -116,7 +123,8 @@ impl IkeSa {
         let found = self.connection_for(theirs, payloads.id_responder(), cx);
         let verified = found.and_then(|(connection, mine)| {
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
-            self.verify(Role::Initiator, &mine, theirs, said, cx)?;
+            let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
+            self.verify(Role::Initiator, &mine, theirs, without_ppk.as_ref().unwrap_or(said), cx)?;
             Ok((connection, mine))
         });
         let (connection, mine) = match verified {
@@ -133,6 +141,7 @@ impl IkeSa {
         self.connection = connection.clone();
         let mut answer =
             vec![Payload::IdResponder(mine.clone()), Payload::Authentication(by_shared_key(&proof))];
+        answer.extend(self.has_ppk.then(ppk::taken_notify));
         let path = (self.path.local, self.path.peer);
         // RFC 6023 §3: without an SA payload it wants no child.
         let child = payloads

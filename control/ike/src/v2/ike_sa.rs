@@ -95,6 +95,9 @@ pub enum Closed {
         /// Who it should be.
         wanted: String,
     },
+    /// Only one end has the PPK that is needed.
+    #[error("a PPK is needed, and only one end has it")]
+    NoPpk,
     /// The peer's message cannot be read.
     #[error("the peer's message cannot be read: {0}")]
     Syntax(crate::message::Malformed),
@@ -189,6 +192,10 @@ pub struct IkeSa {
     pub(super) init: Option<Init>,
     pub(super) agreement: Option<Agreement>,
     pub(super) keys: Option<Keys>,
+    /// Both ends can use a PPK.
+    pub(super) uses_ppk: bool,
+    /// A PPK is mixed into its keys.
+    pub(super) has_ppk: bool,
     /// Who we are, and who the peer is.
     pub(super) ids: Option<(Identification, Identification)>,
     /// The child that is to be made with it.
@@ -244,6 +251,8 @@ impl IkeSa {
             init: None,
             agreement: None,
             keys: None,
+            uses_ppk: false,
+            has_ppk: false,
             ids: None,
             wanted: None,
             children: vec![],
@@ -308,6 +317,11 @@ impl IkeSa {
     /// What it was agreed on to be made of, once it is.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.agreement.as_ref()
+    }
+
+    /// Whether a PPK is mixed into its keys (RFC 8784).
+    pub fn has_ppk(&self) -> bool {
+        self.has_ppk
     }
 
     /// Its child SAs.

@@ -391,6 +391,7 @@ impl IkeSa {
         heir.channel.seal_with(sealer, opener);
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
+        heir.has_ppk = self.has_ppk;
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.rekey_later(cx);
         Some(heir)

@@ -17,6 +17,7 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     nat::{self, Nat},
+    ppk,
 };
 use crate::{
     crypto::{
@@ -137,6 +138,7 @@ impl IkeSa {
         payloads.extend(self.init_notifies());
         let has_more = self.connection.proposals.have_additional_key_exchanges();
         payloads.extend(has_more.then(intermediate_notify));
+        payloads.extend(self.ppk(cx).is_some().then(ppk::use_notify));
         if let Some(request) = self.ask(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) {
             question.request = request;
             self.asked = Some(Asked::Init(Box::new(question)));
@@ -217,6 +219,10 @@ impl IkeSa {
         let (ni, nr) = (question.asking.nonce, nr.to_vec());
         let init = Init::new((question.request, octets), (ni, nr));
         self.learn_peer(payloads, self.channel.spis());
+        self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && self.ppk(cx).is_some();
+        if self.connection.ppk_required && !self.uses_ppk {
+            return self.close(Closed::NoPpk, cx);
+        }
         let job = Job::Finish(question.private, ke.data.clone());
         self.after(job, Then::InitFinish(Box::new(Answer { agreement, init })), cx);
     }
@@ -246,6 +252,7 @@ impl IkeSa {
         // RFC 7296 §2.23: in the request, SPIr is zero.
         let spis = Spis { responder: crate::message::IkeSpi::NONE, ..self.channel.spis() };
         self.learn_peer(payloads, spis);
+        self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && !cx.config.ppks.is_empty();
         let Some(method) = agreement.key_exchange() else { return };
         let answering = Answering { agreement, request: octets, ni: ni.to_vec() };
         self.after(Job::Respond(method, ke.data.clone()), Then::InitAnswer(Box::new(answering)), cx);
@@ -271,6 +278,7 @@ impl IkeSa {
         ];
         payloads.extend(self.init_notifies());
         payloads.extend(agreement.additional_key_exchanges().next().map(|_| intermediate_notify()));
+        payloads.extend(self.uses_ppk.then(ppk::use_notify));
         let Some(response) = self.answer(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) else { return };
         self.make_keys(&agreement, secret, Init::new((request, response), (ni, nr)), cx);
     }

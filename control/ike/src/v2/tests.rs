@@ -2,6 +2,7 @@
 
 mod followup;
 mod intermediate;
+mod ppk;
 mod world;
 
 use super::{

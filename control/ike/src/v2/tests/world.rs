@@ -63,6 +63,8 @@ pub fn connection(name: &str, end: usize) -> Connection {
         order: Order::Ours,
         local_id: ids[end].parse().unwrap(),
         remote_id: ids[1 - end].parse().unwrap(),
+        ppk_id: None,
+        ppk_required: false,
         children: vec![child("net", nets[end], nets[1 - end])],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -77,6 +79,7 @@ pub fn config(connection: Connection) -> Configuration {
     Configuration {
         connections: vec![Arc::new(connection)],
         shared_keys: vec![SharedKey { ids: vec![], key: b"a key that both have".to_vec().into() }],
+        ppks: vec![],
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,
