@@ -133,3 +133,23 @@ fn whatever_is_asked_for_by_several_key_exchanges_both_have_the_same() {
     let alive = whatever_is_asked_for(0..500, hybrid);
     assert!(alive > 420, "{alive}");
 }
+
+// RFC 7296 §1.3, RFC 9370 §2.2.4
+#[test]
+fn another_first_method_is_asked_for() {
+    let mut world = established_as(6, |connection| {
+        let first = if connection.name == "a" { "ecp256-x25519" } else { "x25519" };
+        let (of_ike, of_esp) = ("aes128gcm16-sha256", "aes128gcm16-noesn");
+        let more = format!("{first}-ke1_mlkem512");
+        with_proposals(connection, &format!("{of_ike}-{more}"), &format!("{of_esp}-{more}"));
+    });
+    rekey_only_child(&mut world, LEFT);
+    world.run_until_quiet();
+    let id = world.only_sa(LEFT).id();
+    world.with(LEFT, |engine, cx| engine.rekey(id, cx));
+    world.run_until_quiet();
+    world.check_children(1);
+    let count = |wanted| exchanges(&world).into_iter().filter(|exchange| *exchange == wanted).count();
+    // Each was asked twice, and followed up once.
+    assert_eq!((count(ExchangeType::CREATE_CHILD_SA), count(ExchangeType::IKE_FOLLOWUP_KE)), (4, 2));
+}

@@ -5,7 +5,7 @@ use super::{
 use crate::{
     connection::Connection,
     message::{self, Notify, NotifyType, Payload, Payloads},
-    v2::{output::Event, sa_init},
+    v2::{channel::Dropped, engine::Refused, output::Event, sa_init},
 };
 
 /// A connection whose IKE SA is of this proposal.
@@ -129,4 +129,27 @@ fn both_are_authenticated_behind_them() {
     world.run_until_quiet();
     let refused = Event::Closed("the peer says AUTHENTICATION_FAILED".into());
     assert_eq!(events(&world, LEFT), [refused]);
+}
+
+/// The responder has new keys with its answer: if that is lost, the request comes again, sealed with the old ones.
+// RFC 7296 §2.1, RFC 9242 §3.3.1
+#[test]
+fn a_lost_answer_is_sent_again_though_keys_have_changed() {
+    let mut world = World::new(5, [LEFT, RIGHT].map(|end| config(with("net", end, THREE))));
+    world.ends[RIGHT].config.half_open_ms = 120_000;
+    world.initiate(LEFT, Some(0));
+    for exchanges in 2..=4 {
+        // The answer to each IKE_INTERMEDIATE is lost twice.
+        while world.messages_of(LEFT) < exchanges {
+            world.run_for(1);
+        }
+        world.one_way = Some(RIGHT);
+        world.run_for(10_000);
+        world.one_way = None;
+    }
+    world.run_until_quiet();
+    world.check_children(1);
+    let dropped = |refused: &Refused| matches!(refused, Refused::Dropped(Dropped::MessageId(_)));
+    // Of what came again in fragments, the first asks for the answer, and the others nothing.
+    assert!(world.ends[RIGHT].refused.iter().all(dropped), "{:?}", world.ends[RIGHT].refused);
 }

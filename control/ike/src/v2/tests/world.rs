@@ -304,6 +304,14 @@ impl World {
         sa
     }
 
+    /// Messages that an end has asked, each once.
+    pub fn messages_of(&self, end: usize) -> usize {
+        let is_by_initiator =
+            |octets: &&Vec<u8>| Header::parse(octets).is_ok_and(|(h, ..)| h.flags.contains(Flags::INITIATOR));
+        let ids = self.requests.iter().filter(|octets| is_by_initiator(octets) == (end == LEFT));
+        ids.filter_map(|octets| Some(Header::parse(octets).ok()?.0.message_id)).collect::<BTreeSet<_>>().len()
+    }
+
     fn check_steady(&self) {
         let is_alive = self.ends.iter().all(|end| end.engine.sas().count() > 0);
         for at in [LEFT, RIGHT].into_iter().filter(|_| self.is_steady && is_alive) {
