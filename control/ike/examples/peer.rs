@@ -10,7 +10,7 @@
 #![allow(clippy::print_stdout, reason = "it is what it is for")]
 
 use portcullis_ike::{
-    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    connection::{Child, Childless, Configuration, Connection, Hosts, SharedKey, Unique},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -63,6 +63,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         remote_id: remote_id.parse()?,
         ppk_id: None,
         ppk_required: false,
+        unique: Unique::No,
+        childless: Childless::Allow,
         children: vec![child.clone()],
         retransmission: Retransmission::default(),
         dpd_ms: 0,

@@ -59,6 +59,10 @@ pub struct Connection {
     pub ppk_id: Option<Vec<u8>>,
     /// There is no IKE SA without a PPK.
     pub ppk_required: bool,
+    /// Whether there may be several IKE SAs of the same two identities.
+    pub unique: Unique,
+    /// Whether there may be an IKE SA that has no child SA from the beginning.
+    pub childless: Childless,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -73,6 +77,35 @@ pub struct Connection {
     pub forces_udp: bool,
     /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).
     pub fragment_octets: usize,
+}
+
+/// What becomes of an IKE SA when there is another one of the same two identities. Unless it is `Never`, who begins the only one
+/// says so (RFC 7296 §2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unique {
+    /// It stays, unless the peer says that the other is the only one.
+    #[default]
+    No,
+    /// It stays, whatever the peer says.
+    Never,
+    /// It stays, and the other is refused, unless the peer says that this is the only one.
+    Keep,
+    /// It is deleted.
+    Replace,
+}
+
+/// Whether the first child SA is made in IKE_AUTH (RFC 6023).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Childless {
+    /// It is, at either end.
+    Never,
+    /// It is when we begin, and the peer may do as it wants.
+    #[default]
+    Allow,
+    /// It is made behind, if the peer can do so.
+    Prefer,
+    /// It is made behind, at either end.
+    Force,
 }
 
 /// A child SA that is to be.

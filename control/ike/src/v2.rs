@@ -5,6 +5,7 @@
 //!  ike_sa    one of them: what is asked, what is answered, what waits
 //!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    child                             what is agreed on for a child SA
+//!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
 //!  output    what is to be done outside
@@ -15,6 +16,7 @@
 mod auth;
 pub mod channel;
 pub mod child;
+mod contacts;
 pub mod context;
 pub mod cookie;
 mod create_child;

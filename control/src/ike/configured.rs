@@ -4,7 +4,7 @@ use crate::swanctl::{
     self,
     authentication::Method,
     child::{self, Child, CopyDscp, TfcPadding},
-    connection::{Connection, Fragmentation, Host, Version},
+    connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
     secret::{Purpose, Shared},
 };
 use portcullis_ike::{
@@ -132,6 +132,17 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
             .map(|id| ppk_id(id).map_err(|e| unusable(key("ppk_id"), e)))
             .transpose()?,
         ppk_required: c.ppk_required,
+        unique: match c.unique {
+            Unique::No => ike::Unique::No,
+            Unique::Never => ike::Unique::Never,
+            Unique::Keep => ike::Unique::Keep,
+            Unique::Replace => ike::Unique::Replace,
+        },
+        childless: match c.childless {
+            Childless::Never => ike::Childless::Never,
+            Childless::Allow => ike::Childless::Allow,
+            Childless::Force => ike::Childless::Force,
+        },
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),

@@ -6,9 +6,10 @@
 
 use super::{
     channel::Dropped,
+    contacts::Contacts,
     context::Context,
     cookie::Cookies,
-    ike_sa::{IkeSa, IkeSaId, Path, Phase, Task},
+    ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
     output::{Datagram, Event, JobId, Output},
     rekey_ike::Legacy,
@@ -99,6 +100,7 @@ pub struct Engine {
     /// By when each is due.
     due: BTreeSet<(u64, IkeSaId)>,
     due_of: HashMap<IkeSaId, u64>,
+    contacts: Contacts,
     next: u64,
     cookies: Cookies,
 }
@@ -113,6 +115,7 @@ impl Engine {
             of_host: HashMap::new(),
             due: BTreeSet::new(),
             due_of: HashMap::new(),
+            contacts: Contacts::default(),
             next: 1,
             cookies: Cookies::new(cx.now_ms, cx.rng),
         }
@@ -163,7 +166,7 @@ impl Engine {
     /// Deletes an IKE SA. False if there is none.
     pub fn terminate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
         self.with(id, cx, |sa, cx| match sa.phase() {
-            Phase::Connecting => sa.close(super::ike_sa::Closed::ByUs, cx),
+            Phase::Connecting => sa.close(Closed::ByUs, cx),
             _ => sa.ask_later(Task::Delete, cx),
         })
     }
@@ -367,7 +370,18 @@ impl Engine {
         does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
     ) -> bool {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
+        // Lent to it: what it is told may be for those of the same two alone.
+        std::mem::swap(&mut sa.contacts, &mut self.contacts);
         does(sa, cx);
+        std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        let is_contact = *sa.phase() == Phase::Established;
+        if let Some(ids) = sa.ids().filter(|_| is_contact != sa.is_contact) {
+            match is_contact {
+                true => self.contacts.add(ids, id),
+                false => self.contacts.remove(ids, id),
+            }
+            sa.is_contact = is_contact;
+        }
         let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
         let (is_connecting, is_closed) =
@@ -400,6 +414,12 @@ impl Engine {
                 self.by_spi.insert(ours(heir.role(), heir.spis()), id);
                 self.sas.insert(id, *heir);
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
+            }
+            Legacy::Superseded(id, is_known) => {
+                self.with(id, cx, |sa, cx| match is_known {
+                    true => sa.ask_later(Task::Delete, cx),
+                    false => sa.close(Closed::Superseded, cx),
+                });
             }
             Legacy::Doomed(ours) => {
                 if let Some(id) = self.by_spi.get(&ours).copied() {

@@ -7,6 +7,7 @@ use super::{
     auth,
     channel::{Channel, Content, Dropped, Received},
     child::{ChildError, ChildSa},
+    contacts::Contacts,
     context::Context,
     create_child,
     followup::{self, Series},
@@ -95,6 +96,12 @@ pub enum Closed {
         /// Who it should be.
         wanted: String,
     },
+    /// The peer has begun another, and has not got this one any more.
+    #[error("the peer has begun another, and knows this one no more")]
+    Superseded,
+    /// There is one of the same two identities.
+    #[error("there is an IKE SA with {0} already")]
+    NotUnique(String),
     /// Only one end has the PPK that is needed.
     #[error("a PPK is needed, and only one end has it")]
     NoPpk,
@@ -198,6 +205,12 @@ pub struct IkeSa {
     pub(super) has_ppk: bool,
     /// Who we are, and who the peer is.
     pub(super) ids: Option<(Identification, Identification)>,
+    /// Those of all, while it does something.
+    pub(super) contacts: Contacts,
+    /// It is one of them.
+    pub(super) is_contact: bool,
+    /// The peer may begin without a child SA (RFC 6023).
+    pub(super) may_be_childless: bool,
     /// The child that is to be made with it.
     pub(super) wanted: Option<Arc<Child>>,
     pub(super) children: Vec<ChildSa>,
@@ -254,6 +267,9 @@ impl IkeSa {
             uses_ppk: false,
             has_ppk: false,
             ids: None,
+            contacts: Contacts::default(),
+            is_contact: false,
+            may_be_childless: false,
             wanted: None,
             children: vec![],
             tasks: VecDeque::new(),

@@ -96,6 +96,8 @@ pub(super) struct Rival {
 pub(super) enum Legacy {
     /// An IKE SA in its place.
     Heir(Box<IkeSa>),
+    /// An IKE SA of the same two is closed; whether the peer knows it, and is to be told.
+    Superseded(IkeSaId, bool),
     /// The IKE SA with this SPI of ours is not used.
     Doomed(IkeSpi),
     /// What it has, to the IKE SA with this SPI of ours.

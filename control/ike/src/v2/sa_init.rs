@@ -20,6 +20,7 @@ use super::{
     ppk,
 };
 use crate::{
+    connection::Childless,
     crypto::{
         Secret,
         auth::IntAuth,
@@ -152,9 +153,8 @@ impl IkeSa {
         let mut notifies = nat.to_vec();
         let kinds = [NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, NotifyType::CHILDLESS_IKEV2_SUPPORTED];
         // RFC 6023 §3: a responder says that it may be childless.
-        let kinds = kinds.into_iter().filter(|kind| {
-            *kind != NotifyType::CHILDLESS_IKEV2_SUPPORTED || self.channel.role() == Role::Responder
-        });
+        let may = self.channel.role() == Role::Responder && self.connection.childless != Childless::Never;
+        let kinds = kinds.into_iter().filter(|kind| *kind != NotifyType::CHILDLESS_IKEV2_SUPPORTED || may);
         notifies.extend(kinds.map(|kind| Payload::Notify(Notify::new(kind, &[]))));
         notifies
     }
@@ -218,6 +218,7 @@ impl IkeSa {
         self.channel.set_spis(Spis { responder, ..self.channel.spis() });
         let (ni, nr) = (question.asking.nonce, nr.to_vec());
         let init = Init::new((question.request, octets), (ni, nr));
+        self.may_be_childless = payloads.has_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.learn_peer(payloads, self.channel.spis());
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && self.ppk(cx).is_some();
         if self.connection.ppk_required && !self.uses_ppk {

@@ -3,6 +3,7 @@
 mod followup;
 mod intermediate;
 mod ppk;
+mod unique;
 mod world;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     output::{Datagram, Event},
 };
 use crate::{
-    connection::Connection,
+    connection::{Connection, Unique},
     crypto::keys::Role,
     message::{ExchangeType, Flags, Header, Message, NotifyType, Payloads, Version},
 };
@@ -350,6 +351,7 @@ fn who_begins_often_must_show_where_it_is() {
     let mut right = config(connection("b", RIGHT));
     (right.cookies_from, right.most_half_open_of_one) = (100, 4);
     let mut world = World::new(9, [config(connection("a", LEFT)), right]);
+    world.configure(LEFT, |connection| connection.unique = Unique::Never);
     for _ in 0..5 {
         world.initiate(LEFT, None);
     }

@@ -1,7 +1,7 @@
 //! Two ends, and what is between them.
 
 use crate::{
-    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    connection::{Child, Childless, Configuration, Connection, Hosts, SharedKey, Unique},
     crypto::vectors::{Known, seeded},
     message::{Flags, Header},
     proposal::{Order, Proposals},
@@ -65,6 +65,8 @@ pub fn connection(name: &str, end: usize) -> Connection {
         remote_id: ids[1 - end].parse().unwrap(),
         ppk_id: None,
         ppk_required: false,
+        unique: Unique::No,
+        childless: Childless::Allow,
         children: vec![child("net", nets[end], nets[1 - end])],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -164,6 +166,13 @@ impl World {
             rng,
             chance: seed,
         }
+    }
+
+    /// An end knows nothing any more.
+    pub fn restart(&mut self, end: usize) {
+        self.with(end, |engine, cx| *engine = Engine::new(cx));
+        let end = &mut self.ends[end];
+        (end.installed, end.sends, end.jobs) = Default::default();
     }
 
     /// Changes the connection of an end.
