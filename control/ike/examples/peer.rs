@@ -65,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ppk_required: false,
         unique: Unique::No,
         childless: Childless::Allow,
+        mobike: true,
         children: vec![child.clone()],
         retransmission: Retransmission::default(),
         dpd_ms: 0,

@@ -63,6 +63,8 @@ pub struct Connection {
     pub unique: Unique,
     /// Whether there may be an IKE SA that has no child SA from the beginning.
     pub childless: Childless,
+    /// Addresses may change while it lives (RFC 4555).
+    pub mobike: bool,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -175,6 +177,12 @@ impl Hosts {
                 of.map(|r| if r.start() == r.end() { Fit::Exact } else { Fit::Wildcard }).max()
             }
         }
+    }
+
+    /// Those that are one address each.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ranges = if let Hosts::Ranges(ranges) = self { &ranges[..] } else { &[] };
+        ranges.iter().filter(|range| range.start() == range.end()).map(|range| *range.start())
     }
 
     /// The address of who begins, if it is known.

@@ -4,6 +4,7 @@
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
 //!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
+//!    mobike                            where packets go
 //!    child                             what is agreed on for a child SA
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
@@ -27,6 +28,7 @@ pub mod ike_sa;
 mod informational;
 mod intermediate;
 pub mod job;
+pub mod mobike;
 pub mod nat;
 pub mod output;
 mod ppk;

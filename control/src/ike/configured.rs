@@ -143,6 +143,7 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
             Childless::Allow => ike::Childless::Allow,
             Childless::Force => ike::Childless::Force,
         },
+        mobike: c.mobike,
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),

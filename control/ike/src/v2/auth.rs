@@ -79,6 +79,7 @@ impl IkeSa {
         }
         payloads.extend(child.iter().flat_map(Offer::payloads));
         payloads.extend(self.ppk_notifies(without_ppk.as_ref()));
+        payloads.extend(self.mobike_notifies());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
         self.asked = Some(Asked::Auth(Box::new(Question { mine: ids.0, child, plain })));
     }
@@ -137,6 +138,7 @@ impl IkeSa {
             let name = offer.config.name.clone();
             (name, offer.accept(payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
         });
+        self.learn_mobike(payloads);
         self.establish(mine, theirs.clone(), cx);
         match installed {
             Some((_, Ok(Some(install)))) => {
@@ -187,6 +189,8 @@ impl IkeSa {
         let mut answer =
             vec![Payload::IdResponder(mine.clone()), Payload::Authentication(by_shared_key(&proof))];
         answer.extend(self.has_ppk.then(ppk::taken_notify));
+        self.learn_mobike(payloads);
+        answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
         let path = (self.path.local, self.path.peer);
         // RFC 6023 §3: without an SA payload it wants no child.
         let child = payloads.security_association().map(|_| match connection.childless {

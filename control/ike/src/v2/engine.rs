@@ -195,6 +195,13 @@ impl Engine {
         self.with(id, cx, |sa, cx| sa.ask_later(Task::Rekey, cx))
     }
 
+    /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5). False if there is none, or it
+    /// is not for us to say, but for who has begun, with MOBIKE.
+    pub fn go_between(&mut self, id: IkeSaId, (local, peer): (IpAddr, IpAddr), cx: &mut Context<'_>) -> bool {
+        let mut goes = false;
+        self.with(id, cx, |sa, cx| goes = sa.go_between(local, peer, cx)) && goes
+    }
+
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
     pub fn done(&mut self, job: JobId, outcome: Outcome, cx: &mut Context<'_>) {
         self.with(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx));

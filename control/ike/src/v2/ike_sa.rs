@@ -13,6 +13,7 @@ use super::{
     followup::{self, Series},
     informational, intermediate,
     job::{Job, Outcome},
+    mobike::Mobike,
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
     rekey_ike::{self, Legacy},
@@ -133,6 +134,10 @@ pub enum Task {
     DeleteOffered(u32),
     /// That the IKE SA be deleted.
     Delete,
+    /// That the peer send to other addresses (RFC 4555 §3.5).
+    Move,
+    /// Whether the peer is where it says (RFC 4555 §3.7).
+    Routability,
     /// For a further child SA.
     Child(Arc<Child>),
     /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
@@ -195,6 +200,8 @@ pub struct IkeSa {
     answer_path: Path,
     /// Whether there is a NAT, if the peer can tell.
     pub(super) nat: Option<Nat>,
+    /// What there is of MOBIKE.
+    pub(super) mobike: Mobike,
     pub(super) phase: Phase,
     pub(super) init: Option<Init>,
     pub(super) agreement: Option<Agreement>,
@@ -260,6 +267,7 @@ impl IkeSa {
             first_peer: path.peer,
             answer_path: path,
             nat: None,
+            mobike: Mobike::new(role),
             phase: Phase::Connecting,
             init: None,
             agreement: None,
@@ -315,6 +323,11 @@ impl IkeSa {
         self.path
     }
 
+    /// The way back of the request that is being answered.
+    pub(super) fn answer_path(&self) -> Path {
+        self.answer_path
+    }
+
     /// Where the peer was at first.
     pub(super) fn first_peer(&self) -> SocketAddr {
         self.first_peer
@@ -368,13 +381,18 @@ impl IkeSa {
     }
 
     /// The peer is there.
-    fn hear(&mut self, path: Path, cx: &Context<'_>) {
+    fn hear(&mut self, path: Path, cx: &mut Context<'_>) {
         self.heard_ms = cx.now_ms;
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
         let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        if is_beginning || self.nat.is_some_and(|nat| nat.is_there) {
+        // RFC 4555 §3.8: with MOBIKE, the initiator says where it is.
+        let follows = self.nat.is_some_and(|nat| nat.is_there) && !self.mobike.is_used;
+        if (is_beginning || follows) && self.path != path {
             self.path = path;
+            if self.phase != Phase::Connecting {
+                self.move_children(cx);
+            }
         }
     }
 
@@ -458,7 +476,7 @@ impl IkeSa {
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
             Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),
-            Some(Asked::Informational(question)) => self.informational_answered(question, cx),
+            Some(Asked::Informational(question)) => self.informational_answered(question, &payloads, cx),
             None => {}
         }
     }
@@ -690,7 +708,9 @@ impl IkeSa {
     /// ESP and IKE go to port 4500, where there is a NAT (RFC 7296 §2.23).
     pub(super) fn float(&mut self) {
         const NAT_T: u16 = 4500;
-        if self.is_in_udp() {
+        // RFC 4555 §3.3: with MOBIKE there may be a NAT later.
+        let may_move = self.connection.mobike && self.nat.is_some();
+        if self.is_in_udp() || may_move {
             for address in [&mut self.path.local, &mut self.path.peer] {
                 if address.port() == 500 {
                     address.set_port(NAT_T);

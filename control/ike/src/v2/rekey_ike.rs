@@ -394,6 +394,7 @@ impl IkeSa {
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
         heir.has_ppk = self.has_ppk;
+        heir.mobike = self.mobike.inherited();
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.rekey_later(cx);
         Some(heir)
@@ -407,6 +408,9 @@ impl IkeSa {
             later: std::mem::take(&mut self.later),
         };
         estate.tasks.retain(|task| !matches!(task, Task::Rekey));
+        if let Some(Asked::Informational(question)) = &self.asked {
+            estate.tasks.extend(question.moves());
+        }
         self.legacies.push(Legacy::Estate(ours, estate));
         self.doom(cx.now_ms);
     }

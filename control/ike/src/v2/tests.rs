@@ -2,6 +2,7 @@
 
 mod followup;
 mod intermediate;
+mod mobike;
 mod ppk;
 mod unique;
 mod world;

@@ -12,14 +12,14 @@ use crate::{
         engine::{Engine, Refused},
         ike_sa::{IkeSa, IkeSaId},
         job::Job,
-        output::{ChildChange, Datagram, Event, JobId, Output},
+        output::{ChildChange, Datagram, Event, JobId, Move, Output},
         window::Retransmission,
     },
 };
 use portcullis_sadb::{Handling, Mode};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -67,6 +67,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
         ppk_required: false,
         unique: Unique::No,
         childless: Childless::Allow,
+        mobike: false,
         children: vec![child("net", nets[end], nets[1 - end])],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -99,6 +100,7 @@ pub struct End {
     pub installed: BTreeMap<u32, Install>,
     /// What packets leave by.
     pub sends: BTreeSet<u32>,
+    pub moves: Vec<Move>,
     pub next_spi: u32,
     jobs: Vec<(u64, JobId, Job)>,
 }
@@ -122,6 +124,10 @@ pub struct World {
     pub late_ms: u64,
     /// Nothing from this end comes through.
     pub one_way: Option<usize>,
+    /// Where each end is: what is sent elsewhere is lost, and nothing leaves from elsewhere unless it is said so.
+    pub addresses: [IpAddr; 2],
+    /// A NAT in front of the left end: its place for port 500, and one port higher for 4500.
+    pub nat: Option<SocketAddr>,
     /// What packets leave by is there at the other end.
     pub is_steady: bool,
     /// Messages that came.
@@ -148,6 +154,7 @@ impl World {
                 refused: vec![],
                 installed: BTreeMap::new(),
                 sends: BTreeSet::new(),
+                moves: vec![],
                 next_spi: 0x100,
                 jobs: vec![],
             }
@@ -159,6 +166,8 @@ impl World {
             again: 0,
             late_ms: 0,
             one_way: None,
+            addresses: [address(LEFT), address(RIGHT)],
+            nat: None,
             is_steady: false,
             carried: 0,
             requests: vec![],
@@ -216,6 +225,11 @@ impl World {
                 if is_request && !self.requests.contains(&datagram.octets) {
                     self.requests.push(datagram.octets.clone());
                 }
+                let mut datagram = datagram;
+                if let Some(nat) = self.nat.filter(|_| at == LEFT) {
+                    let port = nat.port() + u16::from(datagram.local.port() == 4500);
+                    datagram.local = SocketAddr::new(nat.ip(), port);
+                }
                 let copies = 1 + usize::from(self.below(100) < self.again.into());
                 for _ in 0..copies {
                     let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at);
@@ -237,6 +251,13 @@ impl World {
                 if sends {
                     end.send_by(spi);
                 }
+            }
+            Output::Child(ChildChange::Move(moved)) => {
+                let Move { spi_in, local, peer, is_in_udp, nat } = moved;
+                let install = self.ends[at].installed.get_mut(&spi_in).expect("what moves is there");
+                (install.local, install.peer) = (local, peer);
+                (install.is_in_udp, install.nat) = (is_in_udp, nat);
+                self.ends[at].moves.push(moved);
             }
             Output::Child(ChildChange::Use(spi)) => self.ends[at].send_by(spi),
             Output::Child(ChildChange::Remove(spi)) => {
@@ -275,7 +296,14 @@ impl World {
             }
         }
         if let Some(n) = self.network.iter().position(|(ms, ..)| *ms <= now) {
-            let (_, at, Datagram { local, peer, octets }) = self.network.remove(n);
+            let (_, at, Datagram { local, mut peer, octets }) = self.network.remove(n);
+            if let Some(nat) = self.nat.filter(|nat| at == LEFT && nat.ip() == peer.ip()) {
+                let port = if peer.port() == nat.port() { 500 } else { 4500 };
+                peer = SocketAddr::new(self.addresses[LEFT], port);
+            }
+            if peer.ip() != self.addresses[at] {
+                return true;
+            }
             self.carried += 1;
             // Theirs is ours.
             let datagram = Datagram { local: peer, peer: local, octets };
