@@ -351,6 +351,14 @@ impl Ike {
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
             Output::Child(ChildChange::Remove(spi)) => self.children.remove(sadb, spi),
+            Output::Child(ChildChange::Move(moved)) => {
+                tracing::warn!(
+                    "SPI {} is not led from {} to {} yet",
+                    Spi(moved.spi_in),
+                    moved.local,
+                    moved.peer
+                );
+            }
             Output::Event(id, event) => self.tell(id, &event),
         }
         None
@@ -369,6 +377,10 @@ impl Ike {
             Event::ChildDown(child, spi) => {
                 tracing::info!("{name}: child '{child}' is down, SPI {}", Spi(*spi))
             }
+            Event::Moved(path) => {
+                tracing::info!("{name}: IKE SA {} is between {} and {}", id.0, path.local, path.peer);
+            }
+            Event::MoveFailed(why) => tracing::warn!("{name}: IKE SA {} does not move: {why}", id.0),
             Event::Replaced(old) => {
                 tracing::info!("{name}: IKE SA {} has taken the place of {}", id.0, old.0)
             }

@@ -10,7 +10,7 @@
 #![allow(clippy::print_stdout, reason = "it is what it is for")]
 
 use portcullis_ike::{
-    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    connection::{Child, Childless, Configuration, Connection, Hosts, SharedKey, Unique},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -61,6 +61,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         order: Order::Ours,
         local_id: local_id.parse()?,
         remote_id: remote_id.parse()?,
+        ppk_id: None,
+        ppk_required: false,
+        unique: Unique::No,
+        childless: Childless::Allow,
+        mobike: true,
         children: vec![child.clone()],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -72,6 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Configuration {
         connections: vec![connection.clone()],
         shared_keys: vec![SharedKey { ids: vec![], key: key.clone().into_bytes().into() }],
+        ppks: vec![],
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,

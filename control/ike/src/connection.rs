@@ -22,6 +22,8 @@ pub struct Configuration {
     pub connections: Vec<Arc<Connection>>,
     /// The shared keys.
     pub shared_keys: Vec<SharedKey>,
+    /// The postquantum preshared keys.
+    pub ppks: Vec<Ppk>,
     /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
     pub cookies_from: usize,
     /// Half-open IKE SAs, at most.
@@ -53,6 +55,16 @@ pub struct Connection {
     pub local_id: IdPattern,
     /// Who the peer must be.
     pub remote_id: IdPattern,
+    /// The PPK of this connection, by its identity (RFC 8784). Who begins has none without; who answers takes any that it has.
+    pub ppk_id: Option<Vec<u8>>,
+    /// There is no IKE SA without a PPK.
+    pub ppk_required: bool,
+    /// Whether there may be several IKE SAs of the same two identities.
+    pub unique: Unique,
+    /// Whether there may be an IKE SA that has no child SA from the beginning.
+    pub childless: Childless,
+    /// Addresses may change while it lives (RFC 4555).
+    pub mobike: bool,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -67,6 +79,35 @@ pub struct Connection {
     pub forces_udp: bool,
     /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).
     pub fragment_octets: usize,
+}
+
+/// What becomes of an IKE SA when there is another one of the same two identities. Unless it is `Never`, who begins the only one
+/// says so (RFC 7296 §2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unique {
+    /// It stays, unless the peer says that the other is the only one.
+    #[default]
+    No,
+    /// It stays, whatever the peer says.
+    Never,
+    /// It stays, and the other is refused, unless the peer says that this is the only one.
+    Keep,
+    /// It is deleted.
+    Replace,
+}
+
+/// Whether the first child SA is made in IKE_AUTH (RFC 6023).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Childless {
+    /// It is, at either end.
+    Never,
+    /// It is when we begin, and the peer may do as it wants.
+    #[default]
+    Allow,
+    /// It is made behind, if the peer can do so.
+    Prefer,
+    /// It is made behind, at either end.
+    Force,
 }
 
 /// A child SA that is to be.
@@ -138,6 +179,12 @@ impl Hosts {
         }
     }
 
+    /// Those that are one address each.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ranges = if let Hosts::Ranges(ranges) = self { &ranges[..] } else { &[] };
+        ranges.iter().filter(|range| range.start() == range.end()).map(|range| *range.start())
+    }
+
     /// The address of who begins, if it is known.
     pub fn first(&self) -> Option<IpAddr> {
         match self {
@@ -152,6 +199,15 @@ impl Hosts {
 pub struct SharedKey {
     /// Whose it is; nobody's is everybody's.
     pub ids: Vec<IdPattern>,
+    /// The octets.
+    pub key: Secret,
+}
+
+/// A postquantum preshared key, which is mixed into the keys of an IKE SA (RFC 8784).
+#[derive(Clone, Debug)]
+pub struct Ppk {
+    /// Its identity, which is said where all can read it who can break the key exchange.
+    pub id: Vec<u8>,
     /// The octets.
     pub key: Secret,
 }
@@ -182,6 +238,11 @@ impl Configuration {
     /// The connection of a name.
     pub fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
         self.connections.iter().find(|connection| connection.name == name)
+    }
+
+    /// The PPK of an identity.
+    pub fn ppk(&self, id: &[u8]) -> Option<&Secret> {
+        self.ppks.iter().find(|ppk| ppk.id == id).map(|ppk| &ppk.key)
     }
 
     /// The shared key of two ends, the one that fits the peer best.

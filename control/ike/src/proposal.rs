@@ -286,6 +286,27 @@ impl Proposals {
     }
 }
 
+impl Proposals {
+    /// What is offered to a peer that may not know additional key exchanges, which skips what has them (RFC 9370 §2.2.1):
+    /// these, and behind them what is left without.
+    pub fn for_any_peer(&self) -> Proposals {
+        let left = self.without_additional_key_exchanges().map_or(vec![], |left| left.0);
+        Proposals::of(self.0.iter().cloned().chain(left).take(keyword::MOST_PROPOSALS))
+    }
+
+    /// Whether any of them has additional key exchanges.
+    pub fn have_additional_key_exchanges(&self) -> bool {
+        self.0.iter().any(|p| p.transforms.iter().any(|t| is_additional(t.kind)))
+    }
+}
+
+/// What is offered, without whatever has additional key exchanges: of a peer with which there is no IKE_INTERMEDIATE, they
+/// are transforms of unknown types (RFC 9370 §2.2.1).
+pub fn without_additional_key_exchanges(offered: &[message::Proposal]) -> Vec<message::Proposal> {
+    let is_plain = |p: &&message::Proposal| !p.transforms.iter().any(|t| is_additional(t.kind));
+    offered.iter().filter(is_plain).cloned().collect()
+}
+
 /// Of a length that the protocol has (RFC 7296 §3.3.1).
 fn spi_of(proposal: &message::Proposal) -> Option<Vec<u8>> {
     let fits = match proposal.protocol {

@@ -3,8 +3,10 @@
 //! ```text
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
-//!    sa_init, auth, create_child, rekey_ike, informational      the exchanges, a file for each
+//!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
+//!    mobike                            where packets go
 //!    child                             what is agreed on for a child SA
+//!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
 //!  output    what is to be done outside
@@ -15,16 +17,21 @@
 mod auth;
 pub mod channel;
 pub mod child;
+mod contacts;
 pub mod context;
 pub mod cookie;
 mod create_child;
 pub mod engine;
+mod followup;
 mod fragments;
 pub mod ike_sa;
 mod informational;
+mod intermediate;
 pub mod job;
+pub mod mobike;
 pub mod nat;
 pub mod output;
+mod ppk;
 mod rekey_ike;
 mod sa_init;
 pub mod window;

@@ -4,7 +4,7 @@ use crate::swanctl::{
     self,
     authentication::Method,
     child::{self, Child, CopyDscp, TfcPadding},
-    connection::{Connection, Fragmentation, Host, Version},
+    connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
     secret::{Purpose, Shared},
 };
 use portcullis_ike::{
@@ -53,10 +53,12 @@ fn unusable(key: String, why: impl ToString) -> Unusable {
 /// The first key that cannot be used.
 pub fn configuration(from: &swanctl::Configuration) -> Result<ike::Configuration, Unusable> {
     let connections = from.connections.iter().map(|c| connection(c).map(Arc::new));
-    let shared = from.secrets.shared.iter().filter(|shared| shared.purpose == Purpose::Ike);
+    let of = |purpose| from.secrets.shared.iter().filter(move |shared| shared.purpose == purpose);
+    let ppks: Vec<_> = of(Purpose::Ppk).map(ppks).collect::<Result<_, _>>()?;
     Ok(ike::Configuration {
         connections: connections.collect::<Result<_, _>>()?,
-        shared_keys: shared.map(shared_key).collect::<Result<_, _>>()?,
+        shared_keys: of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?,
+        ppks: ppks.concat(),
         cookies_from: COOKIES_FROM,
         most_half_open: MOST_HALF_OPEN.0,
         most_half_open_of_one: MOST_HALF_OPEN.1,
@@ -69,6 +71,20 @@ fn shared_key(shared: &Shared) -> Result<ike::SharedKey, Unusable> {
     let ids = shared.owners.iter().map(|id| id.parse().map_err(|e| unusable(key(), e)));
     let octets = portcullis_ike::crypto::Secret::copy_of(shared.secret.bytes());
     Ok(ike::SharedKey { ids: ids.collect::<Result<_, _>>()?, key: octets })
+}
+
+/// One for each of its identities.
+fn ppks(shared: &Shared) -> Result<Vec<ike::Ppk>, Unusable> {
+    let key = portcullis_ike::crypto::Secret::copy_of(shared.secret.bytes());
+    let bad = |error| unusable(format!("secrets.{}.id", shared.name), error);
+    let ids = shared.owners.iter().map(|id| ppk_id(id).map_err(bad));
+    ids.map(|id| Ok(ike::Ppk { id: id?, key: key.clone() })).collect()
+}
+
+/// The octets of an identity, as strongSwan says it to others.
+fn ppk_id(text: &str) -> Result<Vec<u8>, &'static str> {
+    let id = text.parse::<IdPattern>().ok().and_then(|id| id.identity());
+    id.map(|id| id.data).ok_or("it is not one identity")
 }
 
 fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
@@ -110,6 +126,24 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
         order: Order::Ours,
         local_id,
         remote_id,
+        ppk_id: c
+            .ppk_id
+            .as_deref()
+            .map(|id| ppk_id(id).map_err(|e| unusable(key("ppk_id"), e)))
+            .transpose()?,
+        ppk_required: c.ppk_required,
+        unique: match c.unique {
+            Unique::No => ike::Unique::No,
+            Unique::Never => ike::Unique::Never,
+            Unique::Keep => ike::Unique::Keep,
+            Unique::Replace => ike::Unique::Replace,
+        },
+        childless: match c.childless {
+            Childless::Never => ike::Childless::Never,
+            Childless::Allow => ike::Childless::Allow,
+            Childless::Force => ike::Childless::Force,
+        },
+        mobike: c.mobike,
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),

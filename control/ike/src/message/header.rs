@@ -138,6 +138,9 @@ impl Header {
     /// Its octets.
     pub const LEN: usize = 28;
 
+    /// Where it has the type of the first payload.
+    pub const FIRST_AT: usize = 16;
+
     /// The header of a message of any version, the type of its first payload, and what is behind the header, as long
     /// as the header says.
     ///

@@ -80,7 +80,7 @@ const ESP_DEFAULT: [&str; 2] =
 const AH_DEFAULT: [&str; 1] = ["sha256-sha384-sha512-esn-noesn"];
 
 /// An SA payload numbers its proposals with an octet (RFC 7296 §3.3.1).
-const MOST_PROPOSALS: usize = 255;
+pub(super) const MOST_PROPOSALS: usize = 255;
 
 /// Why a string is not a proposal.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

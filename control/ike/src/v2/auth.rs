@@ -7,18 +7,21 @@
 //! ```
 
 use super::{
-    child::{Agreed, Install, Offer, Place},
+    child::{Agreed, ChildError, Install, Offer, Place},
+    contacts::Ids,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Phase, Task},
     informational,
     output::{ChildChange, Event, Output},
+    ppk,
+    rekey_ike::Legacy,
 };
 use crate::proposal::Agreement;
 use crate::{
-    connection::Connection,
+    connection::{Child, Childless, Connection, Unique},
     crypto::{
         Secret, auth,
-        keys::{Nonces, Role},
+        keys::{Keys, Nonces, Role},
     },
     identity::{Fit, IdPattern},
     message::{
@@ -36,6 +39,8 @@ use std::{
 pub(super) struct Question {
     mine: Identification,
     child: Option<Offer>,
+    /// Without the PPK, if the peer may have none.
+    plain: Option<Keys>,
 }
 
 /// The identity of an address.
@@ -55,26 +60,70 @@ impl IkeSa {
         let Some(key) = cx.config.shared_key(&mine, &theirs) else {
             return self.close(Closed::Configured("there is no shared key for this connection"), cx);
         };
+        let without_ppk = self.proof(Role::Initiator, &mine, key);
+        let plain = self.mix_ppk(cx);
         let Some(proof) = self.proof(Role::Initiator, &mine, key) else { return };
         let mut payloads = vec![Payload::IdInitiator(mine.clone())];
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
         payloads.push(Payload::Authentication(by_shared_key(&proof)));
+        // RFC 7296 §2.4
+        let ids = (mine, theirs);
+        let is_only = self.contacts.others(&ids, self.id).is_empty();
+        let says_so = is_only && connection.unique != Unique::Never;
+        let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
+        payloads.extend(says_so.then(notify));
         let path = (self.path.local, self.path.peer);
-        let child = self.wanted.clone().and_then(|config| Offer::new(&config, false, path, cx));
+        let child = self.first_child().and_then(|config| Offer::new(&config, false, path, cx));
+        if child.is_none() && !self.may_be_childless {
+            return self.close(Closed::Configured("the peer needs a child SA, and there is none"), cx);
+        }
         payloads.extend(child.iter().flat_map(Offer::payloads));
+        payloads.extend(self.ppk_notifies(without_ppk.as_ref()));
+        payloads.extend(self.mobike_notifies());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
-        self.asked = Some(Asked::Auth(Box::new(Question { mine, child })));
+        self.asked = Some(Asked::Auth(Box::new(Question { mine: ids.0, child, plain })));
+    }
+
+    /// The child SA that IKE_AUTH makes. Without one, the peer must be able to do so (RFC 6023 §3).
+    fn first_child(&mut self) -> Option<Arc<Child>> {
+        if !self.may_be_childless && self.connection.childless != Childless::Force {
+            return self.wanted.take().or_else(|| self.connection.children.first().cloned());
+        }
+        match self.connection.childless {
+            Childless::Never | Childless::Allow => self.wanted.take(),
+            Childless::Prefer | Childless::Force => {
+                self.tasks.extend(self.wanted.take().map(Task::Child));
+                None
+            }
+        }
+    }
+
+    /// What becomes of others of the same two, or of this one.
+    fn keep_unique(&mut self, connection: &Connection, ids: &Ids, payloads: &Payloads) -> Result<(), Closed> {
+        let others = self.contacts.others(ids, self.id);
+        let is_only = payloads.has_notify(NotifyType::INITIAL_CONTACT);
+        match connection.unique {
+            Unique::Never => return Ok(()),
+            Unique::No | Unique::Keep if others.is_empty() => {}
+            Unique::No if !is_only => return Ok(()),
+            Unique::Keep if !is_only => return Err(Closed::NotUnique(ids.1.to_string())),
+            _ => {}
+        }
+        // RFC 7296 §2.4: what the peer has not got any more, it need not be told of.
+        self.legacies.extend(others.into_iter().map(|other| Legacy::Superseded(other, !is_only)));
+        Ok(())
     }
 
     /// The responder has answered.
     pub(super) fn auth_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
-        let Question { mine, child } = question;
+        let Question { mine, child, plain } = question;
         let (Some(theirs), Some(said)) = (payloads.id_responder(), payloads.authentication()) else {
             let closed =
                 payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| Closed::Peer(n.kind));
             return self.close(closed, cx);
         };
-        let verified = self.verify(Role::Responder, &mine, theirs, said, cx);
+        let verified = self.settle_ppk(plain, payloads);
+        let verified = verified.and_then(|()| self.verify(Role::Responder, &mine, theirs, said, cx));
         let connection = self.connection.clone();
         let verified = verified.and_then(|()| match connection.remote_id.fits(theirs) {
             Some(_) => Ok(()),
@@ -89,6 +138,7 @@ impl IkeSa {
             let name = offer.config.name.clone();
             (name, offer.accept(payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
         });
+        self.learn_mobike(payloads);
         self.establish(mine, theirs.clone(), cx);
         match installed {
             Some((_, Ok(Some(install)))) => {
@@ -116,7 +166,12 @@ impl IkeSa {
         let found = self.connection_for(theirs, payloads.id_responder(), cx);
         let verified = found.and_then(|(connection, mine)| {
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
-            self.verify(Role::Initiator, &mine, theirs, said, cx)?;
+            let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
+            self.verify(Role::Initiator, &mine, theirs, without_ppk.as_ref().unwrap_or(said), cx)?;
+            if connection.childless == Childless::Never && payloads.security_association().is_none() {
+                return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
+            }
+            self.keep_unique(&connection, &(mine.clone(), theirs.clone()), payloads)?;
             Ok((connection, mine))
         });
         let (connection, mine) = match verified {
@@ -133,11 +188,15 @@ impl IkeSa {
         self.connection = connection.clone();
         let mut answer =
             vec![Payload::IdResponder(mine.clone()), Payload::Authentication(by_shared_key(&proof))];
+        answer.extend(self.has_ppk.then(ppk::taken_notify));
+        self.learn_mobike(payloads);
+        answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
         let path = (self.path.local, self.path.peer);
         // RFC 6023 §3: without an SA payload it wants no child.
-        let child = payloads
-            .security_association()
-            .map(|_| Agreed::select((&connection.children, connection.order), false, payloads, path, cx));
+        let child = payloads.security_association().map(|_| match connection.childless {
+            Childless::Force => Err(ChildError::Full),
+            _ => Agreed::select((&connection.children, connection.order), false, payloads, path, cx),
+        });
         let (install, failed) = match child {
             Some(Ok(agreed)) => {
                 answer.extend(agreed.payloads());
@@ -201,7 +260,7 @@ impl IkeSa {
             Role::Responder => (&init.response, &init.ni),
         };
         let prf = keys.suite().prf();
-        let octets = auth::signed_octets(prf, message, nonce, keys.sk_p(who), &id.body(), &[]);
+        let octets = auth::signed_octets(prf, message, nonce, keys.sk_p(who), &id.body(), &init.int_auth());
         Some(auth::by_shared_key(prf, key.bytes(), &octets))
     }
 

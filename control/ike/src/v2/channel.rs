@@ -45,6 +45,8 @@ pub struct Content {
     pub payloads: Result<Payloads, Malformed>,
     /// In IKE_SA_INIT the octets of the message; else those of its payloads, decrypted.
     pub octets: Vec<u8>,
+    /// Of what was sealed, the [`headers`].
+    pub headers: Vec<u8>,
 }
 
 /// Why a message of the peer is dropped.
@@ -85,8 +87,8 @@ pub struct Channel {
     is_answering: bool,
     /// Of requests and of responses.
     fragments: [Fragments; 2],
-    /// By what the first fragment of each is known again.
-    first_fragments: [[u8; 32]; 2],
+    /// By what the first fragment of each is known again, and its headers.
+    first_fragments: [([u8; 32], Vec<u8>); 2],
     /// Octets of a message, at most, if the peer can put fragments together.
     cut_at: Option<usize>,
     retransmission: Retransmission,
@@ -94,6 +96,9 @@ pub struct Channel {
 
 /// Octets around payloads in a fragment, at most: headers, IV, padding and ICV.
 const AROUND: usize = Header::LEN + Payload::HEADER_LEN + 4 + 16 + 16 + 32;
+
+/// Octets of the numbers that a fragment has behind its generic header (RFC 7383 §2.5).
+const FRAGMENT_NUMBERS: usize = 4;
 
 /// Octets of payloads in a fragment, at least.
 const LEAST: usize = 64;
@@ -205,6 +210,7 @@ impl Channel {
         }
         let mut digest = window::digest(octets);
         let is_init = exchange == ExchangeType::IKE_SA_INIT;
+        let mut headers = vec![];
         let (octets, payloads) = match message.sealed {
             // It is the initiator that begins, and once there are keys, nothing is in clear.
             None if is_init
@@ -217,16 +223,17 @@ impl Channel {
             Some(sealed) if !is_init => {
                 let opener = self.opener.as_ref().ok_or(Dropped::Sealing)?;
                 let inside = opener.open(sealed.headers(octets), &sealed.body)?;
+                headers = headers_before(octets, &sealed);
                 let (first, inside) = match sealed.fragment {
                     None => (sealed.first, inside),
                     Some(fragment) => {
                         let at = usize::from(is_response);
                         if fragment.number() == 1 {
-                            self.first_fragments[at] = digest;
+                            self.first_fragments[at] = (digest, headers);
                         }
                         let whole = self.fragments[at].add(id, fragment, sealed.first, inside);
                         let Some(whole) = whole else { return Ok(Received::Part) };
-                        digest = self.first_fragments[at];
+                        (digest, headers) = std::mem::take(&mut self.first_fragments[at]);
                         whole
                     }
                 };
@@ -235,7 +242,7 @@ impl Channel {
             }
             _ => return Err(Dropped::Sealing),
         };
-        let content = Content { exchange, payloads, octets };
+        let content = Content { exchange, payloads, octets, headers };
         if is_response {
             self.window.close();
             return Ok(Received::Response(content));
@@ -335,6 +342,28 @@ impl Channel {
             })
             .collect()
     }
+}
+
+/// What is in front of the payloads of a sealed message, by its only datagram or the first: from the IKE header to the end of
+/// the generic header of the SK payload, as if it were not cut (RFC 9242 §3.3.2). Lengths are as they were sent.
+pub fn headers(datagram: &[u8]) -> Option<Vec<u8>> {
+    let sealed = Message::parse(datagram).ok()?.sealed?;
+    Some(headers_before(datagram, &sealed))
+}
+
+fn headers_before(datagram: &[u8], sealed: &Sealed) -> Vec<u8> {
+    let mut headers = sealed.headers(datagram).to_vec();
+    if sealed.fragment.is_some() {
+        headers.truncate(headers.len() - FRAGMENT_NUMBERS);
+        // Its type is at the header, or at the last payload that is in clear.
+        let (mut at, mut next) = (Header::FIRST_AT, Header::LEN);
+        while headers[at] != PayloadType::SKF.0 {
+            at = next;
+            next += usize::from(u16::from_be_bytes([headers[at + 2], headers[at + 3]]));
+        }
+        headers[at] = PayloadType::SK.0;
+    }
+    headers
 }
 
 fn octet(rng: &mut dyn CryptoRng) -> u8 {

@@ -111,6 +111,12 @@ pub enum ChildError {
 }
 
 impl ChildError {
+    /// Whether it may be there later (RFC 7296 §2.25, RFC 9370 §2.2.4).
+    pub fn is_temporary(&self) -> bool {
+        let temporary = [NotifyType::TEMPORARY_FAILURE, NotifyType::STATE_NOT_FOUND];
+        matches!(self, ChildError::Peer(kind) if temporary.contains(kind))
+    }
+
     /// What the peer is told.
     pub fn notify(&self) -> NotifyType {
         match self {
@@ -142,7 +148,7 @@ pub(super) struct Agreed {
 
 /// With a key exchange, or without one in IKE_AUTH (RFC 7296 §1.2).
 fn proposals_of(config: &Child, has_key_exchange: bool) -> Proposals {
-    if has_key_exchange { config.proposals.clone() } else { config.proposals.without_key_exchange() }
+    if has_key_exchange { config.proposals.for_any_peer() } else { config.proposals.without_key_exchange() }
 }
 
 impl Offer {
@@ -278,6 +284,11 @@ impl Agreed {
         self.sa.agreement.key_exchange()
     }
 
+    /// Those that come behind (RFC 9370 §2.2.4).
+    pub fn additional_key_exchanges(&self) -> Vec<Method> {
+        self.sa.agreement.additional_key_exchanges().collect()
+    }
+
     /// Whether the peer's KE payload is of that method.
     pub fn check_key_exchange(&self, method: Option<u16>) -> Result<(), WrongKeyExchange> {
         self.sa.agreement.check_key_exchange(method)
@@ -291,6 +302,11 @@ impl Agreed {
     /// The peer's SPI.
     pub fn spi_out(&self) -> u32 {
         self.sa.spi_out
+    }
+
+    /// What it is configured as.
+    pub fn config(&self) -> &Arc<Child> {
+        &self.sa.config
     }
 
     /// The name of the child.

@@ -7,12 +7,16 @@
 //!                                                    ◀──             SK {N(INVALID_KE_PAYLOAD)}, then with another KEi
 //! ```
 //!
+//! Where more key exchanges were agreed on, they follow ([`followup`](super::followup)), and the SA is made behind the last.
+//!
 //! Both ends may replace one SA at the same time. Then there are two new ones, and that with the lowest of the four nonces
-//! is deleted by who began it; the other deletes what was replaced (RFC 7296 §2.8.1).
+//! is deleted by who began it; the other deletes what was replaced (RFC 7296 §2.8.1). Where it is not made yet, who began it
+//! just does not go on (RFC 9370 §2.2.4).
 
 use super::{
     child::{Agreed, ChildError, Install, Offer},
     context::Context,
+    followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, Phase, Task, Then},
     job::{Job, Outcome},
 };
@@ -66,13 +70,15 @@ pub(super) struct Question {
     nonce: Vec<u8>,
 }
 
-/// What was answered, until the secret is there.
+/// What was answered, until the secrets are there.
 #[derive(Debug)]
 pub(super) struct Answer {
     agreed: Agreed,
     replaces: Option<u32>,
     ni: Vec<u8>,
     nr: Vec<u8>,
+    /// Of the first exchange that follows; nothing where none does.
+    link: Vec<u8>,
 }
 
 impl Answer {
@@ -125,8 +131,13 @@ impl IkeSa {
 
     /// Asks for one in the place of another.
     pub(super) fn ask_rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let awaited_ms = self.awaits_child_for(spi_in);
         let child = self.children.iter_mut().find(|child| child.spi_in == spi_in && !child.is_replaced);
         if let Some(child) = child {
+            // The peer is about to.
+            if let Some(until_ms) = awaited_ms {
+                return child.rekey_at_ms = until_ms;
+            }
             // Not again, unless this fails.
             child.rekey_at_ms = u64::MAX;
             let config = child.config.clone();
@@ -190,8 +201,7 @@ impl IkeSa {
         if let Some(notify) = payloads.error() {
             if self.rival.take().is_some() {
                 // It is replaced, though not by us.
-                let old = self.children.iter_mut().find(|child| Some(child.spi_in) == asking.replaces);
-                return old.into_iter().for_each(|old| old.is_replaced = true);
+                return self.yield_child(asking.replaces, cx.now_ms);
             }
             asking.round += 1;
             let asked = private.as_ref().map(Initiator::method);
@@ -201,7 +211,9 @@ impl IkeSa {
                     self.generate_child(Asking { method: Some(method), ..asking }, cx);
                 }
                 // RFC 7296 §2.25
-                (NotifyType::TEMPORARY_FAILURE, _) => self.ask_child_again(asking, cx),
+                (NotifyType::TEMPORARY_FAILURE, _) => {
+                    self.ask_child_again(asking.replaces, &asking.offer.config, cx);
+                }
                 // RFC 7296 §2.25.1: the peer has lost it, or has just deleted it.
                 (NotifyType::CHILD_SA_NOT_FOUND, _) if asking.replaces.is_some() => {
                     let old = asking.replaces.filter(|old| self.children.iter().any(|c| c.spi_in == *old));
@@ -214,13 +226,18 @@ impl IkeSa {
             };
         }
         let (replaces, spi_in) = (asking.replaces, asking.offer.spi_in());
+        let link = followup::link(payloads);
         let nr = payloads.nonce().map(<[u8]>::to_vec).ok_or(ChildError::Missing("Nonce payload"));
         let accepted = nr.and_then(|nr| Ok((asking.offer.accept(payloads)?, nr)));
         let (agreed, nr) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => return self.child_refused(&name, replaces, spi_in, &error, cx),
         };
-        let answer = Answer { agreed, replaces, ni: nonce, nr };
+        if link.is_none() && !agreed.additional_key_exchanges().is_empty() {
+            let missing = ChildError::Missing("ADDITIONAL_KEY_EXCHANGE notification");
+            return self.child_not_made(&name, replaces, &missing, cx);
+        }
+        let answer = Answer { agreed, replaces, ni: nonce, nr, link: link.unwrap_or_default() };
         match (answer.agreed.key_exchange(), private, payloads.key_exchange()) {
             (None, ..) => self.finish_child(answer, &[], cx),
             (Some(method), Some(private), Some(ke))
@@ -265,33 +282,71 @@ impl IkeSa {
     }
 
     /// What the peer cannot do now is asked again after a while.
-    fn ask_child_again(&mut self, asking: Asking, cx: &mut Context<'_>) {
+    fn ask_child_again(&mut self, replaces: Option<u32>, config: &Arc<Child>, cx: &mut Context<'_>) {
         let at_ms = again_ms(cx);
-        match asking.replaces {
+        match replaces {
             Some(old) => {
                 if let Some(child) = self.children.iter_mut().find(|child| child.spi_in == old) {
                     child.rekey_at_ms = at_ms;
                 }
             }
-            None => self.later.push((at_ms, Task::Child(asking.offer.config))),
+            None => self.later.push((at_ms, Task::Child(config.clone()))),
         }
     }
 
-    /// There is a secret.
+    /// There is a secret: the SA is there, or more key exchanges follow.
     pub(super) fn child_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
         let Outcome::Finished(secret) = outcome else { return };
-        match secret {
-            Ok(secret) => self.finish_child(answer, &[secret], cx),
+        let methods = answer.agreed.additional_key_exchanges();
+        let secret = match secret {
+            Ok(secret) => secret,
             Err(error) => {
-                let (name, spi_in) = (answer.agreed.name().to_owned(), answer.agreed.spi_in());
-                self.child_refused(&name, answer.replaces, spi_in, &ChildError::Exchange(error), cx);
+                return self.child_went_wrong(answer, methods.is_empty(), &ChildError::Exchange(error), cx);
             }
+        };
+        if methods.is_empty() {
+            return self.finish_child(answer, &[secret], cx);
+        }
+        let lowest = answer.ni.as_slice().min(&answer.nr);
+        if self.rival.take().is_some_and(|rival| *lowest < rival.lowest_nonce[..]) {
+            // RFC 9370 §2.2.4: what loses is not made, and the exchanges MUST NOT follow.
+            return self.yield_child(answer.replaces, cx.now_ms);
+        }
+        let link = answer.link.clone();
+        self.follow_up(Series::new(Makes::Child(answer), methods, secret, link), cx);
+    }
+
+    /// The peer has replaced a child SA, or is about to. If it does not, we do it after all.
+    fn yield_child(&mut self, old: Option<u32>, now_ms: u64) {
+        let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) else { return };
+        if old.successor.is_some() {
+            old.is_replaced = true;
+        } else if !old.is_replaced {
+            old.rekey_at_ms = now_ms + followup::MOST_MS;
+        }
+    }
+
+    /// There is none, at our end, and not at the peer's either unless it was the last exchange that went wrong.
+    pub(super) fn child_went_wrong(
+        &mut self,
+        answer: Answer,
+        is_last: bool,
+        error: &ChildError,
+        cx: &mut Context<'_>,
+    ) {
+        let (name, replaces) = (answer.agreed.name(), answer.replaces);
+        if error.is_temporary() {
+            self.ask_child_again(replaces, answer.agreed.config(), cx);
+        } else if is_last && !matches!(error, ChildError::Peer(_)) {
+            self.child_refused(name, replaces, answer.agreed.spi_in(), error, cx);
+        } else {
+            self.child_not_made(name, replaces, error, cx);
         }
     }
 
     /// The SA is there, at both ends.
-    fn finish_child(&mut self, answer: Answer, secrets: &[Secret], cx: &mut Context<'_>) {
-        let Answer { agreed, replaces, ni, nr } = answer;
+    pub(super) fn finish_child(&mut self, answer: Answer, secrets: &[Secret], cx: &mut Context<'_>) {
+        let Answer { agreed, replaces, ni, nr, .. } = answer;
         if std::mem::take(&mut self.early_deletes).contains(&agreed.spi_out()) {
             let name = agreed.name().to_owned();
             return self.child_not_made(&name, replaces, &ChildError::Deleted, cx);
@@ -332,7 +387,9 @@ impl IkeSa {
             // It may be the one that we have asked for, whose answer is on its way.
             (Some(_), None) if self.is_asking_child() => Some(NotifyType::TEMPORARY_FAILURE),
             (Some(_), None) => Some(NotifyType::CHILD_SA_NOT_FOUND),
-            (Some(_), Some((spi_in, _))) if self.is_deleting(*spi_in) => Some(NotifyType::TEMPORARY_FAILURE),
+            (Some(_), Some((spi_in, _))) if self.is_deleting(*spi_in) || self.is_following_up(*spi_in) => {
+                Some(NotifyType::TEMPORARY_FAILURE)
+            }
             _ => None,
         };
         if let Some(kind) = refusal {
@@ -388,37 +445,63 @@ impl IkeSa {
         let Answering { agreed, replaces, method, ni } = answering;
         let nr = cx.random::<NONCE>().to_vec();
         // While the key was made, we may have replaced or deleted it ourselves, or the IKE SA.
-        let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
-        let is_gone = *self.phase() != Phase::Established || self.is_rekeying();
-        if is_gone || old != replaces || old.is_some_and(|old| self.is_deleting(old)) {
+        let is_about_to = replaces.is_some_and(|old| self.is_following_up(old)) || self.is_rekeying();
+        if !self.may_replace(replaces) || is_about_to {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let mut offer = agreed.payloads().into_iter();
-        let mut answer: Vec<Payload> = offer.next().into_iter().collect(); // SA
-        answer.push(Payload::Nonce(nr.clone()));
+        let mut payloads: Vec<Payload> = offer.next().into_iter().collect(); // SA
+        payloads.push(Payload::Nonce(nr.clone()));
         let (public, secret) = key.unzip();
-        answer.extend(
+        payloads.extend(
             method
                 .zip(public)
                 .map(|(method, data)| Payload::KeyExchange(KeyExchange { method: method.id(), data })),
         );
-        answer.extend(offer);
-        let secrets: Vec<_> = secret.into_iter().collect();
+        payloads.extend(offer);
+        if replaces.is_some_and(|old| self.is_replacing(old)) {
+            self.rival = Some(Rival { lowest_nonce: ni.clone().min(nr.clone()) });
+        }
+        let methods = agreed.additional_key_exchanges();
+        let answer = Answer { agreed, replaces, ni, nr, link: vec![] };
+        match secret {
+            Some(secret) if !methods.is_empty() => {
+                let series = Series::new(Makes::Child(answer), methods, secret, vec![]);
+                self.await_follow_up((EXCHANGE, payloads), series, cx);
+            }
+            secret => self.child_made(answer, secret.as_slice(), (EXCHANGE, payloads), cx),
+        }
+    }
+
+    /// Whether what the peer wants to replace is there and stays.
+    fn may_replace(&self, replaces: Option<u32>) -> bool {
+        let stays = |old| self.children.iter().any(|child| child.spi_in == old) && !self.is_deleting(old);
+        *self.phase() == Phase::Established && replaces.is_none_or(stays)
+    }
+
+    /// All keys of what the peer has asked for are exchanged: the SA is there, and it gets the last answer.
+    pub(super) fn child_made(
+        &mut self,
+        answer: Answer,
+        secrets: &[Secret],
+        (exchange, payloads): (ExchangeType, Vec<Payload>),
+        cx: &mut Context<'_>,
+    ) {
+        let Answer { agreed, replaces: old, ni, nr, .. } = answer;
+        if !self.may_replace(old) {
+            return self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
+        }
         let nonces = Nonces { initiator: &ni, responder: &nr };
-        let Some(install) = self.with_keys(agreed, Role::Responder, &secrets, nonces, cx) else { return };
+        let Some(install) = self.with_keys(agreed, Role::Responder, secrets, nonces, cx) else { return };
         // RFC 7296 §2.8: what is in the place of another is used once the peer is known to have it.
         let install = Install { replaces: old, sends: old.is_none(), ..install };
         let spi_in = install.sa.spi_in;
         let up = self.put_child(install, cx);
-        self.answer(EXCHANGE, &Payloads(answer), cx);
+        self.answer(exchange, &Payloads(payloads), cx);
         self.event(up, cx);
+        let is_collision = self.rival.is_some() && old.is_some_and(|old| self.is_replacing(old));
         let Some(replaced) = old else { return };
-        let old = replaced;
-        let is_collision = self.is_replacing(old);
-        if is_collision {
-            self.rival = Some(Rival { lowest_nonce: ni.min(nr) });
-        }
-        if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == old) {
+        if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == replaced) {
             (old.is_replaced, old.rekey_at_ms) = (!is_collision, u64::MAX);
             old.successor = Some(spi_in);
             // The peer is to delete it.

@@ -6,12 +6,14 @@
 
 use super::{
     channel::Dropped,
+    contacts::Contacts,
     context::Context,
     cookie::Cookies,
-    ike_sa::{IkeSa, IkeSaId, Path, Phase, Task},
+    ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
     output::{Datagram, Event, JobId, Output},
     rekey_ike::Legacy,
+    sa_init,
 };
 use crate::{
     connection::{Child, Connection},
@@ -98,6 +100,7 @@ pub struct Engine {
     /// By when each is due.
     due: BTreeSet<(u64, IkeSaId)>,
     due_of: HashMap<IkeSaId, u64>,
+    contacts: Contacts,
     next: u64,
     cookies: Cookies,
 }
@@ -112,6 +115,7 @@ impl Engine {
             of_host: HashMap::new(),
             due: BTreeSet::new(),
             due_of: HashMap::new(),
+            contacts: Contacts::default(),
             next: 1,
             cookies: Cookies::new(cx.now_ms, cx.rng),
         }
@@ -125,6 +129,12 @@ impl Engine {
     /// An IKE SA.
     pub fn sa(&self, id: IkeSaId) -> Option<&IkeSa> {
         self.sas.get(&id)
+    }
+
+    /// What peers have further keys to exchange for is forgotten, as it is after some time.
+    #[cfg(test)]
+    pub(super) fn forget_awaited(&mut self) {
+        self.sas.values_mut().for_each(|sa| sa.awaited = None);
     }
 
     /// Half-open IKE SAs.
@@ -156,7 +166,7 @@ impl Engine {
     /// Deletes an IKE SA. False if there is none.
     pub fn terminate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
         self.with(id, cx, |sa, cx| match sa.phase() {
-            Phase::Connecting => sa.close(super::ike_sa::Closed::ByUs, cx),
+            Phase::Connecting => sa.close(Closed::ByUs, cx),
             _ => sa.ask_later(Task::Delete, cx),
         })
     }
@@ -183,6 +193,13 @@ impl Engine {
     /// Has an IKE SA replaced. False if there is none.
     pub fn rekey(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
         self.with(id, cx, |sa, cx| sa.ask_later(Task::Rekey, cx))
+    }
+
+    /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5). False if there is none, or it
+    /// is not for us to say, but for who has begun, with MOBIKE.
+    pub fn go_between(&mut self, id: IkeSaId, (local, peer): (IpAddr, IpAddr), cx: &mut Context<'_>) -> bool {
+        let mut goes = false;
+        self.with(id, cx, |sa, cx| goes = sa.go_between(local, peer, cx)) && goes
     }
 
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
@@ -276,7 +293,7 @@ impl Engine {
         }
         let spi = header.initiator_spi;
         let (Some(offered), Some(ke), Some(nonce)) =
-            (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
+            (sa_init::offered(payloads), payloads.key_exchange(), payloads.nonce())
         else {
             return Err(Dropped::Sealing.into());
         };
@@ -302,7 +319,7 @@ impl Engine {
         if between.is_empty() {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
         }
-        let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(offered, c.order)?)));
+        let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
         let Some((connection, agreement)) = agreed else {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
         };
@@ -360,7 +377,18 @@ impl Engine {
         does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
     ) -> bool {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
+        // Lent to it: what it is told may be for those of the same two alone.
+        std::mem::swap(&mut sa.contacts, &mut self.contacts);
         does(sa, cx);
+        std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        let is_contact = *sa.phase() == Phase::Established;
+        if let Some(ids) = sa.ids().filter(|_| is_contact != sa.is_contact) {
+            match is_contact {
+                true => self.contacts.add(ids, id),
+                false => self.contacts.remove(ids, id),
+            }
+            sa.is_contact = is_contact;
+        }
         let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
         let (is_connecting, is_closed) =
@@ -393,6 +421,12 @@ impl Engine {
                 self.by_spi.insert(ours(heir.role(), heir.spis()), id);
                 self.sas.insert(id, *heir);
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
+            }
+            Legacy::Superseded(id, is_known) => {
+                self.with(id, cx, |sa, cx| match is_known {
+                    true => sa.ask_later(Task::Delete, cx),
+                    false => sa.close(Closed::Superseded, cx),
+                });
             }
             Legacy::Doomed(ours) => {
                 if let Some(id) = self.by_spi.get(&ours).copied() {

@@ -7,9 +7,13 @@ use super::{
     auth,
     channel::{Channel, Content, Dropped, Received},
     child::{ChildError, ChildSa},
+    contacts::Contacts,
     context::Context,
-    create_child, informational,
+    create_child,
+    followup::{self, Series},
+    informational, intermediate,
     job::{Job, Outcome},
+    mobike::Mobike,
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
     rekey_ike::{self, Legacy},
@@ -19,6 +23,7 @@ use super::{
 use crate::{
     connection::{Child, Connection, rekey_at_ms},
     crypto::{
+        auth::IntermediateError,
         exchange::ExchangeError,
         keys::{Keys, Role, Spis},
     },
@@ -73,6 +78,9 @@ pub enum Closed {
     /// Its public value is none.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// What it has said cannot be authenticated.
+    #[error(transparent)]
+    Intermediate(#[from] IntermediateError),
     /// The peer has proven nothing.
     #[error("{who} is not authenticated: {why}")]
     Authentication {
@@ -89,6 +97,15 @@ pub enum Closed {
         /// Who it should be.
         wanted: String,
     },
+    /// The peer has begun another, and has not got this one any more.
+    #[error("the peer has begun another, and knows this one no more")]
+    Superseded,
+    /// There is one of the same two identities.
+    #[error("there is an IKE SA with {0} already")]
+    NotUnique(String),
+    /// Only one end has the PPK that is needed.
+    #[error("a PPK is needed, and only one end has it")]
+    NoPpk,
     /// The peer's message cannot be read.
     #[error("the peer's message cannot be read: {0}")]
     Syntax(crate::message::Malformed),
@@ -117,6 +134,10 @@ pub enum Task {
     DeleteOffered(u32),
     /// That the IKE SA be deleted.
     Delete,
+    /// That the peer send to other addresses (RFC 4555 §3.5).
+    Move,
+    /// Whether the peer is where it says (RFC 4555 §3.7).
+    Routability,
     /// For a further child SA.
     Child(Arc<Child>),
     /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
@@ -129,9 +150,11 @@ pub enum Task {
 #[derive(Debug)]
 pub(super) enum Asked {
     Init(Box<sa_init::Question>),
+    Intermediate(Box<intermediate::Question>),
     Auth(Box<auth::Question>),
     Child(Box<create_child::Question>),
     Rekey(Box<rekey_ike::Question>),
+    FollowUp(Box<followup::Question>),
     Informational(informational::Question),
 }
 
@@ -141,18 +164,26 @@ pub(super) enum Then {
     InitAsk(sa_init::Asking),
     InitFinish(Box<sa_init::Answer>),
     InitAnswer(Box<sa_init::Answering>),
+    IntermediateAsk,
+    IntermediateFinish(Box<intermediate::Exchange>),
+    IntermediateAnswer(Box<intermediate::Said>),
     ChildAsk(Box<create_child::Asking>),
     ChildFinish(Box<create_child::Answer>),
     ChildAnswer(Box<create_child::Answering>),
     RekeyAsk(rekey_ike::Asking),
     RekeyFinish(Box<rekey_ike::Agreed>),
     RekeyAnswer(Box<rekey_ike::Agreed>),
+    FollowUpAsk(Box<Series>),
+    FollowUpFinish(Box<Series>),
+    FollowUpAnswer(Box<Series>),
 }
 
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
-        matches!(self, Then::InitAnswer(_) | Then::ChildAnswer(_) | Then::RekeyAnswer(_))
+        use Then::{ChildAnswer, FollowUpAnswer, InitAnswer, IntermediateAnswer, RekeyAnswer};
+        let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
+        is_of_create || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
 
@@ -169,12 +200,24 @@ pub struct IkeSa {
     answer_path: Path,
     /// Whether there is a NAT, if the peer can tell.
     pub(super) nat: Option<Nat>,
+    /// What there is of MOBIKE.
+    pub(super) mobike: Mobike,
     pub(super) phase: Phase,
     pub(super) init: Option<Init>,
     pub(super) agreement: Option<Agreement>,
     pub(super) keys: Option<Keys>,
+    /// Both ends can use a PPK.
+    pub(super) uses_ppk: bool,
+    /// A PPK is mixed into its keys.
+    pub(super) has_ppk: bool,
     /// Who we are, and who the peer is.
     pub(super) ids: Option<(Identification, Identification)>,
+    /// Those of all, while it does something.
+    pub(super) contacts: Contacts,
+    /// It is one of them.
+    pub(super) is_contact: bool,
+    /// The peer may begin without a child SA (RFC 6023).
+    pub(super) may_be_childless: bool,
     /// The child that is to be made with it.
     pub(super) wanted: Option<Arc<Child>>,
     pub(super) children: Vec<ChildSa>,
@@ -185,6 +228,10 @@ pub struct IkeSa {
     pub(super) rival: Option<create_child::Rival>,
     /// What the peer has deleted before its answer to us said that there is such an SA, by its SPI.
     pub(super) early_deletes: Vec<u32>,
+    /// What the peer has asked for, of which it has further keys still to exchange.
+    pub(super) awaited: Option<Box<followup::Awaited>>,
+    /// How often on end the peer has forgotten what we have asked for.
+    pub(super) forgotten: u8,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
     /// What the peer has put in its place while we were about to.
@@ -220,17 +267,25 @@ impl IkeSa {
             first_peer: path.peer,
             answer_path: path,
             nat: None,
+            mobike: Mobike::new(role),
             phase: Phase::Connecting,
             init: None,
             agreement: None,
             keys: None,
+            uses_ppk: false,
+            has_ppk: false,
             ids: None,
+            contacts: Contacts::default(),
+            is_contact: false,
+            may_be_childless: false,
             wanted: None,
             children: vec![],
             tasks: VecDeque::new(),
             later: vec![],
             rival: None,
             early_deletes: vec![],
+            awaited: None,
+            forgotten: 0,
             rekey_at_ms: u64::MAX,
             rival_ike: None,
             awaits_estate: false,
@@ -268,6 +323,11 @@ impl IkeSa {
         self.path
     }
 
+    /// The way back of the request that is being answered.
+    pub(super) fn answer_path(&self) -> Path {
+        self.answer_path
+    }
+
     /// Where the peer was at first.
     pub(super) fn first_peer(&self) -> SocketAddr {
         self.first_peer
@@ -286,6 +346,11 @@ impl IkeSa {
     /// What it was agreed on to be made of, once it is.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.agreement.as_ref()
+    }
+
+    /// Whether a PPK is mixed into its keys (RFC 8784).
+    pub fn has_ppk(&self) -> bool {
+        self.has_ppk
     }
 
     /// Its child SAs.
@@ -316,18 +381,23 @@ impl IkeSa {
     }
 
     /// The peer is there.
-    fn hear(&mut self, path: Path, cx: &Context<'_>) {
+    fn hear(&mut self, path: Path, cx: &mut Context<'_>) {
         self.heard_ms = cx.now_ms;
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
         let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        if is_beginning || self.nat.is_some_and(|nat| nat.is_there) {
+        // RFC 4555 §3.8: with MOBIKE, the initiator says where it is.
+        let follows = self.nat.is_some_and(|nat| nat.is_there) && !self.mobike.is_used;
+        if (is_beginning || follows) && self.path != path {
             self.path = path;
+            if self.phase != Phase::Connecting {
+                self.move_children(cx);
+            }
         }
     }
 
     fn request(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { exchange, payloads, octets } = content;
+        let Content { exchange, payloads, octets, headers } = content;
         let payloads = match payloads {
             Ok(payloads) => payloads,
             Err(malformed) => {
@@ -350,10 +420,14 @@ impl IkeSa {
         let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
         let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
             == Some(Protocol::IKE);
+        let is_responding = self.phase == Phase::Connecting && self.role() == Role::Responder;
+        let more = self.next_intermediate();
         match exchange {
-            ExchangeType::IKE_AUTH if self.phase == Phase::Connecting && self.role() == Role::Responder => {
-                self.answer_auth(&payloads, cx);
+            ExchangeType::IKE_INTERMEDIATE if is_responding => {
+                self.answer_intermediate(&payloads, intermediate::Said::new(headers, octets), cx);
             }
+            // RFC 9370 §2.2.1: not before all key exchanges are done.
+            ExchangeType::IKE_AUTH if is_responding && more.is_none() => self.answer_auth(&payloads, cx),
             ExchangeType::INFORMATIONAL if is_established => self.answer_informational(&payloads, cx),
             ExchangeType::CREATE_CHILD_SA if is_established && is_for_ike => self.answer_rekey(&payloads, cx),
             // RFC 7296 §2.25.2: not while it is being replaced or deleted.
@@ -363,6 +437,7 @@ impl IkeSa {
                 self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
             }
             ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
+            ExchangeType::IKE_FOLLOWUP_KE if is_established => self.answer_follow_up(&payloads, cx),
             // Of IKE_SA_INIT the engine has seen to the first.
             ExchangeType::IKE_SA_INIT if self.keys.is_none() && self.role() == Role::Responder => {
                 self.init_request(&payloads, octets, cx)
@@ -372,14 +447,14 @@ impl IkeSa {
     }
 
     fn init_request(&mut self, payloads: &Payloads, octets: Vec<u8>, cx: &mut Context<'_>) {
-        let offered = payloads.security_association().unwrap_or_default();
-        if let Some(agreement) = self.connection.proposals.select(offered, self.connection.order) {
+        let offered = sa_init::offered(payloads).unwrap_or_default();
+        if let Some(agreement) = self.connection.proposals.select(&offered, self.connection.order) {
             self.answer_init(agreement, payloads, octets, cx);
         }
     }
 
     fn response(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { payloads, octets, .. } = content;
+        let Content { payloads, octets, headers, .. } = content;
         let payloads = match payloads {
             Ok(payloads) if payloads.unknown_critical().is_none() => payloads,
             Ok(_) => {
@@ -393,10 +468,15 @@ impl IkeSa {
         }
         match self.asked.take() {
             Some(Asked::Init(question)) => self.init_answered(*question, &payloads, octets, cx),
+            Some(Asked::Intermediate(question)) => {
+                let response = intermediate::Said::new(headers, octets);
+                self.intermediate_answered(*question, &payloads, response, cx);
+            }
             Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
-            Some(Asked::Informational(question)) => self.informational_answered(question, cx),
+            Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),
+            Some(Asked::Informational(question)) => self.informational_answered(question, &payloads, cx),
             None => {}
         }
     }
@@ -407,12 +487,18 @@ impl IkeSa {
             Some(Then::InitAsk(asking)) => self.init_ask(asking, outcome, cx),
             Some(Then::InitFinish(answer)) => self.init_finish(*answer, outcome, cx),
             Some(Then::InitAnswer(answering)) => self.init_answer(*answering, outcome, cx),
+            Some(Then::IntermediateAsk) => self.intermediate_ask(outcome, cx),
+            Some(Then::IntermediateFinish(exchange)) => self.intermediate_finish(*exchange, outcome, cx),
+            Some(Then::IntermediateAnswer(request)) => self.intermediate_answer(*request, outcome, cx),
             Some(Then::ChildAsk(asking)) => self.child_ask(*asking, outcome, cx),
             Some(Then::ChildFinish(answer)) => self.child_finish(*answer, outcome, cx),
             Some(Then::ChildAnswer(answering)) => self.child_answer(*answering, outcome, cx),
             Some(Then::RekeyAsk(asking)) => self.rekey_ask(asking, outcome, cx),
             Some(Then::RekeyFinish(agreed)) => self.rekey_finish(*agreed, outcome, cx),
             Some(Then::RekeyAnswer(agreed)) => self.rekey_answer(*agreed, outcome, cx),
+            Some(Then::FollowUpAsk(series)) => self.follow_up_ask(*series, outcome, cx),
+            Some(Then::FollowUpFinish(series)) => self.follow_up_finish(*series, outcome, cx),
+            Some(Then::FollowUpAnswer(series)) => self.follow_up_answer(*series, outcome, cx),
             None => {}
         }
         self.go_on(cx);
@@ -426,6 +512,7 @@ impl IkeSa {
             Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
             Phase::Established => {
                 due = due.min(self.rekey_at_ms);
+                due = self.awaited.as_ref().map_or(due, |awaited| due.min(awaited.until_ms()));
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
                 due = later.chain(rekeys).fold(due, u64::min);
@@ -465,7 +552,7 @@ impl IkeSa {
             (Some(Asked::Child(question)), _) => Some(question.replaces()),
             (_, Some(Then::ChildAsk(asking))) => Some(asking.replaces()),
             (_, Some(Then::ChildFinish(answer))) => Some(answer.replaces()),
-            _ => None,
+            _ => self.following_up().and_then(followup::Makes::child).map(create_child::Answer::replaces),
         }
     }
 
@@ -479,6 +566,11 @@ impl IkeSa {
     /// What comes when the job for what we ask is done.
     pub(super) fn thens_asking(&self) -> Option<&Then> {
         self.thens[0].as_ref()
+    }
+
+    /// What comes when the job for what the peer asks is done.
+    pub(super) fn thens_answering(&self) -> Option<&Then> {
+        self.thens[1].as_ref()
     }
 
     /// It is to be replaced after its time.
@@ -518,6 +610,7 @@ impl IkeSa {
             None => {}
         }
         self.wake(cx.now_ms);
+        self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
         match self.phase {
             Phase::Connecting if self.deadline_ms <= cx.now_ms => self.close(Closed::HalfOpen, cx),
             Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
@@ -615,7 +708,9 @@ impl IkeSa {
     /// ESP and IKE go to port 4500, where there is a NAT (RFC 7296 §2.23).
     pub(super) fn float(&mut self) {
         const NAT_T: u16 = 4500;
-        if self.is_in_udp() {
+        // RFC 4555 §3.3: with MOBIKE there may be a NAT later.
+        let may_move = self.connection.mobike && self.nat.is_some();
+        if self.is_in_udp() || may_move {
             for address in [&mut self.path.local, &mut self.path.peer] {
                 if address.port() == 500 {
                     address.set_port(NAT_T);
@@ -666,6 +761,6 @@ impl IkeSa {
         }
         self.event(Event::Closed(why.to_string()), cx);
         self.phase = Phase::Closed(why);
-        (self.thens, self.asked) = ([None, None], None);
+        (self.thens, self.asked, self.awaited) = ([None, None], None, None);
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{
     context::Context,
-    ike_sa::{Asked, Closed, IkeSa, Phase, Task},
+    ike_sa::{Asked, Closed, IkeSa, Path, Phase, Task},
+    mobike::COOKIE2,
 };
-use crate::message::{Delete, ExchangeType, NotifyType, Payload, Payloads, Protocol};
+use crate::message::{Delete, ExchangeType, Notify, NotifyType, Payload, Payloads, Protocol};
 use portcullis_sadb as sadb;
 
 /// SPIs that are remembered of those that are deleted too early, at most, and as many more.
@@ -19,6 +20,10 @@ pub(super) enum Question {
     DeleteChild(u32),
     /// That the IKE SA be deleted.
     Delete,
+    /// That the peer send to other addresses.
+    Move(Path),
+    /// Whether the peer is where it says, which sends this back.
+    Routability(Path, [u8; COOKIE2]),
     /// Nothing: the peer was told why there is no IKE SA.
     Refused(Closed),
 }
@@ -36,6 +41,15 @@ pub(super) fn deletes_ike_sa(payloads: &Payloads) -> bool {
 }
 
 impl Question {
+    /// What is to be asked again under an IKE SA in the place of this one.
+    pub(super) fn moves(&self) -> Option<Task> {
+        match self {
+            Question::Move(_) => Some(Task::Move),
+            Question::Routability(..) => Some(Task::Routability),
+            _ => None,
+        }
+    }
+
     /// The child SA that it deletes, by our SPI.
     pub(super) fn deletes(&self) -> Option<u32> {
         match self {
@@ -49,7 +63,13 @@ impl IkeSa {
     /// Asks what waits.
     pub(super) fn ask_task(&mut self, task: Task, cx: &mut Context<'_>) {
         let (question, payloads) = match task {
-            Task::Liveness => (Question::Liveness, vec![]),
+            Task::Liveness => (Question::Liveness, self.liveness_notifies()),
+            Task::Move => (Question::Move(self.path()), self.move_notifies()),
+            Task::Routability => {
+                let cookie = cx.random();
+                let notify = Notify::new(NotifyType::COOKIE2, &cookie);
+                (Question::Routability(self.path(), cookie), vec![Payload::Notify(notify)])
+            }
             Task::Rekey => return self.ask_rekey(cx),
             Task::Delete => return self.begin_delete(cx),
             Task::Child(config) => return self.ask_child(&config, cx),
@@ -77,9 +97,16 @@ impl IkeSa {
     }
 
     /// The peer has answered.
-    pub(super) fn informational_answered(&mut self, question: Question, cx: &mut Context<'_>) {
+    pub(super) fn informational_answered(
+        &mut self,
+        question: Question,
+        payloads: &Payloads,
+        cx: &mut Context<'_>,
+    ) {
         match question {
-            Question::Liveness => {}
+            Question::Liveness => self.notice_mapping(payloads, cx),
+            Question::Move(path) => self.move_answered(path, payloads, cx),
+            Question::Routability(path, cookie) => self.routability_answered(path, cookie, payloads, cx),
             Question::DeleteChild(spi_in) => self.remove_child(spi_in, cx),
             Question::Delete => self.close(Closed::ByUs, cx),
             Question::Refused(why) => self.close(why, cx),
@@ -125,6 +152,7 @@ impl IkeSa {
             }
             gone.into_iter().for_each(|spi_in| self.remove_child(spi_in, cx));
         }
+        answer.extend(self.answer_mobike(payloads));
         self.answer(ExchangeType::INFORMATIONAL, &Payloads(answer), cx);
     }
 }

@@ -45,6 +45,16 @@ pub fn notifies(spis: Spis, local: SocketAddr, peer: SocketAddr, forces_udp: boo
     ]
 }
 
+/// Whether a NO_NATS_ALLOWED notification has the addresses and ports that its message came from and to (RFC 4555 §3.9).
+pub fn is_none(data: &[u8], local: SocketAddr, peer: SocketAddr) -> bool {
+    let octets = |ip| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let ports = [peer.port().to_be_bytes(), local.port().to_be_bytes()].concat();
+    data == [octets(peer.ip()), octets(local.ip()), ports].concat()
+}
+
 /// SHA-1 of both SPIs, an address and a port. In a request of IKE_SA_INIT, SPIr is zero.
 fn detection(spis: Spis, address: SocketAddr) -> [u8; 20] {
     let mut hash = Sha1::new();

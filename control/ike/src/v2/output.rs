@@ -1,6 +1,11 @@
 //! What an engine wants done.
 
-use super::{child::Install, ike_sa::IkeSaId, job::Job};
+use super::{
+    child::Install,
+    ike_sa::{IkeSaId, Path},
+    job::Job,
+    nat::Nat,
+};
 use std::net::SocketAddr;
 
 /// What is to be done, in this order.
@@ -43,8 +48,25 @@ pub enum ChildChange {
     Install(Box<Install>),
     /// The peer has this one: what is sent goes by it, and no more by what it replaces.
     Use(u32),
+    /// Its packets go between other addresses.
+    Move(Move),
     /// It is gone.
     Remove(u32),
+}
+
+/// Where the packets of a child SA go from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// Our SPI.
+    pub spi_in: u32,
+    /// Our outer address and port.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+    /// Whether ESP goes in UDP between these ports.
+    pub is_in_udp: bool,
+    /// Who is behind a NAT.
+    pub nat: Nat,
 }
 
 /// What happened to an IKE SA.
@@ -58,6 +80,10 @@ pub enum Event {
     ChildFailed(String, String),
     /// A child SA is gone.
     ChildDown(String, u32),
+    /// Messages, and packets of its child SAs, go between other addresses.
+    Moved(Path),
+    /// The peer does not go to other addresses, and why.
+    MoveFailed(String),
     /// This IKE SA has taken the place of another.
     Replaced(IkeSaId),
     /// There is no IKE SA in its place yet, and why.

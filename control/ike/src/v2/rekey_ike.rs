@@ -7,12 +7,16 @@
 //!  SK {D}, by the old one    ──▶
 //! ```
 //!
+//! Where more key exchanges were agreed on, they follow ([`followup`](super::followup)), and it is made behind the last.
+//!
 //! Both ends may ask at the same time. Then there are two new ones; that with the lowest of the four nonces is deleted by
 //! who began it, the other has the child SAs, and who began that deletes the old one (RFC 7296 §2.8.2).
+//! Where it is not made yet, who began it just does not go on (RFC 9370 §2.2.4).
 
 use super::{
     child::{ChildError, ChildSa},
     context::Context,
+    followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, IkeSaId, Phase, Task, Then},
     job::{Job, Outcome},
     output::{ChildChange, Event, Output},
@@ -56,13 +60,25 @@ pub(super) struct Question {
     nonce: Vec<u8>,
 }
 
-/// What both agree on, until the secret is there.
+/// What both agree on, until the secrets are there.
 #[derive(Debug)]
 pub(super) struct Agreed {
     agreement: Agreement,
     spis: Spis,
     ni: Vec<u8>,
     nr: Vec<u8>,
+    /// Of the first exchange that follows; nothing where none does.
+    link: Vec<u8>,
+}
+
+impl Agreed {
+    fn lowest_nonce(&self) -> Vec<u8> {
+        self.ni.clone().min(self.nr.clone())
+    }
+
+    fn additional_key_exchanges(&self) -> Vec<Method> {
+        self.agreement.additional_key_exchanges().collect()
+    }
 }
 
 /// What the peer has put in the place of the IKE SA that we are replacing.
@@ -71,6 +87,8 @@ pub(super) struct Rival {
     /// Our SPI.
     ours: IkeSpi,
     lowest_nonce: Vec<u8>,
+    /// It is there. Else key exchanges follow.
+    is_made: bool,
 }
 
 /// What an IKE SA leaves to others, which the engine has.
@@ -78,6 +96,8 @@ pub(super) struct Rival {
 pub(super) enum Legacy {
     /// An IKE SA in its place.
     Heir(Box<IkeSa>),
+    /// An IKE SA of the same two is closed; whether the peer knows it, and is to be told.
+    Superseded(IkeSaId, bool),
     /// The IKE SA with this SPI of ours is not used.
     Doomed(IkeSpi),
     /// What it has, to the IKE SA with this SPI of ours.
@@ -105,7 +125,11 @@ impl Estate {
 impl IkeSa {
     /// Asks for an IKE SA in the place of this one.
     pub(super) fn ask_rekey(&mut self, cx: &mut Context<'_>) {
-        self.rekey_at_ms = u64::MAX;
+        // The peer is about to.
+        self.rekey_at_ms = self.awaits_ike().unwrap_or(u64::MAX);
+        if self.rekey_at_ms < u64::MAX {
+            return;
+        }
         if let Some(method) = self.connection.proposals.key_exchange() {
             let spi = IkeSpi::from(cx.random::<8>());
             self.generate_rekey(Asking { spi, method, round: 0 }, cx);
@@ -124,7 +148,9 @@ impl IkeSa {
         }
         let nonce = cx.random::<NONCE>().to_vec();
         let payloads = vec![
-            Payload::SecurityAssociation(self.connection.proposals.offer(&asking.spi.octets())),
+            Payload::SecurityAssociation(
+                self.connection.proposals.for_any_peer().offer(&asking.spi.octets()),
+            ),
             Payload::Nonce(nonce.clone()),
             Payload::KeyExchange(KeyExchange { method: asking.method.id(), data: public }),
         ];
@@ -150,7 +176,7 @@ impl IkeSa {
         else {
             return self.peer_went_wrong(&ChildError::Missing("SA, KE or Nonce payload"), cx);
         };
-        let agreement = match self.connection.proposals.accept(chosen) {
+        let agreement = match self.connection.proposals.for_any_peer().accept(chosen) {
             Ok(agreement) => agreement,
             Err(error) => return self.peer_went_wrong(&ChildError::Accept(error), cx),
         };
@@ -162,9 +188,14 @@ impl IkeSa {
             let missing = "SPI, or KE payload of the method that was agreed on";
             return self.peer_went_wrong(&ChildError::Missing(missing), cx);
         };
+        let link = followup::link(payloads);
+        if link.is_none() && agreement.additional_key_exchanges().next().is_some() {
+            return self.rekey_failed(&ChildError::Missing("ADDITIONAL_KEY_EXCHANGE notification"), cx);
+        }
         let spis = Spis { initiator: asking.spi, responder: theirs };
         let job = Job::Finish(private, ke.data.clone());
-        let agreed = Agreed { agreement, spis, ni: nonce, nr: nr.to_vec() };
+        let link = link.unwrap_or_default();
+        let agreed = Agreed { agreement, spis, ni: nonce, nr: nr.to_vec(), link };
         self.after(job, Then::RekeyFinish(Box::new(agreed)), cx);
     }
 
@@ -173,10 +204,19 @@ impl IkeSa {
         if self.yield_to_rival(cx) {
             return;
         }
-        if *error != ChildError::Peer(NotifyType::TEMPORARY_FAILURE) {
+        if !error.is_temporary() {
             self.event(Event::RekeyFailed(error.to_string()), cx);
         }
         self.rekey_at_ms = super::create_child::again_ms(cx);
+    }
+
+    /// There is none, at our end, and not at the peer's either unless it was the last exchange that went wrong.
+    pub(super) fn rekey_went_wrong(&mut self, is_last: bool, error: &ChildError, cx: &mut Context<'_>) {
+        match error {
+            ChildError::Peer(_) => self.rekey_failed(error, cx),
+            _ if is_last => self.peer_went_wrong(error, cx),
+            _ => self.rekey_failed(error, cx),
+        }
     }
 
     /// The peer goes on under an IKE SA that cannot be: both must go.
@@ -188,29 +228,60 @@ impl IkeSa {
     /// What the peer has put in the place of this one has it, if there is such. False if there is none.
     pub(super) fn yield_to_rival(&mut self, cx: &mut Context<'_>) -> bool {
         let rival = self.rival_ike.take();
-        rival.into_iter().map(|rival| self.leave_to(rival.ours, cx)).next().is_some()
+        rival.into_iter().map(|rival| self.yield_to(rival, cx)).next().is_some()
     }
 
-    /// There is a secret: the other IKE SA is there, at both ends.
+    fn yield_to(&mut self, rival: Rival, cx: &mut Context<'_>) {
+        if rival.is_made {
+            self.leave_to(rival.ours, cx);
+        } else {
+            // If the peer does not go on, we do it after all.
+            self.rekey_at_ms = cx.now_ms + followup::MOST_MS;
+        }
+    }
+
+    /// There is a secret: the other IKE SA is there, or more key exchanges follow.
     pub(super) fn rekey_finish(&mut self, agreed: Agreed, outcome: Outcome, cx: &mut Context<'_>) {
         let Outcome::Finished(secret) = outcome else { return };
+        let methods = agreed.additional_key_exchanges();
         let secret = match secret {
             Ok(secret) => secret,
-            Err(error) => return self.peer_went_wrong(&ChildError::Exchange(error), cx),
+            Err(error) => {
+                return self.rekey_went_wrong(methods.is_empty(), &ChildError::Exchange(error), cx);
+            }
         };
-        let lowest = agreed.ni.clone().min(agreed.nr.clone());
-        let ours = agreed.spis.initiator;
-        let Some(mut heir) = self.heir(agreed, Role::Initiator, secret, cx) else { return };
+        if methods.is_empty() {
+            return self.finish_rekey(agreed, vec![secret], cx);
+        }
+        let lowest = agreed.lowest_nonce();
+        match self.rival_ike.take() {
+            // RFC 9370 §2.2.4: what loses is not made, and the exchanges MUST NOT follow.
+            Some(rival) if lowest < rival.lowest_nonce => return self.yield_to(rival, cx),
+            rival => self.doom_rival(rival),
+        }
+        let link = agreed.link.clone();
+        self.follow_up(Series::new(Makes::Ike(agreed), methods, secret, link), cx);
+    }
+
+    /// What has lost is not used: the peer is to delete it, but may have missed our answer.
+    fn doom_rival(&mut self, rival: Option<Rival>) {
+        let made = rival.filter(|rival| rival.is_made);
+        self.legacies.extend(made.map(|rival| Legacy::Doomed(rival.ours)));
+    }
+
+    /// The other IKE SA is there, at both ends.
+    pub(super) fn finish_rekey(&mut self, agreed: Agreed, secrets: Vec<Secret>, cx: &mut Context<'_>) {
+        let (lowest, ours) = (agreed.lowest_nonce(), agreed.spis.initiator);
+        let Some(mut heir) = self.heir(agreed, Role::Initiator, secrets, cx) else { return };
         match self.rival_ike.take() {
             // RFC 7296 §2.8.2: what loses is deleted by who began it.
             Some(rival) if lowest < rival.lowest_nonce => {
                 heir.tasks.push_back(Task::Delete);
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
-                self.leave_to(rival.ours, cx);
+                self.yield_to(rival, cx);
             }
             rival => {
-                // The peer is to delete it, but may have missed our answer.
-                self.legacies.extend(rival.map(|rival| Legacy::Doomed(rival.ours)));
+                self.doom_rival(rival);
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
                 self.leave_to(ours, cx);
                 self.begin_delete(cx);
@@ -221,8 +292,7 @@ impl IkeSa {
     /// The peer asks for an IKE SA in the place of this one.
     pub(super) fn answer_rekey(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         // RFC 7296 §2.25.2
-        let has_rival = self.rival_ike.is_some();
-        if self.is_changing_children() || self.phase != Phase::Established || has_rival {
+        if !self.may_be_replaced() || self.rival_ike.is_some() {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let (Some(offered), Some(ke), Some(ni)) =
@@ -245,7 +315,7 @@ impl IkeSa {
         };
         let spis = Spis { initiator, responder: IkeSpi::from(cx.random::<8>()) };
         let nr = cx.random::<NONCE>().to_vec();
-        let agreed = Agreed { agreement, spis, ni: ni.to_vec(), nr };
+        let agreed = Agreed { agreement, spis, ni: ni.to_vec(), nr, link: vec![] };
         self.after(Job::Respond(method, ke.data.clone()), Then::RekeyAnswer(Box::new(agreed)), cx);
     }
 
@@ -256,7 +326,7 @@ impl IkeSa {
             return self.answer_error(EXCHANGE, NotifyType::INVALID_SYNTAX, cx);
         };
         // While the key was made, we may have replaced or deleted it ourselves, or changed its children.
-        if self.phase != Phase::Established || self.is_changing_children() {
+        if !self.may_be_replaced() {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let Some(method) = agreed.agreement.key_exchange() else { return };
@@ -265,28 +335,66 @@ impl IkeSa {
             Payload::Nonce(agreed.nr.clone()),
             Payload::KeyExchange(KeyExchange { method: method.id(), data: public }),
         ];
-        let (ours, lowest_nonce) = (agreed.spis.responder, agreed.ni.clone().min(agreed.nr.clone()));
-        let Some(mut heir) = self.heir(agreed, Role::Responder, secret, cx) else { return };
-        heir.awaits_estate = self.is_rekeying();
-        self.answer(EXCHANGE, &Payloads(answer), cx);
-        self.legacies.push(Legacy::Heir(Box::new(heir)));
         if self.is_rekeying() {
-            self.rival_ike = Some(Rival { ours, lowest_nonce });
-        } else {
+            let (ours, lowest_nonce) = (agreed.spis.responder, agreed.lowest_nonce());
+            self.rival_ike = Some(Rival { ours, lowest_nonce, is_made: false });
+        }
+        let methods = agreed.additional_key_exchanges();
+        if methods.is_empty() {
+            return self.rekey_made(agreed, vec![secret], (EXCHANGE, answer), cx);
+        }
+        let series = Series::new(Makes::Ike(agreed), methods, secret, vec![]);
+        self.await_follow_up((EXCHANGE, answer), series, cx);
+    }
+
+    /// Whether the peer may put another in its place (RFC 7296 §2.25.2).
+    fn may_be_replaced(&self) -> bool {
+        self.phase == Phase::Established && !self.is_changing_children() && !self.is_following_up_ike()
+    }
+
+    /// All keys of what the peer has asked for are exchanged: the other IKE SA is there, and it gets the last answer.
+    pub(super) fn rekey_made(
+        &mut self,
+        agreed: Agreed,
+        secrets: Vec<Secret>,
+        (exchange, answer): (ExchangeType, Vec<Payload>),
+        cx: &mut Context<'_>,
+    ) {
+        if !self.may_be_replaced() {
+            return self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
+        }
+        let ours = agreed.spis.responder;
+        let Some(mut heir) = self.heir(agreed, Role::Responder, secrets, cx) else { return };
+        // What we ask for without a rival, the peer refuses.
+        let is_rekeying = self.is_rekeying();
+        let rival = self.rival_ike.as_mut().filter(|_| is_rekeying);
+        heir.awaits_estate = rival.is_some();
+        let is_decided = rival.map(|rival| rival.is_made = true).is_none();
+        self.answer(exchange, &Payloads(answer), cx);
+        self.legacies.push(Legacy::Heir(Box::new(heir)));
+        if is_decided {
             self.leave_to(ours, cx);
         }
     }
 
     /// An IKE SA in the place of this one, without child SAs.
-    fn heir(&mut self, agreed: Agreed, role: Role, secret: Secret, cx: &mut Context<'_>) -> Option<IkeSa> {
-        let Agreed { agreement, spis, ni, nr } = agreed;
+    fn heir(
+        &mut self,
+        agreed: Agreed,
+        role: Role,
+        secrets: Vec<Secret>,
+        cx: &mut Context<'_>,
+    ) -> Option<IkeSa> {
+        let Agreed { agreement, spis, ni, nr, .. } = agreed;
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let (keys, sealer, opener) =
-            self.keys.as_ref()?.rekeyed(agreement.suite()?, role, vec![secret], nonces, spis);
+            self.keys.as_ref()?.rekeyed(agreement.suite()?, role, secrets, nonces, spis);
         let mut heir = IkeSa::new(self.id, self.connection.clone(), (role, spis), self.path, (cx.now_ms, 0));
         heir.channel.seal_with(sealer, opener);
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
+        heir.has_ppk = self.has_ppk;
+        heir.mobike = self.mobike.inherited();
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.rekey_later(cx);
         Some(heir)
@@ -300,13 +408,16 @@ impl IkeSa {
             later: std::mem::take(&mut self.later),
         };
         estate.tasks.retain(|task| !matches!(task, Task::Rekey));
+        if let Some(Asked::Informational(question)) = &self.asked {
+            estate.tasks.extend(question.moves());
+        }
         self.legacies.push(Legacy::Estate(ours, estate));
         self.doom(cx.now_ms);
     }
 
     /// It is not used any more, and the peer is to delete it.
     pub(super) fn doom(&mut self, now_ms: u64) {
-        (self.phase, self.rekey_at_ms) = (Phase::Replaced, u64::MAX);
+        (self.phase, self.rekey_at_ms, self.awaited) = (Phase::Replaced, u64::MAX, None);
         self.deadline_ms = now_ms + DELETE_MS;
     }
 
@@ -314,5 +425,6 @@ impl IkeSa {
     pub(super) fn is_rekeying(&self) -> bool {
         matches!(self.asked, Some(Asked::Rekey(_)))
             || matches!(self.thens_asking(), Some(Then::RekeyAsk(_) | Then::RekeyFinish(_)))
+            || self.is_following_up_ike()
     }
 }

@@ -17,16 +17,19 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     nat::{self, Nat},
+    ppk,
 };
 use crate::{
+    connection::Childless,
     crypto::{
         Secret,
+        auth::IntAuth,
         exchange::Initiator,
         keys::{Keys, Nonces, Role, Spis},
         transform::KeyExchange as Method,
     },
-    message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
-    proposal::Agreement,
+    message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads, Proposal},
+    proposal::{Agreement, without_additional_key_exchanges},
 };
 
 /// How often an initiator begins anew for cookies and other key exchanges.
@@ -46,12 +49,26 @@ pub struct Init {
     pub ni: Vec<u8>,
     /// Nr.
     pub nr: Vec<u8>,
+    /// What both have said in IKE_INTERMEDIATE.
+    pub int_auth: IntAuth,
+    /// How many of these exchanges there were.
+    pub intermediates: u32,
 }
 
 impl Init {
+    /// By the request and the response, and their nonces.
+    fn new((request, response): (Vec<u8>, Vec<u8>), (ni, nr): (Vec<u8>, Vec<u8>)) -> Init {
+        Init { request, response, ni, nr, int_auth: IntAuth::default(), intermediates: 0 }
+    }
+
     /// Ni and Nr.
     pub fn nonces(&self) -> Nonces<'_> {
         Nonces { initiator: &self.ni, responder: &self.nr }
+    }
+
+    /// What AUTH is over besides: IKE_AUTH comes behind these exchanges (RFC 9242 §3.3.2).
+    pub fn int_auth(&self) -> Vec<u8> {
+        self.int_auth.octets(1 + self.intermediates)
     }
 }
 
@@ -115,11 +132,14 @@ impl IkeSa {
         // RFC 7296 §2.6: the cookie comes first, and all else is as it was.
         let mut payloads = vec![];
         payloads.extend(cookie.iter().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, c))));
-        payloads.push(Payload::SecurityAssociation(self.connection.proposals.offer(&[])));
+        payloads.push(Payload::SecurityAssociation(self.connection.proposals.for_any_peer().offer(&[])));
         payloads
             .push(Payload::KeyExchange(KeyExchange { method: method.id(), data: question.public.clone() }));
         payloads.push(Payload::Nonce(nonce.clone()));
         payloads.extend(self.init_notifies());
+        let has_more = self.connection.proposals.have_additional_key_exchanges();
+        payloads.extend(has_more.then(intermediate_notify));
+        payloads.extend(self.ppk(cx).is_some().then(ppk::use_notify));
         if let Some(request) = self.ask(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) {
             question.request = request;
             self.asked = Some(Asked::Init(Box::new(question)));
@@ -133,9 +153,8 @@ impl IkeSa {
         let mut notifies = nat.to_vec();
         let kinds = [NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, NotifyType::CHILDLESS_IKEV2_SUPPORTED];
         // RFC 6023 §3: a responder says that it may be childless.
-        let kinds = kinds.into_iter().filter(|kind| {
-            *kind != NotifyType::CHILDLESS_IKEV2_SUPPORTED || self.channel.role() == Role::Responder
-        });
+        let may = self.channel.role() == Role::Responder && self.connection.childless != Childless::Never;
+        let kinds = kinds.into_iter().filter(|kind| *kind != NotifyType::CHILDLESS_IKEV2_SUPPORTED || may);
         notifies.extend(kinds.map(|kind| Payload::Notify(Notify::new(kind, &[]))));
         notifies
     }
@@ -179,10 +198,17 @@ impl IkeSa {
         else {
             return self.close(Closed::Missing("SA, KE or Nonce payload"), cx);
         };
-        let agreement = match self.connection.proposals.accept(chosen) {
+        let agreement = match self.connection.proposals.for_any_peer().accept(chosen) {
             Ok(agreement) => agreement,
             Err(error) => return self.close(Closed::Accept(error), cx),
         };
+        // RFC 9370 §2.2.1
+        let has_more = agreement.additional_key_exchanges().next().is_some();
+        if has_more && !payloads.has_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED) {
+            let missing =
+                "INTERMEDIATE_EXCHANGE_SUPPORTED notification, and it has chosen further key exchanges";
+            return self.close(Closed::Missing(missing), cx);
+        }
         // RFC 7296 §1.2: it takes the method of our KE payload, or says which it wants.
         let method = question.asking.method;
         if agreement.check_key_exchange(Some(method.id())).is_err() || ke.method != method.id() {
@@ -190,14 +216,19 @@ impl IkeSa {
         }
         let Ok(responder) = spi else { return };
         self.channel.set_spis(Spis { responder, ..self.channel.spis() });
-        let init =
-            Init { request: question.request, response: octets, ni: question.asking.nonce, nr: nr.to_vec() };
+        let (ni, nr) = (question.asking.nonce, nr.to_vec());
+        let init = Init::new((question.request, octets), (ni, nr));
+        self.may_be_childless = payloads.has_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.learn_peer(payloads, self.channel.spis());
+        self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && self.ppk(cx).is_some();
+        if self.connection.ppk_required && !self.uses_ppk {
+            return self.close(Closed::NoPpk, cx);
+        }
         let job = Job::Finish(question.private, ke.data.clone());
         self.after(job, Then::InitFinish(Box::new(Answer { agreement, init })), cx);
     }
 
-    /// There is a secret: IKE_AUTH begins.
+    /// There is a secret: IKE_INTERMEDIATE or IKE_AUTH begins.
     pub(super) fn init_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
         let Outcome::Finished(secret) = outcome else { return };
         let secret = match secret {
@@ -206,7 +237,7 @@ impl IkeSa {
         };
         if self.make_keys(&answer.agreement, secret, answer.init, cx) {
             self.float();
-            self.begin_auth(cx);
+            self.go_on_to_auth(cx);
         }
     }
 
@@ -222,6 +253,7 @@ impl IkeSa {
         // RFC 7296 §2.23: in the request, SPIr is zero.
         let spis = Spis { responder: crate::message::IkeSpi::NONE, ..self.channel.spis() };
         self.learn_peer(payloads, spis);
+        self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && !cx.config.ppks.is_empty();
         let Some(method) = agreement.key_exchange() else { return };
         let answering = Answering { agreement, request: octets, ni: ni.to_vec() };
         self.after(Job::Respond(method, ke.data.clone()), Then::InitAnswer(Box::new(answering)), cx);
@@ -246,8 +278,10 @@ impl IkeSa {
             Payload::Nonce(nr.clone()),
         ];
         payloads.extend(self.init_notifies());
+        payloads.extend(agreement.additional_key_exchanges().next().map(|_| intermediate_notify()));
+        payloads.extend(self.uses_ppk.then(ppk::use_notify));
         let Some(response) = self.answer(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) else { return };
-        self.make_keys(&agreement, secret, Init { request, response, ni, nr }, cx);
+        self.make_keys(&agreement, secret, Init::new((request, response), (ni, nr)), cx);
     }
 
     /// What the peer says of itself.
@@ -274,4 +308,18 @@ impl IkeSa {
         (self.keys, self.init, self.agreement) = (Some(keys), Some(init), Some(agreement.clone()));
         true
     }
+}
+
+fn intermediate_notify() -> Payload {
+    Payload::Notify(Notify::new(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]))
+}
+
+/// What an initiator offers, as far as it can be chosen.
+pub(super) fn offered(payloads: &Payloads) -> Option<Vec<Proposal>> {
+    let offered = payloads.security_association()?;
+    // RFC 9370 §2.2.1
+    Some(match payloads.has_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED) {
+        true => offered.to_vec(),
+        false => without_additional_key_exchanges(offered),
+    })
 }

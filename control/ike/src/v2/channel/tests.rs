@@ -198,3 +198,63 @@ fn what_is_sealed_and_cannot_be_read_arrives_as_that() {
     let malformed = content.payloads.unwrap_err();
     assert_eq!(malformed.payload, Some(PayloadType::NONCE));
 }
+
+/// What an exchange is authenticated by does not know that its messages were cut.
+// RFC 9242 §3.3.2
+#[test]
+fn headers_are_those_of_a_whole_message() {
+    let mut rng = seeded(4);
+    let hello = payloads(&[7; 700]);
+    let both = [None, Some(300)].map(|cut| {
+        let [mut one, mut two] = pair(suites()[0]);
+        cut.into_iter().for_each(|octets| one.cut_at(octets));
+        let sent = one.ask(ExchangeType::IKE_INTERMEDIATE, &hello, 0, &mut rng).unwrap();
+        assert_eq!(sent.len() > 1, cut.is_some());
+        // The first comes last.
+        let received = sent.iter().rev().map(|octets| two.receive(octets)).last();
+        let Some(Ok(Received::Request(content))) = received else { panic!("it is there with the last") };
+        assert_eq!(Some(&content.headers), headers(&sent[0]).as_ref());
+        content.headers
+    });
+    let [whole, mut cut] = both;
+    assert_eq!(whole.len(), Header::LEN + Payload::HEADER_LEN);
+    // Lengths are as they were sent.
+    for at in [24..28, 30..32] {
+        cut[at.clone()].copy_from_slice(&whole[at]);
+    }
+    assert_eq!(whole, cut);
+}
+
+/// Keys change with the answer to the last request: it is known again by its octets, and not opened.
+// RFC 7296 §2.1, RFC 9242 §3.3.1
+#[test]
+fn what_was_sealed_with_old_keys_is_answered_again() {
+    for cut in [None, Some(300)] {
+        let mut rng = seeded(5);
+        let mut ends = pair(suites()[1]);
+        ends.iter_mut().for_each(|end| cut.into_iter().for_each(|octets| end.cut_at(octets)));
+        let [mut one, mut two] = ends;
+        let (exchange, hello) = (ExchangeType::IKE_INTERMEDIATE, payloads(&[7; 700]));
+        let request = one.ask(exchange, &hello, 0, &mut rng).unwrap();
+        request.iter().for_each(|octets| _ = two.receive(octets).unwrap());
+        let response = two.answer(exchange, &hello, &mut rng).unwrap();
+        let nonces = Nonces { initiator: &[3; 32], responder: &[4; 32] };
+        let new_keys = |end: &mut Channel| {
+            let secret = Secret::copy_of(&[6; 32]);
+            let (_, sealer, opener) = Keys::new(suites()[1], end.role(), secret, nonces, spis());
+            end.seal_with(sealer, opener);
+        };
+        new_keys(&mut two);
+        assert_eq!(two.receive(&request[0]), Ok(Received::Repeated(response.clone())));
+        if let Some(second) = request.get(1) {
+            assert_eq!(two.receive(second), Err(Dropped::MessageId(0)));
+        }
+        let last = response.iter().map(|octets| one.receive(octets).unwrap()).last();
+        assert!(matches!(last, Some(Received::Response(_))));
+        new_keys(&mut one);
+        // What comes twice of it is nothing any more, and both go on.
+        assert_eq!(one.receive(&response[0]), Err(Dropped::MessageId(0)));
+        let next = one.ask(EXCHANGE, &payloads(b"next"), 0, &mut rng).unwrap();
+        assert!(matches!(two.receive(&next[0]), Ok(Received::Request(_))));
+    }
+}

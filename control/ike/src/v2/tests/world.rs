@@ -1,8 +1,9 @@
 //! Two ends, and what is between them.
 
 use crate::{
-    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    connection::{Child, Childless, Configuration, Connection, Hosts, SharedKey, Unique},
     crypto::vectors::{Known, seeded},
+    message::{Flags, Header},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -11,14 +12,14 @@ use crate::{
         engine::{Engine, Refused},
         ike_sa::{IkeSa, IkeSaId},
         job::Job,
-        output::{ChildChange, Datagram, Event, JobId, Output},
+        output::{ChildChange, Datagram, Event, JobId, Move, Output},
         window::Retransmission,
     },
 };
 use portcullis_sadb::{Handling, Mode};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -62,6 +63,11 @@ pub fn connection(name: &str, end: usize) -> Connection {
         order: Order::Ours,
         local_id: ids[end].parse().unwrap(),
         remote_id: ids[1 - end].parse().unwrap(),
+        ppk_id: None,
+        ppk_required: false,
+        unique: Unique::No,
+        childless: Childless::Allow,
+        mobike: false,
         children: vec![child("net", nets[end], nets[1 - end])],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -76,6 +82,7 @@ pub fn config(connection: Connection) -> Configuration {
     Configuration {
         connections: vec![Arc::new(connection)],
         shared_keys: vec![SharedKey { ids: vec![], key: b"a key that both have".to_vec().into() }],
+        ppks: vec![],
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,
@@ -93,6 +100,7 @@ pub struct End {
     pub installed: BTreeMap<u32, Install>,
     /// What packets leave by.
     pub sends: BTreeSet<u32>,
+    pub moves: Vec<Move>,
     pub next_spi: u32,
     jobs: Vec<(u64, JobId, Job)>,
 }
@@ -116,10 +124,16 @@ pub struct World {
     pub late_ms: u64,
     /// Nothing from this end comes through.
     pub one_way: Option<usize>,
+    /// Where each end is: what is sent elsewhere is lost, and nothing leaves from elsewhere unless it is said so.
+    pub addresses: [IpAddr; 2],
+    /// A NAT in front of the left end: its place for port 500, and one port higher for 4500.
+    pub nat: Option<SocketAddr>,
     /// What packets leave by is there at the other end.
     pub is_steady: bool,
     /// Messages that came.
     pub carried: usize,
+    /// Requests that were sent, each once.
+    pub requests: Vec<Vec<u8>>,
     network: Vec<(u64, usize, Datagram)>,
     rng: Known,
     chance: u64,
@@ -140,6 +154,7 @@ impl World {
                 refused: vec![],
                 installed: BTreeMap::new(),
                 sends: BTreeSet::new(),
+                moves: vec![],
                 next_spi: 0x100,
                 jobs: vec![],
             }
@@ -151,12 +166,22 @@ impl World {
             again: 0,
             late_ms: 0,
             one_way: None,
+            addresses: [address(LEFT), address(RIGHT)],
+            nat: None,
             is_steady: false,
             carried: 0,
+            requests: vec![],
             network: vec![],
             rng,
             chance: seed,
         }
+    }
+
+    /// An end knows nothing any more.
+    pub fn restart(&mut self, end: usize) {
+        self.with(end, |engine, cx| *engine = Engine::new(cx));
+        let end = &mut self.ends[end];
+        (end.installed, end.sends, end.jobs) = Default::default();
     }
 
     /// Changes the connection of an end.
@@ -195,6 +220,16 @@ impl World {
     fn take(&mut self, at: usize, output: Output) {
         match output {
             Output::Send(datagram) => {
+                let is_request = Header::parse(&datagram.octets)
+                    .is_ok_and(|(header, ..)| !header.flags.contains(Flags::RESPONSE));
+                if is_request && !self.requests.contains(&datagram.octets) {
+                    self.requests.push(datagram.octets.clone());
+                }
+                let mut datagram = datagram;
+                if let Some(nat) = self.nat.filter(|_| at == LEFT) {
+                    let port = nat.port() + u16::from(datagram.local.port() == 4500);
+                    datagram.local = SocketAddr::new(nat.ip(), port);
+                }
                 let copies = 1 + usize::from(self.below(100) < self.again.into());
                 for _ in 0..copies {
                     let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at);
@@ -216,6 +251,13 @@ impl World {
                 if sends {
                     end.send_by(spi);
                 }
+            }
+            Output::Child(ChildChange::Move(moved)) => {
+                let Move { spi_in, local, peer, is_in_udp, nat } = moved;
+                let install = self.ends[at].installed.get_mut(&spi_in).expect("what moves is there");
+                (install.local, install.peer) = (local, peer);
+                (install.is_in_udp, install.nat) = (is_in_udp, nat);
+                self.ends[at].moves.push(moved);
             }
             Output::Child(ChildChange::Use(spi)) => self.ends[at].send_by(spi),
             Output::Child(ChildChange::Remove(spi)) => {
@@ -254,7 +296,14 @@ impl World {
             }
         }
         if let Some(n) = self.network.iter().position(|(ms, ..)| *ms <= now) {
-            let (_, at, Datagram { local, peer, octets }) = self.network.remove(n);
+            let (_, at, Datagram { local, mut peer, octets }) = self.network.remove(n);
+            if let Some(nat) = self.nat.filter(|nat| at == LEFT && nat.ip() == peer.ip()) {
+                let port = if peer.port() == nat.port() { 500 } else { 4500 };
+                peer = SocketAddr::new(self.addresses[LEFT], port);
+            }
+            if peer.ip() != self.addresses[at] {
+                return true;
+            }
             self.carried += 1;
             // Theirs is ours.
             let datagram = Datagram { local: peer, peer: local, octets };
@@ -290,6 +339,14 @@ impl World {
         let sa = all.next().expect("there is an IKE SA");
         assert!(all.next().is_none(), "there is one IKE SA");
         sa
+    }
+
+    /// Messages that an end has asked, each once.
+    pub fn messages_of(&self, end: usize) -> usize {
+        let is_by_initiator =
+            |octets: &&Vec<u8>| Header::parse(octets).is_ok_and(|(h, ..)| h.flags.contains(Flags::INITIATOR));
+        let ids = self.requests.iter().filter(|octets| is_by_initiator(octets) == (end == LEFT));
+        ids.filter_map(|octets| Some(Header::parse(octets).ok()?.0.message_id)).collect::<BTreeSet<_>>().len()
     }
 
     fn check_steady(&self) {

@@ -1,0 +1,77 @@
+//! Established IKE SAs by who is at their ends: whether there is another with a peer, and which (RFC 7296 §2.4).
+
+use super::ike_sa::IkeSaId;
+use crate::message::{IdType, Identification};
+use std::collections::{BTreeSet, HashMap};
+
+/// Who we are, and who the peer is.
+pub type Ids = (Identification, Identification);
+
+/// IKE SAs by both identities.
+#[derive(Debug, Default)]
+pub struct Contacts(HashMap<Vec<u8>, BTreeSet<IkeSaId>>);
+
+impl Contacts {
+    /// An IKE SA is established.
+    pub fn add(&mut self, ids: &Ids, id: IkeSaId) {
+        self.0.entry(key(ids)).or_default().insert(id);
+    }
+
+    /// It is no more.
+    pub fn remove(&mut self, ids: &Ids, id: IkeSaId) {
+        let key = key(ids);
+        if let Some(of) = self.0.get_mut(&key) {
+            of.remove(&id);
+            if of.is_empty() {
+                self.0.remove(&key);
+            }
+        }
+    }
+
+    /// Those of the same two, besides one.
+    pub fn others(&self, ids: &Ids, id: IkeSaId) -> Vec<IkeSaId> {
+        self.0.get(&key(ids)).into_iter().flatten().copied().filter(|other| *other != id).collect()
+    }
+}
+
+/// Octets that are the same for whom identities are of.
+fn key((mine, theirs): &Ids) -> Vec<u8> {
+    let mut key = vec![];
+    for id in [mine, theirs] {
+        key.push(id.kind.0);
+        key.extend(id.data.len().to_be_bytes());
+        // RFC 7296 §3.5: of domain names case does not matter.
+        match id.kind {
+            IdType::ID_FQDN | IdType::ID_RFC822_ADDR => key.extend(id.data.to_ascii_lowercase()),
+            _ => key.extend(&id.data),
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::IdPattern;
+
+    fn ids(mine: &str, theirs: &str) -> Ids {
+        let id = |text: &str| text.parse::<IdPattern>().unwrap().identity().unwrap();
+        (id(mine), id(theirs))
+    }
+
+    #[test]
+    fn both_identities_count() {
+        let mut contacts = Contacts::default();
+        let here = ids("a.example.org", "b.example.org");
+        contacts.add(&here, IkeSaId(1));
+        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2));
+        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3));
+        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4));
+        assert_eq!(contacts.others(&here, IkeSaId(1)), [IkeSaId(2)]);
+        assert_eq!(contacts.others(&here, IkeSaId(9)), [IkeSaId(1), IkeSaId(2)]);
+        contacts.remove(&here, IkeSaId(1));
+        contacts.remove(&here, IkeSaId(2));
+        assert!(contacts.others(&here, IkeSaId(9)).is_empty());
+        assert_eq!(contacts.0.len(), 2);
+    }
+}

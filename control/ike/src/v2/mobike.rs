@@ -1,0 +1,232 @@
+//! MOBIKE (RFC 4555): who has begun says that it is elsewhere, or that the peer is to be reached elsewhere, and the child SAs go
+//! with it.
+//!
+//! ```text
+//!  who has begun                                             the other
+//!  IKE_AUTH       N(MOBIKE_SUPPORTED), N(ADDITIONAL_...) ──▶
+//!                                                        ◀── N(MOBIKE_SUPPORTED), N(ADDITIONAL_...)
+//!  INFORMATIONAL, from and to other addresses:
+//!                 N(UPDATE_SA_ADDRESSES), N(NAT_D...)    ──▶
+//!                                                        ◀── N(NAT_D...)
+//!                                                        ◀── N(COOKIE2)          is it there?
+//!                 N(COOKIE2)                             ──▶                     it is: child SAs go there
+//! ```
+//!
+//! Without MOBIKE, an authenticated message from elsewhere says the same where a NAT is known to be in front of the peer (RFC
+//! 7296 §2.23): see `IkeSa::hear`.
+
+use super::{
+    context::Context,
+    ike_sa::{Closed, IkeSa, Path, Phase, Task},
+    nat::{self, Nat},
+    output::{ChildChange, Event, Move, Output},
+};
+use crate::{
+    crypto::keys::Role,
+    message::{Notify, NotifyType, Payload, Payloads},
+};
+use std::net::IpAddr;
+
+/// Octets of our COOKIE2, of which there may be 8 to 64 (RFC 4555 §4.2.5).
+pub(super) const COOKIE2: usize = 16;
+
+/// Addresses of a peer that are kept, at most.
+const MOST_ADDRESSES: usize = 16;
+
+/// What there is of MOBIKE in an IKE SA.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mobike {
+    /// Both ends can.
+    pub is_used: bool,
+    /// We have begun the first of the IKE SAs that took each other's place: it is for us to say where packets go.
+    pub leads: bool,
+    /// Where the peer is besides.
+    addresses: Vec<IpAddr>,
+    /// How the peer has seen us last: what it said in NAT_DETECTION_DESTINATION_IP.
+    seen_as: Option<Vec<u8>>,
+}
+
+impl Mobike {
+    /// That of an IKE SA in the place of none.
+    pub(super) fn new(role: Role) -> Mobike {
+        Mobike { leads: role == Role::Initiator, ..Mobike::default() }
+    }
+
+    /// That of an IKE SA in the place of this one, in which hashes are others.
+    pub(super) fn inherited(&self) -> Mobike {
+        Mobike { seen_as: None, ..self.clone() }
+    }
+}
+
+/// The addresses of ADDITIONAL_IP4_ADDRESS and ADDITIONAL_IP6_ADDRESS; `None` if there is nothing of it (RFC 4555 §3.6).
+fn additional(payloads: &Payloads) -> Option<Vec<IpAddr>> {
+    let four = payloads.notifies(NotifyType::ADDITIONAL_IP4_ADDRESS);
+    let six = payloads.notifies(NotifyType::ADDITIONAL_IP6_ADDRESS);
+    let four = four.filter_map(|n| Some(IpAddr::from(<[u8; 4]>::try_from(&n.data[..]).ok()?)));
+    let six = six.filter_map(|n| Some(IpAddr::from(<[u8; 16]>::try_from(&n.data[..]).ok()?)));
+    let all: Vec<_> = four.chain(six).take(MOST_ADDRESSES).collect();
+    (!all.is_empty() || payloads.has_notify(NotifyType::NO_ADDITIONAL_ADDRESSES)).then_some(all)
+}
+
+impl IkeSa {
+    /// Whether addresses may change (RFC 4555).
+    pub fn has_mobike(&self) -> bool {
+        self.mobike.is_used
+    }
+
+    /// Where the peer says to be besides.
+    pub fn peer_addresses(&self) -> &[IpAddr] {
+        &self.mobike.addresses
+    }
+
+    /// What is said in IKE_AUTH.
+    pub(super) fn mobike_notifies(&self) -> Vec<Payload> {
+        if !self.connection.mobike {
+            return vec![];
+        }
+        let here = self.path.local.ip();
+        let others = self.connection.local.addresses().filter(|address| *address != here);
+        let notify = |address| match address {
+            IpAddr::V4(ip) => Notify::new(NotifyType::ADDITIONAL_IP4_ADDRESS, &ip.octets()),
+            IpAddr::V6(ip) => Notify::new(NotifyType::ADDITIONAL_IP6_ADDRESS, &ip.octets()),
+        };
+        let supported = Notify::new(NotifyType::MOBIKE_SUPPORTED, &[]);
+        [supported].into_iter().chain(others.map(notify)).map(Payload::Notify).collect()
+    }
+
+    /// What the peer says in IKE_AUTH.
+    pub(super) fn learn_mobike(&mut self, payloads: &Payloads) {
+        self.mobike.is_used = self.connection.mobike && payloads.has_notify(NotifyType::MOBIKE_SUPPORTED);
+        self.mobike.addresses = additional(payloads).filter(|_| self.mobike.is_used).unwrap_or_default();
+    }
+
+    /// Both hashes of the addresses of a path.
+    fn nat_notifies(&self, path: Path) -> [Payload; 2] {
+        nat::notifies(self.spis(), path.local, path.peer, self.connection.forces_udp)
+    }
+
+    /// Packets go between other addresses.
+    pub(super) fn go_between(&mut self, local: IpAddr, peer: IpAddr, cx: &mut Context<'_>) -> bool {
+        let may = self.mobike.is_used && self.mobike.leads && self.phase == Phase::Established;
+        if may {
+            // RFC 4555 §3.5: requests that are under way go there, too.
+            self.path.local.set_ip(local);
+            self.path.peer.set_ip(peer);
+            self.tasks.retain(|task| !matches!(task, Task::Move));
+            self.tasks.push_front(Task::Move);
+            self.go_on(cx);
+        }
+        may
+    }
+
+    /// Asks the peer to send elsewhere.
+    pub(super) fn move_notifies(&self) -> Vec<Payload> {
+        let update = Payload::Notify(Notify::new(NotifyType::UPDATE_SA_ADDRESSES, &[]));
+        [update].into_iter().chain(self.nat_notifies(self.path)).collect()
+    }
+
+    /// The peer has answered.
+    pub(super) fn move_answered(&mut self, path: Path, payloads: &Payloads, cx: &mut Context<'_>) {
+        // RFC 4555 §3.5: what is asked of other addresses since is what counts.
+        if path != self.path {
+            return;
+        }
+        if let Some(error) = payloads.error() {
+            return self.event(Event::MoveFailed(format!("the peer says {}", error.kind)), cx);
+        }
+        self.nat = Nat::detect(payloads, self.spis(), path.local, path.peer).or(self.nat);
+        self.mobike.seen_as = seen_as(payloads);
+        self.move_children(cx);
+    }
+
+    /// What asks whether the peer is there asks how it sees us, too (RFC 4555 §3.8).
+    pub(super) fn liveness_notifies(&self) -> Vec<Payload> {
+        let asks = self.mobike.is_used && self.mobike.leads;
+        if asks { self.nat_notifies(self.path).to_vec() } else { vec![] }
+    }
+
+    /// A NAT between may have given us another address.
+    pub(super) fn notice_mapping(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        let Some(seen_as) = seen_as(payloads).filter(|_| self.mobike.is_used && self.mobike.leads) else {
+            return;
+        };
+        if self.mobike.seen_as.replace(seen_as.clone()).is_some_and(|before| before != seen_as) {
+            self.go_between(self.path.local.ip(), self.path.peer.ip(), cx);
+        }
+    }
+
+    /// The peer says something of addresses: what is to be said in the answer.
+    pub(super) fn answer_mobike(&mut self, payloads: &Payloads) -> Vec<Payload> {
+        let path = self.answer_path();
+        // RFC 4555 §3.7: it is copied, whatever it is.
+        let mut answer: Vec<_> =
+            payloads.notifies(NotifyType::COOKIE2).cloned().map(Payload::Notify).collect();
+        if !self.mobike.is_used {
+            return answer;
+        }
+        if let Some(addresses) = additional(payloads) {
+            self.mobike.addresses = addresses;
+        }
+        if payloads.has_notify(NotifyType::UPDATE_SA_ADDRESSES) && !self.mobike.leads {
+            if let Some(kind) = self.refusal(payloads, path) {
+                answer.push(Payload::Notify(Notify::new(kind, &[])));
+                return answer;
+            }
+            self.nat = Nat::detect(payloads, self.spis(), path.local, path.peer).or(self.nat);
+            self.path = path;
+            // RFC 4555 §3.5, §3.7: packets do not go there before it is known that the peer is there.
+            self.tasks.retain(|task| !matches!(task, Task::Routability));
+            self.tasks.push_front(Task::Routability);
+        }
+        if payloads.has_notify(NotifyType::NAT_DETECTION_SOURCE_IP) {
+            answer.extend(self.nat_notifies(path));
+        }
+        answer
+    }
+
+    /// Why packets do not go there.
+    fn refusal(&self, payloads: &Payloads, path: Path) -> Option<NotifyType> {
+        // RFC 4555 §3.9
+        let mut no_nats = payloads.notifies(NotifyType::NO_NATS_ALLOWED);
+        if no_nats.any(|notify| !nat::is_none(&notify.data, path.local, path.peer)) {
+            return Some(NotifyType::UNEXPECTED_NAT_DETECTED);
+        }
+        let (local, remote) = (&self.connection.local, &self.connection.remote);
+        let fits = local.fits(path.local.ip()).and(remote.fits(path.peer.ip()));
+        fits.is_none().then_some(NotifyType::UNACCEPTABLE_ADDRESSES)
+    }
+
+    /// The peer is where it says.
+    pub(super) fn routability_answered(
+        &mut self,
+        path: Path,
+        cookie: [u8; COOKIE2],
+        payloads: &Payloads,
+        cx: &mut Context<'_>,
+    ) {
+        // RFC 4555 §3.7: of addresses since, it is asked again.
+        if path != self.path {
+            return;
+        }
+        if !payloads.notifies(NotifyType::COOKIE2).any(|notify| notify.data == cookie) {
+            return self.close(Closed::Missing("COOKIE2 notification that was sent"), cx);
+        }
+        self.move_children(cx);
+    }
+
+    /// Child SAs go where the IKE SA is.
+    pub(super) fn move_children(&self, cx: &mut Context<'_>) {
+        let (local, peer) = (self.path.local, self.path.peer);
+        let (is_in_udp, nat) = (self.is_in_udp(), self.nat.unwrap_or_default());
+        for child in &self.children {
+            let moved = Move { spi_in: child.spi_in, local, peer, is_in_udp, nat };
+            cx.out.push_back(Output::Child(ChildChange::Move(moved)));
+        }
+        self.event(Event::Moved(self.path), cx);
+    }
+}
+
+/// How the peer sees us.
+fn seen_as(payloads: &Payloads) -> Option<Vec<u8>> {
+    payloads.notifies(NotifyType::NAT_DETECTION_DESTINATION_IP).next().map(|notify| notify.data.clone())
+}

@@ -1,0 +1,115 @@
+use super::{
+    events,
+    world::{LEFT, RIGHT, World, config, connection},
+};
+use crate::{
+    connection::{Childless, Unique},
+    v2::output::Event,
+};
+
+/// A world in which an IKE SA is up, of which the left end knows nothing any more if it is to forget.
+fn met(unique: Unique, says_so: bool, forgets: bool) -> World {
+    let mut world = World::new(1, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.configure(RIGHT, |connection| connection.unique = unique);
+    if !says_so {
+        world.configure(LEFT, |connection| connection.unique = Unique::Never);
+    }
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    world.check_children(1);
+    if forgets {
+        world.restart(LEFT);
+    }
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    world
+}
+
+/// How many IKE SAs each has, and what became of the first at the right end.
+fn left_over(world: &World) -> ([usize; 2], Option<String>) {
+    let (first, _) = world.ends[RIGHT].events[0].clone();
+    let closed = world.ends[RIGHT].events.iter().find_map(|(id, event)| match event {
+        Event::Closed(why) if *id == first => Some(why.clone()),
+        _ => None,
+    });
+    ([LEFT, RIGHT].map(|end| world.ends[end].engine.sas().count()), closed)
+}
+
+// RFC 7296 §2.4
+#[test]
+fn a_peer_that_has_forgotten_has_one_ike_sa() {
+    let superseded = Some("the peer has begun another, and knows this one no more".to_owned());
+    for unique in [Unique::No, Unique::Keep, Unique::Replace] {
+        let world = met(unique, true, true);
+        assert_eq!(left_over(&world), ([1, 1], superseded.clone()), "{unique:?}");
+        world.check_children(1);
+    }
+    // Whatever it says.
+    assert_eq!(left_over(&met(Unique::Never, true, true)), ([1, 2], None));
+}
+
+#[test]
+fn there_is_one_ike_sa_of_two_as_is_configured() {
+    for (unique, counts, closed) in [
+        (Unique::No, [2, 2], None),
+        (Unique::Never, [2, 2], None),
+        (Unique::Keep, [1, 1], None),
+        (Unique::Replace, [1, 1], Some("deleted".to_owned())),
+    ] {
+        // Who knows the first says nothing, and who never does neither.
+        for says_so in [true, false] {
+            let world = met(unique, says_so, false);
+            assert_eq!(left_over(&world), (counts, closed.clone()), "{unique:?}");
+            world.check_children(counts[0]);
+        }
+    }
+    let world = met(Unique::Keep, true, false);
+    let refused = Event::Closed("there is an IKE SA with left.example.org already".into());
+    assert_eq!(events(&world, RIGHT).last(), Some(&refused));
+}
+
+/// One that was replaced is the one that counts.
+#[test]
+fn a_rekeyed_ike_sa_is_still_of_the_same_two() {
+    let mut world = World::new(2, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    let id = world.only_sa(RIGHT).id();
+    world.with(RIGHT, |engine, cx| engine.rekey(id, cx));
+    world.run_until_quiet();
+    world.restart(LEFT);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    world.only_sa(RIGHT);
+    world.check_children(1);
+}
+
+// RFC 6023 §3
+#[test]
+fn an_ike_sa_has_no_child_where_both_may_do_without() {
+    use Childless::{Allow, Force, Never, Prefer};
+    // What each end allows, whether a child is asked for: IKE SAs, and child SAs.
+    for (left, right, wants, [sas, children]) in [
+        (Allow, Allow, false, [1, 0]),
+        (Allow, Allow, true, [1, 1]),
+        (Allow, Never, true, [1, 1]),
+        (Prefer, Allow, true, [1, 1]),
+        (Prefer, Never, true, [1, 1]),
+        (Force, Allow, true, [1, 1]),
+        (Force, Never, true, [0, 0]),
+        (Allow, Force, true, [1, 0]),
+        // The first one is asked for where there must be one.
+        (Allow, Never, false, [1, 1]),
+    ] {
+        let mut world = World::new(3, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.configure(LEFT, |connection| connection.childless = left);
+        world.configure(RIGHT, |connection| connection.childless = right);
+        world.initiate(LEFT, wants.then_some(0));
+        world.run_until_quiet();
+        let of = (left, right, wants);
+        assert_eq!([LEFT, RIGHT].map(|end| world.ends[end].engine.sas().count()), [sas; 2], "{of:?}");
+        world.check_children(children);
+        let is_behind = world.messages_of(LEFT) == 3;
+        assert_eq!(is_behind, matches!((left, right), (Prefer | Force, Allow)), "{of:?}");
+    }
+}
