@@ -5,12 +5,12 @@
 //! ```
 //!
 //! Commands come one after the other, each when nothing has happened for a second: `initiate`, `child`, `rekey`, `rekey-ike`,
-//! `delete-child`, `delete`, `wait`. It ends after the last one, or when nothing has happened for a minute.
+//! `delete-child`, `delete`, `wait`, and `go:ADDRESS` to be elsewhere. `PPK_ID` and `PPK` of the environment are a PPK. It ends after the last one, or when nothing has happened for a minute.
 
 #![allow(clippy::print_stdout, reason = "it is what it is for")]
 
 use portcullis_ike::{
-    connection::{Child, Childless, Configuration, Connection, Hosts, SharedKey, Unique},
+    connection::{Child, Childless, Configuration, Connection, Hosts, Ppk, SharedKey, Unique},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -51,17 +51,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         rekey_ms: 0,
         rand_ms: 0,
     });
+    let ppk = std::env::var("PPK_ID").and_then(|id| Ok((id, std::env::var("PPK")?)));
+    let ppk = ppk.ok().map(|(id, key)| Ppk { id: id.into_bytes(), key: key.into_bytes().into() });
     let connection = Arc::new(Connection {
         name: "peer".into(),
         local: Hosts::one(local),
-        remote: Hosts::one(remote),
+        remote: Hosts::Any,
         local_port: 500,
         remote_port: 500,
         proposals: Proposals::ike(ike.split(','))?,
         order: Order::Ours,
         local_id: local_id.parse()?,
         remote_id: remote_id.parse()?,
-        ppk_id: None,
+        ppk_id: ppk.as_ref().map(|ppk| ppk.id.clone()),
         ppk_required: false,
         unique: Unique::No,
         childless: Childless::Allow,
@@ -77,18 +79,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Configuration {
         connections: vec![connection.clone()],
         shared_keys: vec![SharedKey { ids: vec![], key: key.clone().into_bytes().into() }],
-        ppks: vec![],
+        ppks: ppk.into_iter().collect(),
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,
         half_open_ms: 30_000,
     };
-    let sockets = [500, 4500].map(|port| UdpSocket::bind((local, port)));
-    let [ike_socket, nat_socket] = sockets;
-    let sockets = [ike_socket?, nat_socket?];
-    for socket in &sockets {
-        socket.set_read_timeout(Some(Duration::from_millis(10)))?;
-    }
+    let mut sockets = sockets_at(local)?;
     let (start, mut rng) = (Instant::now(), UnwrapErr(getrandom::SysRng));
     let (mut out, mut spi) = (VecDeque::new(), 0xc000_0000u32);
     let mut commands = commands.iter();
@@ -133,6 +130,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 (Some("delete-child"), _) => _ = engine.terminate_child(spi_in, &mut cx),
                 (Some("delete"), Some(id)) => _ = engine.terminate(id, &mut cx),
                 (Some("wait"), _) => {}
+                (Some(go), Some(id)) if go.starts_with("go:") => {
+                    let there = go["go:".len()..].parse()?;
+                    sockets = sockets_at(there)?;
+                    let goes = engine.go_between(id, (there, remote), &mut cx);
+                    println!("goes to {there}: {goes}");
+                }
                 (Some(other), _) => return Err(format!("{other} cannot be done").into()),
                 (None, _) if !args[9..].is_empty() => return Ok(()),
                 (None, _) => {}
@@ -151,10 +154,22 @@ fn main() -> Result<(), Box<dyn Error>> {
                     engine.done(id, outcome, &mut cx);
                 }
                 Output::Child(change) => println!("{change:?}"),
-                Output::Event(_, event) => println!("{event:?}"),
+                Output::Event(id, event) => {
+                    let has_ppk = engine.sa(id).is_some_and(|sa| sa.has_ppk());
+                    println!("{event:?}{}", if has_ppk { " with the PPK" } else { "" });
+                }
             }
         }
     }
+}
+
+fn sockets_at(local: IpAddr) -> std::io::Result<[UdpSocket; 2]> {
+    let socket = |port| {
+        let socket = UdpSocket::bind((local, port))?;
+        socket.set_read_timeout(Some(Duration::from_millis(10)))?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    Ok([socket(500)?, socket(4500)?])
 }
 
 fn send(
