@@ -81,6 +81,14 @@ fn rng() -> UnwrapErr<getrandom::SysRng> {
     UnwrapErr(getrandom::SysRng)
 }
 
+/// What is done about a child SA that the datapath does not have as the engine wants it, by our SPI.
+enum Remedy {
+    /// There is no room for it.
+    Delete(u32),
+    /// Its SAs cannot go between other addresses: others must.
+    Rekey(u32),
+}
+
 /// IKE.
 #[derive(Debug)]
 pub struct Ike {
@@ -317,7 +325,7 @@ impl Ike {
             Context { now_ms, rng: &mut rng, config: &self.config, child_spi: &mut free, out: &mut out };
         let done = does(&mut self.engine, &mut cx);
         while let Some(output) = out.pop_front() {
-            if let Some(failed) = self.take(sadb, output) {
+            if let Some(remedy) = self.take(sadb, output) {
                 let mut free = || free_spi(sadb);
                 let mut cx = Context {
                     now_ms,
@@ -326,14 +334,17 @@ impl Ike {
                     child_spi: &mut free,
                     out: &mut out,
                 };
-                self.engine.terminate_child(failed, &mut cx);
+                match remedy {
+                    Remedy::Delete(spi) => self.engine.terminate_child(spi, &mut cx),
+                    Remedy::Rekey(spi) => self.engine.rekey_child(spi, &mut cx),
+                };
             }
         }
         done
     }
 
-    /// Does what the engine wants done. The SPI of a child SA that there is no room for.
-    fn take(&mut self, sadb: &mut Sadb, output: Output) -> Option<u32> {
+    /// Does what the engine wants done; or what is to be asked of it instead.
+    fn take(&mut self, sadb: &mut Sadb, output: Output) -> Option<Remedy> {
         match output {
             Output::Send(datagram) => {
                 if let Err(error) = self.sockets.send(&datagram) {
@@ -346,18 +357,15 @@ impl Ike {
                 if let Err(error) = self.children.install(sadb, &install, now) {
                     let (connection, child) = (&install.connection, &install.sa.config.name);
                     tracing::error!("connection '{connection}': child '{child}': {error}");
-                    return Some(install.sa.spi_in);
+                    return Some(Remedy::Delete(install.sa.spi_in));
                 }
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
             Output::Child(ChildChange::Remove(spi)) => self.children.remove(sadb, spi),
             Output::Child(ChildChange::Move(moved)) => {
-                tracing::warn!(
-                    "SPI {} is not led from {} to {} yet",
-                    Spi(moved.spi_in),
-                    moved.local,
-                    moved.peer
-                );
+                if !self.children.lead(sadb, &moved) {
+                    return Some(Remedy::Rekey(moved.spi_in));
+                }
             }
             Output::Event(id, event) => self.tell(id, &event),
         }

@@ -9,11 +9,11 @@ use crate::{
 };
 use portcullis_ike::{
     traffic_selector::{Policy as Traffic, TrafficSelector},
-    v2::child::Install,
+    v2::{child::Install, output::Move},
 };
 use portcullis_sadb::{
-    Action, Direction, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector, SlotIndex, Spi,
-    UdpEncap,
+    Action, Direction, Endpoint, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector, SlotIndex,
+    Spi, UdpEncap,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -105,6 +105,21 @@ impl Children {
                 group.point(sadb, pair.outbound);
             }
         }
+    }
+
+    /// A child SA goes between other addresses from now on. False if its SAs cannot: outside of UDP, and from another
+    /// address of ours, it takes others.
+    pub fn lead(&mut self, sadb: &mut Sadb, moved: &Move) -> bool {
+        let mut pairs = self.groups.iter().flat_map(|group| &group.pairs);
+        let Some(pair) = pairs.find(|pair| pair.spi_in == moved.spi_in) else { return true };
+        let is_led = |sa: &Sa| {
+            let local = sa.udp.map(|udp| (sa.src, udp.src_port));
+            moved.is_in_udp && local == Some((moved.local.ip(), moved.local.port()))
+        };
+        let Some((_, outbound)) = sadb.sa(pair.outbound).filter(|(_, sa)| is_led(sa)) else { return false };
+        let Some(to) = Endpoint::new(moved.peer.ip(), moved.peer.port()) else { return false };
+        outbound.dst.is_ipv4() == moved.peer.is_ipv4()
+            && [pair.inbound, pair.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
     }
 
     /// Takes a child SA out.

@@ -244,7 +244,10 @@ impl Channel {
         };
         let content = Content { exchange, payloads, octets, headers };
         if is_response {
-            self.window.close();
+            // Of what is in clear, another response may be the peer's.
+            if !is_init {
+                self.window.close();
+            }
             return Ok(Received::Response(content));
         }
         (self.request, self.is_answering) = (digest, true);
@@ -268,10 +271,10 @@ impl Channel {
         Ok(datagrams)
     }
 
-    /// A request that was answered must be made anew, with the same ID: of IKE_SA_INIT, whose answer changed nothing at the
-    /// peer (RFC 7296 §2.6, §1.2).
-    pub fn ask_anew(&mut self) {
-        self.window = Window::default();
+    /// The response of IKE_SA_INIT that came is taken. Until then it is as if none had come, and what is asked takes the place
+    /// of what was (RFC 7296 §2.6, §2.21.1).
+    pub fn take_response(&mut self) {
+        self.window.close();
     }
 
     /// Answers the peer's request.

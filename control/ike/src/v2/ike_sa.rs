@@ -187,6 +187,9 @@ impl Then {
     }
 }
 
+/// What a message must have that is not critical and unknown (RFC 7296 §2.5).
+const KNOWN: &str = "payloads alone that are known or may be skipped";
+
 /// An IKE SA.
 #[derive(Debug)]
 pub struct IkeSa {
@@ -247,6 +250,8 @@ pub struct IkeSa {
     pub(super) heard_ms: u64,
     /// When it must be authenticated.
     pub(super) deadline_ms: u64,
+    /// What an answer of IKE_SA_INIT said that nobody need believe.
+    pub(super) init_error: Option<Closed>,
 }
 
 impl IkeSa {
@@ -294,6 +299,7 @@ impl IkeSa {
             thens: [None, None],
             heard_ms: now_ms,
             // An initiator has the times of its requests.
+            init_error: None,
             deadline_ms: if role == Role::Responder { now_ms + half_open_ms } else { u64::MAX },
         }
     }
@@ -455,19 +461,28 @@ impl IkeSa {
 
     fn response(&mut self, content: Content, cx: &mut Context<'_>) {
         let Content { payloads, octets, headers, .. } = content;
+        if matches!(self.asked, Some(Asked::Init(_)))
+            && let Some(Asked::Init(question)) = self.asked.take()
+        {
+            return match payloads {
+                Ok(payloads) if payloads.unknown_critical().is_none() => {
+                    self.init_answered(*question, &payloads, octets, cx);
+                }
+                Ok(_) => self.wait_for_another(*question, Closed::Missing(KNOWN), cx),
+                Err(malformed) => self.wait_for_another(*question, Closed::Syntax(malformed), cx),
+            };
+        }
         let payloads = match payloads {
             Ok(payloads) if payloads.unknown_critical().is_none() => payloads,
             Ok(_) => {
-                return self.close(Closed::Missing("payloads alone that are known or may be skipped"), cx);
+                return self.close(Closed::Missing(KNOWN), cx);
             }
             Err(malformed) => return self.close(Closed::Syntax(malformed), cx),
         };
-        let is_sealed = !matches!(self.asked, Some(Asked::Init(_)));
-        if is_sealed && let Some(kind) = informational::fatal(&payloads) {
+        if let Some(kind) = informational::fatal(&payloads) {
             return self.close(Closed::Peer(kind), cx);
         }
         match self.asked.take() {
-            Some(Asked::Init(question)) => self.init_answered(*question, &payloads, octets, cx),
             Some(Asked::Intermediate(question)) => {
                 let response = intermediate::Said::new(headers, octets);
                 self.intermediate_answered(*question, &payloads, response, cx);
@@ -477,7 +492,7 @@ impl IkeSa {
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
             Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),
             Some(Asked::Informational(question)) => self.informational_answered(question, &payloads, cx),
-            None => {}
+            Some(Asked::Init(_)) | None => {}
         }
     }
 
@@ -612,7 +627,10 @@ impl IkeSa {
         self.wake(cx.now_ms);
         self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
         match self.phase {
-            Phase::Connecting if self.deadline_ms <= cx.now_ms => self.close(Closed::HalfOpen, cx),
+            Phase::Connecting if self.deadline_ms <= cx.now_ms => {
+                let why = self.init_error.take().unwrap_or(Closed::HalfOpen);
+                self.close(why, cx);
+            }
             Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
                 self.begin_delete(cx)
             }

@@ -35,6 +35,12 @@ use crate::{
 /// How often an initiator begins anew for cookies and other key exchanges.
 const MOST_ROUNDS: u8 = 5;
 
+/// Octets of a cookie (RFC 7296 §2.6).
+const COOKIES: std::ops::RangeInclusive<usize> = 1..=64;
+
+/// How long another answer is waited for than one that says no.
+const ANOTHER_MS: u64 = 5_000;
+
 /// Octets of our nonces: as many as any prf wants (RFC 7296 §2.10).
 const NONCE: usize = 32;
 
@@ -168,53 +174,56 @@ impl IkeSa {
         cx: &mut Context<'_>,
     ) {
         let spi = crate::message::Header::parse(&octets).map(|(header, ..)| header.responder_spi);
+        let proposals = &self.connection.proposals;
         if let Some(notify) = payloads.error().or(payloads.notifies(NotifyType::COOKIE).next()) {
-            question.asking.round += 1;
-            if question.asking.round > MOST_ROUNDS {
-                return self.close(Closed::Peer(notify.kind), cx);
-            }
-            match notify.kind {
-                NotifyType::COOKIE => {
+            let Asking { method, ref cookie, round, .. } = question.asking;
+            let asked = proposals.asked_key_exchange(&notify.data, method);
+            return match notify.kind {
+                // Late ones say again what is done already.
+                NotifyType::COOKIE if cookie.as_ref() == Some(&notify.data) => self.wait_on(question),
+                NotifyType::INVALID_KE_PAYLOAD if notify.data == method.id().to_be_bytes() => {
+                    self.wait_on(question);
+                }
+                NotifyType::COOKIE if COOKIES.contains(&notify.data.len()) && round < MOST_ROUNDS => {
                     question.asking.cookie = Some(notify.data.clone());
-                    self.channel.ask_anew();
+                    question.asking.round += 1;
                     self.ask_init(question, cx);
                 }
-                NotifyType::INVALID_KE_PAYLOAD => {
-                    let ours = &self.connection.proposals;
-                    match ours.asked_key_exchange(&notify.data, question.asking.method) {
-                        Some(method) => {
-                            self.channel.ask_anew();
-                            self.generate(Asking { method, ..question.asking }, cx);
-                        }
-                        None => self.close(Closed::Peer(notify.kind), cx),
-                    }
+                NotifyType::INVALID_KE_PAYLOAD if asked.is_some() && round < MOST_ROUNDS => {
+                    let method = asked.unwrap_or(method);
+                    self.generate(Asking { method, round: round + 1, ..question.asking }, cx);
                 }
-                kind => self.close(Closed::Peer(kind), cx),
-            }
-            return;
+                kind => self.wait_for_another(question, Closed::Peer(kind), cx),
+            };
         }
         let (Some(chosen), Some(ke), Some(nr)) =
             (payloads.security_association(), payloads.key_exchange(), payloads.nonce())
         else {
-            return self.close(Closed::Missing("SA, KE or Nonce payload"), cx);
+            let missing = Closed::Missing("SA, KE or Nonce payload");
+            return self.wait_for_another(question, missing, cx);
         };
-        let agreement = match self.connection.proposals.for_any_peer().accept(chosen) {
+        let agreement = match proposals.for_any_peer().accept(chosen) {
             Ok(agreement) => agreement,
-            Err(error) => return self.close(Closed::Accept(error), cx),
+            Err(error) => return self.wait_for_another(question, Closed::Accept(error), cx),
         };
         // RFC 9370 §2.2.1
         let has_more = agreement.additional_key_exchanges().next().is_some();
         if has_more && !payloads.has_notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED) {
             let missing =
                 "INTERMEDIATE_EXCHANGE_SUPPORTED notification, and it has chosen further key exchanges";
-            return self.close(Closed::Missing(missing), cx);
+            return self.wait_for_another(question, Closed::Missing(missing), cx);
         }
         // RFC 7296 §1.2: it takes the method of our KE payload, or says which it wants.
         let method = question.asking.method;
         if agreement.check_key_exchange(Some(method.id())).is_err() || ke.method != method.id() {
-            return self.close(Closed::Missing("KE payload of the method that was agreed on"), cx);
+            let missing = Closed::Missing("KE payload of the method that was agreed on");
+            return self.wait_for_another(question, missing, cx);
         }
-        let Ok(responder) = spi else { return };
+        let Some(responder) = spi.ok().filter(|spi| *spi != crate::message::IkeSpi::NONE) else {
+            return self.wait_for_another(question, Closed::Missing("SPI of the responder"), cx);
+        };
+        self.channel.take_response();
+        (self.init_error, self.deadline_ms) = (None, u64::MAX);
         self.channel.set_spis(Spis { responder, ..self.channel.spis() });
         let (ni, nr) = (question.asking.nonce, nr.to_vec());
         let init = Init::new((question.request, octets), (ni, nr));
@@ -226,6 +235,20 @@ impl IkeSa {
         }
         let job = Job::Finish(question.private, ke.data.clone());
         self.after(job, Then::InitFinish(Box::new(Answer { agreement, init })), cx);
+    }
+
+    /// As if it had not been answered.
+    fn wait_on(&mut self, question: Question) {
+        self.asked = Some(Asked::Init(Box::new(question)));
+    }
+
+    /// Anybody can answer what is in clear: another answer is waited for, though not for long (RFC 7296 §2.21.1).
+    pub(super) fn wait_for_another(&mut self, question: Question, why: Closed, cx: &mut Context<'_>) {
+        self.wait_on(question);
+        if self.init_error.is_none() {
+            self.deadline_ms = cx.now_ms + ANOTHER_MS;
+        }
+        self.init_error = Some(why);
     }
 
     /// There is a secret: IKE_INTERMEDIATE or IKE_AUTH begins.

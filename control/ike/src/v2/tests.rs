@@ -15,7 +15,10 @@ use super::{
 use crate::{
     connection::{Connection, Unique},
     crypto::keys::Role,
-    message::{ExchangeType, Flags, Header, Message, NotifyType, Payloads, Version},
+    message::{
+        ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, PayloadType, Payloads,
+        Version,
+    },
 };
 use std::ops::Range;
 use world::{LEFT, RIGHT, World, config, connection};
@@ -394,6 +397,44 @@ fn first_messages_do_nothing_to_what_is_there() {
         world.run_until_quiet();
         world.check_children(1);
         assert_eq!(world.only_sa(end).spis(), spis);
+    }
+}
+
+/// Whoever sees the first message can answer it before the peer does: the peer's answer counts (RFC 7296 §2.21.1).
+#[test]
+fn an_answer_that_says_no_is_not_believed_at_once() {
+    let cookie = |octets: usize| Notify::new(NotifyType::COOKIE, &vec![7; octets]);
+    let forged = [
+        Payload::Notify(Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, &[])),
+        Payload::Notify(Notify::new(NotifyType::INVALID_SYNTAX, &[])),
+        Payload::Notify(Notify::new(NotifyType::INVALID_KE_PAYLOAD, &14u16.to_be_bytes())),
+        Payload::Notify(Notify::new(NotifyType::INVALID_KE_PAYLOAD, &31u16.to_be_bytes())),
+        Payload::Notify(cookie(0)),
+        Payload::Notify(cookie(65)),
+        Payload::Nonce(vec![1; 16]),
+        Payload::Unknown { kind: PayloadType(200), critical: true, body: vec![] },
+    ];
+    for payload in forged {
+        let mut world = World::new(31, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.late_ms = 100;
+        world.initiate(LEFT, Some(0));
+        while world.carried == 0 {
+            world.run_for(1);
+        }
+        let sa = world.only_sa(LEFT);
+        let header = Header {
+            initiator_spi: sa.spis().initiator,
+            responder_spi: IkeSpi(9),
+            version: Version::V2,
+            exchange: ExchangeType::IKE_SA_INIT,
+            flags: Flags::RESPONSE,
+            message_id: 0,
+        };
+        let (local, peer) = (sa.path().local, sa.path().peer);
+        let octets = Message { header, payloads: Payloads(vec![payload]), sealed: None }.emit().unwrap();
+        world.with(LEFT, |engine, cx| engine.receive(&Datagram { local, peer, octets }, cx)).unwrap();
+        world.run_until_quiet();
+        world.check_children(1);
     }
 }
 

@@ -8,7 +8,7 @@ use portcullis_ike::{
     },
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
-    v2::{child::ChildSa, nat::Nat},
+    v2::{child::ChildSa, nat::Nat, output::Move},
 };
 use portcullis_sadb::{Flow, Handling, Mode, Reader, Runtime, Sizes};
 use std::sync::Arc;
@@ -153,6 +153,32 @@ fn what_replaces_another_has_its_policies_once_the_peer_has_it() {
     );
     let reqids: Vec<_> = bench.sadb.sas().map(|(_, _, sa)| sa.reqid).collect();
     assert!(reqids.iter().all(|reqid| *reqid == reqids[0]), "what comes in by either is let in");
+}
+
+/// RFC 4555 §3.5, RFC 7296 §2.23
+#[test]
+fn what_moves_is_led_there_if_it_is_in_udp() {
+    let mut bench = Bench::new(16, 64);
+    bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+    let to = |local: &str, peer: &str, is_in_udp| Move {
+        spi_in: 0x1001,
+        local: local.parse().unwrap(),
+        peer: peer.parse().unwrap(),
+        is_in_udp,
+        nat: Nat::default(),
+    };
+    let here = "192.0.2.1:4500";
+    assert!(bench.children.lead(&mut bench.sadb, &to(here, "203.0.113.9:6000", true)));
+    for (slot, ..) in bench.sadb.sas().collect::<Vec<_>>() {
+        assert_eq!(bench.sadb.endpoint(slot).unwrap().to_string(), "203.0.113.9:6000");
+    }
+    for (local, peer, is_in_udp) in [
+        ("192.0.2.8:4500", "203.0.113.9:6000", true),
+        (here, "[2001:db8::9]:6000", true),
+        (here, "203.0.113.9:6000", false),
+    ] {
+        assert!(!bench.children.lead(&mut bench.sadb, &to(local, peer, is_in_udp)), "{local} {peer}");
+    }
 }
 
 #[test]
