@@ -5,6 +5,7 @@
 //!  certificate          a certificate, read and not yet believed
 //!  constraint           names that an authority may speak for
 //!  chain                from an end's certificate to an authority that is trusted
+//!  credential           what an end signs with itself
 //!  revocation           whether it was taken back: by lists (crl)
 //! ```
 //!
@@ -14,14 +15,15 @@
 
 pub mod certificate;
 pub mod chain;
-pub mod constraint;
+mod constraint;
+pub mod credential;
 pub mod crl;
 pub mod distinguished_name;
 pub mod revocation;
 mod signed;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use const_oid::ObjectIdentifier;
 

@@ -4,6 +4,7 @@ mod followup;
 mod intermediate;
 mod mobike;
 mod ppk;
+mod signatures;
 mod unique;
 mod world;
 

@@ -121,4 +121,8 @@ impl Holder {
         Crl::from_der(crl.der()).unwrap()
     }
 
+    /// Its key.
+    pub fn key(&self) -> PrivateKey {
+        PrivateKey::from_der(self.key.serialized_der()).unwrap()
+    }
 }
