@@ -18,7 +18,13 @@ use portcullis_ike::{
         Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
     },
     crypto::signature::PrivateKey,
-    pki::{certificate::Certificate, chain::Trust, credential::Credential, crl::Crl, revocation::Revocation},
+    pki::{
+        certificate::Certificate,
+        chain::Trust,
+        credential::Credential,
+        crl::Crl,
+        revocation::{Revocation, Said},
+    },
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -190,7 +196,7 @@ fn remote_auth(of: &str) -> Result<RemoteAuth, Box<dyn Error>> {
     let anchors = Certificate::from_file(&fs::read(dir.join("x509ca/ca.pem"))?)?;
     let mut trust = Trust { anchors, ..Trust::default() };
     for file in fs::read_dir(dir.join("x509crl")).into_iter().flatten() {
-        trust.crls.extend(Crl::from_file(&fs::read(file?.path())?)?);
+        trust.said.extend(Crl::from_file(&fs::read(file?.path())?)?.into_iter().map(Said::Crl));
     }
     if std::env::var_os("STRICT").is_some() {
         trust.revocation = Revocation::Strict;

@@ -6,7 +6,7 @@
 //!  constraint           names that an authority may speak for
 //!  chain                from an end's certificate to an authority that is trusted
 //!  credential           what an end signs with itself
-//!  revocation           whether it was taken back: by lists (crl)
+//!  revocation           whether it was taken back: by lists (crl), and by answers (ocsp)
 //! ```
 //!
 //! # Dangers
@@ -19,6 +19,7 @@ mod constraint;
 pub mod credential;
 pub mod crl;
 pub mod distinguished_name;
+pub mod ocsp;
 pub mod revocation;
 mod signed;
 

@@ -68,6 +68,7 @@ struct Content {
     not_after: u64,
     key: PublicKey,
     key_hash: [u8; 20],
+    key_bits: Vec<u8>,
     key_id: Option<Vec<u8>>,
     authority_key_id: Option<Vec<u8>>,
     /// Of authorities: how many of them may be below it.
@@ -128,6 +129,7 @@ impl Certificate {
             not_after: of(tbs.validity().not_after),
             key,
             key_hash: Sha1::digest(&spki_der).into(),
+            key_bits: spki.subject_public_key.raw_bytes().to_vec(),
             key_id: key_id.map(|id| id.0.as_bytes().to_vec()),
             authority_key_id: authority_key_id
                 .and_then(|id| id.key_identifier)
@@ -148,7 +150,7 @@ impl Certificate {
     /// Reads a file: all that are in it in PEM, or one in DER.
     pub fn from_file(octets: &[u8]) -> Result<Vec<Certificate>, BadCertificate> {
         from_pem(octets, &["CERTIFICATE", "X509 CERTIFICATE"])
-            .map_or_else(|| vec![octets.to_vec()], |all| all)
+            .unwrap_or_else(|| vec![octets.to_vec()])
             .iter()
             .map(|octets| Certificate::from_der(octets))
             .collect()
@@ -169,7 +171,7 @@ impl Certificate {
         &self.0.issuer
     }
 
-    /// Which one of its issuer it is: an integer, without zeros in front.
+    /// Which one of its issuer it is: the octets of its INTEGER.
     pub fn serial(&self) -> &[u8] {
         &self.0.serial
     }
@@ -224,6 +226,15 @@ impl Certificate {
             }
             _ => self.0.names.iter().any(is),
         }
+    }
+
+    /// The bits of its key, of which OCSP has hashes.
+    pub(super) fn key_bits(&self) -> &[u8] {
+        &self.0.key_bits
+    }
+
+    pub(super) fn has_purpose(&self, purpose: ObjectIdentifier) -> bool {
+        self.0.purposes.as_ref().is_some_and(|purposes| purposes.contains(&purpose))
     }
 
     pub(super) fn names(&self) -> &[GeneralName] {

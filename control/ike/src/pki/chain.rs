@@ -7,7 +7,12 @@
 //! An issuer is anybody who has its name: all are tried, until one has a chain in which all is right. Of anchors all is
 //! demanded too, but for their own signature.
 
-use super::{BadCertificate, Wrong, certificate::Certificate, constraint, crl::Crl, revocation::Revocation};
+use super::{
+    BadCertificate, Wrong,
+    certificate::Certificate,
+    constraint,
+    revocation::{Revocation, Said},
+};
 
 /// Certificates of a chain, at most.
 const MOST: usize = 8;
@@ -24,8 +29,8 @@ pub struct Trust {
     pub pinned: Vec<Certificate>,
     /// Authorities that peers might leave out, and whom others must have signed.
     pub intermediates: Vec<Certificate>,
-    /// What authorities have revoked.
-    pub crls: Vec<Crl>,
+    /// What authorities say of what they have issued.
+    pub said: Vec<Said>,
     /// What must be known of that.
     pub revocation: Revocation,
 }
@@ -36,24 +41,18 @@ impl Trust {
         self.anchors.iter().flat_map(|anchor| *anchor.key_hash()).collect()
     }
 
-    /// Whether an end's certificate is to be believed at this second of Unix time, with others that might be between it
-    /// and an anchor.
+    /// Whether an end's certificate is to be believed at this second of Unix time, with what is shown along with it.
     ///
     /// # Errors
     /// What is wrong with which certificate: of the chain that came farthest.
-    pub fn verify(
-        &self,
-        end: &Certificate,
-        others: &[Certificate],
-        now_secs: u64,
-    ) -> Result<(), BadCertificate> {
+    pub fn verify(&self, end: &Certificate, shown: &Shown, now_secs: u64) -> Result<(), BadCertificate> {
         end.check(now_secs)?;
         end.check_end()?;
         if self.pinned.contains(end) {
             return Ok(());
         }
         let mut search =
-            Search { trust: self, others, now_secs, left: MOST_SIGNATURES, path: vec![end], best: None };
+            Search { trust: self, shown, now_secs, left: MOST_SIGNATURES, path: vec![end], best: None };
         match search.climb() {
             true => Ok(()),
             false => Err(search.best.map_or_else(|| Wrong::TooLong.of(end), |(_, wrong)| wrong)),
@@ -61,10 +60,19 @@ impl Trust {
     }
 }
 
+/// What somebody shows along with its certificate. Nothing of it needs to be believed.
+#[derive(Clone, Default, Debug)]
+pub struct Shown {
+    /// Certificates that might be between it and an anchor.
+    pub certificates: Vec<Certificate>,
+    /// What authorities say of them.
+    pub said: Vec<Said>,
+}
+
 /// A search under way.
 struct Search<'a> {
     trust: &'a Trust,
-    others: &'a [Certificate],
+    shown: &'a Shown,
     now_secs: u64,
     /// Signatures that may still be verified.
     left: usize,
@@ -80,7 +88,7 @@ impl<'a> Search<'a> {
         let Some(&below) = self.path.last() else { return false };
         let trust = self.trust;
         let anchors = trust.anchors.iter().map(|c| (c, true));
-        let others = self.others.iter().chain(&trust.intermediates).map(|c| (c, false));
+        let others = self.shown.certificates.iter().chain(&trust.intermediates).map(|c| (c, false));
         let mut is_known = false;
         for (issuer, is_anchor) in anchors.chain(others) {
             if !below.may_be_of(issuer) || self.path.contains(&issuer) {
@@ -127,9 +135,9 @@ impl<'a> Search<'a> {
     }
 
     fn revocation(&self) -> Result<(), BadCertificate> {
-        let (lists, now) = (&self.trust.crls, self.now_secs);
+        let said = || self.trust.said.iter().chain(&self.shown.said);
         let mut pairs = self.path.windows(2);
-        pairs.try_for_each(|pair| self.trust.revocation.check(pair[0], pair[1], lists, now))
+        pairs.try_for_each(|pair| self.trust.revocation.check(pair[0], pair[1], said(), self.now_secs))
     }
 
     fn note(&mut self, wrong: BadCertificate) {

@@ -212,7 +212,7 @@ fn write_value(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (at, c) in text.chars().enumerate() {
         match c {
             ',' | '+' | '"' | '\\' => write!(f, "\\{c}")?,
-            '#' | '/' if at == 0 => write!(f, "\\{c}")?,
+            '#' if at == 0 => write!(f, "\\{c}")?,
             ' ' if at == 0 || at == last => f.write_str("\\ ")?,
             _ if c.is_control() => {
                 let mut octets = [0; 4];

@@ -1,6 +1,6 @@
 //! Whether a certificate was taken back, as far as that is known (RFC 5280 §6.3).
 
-use super::{BadCertificate, Wrong, certificate::Certificate, crl::Crl};
+use super::{BadCertificate, Wrong, certificate::Certificate, crl::Crl, ocsp::OcspResponse};
 
 pub use x509_cert::ext::pkix::CrlReason as Reason;
 
@@ -28,12 +28,12 @@ pub enum Status {
 }
 
 impl Revocation {
-    /// Whether a certificate is to be believed, by the lists of its issuer.
-    pub(super) fn check(
+    /// Whether a certificate is to be believed, by what its issuer says.
+    pub(super) fn check<'a>(
         self,
         certificate: &Certificate,
         issuer: &Certificate,
-        lists: &[Crl],
+        said: impl Iterator<Item = &'a Said>,
         now_secs: u64,
     ) -> Result<(), BadCertificate> {
         let has_uri = certificate.crl_uris().chain(certificate.ocsp_uris()).next().is_some();
@@ -42,7 +42,7 @@ impl Revocation {
             Revocation::IfUri => has_uri,
             Revocation::Relaxed => false,
         };
-        match status(certificate, issuer, lists, now_secs) {
+        match status(certificate, issuer, said, now_secs) {
             Status::Revoked(reason) => Err(Wrong::Revoked(reason).of(certificate)),
             Status::Unknown if needs => Err(Wrong::Unknown.of(certificate)),
             _ => Ok(()),
@@ -50,9 +50,26 @@ impl Revocation {
     }
 }
 
-/// What the lists say of a certificate: a bad word of any is the last.
-fn status(certificate: &Certificate, issuer: &Certificate, lists: &[Crl], now_secs: u64) -> Status {
-    let said = lists.iter().map(|list| list.status(certificate, issuer, now_secs));
+/// What authorities say of certificates. Nothing here says that it is to be believed.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// Which they have revoked.
+    Crl(Crl),
+    /// Of single ones.
+    Ocsp(OcspResponse),
+}
+
+/// What is said of a certificate: a bad word of any is the last.
+fn status<'a>(
+    certificate: &Certificate,
+    issuer: &Certificate,
+    said: impl Iterator<Item = &'a Said>,
+    now_secs: u64,
+) -> Status {
+    let said = said.map(|said| match said {
+        Said::Crl(list) => list.status(certificate, issuer, now_secs),
+        Said::Ocsp(response) => response.status(certificate, issuer, now_secs),
+    });
     said.fold(Status::Unknown, |before, now| match (before, now) {
         (Status::Revoked(_), _) | (_, Status::Unknown) => before,
         (_, now) => now,

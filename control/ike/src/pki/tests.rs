@@ -5,8 +5,9 @@ pub(crate) mod authority;
 use super::{
     BadCertificate, Wrong,
     certificate::Certificate,
-    chain::Trust,
-    revocation::{Reason, Revocation},
+    chain::{Shown, Trust},
+    crl::Crl,
+    revocation::{Reason, Revocation, Said, Status},
 };
 use crate::{
     identity::IdPattern,
@@ -43,9 +44,17 @@ fn certificates(holders: &[&Holder]) -> Vec<Certificate> {
     holders.iter().map(|holder| holder.certificate.clone()).collect()
 }
 
+fn shown(holders: &[&Holder]) -> Shown {
+    Shown { certificates: certificates(holders), said: vec![] }
+}
+
+fn said(lists: &[Crl]) -> Vec<Said> {
+    lists.iter().cloned().map(Said::Crl).collect()
+}
+
 impl Three {
     fn verify(&self, now: u64) -> Result<(), BadCertificate> {
-        trust(&[&self.root]).verify(&self.end.certificate, &certificates(&[&self.middle]), now)
+        trust(&[&self.root]).verify(&self.end.certificate, &shown(&[&self.middle]), now)
     }
 }
 
@@ -60,22 +69,28 @@ fn a_chain_is_found_whatever_else_is_there() {
     // Others of the same names, others of none, and itself.
     let (other, stranger) = (root("root", AS_IT_IS), root("stranger", AS_IT_IS));
     let (wrong, lost) = (other.authority("middle", AS_IT_IS), stranger.authority("lost", AS_IT_IS));
-    let others = certificates(&[&three.end, &lost, &wrong, &other, &three.root, &three.middle, &stranger]);
+    let others = shown(&[&three.end, &lost, &wrong, &other, &three.root, &three.middle, &stranger]);
     let trusted = trust(&[&stranger, &other, &three.root]);
     assert_eq!(trusted.verify(&three.end.certificate, &others, NOW), Ok(()));
     // The root without the authority between, and the other way.
     let no_issuer = |name| Wrong::NoIssuer(format!("O=Test, CN={name}"));
-    assert_eq!(trusted.verify(&three.end.certificate, &[], NOW), bad("gw.example.org", no_issuer("middle")));
-    let others = certificates(&[&three.middle, &three.root]);
+    assert_eq!(
+        trusted.verify(&three.end.certificate, &Shown::default(), NOW),
+        bad("gw.example.org", no_issuer("middle"))
+    );
+    let others = shown(&[&three.middle, &three.root]);
     // What the peer sends is no anchor.
     let found = trust(&[&stranger]).verify(&three.end.certificate, &others, NOW);
     assert_eq!(found, bad("root", Wrong::NoIssuer("O=Test, CN=root".into())));
     // Any authority may be an anchor; and what is pinned needs none.
-    assert_eq!(trust(&[&three.middle]).verify(&three.end.certificate, &[], NOW), Ok(()));
+    assert_eq!(trust(&[&three.middle]).verify(&three.end.certificate, &Shown::default(), NOW), Ok(()));
     let pinned = Trust { pinned: certificates(&[&three.end]), ..Trust::default() };
-    assert_eq!(pinned.verify(&three.end.certificate, &[], NOW), Ok(()));
+    assert_eq!(pinned.verify(&three.end.certificate, &Shown::default(), NOW), Ok(()));
     let (from, to) = three.end.certificate.validity();
-    assert_eq!(pinned.verify(&three.end.certificate, &[], to + 1), bad("gw.example.org", Wrong::Expired(to)));
+    assert_eq!(
+        pinned.verify(&three.end.certificate, &Shown::default(), to + 1),
+        bad("gw.example.org", Wrong::Expired(to))
+    );
     assert_eq!(three.verify(from), Ok(()));
     assert_eq!(three.verify(to), Ok(()));
 }
@@ -132,7 +147,7 @@ fn each_thing_that_is_wrong_is_told() {
 #[test]
 fn each_bit_of_a_certificate_is_signed() {
     let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
-    let (trust, others) = (trust(&[&three.root]), certificates(&[&three.middle]));
+    let (trust, others) = (trust(&[&three.root]), shown(&[&three.middle]));
     let der = three.end.certificate.der();
     for bit in 0..der.len() * 8 {
         let mut changed = der.to_vec();
@@ -151,7 +166,7 @@ fn loops_and_crowds_come_to_an_end() {
     let [a, b] = ["a", "b"].map(|name| root(name, AS_IT_IS));
     let (a_of_b, b_of_a) = (b.cross(&a), a.cross(&b));
     let end = a.end("gw.example.org", AS_IT_IS);
-    let others = certificates(&[&a_of_b, &b_of_a]);
+    let others = shown(&[&a_of_b, &b_of_a]);
     let stranger = root("stranger", AS_IT_IS);
     let found = trust(&[&stranger]).verify(&end.certificate, &others, NOW).unwrap_err();
     assert!(matches!(found.wrong, Wrong::NoIssuer(_)), "{found}");
@@ -163,8 +178,8 @@ fn loops_and_crowds_come_to_an_end() {
         .collect();
     let end = crowd[39].end("gw.example.org", AS_IT_IS);
     let all: Vec<&Holder> = crowd.iter().collect();
-    assert_eq!(trust(&all[35..]).verify(&end.certificate, &[], NOW), Ok(()));
-    let found = trust(&all).verify(&end.certificate, &[], NOW);
+    assert_eq!(trust(&all[35..]).verify(&end.certificate, &Shown::default(), NOW), Ok(()));
+    let found = trust(&all).verify(&end.certificate, &Shown::default(), NOW);
     assert_eq!(found, bad("gw.example.org", Wrong::Signature));
     // A chain as long as may be, and a longer one.
     for (long, is_good) in [(6, true), (7, false)] {
@@ -174,7 +189,7 @@ fn loops_and_crowds_come_to_an_end() {
             chain.push(chain[n - 1].authority(&n.to_string(), AS_IT_IS));
         }
         let end = chain[long].end("gw.example.org", AS_IT_IS);
-        let others: Vec<_> = chain[1..].iter().map(|holder| holder.certificate.clone()).collect();
+        let others = shown(&chain[1..].iter().collect::<Vec<_>>());
         let found = trust(&[&first]).verify(&end.certificate, &others, NOW);
         assert_eq!(found, if is_good { Ok(()) } else { bad("gw.example.org", Wrong::TooLong) });
     }
@@ -289,9 +304,9 @@ fn what_was_revoked_is_not_believed() {
     let Three { root, middle, end } = three(AS_IT_IS, AS_IT_IS, &with_uri);
     let Three { middle: stranger, .. } = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
     let plain = middle.end("plain.example.org", AS_IT_IS);
-    let verify = |end: &Holder, crls: &[super::crl::Crl], revocation| {
-        let trust = Trust { crls: crls.to_vec(), revocation, ..trust(&[&root]) };
-        trust.verify(&end.certificate, &certificates(&[&middle]), NOW)
+    let verify = |end: &Holder, crls: &[Crl], revocation| {
+        let trust = Trust { said: said(crls), revocation, ..trust(&[&root]) };
+        trust.verify(&end.certificate, &shown(&[&middle]), NOW)
     };
     use Revocation::*;
     let unknown = |who| bad(who, Wrong::Unknown);
@@ -368,6 +383,97 @@ fn what_was_revoked_is_not_believed() {
     let no_lists: Change<'_> = &|p| p.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let Three { root, middle, end } = three(AS_IT_IS, no_lists, AS_IT_IS);
     let trust =
-        Trust { crls: vec![middle.crl(&[(&end, None)], &|_| {})], revocation: Strict, ..trust(&[&root]) };
-    assert_eq!(trust.verify(&end.certificate, &certificates(&[&middle]), NOW), unknown(gw));
+        Trust { said: said(&[middle.crl(&[(&end, None)], &|_| {})]), revocation: Strict, ..trust(&[&root]) };
+    assert_eq!(trust.verify(&end.certificate, &shown(&[&middle]), NOW), unknown(gw));
+}
+
+/// By `cryptography`, whose code is OpenSSL's.
+mod of_others {
+    use super::*;
+    use crate::{
+        crypto::vectors,
+        pki::{
+            crl::BadCrl,
+            ocsp::{BadResponse, OcspResponse},
+        },
+    };
+
+    fn octets(name: &str) -> Vec<u8> {
+        let all = vectors::records(include_str!("vectors/paper.txt"));
+        all.iter().find(|record| record.text("name") == name).unwrap().octets("der")
+    }
+
+    fn certificate(name: &str) -> Certificate {
+        Certificate::from_der(&octets(name)).unwrap()
+    }
+
+    fn verify(said: Vec<Said>, revocation: Revocation) -> Result<(), BadCertificate> {
+        let trust = Trust { anchors: vec![certificate("root")], revocation, ..Trust::default() };
+        trust.verify(&certificate("end"), &Shown { certificates: vec![certificate("middle")], said }, NOW)
+    }
+
+    fn of_end(wrong: Wrong) -> Result<(), BadCertificate> {
+        Err(BadCertificate { subject: "C=DE, O=Beispiel \u{e4}, CN=gw".into(), wrong })
+    }
+
+    #[test]
+    fn a_chain_of_another_library_is_believed() {
+        assert_eq!(verify(vec![], Revocation::Relaxed), Ok(()));
+        assert_eq!(verify(vec![], Revocation::IfUri), of_end(Wrong::Unknown));
+        let end = certificate("end");
+        assert_eq!(end.crl_uris().collect::<Vec<_>>(), ["http://a/crl"]);
+        assert_eq!(end.ocsp_uris().collect::<Vec<_>>(), ["http://a/ocsp"]);
+        assert_eq!(end.serial(), [0, 0x81, 0x23]);
+        assert_eq!(end.issuer().to_string(), "DC=org, CN=Mitte");
+        for id in ["gw.example.org", "gw@example.org", "C=de, O=beispiel \u{c4}, CN=GW"] {
+            assert!(end.proves(&id.parse::<IdPattern>().unwrap().identity().unwrap()), "{id}");
+        }
+    }
+
+    // RFC 6960 §3.2, §4.2.2.2
+    #[test]
+    fn what_an_authority_answers_is_believed() {
+        let revoked = |reason| of_end(Wrong::Revoked(reason));
+        let unknown = || of_end(Wrong::Unknown);
+        for (name, found) in [
+            ("ocsp good", Ok(())),
+            ("ocsp good of another", Ok(())),
+            ("ocsp good of one who may not", unknown()),
+            ("ocsp good of a stranger", unknown()),
+            ("ocsp old", unknown()),
+            ("ocsp without an end", unknown()),
+            ("ocsp to come", unknown()),
+            ("ocsp unknown", unknown()),
+            ("ocsp revoked", revoked(Reason::Unspecified)),
+            ("ocsp revoked for a reason", revoked(Reason::Superseded)),
+        ] {
+            let response = OcspResponse::from_der(&octets(name)).unwrap();
+            assert_eq!(verify(vec![Said::Ocsp(response)], Revocation::IfUri), found, "{name}");
+        }
+        assert_eq!(OcspResponse::from_der(&octets("ocsp no answer")).unwrap_err(), BadResponse::NoAnswer);
+        let (good, end, middle) = (octets("ocsp good"), certificate("end"), certificate("middle"));
+        for bit in 0..good.len() * 8 {
+            let mut changed = good.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let Ok(read) = OcspResponse::from_der(&changed) else { continue };
+            // The certificate that comes with it is not signed, and not needed.
+            if bit / 8 < good.len() - middle.der().len() {
+                assert_eq!(read.status(&end, &middle, NOW), Status::Unknown, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_authority_lists_is_believed() {
+        for (name, found) in
+            [("crl good", Ok(())), ("crl revoked", of_end(Wrong::Revoked(Reason::CessationOfOperation)))]
+        {
+            let list = Crl::from_der(&octets(name)).unwrap();
+            assert_eq!(verify(vec![Said::Crl(list)], Revocation::IfUri), found);
+        }
+        let why = |name| Crl::from_der(&octets(name)).unwrap_err();
+        assert_eq!(why("crl delta"), BadCrl::Critical("2.5.29.27".parse().unwrap()));
+        assert_eq!(why("crl indirect"), BadCrl::Partial);
+        assert_eq!(why("crl of a reason"), BadCrl::Partial);
+    }
 }

@@ -17,10 +17,17 @@ use crate::{
     },
     identity::IdPattern,
     message::{
-        AuthMethod, Authentication, CertificateEncoding, CertificateRequest, Identification, Notify,
-        NotifyType, Payload, Payloads,
+        AuthMethod, Authentication, Certificate as CertificatePayload, CertificateEncoding,
+        CertificateRequest, Identification, Notify, NotifyType, Payload, Payloads,
     },
-    pki::{BadCertificate, Wrong, certificate::Certificate, chain::Trust},
+    pki::{
+        BadCertificate, Wrong,
+        certificate::Certificate,
+        chain::{Shown, Trust},
+        crl::Crl,
+        ocsp::OcspResponse,
+        revocation::Said,
+    },
 };
 use rand_core::CryptoRng;
 use std::sync::Arc;
@@ -93,8 +100,8 @@ impl Signing {
 pub struct Verification {
     trust: Arc<Trust>,
     id: Identification,
-    /// The first is of who has signed.
-    certificates: Vec<Vec<u8>>,
+    /// The first of X.509 is of who has signed.
+    certificates: Vec<CertificatePayload>,
     said: Authentication,
     may_be_sha1: bool,
     octets: Vec<u8>,
@@ -103,26 +110,39 @@ pub struct Verification {
 
 impl Verification {
     pub(super) fn run(self) -> Result<(), Unproven> {
-        let Some((first, others)) = self.certificates.split_first() else {
-            let mut pinned = self.trust.pinned.iter().filter(|c| c.proves(&self.id)).peekable();
-            pinned.peek().ok_or(Unproven::NoCertificate)?;
-            return pinned
-                .map(|end| self.check(end, &[]))
-                .reduce(Result::or)
-                .unwrap_or(Err(Unproven::NoCertificate));
+        let mut shown = Shown::default();
+        let mut end = None;
+        for payload in self.certificates.iter().take(MOST_CERTIFICATES) {
+            // But for the first, they are only hints.
+            match payload.encoding {
+                CertificateEncoding::X509_SIGNATURE if end.is_none() => {
+                    end = Some(Certificate::from_der(&payload.data)?);
+                }
+                CertificateEncoding::X509_SIGNATURE => {
+                    shown.certificates.extend(Certificate::from_der(&payload.data));
+                }
+                CertificateEncoding::CRL => shown.said.extend(Crl::from_der(&payload.data).map(Said::Crl)),
+                // RFC 4806 §3.1
+                CertificateEncoding::OCSP_CONTENT => {
+                    shown.said.extend(OcspResponse::from_der(&payload.data).map(Said::Ocsp));
+                }
+                _ => {}
+            }
+        }
+        let Some(end) = end else {
+            let pinned = self.trust.pinned.iter().filter(|c| c.proves(&self.id));
+            let checked = pinned.map(|end| self.check(end, &shown));
+            return checked.reduce(Result::or).unwrap_or(Err(Unproven::NoCertificate));
         };
-        let end = Certificate::from_der(first)?;
         if !end.proves(&self.id) {
             let wrong = Wrong::Identity(self.id.to_string());
             return Err(BadCertificate { subject: end.subject().to_string(), wrong }.into());
         }
-        // Others are only hints.
-        let others = others.iter().take(MOST_CERTIFICATES).filter_map(|der| Certificate::from_der(der).ok());
-        self.check(&end, &others.collect::<Vec<_>>())
+        self.check(&end, &shown)
     }
 
-    fn check(&self, end: &Certificate, others: &[Certificate]) -> Result<(), Unproven> {
-        self.trust.verify(end, others, self.unix_secs)?;
+    fn check(&self, end: &Certificate, shown: &Shown) -> Result<(), Unproven> {
+        self.trust.verify(end, shown, self.unix_secs)?;
         self.is_by(end.key())
     }
 
@@ -276,7 +296,7 @@ impl IkeSa {
         };
         let key = match auth {
             RemoteAuth::PublicKey(trust) => {
-                let certificates = payloads.certificates().map(<[u8]>::to_vec).collect();
+                let certificates = payloads.certificates().cloned().collect();
                 let verification = Verification {
                     trust: trust.clone(),
                     id: theirs.clone(),
@@ -310,10 +330,10 @@ impl IkeSa {
 const TOO_EARLY: Closed = Closed::Configured("there are no keys yet");
 
 impl Payloads {
-    /// The certificates of X.509, in their order.
-    fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+    /// Certificates and what goes with them, in their order.
+    fn certificates(&self) -> impl Iterator<Item = &CertificatePayload> {
         self.0.iter().filter_map(|payload| match payload {
-            Payload::Certificate(c) if c.encoding == CertificateEncoding::X509_SIGNATURE => Some(&c.data[..]),
+            Payload::Certificate(certificate) => Some(certificate),
             _ => None,
         })
     }

@@ -12,7 +12,7 @@ use crate::{
     pki::{
         chain::Trust,
         credential::{Credential, Mismatch},
-        revocation::Revocation,
+        revocation::{Revocation, Said},
         tests::authority::{Holder, at, root, root_of},
     },
     v2::output::Event,
@@ -176,7 +176,7 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
                 .into(),
         ),
         (
-            &|w| trusting(w, RIGHT, Trust { crls: vec![crl.clone()], ..paper.trust() }),
+            &|w| trusting(w, RIGHT, Trust { said: vec![Said::Crl(crl.clone())], ..paper.trust() }),
             "certificate 'O=Test, CN=left.example.org': it is revoked: Unspecified".into(),
         ),
         (
