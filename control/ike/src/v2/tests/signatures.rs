@@ -2,10 +2,10 @@
 
 use super::{
     events,
-    world::{LEFT, RIGHT, START_SECS, World, config, connection},
+    world::{LEFT, RIGHT, START_SECS, World, config, connection, ike},
 };
 use crate::{
-    connection::{Connection, LocalAuth, RemoteAuth},
+    connection::{Connection, LocalAuth, Ppk, RemoteAuth},
     crypto::signature::{Curve, Hash, Scheme},
     identity::IdPattern,
     message::AuthMethod,
@@ -130,6 +130,25 @@ fn who_has_no_identity_has_that_of_its_certificate() {
     // The responder is whom it was asked to be.
     let ids = world.only_sa(RIGHT).ids.clone().unwrap();
     assert_eq!([ids.0.to_string(), ids.1.to_string()], [NAMES[RIGHT], "O=Test, CN=left.example.org"]);
+}
+
+// RFC 8784 §3, RFC 9242 §3.3.2
+#[test]
+fn signatures_are_of_all_that_was_said_with_and_without_a_ppk() {
+    let paper = paper("ecp256");
+    for (right_has, is_required) in [(true, false), (true, true), (false, false)] {
+        let mut world = paper.world(1);
+        world.configure(LEFT, |c| (c.ppk_id, c.ppk_required) = (Some(b"it".to_vec()), is_required));
+        for end in [LEFT, RIGHT] {
+            world.configure(end, |c| c.proposals = ike("aes128gcm16-sha256-x25519-ke1_mlkem768"));
+            let id = if end == RIGHT && !right_has { "another" } else { "it" };
+            world.ends[end].config.ppks = vec![Ppk { id: id.into(), key: b"octets of it".to_vec().into() }];
+        }
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world.check_children(1);
+        assert_eq!([LEFT, RIGHT].map(|end| world.only_sa(end).has_ppk()), [right_has; 2]);
+    }
 }
 
 #[test]
