@@ -41,7 +41,7 @@ use std::{
     os::{fd::BorrowedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use thiserror::Error;
 
@@ -89,6 +89,11 @@ enum Remedy {
     Rekey(u32),
 }
 
+/// Now, by which certificates are valid.
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// IKE.
 #[derive(Debug)]
 pub struct Ike {
@@ -116,8 +121,14 @@ impl Ike {
         let (config, swanctl) = load(&file)?;
         let (sockets, pool, start) = (Sockets::open()?, Pool::new(threads)?, Instant::now());
         let mut out = VecDeque::new();
-        let mut cx =
-            Context { now_ms: 0, rng: &mut rng(), config: &config, child_spi: &mut || None, out: &mut out };
+        let mut cx = Context {
+            now_ms: 0,
+            unix_secs: unix_secs(),
+            rng: &mut rng(),
+            config: &config,
+            child_spi: &mut || None,
+            out: &mut out,
+        };
         let engine = Engine::new(&mut cx);
         let (children, refused) = (Children::default(), BTreeMap::new());
         Ok(Some(Ike { engine, config, swanctl, sockets, pool, children, refused, start }))
@@ -321,14 +332,21 @@ impl Ike {
         let (mut out, now_ms) = (VecDeque::new(), self.now_ms());
         let mut rng = rng();
         let mut free = || free_spi(sadb);
-        let mut cx =
-            Context { now_ms, rng: &mut rng, config: &self.config, child_spi: &mut free, out: &mut out };
+        let mut cx = Context {
+            now_ms,
+            unix_secs: unix_secs(),
+            rng: &mut rng,
+            config: &self.config,
+            child_spi: &mut free,
+            out: &mut out,
+        };
         let done = does(&mut self.engine, &mut cx);
         while let Some(output) = out.pop_front() {
             if let Some(remedy) = self.take(sadb, output) {
                 let mut free = || free_spi(sadb);
                 let mut cx = Context {
                     now_ms,
+                    unix_secs: unix_secs(),
                     rng: &mut rng,
                     config: &self.config,
                     child_spi: &mut free,

@@ -4,13 +4,27 @@
 //! cargo run -p portcullis-ike --example peer -- LOCAL REMOTE LOCAL_ID REMOTE_ID KEY LOCAL_TS REMOTE_TS IKE ESP [COMMAND...]
 //! ```
 //!
+//! KEY is a shared key, or `pki:DIR`, a directory with `x509/self.pem`, `private/self.pem` and `x509ca/ca.pem`; with
+//! `pki:DIR+psk:KEY` only we sign, and with `psk:KEY+pki:DIR` only the peer does. Lists of what is revoked are
+//! `x509crl/*.pem` in it, and STRICT in the environment demands that all is in them.
+//!
 //! Commands come one after the other, each when nothing has happened for a second: `initiate`, `child`, `rekey`, `rekey-ike`,
 //! `delete-child`, `delete`, `wait`, and `go:ADDRESS` to be elsewhere. `PPK_ID` and `PPK` of the environment are a PPK. It ends after the last one, or when nothing has happened for a minute.
 
 #![allow(clippy::print_stdout, reason = "it is what it is for")]
 
 use portcullis_ike::{
-    connection::{Child, Childless, Configuration, Connection, Hosts, Ppk, SharedKey, Unique},
+    connection::{
+        Child, Childless, Configuration, Connection, Hosts, LocalAuth, Ppk, RemoteAuth, SharedKey, Unique,
+    },
+    crypto::signature::PrivateKey,
+    pki::{
+        certificate::Certificate,
+        chain::Trust,
+        credential::Credential,
+        crl::Crl,
+        revocation::{Revocation, Said},
+    },
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -25,9 +39,11 @@ use rand_core::UnwrapErr;
 use std::{
     collections::VecDeque,
     error::Error,
+    fs,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// In front of IKE messages on port 4500 (RFC 3948 §2.2).
@@ -53,6 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let ppk = std::env::var("PPK_ID").and_then(|id| Ok((id, std::env::var("PPK")?)));
     let ppk = ppk.ok().map(|(id, key)| Ppk { id: id.into_bytes(), key: key.into_bytes().into() });
+    let (ours, theirs) = key.split_once('+').unwrap_or((key, key));
+    let shared = [ours, theirs].into_iter().find(|of| !of.starts_with("pki:")).unwrap_or_default();
+    let shared = shared.strip_prefix("psk:").unwrap_or(shared).as_bytes().to_vec();
     let connection = Arc::new(Connection {
         name: "peer".into(),
         local: Hosts::one(local),
@@ -68,6 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         unique: Unique::No,
         childless: Childless::Allow,
         mobike: true,
+        local_auth: local_auth(ours)?,
+        remote_auth: remote_auth(theirs)?,
         children: vec![child.clone()],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -78,8 +99,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let config = Configuration {
         connections: vec![connection.clone()],
-        shared_keys: vec![SharedKey { ids: vec![], key: key.clone().into_bytes().into() }],
         ppks: ppk.into_iter().collect(),
+        shared_keys: vec![SharedKey { ids: vec![], key: shared.into() }],
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,
@@ -97,8 +118,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             Some(spi)
         };
         let now_ms = start.elapsed().as_millis() as u64;
-        let mut cx =
-            Context { now_ms, rng: &mut rng, config: &config, child_spi: &mut next_spi, out: &mut out };
+        let mut cx = Context {
+            now_ms,
+            unix_secs: unix_secs(),
+            rng: &mut rng,
+            config: &config,
+            child_spi: &mut next_spi,
+            out: &mut out,
+        };
         let engine = engine.get_or_insert_with(|| Engine::new(&mut cx));
         engine.tick(&mut cx);
         for socket in &sockets {
@@ -170,6 +197,30 @@ fn sockets_at(local: IpAddr) -> std::io::Result<[UdpSocket; 2]> {
         Ok::<_, std::io::Error>(socket)
     };
     Ok([socket(500)?, socket(4500)?])
+}
+
+fn local_auth(of: &str) -> Result<LocalAuth, Box<dyn Error>> {
+    let Some(dir) = of.strip_prefix("pki:").map(Path::new) else { return Ok(LocalAuth::SharedKey) };
+    let key = PrivateKey::from_pem(&fs::read_to_string(dir.join("private/self.pem"))?)?;
+    let certificates = Certificate::from_file(&fs::read(dir.join("x509/self.pem"))?)?;
+    Ok(LocalAuth::PublicKey(Credential::new(key, certificates)?))
+}
+
+fn remote_auth(of: &str) -> Result<RemoteAuth, Box<dyn Error>> {
+    let Some(dir) = of.strip_prefix("pki:").map(Path::new) else { return Ok(RemoteAuth::SharedKey) };
+    let anchors = Certificate::from_file(&fs::read(dir.join("x509ca/ca.pem"))?)?;
+    let mut trust = Trust { anchors, ..Trust::default() };
+    for file in fs::read_dir(dir.join("x509crl")).into_iter().flatten() {
+        trust.said.extend(Crl::from_file(&fs::read(file?.path())?)?.into_iter().map(Said::Crl));
+    }
+    if std::env::var_os("STRICT").is_some() {
+        trust.revocation = Revocation::Strict;
+    }
+    Ok(RemoteAuth::PublicKey(Arc::new(trust)))
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn send(

@@ -3,7 +3,8 @@
 use crate::{
     crypto::Secret,
     identity::{Fit, IdPattern},
-    message::Identification,
+    message::{AuthMethod, Identification},
+    pki::{chain::Trust, credential::Credential},
     proposal::{Order, Proposals},
     traffic_selector::{ConfiguredSelectors, Policy},
     v2::window::Retransmission,
@@ -51,7 +52,7 @@ pub struct Connection {
     pub proposals: Proposals,
     /// Whose order decides between them.
     pub order: Order,
-    /// Who we are. [`IdPattern::Any`] is our address.
+    /// Who we are. [`IdPattern::Any`] is the subject of our certificate, nobody where nobody is proven, and else our address.
     pub local_id: IdPattern,
     /// Who the peer must be.
     pub remote_id: IdPattern,
@@ -65,6 +66,10 @@ pub struct Connection {
     pub childless: Childless,
     /// Addresses may change while it lives (RFC 4555).
     pub mobike: bool,
+    /// How we prove it.
+    pub local_auth: LocalAuth,
+    /// How the peer must.
+    pub remote_auth: RemoteAuth,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -108,6 +113,49 @@ pub enum Childless {
     Prefer,
     /// It is made behind, at either end.
     Force,
+}
+
+/// How we prove who we are.
+#[derive(Clone, Default, Debug)]
+pub enum LocalAuth {
+    /// By a shared key.
+    #[default]
+    SharedKey,
+    /// By a signature.
+    PublicKey(Credential),
+    /// Not at all (RFC 7619).
+    Null,
+}
+
+/// How a peer must prove who it is.
+#[derive(Clone, Default, Debug)]
+pub enum RemoteAuth {
+    /// By a shared key.
+    #[default]
+    SharedKey,
+    /// By a signature, and a certificate that is trusted.
+    PublicKey(Arc<Trust>),
+    /// Not at all (RFC 7619): whoever it says to be.
+    Null,
+}
+
+impl RemoteAuth {
+    /// Whether an AUTH payload of a method may prove it.
+    pub fn takes(&self, method: AuthMethod) -> bool {
+        match self {
+            RemoteAuth::SharedKey => method == AuthMethod::SHARED_KEY,
+            RemoteAuth::Null => method == AuthMethod::NULL,
+            RemoteAuth::PublicKey(_) => method.is_signature(),
+        }
+    }
+}
+
+impl Connection {
+    /// Whether either end signs.
+    pub fn has_signatures(&self) -> bool {
+        matches!(self.local_auth, LocalAuth::PublicKey(_))
+            || matches!(self.remote_auth, RemoteAuth::PublicKey(_))
+    }
 }
 
 /// A child SA that is to be.

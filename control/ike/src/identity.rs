@@ -6,11 +6,15 @@
 //! | `gw.example.org`, `@gw.example.org` | ID_FQDN |
 //! | `carol@example.org`, `@@carol` | ID_RFC822_ADDR |
 //! | `@#0a1b` | ID_KEY_ID, by its octets in hex |
-//! | `fqdn:x`, `rfc822:x`, `email:x`, `ipv4:x`, `ipv6:x`, `keyid:x` | as it says, whatever it looks like |
+//! | `fqdn:x`, `rfc822:x`, `email:x`, `ipv4:x`, `ipv6:x`, `asn1dn:x`, `keyid:x` | as it says, whatever it looks like |
 //! | `%any`, or nothing | anybody, where somebody is asked for |
-//! | `*.example.org`, `*@example.org` | anybody of these, where somebody is asked for |
+//! | `C=DE, O=Example, CN=gw` | ID_DER_ASN1_DN ([`DistinguishedName`]) |
+//! | `*.example.org`, `*@example.org`, `C=DE, CN=*` | anybody of these, where somebody is asked for |
 
-use crate::message::{IdType, Identification};
+use crate::{
+    message::{IdType, Identification},
+    pki::distinguished_name::DistinguishedName,
+};
 use std::{fmt, net::IpAddr, str::FromStr};
 
 /// Who an end is asked to be.
@@ -18,7 +22,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 pub enum IdPattern {
     /// Anybody.
     Any,
-    /// Of this type and data, of which a `*` at the beginning stands for any octets.
+    /// Of this type and data, of which a `*` at the beginning stands for any octets, and in distinguished names for any value.
     Like(IdType, Vec<u8>),
 }
 
@@ -47,6 +51,9 @@ impl IdPattern {
         match self {
             IdPattern::Any => Some(Fit::Any),
             IdPattern::Like(kind, _) if *kind != id.kind => None,
+            IdPattern::Like(IdType::ID_DER_ASN1_DN, data) => {
+                DistinguishedName::from_der(data)?.fits(&DistinguishedName::from_der(&id.data)?)
+            }
             IdPattern::Like(kind, data) => {
                 // RFC 7296 §3.5: of domain names case does not matter.
                 let is_same = |a: &[u8], b: &[u8]| match *kind {
@@ -67,6 +74,11 @@ impl IdPattern {
     /// The identity, if it is just one: to be said, or asked for.
     pub fn identity(&self) -> Option<Identification> {
         match self {
+            IdPattern::Like(IdType::ID_DER_ASN1_DN, data)
+                if DistinguishedName::from_der(data).is_some_and(|name| name.has_wildcards()) =>
+            {
+                None
+            }
             IdPattern::Like(kind, data) if !(has_wildcards(*kind) && data.starts_with(b"*")) => {
                 Some(Identification::new(*kind, data))
             }
@@ -96,6 +108,10 @@ impl FromStr for IdPattern {
             IpAddr::V4(ip) => like(IdType::ID_IPV4_ADDR, &ip.octets()),
             IpAddr::V6(ip) => like(IdType::ID_IPV6_ADDR, &ip.octets()),
         };
+        let named = |name: &str| match name.parse::<DistinguishedName>() {
+            Ok(name) => like(IdType::ID_DER_ASN1_DN, name.der()),
+            Err(error) => Err(bad(error.why())),
+        };
         let hex = |digits: &str| octets_of_hex(digits).ok_or(bad("its key ID is no hex"));
         if let Some((kind, rest)) = text.split_once(':').filter(|(kind, _)| !kind.contains(['.', '@'])) {
             match kind {
@@ -110,6 +126,7 @@ impl FromStr for IdPattern {
                         Err(bad("of the other family"))
                     };
                 }
+                "asn1dn" => return named(rest),
                 "keyid" => return like(IdType::ID_KEY_ID, rest.as_bytes()),
                 _ => {}
             }
@@ -126,14 +143,14 @@ impl FromStr for IdPattern {
                 (_, Some(rest)) => like(IdType::ID_RFC822_ADDR, rest.as_bytes()),
                 _ => like(IdType::ID_FQDN, rest.as_bytes()),
             },
-            None if text.contains('=') => Err(bad("distinguished names are not read yet")),
+            None if text.contains('=') => named(text),
             None if text.contains('@') => like(IdType::ID_RFC822_ADDR, text.as_bytes()),
             None => like(IdType::ID_FQDN, text.as_bytes()),
         }
     }
 }
 
-fn octets_of_hex(digits: &str) -> Option<Vec<u8>> {
+pub(crate) fn octets_of_hex(digits: &str) -> Option<Vec<u8>> {
     let nibble = |digit: u8| char::from(digit).to_digit(16).map(|n| n as u8);
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let octets = pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?));
@@ -158,6 +175,9 @@ impl fmt::Display for Identification {
                 write!(f, "{}", IpAddr::from(octets))
             }
             (IdType::ID_FQDN | IdType::ID_RFC822_ADDR, _) => text(f),
+            (IdType::ID_DER_ASN1_DN, octets) if DistinguishedName::from_der(octets).is_some() => {
+                DistinguishedName::from_der(octets).map_or(Ok(()), |name| write!(f, "{name}"))
+            }
             (IdType::ID_NULL, _) => f.write_str("%null"),
             (kind, octets) => {
                 if kind != IdType::ID_KEY_ID {
@@ -200,12 +220,13 @@ mod tests {
             ("@@carol", IdType::ID_RFC822_ADDR, b"carol"),
             ("@#0aFf", IdType::ID_KEY_ID, &[0x0a, 0xff]),
             ("keyid:abc", IdType::ID_KEY_ID, b"abc"),
+            ("C=DE", IdType::ID_DER_ASN1_DN, b"\x30\x0d\x31\x0b\x30\x09\x06\x03\x55\x04\x06\x13\x02DE"),
         ] {
             assert_eq!(id(text), Identification::new(kind, data), "{text}");
             let shown = id(text).to_string();
             assert_eq!(shown == "192.0.2.1", kind == IdType::ID_IPV4_ADDR || text.starts_with("fqdn:"));
         }
-        for text in ["ipv6:192.0.2.1", "ipv4:x", "@#0", "@#zz", "C=DE, O=x"] {
+        for text in ["ipv6:192.0.2.1", "ipv4:x", "@#0", "@#zz", "C=DE, x"] {
             assert!(text.parse::<IdPattern>().is_err(), "{text}");
         }
     }
@@ -226,11 +247,16 @@ mod tests {
             ("192.0.2.1", "fqdn:192.0.2.1", None),
             ("@#2a", "@#2a", Some(Fit::Exact)),
             ("@#2a2e", "@#2a2e2e", None),
+            ("C=DE, CN=gw", "c=de,cn=GW", Some(Fit::Exact)),
+            ("C=DE, CN=*", "C=DE, CN=gw", Some(Fit::Wildcard)),
+            ("C=DE, CN=*", "C=FR, CN=gw", None),
         ] {
             assert_eq!(fits(pattern, text), fit, "{pattern} {text}");
         }
         assert!(Fit::Exact > Fit::Wildcard && Fit::Wildcard > Fit::Any);
-        assert_eq!("*.example.org".parse::<IdPattern>().unwrap().identity(), None);
+        for pattern in ["*.example.org", "C=DE, CN=*"] {
+            assert_eq!(pattern.parse::<IdPattern>().unwrap().identity(), None);
+        }
     }
 
     #[test]

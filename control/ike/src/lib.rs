@@ -7,6 +7,7 @@ pub mod connection;
 pub mod crypto;
 pub mod identity;
 pub mod message;
+pub mod pki;
 pub mod proposal;
 pub mod traffic_selector;
 pub mod v2;

@@ -5,6 +5,7 @@
 //!  ike_sa    one of them: what is asked, what is answered, what waits
 //!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    mobike                            where packets go
+//!    proof                             what AUTH payloads prove who an end is by
 //!    child                             what is agreed on for a child SA
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
@@ -32,6 +33,7 @@ pub mod mobike;
 pub mod nat;
 pub mod output;
 mod ppk;
+pub mod proof;
 mod rekey_ike;
 mod sa_init;
 pub mod window;

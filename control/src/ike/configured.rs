@@ -144,6 +144,8 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
             Childless::Force => ike::Childless::Force,
         },
         mobike: c.mobike,
+        local_auth: ike::LocalAuth::SharedKey,
+        remote_auth: ike::RemoteAuth::SharedKey,
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),

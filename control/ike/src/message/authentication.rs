@@ -21,6 +21,20 @@ registry! {
     }
 }
 
+impl AuthMethod {
+    /// Whether it is a signature that there is of it, in the ways that are known.
+    pub const fn is_signature(self) -> bool {
+        matches!(
+            self,
+            AuthMethod::RSA_SIGNATURE
+                | AuthMethod::ECDSA_SHA256_P256
+                | AuthMethod::ECDSA_SHA384_P384
+                | AuthMethod::ECDSA_SHA512_P521
+                | AuthMethod::DIGITAL_SIGNATURE
+        )
+    }
+}
+
 /// A proof of who somebody is, not checked yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authentication {

@@ -1,26 +1,28 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): both ends prove who they are, and the first child SA is made.
 //!
 //! ```text
-//!  initiator                                       responder
-//!  SK {IDi, [IDr], AUTH, SAi2, TSi, TSr, N...} ──▶
-//!                                              ◀── SK {IDr, AUTH, SAr2, TSi, TSr, N...}
+//!  initiator                                                responder
+//!  SK {IDi, [CERT...], [CERTREQ], [IDr], AUTH, SAi2, TSi, TSr, N...} ──▶
+//!                       ◀── SK {IDr, [CERT...], AUTH, SAr2, TSi, TSr, N...}
 //! ```
 
 use super::{
     child::{Agreed, ChildError, Install, Offer, Place},
     contacts::Ids,
     context::Context,
-    ike_sa::{Asked, Closed, IkeSa, Phase, Task},
+    ike_sa::{Asked, Closed, IkeSa, Phase, Task, Then},
     informational,
+    job::{Job, Outcome},
     output::{ChildChange, Event, Output},
     ppk,
+    proof::{Proof, certificate_request},
     rekey_ike::Legacy,
 };
 use crate::proposal::Agreement;
 use crate::{
-    connection::{Child, Childless, Connection, Unique},
+    connection::{Child, Childless, Connection, LocalAuth, RemoteAuth, Unique},
     crypto::{
-        Secret, auth,
+        Secret,
         keys::{Keys, Nonces, Role},
     },
     identity::{Fit, IdPattern},
@@ -43,6 +45,30 @@ pub(super) struct Question {
     plain: Option<Keys>,
 }
 
+/// What an initiator will ask, once it has signed.
+#[derive(Debug)]
+pub(super) struct Asking {
+    ids: Ids,
+    plain: Option<Keys>,
+}
+
+/// The responder's answer, until it is known whether it has proven who it is.
+#[derive(Debug)]
+pub(super) struct Answer {
+    mine: Identification,
+    theirs: Identification,
+    child: Option<Offer>,
+    payloads: Payloads,
+}
+
+/// What a responder will answer, once all is proven.
+#[derive(Debug)]
+pub(super) struct Answering {
+    connection: Arc<Connection>,
+    ids: Ids,
+    payloads: Payloads,
+}
+
 /// The identity of an address.
 fn id_of(address: IpAddr) -> Identification {
     match address {
@@ -55,19 +81,47 @@ impl IkeSa {
     /// The initiator proves who it is.
     pub(super) fn begin_auth(&mut self, cx: &mut Context<'_>) {
         let connection = self.connection.clone();
-        let mine = connection.local_id.identity().unwrap_or_else(|| id_of(self.path.local.ip()));
+        let mine = self.id_in(&connection);
         let theirs = connection.remote_id.identity().unwrap_or_else(|| id_of(self.path.peer.ip()));
-        let Some(key) = cx.config.shared_key(&mine, &theirs) else {
-            return self.close(Closed::Configured("there is no shared key for this connection"), cx);
-        };
-        let without_ppk = self.proof(Role::Initiator, &mine, key);
-        let plain = self.mix_ppk(cx);
-        let Some(proof) = self.proof(Role::Initiator, &mine, key) else { return };
-        let mut payloads = vec![Payload::IdInitiator(mine.clone())];
-        payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
-        payloads.push(Payload::Authentication(by_shared_key(&proof)));
-        // RFC 7296 §2.4
         let ids = (mine, theirs);
+        let before = self.prove(&connection.local_auth, &ids, cx);
+        let plain = self.mix_ppk(cx);
+        let proof = match self.has_ppk {
+            true => self.prove(&connection.local_auth, &ids, cx),
+            false => return self.ask_proven(before, Asking { ids, plain }, cx),
+        };
+        let proof = proof.and_then(|proof| Ok(proof.and(before?)));
+        self.ask_proven(proof, Asking { ids, plain }, cx);
+    }
+
+    fn ask_proven(&mut self, proof: Result<Proof, Closed>, asking: Asking, cx: &mut Context<'_>) {
+        match proof {
+            Ok(Proof::Made(proofs)) => self.ask_auth(asking, &proofs, cx),
+            Ok(Proof::Job(signing)) => self.after(Job::Sign(signing), Then::AuthAsk(Box::new(asking)), cx),
+            Err(closed) => self.close(closed, cx),
+        }
+    }
+
+    /// There is a signature: asks.
+    pub(super) fn auth_ask(&mut self, asking: Asking, outcome: Outcome, cx: &mut Context<'_>) {
+        match outcome {
+            Outcome::Signed(Ok(proofs)) => self.ask_auth(asking, &proofs, cx),
+            _ => self.close(Closed::Configured("our private key does not sign"), cx),
+        }
+    }
+
+    /// Of proofs the first is by all that there is, and a second one without a PPK.
+    fn ask_auth(&mut self, asking: Asking, proofs: &[Authentication], cx: &mut Context<'_>) {
+        let Asking { ids, plain } = asking;
+        let connection = self.connection.clone();
+        let mut payloads = vec![Payload::IdInitiator(ids.0.clone())];
+        payloads.extend(certificates(&connection.local_auth));
+        if let RemoteAuth::PublicKey(trust) = &connection.remote_auth {
+            payloads.extend(certificate_request(std::iter::once(&**trust)));
+        }
+        payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
+        payloads.extend(proofs.first().cloned().map(Payload::Authentication));
+        // RFC 7296 §2.4
         let is_only = self.contacts.others(&ids, self.id).is_empty();
         let says_so = is_only && connection.unique != Unique::Never;
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
@@ -78,7 +132,7 @@ impl IkeSa {
             return self.close(Closed::Configured("the peer needs a child SA, and there is none"), cx);
         }
         payloads.extend(child.iter().flat_map(Offer::payloads));
-        payloads.extend(self.ppk_notifies(without_ppk.as_ref()));
+        payloads.extend(self.ppk_notifies(proofs.get(1)));
         payloads.extend(self.mobike_notifies());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
         self.asked = Some(Asked::Auth(Box::new(Question { mine: ids.0, child, plain })));
@@ -122,24 +176,39 @@ impl IkeSa {
                 payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| Closed::Peer(n.kind));
             return self.close(closed, cx);
         };
-        let verified = self.settle_ppk(plain, payloads);
-        let verified = verified.and_then(|()| self.verify(Role::Responder, &mine, theirs, said, cx));
         let connection = self.connection.clone();
-        let verified = verified.and_then(|()| match connection.remote_id.fits(theirs) {
-            Some(_) => Ok(()),
+        let answer = Answer { mine, theirs: theirs.clone(), child, payloads: payloads.clone() };
+        let ids = (&answer.mine, theirs);
+        let settled = self.settle_ppk(plain, payloads);
+        let checked = settled.and_then(|()| match connection.remote_id.fits(theirs) {
+            Some(_) => self.check(&connection.remote_auth, ids, said, payloads, cx),
             None => {
                 Err(Closed::Identity { found: theirs.to_string(), wanted: connection.remote_id.to_string() })
             }
         });
-        if let Err(closed) = verified {
-            return self.refuse_peer(closed, cx);
+        match checked {
+            Ok(Some(job)) => self.after(job, Then::AuthFinish(Box::new(answer)), cx),
+            Ok(None) => self.finish_auth(answer, cx),
+            Err(closed) => self.refuse_peer(closed, cx),
         }
+    }
+
+    /// It is known whether the responder's signature is right.
+    pub(super) fn auth_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
+        match verified(outcome, &answer.theirs) {
+            Ok(()) => self.finish_auth(answer, cx),
+            Err(closed) => self.refuse_peer(closed, cx),
+        }
+    }
+
+    fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
+        let Answer { mine, theirs, child, payloads } = answer;
         let installed = child.map(|offer| {
             let name = offer.config.name.clone();
-            (name, offer.accept(payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
+            (name, offer.accept(&payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
         });
-        self.learn_mobike(payloads);
-        self.establish(mine, theirs.clone(), cx);
+        self.learn_mobike(&payloads);
+        self.establish(mine, theirs, cx);
         match installed {
             Some((_, Ok(Some(install)))) => {
                 let up = self.put_child(install, cx);
@@ -158,44 +227,74 @@ impl IkeSa {
 
     /// The initiator proves who it is; so do we.
     pub(super) fn answer_auth(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
-        let exchange = ExchangeType::IKE_AUTH;
         let Some(theirs) = payloads.id_initiator() else {
-            self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx);
+            self.answer_error(ExchangeType::IKE_AUTH, NotifyType::INVALID_SYNTAX, cx);
             return self.close(Closed::Missing("IDi payload"), cx);
         };
-        let found = self.connection_for(theirs, payloads.id_responder(), cx);
-        let verified = found.and_then(|(connection, mine)| {
+        let method = payloads.authentication().map(|said| said.method);
+        let found = self.connection_for(theirs, payloads.id_responder(), method, cx);
+        let checked = found.and_then(|(connection, mine)| {
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
             let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
-            self.verify(Role::Initiator, &mine, theirs, without_ppk.as_ref().unwrap_or(said), cx)?;
+            let said = without_ppk.as_ref().unwrap_or(said);
+            let job = self.check(&connection.remote_auth, (&mine, theirs), said, payloads, cx)?;
             if connection.childless == Childless::Never && payloads.security_association().is_none() {
                 return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
             }
-            self.keep_unique(&connection, &(mine.clone(), theirs.clone()), payloads)?;
-            Ok((connection, mine))
+            Ok((job, Answering { connection, ids: (mine, theirs.clone()), payloads: payloads.clone() }))
         });
-        let (connection, mine) = match verified {
-            Ok(verified) => verified,
-            Err(closed) => {
-                // RFC 7296 §2.21.2
-                self.answer_error(exchange, NotifyType::AUTHENTICATION_FAILED, cx);
-                return self.close(closed, cx);
+        match checked {
+            Ok((Some(job), answering)) => self.after(job, Then::AuthVerified(Box::new(answering)), cx),
+            Ok((None, answering)) => self.prove_too(answering, cx),
+            Err(closed) => self.refuse_initiator(closed, cx),
+        }
+    }
+
+    /// It is known whether the initiator's signature is right.
+    pub(super) fn auth_verified(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        match verified(outcome, &answering.ids.1) {
+            Ok(()) => self.prove_too(answering, cx),
+            Err(closed) => self.refuse_initiator(closed, cx),
+        }
+    }
+
+    /// The initiator is who it says.
+    fn prove_too(&mut self, answering: Answering, cx: &mut Context<'_>) {
+        match self.prove(&answering.connection.local_auth, &answering.ids, cx) {
+            Ok(Proof::Made(proofs)) => self.answer_proven(answering, proofs, cx),
+            Ok(Proof::Job(signing)) => {
+                self.after(Job::Sign(signing), Then::AuthAnswer(Box::new(answering)), cx);
             }
-        };
-        let proof =
-            cx.config.shared_key(&mine, theirs).and_then(|key| self.proof(Role::Responder, &mine, key));
-        let Some(proof) = proof else { return };
+            Err(closed) => self.refuse_initiator(closed, cx),
+        }
+    }
+
+    /// There is a signature: answers.
+    pub(super) fn auth_answer(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        match outcome {
+            Outcome::Signed(Ok(proofs)) => self.answer_proven(answering, proofs, cx),
+            _ => self.refuse_initiator(Closed::Configured("our private key does not sign"), cx),
+        }
+    }
+
+    fn answer_proven(&mut self, answering: Answering, proofs: Vec<Authentication>, cx: &mut Context<'_>) {
+        let Answering { connection, ids, payloads } = answering;
+        if let Err(closed) = self.keep_unique(&connection, &ids, &payloads) {
+            return self.refuse_initiator(closed, cx);
+        }
         self.connection = connection.clone();
-        let mut answer =
-            vec![Payload::IdResponder(mine.clone()), Payload::Authentication(by_shared_key(&proof))];
+        let (mine, theirs) = ids;
+        let mut answer = vec![Payload::IdResponder(mine.clone())];
+        answer.extend(certificates(&connection.local_auth));
+        answer.extend(proofs.into_iter().map(Payload::Authentication));
         answer.extend(self.has_ppk.then(ppk::taken_notify));
-        self.learn_mobike(payloads);
+        self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
         let path = (self.path.local, self.path.peer);
         // RFC 6023 §3: without an SA payload it wants no child.
         let child = payloads.security_association().map(|_| match connection.childless {
             Childless::Force => Err(ChildError::Full),
-            _ => Agreed::select((&connection.children, connection.order), false, payloads, path, cx),
+            _ => Agreed::select((&connection.children, connection.order), false, &payloads, path, cx),
         });
         let (install, failed) = match child {
             Some(Ok(agreed)) => {
@@ -210,8 +309,7 @@ impl IkeSa {
         };
         // What comes in is to be opened as soon as the peer has the answer.
         let up = install.map(|install| self.put_child(install, cx));
-        let theirs = theirs.clone();
-        self.answer(exchange, &Payloads(answer), cx);
+        self.answer(ExchangeType::IKE_AUTH, &Payloads(answer), cx);
         self.establish(mine, theirs, cx);
         up.into_iter().for_each(|up| self.event(up, cx));
         if let Some(error) = failed {
@@ -219,12 +317,26 @@ impl IkeSa {
         }
     }
 
-    /// The connection for a peer, and who we are to it: of those that its addresses fit, the one that fits best who it says
-    /// to be, and asks us to be.
+    /// Who we are in a connection.
+    fn id_in(&self, connection: &Connection) -> Identification {
+        connection.local_id.identity().unwrap_or_else(|| match &connection.local_auth {
+            LocalAuth::PublicKey(credential) => {
+                let subject = credential.certificate().subject();
+                Identification::new(IdType::ID_DER_ASN1_DN, subject.der())
+            }
+            // RFC 7619 §2.2
+            LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
+            LocalAuth::SharedKey => id_of(self.path.local.ip()),
+        })
+    }
+
+    /// The connection for a peer, and who we are to it: of those that its addresses fit, the one that fits best how it
+    /// proves who it is, who it says to be, and asks us to be.
     fn connection_for(
         &self,
         theirs: &Identification,
         asked: Option<&Identification>,
+        method: Option<AuthMethod>,
         cx: &Context<'_>,
     ) -> Result<(Arc<Connection>, Identification), Closed> {
         let agreement = self.agreement.as_ref();
@@ -233,59 +345,32 @@ impl IkeSa {
             let allows =
                 |agreed: &Agreement| connection.proposals.select(&[agreed.answer(&[])], connection.order);
             agreement.and_then(allows)?;
-            let mine = connection.local_id.identity().unwrap_or_else(|| id_of(self.path.local.ip()));
+            let is_method = method.is_some_and(|method| connection.remote_auth.takes(method));
             let remote = connection.remote_id.fits(theirs)?;
-            let local = match asked {
-                Some(asked) if connection.local_id.fits(asked).is_none() && *asked != mine => return None,
-                Some(_) => Fit::Exact,
-                None => Fit::Any,
+            let (local, mine) = match (asked, &connection.local_auth) {
+                (None, _) => (Fit::Any, self.id_in(connection)),
+                // Whoever our certificate is of, if we are not told who we are.
+                (Some(asked), LocalAuth::PublicKey(credential))
+                    if connection.local_id == IdPattern::Any && credential.certificate().proves(asked) =>
+                {
+                    (Fit::Exact, Identification::new(asked.kind, &asked.data))
+                }
+                (Some(asked), _) => {
+                    let mine = self.id_in(connection);
+                    let is_ours = [&connection.local_id, &IdPattern::from(&mine)];
+                    is_ours.into_iter().find_map(|pattern| pattern.fits(asked))?;
+                    (Fit::Exact, mine)
+                }
             };
-            Some((remote, local, mine))
+            Some(((is_method, remote, local), mine))
         };
         let candidates = cx.config.between(self.path.local, self.path.peer);
-        let found =
-            candidates.iter().filter_map(|c| fits(c).map(|(remote, local, mine)| (remote, local, mine, c)));
+        let found = candidates.iter().filter_map(|c| fits(c).map(|(fit, mine)| (fit, mine, c)));
         // Of equals the first.
-        let best = found.rev().max_by_key(|(remote, local, ..)| (*remote, *local));
+        let best = found.rev().max_by_key(|(fit, ..)| *fit);
         let wanted = || candidates.iter().map(|c| c.remote_id.to_string()).collect::<Vec<_>>().join(" or ");
-        best.map(|(_, _, mine, connection)| (connection.clone(), mine))
+        best.map(|(_, mine, connection)| (connection.clone(), mine))
             .ok_or_else(|| Closed::Identity { found: theirs.to_string(), wanted: wanted() })
-    }
-
-    /// AUTH of an end by a shared key.
-    fn proof(&self, who: Role, id: &Identification, key: &Secret) -> Option<Secret> {
-        let (keys, init) = (self.keys.as_ref()?, self.init.as_ref()?);
-        let (message, nonce) = match who {
-            Role::Initiator => (&init.request, &init.nr),
-            Role::Responder => (&init.response, &init.ni),
-        };
-        let prf = keys.suite().prf();
-        let octets = auth::signed_octets(prf, message, nonce, keys.sk_p(who), &id.body(), &init.int_auth());
-        Some(auth::by_shared_key(prf, key.bytes(), &octets))
-    }
-
-    /// Whether the peer, which is `who`, has proven to be who it says.
-    fn verify(
-        &self,
-        who: Role,
-        mine: &Identification,
-        theirs: &Identification,
-        said: &Authentication,
-        cx: &Context<'_>,
-    ) -> Result<(), Closed> {
-        let wrong = |why| Closed::Authentication { who: theirs.to_string(), why };
-        if said.method != AuthMethod::SHARED_KEY {
-            return Err(wrong("it has another method than the connection"));
-        }
-        // Whoever shares a key with us would be taken for us.
-        if IdPattern::from(mine).fits(theirs).is_some() {
-            return Err(wrong("it says to be us"));
-        }
-        let key = cx.config.shared_key(mine, theirs).ok_or(wrong("there is no shared key for it"))?;
-        match self.proof(who, theirs, key) {
-            Some(proof) if proof == Secret::copy_of(&said.data) => Ok(()),
-            _ => Err(wrong("it has another shared key")),
-        }
     }
 
     /// Tells the peer, which thinks that the IKE SA is there, that it is not who it should be (RFC 7296 §2.21.2).
@@ -294,6 +379,12 @@ impl IkeSa {
         let notify = Notify::new(NotifyType::AUTHENTICATION_FAILED, &[]);
         self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Notify(notify)]), cx);
         self.asked = Some(Asked::Informational(informational::Question::Refused(why)));
+    }
+
+    /// Tells the initiator the same.
+    fn refuse_initiator(&mut self, closed: Closed, cx: &mut Context<'_>) {
+        self.answer_error(ExchangeType::IKE_AUTH, NotifyType::AUTHENTICATION_FAILED, cx);
+        self.close(closed, cx);
     }
 
     /// The first child SA, with its keys.
@@ -330,6 +421,19 @@ impl IkeSa {
     }
 }
 
-fn by_shared_key(proof: &Secret) -> Authentication {
-    Authentication { method: AuthMethod::SHARED_KEY, data: proof.bytes().to_vec() }
+/// What is sent of our certificates.
+fn certificates(auth: &LocalAuth) -> Vec<Payload> {
+    match auth {
+        LocalAuth::PublicKey(credential) => credential.payloads().map(Payload::Certificate).collect(),
+        _ => vec![],
+    }
+}
+
+fn verified(outcome: Outcome, theirs: &Identification) -> Result<(), Closed> {
+    match outcome {
+        Outcome::Verified(verified) => {
+            verified.map_err(|why| Closed::Authentication { who: theirs.to_string(), why })
+        }
+        _ => Err(Closed::Missing("AUTH payload")),
+    }
 }

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 pub struct Context<'a> {
     /// Now, of a clock that only goes forward.
     pub now_ms: u64,
+    /// The same in seconds of Unix time, by which certificates are valid.
+    pub unix_secs: u64,
     /// Randomness that nobody knows.
     pub rng: &'a mut dyn CryptoRng,
     /// What is configured.

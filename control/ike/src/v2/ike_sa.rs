@@ -16,6 +16,7 @@ use super::{
     mobike::Mobike,
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
+    proof::Unproven,
     rekey_ike::{self, Legacy},
     sa_init::{self, Init},
     window::{Datagrams, Late},
@@ -87,7 +88,7 @@ pub enum Closed {
         /// Who it says to be.
         who: String,
         /// What is wrong.
-        why: &'static str,
+        why: Unproven,
     },
     /// The peer is somebody else.
     #[error("the peer is {found}, and should be {wanted}")]
@@ -176,14 +177,22 @@ pub(super) enum Then {
     FollowUpAsk(Box<Series>),
     FollowUpFinish(Box<Series>),
     FollowUpAnswer(Box<Series>),
+    AuthAsk(Box<auth::Asking>),
+    AuthFinish(Box<auth::Answer>),
+    AuthVerified(Box<auth::Answering>),
+    AuthAnswer(Box<auth::Answering>),
 }
 
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
-        use Then::{ChildAnswer, FollowUpAnswer, InitAnswer, IntermediateAnswer, RekeyAnswer};
+        use Then::{
+            AuthAnswer, AuthVerified, ChildAnswer, FollowUpAnswer, InitAnswer, IntermediateAnswer,
+            RekeyAnswer,
+        };
         let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
-        is_of_create || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
+        let is_of_auth = matches!(self, AuthVerified(_) | AuthAnswer(_));
+        is_of_create || is_of_auth || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
 
@@ -207,6 +216,8 @@ pub struct IkeSa {
     pub(super) mobike: Mobike,
     pub(super) phase: Phase,
     pub(super) init: Option<Init>,
+    /// The hashes that the peer takes digital signatures of, if it takes any (RFC 7427 §4).
+    pub(super) peer_hashes: Option<Vec<u16>>,
     pub(super) agreement: Option<Agreement>,
     pub(super) keys: Option<Keys>,
     /// Both ends can use a PPK.
@@ -275,6 +286,7 @@ impl IkeSa {
             mobike: Mobike::new(role),
             phase: Phase::Connecting,
             init: None,
+            peer_hashes: None,
             agreement: None,
             keys: None,
             uses_ppk: false,
@@ -417,6 +429,10 @@ impl IkeSa {
         if self.awaits_estate && !informational::deletes_ike_sa(&payloads) {
             return self.channel.forget_request();
         }
+        // So it does where it goes on before we know who it is.
+        if self.phase == Phase::Connecting && self.role() == Role::Initiator {
+            return self.channel.forget_request();
+        }
         // RFC 7296 §2.5
         if let Some(kind) = payloads.unknown_critical() {
             let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
@@ -514,6 +530,10 @@ impl IkeSa {
             Some(Then::FollowUpAsk(series)) => self.follow_up_ask(*series, outcome, cx),
             Some(Then::FollowUpFinish(series)) => self.follow_up_finish(*series, outcome, cx),
             Some(Then::FollowUpAnswer(series)) => self.follow_up_answer(*series, outcome, cx),
+            Some(Then::AuthAsk(asking)) => self.auth_ask(*asking, outcome, cx),
+            Some(Then::AuthFinish(answer)) => self.auth_finish(*answer, outcome, cx),
+            Some(Then::AuthVerified(answering)) => self.auth_verified(*answering, outcome, cx),
+            Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
             None => {}
         }
         self.go_on(cx);

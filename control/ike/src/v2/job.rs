@@ -1,9 +1,14 @@
 //! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
 
-use crate::crypto::{
-    Secret,
-    exchange::{self, ExchangeError, Initiator},
-    transform::KeyExchange,
+use super::proof::{Signing, Unproven, Verification};
+use crate::{
+    crypto::{
+        Secret,
+        exchange::{self, ExchangeError, Initiator},
+        signature::SignatureError,
+        transform::KeyExchange,
+    },
+    message::Authentication,
 };
 use rand_core::CryptoRng;
 
@@ -16,6 +21,10 @@ pub enum Job {
     Respond(KeyExchange, Vec<u8>),
     /// The rest of a key exchange that this end began, by the other's public value.
     Finish(Initiator, Vec<u8>),
+    /// A signature that proves who we are.
+    Sign(Box<Signing>),
+    /// Whether a signature proves who the peer is.
+    Verify(Box<Verification>),
 }
 
 /// What came of it.
@@ -27,6 +36,10 @@ pub enum Outcome {
     Responded(Result<(Vec<u8>, Secret), ExchangeError>),
     /// The secret.
     Finished(Result<Secret, ExchangeError>),
+    /// What AUTH payloads have.
+    Signed(Result<Vec<Authentication>, SignatureError>),
+    /// Whether it is so.
+    Verified(Result<(), Unproven>),
 }
 
 impl Job {
@@ -39,6 +52,8 @@ impl Job {
             }
             Job::Respond(method, theirs) => Outcome::Responded(exchange::respond(method, &theirs, rng)),
             Job::Finish(initiator, theirs) => Outcome::Finished(initiator.finish(&theirs)),
+            Job::Sign(signing) => Outcome::Signed(signing.run(rng)),
+            Job::Verify(verification) => Outcome::Verified(verification.run()),
         }
     }
 }

@@ -50,12 +50,12 @@ impl IkeSa {
     }
 
     /// What an initiator says of it: which it is, and its proof without it.
-    pub(super) fn ppk_notifies(&self, without: Option<&Secret>) -> Vec<Payload> {
+    pub(super) fn ppk_notifies(&self, without: Option<&Authentication>) -> Vec<Payload> {
         let Some(id) = self.connection.ppk_id.as_ref().filter(|_| self.has_ppk) else { return vec![] };
         let named = Notify::new(NotifyType::PPK_IDENTITY, &[&[PPK_ID_FIXED], &id[..]].concat());
         // RFC 8784 §3: unless it is mandatory.
         let without = without.filter(|_| !self.connection.ppk_required);
-        let without = without.map(|proof| Notify::new(NotifyType::NO_PPK_AUTH, proof.bytes()));
+        let without = without.map(|proof| Notify::new(NotifyType::NO_PPK_AUTH, &proof.data));
         [named].into_iter().chain(without).map(Payload::Notify).collect()
     }
 

@@ -17,7 +17,7 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     nat::{self, Nat},
-    ppk,
+    ppk, proof,
 };
 use crate::{
     connection::Childless,
@@ -146,6 +146,7 @@ impl IkeSa {
         let has_more = self.connection.proposals.have_additional_key_exchanges();
         payloads.extend(has_more.then(intermediate_notify));
         payloads.extend(self.ppk(cx).is_some().then(ppk::use_notify));
+        payloads.extend(self.signature_payloads(cx));
         if let Some(request) = self.ask(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) {
             question.request = request;
             self.asked = Some(Asked::Init(Box::new(question)));
@@ -303,6 +304,7 @@ impl IkeSa {
         payloads.extend(self.init_notifies());
         payloads.extend(agreement.additional_key_exchanges().next().map(|_| intermediate_notify()));
         payloads.extend(self.uses_ppk.then(ppk::use_notify));
+        payloads.extend(self.signature_payloads(cx));
         let Some(response) = self.answer(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) else { return };
         self.make_keys(&agreement, secret, Init::new((request, response), (ni, nr)), cx);
     }
@@ -310,6 +312,7 @@ impl IkeSa {
     /// What the peer says of itself.
     fn learn_peer(&mut self, payloads: &Payloads, spis: Spis) {
         self.nat = Nat::detect(payloads, spis, self.path.local, self.path.peer);
+        self.peer_hashes = proof::hashes(payloads);
         if payloads.has_notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
             && self.connection.fragment_octets > 0
         {

@@ -5,6 +5,7 @@ mod intermediate;
 mod mobike;
 mod ppk;
 mod seeds;
+mod signatures;
 mod unique;
 mod world;
 

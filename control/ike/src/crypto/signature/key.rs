@@ -157,6 +157,16 @@ impl PublicKey {
         }
     }
 
+    /// Whether a scheme is for keys of its kind.
+    pub fn takes(&self, scheme: Scheme) -> bool {
+        match (&self.0, scheme) {
+            (Public::Rsa(_), Scheme::RsaSha1 | Scheme::RsaPkcs1(_) | Scheme::RsaPss(_))
+            | (Public::Ed25519(_), Scheme::Ed25519) => true,
+            (Public::Ecdsa(key), scheme) => ecdsa_of(key.curve(), scheme).is_some(),
+            _ => false,
+        }
+    }
+
     /// Verifies.
     pub fn verify(&self, scheme: Scheme, message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
         let is_right = match (&self.0, scheme) {

@@ -1,7 +1,9 @@
 //! Two ends, and what is between them.
 
 use crate::{
-    connection::{Child, Childless, Configuration, Connection, Hosts, SharedKey, Unique},
+    connection::{
+        Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
+    },
     crypto::vectors::{Known, seeded},
     message::{Flags, Header},
     proposal::{Order, Proposals},
@@ -25,6 +27,9 @@ use std::{
 
 pub const LEFT: usize = 0;
 pub const RIGHT: usize = 1;
+
+/// When it begins.
+pub const START_SECS: u64 = crate::pki::tests::authority::NOW;
 
 /// Where an end is.
 pub fn address(end: usize) -> IpAddr {
@@ -68,6 +73,8 @@ pub fn connection(name: &str, end: usize) -> Connection {
         unique: Unique::No,
         childless: Childless::Allow,
         mobike: false,
+        local_auth: LocalAuth::SharedKey,
+        remote_auth: RemoteAuth::SharedKey,
         children: vec![child("net", nets[end], nets[1 - end])],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
@@ -144,8 +151,14 @@ impl World {
         let mut rng = seeded(seed);
         let ends = configs.map(|config| {
             let mut out = VecDeque::new();
-            let mut cx =
-                Context { now_ms: 0, rng: &mut rng, config: &config, child_spi: &mut || None, out: &mut out };
+            let mut cx = Context {
+                now_ms: 0,
+                unix_secs: 0,
+                rng: &mut rng,
+                config: &config,
+                child_spi: &mut || None,
+                out: &mut out,
+            };
             let engine = Engine::new(&mut cx);
             End {
                 engine,
@@ -207,6 +220,7 @@ impl World {
         };
         let mut cx = Context {
             now_ms: self.now_ms,
+            unix_secs: START_SECS + self.now_ms / 1000,
             rng: &mut self.rng,
             config: &end.config,
             child_spi: &mut spi,

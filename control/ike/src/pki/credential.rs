@@ -1,0 +1,76 @@
+//! What an end signs with: a private key, and certificates that say whose it is.
+
+use super::certificate::Certificate;
+use crate::{
+    crypto::signature::{PrivateKey, PublicKey, Scheme},
+    message::{AuthMethod, Certificate as CertificatePayload, CertificateEncoding},
+};
+use std::sync::Arc;
+
+/// A private key with its certificates.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    key: Arc<PrivateKey>,
+    certificates: Vec<Certificate>,
+}
+
+/// Why a private key and certificates do not go together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// There is no certificate.
+    #[error("there is no certificate for the private key")]
+    NoCertificate,
+    /// The first is of another key.
+    #[error("the certificate is of another key than the private one")]
+    Key,
+}
+
+impl Credential {
+    /// Of certificates the first is of the key, and each further one of who has issued the one before it.
+    pub fn new(key: PrivateKey, certificates: Vec<Certificate>) -> Result<Credential, Mismatch> {
+        let first = certificates.first().ok_or(Mismatch::NoCertificate)?;
+        match *first.key() == key.public_key() {
+            true => Ok(Credential { key: Arc::new(key), certificates }),
+            false => Err(Mismatch::Key),
+        }
+    }
+
+    /// The private key.
+    pub fn key(&self) -> &Arc<PrivateKey> {
+        &self.key
+    }
+
+    /// The certificate of the key.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificates[0]
+    }
+
+    /// What is sent of it: the first is that of the key (RFC 7296 §3.6).
+    pub fn payloads(&self) -> impl Iterator<Item = CertificatePayload> {
+        let encoding = CertificateEncoding::X509_SIGNATURE;
+        self.certificates.iter().map(move |c| CertificatePayload { encoding, data: c.der().to_vec() })
+    }
+
+    /// How it signs for an end that takes digital signatures of these hashes, or none (RFC 7427 §4).
+    pub fn method(&self, hashes: Option<&[u16]>) -> Option<(AuthMethod, Scheme)> {
+        let key = self.certificate().key();
+        let is_taken =
+            |scheme: &&Scheme| scheme.hash_id().is_some_and(|id| hashes.unwrap_or_default().contains(&id));
+        match key.schemes().iter().find(is_taken) {
+            Some(scheme) => Some((AuthMethod::DIGITAL_SIGNATURE, *scheme)),
+            None => older(key),
+        }
+    }
+}
+
+/// The older method of a key, if there is one.
+fn older(key: &PublicKey) -> Option<(AuthMethod, Scheme)> {
+    const METHODS: [AuthMethod; 4] = [
+        AuthMethod::RSA_SIGNATURE,
+        AuthMethod::ECDSA_SHA256_P256,
+        AuthMethod::ECDSA_SHA384_P384,
+        AuthMethod::ECDSA_SHA512_P521,
+    ];
+    let all = METHODS.into_iter().filter_map(|method| Some((method, *Scheme::of_method(method).first()?)));
+    all.into_iter().find(|(_, scheme)| key.takes(*scheme))
+}

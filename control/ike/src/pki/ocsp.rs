@@ -1,0 +1,219 @@
+//! What an authority says of certificates when it is asked (RFC 6960), from octets that somebody else has asked for, or that
+//! the peer has sent along (RFC 4806).
+
+use super::{
+    certificate::Certificate,
+    revocation::{Reason, Status},
+    signed::Signed,
+};
+use const_oid::{
+    ObjectIdentifier,
+    db::rfc5280::ID_KP_OCSP_SIGNING,
+    db::rfc5912::{ID_SHA_1, ID_SHA_256},
+};
+use der::{
+    Any, Decode, Encode, Reader, Sequence, SliceReader, Tag, TagNumber, Tagged,
+    asn1::{BitString, ContextSpecific, GeneralizedTime, OctetString},
+};
+use pkcs8::spki::AlgorithmIdentifierOwned;
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use std::{fmt, sync::Arc};
+use x509_cert::{Version, ext::Extensions, serial_number::SerialNumber};
+
+/// The one form of responses that there is.
+const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
+
+/// How long a response holds that does not say it.
+const WITHOUT_NEXT_SECS: u64 = 300;
+
+/// Certificates of a response that are tried, at most.
+const MOST_RESPONDERS: usize = 4;
+
+/// Why octets are no response that can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadResponse {
+    /// They are none.
+    #[error("an OCSP response cannot be read")]
+    Unreadable,
+    /// It says only that there is no answer (RFC 6960 §4.2.1).
+    #[error("an OCSP response says that there is no answer")]
+    NoAnswer,
+    /// An extension that must be understood, and is not.
+    #[error("an OCSP response has an extension that is critical and not known")]
+    Critical,
+}
+
+/// A response. Nothing here says that it is to be believed.
+#[derive(Clone)]
+pub struct OcspResponse(Arc<Content>);
+
+struct Content {
+    signed: Signed,
+    singles: Vec<Single>,
+    responders: Vec<Certificate>,
+}
+
+/// What is said of a certificate.
+struct Single {
+    id: CertId,
+    status: Status,
+    this_update: u64,
+    next_update: u64,
+}
+
+#[derive(Sequence)]
+struct ResponseBytes {
+    kind: ObjectIdentifier,
+    response: OctetString,
+}
+
+#[derive(Sequence)]
+struct Basic {
+    data: ResponseData,
+    algorithm: AlgorithmIdentifierOwned,
+    signature: BitString,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    certificates: Option<Vec<Any>>,
+}
+
+#[derive(Sequence)]
+struct ResponseData {
+    #[asn1(context_specific = "0", default = "Default::default")]
+    version: Version,
+    responder: Any,
+    produced_at: GeneralizedTime,
+    responses: Vec<SingleResponse>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    extensions: Option<Extensions>,
+}
+
+#[derive(Sequence)]
+struct SingleResponse {
+    id: CertId,
+    status: Any,
+    this_update: GeneralizedTime,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    next_update: Option<GeneralizedTime>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    extensions: Option<Extensions>,
+}
+
+#[derive(Sequence)]
+struct CertId {
+    hash: AlgorithmIdentifierOwned,
+    name_hash: OctetString,
+    key_hash: OctetString,
+    serial: SerialNumber,
+}
+
+impl fmt::Debug for OcspResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OcspResponse({} certificates)", self.0.singles.len())
+    }
+}
+
+impl OcspResponse {
+    /// Reads one in DER.
+    pub fn from_der(octets: &[u8]) -> Result<OcspResponse, BadResponse> {
+        let unreadable = |_| BadResponse::Unreadable;
+        let (status, bytes) = outer(octets).map_err(unreadable)?;
+        let bytes = bytes.filter(|bytes| status == 0 && bytes.kind == BASIC).ok_or(BadResponse::NoAnswer)?;
+        let basic = bytes.response.as_bytes();
+        let signed = Signed::read(basic).map_err(unreadable)?;
+        let Basic { data, certificates, .. } = Basic::from_der(basic).map_err(unreadable)?;
+        let mut extensions = data.extensions.into_iter().flatten();
+        if extensions.any(|extension| extension.critical) {
+            return Err(BadResponse::Critical);
+        }
+        let singles = data.responses.into_iter().map(Single::read).collect::<Result<_, _>>()?;
+        let certificates = certificates.into_iter().flatten().take(MOST_RESPONDERS);
+        let responders = certificates.filter_map(|any| Certificate::from_der(&any.to_der().ok()?).ok());
+        Ok(OcspResponse(Arc::new(Content { signed, singles, responders: responders.collect() })))
+    }
+
+    /// What it says of a certificate of an issuer.
+    pub(super) fn status(&self, certificate: &Certificate, issuer: &Certificate, now_secs: u64) -> Status {
+        let mut of = self.0.singles.iter().filter(|single| single.id.is_of(certificate, issuer));
+        match of.find(|single| single.this_update <= now_secs) {
+            Some(single) if !self.is_by(issuer, now_secs) || single.status == Status::Unknown => {
+                Status::Unknown
+            }
+            // An old one still says what is revoked, and no longer what is not.
+            Some(single) if single.status == Status::Good && now_secs > single.next_update => Status::Unknown,
+            Some(single) => single.status,
+            None => Status::Unknown,
+        }
+    }
+
+    /// Whether it is signed by an issuer, or by whom it lets (RFC 6960 §4.2.2.2).
+    fn is_by(&self, issuer: &Certificate, now_secs: u64) -> bool {
+        let may = |responder: &&Certificate| {
+            responder.has_purpose(ID_KP_OCSP_SIGNING)
+                && responder.check(now_secs).is_ok()
+                && responder.may_be_of(issuer)
+                && responder.verify(issuer).is_ok()
+        };
+        let signs = |by: &Certificate| self.0.signed.verify(by.key()).is_ok();
+        signs(issuer) || self.0.responders.iter().filter(may).any(signs)
+    }
+}
+
+/// OCSPResponse: its status, and what is in it.
+fn outer(octets: &[u8]) -> der::Result<(u8, Option<ResponseBytes>)> {
+    let mut reader = SliceReader::new(octets)?;
+    let outer = reader.sequence(|r| {
+        let status: Any = r.decode()?;
+        let bytes = ContextSpecific::<ResponseBytes>::decode_explicit(r, TagNumber(0))?;
+        let [value] = status.value() else { return Err(Tag::Enumerated.value_error().into()) };
+        status.tag().assert_eq(Tag::Enumerated)?;
+        Ok::<_, der::Error>((*value, bytes.map(|bytes| bytes.value)))
+    })?;
+    reader.finish()?;
+    Ok(outer)
+}
+
+impl Single {
+    fn read(single: SingleResponse) -> Result<Single, BadResponse> {
+        if single.extensions.into_iter().flatten().any(|extension| extension.critical) {
+            return Err(BadResponse::Critical);
+        }
+        let secs = |time: GeneralizedTime| time.to_unix_duration().as_secs();
+        let this_update = secs(single.this_update);
+        Ok(Single {
+            id: single.id,
+            status: status(&single.status).map_err(|_| BadResponse::Unreadable)?,
+            this_update,
+            next_update: single.next_update.map_or(this_update.saturating_add(WITHOUT_NEXT_SECS), secs),
+        })
+    }
+}
+
+/// CertStatus: [0] is good, [1] is revoked, [2] is unknown.
+fn status(any: &Any) -> der::Result<Status> {
+    match any.tag() {
+        Tag::ContextSpecific { number: TagNumber(0), .. } => Ok(Status::Good),
+        Tag::ContextSpecific { number: TagNumber(1), .. } => {
+            let mut reader = SliceReader::new(any.value())?;
+            let _: GeneralizedTime = reader.decode()?;
+            let reason = ContextSpecific::<Reason>::decode_explicit(&mut reader, TagNumber(0))?;
+            reader.finish()?;
+            Ok(Status::Revoked(reason.map_or(Reason::Unspecified, |reason| reason.value)))
+        }
+        Tag::ContextSpecific { number: TagNumber(2), .. } => Ok(Status::Unknown),
+        tag => Err(tag.value_error().into()),
+    }
+}
+
+impl CertId {
+    fn is_of(&self, certificate: &Certificate, issuer: &Certificate) -> bool {
+        let hash = |octets: &[u8]| match self.hash.oid {
+            ID_SHA_1 => Some(Sha1::digest(octets).to_vec()),
+            ID_SHA_256 => Some(Sha256::digest(octets).to_vec()),
+            _ => None,
+        };
+        self.serial.as_bytes() == certificate.serial()
+            && hash(certificate.issuer().der()).is_some_and(|hash| hash == self.name_hash.as_bytes())
+            && hash(issuer.key_bits()).is_some_and(|hash| hash == self.key_hash.as_bytes())
+    }
+}
