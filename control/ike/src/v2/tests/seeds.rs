@@ -17,9 +17,9 @@ fn world_of(seed: u64) -> World {
     let [left, right] = [("a", LEFT), ("b", RIGHT)].map(|(name, end)| {
         let mut connection = connection(name, end);
         connection.dpd_ms = 30_000;
-        connection.fragment_octets = [0, 600][usize::from(seed % 2 == 0)];
-        connection.mobike = seed % 3 == 0;
-        if seed % 5 == 0 {
+        connection.fragment_octets = [0, 600][usize::from(seed.is_multiple_of(2))];
+        connection.mobike = seed.is_multiple_of(3);
+        if seed.is_multiple_of(5) {
             connection.proposals = super::world::ike("aes128gcm16-prfsha256-x25519-ke1_mlkem512");
         }
         config(connection)
