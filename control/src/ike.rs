@@ -8,6 +8,7 @@
 
 mod children;
 pub mod configured;
+pub mod credentials;
 mod pool;
 pub mod sockets;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 use children::Children;
 use configured::Unusable;
+use credentials::Credentials;
 use pool::Pool;
 use portcullis_ike::{
     connection::{Child, Configuration, Connection},
@@ -60,6 +62,9 @@ pub enum IkeError {
     /// What of it cannot be used.
     #[error("{FILE}: {0}")]
     Unusable(#[from] Unusable),
+    /// Keys and certificates.
+    #[error("{0}")]
+    Credentials(String),
     /// Others may read the secrets.
     #[error("{file}: has secrets, and everybody may read it (mode {mode:04o}); run `chmod o= {file}`", file = .file.display())]
     Mode {
@@ -479,7 +484,9 @@ fn load(file: &Path) -> Result<(Configuration, swanctl::Configuration), IkeError
     if mode & 0o007 != 0 && swanctl.secrets != Secrets::default() {
         return Err(IkeError::Mode { file: file.to_owned(), mode });
     }
-    Ok((configured::configuration(&swanctl)?, swanctl))
+    let directory = file.parent().unwrap_or(Path::new("."));
+    let credentials = Credentials::read(directory).map_err(IkeError::Credentials)?;
+    Ok((configured::configuration(&swanctl, &credentials)?, swanctl))
 }
 
 /// An SPI that no inbound SA has (RFC 4303 §2.1: 0 to 255 are reserved).

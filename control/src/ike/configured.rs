@@ -1,8 +1,9 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
+use super::credentials::Credentials;
 use crate::swanctl::{
     self,
-    authentication::Method,
+    authentication::{Method, RemoteAuth},
     child::{self, Child, CopyDscp, TfcPadding},
     connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
     secret::{Purpose, Shared},
@@ -10,6 +11,7 @@ use crate::swanctl::{
 use portcullis_ike::{
     connection as ike,
     identity::IdPattern,
+    message::IdType,
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::window::Retransmission,
@@ -51,8 +53,15 @@ fn unusable(key: String, why: impl ToString) -> Unusable {
 ///
 /// # Errors
 /// The first key that cannot be used.
-pub fn configuration(from: &swanctl::Configuration) -> Result<ike::Configuration, Unusable> {
-    let connections = from.connections.iter().map(|c| connection(c).map(Arc::new));
+pub fn configuration(
+    from: &swanctl::Configuration,
+    credentials: &Credentials,
+) -> Result<ike::Configuration, Unusable> {
+    if let Some(authority) = from.authorities.first() {
+        let why = "authorities cannot be used yet; put certificates into x509ca, and lists of what is revoked into x509crl";
+        return Err(unusable(format!("authorities.{}", authority.name), why));
+    }
+    let connections = from.connections.iter().map(|c| connection(c, credentials).map(Arc::new));
     let of = |purpose| from.secrets.shared.iter().filter(move |shared| shared.purpose == purpose);
     let ppks: Vec<_> = of(Purpose::Ppk).map(ppks).collect::<Result<_, _>>()?;
     Ok(ike::Configuration {
@@ -87,7 +96,7 @@ fn ppk_id(text: &str) -> Result<Vec<u8>, &'static str> {
     id.map(|id| id.data).ok_or("it is not one identity")
 }
 
-fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
+fn connection(c: &Connection, credentials: &Credentials) -> Result<ike::Connection, Unusable> {
     let key = |key: &str| format!("connections.{}.{key}", c.name);
     let missing = |name: &str, what: &str| Err(unusable(key(name), format!("{what} cannot be used yet")));
     if c.version == Version::One {
@@ -96,14 +105,30 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
     if c.local.len() > 1 || c.remote.len() > 1 {
         return missing("local", "more than one round of authentication");
     }
-    for (side, method) in [
-        ("local.auth", c.local.first().map_or(&Method::PublicKey, |auth| &auth.auth.method)),
-        ("remote.auth", c.remote.first().map_or(&Method::PublicKey, |auth| &auth.auth.method)),
-    ] {
-        if *method != Method::Psk {
-            return missing(side, "all but psk");
+    // Without a section, it is by a public key.
+    let (ours, theirs) = (c.local.first().cloned().unwrap_or_default(), c.remote.first().cloned());
+    let theirs = theirs.unwrap_or_else(|| RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() });
+    for (side, auth) in [("local.auth", &ours.auth), ("remote.auth", &theirs.auth)] {
+        if !matches!(auth.method, Method::Psk | Method::PublicKey) {
+            return missing(side, "all but psk and pubkey");
+        }
+        if !auth.ike.is_empty() || !auth.chain.is_empty() {
+            return missing(side, "what signatures must be like");
         }
     }
+    for (side, is_there) in [
+        ("local.pubkeys", !ours.pubkeys.0.is_empty()),
+        ("remote.pubkeys", !theirs.pubkeys.0.is_empty()),
+        ("remote.groups", !theirs.groups.is_empty()),
+        ("remote.cert_policy", !theirs.cert_policy.is_empty()),
+        ("remote.ca_id", theirs.ca_id.is_some()),
+    ] {
+        if is_there {
+            return missing(side, "this key");
+        }
+    }
+    let local_auth = credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?;
+    let remote_auth = credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?;
     if !c.vips.is_empty() || !c.pools.is_empty() {
         return missing("vips", "addresses for peers");
     }
@@ -111,8 +136,15 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
         Some(text) => text.parse().map_err(|e| unusable(key(side), e)),
         None => Ok(IdPattern::Any),
     };
-    let local_id = id("local.id", c.local.first().and_then(|auth| auth.id.as_deref()))?;
-    let remote_id = id("remote.id", c.remote.first().map(|auth| &*auth.id))?;
+    let local_id = match (id("local.id", ours.id.as_deref())?, &local_auth) {
+        // As strongSwan: who the certificate is of.
+        (IdPattern::Any, ike::LocalAuth::PublicKey(credential)) => {
+            let subject = credential.certificate().subject().der();
+            IdPattern::Like(IdType::ID_DER_ASN1_DN, subject.to_vec())
+        }
+        (id, _) => id,
+    };
+    let remote_id = id("remote.id", Some(&*theirs.id))?;
     let proposals = c.proposals.iter().map(|proposal| &*proposal.0);
     let children = c.children.iter().map(|child| self::child(c, child).map(Arc::new));
     let cuts = matches!(c.fragmentation, Fragmentation::Yes | Fragmentation::Force);
@@ -144,8 +176,8 @@ fn connection(c: &Connection) -> Result<ike::Connection, Unusable> {
             Childless::Force => ike::Childless::Force,
         },
         mobike: c.mobike,
-        local_auth: ike::LocalAuth::SharedKey,
-        remote_auth: ike::RemoteAuth::SharedKey,
+        local_auth,
+        remote_auth,
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),

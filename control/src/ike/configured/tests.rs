@@ -6,7 +6,7 @@ use std::path::Path;
 const LEAST: &str = "local { auth = psk }\nremote { auth = psk }\n";
 
 fn of(text: &str) -> Result<ike::Configuration, Unusable> {
-    configuration(&Configuration::parse(Path::new("swanctl.conf"), text).unwrap())
+    configuration(&Configuration::parse(Path::new("swanctl.conf"), text).unwrap(), &Credentials::default())
 }
 
 fn with(connection: &str, child: &str) -> Result<ike::Configuration, Unusable> {
@@ -107,6 +107,14 @@ fn what_is_not_there_yet_is_refused_by_name() {
         let unusable = with(connection, child).unwrap_err();
         assert_eq!(unusable.key, key, "{unusable}");
     }
-    let unusable = of("connections { a { local { auth = psk }\n remote { auth = eap } } }").unwrap_err();
-    assert_eq!(unusable.key, "connections.a.remote.auth");
+    for (text, key) in [
+        ("connections { a { local { auth = psk }\n remote { auth = eap } } }", "connections.a.remote.auth"),
+        ("connections { a { local { auth = pubkey } } }", "connections.a.local.certs"),
+        ("connections { a { local { auth = psk } } }", "connections.a.remote.cacerts"),
+        ("connections { a { remote { auth = rsa-4096 } } }", "connections.a.remote.auth"),
+        ("authorities { a { cacert = ca.pem } }", "authorities.a"),
+    ] {
+        let unusable = of(text).unwrap_err();
+        assert_eq!(unusable.key, key, "{unusable}");
+    }
 }
