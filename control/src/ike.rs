@@ -271,6 +271,7 @@ impl Ike {
             self.with(sadb, |engine, cx| engine.done(job, outcome, cx));
         }
         self.with(sadb, Engine::tick);
+        self.children.sweep(sadb, crate::iked::boot_secs());
     }
 
     /// Begins what is to be up from the start.
@@ -384,7 +385,9 @@ impl Ike {
                 }
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
-            Output::Child(ChildChange::Remove(spi)) => self.children.remove(sadb, spi),
+            Output::Child(ChildChange::Remove(spi)) => {
+                self.children.remove(sadb, spi, crate::iked::boot_secs())
+            }
             Output::Child(ChildChange::Move(moved)) => {
                 if !self.children.lead(sadb, &moved) {
                     return Some(Remedy::Rekey(moved.spi_in));

@@ -33,7 +33,12 @@ const KEEPALIVE_SECS: u16 = 20;
 #[derive(Debug, Default)]
 pub struct Children {
     groups: Vec<Group>,
+    /// Inbound SAs that were replaced, and when they go: what the peer has sent by them may still be on its way.
+    lingering: Vec<(u32, SlotIndex)>,
 }
+
+/// How long those stay.
+const LINGER_SECS: u32 = 5;
 
 /// Child SAs of a connection that are for the same packets.
 #[derive(Debug)]
@@ -56,7 +61,9 @@ struct Pair {
 impl Children {
     /// The SAs that it has, and the policies.
     pub fn slots(&self) -> impl Iterator<Item = SlotIndex> {
-        self.groups.iter().flat_map(|group| &group.pairs).flat_map(|pair| [pair.inbound, pair.outbound])
+        let pairs = self.groups.iter().flat_map(|group| &group.pairs);
+        let lingering = self.lingering.iter().map(|(_, slot)| *slot);
+        pairs.flat_map(|pair| [pair.inbound, pair.outbound]).chain(lingering)
     }
 
     /// The policies that it has.
@@ -122,8 +129,8 @@ impl Children {
             && [pair.inbound, pair.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
     }
 
-    /// Takes a child SA out.
-    pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32) {
+    /// Takes a child SA out; of one that was replaced, the inbound SA stays for some seconds.
+    pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32, now_secs: u32) {
         for group in &mut self.groups {
             let Some(at) = group.pairs.iter().position(|pair| pair.spi_in == spi_in) else { continue };
             let gone = group.pairs.remove(at);
@@ -132,18 +139,29 @@ impl Children {
                 Some(_) => {}
                 None => group.forget_policies(sadb),
             }
-            for slot in [gone.outbound, gone.inbound] {
-                let _ = sadb.retire(slot);
+            let _ = sadb.retire(gone.outbound);
+            if group.pairs.is_empty() {
+                let _ = sadb.retire(gone.inbound);
+            } else {
+                self.lingering.push((now_secs.saturating_add(LINGER_SECS), gone.inbound));
             }
         }
         self.groups.retain(|group| !group.pairs.is_empty());
         sadb.reclaim();
     }
 
+    /// Takes out what has stayed for long enough.
+    pub fn sweep(&mut self, sadb: &mut Sadb, now_secs: u32) {
+        for (_, slot) in self.lingering.extract_if(.., |(until, _)| *until <= now_secs) {
+            let _ = sadb.retire(slot);
+        }
+    }
+
     /// Takes all out.
     pub fn clear(&mut self, sadb: &mut Sadb) {
         let all: Vec<_> = self.groups.iter().flat_map(|group| &group.pairs).map(|pair| pair.spi_in).collect();
-        all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
+        all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in, 0));
+        self.sweep(sadb, u32::MAX);
     }
 
     fn free_reqid(&self, sadb: &Sadb) -> u32 {
