@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each target has some of it")]
 
 use portcullis_ike::{
-    connection::{Child, Configuration, Connection, Hosts, SharedKey},
+    connection::{
+        Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
+    },
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -101,6 +103,13 @@ fn config(at: usize) -> Configuration {
         order: Order::Ours,
         local_id: id(at).parse().unwrap(),
         remote_id: id(1 - at).parse().unwrap(),
+        local_auth: LocalAuth::SharedKey,
+        remote_auth: RemoteAuth::SharedKey,
+        ppk_id: None,
+        ppk_required: false,
+        unique: Unique::No,
+        childless: Childless::Allow,
+        mobike: true,
         children: vec![Arc::new(child)],
         retransmission: Retransmission::default(),
         dpd_ms: 20_000,
@@ -112,6 +121,7 @@ fn config(at: usize) -> Configuration {
     Configuration {
         connections: vec![Arc::new(connection)],
         shared_keys: vec![SharedKey { ids: vec![], key: KEY.to_vec().into() }],
+        ppks: vec![],
         cookies_from: 4,
         most_half_open: 6,
         most_half_open_of_one: 4,
@@ -122,7 +132,8 @@ fn config(at: usize) -> Configuration {
 impl End {
     pub fn new(at: usize, rng: &mut Rng) -> End {
         let (config, mut out) = (config(at), VecDeque::new());
-        let mut cx = Context { now_ms: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
+        let mut cx =
+            Context { now_ms: 0, unix_secs: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
         let engine = Engine::new(&mut cx);
         End { engine, config, at, jobs: vec![], sent: vec![], installed: BTreeSet::new(), next_spi: 0x100 }
     }
@@ -134,7 +145,8 @@ impl End {
             *next += 1;
             Some(*next)
         };
-        let mut cx = Context { now_ms, rng, config: &self.config, child_spi: &mut spi, out: &mut out };
+        let mut cx =
+            Context { now_ms, unix_secs: 0, rng, config: &self.config, child_spi: &mut spi, out: &mut out };
         does(&mut self.engine, &mut cx);
         for output in out {
             match output {
