@@ -18,6 +18,7 @@
 mod auth;
 pub mod channel;
 pub mod child;
+mod closed;
 mod contacts;
 pub mod context;
 pub mod cookie;

@@ -16,22 +16,19 @@ use super::{
     mobike::Mobike,
     nat::Nat,
     output::{ChildChange, Datagram, Event, JobId, Output},
-    proof::Unproven,
     rekey_ike::{self, Legacy},
     sa_init::{self, Init},
     window::{Datagrams, Late},
 };
 use crate::{
     connection::{Child, Connection, rekey_at_ms},
-    crypto::{
-        auth::IntermediateError,
-        exchange::ExchangeError,
-        keys::{Keys, Role, Spis},
-    },
+    crypto::keys::{Keys, Role, Spis},
     message::{ExchangeType, Identification, Notify, NotifyType, Payload, Payloads, Protocol},
-    proposal::{AcceptError, Agreement},
+    proposal::Agreement,
 };
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+pub use super::closed::Closed;
 
 /// Which IKE SA of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,69 +56,6 @@ pub enum Phase {
     Closing,
     /// It is gone, and this is why.
     Closed(Closed),
-}
-
-/// Why an IKE SA is gone.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Closed {
-    /// The configuration lacks something.
-    #[error("{0}")]
-    Configured(&'static str),
-    /// The peer has refused.
-    #[error("the peer says {0}")]
-    Peer(NotifyType),
-    /// The peer has left something out.
-    #[error("the peer's message has no {0}")]
-    Missing(&'static str),
-    /// The peer has chosen what it was not offered.
-    #[error(transparent)]
-    Accept(#[from] AcceptError),
-    /// Its public value is none.
-    #[error(transparent)]
-    Exchange(#[from] ExchangeError),
-    /// What it has said cannot be authenticated.
-    #[error(transparent)]
-    Intermediate(#[from] IntermediateError),
-    /// The peer has proven nothing.
-    #[error("{who} is not authenticated: {why}")]
-    Authentication {
-        /// Who it says to be.
-        who: String,
-        /// What is wrong.
-        why: Unproven,
-    },
-    /// The peer is somebody else.
-    #[error("the peer is {found}, and should be {wanted}")]
-    Identity {
-        /// Who it is.
-        found: String,
-        /// Who it should be.
-        wanted: String,
-    },
-    /// The peer has begun another, and has not got this one any more.
-    #[error("the peer has begun another, and knows this one no more")]
-    Superseded,
-    /// There is one of the same two identities.
-    #[error("there is an IKE SA with {0} already")]
-    NotUnique(String),
-    /// Only one end has the PPK that is needed.
-    #[error("a PPK is needed, and only one end has it")]
-    NoPpk,
-    /// The peer's message cannot be read.
-    #[error("the peer's message cannot be read: {0}")]
-    Syntax(crate::message::Malformed),
-    /// It was not authenticated in time.
-    #[error("it was not authenticated in time")]
-    HalfOpen,
-    /// The peer does not answer.
-    #[error("the peer does not answer")]
-    Silent,
-    /// The peer has deleted it.
-    #[error("the peer has deleted it")]
-    ByPeer,
-    /// It was asked for.
-    #[error("deleted")]
-    ByUs,
 }
 
 /// What is still to be asked.

@@ -59,7 +59,7 @@ pss = padding.PSS(padding.MGF1(hashes.SHA384()), hashes.SHA384.digest_size)
 root = keep("root", issue(root_name, root_key, root_name, root_key, 1, authority(None), hashes.SHA384(), pss))
 middle = keep("middle", issue(middle_name, middle_key, root_name, root_key, 2, authority(0), hashes.SHA384(), pss))
 end_extensions = [
-    (x509.SubjectAlternativeName([x509.DNSName("gw.example.org"), x509.RFC822Name("gw@example.org")]), False),
+    (x509.SubjectAlternativeName([x509.DNSName("gw.example.org")]), False),
     (x509.CRLDistributionPoints([x509.DistributionPoint([x509.UniformResourceIdentifier("http://a/crl")], None, None, None)]), False),
     (x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier("http://a/ocsp"))]), False),
     (x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.3.6.1.4.1.32473.2"), None)]), True),
