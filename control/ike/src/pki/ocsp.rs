@@ -189,7 +189,7 @@ impl Single {
     }
 }
 
-/// CertStatus: [0] is good, [1] is revoked, [2] is unknown.
+/// CertStatus: `[0]` is good, `[1]` is revoked, `[2]` is unknown.
 fn status(any: &Any) -> der::Result<Status> {
     match any.tag() {
         Tag::ContextSpecific { number: TagNumber(0), .. } => Ok(Status::Good),

@@ -7,7 +7,7 @@
 //!                                                    ◀──             SK {N(INVALID_KE_PAYLOAD)}, then with another KEi
 //! ```
 //!
-//! Where more key exchanges were agreed on, they follow ([`followup`](super::followup)), and the SA is made behind the last.
+//! Where more key exchanges were agreed on, they follow ([`followup`]), and the SA is made behind the last.
 //!
 //! Both ends may replace one SA at the same time. Then there are two new ones, and that with the lowest of the four nonces
 //! is deleted by who began it; the other deletes what was replaced (RFC 7296 §2.8.1). Where it is not made yet, who began it

@@ -1,7 +1,7 @@
 //! An IKE SA, from its first message to its last (RFC 7296 §2).
 //!
-//! It does one thing at a time each way: one request of ours is under way ([`Asked`]), one of the peer's is being answered,
-//! and at most one [`Job`] is being done for either ([`Then`]). What else is to be asked waits in [`Task`]s.
+//! It does one thing at a time each way: one request of ours is under way (`Asked`), one of the peer's is being answered,
+//! and at most one [`Job`] is being done for either (`Then`). What else is to be asked waits in [`Task`]s.
 
 use super::{
     auth,

@@ -7,7 +7,7 @@
 //!  SK {D}, by the old one    ──▶
 //! ```
 //!
-//! Where more key exchanges were agreed on, they follow ([`followup`](super::followup)), and it is made behind the last.
+//! Where more key exchanges were agreed on, they follow ([`followup`]), and it is made behind the last.
 //!
 //! Both ends may ask at the same time. Then there are two new ones; that with the lowest of the four nonces is deleted by
 //! who began it, the other has the child SAs, and who began that deletes the old one (RFC 7296 §2.8.2).
