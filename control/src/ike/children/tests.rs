@@ -155,6 +155,26 @@ fn what_replaces_another_has_its_policies_once_the_peer_has_it() {
     assert!(reqids.iter().all(|reqid| *reqid == reqids[0]), "what comes in by either is let in");
 }
 
+#[test]
+fn what_was_sent_by_a_replaced_one_may_still_come() {
+    let mut bench = Bench::new(16, 64);
+    bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+    bench.install(&install(0x1002, 0x2002, nets(), Some(0x1001), true)).unwrap();
+    bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+    let spis = |bench: &Bench| bench.has().0;
+    assert_eq!(spis(&bench), [0x1001, 0x1002, 0x2002], "its outbound SA is gone");
+    assert_eq!(bench.children.slots().count(), 3, "it is still IKE's");
+    bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS - 1);
+    assert_eq!(spis(&bench).len(), 3);
+    bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+    assert_eq!(spis(&bench), [0x1002, 0x2002]);
+    // With the last one for the same packets it goes at once.
+    bench.install(&install(0x1003, 0x2003, nets(), Some(0x1002), true)).unwrap();
+    bench.children.remove_replaced(&mut bench.sadb, 0x1002, 200);
+    bench.children.remove(&mut bench.sadb, 0x1003);
+    assert_eq!(bench.has(), (vec![], 0));
+}
+
 /// RFC 4555 §3.5, RFC 7296 §2.23
 #[test]
 fn what_moves_is_led_there_if_it_is_in_udp() {
