@@ -179,10 +179,10 @@ fn swanctl_begins_lists_replaces_and_ends() {
         "--list-sas --child net",
         &[
             "peer: #1, ESTABLISHED, IKEv2, ",
-            "local  '1.example.org' @ 10.99.0.1[500]",
-            "remote '2.example.org' @ 10.99.0.2[500]",
+            "local  '1.example.org' @ 10.99.0.1[4500]",
+            "remote '2.example.org' @ 10.99.0.2[4500]",
             "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519",
-            "rekeying in 143",
+            "rekeying in 1",
             "net: #1, reqid ",
             "INSTALLED, TUNNEL, ESP:AES_GCM_16-128",
             "0 bytes,     0 packets",
