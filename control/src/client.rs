@@ -2,7 +2,7 @@
 
 use crate::{
     iked::{Answer, Request},
-    report::Report,
+    report::{EventReport, IkeReport, Report},
 };
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -47,7 +47,14 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`].
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
-    let broken = |e: &dyn std::fmt::Display| ClientError::Broken(e.to_string());
+    answer(&mut send(socket, request)?)
+}
+
+fn broken(error: impl std::fmt::Display) -> ClientError {
+    ClientError::Broken(error.to_string())
+}
+
+fn send(socket: &Path, request: &Request) -> Result<BufReader<UnixStream>, ClientError> {
     let mut stream = UnixStream::connect(socket).map_err(|source| {
         let socket = socket.to_owned();
         match source.kind() {
@@ -55,19 +62,51 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
             _ => ClientError::NotRunning { socket, source },
         }
     })?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(|e| broken(&e))?;
-    let mut line = serde_json::to_string(request).map_err(|e| broken(&e))?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
+    let mut line = serde_json::to_string(request).map_err(broken)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(|e| broken(&e))?;
+    stream.write_all(line.as_bytes()).map_err(broken)?;
+    Ok(BufReader::new(stream))
+}
+
+fn answer(lines: &mut BufReader<UnixStream>) -> Result<Answer, ClientError> {
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(|e| match e.kind() {
-        io::ErrorKind::WouldBlock => broken(&format!("no answer within {} s", PATIENCE.as_secs())),
-        _ => broken(&e),
+    lines.read_line(&mut answer).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => broken(format!("no answer within {} s", PATIENCE.as_secs())),
+        _ => broken(e),
     })?;
-    match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
+    match serde_json::from_str(&answer).map_err(broken)? {
         Answer::Error { error } => Err(ClientError::Refused(error)),
         answer => Ok(answer),
     }
+}
+
+/// Asks iked for its IKE SAs.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn list(socket: &Path) -> Result<IkeReport, ClientError> {
+    match ask(socket, &Request::List {})? {
+        Answer::List(report) => Ok(report),
+        other => Err(broken(format!("not a list: {other:?}"))),
+    }
+}
+
+/// Hears of events until iked ends, or `takes` fails.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn monitor(
+    socket: &Path,
+    mut takes: impl FnMut(&EventReport) -> io::Result<()>,
+) -> Result<(), ClientError> {
+    let mut lines = send(socket, &Request::Monitor {})?;
+    answer(&mut lines)?;
+    lines.get_ref().set_read_timeout(None).map_err(broken)?;
+    for line in lines.lines() {
+        takes(&serde_json::from_str(&line.map_err(broken)?).map_err(broken)?).map_err(broken)?;
+    }
+    Ok(())
 }
 
 /// Asks iked for its report.
@@ -76,7 +115,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
 /// [`ClientError`].
 pub fn report(socket: &Path) -> Result<Report, ClientError> {
     match ask(socket, &Request::Status {})? {
-        Answer::Report(report) => Ok(report),
+        Answer::Report(report) => Ok(*report),
         other => Err(ClientError::Broken(format!("not a report: {other:?}"))),
     }
 }

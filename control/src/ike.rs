@@ -9,38 +9,35 @@
 mod children;
 pub mod configured;
 pub mod credentials;
+pub mod events;
+mod loading;
 mod pool;
+mod report;
 pub mod sockets;
 
-use crate::{
-    install::Apart,
-    report::{ChildReport, IkeReport, IkeSaReport},
-    swanctl::{self, secret::Secrets},
-};
+use crate::{install::Apart, swanctl};
 use children::Children;
 use configured::Unusable;
 use credentials::Credentials;
+use events::Events;
 use pool::Pool;
 use portcullis_ike::{
     connection::{Child, Configuration, Connection},
-    crypto::keys::Role,
-    traffic_selector::TrafficSelectors,
     v2::{
-        child::ChildSa,
         context::Context,
         engine::{Engine, Refused},
         ike_sa::{IkeSa, IkeSaId, Phase},
-        output::{ChildChange, Event, Output},
+        output::{ChildChange, Output},
     },
 };
-use portcullis_sadb::{self as sadb, EventKind, Mode, Sadb, Spi};
+use portcullis_sadb::{self as sadb, EventKind, Sadb, Spi};
 use rand_core::{Rng, UnwrapErr};
 use sockets::{SocketError, Sockets};
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::{fd::BorrowedFd, unix::fs::PermissionsExt},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -86,6 +83,11 @@ fn rng() -> UnwrapErr<getrandom::SysRng> {
     UnwrapErr(getrandom::SysRng)
 }
 
+/// Now, by which certificates are valid.
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// What is done about a child SA that the datapath does not have as the engine wants it, by our SPI.
 enum Remedy {
     /// There is no room for it.
@@ -94,20 +96,22 @@ enum Remedy {
     Rekey(u32),
 }
 
-/// Now, by which certificates are valid.
-fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 /// IKE.
 #[derive(Debug)]
 pub struct Ike {
     engine: Engine,
     config: Configuration,
+    /// What `config` is made of.
     swanctl: swanctl::Configuration,
+    /// What the file had when it was last read.
+    file: swanctl::Configuration,
+    /// The last edition of a connection.
+    edition: u64,
+    credentials: Credentials,
     sockets: Sockets,
     pool: Pool,
     children: Children,
+    events: Events,
     /// Messages that nothing came of, by why.
     refused: BTreeMap<&'static str, u64>,
     start: Instant,
@@ -123,7 +127,9 @@ impl Ike {
         if !file.exists() {
             return Ok(None);
         }
-        let (config, swanctl) = load(&file)?;
+        let swanctl = loading::read(&file)?;
+        let credentials = Credentials::read(directory).map_err(IkeError::Credentials)?;
+        let config = configured::configuration(&swanctl, &credentials)?;
         let (sockets, pool, start) = (Sockets::open()?, Pool::new(threads)?, Instant::now());
         let mut out = VecDeque::new();
         let mut cx = Context {
@@ -135,8 +141,20 @@ impl Ike {
             out: &mut out,
         };
         let engine = Engine::new(&mut cx);
-        let (children, refused) = (Children::default(), BTreeMap::new());
-        Ok(Some(Ike { engine, config, swanctl, sockets, pool, children, refused, start }))
+        Ok(Some(Ike {
+            engine,
+            config,
+            file: swanctl.clone(),
+            swanctl,
+            edition: 0,
+            credentials,
+            sockets,
+            pool,
+            children: Children::default(),
+            events: Events::default(),
+            refused: BTreeMap::new(),
+            start,
+        }))
     }
 
     /// What is to be waited for.
@@ -154,12 +172,31 @@ impl Ike {
         Apart { slots: self.children.slots().collect(), policies: self.children.policies().collect() }
     }
 
-    /// What it tells.
-    pub fn report(&self) -> IkeReport {
-        let mut sas: Vec<_> = self.engine.sas().map(report).collect();
-        sas.sort_by_key(|sa| sa.id);
-        let refused = self.refused.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect();
-        IkeReport { sas, refused }
+    /// The IKE SAs, the oldest first.
+    pub fn ids(&self) -> Vec<IkeSaId> {
+        let mut ids: Vec<_> = self.engine.sas().map(IkeSa::id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The IKE SAs.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What the threads have to do: jobs that are not done, and threads.
+    pub fn jobs(&self) -> (usize, usize) {
+        (self.pool.waiting(), self.pool.threads())
+    }
+
+    /// Messages that nothing came of, by why.
+    pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
+        &self.refused
+    }
+
+    /// The number of a child SA, by our SPI.
+    pub fn child_id(&self, spi_in: u32) -> Option<u32> {
+        self.children.installed(spi_in).map(|installed| installed.id)
     }
 
     /// Whether a connection or a child has this name.
@@ -228,15 +265,6 @@ impl Ike {
         (of_connection.map(IkeSa::id).collect(), of_child.map(|child| child.spi_in).collect())
     }
 
-    /// Reads the configuration anew. What is there stays until it is replaced.
-    ///
-    /// # Errors
-    /// What of it cannot be used; then it is as before.
-    pub fn reload(&mut self, directory: &Path) -> Result<(), IkeError> {
-        (self.config, self.swanctl) = load(&directory.join(FILE))?;
-        Ok(())
-    }
-
     fn now_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }
@@ -271,26 +299,7 @@ impl Ike {
             self.with(sadb, |engine, cx| engine.done(job, outcome, cx));
         }
         self.with(sadb, Engine::tick);
-        self.children.sweep(sadb, crate::iked::boot_secs());
-    }
-
-    /// Begins what is to be up from the start.
-    pub fn begin(&mut self, sadb: &mut Sadb) {
-        let starts = |connection: &Arc<Connection>, child: &Arc<Child>| {
-            let of = self.swanctl.connections.iter().find(|c| c.name == connection.name);
-            let of = of.and_then(|c| c.children.iter().find(|of| of.name == child.name));
-            of.is_some_and(|child| child.start_action.start)
-        };
-        let all = self.config.connections.iter().flat_map(|c| c.children.iter().map(move |child| (c, child)));
-        let names: Vec<_> = all
-            .filter(|(connection, child)| starts(connection, child))
-            .map(|(connection, child)| (connection.name.clone(), child.name.clone()))
-            .collect();
-        for (connection, child) in names {
-            if let Err(why) = self.initiate(Some(&connection), Some(&child), sadb) {
-                tracing::error!("connection '{connection}': '{child}' is not begun: {why}");
-            }
-        }
+        self.children.expire(sadb, crate::iked::boot_secs());
     }
 
     /// Begins a child of a connection, or an IKE SA alone; where there is an IKE SA of the connection, under that.
@@ -316,11 +325,14 @@ impl Ike {
         })?;
         let child = child.and_then(|name| found.children.iter().find(|child| child.name == name)).cloned();
         let is_up = |sa: &&IkeSa| {
-            sa.connection().name == found.name && matches!(sa.phase(), Phase::Connecting | Phase::Established)
+            (&sa.connection().name, sa.connection().edition) == (&found.name, found.edition)
+                && matches!(sa.phase(), Phase::Connecting | Phase::Established)
         };
         let present = self.engine.sas().find(is_up).map(IkeSa::id);
-        if let (Some(id), Some(child)) = (present, &child) {
-            self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));
+        if let Some(id) = present {
+            if let Some(child) = &child {
+                self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));
+            }
             return Ok(id);
         }
         let peer = found.remote.first().ok_or("remote_addrs has no address to begin with")?;
@@ -330,7 +342,9 @@ impl Ike {
         };
         let mut id = None;
         self.with(sadb, |engine, cx| id = Some(engine.initiate(&found, child.as_ref(), (local, peer), cx)));
-        id.ok_or_else(|| "it was not begun".to_owned())
+        let id = id.ok_or_else(|| "it was not begun".to_owned())?;
+        self.tell_begun(id);
+        Ok(id)
     }
 
     /// Has an engine do something, and does what it wants done.
@@ -347,6 +361,7 @@ impl Ike {
             out: &mut out,
         };
         let done = does(&mut self.engine, &mut cx);
+        self.keep_closed(&mut out);
         while let Some(output) = out.pop_front() {
             if let Some(remedy) = self.take(sadb, output) {
                 let mut free = || free_spi(sadb);
@@ -364,6 +379,7 @@ impl Ike {
                 };
             }
         }
+        self.drop_closed();
         done
     }
 
@@ -385,42 +401,22 @@ impl Ike {
                 }
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
-            Output::Child(ChildChange::Remove(spi)) => {
-                self.children.remove(sadb, spi, crate::iked::boot_secs())
-            }
             Output::Child(ChildChange::Move(moved)) => {
                 if !self.children.lead(sadb, &moved) {
                     return Some(Remedy::Rekey(moved.spi_in));
                 }
             }
-            Output::Event(id, event) => self.tell(id, &event),
+            Output::Child(ChildChange::Remove(child)) => {
+                self.note_gone(&child, sadb);
+                match child.is_replaced {
+                    true => self.children.remove_replaced(sadb, child.spi_in, crate::iked::boot_secs()),
+                    false => self.children.remove(sadb, child.spi_in),
+                }
+            }
+            Output::Event(id, event) => self.tell(sadb, id, event),
+            Output::Closed(_) => {}
         }
         None
-    }
-
-    fn tell(&self, id: IkeSaId, event: &Event) {
-        let sa = self.engine.sa(id);
-        let name = sa.map_or_else(
-            || format!("IKE SA {}", id.0),
-            |sa| format!("connection '{}'", sa.connection().name),
-        );
-        match event {
-            Event::Established => tracing::info!("{name}: IKE SA {} is established", id.0),
-            Event::ChildUp(child, spi) => tracing::info!("{name}: child '{child}' is up, SPI {}", Spi(*spi)),
-            Event::ChildFailed(child, why) => tracing::warn!("{name}: child '{child}': {why}"),
-            Event::ChildDown(child, spi) => {
-                tracing::info!("{name}: child '{child}' is down, SPI {}", Spi(*spi))
-            }
-            Event::Moved(path) => {
-                tracing::info!("{name}: IKE SA {} is between {} and {}", id.0, path.local, path.peer);
-            }
-            Event::MoveFailed(why) => tracing::warn!("{name}: IKE SA {} does not move: {why}", id.0),
-            Event::Replaced(old) => {
-                tracing::info!("{name}: IKE SA {} has taken the place of {}", id.0, old.0)
-            }
-            Event::RekeyFailed(why) => tracing::warn!("{name}: IKE SA {} is not replaced: {why}", id.0),
-            Event::Closed(why) => tracing::info!("{name}: IKE SA {} is closed: {why}", id.0),
-        }
     }
 
     fn note(&mut self, refused: &Refused, peer: SocketAddr) {
@@ -439,57 +435,6 @@ fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result
         (0, 0) => Err(format!("there is no SA of '{name}'")),
         (ike, children) => Ok(format!("{ike} IKE SAs and {children} child SAs of '{name}' are {what}")),
     }
-}
-
-fn report(sa: &IkeSa) -> IkeSaReport {
-    let state = match sa.phase() {
-        Phase::Connecting => "connecting",
-        Phase::Established => "established",
-        Phase::Replaced => "replaced",
-        Phase::Closing => "closing",
-        Phase::Closed(_) => "closed",
-    };
-    let role = if sa.role() == Role::Initiator { "initiator" } else { "responder" };
-    let ids = sa.ids().map(|(ours, theirs)| (ours.to_string(), theirs.to_string())).unzip();
-    let spis = sa.spis();
-    IkeSaReport {
-        id: sa.id().0,
-        connection: sa.connection().name.clone(),
-        state: state.to_owned(),
-        role: role.to_owned(),
-        local: sa.path().local.to_string(),
-        remote: sa.path().peer.to_string(),
-        local_id: ids.0,
-        remote_id: ids.1,
-        initiator_spi: spis.initiator.to_string(),
-        responder_spi: spis.responder.to_string(),
-        proposal: sa.agreement().map(ToString::to_string),
-        children: sa.children().iter().map(child_report).collect(),
-    }
-}
-
-fn child_report(child: &ChildSa) -> ChildReport {
-    let texts = |selectors: &TrafficSelectors| selectors.iter().map(ToString::to_string).collect();
-    ChildReport {
-        name: child.config.name.clone(),
-        spi_in: Spi(child.spi_in).to_string(),
-        spi_out: Spi(child.spi_out).to_string(),
-        mode: if child.mode == Mode::Tunnel { "tunnel" } else { "transport" }.to_owned(),
-        proposal: child.agreement.to_string(),
-        local_ts: texts(&child.policy.local),
-        remote_ts: texts(&child.policy.remote),
-    }
-}
-
-fn load(file: &Path) -> Result<(Configuration, swanctl::Configuration), IkeError> {
-    let swanctl = swanctl::Configuration::read(file)?;
-    let mode = fs::metadata(file)?.permissions().mode() & 0o7777;
-    if mode & 0o007 != 0 && swanctl.secrets != Secrets::default() {
-        return Err(IkeError::Mode { file: file.to_owned(), mode });
-    }
-    let directory = file.parent().unwrap_or(Path::new("."));
-    let credentials = Credentials::read(directory).map_err(IkeError::Credentials)?;
-    Ok((configured::configuration(&swanctl, &credentials)?, swanctl))
 }
 
 /// An SPI that no inbound SA has (RFC 4303 §2.1: 0 to 255 are reserved).

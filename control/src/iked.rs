@@ -9,7 +9,9 @@ use crate::{
     install::{self, Changes, InstallError, Installer},
     interface::path_of,
     keying::Pair,
-    report::{ConnectionReport, InterfaceReport, PairReport, Report, SaReport, StockReport},
+    report::{
+        ConnectionReport, EventReport, IkeReport, InterfaceReport, PairReport, Report, SaReport, StockReport,
+    },
     routes::{RouteSelectors, Routes, thread_time},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
@@ -18,7 +20,7 @@ use portcullis_sadb::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -130,6 +132,10 @@ pub enum Request {
     },
     /// Reads the connections anew.
     Reload {},
+    /// The IKE SAs, with their child SAs.
+    List {},
+    /// A line for each event of IKE SAs from now on ([`EventReport`]).
+    Monitor {},
     /// Ends iked; the SAs stay.
     Stop {},
 }
@@ -148,8 +154,15 @@ pub enum Answer {
         /// What was done.
         done: String,
     },
+    /// `{"events": "follow"}`: a line for each event follows.
+    Events {
+        /// `follow`.
+        events: String,
+    },
     /// What was asked for.
-    Report(Report),
+    Report(Box<Report>),
+    /// The IKE SAs.
+    List(IkeReport),
 }
 
 /// The state of the process.
@@ -173,6 +186,7 @@ pub struct Iked {
     /// IKE, if there is a configuration of it.
     ike: Option<Ike>,
     stopping: bool,
+    start: Instant,
 }
 
 impl Iked {
@@ -214,6 +228,7 @@ impl Iked {
             ports,
             ike,
             stopping,
+            start: Instant::now(),
         };
         let connections = iked.connections.clone();
         let config_file = iked.config.join(crate::config::FILE);
@@ -399,7 +414,15 @@ impl Iked {
     /// Why not, for people.
     pub fn handle(&mut self, request: Request) -> Result<Answer, String> {
         match request {
-            Request::Status {} => Ok(Answer::Report(self.report())),
+            Request::Status {} => Ok(Answer::Report(Box::new(self.report()))),
+            Request::List {} => {
+                let report = self.ike.as_ref().map(|ike| ike.report(&self.sadb));
+                report.map(Answer::List).ok_or_else(no_ike)
+            }
+            Request::Monitor {} => {
+                self.ike.as_ref().ok_or_else(no_ike)?;
+                Ok(Answer::Events { events: "follow".into() })
+            }
             Request::Up { name } if self.is_of_ike(&name) => self.ask_ike(|ike, sadb| ike.up(&name, sadb)),
             Request::Down { name } if self.is_of_ike(&name) => {
                 self.ask_ike(|ike, sadb| ike.down(&name, sadb))
@@ -424,9 +447,7 @@ impl Iked {
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 let answer = self.change(Some(connections), down, "connections are reloaded".into())?;
-                if let Some(ike) = &mut self.ike {
-                    ike.reload(&self.config).map_err(|e| e.to_string())?;
-                }
+                self.reload_ike().map_err(|e| e.to_string())?;
                 self.ports = machine.ports.into_iter().map(|port| port.interface).collect();
                 Ok(answer)
             }
@@ -435,6 +456,32 @@ impl Iked {
                 Ok(Answer::Done { done: "iked stops; its SAs stay".into() })
             }
         }
+    }
+
+    fn reload_ike(&mut self) -> Result<(), IkeError> {
+        match &mut self.ike {
+            Some(ike) => ike.reload(&self.config, &mut self.sadb),
+            None => {
+                self.ike = Ike::open(&self.config, KEY_EXCHANGE_THREADS)?;
+                self.ike.iter_mut().for_each(|ike| ike.begin(&mut self.sadb));
+                Ok(())
+            }
+        }
+    }
+
+    /// How long it runs.
+    pub fn running(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// IKE, and what it does it with.
+    pub fn ike(&mut self) -> Option<(&mut Ike, &mut Sadb)> {
+        Some((self.ike.as_mut()?, &mut self.sadb))
+    }
+
+    /// What has happened to IKE SAs since it was last asked.
+    pub fn take_events(&mut self) -> VecDeque<EventReport> {
+        self.ike.as_mut().map(Ike::take_events).unwrap_or_default()
     }
 
     /// Whether it is a connection or a child of IKE, and not one of `connections.toml`.
@@ -446,8 +493,7 @@ impl Iked {
         &mut self,
         asks: impl FnOnce(&mut Ike, &mut Sadb) -> Result<String, String>,
     ) -> Result<Answer, String> {
-        let missing = || format!("there is no {} with connections of IKE", ike::FILE);
-        let done = asks(self.ike.as_mut().ok_or_else(missing)?, &mut self.sadb)?;
+        let done = asks(self.ike.as_mut().ok_or_else(no_ike)?, &mut self.sadb)?;
         Ok(Answer::Done { done })
     }
 
@@ -597,9 +643,14 @@ impl Iked {
             policies: self.sadb.policies().count(),
             private_bytes: self.private_octets(),
             connections: connections.collect(),
-            ike: self.ike.as_ref().map(Ike::report),
+            ike: self.ike.as_ref().map(|ike| ike.report(&self.sadb)),
         }
     }
+}
+
+/// Why there is no IKE.
+pub(crate) fn no_ike() -> String {
+    format!("there is no {}; an empty one is enough to begin with: make it, and reload", ike::FILE)
 }
 
 /// The connections of `connections.toml`, without which there may be those of IKE alone.
@@ -623,6 +674,7 @@ fn follow(event: &Event, to: Endpoint, sa: Option<Sa>, moved: &mut HashMap<u32, 
     moved.insert(sa.reqid, to);
 }
 
+/// Seconds of the clock that SAs' ages are of.
 pub(crate) fn boot_secs() -> u32 {
     rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec as u32
 }

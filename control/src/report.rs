@@ -1,7 +1,10 @@
 //! What iked tells about itself, on its socket: documented, stable keys.
 
+mod ike;
+
+pub use ike::{ChildReport, EventReport, IkeReport, IkeSaReport, TransformReport, What};
+
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// All of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,63 +26,6 @@ pub struct Report {
     /// The IKE SAs; null without a configuration of IKE.
     #[serde(default)]
     pub ike: Option<IkeReport>,
-}
-
-/// IKE.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct IkeReport {
-    /// The IKE SAs, the oldest first.
-    pub sas: Vec<IkeSaReport>,
-    /// Messages that nothing came of, by why.
-    pub refused: BTreeMap<String, u64>,
-}
-
-/// An IKE SA.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct IkeSaReport {
-    /// Its number, which no other has while iked runs.
-    pub id: u64,
-    /// The connection that it is of.
-    pub connection: String,
-    /// `connecting`, `established`, `replaced` or `closing`.
-    pub state: String,
-    /// `initiator` or `responder`.
-    pub role: String,
-    /// Our address and port.
-    pub local: String,
-    /// The peer's.
-    pub remote: String,
-    /// Who we are, once that is known.
-    pub local_id: Option<String>,
-    /// Who the peer is, once it has proven that.
-    pub remote_id: Option<String>,
-    /// The initiator's SPI.
-    pub initiator_spi: String,
-    /// The responder's.
-    pub responder_spi: String,
-    /// What was agreed on, as a proposal.
-    pub proposal: Option<String>,
-    /// Its child SAs.
-    pub children: Vec<ChildReport>,
-}
-
-/// A child SA.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ChildReport {
-    /// Its name.
-    pub name: String,
-    /// The SPI that we receive by.
-    pub spi_in: String,
-    /// The SPI that we send by.
-    pub spi_out: String,
-    /// `tunnel` or `transport`.
-    pub mode: String,
-    /// What was agreed on, as a proposal.
-    pub proposal: String,
-    /// What is behind us.
-    pub local_ts: Vec<String>,
-    /// What is behind the peer.
-    pub remote_ts: Vec<String>,
 }
 
 /// A connection.

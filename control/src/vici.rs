@@ -1,15 +1,24 @@
-//! VICI, the protocol by which `swanctl` and others ask an IKE daemon: its octets, without a socket.
+//! VICI, the protocol by which `swanctl` and others ask an IKE daemon.
 //!
 //! A client sends packets with a length before each (`packet.rs`): commands and what events it wants to hear of. Each
 //! is answered, in order. What a command or an event says is a tree of sections, keys and lists (`message.rs`), the
 //! same that `swanctl.conf` is read into, so that `load-conn` has the keys of its `connections`. A [`Session`] is one
-//! client of ours.
+//! client of ours, without its socket (`socket.rs`), by which it asks what is in `command.rs`.
 //!
 //! [`Session`]: session::Session
 
+mod command;
+mod connections;
+mod control;
+mod listing;
+mod load;
 pub mod message;
+mod names;
 pub mod packet;
+mod sas;
+mod selection;
 pub mod session;
+pub mod socket;
 
 use thiserror::Error;
 

@@ -74,6 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let shared = shared.strip_prefix("psk:").unwrap_or(shared).as_bytes().to_vec();
     let connection = Arc::new(Connection {
         name: "peer".into(),
+        edition: 0,
         local: Hosts::one(local),
         remote: Hosts::Any,
         local_port: 500,
@@ -181,6 +182,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     engine.done(id, outcome, &mut cx);
                 }
                 Output::Child(change) => println!("{change:?}"),
+                Output::Closed(_) => {}
                 Output::Event(id, event) => {
                     let has_ppk = engine.sa(id).is_some_and(|sa| sa.has_ppk());
                     println!("{event:?}{}", if has_ppk { " with the PPK" } else { "" });

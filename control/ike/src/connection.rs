@@ -40,6 +40,8 @@ pub struct Configuration {
 pub struct Connection {
     /// Its name.
     pub name: String,
+    /// Which configuration of this name it is, whatever its children are: child SAs of another get an IKE SA of their own.
+    pub edition: u64,
     /// Our addresses.
     pub local: Hosts,
     /// The peer's.

@@ -356,6 +356,11 @@ impl Agreement {
         self.protocol
     }
 
+    /// What it is made of: the types of transforms, their numbers at IANA, and bits of keys where they are told.
+    pub fn transforms(&self) -> impl Iterator<Item = (TransformType, u16, Option<u16>)> {
+        self.transforms.iter().map(|t| (t.kind, t.id, t.key_bits))
+    }
+
     /// The peer's SPI of a child SA.
     pub fn child_spi(&self) -> Option<u32> {
         Some(u32::from_be_bytes(self.spi.as_slice().try_into().ok()?))

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use portcullis_control::{
-    iked::{Iked, Request, SOCKET_FILE},
+    iked::{Iked, Request},
     server::Server,
 };
 use portcullis_machine::{DIRECTORY, explain};
@@ -24,16 +24,19 @@ use std::{
 
 /// The control process of Portcullis: decides who may talk, and writes the SAs that the datapath uses.
 ///
+/// It can be asked by `portcullis`, and with a swanctl.conf, which may be empty, by `swanctl` and other clients of VICI:
+/// on charon.vici in the regions' directory.
+///
 /// It runs in the foreground, logs to stderr (RUST_LOG chooses what), reads its connections anew on SIGHUP, and stops on
 /// SIGTERM or SIGINT. Its SAs stay and carry traffic while it is away; when it comes back it takes them over.
 #[derive(Parser)]
 #[command(
     name = "portcullis-iked",
     version,
-    after_help = "Example:\n  portcullis-iked --config /etc/portcullis"
+    after_help = "Examples:\n  portcullis-iked --config /etc/portcullis\n  swanctl --list-sas --uri unix:///run/portcullis/charon.vici"
 )]
 struct Options {
-    /// The directory of portcullis.toml and connections.toml.
+    /// The directory of portcullis.toml, connections.toml and swanctl.conf.
     #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
     config: PathBuf,
 }
@@ -60,8 +63,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let random = [getrandom::u64()?, getrandom::u64()?];
     let mut iked = Iked::start(&options.config, random)?;
-    let path = iked.directory().join(SOCKET_FILE);
-    let mut server = Server::listen(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut server = Server::listen(iked.directory())?;
     tracing::info!("ready");
     while !stop.load(Ordering::Relaxed) && !iked.is_stopping() {
         server.turn(&mut iked, Duration::from_millis(100));

@@ -83,7 +83,23 @@ enum Command {
         /// A child, or a connection of IKE.
         name: String,
     },
-    /// Reads connections.toml anew; what did not change is not touched.
+    /// Shows IKE SAs and their child SAs.
+    #[command(
+        after_help = "Examples:\n  portcullis list\n  portcullis list --json | jq '.sas[].children[].name'"
+    )]
+    List {
+        /// As JSON, with stable keys.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows what happens to IKE SAs and child SAs from now on, a line for each event, until it is interrupted.
+    #[command(after_help = "Examples:\n  portcullis monitor\n  portcullis monitor --json | jq .event")]
+    Monitor {
+        /// As JSON, with stable keys.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads connections.toml and swanctl.conf anew; what did not change is not touched.
     #[command(after_help = "Example:\n  portcullis reload")]
     Reload,
     /// Checks this machine, and says what to do about what it finds.
@@ -135,6 +151,21 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         Command::Down { name: Some(name), .. } => ask(options, &Request::Down { name: name.clone() }),
         Command::Rekey { name } => ask(options, &Request::Rekey { name: name.clone() }),
         Command::Reload => ask(options, &Request::Reload {}),
+        Command::List { json } => {
+            let report = client::list(&socket(options)?)?;
+            match json {
+                true => say(&(serde_json::to_string_pretty(&report)? + "\n"))?,
+                false => say(&report.to_string())?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Monitor { json } => {
+            client::monitor(&socket(options)?, |event| match json {
+                true => say(&(serde_json::to_string(event)? + "\n")),
+                false => say(&format!("{}\n", event.text)),
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Up { name: None } => {
             let machine = Machine::load(&options.config)?;
             say_lines(&gateway::up(&machine, &options.config)?)?;
@@ -163,11 +194,15 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Has iked do something.
 fn ask(options: &Options, request: &Request) -> Result<ExitCode, Box<dyn Error>> {
-    let machine = Machine::load(&options.config)?;
-    if let Answer::Done { done } = client::ask(&machine.regions.directory.join(SOCKET_FILE), request)? {
+    if let Answer::Done { done } = client::ask(&socket(options)?, request)? {
         say_lines(&[done])?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// iked's socket.
+fn socket(options: &Options) -> Result<PathBuf, Box<dyn Error>> {
+    Ok(Machine::load(&options.config)?.regions.directory.join(SOCKET_FILE))
 }
 
 fn say_lines(lines: &[String]) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! Child SAs in the SADB: a pair of SAs for each, and policies for those that are for the same.
 //!
 //! An inbound SA is there before anything leads to it; packets leave by an outbound one once the peer has its other half.
-//! Where one takes the place of another, the policies stay and point to the new one: no packet goes without.
+//! Where one takes the place of another, the policies stay and point to the new one: no packet goes without. What was
+//! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
 
 use crate::{
     install::{back, used_reqids},
@@ -15,7 +16,10 @@ use portcullis_sadb::{
     Action, Direction, Endpoint, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector, SlotIndex,
     Spi, UdpEncap,
 };
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 /// The priority of a child's policies is this and more, the less the wider they are: behind all that is configured by hand.
 const PRIORITY: u32 = 4000;
@@ -26,6 +30,9 @@ const FIRST_REQID: u32 = 1 << 24;
 /// Policies of a child in a direction, at most.
 const MOST_POLICIES: usize = 1024;
 
+/// How long the inbound SA of one that was replaced still opens.
+const LINGER_SECS: u32 = 5;
+
 /// How often NAT-keepalives are sent (RFC 3948 §4).
 const KEEPALIVE_SECS: u16 = 20;
 
@@ -33,12 +40,24 @@ const KEEPALIVE_SECS: u16 = 20;
 #[derive(Debug, Default)]
 pub struct Children {
     groups: Vec<Group>,
-    /// Inbound SAs that were replaced, and when they go: what the peer has sent by them may still be on its way.
-    lingering: Vec<(u32, SlotIndex)>,
+    /// By our SPI.
+    installed: HashMap<u32, Installed>,
+    /// The number of the last one.
+    last: u32,
+    /// When the next inbound SA has stayed long enough.
+    soonest: Option<u32>,
 }
 
-/// How long those stay.
-const LINGER_SECS: u32 = 5;
+/// A child SA in the SADB.
+#[derive(Clone, Copy, Debug)]
+pub struct Installed {
+    /// Its number, which no other has.
+    pub id: u32,
+    /// The SA that we receive by.
+    pub inbound: SlotIndex,
+    /// The SA that we send by.
+    pub outbound: SlotIndex,
+}
 
 /// Child SAs of a connection that are for the same packets.
 #[derive(Debug)]
@@ -49,6 +68,8 @@ struct Group {
     outbound: Vec<PolicyIndex>,
     inbound: Vec<PolicyIndex>,
     pairs: Vec<Pair>,
+    /// Inbound SAs of those that were replaced, and until when they stay, by the boot clock.
+    lingering: Vec<(u32, SlotIndex)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +82,10 @@ struct Pair {
 impl Children {
     /// The SAs that it has, and the policies.
     pub fn slots(&self) -> impl Iterator<Item = SlotIndex> {
-        let pairs = self.groups.iter().flat_map(|group| &group.pairs);
-        let lingering = self.lingering.iter().map(|(_, slot)| *slot);
-        pairs.flat_map(|pair| [pair.inbound, pair.outbound]).chain(lingering)
+        self.groups.iter().flat_map(|group| {
+            let pairs = group.pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]);
+            pairs.chain(group.lingering.iter().map(|(_, slot)| *slot))
+        })
     }
 
     /// The policies that it has.
@@ -75,6 +97,11 @@ impl Children {
     pub fn spi_of(&self, slot: SlotIndex) -> Option<u32> {
         let mut pairs = self.groups.iter().flat_map(|group| &group.pairs);
         pairs.find(|pair| [pair.inbound, pair.outbound].contains(&slot)).map(|pair| pair.spi_in)
+    }
+
+    /// The child SA with this SPI of ours.
+    pub fn installed(&self, spi_in: u32) -> Option<Installed> {
+        self.installed.get(&spi_in).copied()
     }
 
     /// Puts a child SA in. `now_secs` is of the machine's boot clock.
@@ -94,11 +121,17 @@ impl Children {
                     outbound: vec![],
                     inbound: vec![],
                     pairs: vec![],
+                    lingering: vec![],
                 });
                 self.groups.len() - 1
             }
         };
         let result = self.groups[at].add(sadb, install, now_secs);
+        if let (Ok(()), Some(Pair { spi_in, inbound, outbound })) = (&result, self.groups[at].pairs.last()) {
+            self.last += 1;
+            let installed = Installed { id: self.last, inbound: *inbound, outbound: *outbound };
+            self.installed.insert(*spi_in, installed);
+        }
         if self.groups[at].pairs.is_empty() {
             self.groups.remove(at);
         }
@@ -129,8 +162,19 @@ impl Children {
             && [pair.inbound, pair.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
     }
 
-    /// Takes a child SA out; of one that was replaced, the inbound SA stays for some seconds.
-    pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32, now_secs: u32) {
+    /// Takes a child SA out.
+    pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32) {
+        self.take_out(sadb, spi_in, 0);
+    }
+
+    /// Takes out one that was replaced: its inbound SA stays a little longer ([`Children::expire`]).
+    pub fn remove_replaced(&mut self, sadb: &mut Sadb, spi_in: u32, now_secs: u32) {
+        self.take_out(sadb, spi_in, now_secs.saturating_add(LINGER_SECS));
+    }
+
+    /// Its inbound SA stays until then, if another is for the same packets.
+    fn take_out(&mut self, sadb: &mut Sadb, spi_in: u32, until: u32) {
+        self.installed.remove(&spi_in);
         for group in &mut self.groups {
             let Some(at) = group.pairs.iter().position(|pair| pair.spi_in == spi_in) else { continue };
             let gone = group.pairs.remove(at);
@@ -140,28 +184,27 @@ impl Children {
                 None => group.forget_policies(sadb),
             }
             let _ = sadb.retire(gone.outbound);
-            if group.pairs.is_empty() {
-                let _ = sadb.retire(gone.inbound);
-            } else {
-                self.lingering.push((now_secs.saturating_add(LINGER_SECS), gone.inbound));
-            }
+            group.lingering.push((until, gone.inbound));
+            group.expire(sadb, 0);
+            self.soonest = Some(self.soonest.map_or(until, |soonest| soonest.min(until)));
         }
         self.groups.retain(|group| !group.pairs.is_empty());
         sadb.reclaim();
     }
 
-    /// Takes out what has stayed for long enough.
-    pub fn sweep(&mut self, sadb: &mut Sadb, now_secs: u32) {
-        for (_, slot) in self.lingering.extract_if(.., |(until, _)| *until <= now_secs) {
-            let _ = sadb.retire(slot);
+    /// Takes out what has stayed long enough.
+    pub fn expire(&mut self, sadb: &mut Sadb, now_secs: u32) {
+        if self.soonest.is_some_and(|soonest| soonest <= now_secs) {
+            self.groups.iter_mut().for_each(|group| group.expire(sadb, now_secs));
+            self.soonest =
+                self.groups.iter().flat_map(|group| &group.lingering).map(|(until, _)| *until).min();
         }
     }
 
     /// Takes all out.
     pub fn clear(&mut self, sadb: &mut Sadb) {
         let all: Vec<_> = self.groups.iter().flat_map(|group| &group.pairs).map(|pair| pair.spi_in).collect();
-        all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in, 0));
-        self.sweep(sadb, u32::MAX);
+        all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
     }
 
     fn free_reqid(&self, sadb: &Sadb) -> u32 {
@@ -216,6 +259,14 @@ impl Group {
             self.outbound.push(sadb.add_policy(&policy(Direction::Outbound, selector, Some(outbound)))?);
         }
         Ok(())
+    }
+
+    /// Without a child SA none stays.
+    fn expire(&mut self, sadb: &mut Sadb, now_secs: u32) {
+        let is_over = self.pairs.is_empty();
+        for (_, slot) in self.lingering.extract_if(.., |(until, _)| is_over || *until <= now_secs) {
+            let _ = sadb.retire(slot);
+        }
     }
 
     fn forget_policies(&mut self, sadb: &mut Sadb) {

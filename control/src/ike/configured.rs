@@ -6,7 +6,7 @@ use crate::swanctl::{
     authentication::{Method, RemoteAuth},
     child::{self, Child, CopyDscp, TfcPadding},
     connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
-    secret::{Purpose, Shared},
+    secret::{Purpose, Secrets, Shared},
 };
 use portcullis_ike::{
     connection as ike,
@@ -61,18 +61,27 @@ pub fn configuration(
         let why = "authorities cannot be used yet; put certificates into x509ca, and lists of what is revoked into x509crl";
         return Err(unusable(format!("authorities.{}", authority.name), why));
     }
-    let connections = from.connections.iter().map(|c| connection(c, credentials).map(Arc::new));
-    let of = |purpose| from.secrets.shared.iter().filter(move |shared| shared.purpose == purpose);
-    let ppks: Vec<_> = of(Purpose::Ppk).map(ppks).collect::<Result<_, _>>()?;
+    let connections = from.connections.iter().map(|c| connection(c, credentials, 0).map(Arc::new));
+    let (shared_keys, ppks) = secrets(&from.secrets)?;
     Ok(ike::Configuration {
         connections: connections.collect::<Result<_, _>>()?,
-        shared_keys: of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?,
-        ppks: ppks.concat(),
+        shared_keys,
+        ppks,
         cookies_from: COOKIES_FROM,
         most_half_open: MOST_HALF_OPEN.0,
         most_half_open_of_one: MOST_HALF_OPEN.1,
         half_open_ms: HALF_OPEN_MS,
     })
+}
+
+/// The shared keys, and the postquantum preshared keys.
+///
+/// # Errors
+/// As of [`configuration`].
+pub(super) fn secrets(from: &Secrets) -> Result<(Vec<ike::SharedKey>, Vec<ike::Ppk>), Unusable> {
+    let of = |purpose| from.shared.iter().filter(move |shared| shared.purpose == purpose);
+    let ppks: Vec<_> = of(Purpose::Ppk).map(ppks).collect::<Result<_, _>>()?;
+    Ok((of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?, ppks.concat()))
 }
 
 fn shared_key(shared: &Shared) -> Result<ike::SharedKey, Unusable> {
@@ -96,7 +105,15 @@ fn ppk_id(text: &str) -> Result<Vec<u8>, &'static str> {
     id.map(|id| id.data).ok_or("it is not one identity")
 }
 
-fn connection(c: &Connection, credentials: &Credentials) -> Result<ike::Connection, Unusable> {
+/// A connection, of this edition.
+///
+/// # Errors
+/// As of [`configuration`].
+pub(super) fn connection(
+    c: &Connection,
+    credentials: &Credentials,
+    edition: u64,
+) -> Result<ike::Connection, Unusable> {
     let key = |key: &str| format!("connections.{}.{key}", c.name);
     let missing = |name: &str, what: &str| Err(unusable(key(name), format!("{what} cannot be used yet")));
     if c.version == Version::One {
@@ -150,6 +167,7 @@ fn connection(c: &Connection, credentials: &Credentials) -> Result<ike::Connecti
     let cuts = matches!(c.fragmentation, Fragmentation::Yes | Fragmentation::Force);
     Ok(ike::Connection {
         name: c.name.clone(),
+        edition,
         local: hosts(&c.local_addrs).map_err(|why| unusable(key("local_addrs"), why))?,
         remote: hosts(&c.remote_addrs).map_err(|why| unusable(key("remote_addrs"), why))?,
         local_port: c.local_port.0,

@@ -7,6 +7,7 @@ use portcullis_ike::v2::{
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, mpsc},
@@ -20,6 +21,8 @@ pub struct Pool {
     outcomes: mpsc::Receiver<(JobId, Outcome)>,
     bell: Arc<OwnedFd>,
     threads: Vec<thread::JoinHandle<()>>,
+    /// Jobs that are not done.
+    waiting: Cell<usize>,
 }
 
 impl Pool {
@@ -48,7 +51,7 @@ impl Pool {
             })
         };
         let threads = (0..threads).map(work).collect::<io::Result<_>>()?;
-        Ok(Pool { jobs: Some(jobs), outcomes, bell, threads })
+        Ok(Pool { jobs: Some(jobs), outcomes, bell, threads, waiting: Cell::new(0) })
     }
 
     /// What is to be waited for.
@@ -58,15 +61,28 @@ impl Pool {
 
     /// Has a job done.
     pub fn give(&self, id: JobId, job: Job) {
+        self.waiting.set(self.waiting.get() + 1);
         // Its threads end with it alone.
         let _ = self.jobs.as_ref().map(|jobs| jobs.send((id, job)));
+    }
+
+    /// Jobs that are not done.
+    pub fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
     }
 
     /// What is done, if anything is.
     pub fn take(&self) -> Option<(JobId, Outcome)> {
         let mut rung = [0; 8];
         let _ = rustix::io::read(&*self.bell, &mut rung);
-        self.outcomes.try_recv().ok()
+        let taken = self.outcomes.try_recv().ok()?;
+        self.waiting.set(self.waiting.get() - 1);
+        Some(taken)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{BytesPerSaStatus, ConnectionStatus, DatapathStatus, PairStatus, Status, Told, WorkerBytesTold};
 use crate::{
-    report::{IkeReport, InterfaceReport, StockReport},
+    report::{InterfaceReport, StockReport},
     table::Table,
+    vici::socket::SOCKET_FILE,
 };
 use std::fmt::{self, Write};
 
@@ -24,6 +25,9 @@ impl fmt::Display for Status {
                 r.max_policies
             )?;
             self.write_memory(f, &r.bytes_per_sa)?;
+            if self.ike.is_some() {
+                writeln!(f, "vici      unix://{}", r.directory.join(SOCKET_FILE).display())?;
+            }
         }
         if let Some(told) = self.datapath.as_ref().and_then(|d| d.told.as_ref()) {
             write_ports(f, told)?;
@@ -32,7 +36,7 @@ impl fmt::Display for Status {
             write_connections(f, connections)?;
         }
         if let Some(ike) = &self.ike {
-            write_ike(f, ike)?;
+            write!(f, "\n{ike}")?;
         }
         match &self.datapath {
             Some(d) if !d.workers.is_empty() => write_workers(f, d),
@@ -246,47 +250,6 @@ fn write_workers(f: &mut fmt::Formatter<'_>, d: &DatapathStatus) -> fmt::Result 
             f,
             "note: {untold} packets asked for SAs of which iked was not told, as there were too many"
         )?;
-    }
-    Ok(())
-}
-
-fn write_ike(f: &mut fmt::Formatter<'_>, ike: &IkeReport) -> fmt::Result {
-    writeln!(f)?;
-    if ike.sas.is_empty() {
-        writeln!(f, "no IKE SAs")?;
-    }
-    for sa in &ike.sas {
-        let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "?".to_owned());
-        writeln!(
-            f,
-            "IKE SA {} of '{}': {}, {}; {} [{}] to {} [{}]; {}",
-            sa.id,
-            sa.connection,
-            sa.state,
-            sa.role,
-            sa.local,
-            id(&sa.local_id),
-            sa.remote,
-            id(&sa.remote_id),
-            sa.proposal.as_deref().unwrap_or("not agreed yet")
-        )?;
-        for child in &sa.children {
-            writeln!(
-                f,
-                "  child '{}': {}; in {}, out {}; {} to {}; {}",
-                child.name,
-                child.mode,
-                child.spi_in,
-                child.spi_out,
-                child.local_ts.join(", "),
-                child.remote_ts.join(", "),
-                child.proposal
-            )?;
-        }
-    }
-    let refused: Vec<_> = ike.refused.iter().map(|(why, n)| format!("{why} {n}")).collect();
-    if !refused.is_empty() {
-        writeln!(f, "IKE messages dropped: {}", refused.join(", "))?;
     }
     Ok(())
 }

@@ -39,6 +39,14 @@ pub enum Node<'a> {
 }
 
 impl<'a> Branch<'a> {
+    /// The value of a key, if that is text and not empty.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
+        match self.find(&[key])?.node {
+            Node::Value(octets) => std::str::from_utf8(octets).ok().filter(|text| !text.is_empty()),
+            _ => None,
+        }
+    }
+
     /// What is in sections of these names.
     pub fn find(&self, path: &[&str]) -> Option<&Entry<'a>> {
         let (name, rest) = path.split_first()?;

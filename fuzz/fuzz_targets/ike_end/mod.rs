@@ -95,6 +95,7 @@ fn config(at: usize) -> Configuration {
     };
     let connection = Connection {
         name: "peer".into(),
+        edition: 0,
         local: Hosts::Any,
         remote: Hosts::Any,
         local_port: 500,
@@ -157,9 +158,9 @@ impl End {
                     assert!(self.installed.insert(install.sa.spi_in), "an SPI is of one child SA");
                 }
                 Output::Child(ChildChange::Use(spi)) => assert!(self.installed.contains(&spi)),
-                Output::Child(ChildChange::Remove(spi)) => assert!(self.installed.remove(&spi)),
+                Output::Child(ChildChange::Remove(child)) => assert!(self.installed.remove(&child.spi_in)),
                 #[allow(unreachable_patterns, reason = "more may come")]
-                Output::Child(_) | Output::Event(..) => {}
+                Output::Child(_) | Output::Event(..) | Output::Closed(_) => {}
             }
         }
     }

@@ -414,7 +414,11 @@ impl IkeSa {
 
     /// The datapath gets a child SA; what is to be told of it.
     pub(super) fn put_child(&mut self, install: Install, cx: &mut Context<'_>) -> Event {
-        let up = Event::ChildUp(install.sa.config.name.clone(), install.sa.spi_in);
+        let (name, spi_in) = (install.sa.config.name.clone(), install.sa.spi_in);
+        let up = match install.replaces {
+            Some(old) => Event::ChildReplaced(name, old, spi_in),
+            None => Event::ChildUp(name, spi_in),
+        };
         self.children.push(install.sa.clone());
         cx.out.push_back(Output::Child(ChildChange::Install(Box::new(install))));
         up

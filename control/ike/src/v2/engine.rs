@@ -171,6 +171,17 @@ impl Engine {
         })
     }
 
+    /// Ends an IKE SA at once: the peer is told, if nothing else is being asked of it, and not waited for. False if there
+    /// is none.
+    pub fn abandon(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        self.with(id, cx, |sa, cx| {
+            if sa.is_asking_nothing() {
+                sa.begin_delete(cx);
+            }
+            sa.close(super::ike_sa::Closed::ByUs, cx);
+        })
+    }
+
     /// Deletes a child SA, by our SPI. False if there is none.
     pub fn terminate_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
         let of = self.sas.values().find(|sa| sa.children().iter().any(|child| child.spi_in == spi_in));
@@ -400,7 +411,7 @@ impl Engine {
             self.no_longer_half_open(id, (first, spis.initiator));
         }
         if is_closed {
-            self.sas.remove(&id);
+            cx.out.extend(self.sas.remove(&id).map(|sa| Output::Closed(Box::new(sa))));
             self.due_of.remove(&id);
             self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
         } else {

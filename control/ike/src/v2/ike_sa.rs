@@ -180,6 +180,8 @@ pub struct IkeSa {
     pub(super) awaited: Option<Box<followup::Awaited>>,
     /// How often on end the peer has forgotten what we have asked for.
     pub(super) forgotten: u8,
+    /// Since when both ends are authenticated.
+    pub(super) established_ms: Option<u64>,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
     /// What the peer has put in its place while we were about to.
@@ -237,6 +239,7 @@ impl IkeSa {
             early_deletes: vec![],
             awaited: None,
             forgotten: 0,
+            established_ms: None,
             rekey_at_ms: u64::MAX,
             rival_ike: None,
             awaits_estate: false,
@@ -303,6 +306,21 @@ impl IkeSa {
     /// Whether a PPK is mixed into its keys (RFC 8784).
     pub fn has_ppk(&self) -> bool {
         self.has_ppk
+    }
+
+    /// Since when it is established.
+    pub fn established_ms(&self) -> Option<u64> {
+        self.established_ms
+    }
+
+    /// When it is to be replaced, if that is known.
+    pub fn rekey_at_ms(&self) -> Option<u64> {
+        Some(self.rekey_at_ms).filter(|ms| *ms < u64::MAX)
+    }
+
+    /// Who is behind a NAT, if the peer can tell.
+    pub fn nat(&self) -> Option<Nat> {
+        self.nat
     }
 
     /// Its child SAs.
@@ -563,6 +581,11 @@ impl IkeSa {
         !self.channel.is_asking() && self.thens[0].is_none() && self.tasks.is_empty()
     }
 
+    /// Whether the peer knows us, and has nothing of ours to answer.
+    pub(super) fn is_asking_nothing(&self) -> bool {
+        matches!(self.phase, Phase::Established | Phase::Replaced) && !self.channel.is_asking()
+    }
+
     /// When the peer is to be asked whether it is there.
     fn silent_at_ms(&self) -> u64 {
         match self.connection.dpd_ms {
@@ -673,7 +696,7 @@ impl IkeSa {
     }
 
     /// Whether ESP goes in UDP: the peer can do so, and there is a NAT, or it is asked for.
-    pub(super) fn is_in_udp(&self) -> bool {
+    pub fn is_in_udp(&self) -> bool {
         self.nat.is_some_and(|nat| nat.is_any() || self.connection.forces_udp)
     }
 
@@ -695,6 +718,7 @@ impl IkeSa {
     pub(super) fn establish(&mut self, mine: Identification, theirs: Identification, cx: &mut Context<'_>) {
         self.phase = Phase::Established;
         self.ids = Some((mine, theirs));
+        self.established_ms = Some(cx.now_ms);
         self.init = None;
         self.rekey_later(cx);
         self.event(Event::Established, cx);
@@ -716,8 +740,9 @@ impl IkeSa {
             // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
             let successor = child.successor.filter(|spi| self.children.iter().any(|c| c.spi_in == *spi));
             cx.out.extend(successor.map(|spi| Output::Child(ChildChange::Use(spi))));
-            cx.out.push_back(Output::Child(ChildChange::Remove(spi_in)));
-            self.event(Event::ChildDown(child.config.name.clone(), spi_in), cx);
+            let down = Event::ChildDown(child.config.name.clone(), spi_in);
+            cx.out.push_back(Output::Child(ChildChange::Remove(Box::new(child))));
+            self.event(down, cx);
         }
     }
 

@@ -1,8 +1,8 @@
 //! What an engine wants done.
 
 use super::{
-    child::Install,
-    ike_sa::{IkeSaId, Path},
+    child::{ChildSa, Install},
+    ike_sa::{IkeSa, IkeSaId, Path},
     job::Job,
     nat::Nat,
 };
@@ -19,6 +19,8 @@ pub enum Output {
     Child(ChildChange),
     /// For logs, and for whoever waits.
     Event(IkeSaId, Event),
+    /// An IKE SA is gone, behind all that is to be told of it.
+    Closed(Box<IkeSa>),
 }
 
 /// Which job of which IKE SA. There is one at a time for what it asks, and one for what it is asked.
@@ -51,7 +53,7 @@ pub enum ChildChange {
     /// Its packets go between other addresses.
     Move(Move),
     /// It is gone.
-    Remove(u32),
+    Remove(Box<ChildSa>),
 }
 
 /// Where the packets of a child SA go from now on.
@@ -76,6 +78,8 @@ pub enum Event {
     Established,
     /// A child SA is there, by its name and our SPI.
     ChildUp(String, u32),
+    /// The same, of one that takes the place of another, by our SPIs: the old one and the new.
+    ChildReplaced(String, u32, u32),
     /// There is no child SA, and why.
     ChildFailed(String, String),
     /// A child SA is gone.

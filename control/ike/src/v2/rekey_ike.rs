@@ -116,8 +116,9 @@ impl Estate {
     /// There is nobody to have it.
     pub(super) fn end(self, from: IkeSaId, cx: &mut Context<'_>) {
         for child in self.children {
-            cx.out.push_back(Output::Child(ChildChange::Remove(child.spi_in)));
-            cx.out.push_back(Output::Event(from, Event::ChildDown(child.config.name.clone(), child.spi_in)));
+            let down = Event::ChildDown(child.config.name.clone(), child.spi_in);
+            cx.out.push_back(Output::Child(ChildChange::Remove(Box::new(child))));
+            cx.out.push_back(Output::Event(from, down));
         }
     }
 }
@@ -396,6 +397,7 @@ impl IkeSa {
         heir.has_ppk = self.has_ppk;
         heir.mobike = self.mobike.inherited();
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
+        heir.established_ms = Some(cx.now_ms);
         heir.rekey_later(cx);
         Some(heir)
     }

@@ -60,6 +60,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
     let (ids, nets) = (["left.example.org", "right.example.org"], ["10.1.0.0/16", "10.2.0.0/16"]);
     Connection {
         name: name.into(),
+        edition: 0,
         local: Hosts::one(address(end)),
         remote: Hosts::one(address(1 - end)),
         local_port: 500,
@@ -274,13 +275,14 @@ impl World {
                 self.ends[at].moves.push(moved);
             }
             Output::Child(ChildChange::Use(spi)) => self.ends[at].send_by(spi),
-            Output::Child(ChildChange::Remove(spi)) => {
-                let end = &mut self.ends[at];
+            Output::Child(ChildChange::Remove(child)) => {
+                let (spi, end) = (child.spi_in, &mut self.ends[at]);
                 let is_last = end.sends.remove(&spi) && end.sends.is_empty();
                 assert!(end.installed.remove(&spi).is_some());
                 assert!(!self.is_steady || !is_last, "packets have an SA to leave by");
             }
             Output::Event(id, event) => self.ends[at].events.push((id, event)),
+            Output::Closed(_) => {}
         }
     }
 

@@ -1,0 +1,250 @@
+//! What happens, for the log and for whoever listens.
+
+use super::Ike;
+use crate::report::{ChildReport, EventReport, IkeSaReport, What};
+use portcullis_ike::v2::{
+    child::ChildSa,
+    ike_sa::{IkeSa, IkeSaId},
+    output::{Event, Output},
+};
+use portcullis_sadb::{Sadb, Spi};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Events that wait to be taken, at most; those behind are lost.
+const MOST_WAITING: usize = 1 << 14;
+
+/// What has happened and is not told yet.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    /// Somebody listens.
+    is_heard: bool,
+    waiting: VecDeque<EventReport>,
+    /// IKE SAs that are gone, until all is told of them.
+    closed: Vec<IkeSa>,
+    /// The child SA that went last, if somebody listens.
+    gone: Option<ChildReport>,
+    /// Whether another has the place of that.
+    is_gone_replaced: bool,
+    /// IKE SAs whose place others have.
+    replaced: BTreeSet<IkeSaId>,
+    /// By connection.
+    pub counters: BTreeMap<String, Counters>,
+}
+
+/// How often something has happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// IKE SAs were established.
+    pub ike_up: u64,
+    /// IKE SAs were not established.
+    pub ike_failed: u64,
+    /// IKE SAs have taken the place of others.
+    pub ike_replaced: u64,
+    /// IKE SAs have ended.
+    pub ike_down: u64,
+    /// Child SAs came up.
+    pub child_up: u64,
+    /// Child SAs have taken the place of others.
+    pub child_replaced: u64,
+    /// Child SAs did not come up.
+    pub child_failed: u64,
+    /// Child SAs have ended.
+    pub child_down: u64,
+}
+
+impl Ike {
+    /// Whether somebody listens: if not, events are for the log alone.
+    pub fn set_heard(&mut self, is_heard: bool) {
+        self.events.is_heard = is_heard;
+        if !is_heard {
+            self.events.waiting.clear();
+        }
+    }
+
+    /// What has happened since it was last asked.
+    pub fn take_events(&mut self) -> VecDeque<EventReport> {
+        std::mem::take(&mut self.events.waiting)
+    }
+
+    /// How often something has happened, by connection.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, Counters)> {
+        self.events.counters.iter().map(|(name, counters)| (&**name, *counters))
+    }
+
+    /// Counts from nothing again, of a connection or of all.
+    pub fn reset_counters(&mut self, of: Option<&str>) {
+        self.events.counters.retain(|name, _| of.is_some_and(|of| of != name));
+        if of.is_none() {
+            self.refused.clear();
+        }
+    }
+
+    /// Keeps IKE SAs that are gone, while there is something to be told of them.
+    pub(super) fn keep_closed(&mut self, out: &mut VecDeque<Output>) {
+        if out.iter().any(|output| matches!(output, Output::Closed(_))) {
+            for output in std::mem::take(out) {
+                match output {
+                    Output::Closed(sa) => self.events.closed.push(*sa),
+                    other => out.push_back(other),
+                }
+            }
+        }
+    }
+
+    /// All is told of them.
+    pub(super) fn drop_closed(&mut self) {
+        self.events.closed.clear();
+    }
+
+    fn any_sa(&self, id: IkeSaId) -> Option<&IkeSa> {
+        self.engine.sa(id).or_else(|| self.events.closed.iter().find(|sa| sa.id() == id))
+    }
+
+    /// A child SA is about to go out of the SADB.
+    pub(super) fn note_gone(&mut self, child: &ChildSa, sadb: &Sadb) {
+        self.events.is_gone_replaced = child.is_replaced;
+        self.events.gone = self.events.is_heard.then(|| self.child_report(child, sadb));
+    }
+
+    /// It has begun an IKE SA.
+    pub(super) fn tell_begun(&mut self, id: IkeSaId) {
+        let Some(sa) = self.engine.sa(id) else { return };
+        let (name, peer) = (sa.connection().name.clone(), sa.path().peer);
+        let text = format!("connection '{name}': IKE SA {} is begun with {peer}", id.0);
+        tracing::info!("{text}");
+        self.put(id, What::IkeBegun, name, text, vec![], None);
+    }
+
+    /// Tells an event.
+    pub(super) fn tell(&mut self, sadb: &Sadb, id: IkeSaId, event: Event) {
+        let Some(sa) = self.any_sa(id) else { return tracing::info!("IKE SA {}: {event:?}", id.0) };
+        let name = sa.connection().name.clone();
+        let of = |spi: u32| {
+            let child = sa.children().iter().find(|child| child.spi_in == spi);
+            child.filter(|_| self.events.is_heard).map(|child| self.child_report(child, sadb))
+        };
+        let (mut children, mut before) = (vec![], None);
+        let (what, text) = match &event {
+            Event::Established => (What::IkeUp, format!("IKE SA {} is established", id.0)),
+            Event::ChildUp(child, spi) => {
+                children.extend(of(*spi));
+                (What::ChildUp { child: child.clone() }, format!("child '{child}' is up, SPI {}", Spi(*spi)))
+            }
+            Event::ChildReplaced(child, old, spi) => {
+                children.extend([of(*old), of(*spi)].into_iter().flatten());
+                let text = format!("child '{child}' is replaced, SPI {} by {}", Spi(*old), Spi(*spi));
+                (What::ChildReplaced { child: child.clone() }, text)
+            }
+            Event::ChildFailed(child, why) => {
+                (What::ChildFailed { child: child.clone() }, format!("child '{child}': {why}"))
+            }
+            Event::ChildDown(child, spi) => {
+                let spi_in = Spi(*spi).to_string();
+                let text = format!("child '{child}' is down, SPI {spi_in}");
+                children.extend(self.events.gone.take());
+                let replaced = self.events.is_gone_replaced;
+                (What::ChildDown { child: child.clone(), spi_in, replaced }, text)
+            }
+            Event::Replaced(old) => {
+                before = self.any_sa(*old).filter(|_| self.events.is_heard).map(|sa| self.sa_report(sa));
+                let text = format!("IKE SA {} has taken the place of {}", id.0, old.0);
+                (What::IkeReplaced { old: old.0 }, text)
+            }
+            Event::Moved(path) => {
+                let text = format!("IKE SA {} is between {} and {}", id.0, path.local, path.peer);
+                (What::IkeMoved, text)
+            }
+            Event::MoveFailed(why) => (What::IkeNotMoved, format!("IKE SA {} does not move: {why}", id.0)),
+            Event::RekeyFailed(why) => {
+                (What::IkeNotReplaced, format!("IKE SA {} is not replaced: {why}", id.0))
+            }
+            Event::Closed(why) => {
+                let replaced = self.events.replaced.contains(&id);
+                let what = match sa.established_ms() {
+                    Some(_) => What::IkeDown { replaced },
+                    None => What::IkeFailed,
+                };
+                (what, format!("IKE SA {} is closed: {why}", id.0))
+            }
+        };
+        let text = format!("connection '{name}': {text}");
+        match what {
+            What::IkeReplaced { old } => _ = self.events.replaced.insert(IkeSaId(old)),
+            What::IkeDown { replaced: true } => _ = self.events.replaced.remove(&id),
+            _ => {}
+        }
+        match what {
+            What::IkeFailed | What::IkeNotMoved | What::IkeNotReplaced | What::ChildFailed { .. } => {
+                tracing::warn!("{text}")
+            }
+            _ => tracing::info!("{text}"),
+        }
+        self.events.counters.entry(name.clone()).or_default().count(&what);
+        self.put(id, what, name, text, children, before);
+    }
+
+    fn put(
+        &mut self,
+        id: IkeSaId,
+        what: What,
+        connection: String,
+        text: String,
+        children: Vec<ChildReport>,
+        before: Option<IkeSaReport>,
+    ) {
+        if self.events.is_heard && self.events.waiting.len() < MOST_WAITING {
+            let sa = self.any_sa(id).map(|sa| IkeSaReport { children, ..self.sa_report(sa) });
+            self.events.waiting.push_back(EventReport { what, ike_sa: id.0, connection, text, sa, before });
+        }
+    }
+}
+
+impl Counters {
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("ike-up", self.ike_up),
+            ("ike-failed", self.ike_failed),
+            ("ike-rekey", self.ike_replaced),
+            ("ike-down", self.ike_down),
+            ("child-up", self.child_up),
+            ("child-rekey", self.child_replaced),
+            ("child-failed", self.child_failed),
+            ("child-down", self.child_down),
+        ]
+    }
+
+    /// With others.
+    pub fn and(self, other: Counters) -> Counters {
+        Counters {
+            ike_up: self.ike_up + other.ike_up,
+            ike_failed: self.ike_failed + other.ike_failed,
+            ike_replaced: self.ike_replaced + other.ike_replaced,
+            ike_down: self.ike_down + other.ike_down,
+            child_up: self.child_up + other.child_up,
+            child_replaced: self.child_replaced + other.child_replaced,
+            child_failed: self.child_failed + other.child_failed,
+            child_down: self.child_down + other.child_down,
+        }
+    }
+
+    fn count(&mut self, what: &What) {
+        let counter = match what {
+            What::IkeUp => &mut self.ike_up,
+            What::IkeReplaced { .. } => &mut self.ike_replaced,
+            What::IkeDown { replaced: false } => &mut self.ike_down,
+            What::IkeFailed => &mut self.ike_failed,
+            What::ChildUp { .. } => &mut self.child_up,
+            What::ChildReplaced { .. } => &mut self.child_replaced,
+            What::ChildFailed { .. } => &mut self.child_failed,
+            What::ChildDown { replaced: false, .. } => &mut self.child_down,
+            What::IkeBegun
+            | What::IkeMoved
+            | What::IkeNotMoved
+            | What::IkeNotReplaced
+            | What::IkeDown { replaced: true }
+            | What::ChildDown { replaced: true, .. } => return,
+        };
+        *counter += 1;
+    }
+}

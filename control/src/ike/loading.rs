@@ -1,0 +1,222 @@
+//! Connections, secrets and what else is configured while IKE runs: by the file anew, or piece by piece by VICI.
+//!
+//! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are; new ones are of the new
+//! configuration.
+
+use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials};
+use crate::swanctl::{
+    self,
+    authority::Authority,
+    connection::Connection,
+    diff::{Changes, Diff},
+    pool::Pool,
+    secret::{Secrets, Shared},
+};
+use portcullis_sadb::Sadb;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+impl Ike {
+    /// All that is configured now.
+    pub fn configured(&self) -> &swanctl::Configuration {
+        &self.swanctl
+    }
+
+    /// Reads the file anew. What it has otherwise than when it was last read takes the place of what is there; what VICI
+    /// has loaded since then stays.
+    ///
+    /// # Errors
+    /// What of it cannot be used; then all is as before.
+    pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<(), IkeError> {
+        let to = read(&directory.join(FILE))?;
+        let credentials = Credentials::read(directory).map_err(IkeError::Credentials)?;
+        configured::configuration(&to, &credentials)?;
+        self.credentials = credentials;
+        let from = std::mem::replace(&mut self.file, to.clone());
+        let Diff { connections, children, shared, passphrases: _, pools, authorities } =
+            Diff::between(&from, &to);
+        let (new, of_children) = (present(&connections), present(&children));
+        let gone = children.gone.iter().map(|of| &of.connection.name);
+        let names: Vec<_> =
+            new.map(|c| &c.name).chain(of_children.map(|of| &of.connection.name)).chain(gone).collect();
+        for connection in to.connections.iter().filter(|c| names.contains(&&c.name)) {
+            self.load_connection(connection.clone(), sadb)?;
+        }
+        for connection in &connections.gone {
+            self.unload_connection(&connection.name);
+        }
+        for key in present(&shared) {
+            self.load_shared((*key).clone())?;
+        }
+        for key in &shared.gone {
+            self.unload_shared(&key.name);
+        }
+        present(&pools).for_each(|pool| self.load_pool((*pool).clone()));
+        pools.gone.iter().for_each(|pool| _ = self.unload_pool(&pool.name));
+        present(&authorities).for_each(|authority| self.load_authority((*authority).clone()));
+        authorities.gone.iter().for_each(|authority| _ = self.unload_authority(&authority.name));
+        self.swanctl.secrets.passphrases = to.secrets.passphrases;
+        Ok(())
+    }
+
+    /// Begins what is to be up from the start.
+    pub fn begin(&mut self, sadb: &mut Sadb) {
+        for connection in self.swanctl.connections.clone() {
+            self.begin_children(&connection, None, sadb);
+        }
+    }
+
+    /// Takes a connection in, in the place of one of the same name, and begins what of it is new and to be up.
+    ///
+    /// # Errors
+    /// What of it cannot be used; then all is as before.
+    pub fn load_connection(&mut self, connection: Connection, sadb: &mut Sadb) -> Result<(), Unusable> {
+        let name = &connection.name;
+        let at = self.swanctl.connections.iter().position(|c| c.name == *name);
+        let before = at.map(|at| self.swanctl.connections[at].clone());
+        if before.as_ref() == Some(&connection) {
+            return Ok(());
+        }
+        let is_same = |before: &Connection| {
+            Connection { children: connection.children.clone(), ..before.clone() } == connection
+        };
+        let edition = match (before.as_ref(), self.config.connection(name)) {
+            (Some(before), Some(present)) if is_same(before) => present.edition,
+            _ => self.edition + 1,
+        };
+        let configured = Arc::new(configured::connection(&connection, &self.credentials, edition)?);
+        self.edition = self.edition.max(edition);
+        match self.config.connections.iter_mut().find(|c| c.name == *name) {
+            Some(present) => *present = configured,
+            None => self.config.connections.push(configured),
+        }
+        match at {
+            Some(at) => self.swanctl.connections[at] = connection.clone(),
+            None => self.swanctl.connections.push(connection.clone()),
+        }
+        tracing::info!("connection '{name}' is loaded");
+        self.begin_children(&connection, before.as_ref(), sadb);
+        Ok(())
+    }
+
+    /// Forgets a connection; its SAs stay. False if there is none.
+    pub fn unload_connection(&mut self, name: &str) -> bool {
+        self.config.connections.retain(|c| c.name != name);
+        let is_it = removed(&mut self.swanctl.connections, |c| c.name == name);
+        if is_it {
+            tracing::info!("connection '{name}' is unloaded; its SAs stay");
+        }
+        is_it
+    }
+
+    /// Begins the children that are to be up, and are none of those before.
+    fn begin_children(&mut self, connection: &Connection, before: Option<&Connection>, sadb: &mut Sadb) {
+        let is_new = |child| before.is_none_or(|before| !before.children.contains(child));
+        for child in connection.children.iter().filter(|child| child.start_action.start && is_new(child)) {
+            let is_up = self
+                .engine
+                .sas()
+                .filter(|sa| sa.connection().name == connection.name)
+                .any(|sa| sa.children().iter().any(|up| up.config.name == child.name));
+            if is_up {
+                continue;
+            }
+            if let Err(why) = self.initiate(Some(&connection.name), Some(&child.name), sadb) {
+                tracing::error!("connection '{}': '{}' is not begun: {why}", connection.name, child.name);
+            }
+        }
+    }
+
+    /// Takes a shared key in, in the place of one of the same name; one without a name is beside all others.
+    ///
+    /// # Errors
+    /// What of it cannot be used; then all is as before.
+    pub fn load_shared(&mut self, shared: Shared) -> Result<(), Unusable> {
+        // What can be used is added by itself, so that many take no longer each.
+        let (keys, ppks) =
+            configured::secrets(&Secrets { shared: vec![shared.clone()], passphrases: vec![] })?;
+        let all = &mut self.swanctl.secrets.shared;
+        if all.contains(&shared) {
+            return Ok(());
+        }
+        match all.iter_mut().find(|other| !shared.name.is_empty() && other.name == shared.name) {
+            Some(present) => {
+                *present = shared;
+                self.make_secrets()
+            }
+            None => {
+                all.push(shared);
+                self.config.shared_keys.extend(keys);
+                self.config.ppks.extend(ppks);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets a shared key. False if there is none of this name.
+    pub fn unload_shared(&mut self, name: &str) -> bool {
+        let is_it = removed(&mut self.swanctl.secrets.shared, |shared| shared.name == name);
+        // Those that are left have been keys before.
+        let _ = self.make_secrets();
+        is_it
+    }
+
+    /// Forgets all shared keys.
+    pub fn clear_secrets(&mut self) {
+        self.swanctl.secrets.shared.clear();
+        self.config.shared_keys.clear();
+        self.config.ppks.clear();
+    }
+
+    fn make_secrets(&mut self) -> Result<(), Unusable> {
+        (self.config.shared_keys, self.config.ppks) = configured::secrets(&self.swanctl.secrets)?;
+        Ok(())
+    }
+
+    /// Takes a pool in, in the place of one of the same name.
+    pub fn load_pool(&mut self, pool: Pool) {
+        put(&mut self.swanctl.pools, pool, |pool| &pool.name);
+    }
+
+    /// Forgets a pool. False if there is none.
+    pub fn unload_pool(&mut self, name: &str) -> bool {
+        removed(&mut self.swanctl.pools, |pool| pool.name == name)
+    }
+
+    /// Takes an authority in, in the place of one of the same name.
+    pub fn load_authority(&mut self, authority: Authority) {
+        put(&mut self.swanctl.authorities, authority, |authority| &authority.name);
+    }
+
+    /// Forgets an authority. False if there is none.
+    pub fn unload_authority(&mut self, name: &str) -> bool {
+        removed(&mut self.swanctl.authorities, |authority| authority.name == name)
+    }
+}
+
+/// Reads the file, if none but its owner and group may.
+pub(super) fn read(file: &Path) -> Result<swanctl::Configuration, IkeError> {
+    let swanctl = swanctl::Configuration::read(file)?;
+    let mode = fs::metadata(file)?.permissions().mode() & 0o7777;
+    if mode & 0o007 != 0 && swanctl.secrets != Secrets::default() {
+        return Err(IkeError::Mode { file: file.to_owned(), mode });
+    }
+    Ok(swanctl)
+}
+
+/// What is there that was not, or was another.
+fn present<T>(changes: &Changes<T>) -> impl Iterator<Item = &T> {
+    changes.new.iter().chain(changes.changed.iter().map(|(_, now)| now))
+}
+
+fn removed<T>(all: &mut Vec<T>, is_it: impl Fn(&T) -> bool) -> bool {
+    let before = all.len();
+    all.retain(|one| !is_it(one));
+    all.len() < before
+}
+
+fn put<T>(all: &mut Vec<T>, new: T, name: impl Fn(&T) -> &String) {
+    match all.iter_mut().find(|one| name(one) == name(&new)) {
+        Some(present) => *present = new,
+        None => all.push(new),
+    }
+}

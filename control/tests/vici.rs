@@ -1,0 +1,435 @@
+//! Debian's `swanctl` with iked: connections and secrets that are loaded, SAs that begin, are replaced and end, what is
+//! listed and told. At the other end is another iked, in a network namespace of its own.
+
+mod bench;
+
+use bench::{Bench, PATIENCE, assert_says, comes_true};
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
+
+/// Two namespaces with a wire between them, which `scripts/lab` lends.
+struct Lab {
+    name: String,
+    lender: Child,
+}
+
+impl Lab {
+    fn lend() -> Lab {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("vici{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(LAB);
+        command.args(["lend", "link", &name]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut lab = Lab { name, lender: command.spawn().expect(LAB) };
+        let mut said = String::new();
+        BufReader::new(lab.lender.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said.trim(), lab.name, "{LAB} lend says why; it needs root");
+        lab
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        drop(self.lender.stdin.take());
+        let _ = self.lender.wait();
+    }
+}
+
+/// What end `n` of the two has.
+fn configuration(n: u8) -> String {
+    let other = 3 - n;
+    let child = |name: &str, net: u8| {
+        format!(
+            "{name} {{ local_ts = 10.{net}.{n}.0/24\n remote_ts = 10.{net}.{other}.0/24\n esp_proposals = aes128gcm16 }}\n"
+        )
+    };
+    format!(
+        "connections {{ peer {{ version = 2\n local_addrs = 10.99.0.{n}\n remote_addrs = 10.99.0.{other}\n\
+         proposals = aes128gcm16-prfsha256-x25519\n local {{ auth = psk\n id = {n}.example.org }}\n\
+         remote {{ auth = psk\n id = {other}.example.org }}\n children {{ {} {} }} }} }}\n\
+         secrets {{ ike-1 {{ secret = \"a key of this test alone\" }} }}\n",
+        child("net", 11),
+        child("other", 12)
+    )
+}
+
+/// The two ends: the first is configured by VICI alone, the second has its file.
+struct Pair {
+    _lab: Lab,
+    ours: Bench,
+    theirs: Bench,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let lab = Lab::lend();
+        let start = |node: &str, text: &str| {
+            let mut bench = Bench::new("", 64);
+            let file = bench.directory.join("swanctl.conf");
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            fs::remove_file(bench.directory.join("connections.toml")).unwrap();
+            bench.start_by(&["ip", "netns", "exec", &format!("{}-{node}", lab.name)]);
+            bench
+        };
+        let (ours, theirs) = (start("a", ""), start("b", &configuration(2)));
+        let pair = Pair { _lab: lab, ours, theirs };
+        pair.load(&configuration(1));
+        pair
+    }
+
+    /// What `swanctl` says, with its exit code.
+    fn ask(&self, arguments: &str) -> (Option<i32>, String) {
+        let out = self.command(arguments).output().unwrap();
+        let said = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8(said).unwrap())
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new("swanctl");
+        command.args(arguments.split_whitespace()).arg("--uri");
+        command.arg(format!("unix://{}", self.ours.run().join("charon.vici").display()));
+        command.env("SWANCTL_DIR", self.swanctl()).stdin(Stdio::null());
+        command
+    }
+
+    /// The directory of what it loads.
+    fn swanctl(&self) -> PathBuf {
+        self.ours.directory.join("swanctl")
+    }
+
+    /// What it says, if it is content.
+    fn says(&self, arguments: &str, words: &[&str]) -> String {
+        let (code, said) = self.ask(arguments);
+        assert_eq!(code, Some(0), "{arguments}: {said}\n{}", self.ours.log());
+        assert_says(&said, words);
+        said
+    }
+
+    fn refuses(&self, arguments: &str, words: &[&str]) {
+        let (code, said) = self.ask(arguments);
+        assert_eq!(code, Some(1), "{arguments}: {said}");
+        assert_says(&said, words);
+    }
+
+    /// Loads a configuration by VICI.
+    fn load(&self, text: &str) -> String {
+        fs::create_dir_all(self.swanctl()).unwrap();
+        fs::write(self.swanctl().join("swanctl.conf"), text).unwrap();
+        self.says("--load-all", &["loaded ike secret 'ike-1'", "loaded connection 'peer'"])
+    }
+
+    /// Registers for events; what comes of these, packet by packet, as far as it is text.
+    fn register(&self, events: &[&str]) -> impl FnMut() -> String + use<> {
+        let mut stream = UnixStream::connect(self.ours.run().join("charon.vici")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut next = move |sends: &[u8]| {
+            stream.write_all(sends).unwrap();
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).unwrap();
+            let mut packet = vec![0; u32::from_be_bytes(length) as usize];
+            stream.read_exact(&mut packet).unwrap();
+            packet
+        };
+        for event in events {
+            let n = event.len() as u8;
+            assert_eq!(next(&[&[0, 0, 0, n + 2, 3, n], event.as_bytes()].concat()), [5], "{event}");
+        }
+        move || String::from_utf8_lossy(&next(&[])).into_owned()
+    }
+
+    /// The value of a key, as often as it is there in the list of SAs.
+    fn values(&self, key: &str) -> Vec<String> {
+        let said = self.says("--list-sas --raw", &[]);
+        let behind = said.split([' ', '{', '}']).filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        behind.map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn swanctl_begins_lists_replaces_and_ends() {
+    let pair = Pair::new();
+    pair.says("--version --daemon", &["portcullis-iked", "Linux"]);
+    pair.says("--stats", &["uptime:", "worker threads: 2 total", "IKE_SAs: 0 total, 0 half-open"]);
+    pair.says(
+        "--list-conns",
+        &[
+            "peer: IKEv2, no reauthentication, rekeying every 14400s",
+            "local:  10.99.0.1",
+            "remote: 10.99.0.2",
+            "local pre-shared key authentication:\n    id: 1.example.org",
+            "remote pre-shared key authentication:\n    id: 2.example.org",
+            "net: TUNNEL, rekeying every 3600s\n    local:  10.11.1.0/24\n    remote: 10.11.2.0/24",
+        ],
+    );
+    pair.says(
+        "--initiate --child net --timeout 10",
+        &["is begun with 10.99.0.2:500", "is established", "child 'net' is up", "completed successfully"],
+    );
+    pair.says("--initiate --child other --ike peer", &["child 'other' is up"]);
+    assert_eq!(pair.says("--list-sas", &[]).matches("ESTABLISHED").count(), 1, "both are under one IKE SA");
+    let said = pair.says(
+        "--list-sas --child net",
+        &[
+            "peer: #1, ESTABLISHED, IKEv2, ",
+            "local  '1.example.org' @ 10.99.0.1[4500]",
+            "remote '2.example.org' @ 10.99.0.2[4500]",
+            "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519",
+            "rekeying in 1",
+            "net: #1, reqid ",
+            "INSTALLED, TUNNEL, ESP:AES_GCM_16-128",
+            "0 bytes,     0 packets",
+            "local  10.11.1.0/24",
+            "remote 10.11.2.0/24",
+        ],
+    );
+    assert!(!said.contains("other: #2"), "{said}");
+    // By name, by number, of either kind.
+    let spi = |n: usize| pair.values("spi-in")[n].clone();
+    let before = spi(0);
+    pair.says("--rekey --child net", &["completed successfully"]);
+    assert!(comes_true(|| pair.values("spi-in").len() == 2 && !pair.values("spi-in").contains(&before)));
+    // What was sent by the old one may still come.
+    let installed = || pair.ours.status()["sas"].as_u64();
+    assert_eq!(installed(), Some(5));
+    assert!(comes_true(|| installed() == Some(4)));
+    let number = pair.values("initiator-spi");
+    pair.says("--rekey --ike-id 1", &["completed successfully"]);
+    assert!(comes_true(|| pair.values("initiator-spi").len() == 1 && pair.values("initiator-spi") != number));
+    assert_eq!(pair.values("spi-in").len(), 2, "its child SAs go on");
+    pair.refuses("--rekey --child nothing", &["there is no such SA"]);
+    pair.says(
+        "--counters",
+        &["child-rekey           : 1", "ike-rekey             : 1", "ike-down              : 0"],
+    );
+    pair.says("--terminate --child-id 2", &["child 'other' is down", "completed successfully"]);
+    assert_eq!(pair.values("spi-in").len(), 1);
+    pair.refuses("--terminate --child other", &["there is no such SA"]);
+    pair.says("--terminate --ike peer --timeout 10", &["is closed: deleted", "completed successfully"]);
+    assert!(pair.values("uniqueid").is_empty());
+    assert!(comes_true(|| pair.theirs.status()["ike"]["sas"].as_array().unwrap().is_empty()));
+    assert_eq!(pair.ours.status()["sas"], 0);
+}
+
+#[test]
+fn what_fails_is_told() {
+    let mut pair = Pair::new();
+    pair.refuses("--initiate --child nothing", &["no connection has a child 'nothing'"]);
+    pair.refuses("--redirect --ike peer --gateway 192.0.2.1", &["redirection (RFC 5685) cannot be used yet"]);
+    pair.refuses("--install --child net", &["cannot be used yet"]);
+    // The peer has nothing like it.
+    let text =
+        configuration(1).replace("10.12.2.0/24", "10.13.2.0/24").replace("10.12.1.0/24", "10.13.1.0/24");
+    pair.load(&text);
+    pair.refuses("--initiate --child other", &["is established", "the peer says TS_UNACCEPTABLE"]);
+    pair.says("--terminate --ike peer", &[]);
+    // It has another key.
+    pair.load(&configuration(1).replace("of this test", "of another test"));
+    pair.refuses("--initiate --child net", &["is closed", "AUTHENTICATION_FAILED"]);
+    pair.says("--counters", &["ike-failed            : 1"]);
+    // It is away, and what was begun goes on or ends.
+    pair.load(&configuration(1));
+    pair.says("--initiate --child net", &[]);
+    pair.theirs.kill();
+    pair.refuses("--terminate --ike peer --timeout 1", &["it is not done after 1000 ms"]);
+    pair.says("--terminate --ike peer --force", &["completed successfully"]);
+    pair.refuses("--initiate --child net --timeout 1", &["it is not done after 1000 ms"]);
+    // What cannot be read is refused with its name; what was loaded stays.
+    fs::write(pair.swanctl().join("swanctl.conf"), configuration(1).replace("version = 2", "version = 3"))
+        .unwrap();
+    let (_, said) = pair.ask("--load-conns");
+    assert_says(&said, &["loading connection 'peer' failed", "connections.peer.version"]);
+    pair.says("--list-conns", &["peer: IKEv2"]);
+}
+
+#[test]
+fn what_is_loaded_again_is_not_touched() {
+    let pair = Pair::new();
+    pair.says("--initiate --child net", &[]);
+    let (ike, child) = (pair.values("initiator-spi"), pair.values("spi-in"));
+    pair.load(&configuration(1));
+    assert_eq!((pair.values("initiator-spi"), pair.values("spi-in")), (ike.clone(), child.clone()));
+    // A child changes: the others and the IKE SA stay, and it comes up under that.
+    pair.load(&configuration(1).replace("10.12.1.0/24", "10.12.1.0/25"));
+    pair.says("--initiate --child other", &[]);
+    assert_eq!(pair.values("initiator-spi"), ike);
+    assert_says(&pair.says("--list-sas", &[]), &["10.12.1.0/25", &child[0]]);
+    // The connection changes: what is up stays, what is new has an IKE SA of its own.
+    pair.load(&configuration(1).replace("version = 2", "version = 2\n dpd_delay = 100s"));
+    assert_eq!((pair.values("initiator-spi"), &pair.values("spi-in")[0]), (ike.clone(), &child[0]));
+    pair.says("--initiate --child other", &[]);
+    assert_eq!((pair.values("initiator-spi").len(), &pair.values("initiator-spi")[0]), (2, &ike[0]));
+    // It goes: likewise.
+    fs::write(pair.swanctl().join("swanctl.conf"), "").unwrap();
+    pair.says("--load-all", &["unloaded"]);
+    assert_eq!(pair.says("--list-conns", &[]), "");
+    assert_eq!(pair.values("initiator-spi").len(), 2);
+    pair.refuses("--initiate --child net", &["no connection has a child 'net'"]);
+    pair.says("--terminate --ike peer", &["completed successfully"]);
+    // One that is to be up begins by itself.
+    pair.load(&configuration(1).replace("esp_proposals", "start_action = start\n esp_proposals"));
+    assert!(comes_true(|| pair.values("spi-in").len() == 2));
+    // What VICI has loaded stays while the file does not change.
+    pair.says("--reload-settings", &[]);
+    pair.says("--list-conns", &["peer: IKEv2"]);
+    let file = pair.ours.directory.join("swanctl.conf");
+    fs::write(
+        &file,
+        "connections { third { remote_addrs = 10.99.0.3\n local { auth = psk }\n remote { auth = psk } } }",
+    )
+    .unwrap();
+    pair.says("--reload-settings", &[]);
+    pair.says("--list-conns", &["peer: IKEv2", "third: IKEv2"]);
+    assert_eq!(pair.values("spi-in").len(), 2);
+}
+
+/// What a command writes to a file until it is killed.
+struct Listener {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Listener {
+    fn new(mut command: Command, file: PathBuf) -> Listener {
+        let out = File::create(&file).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(out).spawn().unwrap();
+        Listener { child, file }
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.file).unwrap()
+    }
+
+    fn hears(&self, words: &[&str]) {
+        let has_all = || words.iter().all(|word| self.text().contains(word));
+        assert!(comes_true(has_all), "{words:?} in {}", self.text());
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn events_are_told_to_all_who_listen() {
+    let pair = Pair::new();
+    let file = |name: &str| pair.ours.directory.join(name);
+    // Without a buffer between, since it is killed.
+    let unbuffered = |command: Command| {
+        let mut with = Command::new("stdbuf");
+        with.arg("-o0").arg(command.get_program()).args(command.get_args());
+        with.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        with
+    };
+    let mut rekeys = pair.register(&["child-rekey", "ike-rekey"]);
+    let log = Listener::new(unbuffered(pair.command("--log")), file("log.vici"));
+    let sas = Listener::new(unbuffered(pair.command("--monitor-sa --raw")), file("sas.vici"));
+    let mut ours = Command::new(bench::PORTCULLIS);
+    ours.args(["monitor", "--json", "--config"]).arg(&pair.ours.directory);
+    let ours = Listener::new(ours, file("monitor"));
+    // They say nothing when they begin to listen: until they hear of it, an SA comes and goes.
+    assert!(comes_true(|| {
+        pair.says("--initiate --child other", &[]);
+        pair.says("--terminate --ike peer", &[]);
+        [&log, &sas, &ours].iter().all(|listener| !listener.text().is_empty())
+    }));
+    pair.says("--initiate --child net", &[]);
+    let before = pair.values("spi-in")[0].clone();
+    pair.says("--rekey --child net", &[]);
+    assert!(comes_true(|| pair.values("spi-in").len() == 1 && pair.values("spi-in")[0] != before));
+    pair.says("--rekey --ike peer", &[]);
+    ours.hears(&["\"ike-replaced\""]);
+    pair.says("--terminate --ike peer", &[]);
+    log.hears(&[
+        "[IKE] connection 'peer': IKE SA",
+        "[CHD] connection 'peer': child 'net' is up",
+        "is closed: deleted",
+    ]);
+    sas.hears(&[
+        "ike-updown event {up=yes peer {",
+        "child-updown event {up=yes peer {",
+        "event {peer {",
+        &before,
+    ]);
+    for event in ["child-rekey", "ike-rekey"] {
+        let told = rekeys();
+        assert_says(&told, &[event, "peer", "old", "new", "state", "ESTABLISHED"]);
+    }
+    ours.hears(&[
+        "{\"event\":\"ike-up\"",
+        "\"event\":\"child-up\",\"child\":\"net\"",
+        "\"event\":\"child-replaced\"",
+        "\"event\":\"child-down\"",
+        "\"event\":\"ike-down\",\"replaced\":false",
+    ]);
+    let last = ours.text();
+    let last: serde_json::Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["sa"]["connection"], &last["sa"]["state"]), (&"peer".into(), &"closed".into()));
+}
+
+#[test]
+fn the_same_is_listed_on_the_control_socket() {
+    let pair = Pair::new();
+    pair.says("--initiate --child net", &[]);
+    let out = pair.ours.portcullis(&["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let (sa, child) = (&list["sas"][0], &list["sas"][0]["children"][0]);
+    assert_eq!(sa["initiator_spi"], pair.values("initiator-spi")[0]);
+    assert_eq!(child["spi_in"], format!("0x{}", pair.values("spi-in")[0]));
+    assert_eq!((&child["state"], &child["udp_encap"]), (&"installed".into(), &false.into()));
+    let out = pair.ours.portcullis(&["list"]);
+    assert_says(
+        &String::from_utf8(out.stdout).unwrap(),
+        &["IKE SA 1 of 'peer': established", "child 'net' (installed)"],
+    );
+}
+
+#[test]
+fn octets_that_are_no_vici_end_a_client_alone() {
+    let pair = Pair::new();
+    let socket = pair.ours.run().join("charon.vici");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    for octets in [
+        &b"\0\0\0\x01\x09"[..],
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\0",
+        b"\0\0\0\x02\x00\x05",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.write_all(octets);
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)), "{octets:?}");
+    }
+    // A command that there is not, and a message that cannot be read.
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"\0\0\0\x05\0\x03fly").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"\0\0\0\x01\x02");
+    stream.write_all(b"\0\0\0\x0b\0\x08list-sas\x09").unwrap();
+    let mut answer = [0; 18];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer[4..], b"\x01\x03\x07success\0\x02no");
+    // More clients than there is room for wait their turn; those that do not read hold up nobody.
+    let all: Vec<_> = (0..40).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    for mut stream in all.iter().take(8) {
+        for _ in 0..100 {
+            stream.write_all(b"\0\0\0\x10\0\x0eget-algorithms").unwrap();
+        }
+    }
+    assert_eq!(pair.ours.status()["sas"], 0);
+    drop(all);
+    pair.says("--stats", &["IKE_SAs: 0 total"]);
+}
