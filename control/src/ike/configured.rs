@@ -45,6 +45,10 @@ pub struct Unusable {
     pub why: String,
 }
 
+/// What to do instead of sections of authorities.
+pub const AUTHORITIES: &str =
+    "cannot be used yet; put certificates into x509ca, and lists of what is revoked into x509crl";
+
 fn unusable(key: String, why: impl ToString) -> Unusable {
     Unusable { key, why: why.to_string() }
 }
@@ -58,8 +62,7 @@ pub fn configuration(
     credentials: &Credentials,
 ) -> Result<ike::Configuration, Unusable> {
     if let Some(authority) = from.authorities.first() {
-        let why = "authorities cannot be used yet; put certificates into x509ca, and lists of what is revoked into x509crl";
-        return Err(unusable(format!("authorities.{}", authority.name), why));
+        return Err(unusable(format!("authorities.{}", authority.name), AUTHORITIES));
     }
     let connections = from.connections.iter().map(|c| connection(c, credentials, 0).map(Arc::new));
     let (shared_keys, ppks) = secrets(&from.secrets)?;

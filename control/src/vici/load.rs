@@ -2,7 +2,7 @@
 
 use super::message::{Message, TooLong, Writer};
 use crate::{
-    ike::Ike,
+    ike::{Ike, configured::AUTHORITIES},
     iked::{Iked, no_ike},
     swanctl::{
         self,
@@ -62,10 +62,9 @@ pub(super) fn unload_pool(iked: &mut Iked, message: &Branch<'_>) -> Done {
 
 /// `load-authority`.
 pub(super) fn authority(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    let (ike, _) = iked.ike().ok_or_else(no_ike)?;
+    iked.ike().ok_or_else(no_ike)?;
     let authorities = swanctl::authorities(message).map_err(text)?;
-    authorities.into_iter().for_each(|authority| ike.load_authority(authority));
-    Ok(())
+    authorities.first().map_or(Ok(()), |a| Err(format!("authority '{}' {AUTHORITIES}", a.name)))
 }
 
 /// `unload-authority`.
