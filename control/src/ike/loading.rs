@@ -55,6 +55,7 @@ impl Ike {
         present(&authorities).for_each(|authority| self.load_authority((*authority).clone()));
         authorities.gone.iter().for_each(|authority| _ = self.unload_authority(&authority.name));
         self.swanctl.secrets.passphrases = to.secrets.passphrases;
+        self.make_connections();
         Ok(())
     }
 
@@ -96,6 +97,16 @@ impl Ike {
         tracing::info!("connection '{name}' is loaded");
         self.begin_children(&connection, before.as_ref(), sadb);
         Ok(())
+    }
+
+    /// Makes all of them anew, of keys and certificates that may be others. One that cannot be is as before.
+    fn make_connections(&mut self) {
+        for (connection, present) in self.swanctl.connections.iter().zip(&mut self.config.connections) {
+            match configured::connection(connection, &self.credentials, present.edition) {
+                Ok(configured) => *present = Arc::new(configured),
+                Err(unusable) => tracing::error!("it is as before: {unusable}"),
+            }
+        }
     }
 
     /// Forgets a connection; its SAs stay. False if there is none.

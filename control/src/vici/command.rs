@@ -44,7 +44,8 @@ enum Does {
     Refused(&'static str),
 }
 
-const CERTIFICATES: &str = "certificates and their keys cannot be used yet";
+const CERTIFICATES: &str =
+    "certificates and their keys cannot come by VICI yet; put them beside iked's swanctl.conf and reload";
 const TRAPS: &str = "policies without an SA cannot be used yet";
 const REDIRECTION: &str = "redirection (RFC 5685) cannot be used yet";
 
