@@ -233,14 +233,7 @@ impl Ike {
     /// # Errors
     /// Why not, for people.
     pub fn down(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
-        let (ike_sas, children) = self.having(name);
-        for id in &ike_sas {
-            self.with(sadb, |engine, cx| engine.terminate(*id, cx));
-        }
-        for spi in &children {
-            self.with(sadb, |engine, cx| engine.terminate_child(*spi, cx));
-        }
-        done("deleted", &ike_sas, &children, name)
+        self.ask_all(name, sadb, "deleted", Engine::terminate, Engine::terminate_child)
     }
 
     /// Has the child SAs of a name replaced, or the IKE SAs of a connection.
@@ -248,14 +241,26 @@ impl Ike {
     /// # Errors
     /// Why not, for people.
     pub fn rekey(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
+        self.ask_all(name, sadb, "being replaced", Engine::rekey, Engine::rekey_child)
+    }
+
+    /// Asks the same of all that have a name.
+    fn ask_all(
+        &mut self,
+        name: &str,
+        sadb: &mut Sadb,
+        what: &str,
+        of_ike_sa: impl Fn(&mut Engine, IkeSaId, &mut Context<'_>) -> bool,
+        of_child: impl Fn(&mut Engine, u32, &mut Context<'_>) -> bool,
+    ) -> Result<String, String> {
         let (ike_sas, children) = self.having(name);
         for id in &ike_sas {
-            self.with(sadb, |engine, cx| engine.rekey(*id, cx));
+            self.with(sadb, |engine, cx| of_ike_sa(engine, *id, cx));
         }
         for spi in &children {
-            self.with(sadb, |engine, cx| engine.rekey_child(*spi, cx));
+            self.with(sadb, |engine, cx| of_child(engine, *spi, cx));
         }
-        done("being replaced", &ike_sas, &children, name)
+        done(what, &ike_sas, &children, name)
     }
 
     /// The IKE SAs of a connection, or the child SAs of a name.
