@@ -62,6 +62,7 @@ impl Peer {
         let suite = agreement.suite().unwrap();
         let (keys, sealer, opener) = Keys::new(suite, Role::Initiator, secret, nonces, spis);
         assert!(matches!(peer.channel.receive(&response), Ok(Received::Response(_))));
+        peer.channel.take_response();
         peer.channel.set_spis(spis);
         peer.channel.seal_with(sealer, opener);
         let mine = id(1).parse::<IdPattern>().unwrap().identity().unwrap();
