@@ -3,9 +3,12 @@
 //! It does one thing at a time each way: one request of ours is under way (`Asked`), one of the peer's is being answered,
 //! and at most one [`Job`] is being done for either (`Then`). What else is to be asked waits in [`Task`]s.
 
+mod messages;
+mod times;
+
 use super::{
     auth,
-    channel::{Channel, Content, Dropped, Received},
+    channel::Channel,
     child::{ChildError, ChildSa},
     contacts::Contacts,
     context::Context,
@@ -15,15 +18,14 @@ use super::{
     job::{Job, Outcome},
     mobike::Mobike,
     nat::Nat,
-    output::{ChildChange, Datagram, Event, JobId, Output},
+    output::{ChildChange, Event, JobId, Output},
     rekey_ike::{self, Legacy},
     sa_init::{self, Init},
-    window::{Datagrams, Late},
 };
 use crate::{
-    connection::{Child, Connection, rekey_at_ms},
+    connection::{Child, Connection},
     crypto::keys::{Keys, Role, Spis},
-    message::{ExchangeType, Identification, Notify, NotifyType, Payload, Payloads, Protocol},
+    message::Identification,
     proposal::Agreement,
 };
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
@@ -328,142 +330,6 @@ impl IkeSa {
         &self.children
     }
 
-    /// A message that has its SPIs, from `path`.
-    pub(super) fn receive(&mut self, octets: &[u8], path: Path, cx: &mut Context<'_>) -> Result<(), Dropped> {
-        match self.channel.receive(octets)? {
-            Received::Part => {}
-            Received::Repeated(datagrams) => self.send(datagrams, path, cx),
-            Received::Request(content) => {
-                self.hear(path, cx);
-                self.answer_path = path;
-                self.request(content, cx);
-            }
-            Received::Response(content) => {
-                self.hear(path, cx);
-                self.response(content, cx);
-            }
-        }
-        if self.channel.is_used_up() {
-            self.close(Closed::Configured("its message IDs are used up"), cx);
-        }
-        self.go_on(cx);
-        Ok(())
-    }
-
-    /// The peer is there.
-    fn hear(&mut self, path: Path, cx: &mut Context<'_>) {
-        self.heard_ms = cx.now_ms;
-        // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
-        // another place at any time.
-        let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        // RFC 4555 §3.8: with MOBIKE, the initiator says where it is.
-        let follows = self.nat.is_some_and(|nat| nat.is_there) && !self.mobike.is_used;
-        if (is_beginning || follows) && self.path != path {
-            self.path = path;
-            if self.phase != Phase::Connecting {
-                self.move_children(cx);
-            }
-        }
-    }
-
-    fn request(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { exchange, payloads, octets, headers } = content;
-        let payloads = match payloads {
-            Ok(payloads) => payloads,
-            Err(malformed) => {
-                // RFC 7296 §2.21.3
-                let notify = Notify::new(NotifyType::INVALID_SYNTAX, &[]);
-                self.answer(exchange, &Payloads(vec![Payload::Notify(notify)]), cx);
-                return self.close(Closed::Syntax(malformed), cx);
-            }
-        };
-        // RFC 7296 §2.8.2: it is not decided which IKE SA has the child SAs. The peer asks again.
-        if self.awaits_estate && !informational::deletes_ike_sa(&payloads) {
-            return self.channel.forget_request();
-        }
-        // So it does where it goes on before we know who it is.
-        if self.phase == Phase::Connecting && self.role() == Role::Initiator {
-            return self.channel.forget_request();
-        }
-        // RFC 7296 §2.5
-        if let Some(kind) = payloads.unknown_critical() {
-            let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
-            self.answer(exchange, &Payloads(vec![Payload::Notify(notify)]), cx);
-            return;
-        }
-        let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
-        let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
-            == Some(Protocol::IKE);
-        let is_responding = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        let more = self.next_intermediate();
-        match exchange {
-            ExchangeType::IKE_INTERMEDIATE if is_responding => {
-                self.answer_intermediate(&payloads, intermediate::Said::new(headers, octets), cx);
-            }
-            // RFC 9370 §2.2.1: not before all key exchanges are done.
-            ExchangeType::IKE_AUTH if is_responding && more.is_none() => self.answer_auth(&payloads, cx),
-            ExchangeType::INFORMATIONAL if is_established => self.answer_informational(&payloads, cx),
-            ExchangeType::CREATE_CHILD_SA if is_established && is_for_ike => self.answer_rekey(&payloads, cx),
-            // RFC 7296 §2.25.2: not while it is being replaced or deleted.
-            ExchangeType::CREATE_CHILD_SA
-                if is_established && (self.phase != Phase::Established || self.is_rekeying()) =>
-            {
-                self.answer_error(exchange, NotifyType::TEMPORARY_FAILURE, cx);
-            }
-            ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
-            ExchangeType::IKE_FOLLOWUP_KE if is_established => self.answer_follow_up(&payloads, cx),
-            // Of IKE_SA_INIT the engine has seen to the first.
-            ExchangeType::IKE_SA_INIT if self.keys.is_none() && self.role() == Role::Responder => {
-                self.init_request(&payloads, octets, cx)
-            }
-            _ => self.answer_error(exchange, NotifyType::INVALID_SYNTAX, cx),
-        }
-    }
-
-    fn init_request(&mut self, payloads: &Payloads, octets: Vec<u8>, cx: &mut Context<'_>) {
-        let offered = sa_init::offered(payloads).unwrap_or_default();
-        if let Some(agreement) = self.connection.proposals.select(&offered, self.connection.order) {
-            self.answer_init(agreement, payloads, octets, cx);
-        }
-    }
-
-    fn response(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { payloads, octets, headers, .. } = content;
-        if matches!(self.asked, Some(Asked::Init(_)))
-            && let Some(Asked::Init(question)) = self.asked.take()
-        {
-            return match payloads {
-                Ok(payloads) if payloads.unknown_critical().is_none() => {
-                    self.init_answered(*question, &payloads, octets, cx);
-                }
-                Ok(_) => self.wait_for_another(*question, Closed::Missing(KNOWN), cx),
-                Err(malformed) => self.wait_for_another(*question, Closed::Syntax(malformed), cx),
-            };
-        }
-        let payloads = match payloads {
-            Ok(payloads) if payloads.unknown_critical().is_none() => payloads,
-            Ok(_) => {
-                return self.close(Closed::Missing(KNOWN), cx);
-            }
-            Err(malformed) => return self.close(Closed::Syntax(malformed), cx),
-        };
-        if let Some(kind) = informational::fatal(&payloads) {
-            return self.close(Closed::Peer(kind), cx);
-        }
-        match self.asked.take() {
-            Some(Asked::Intermediate(question)) => {
-                let response = intermediate::Said::new(headers, octets);
-                self.intermediate_answered(*question, &payloads, response, cx);
-            }
-            Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
-            Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
-            Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
-            Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),
-            Some(Asked::Informational(question)) => self.informational_answered(question, &payloads, cx),
-            Some(Asked::Init(_)) | None => {}
-        }
-    }
-
     /// A job is done.
     pub(super) fn done(&mut self, answers: bool, outcome: Outcome, cx: &mut Context<'_>) {
         match self.thens[usize::from(answers)].take() {
@@ -489,41 +355,6 @@ impl IkeSa {
             None => {}
         }
         self.go_on(cx);
-    }
-
-    /// When [`IkeSa::tick`] has something to do.
-    pub(super) fn due_ms(&self) -> u64 {
-        let mut due = self.channel.due_ms().unwrap_or(u64::MAX);
-        match self.phase {
-            Phase::Connecting => due = due.min(self.deadline_ms),
-            Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
-            Phase::Established => {
-                due = due.min(self.rekey_at_ms);
-                due = self.awaited.as_ref().map_or(due, |awaited| due.min(awaited.until_ms()));
-                let later = self.later.iter().map(|(ms, _)| *ms);
-                let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
-                due = later.chain(rekeys).fold(due, u64::min);
-                if self.is_idle() {
-                    due = due.min(self.silent_at_ms());
-                }
-            }
-            _ => {}
-        }
-        due
-    }
-
-    /// What has come to its time waits for its turn.
-    fn wake(&mut self, now_ms: u64) {
-        let due = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task);
-        self.tasks.extend(due);
-        if self.rekey_at_ms <= now_ms {
-            self.rekey_at_ms = u64::MAX;
-            self.tasks.push_back(Task::Rekey);
-        }
-        for child in self.children.iter_mut().filter(|child| child.rekey_at_ms <= now_ms) {
-            child.rekey_at_ms = u64::MAX;
-            self.tasks.push_back(Task::RekeyChild(child.spi_in));
-        }
     }
 
     /// Whether we have asked, or are about to, that a child SA be deleted.
@@ -560,12 +391,6 @@ impl IkeSa {
         self.thens[1].as_ref()
     }
 
-    /// It is to be replaced after its time.
-    pub(super) fn rekey_later(&mut self, cx: &mut Context<'_>) {
-        let Connection { rekey_ms, rand_ms, .. } = *self.connection;
-        self.rekey_at_ms = rekey_at_ms(cx.now_ms, rekey_ms, rand_ms, u32::from_be_bytes(cx.random()));
-    }
-
     /// Whether we are asking for a child SA.
     pub(super) fn is_asking_child(&self) -> bool {
         self.asks_child().is_some()
@@ -584,39 +409,6 @@ impl IkeSa {
     /// Whether the peer knows us, and has nothing of ours to answer.
     pub(super) fn is_asking_nothing(&self) -> bool {
         matches!(self.phase, Phase::Established | Phase::Replaced) && !self.channel.is_asking()
-    }
-
-    /// When the peer is to be asked whether it is there.
-    fn silent_at_ms(&self) -> u64 {
-        match self.connection.dpd_ms {
-            0 => u64::MAX,
-            ms => self.heard_ms.saturating_add(ms),
-        }
-    }
-
-    /// Time has passed.
-    pub(super) fn tick(&mut self, cx: &mut Context<'_>) {
-        match self.channel.late(cx.now_ms, cx.rng) {
-            Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
-            Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
-            None => {}
-        }
-        self.wake(cx.now_ms);
-        self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
-        match self.phase {
-            Phase::Connecting if self.deadline_ms <= cx.now_ms => {
-                let why = self.init_error.take().unwrap_or(Closed::HalfOpen);
-                self.close(why, cx);
-            }
-            Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
-                self.begin_delete(cx)
-            }
-            Phase::Established if self.is_idle() && self.silent_at_ms() <= cx.now_ms => {
-                self.tasks.push_back(Task::Liveness);
-            }
-            _ => {}
-        }
-        self.go_on(cx);
     }
 
     /// Something is to be asked when it is its turn.
@@ -638,61 +430,6 @@ impl IkeSa {
         let answers = then.answers();
         self.thens[usize::from(answers)] = Some(then);
         cx.out.push_back(Output::Job(JobId { ike_sa: self.id, answers }, job));
-    }
-
-    /// Asks; the first datagram, or nothing if the message cannot be.
-    pub(super) fn ask(
-        &mut self,
-        exchange: ExchangeType,
-        payloads: &Payloads,
-        cx: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
-        let datagrams = self.channel.ask(exchange, payloads, cx.now_ms, cx.rng);
-        self.sent(datagrams, self.path, cx)
-    }
-
-    /// Answers what is being answered.
-    pub(super) fn answer(
-        &mut self,
-        exchange: ExchangeType,
-        payloads: &Payloads,
-        cx: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
-        let datagrams = self.channel.answer(exchange, payloads, cx.rng);
-        // RFC 7296 §2.11: back to where it came from.
-        self.sent(datagrams, self.answer_path, cx)
-    }
-
-    /// Answers with an error. INVALID_SYNTAX ends an IKE SA at both ends (RFC 7296 §2.21.3).
-    pub(super) fn answer_error(&mut self, exchange: ExchangeType, kind: NotifyType, cx: &mut Context<'_>) {
-        self.answer(exchange, &Payloads(vec![Payload::Notify(Notify::new(kind, &[]))]), cx);
-        if kind == NotifyType::INVALID_SYNTAX {
-            self.close(Closed::Missing("payloads in the form that they must have"), cx);
-        }
-    }
-
-    fn sent(
-        &mut self,
-        datagrams: Result<Datagrams, crate::message::Oversized>,
-        path: Path,
-        cx: &mut Context<'_>,
-    ) -> Option<Vec<u8>> {
-        match datagrams {
-            Ok(datagrams) => {
-                let first = datagrams.first().cloned();
-                self.send(datagrams, path, cx);
-                first
-            }
-            Err(_) => {
-                self.close(Closed::Configured("a message is longer than one can be"), cx);
-                None
-            }
-        }
-    }
-
-    fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
-        let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets }));
-        cx.out.extend(all);
     }
 
     /// Whether ESP goes in UDP: the peer can do so, and there is a NAT, or it is asked for.

@@ -1,0 +1,83 @@
+//! What an IKE SA does because of the time.
+
+use super::{Closed, IkeSa, Phase, Task};
+use crate::{
+    connection::{Connection, rekey_at_ms},
+    v2::{context::Context, window::Late},
+};
+
+impl IkeSa {
+    /// When [`IkeSa::tick`] has something to do.
+    pub(in crate::v2) fn due_ms(&self) -> u64 {
+        let mut due = self.channel.due_ms().unwrap_or(u64::MAX);
+        match self.phase {
+            Phase::Connecting => due = due.min(self.deadline_ms),
+            Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
+            Phase::Established => {
+                due = due.min(self.rekey_at_ms);
+                due = self.awaited.as_ref().map_or(due, |awaited| due.min(awaited.until_ms()));
+                let later = self.later.iter().map(|(ms, _)| *ms);
+                let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
+                due = later.chain(rekeys).fold(due, u64::min);
+                if self.is_idle() {
+                    due = due.min(self.silent_at_ms());
+                }
+            }
+            _ => {}
+        }
+        due
+    }
+
+    /// What has come to its time waits for its turn.
+    fn wake(&mut self, now_ms: u64) {
+        let due = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task);
+        self.tasks.extend(due);
+        if self.rekey_at_ms <= now_ms {
+            self.rekey_at_ms = u64::MAX;
+            self.tasks.push_back(Task::Rekey);
+        }
+        for child in self.children.iter_mut().filter(|child| child.rekey_at_ms <= now_ms) {
+            child.rekey_at_ms = u64::MAX;
+            self.tasks.push_back(Task::RekeyChild(child.spi_in));
+        }
+    }
+
+    /// It is to be replaced after its time.
+    pub(in crate::v2) fn rekey_later(&mut self, cx: &mut Context<'_>) {
+        let Connection { rekey_ms, rand_ms, .. } = *self.connection;
+        self.rekey_at_ms = rekey_at_ms(cx.now_ms, rekey_ms, rand_ms, u32::from_be_bytes(cx.random()));
+    }
+
+    /// When the peer is to be asked whether it is there.
+    fn silent_at_ms(&self) -> u64 {
+        match self.connection.dpd_ms {
+            0 => u64::MAX,
+            ms => self.heard_ms.saturating_add(ms),
+        }
+    }
+
+    /// Time has passed.
+    pub(in crate::v2) fn tick(&mut self, cx: &mut Context<'_>) {
+        match self.channel.late(cx.now_ms, cx.rng) {
+            Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
+            Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
+            None => {}
+        }
+        self.wake(cx.now_ms);
+        self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
+        match self.phase {
+            Phase::Connecting if self.deadline_ms <= cx.now_ms => {
+                let why = self.init_error.take().unwrap_or(Closed::HalfOpen);
+                self.close(why, cx);
+            }
+            Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
+                self.begin_delete(cx)
+            }
+            Phase::Established if self.is_idle() && self.silent_at_ms() <= cx.now_ms => {
+                self.tasks.push_back(Task::Liveness);
+            }
+            _ => {}
+        }
+        self.go_on(cx);
+    }
+}
