@@ -11,6 +11,7 @@ pub mod configured;
 pub mod credentials;
 pub mod events;
 mod loading;
+mod placement;
 mod pool;
 mod report;
 pub mod sockets;
@@ -20,6 +21,7 @@ use children::Children;
 use configured::Unusable;
 use credentials::Credentials;
 use events::Events;
+use placement::Placement;
 use pool::Pool;
 use portcullis_ike::{
     connection::{Child, Configuration, Connection},
@@ -31,7 +33,7 @@ use portcullis_ike::{
     },
 };
 use portcullis_sadb::{self as sadb, EventKind, Sadb, Spi};
-use rand_core::{Rng, UnwrapErr};
+use rand_core::UnwrapErr;
 use sockets::{SocketError, Sockets};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -111,6 +113,7 @@ pub struct Ike {
     sockets: Sockets,
     pool: Pool,
     children: Children,
+    placement: Placement,
     events: Events,
     /// Messages that nothing came of, by why.
     refused: BTreeMap<&'static str, u64>,
@@ -151,6 +154,7 @@ impl Ike {
             sockets,
             pool,
             children: Children::default(),
+            placement: Placement::default(),
             events: Events::default(),
             refused: BTreeMap::new(),
             start,
@@ -354,38 +358,42 @@ impl Ike {
 
     /// Has an engine do something, and does what it wants done.
     pub fn with<T>(&mut self, sadb: &mut Sadb, does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
-        let (mut out, now_ms) = (VecDeque::new(), self.now_ms());
-        let mut rng = rng();
-        let mut free = || free_spi(sadb);
-        let mut cx = Context {
-            now_ms,
-            unix_secs: unix_secs(),
-            rng: &mut rng,
-            config: &self.config,
-            child_spi: &mut free,
-            out: &mut out,
-        };
-        let done = does(&mut self.engine, &mut cx);
+        let mut out = VecDeque::new();
+        let done = self.ask(sadb, &mut out, does);
         self.keep_closed(&mut out);
         while let Some(output) = out.pop_front() {
-            if let Some(remedy) = self.take(sadb, output) {
-                let mut free = || free_spi(sadb);
-                let mut cx = Context {
-                    now_ms,
-                    unix_secs: unix_secs(),
-                    rng: &mut rng,
-                    config: &self.config,
-                    child_spi: &mut free,
-                    out: &mut out,
-                };
-                match remedy {
-                    Remedy::Delete(spi) => self.engine.terminate_child(spi, &mut cx),
-                    Remedy::Rekey(spi) => self.engine.rekey_child(spi, &mut cx),
-                };
+            match self.take(sadb, output) {
+                Some(Remedy::Delete(spi)) => {
+                    self.ask(sadb, &mut out, |engine, cx| engine.terminate_child(spi, cx));
+                }
+                Some(Remedy::Rekey(spi)) => {
+                    self.ask(sadb, &mut out, |engine, cx| engine.rekey_child(spi, cx));
+                }
+                None => {}
             }
         }
         self.drop_closed();
         done
+    }
+
+    /// Has an engine do something; what it wants done is in `out`.
+    fn ask<T>(
+        &mut self,
+        sadb: &Sadb,
+        out: &mut VecDeque<Output>,
+        does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T,
+    ) -> T {
+        let now_ms = self.now_ms();
+        let placement = &mut self.placement;
+        let mut cx = Context {
+            now_ms,
+            unix_secs: unix_secs(),
+            rng: &mut rng(),
+            config: &self.config,
+            child_spi: &mut || placement.spi(sadb, now_ms, &mut rng()),
+            out,
+        };
+        does(&mut self.engine, &mut cx)
     }
 
     /// Does what the engine wants done; or what is to be asked of it instead.
@@ -440,16 +448,6 @@ fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result
         (0, 0) => Err(format!("there is no SA of '{name}'")),
         (ike, children) => Ok(format!("{ike} IKE SAs and {children} child SAs of '{name}' are {what}")),
     }
-}
-
-/// An SPI that no inbound SA has (RFC 4303 §2.1: 0 to 255 are reserved).
-fn free_spi(sadb: &Sadb) -> Option<u32> {
-    let (sizes, live) = (sadb.sizes(), sadb.live_sas());
-    if live + 2 > sizes.max_sas {
-        return None;
-    }
-    let mut rng = rng();
-    (0..64).map(|_| rng.next_u32()).find(|spi| *spi > 255 && sadb.find(Spi(*spi)).is_none())
 }
 
 /// The address that packets to a peer leave from. Nothing is sent.
