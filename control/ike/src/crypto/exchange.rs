@@ -114,6 +114,7 @@ fn private_key(method: KeyExchange, rng: &mut dyn CryptoRng) -> Secret {
         KeyExchange::Ecp384 => return scalar::<p384::NistP384>(rng),
         KeyExchange::Ecp521 => return scalar::<p521::NistP521>(rng),
         KeyExchange::X25519 => 32,
+        KeyExchange::X448 => 56,
         KeyExchange::MlKem512 | KeyExchange::MlKem768 | KeyExchange::MlKem1024 => 64,
     };
     let mut octets = vec![0; len];
@@ -130,6 +131,10 @@ fn public_value(method: KeyExchange, private: &Secret) -> Vec<u8> {
         KeyExchange::Ecp384 => point::<p384::NistP384>(private),
         KeyExchange::Ecp521 => point::<p521::NistP521>(private),
         KeyExchange::X25519 => x25519_dalek::PublicKey::from(&x25519_scalar(private)).to_bytes().to_vec(),
+        KeyExchange::X448 => x448_of(private, &x448::X448_BASEPOINT_BYTES)
+            .expect("the base point is of the whole group")
+            .bytes()
+            .to_vec(),
         KeyExchange::MlKem512 => encapsulation_key::<MlKem512>(private),
         KeyExchange::MlKem768 => encapsulation_key::<MlKem768>(private),
         KeyExchange::MlKem1024 => encapsulation_key::<MlKem1024>(private),
@@ -146,6 +151,7 @@ fn diffie_hellman(method: KeyExchange, private: &Secret, theirs: &[u8]) -> Resul
         KeyExchange::Ecp384 => abscissa::<p384::NistP384>(private, theirs),
         KeyExchange::Ecp521 => abscissa::<p521::NistP521>(private, theirs),
         KeyExchange::X25519 => x25519(private, theirs),
+        KeyExchange::X448 => x448_of(private, theirs),
         KeyExchange::MlKem512 | KeyExchange::MlKem768 | KeyExchange::MlKem1024 => None,
     }
     .ok_or(ExchangeError::Value(method))
@@ -162,6 +168,14 @@ fn x25519(private: &Secret, theirs: &[u8]) -> Option<Secret> {
     let secret = x25519_scalar(private).diffie_hellman(&theirs.into());
     // RFC 7748 §6.1: all zeros come of a point of small order, whatever our key is.
     secret.was_contributory().then(|| Secret::copy_of(secret.as_bytes()))
+}
+
+/// X448, of a point that is not of small order (RFC 7748 §6.2).
+fn x448_of(private: &Secret, theirs: &[u8]) -> Option<Secret> {
+    let mut scalar = Zeroizing::new([0; 56]);
+    scalar.copy_from_slice(private.bytes());
+    let secret = x448::x448(*scalar, theirs.try_into().ok()?).map(Zeroizing::new)?;
+    secret.iter().any(|octet| *octet != 0).then(|| Secret::copy_of(&*secret))
 }
 
 /// A curve of RFC 5903.

@@ -20,13 +20,13 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 /// What of keys and signatures cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SignatureError {
-    /// A private key in no form that is known: PKCS#8, PKCS#1 or SEC1, of RSA, ECDSA or Ed25519.
+    /// A private key in no form that is known: PKCS#8, PKCS#1 or SEC1, of RSA, ECDSA, Ed25519 or Ed448.
     #[error("not a private key that can be read")]
     PrivateKey,
     /// A private key that needs a password.
     #[error("a private key is encrypted")]
     Encrypted,
-    /// A public key that is not a SubjectPublicKeyInfo of RSA, ECDSA or Ed25519.
+    /// A public key that is not a SubjectPublicKeyInfo of RSA, ECDSA, Ed25519 or Ed448.
     #[error("not a public key that can be read")]
     PublicKey,
     /// An RSA key with fewer than 2048 bits.
@@ -119,13 +119,15 @@ pub enum Scheme {
     EcdsaOf(Curve),
     /// Ed25519: method 14.
     Ed25519,
+    /// Ed448: method 14.
+    Ed448,
 }
 
 /// The AlgorithmIdentifier's number in IANA's registry of hashes for it, and its octets.
 struct Identifier(Scheme, u16, &'static [u8]);
 
 /// RFC 7427 §A, RFC 8420 §A.
-const IDENTIFIERS: [Identifier; 10] = [
+const IDENTIFIERS: [Identifier; 11] = [
     Identifier(Scheme::RsaPkcs1(Hash::Sha256), 2, &RSA_SHA256),
     Identifier(Scheme::RsaPkcs1(Hash::Sha384), 3, &RSA_SHA384),
     Identifier(Scheme::RsaPkcs1(Hash::Sha512), 4, &RSA_SHA512),
@@ -136,6 +138,7 @@ const IDENTIFIERS: [Identifier; 10] = [
     Identifier(Scheme::Ecdsa(Hash::Sha384), 3, &ECDSA_SHA384),
     Identifier(Scheme::Ecdsa(Hash::Sha512), 4, &ECDSA_SHA512),
     Identifier(Scheme::Ed25519, 5, &[0x30, 5, 6, 3, 0x2b, 0x65, 0x70]),
+    Identifier(Scheme::Ed448, 5, &[0x30, 5, 6, 3, 0x2b, 0x65, 0x71]),
 ];
 
 const RSA_SHA256: [u8; 15] = rsa_pkcs1(11);
@@ -210,6 +213,7 @@ impl Scheme {
             oid::ECDSA_WITH_SHA_384 if parameters.is_none() => Scheme::Ecdsa(Hash::Sha384),
             oid::ECDSA_WITH_SHA_512 if parameters.is_none() => Scheme::Ecdsa(Hash::Sha512),
             const_oid::db::rfc8410::ID_ED_25519 if parameters.is_none() => Scheme::Ed25519,
+            const_oid::db::rfc8410::ID_ED_448 if parameters.is_none() => Scheme::Ed448,
             oid::ID_RSASSA_PSS => pss_of(parameters?)?,
             _ => return None,
         };

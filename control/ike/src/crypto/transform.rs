@@ -125,6 +125,8 @@ transforms! {
         Ecp521 = 21 => ["ecp521"],
         /// RFC 8031.
         X25519 = 31 => ["x25519", "curve25519"],
+        /// RFC 8031.
+        X448 = 32 => ["x448", "curve448"],
         /// FIPS 203; one of a hybrid, since its public value may be longer than a packet.
         MlKem512 = 35 => ["mlkem512"],
         /// FIPS 203.
@@ -269,6 +271,7 @@ impl KeyExchange {
             KeyExchange::Ecp384 => 96,
             KeyExchange::Ecp521 => 132,
             KeyExchange::X25519 => 32,
+            KeyExchange::X448 => 56,
             KeyExchange::MlKem512 => 800,
             KeyExchange::MlKem768 => 1184,
             KeyExchange::MlKem1024 => 1568,

