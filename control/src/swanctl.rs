@@ -16,7 +16,7 @@
 //! | proposals | have algorithms that are there for their protocol, and what they cannot do without |
 //! | `*_ts` | have no ports without a protocol |
 //! | `pools` of a connection | are in `pools`, or it is an error: there are no others |
-//! | `auth` | constraints have known algorithms; there is no BLISS; `ed25519` and `ed448` may come first |
+//! | `auth` | constraints have known algorithms, but not SHA-1; there is no BLISS; `ed25519` and `ed448` may come first; `rsa` is RSASSA-PSS, too |
 //! | `if_id_*`, `mark_*`, `reqid` | are 0: what they tell apart is told by `interface`, or by names |
 //! | `interface` | names the device whose routes are the child's selectors, as in `connections.toml` |
 //! | `mediation*`, `mediated_by` | there is no mediation |

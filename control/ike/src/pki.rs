@@ -77,6 +77,12 @@ pub enum Wrong {
     /// Its authority has not signed it.
     #[error("signatureValue: it is not of its issuer")]
     Signature,
+    /// Its key is not as the configuration demands.
+    #[error("its key of {0} bits is not what `auth` of the connection demands")]
+    WeakKey(usize),
+    /// Nor is the signature of its authority.
+    #[error("its authority's signature is not what `auth` of the connection demands")]
+    WeakSignature,
     /// Nobody who is trusted has issued it, as far as is known.
     #[error("issuer: '{0}' is not known")]
     NoIssuer(String),

@@ -1,6 +1,6 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
-use super::credentials::Credentials;
+use super::credentials::{self, Credentials};
 use crate::swanctl::{
     self,
     authentication::{Method, RemoteAuth},
@@ -132,9 +132,7 @@ pub(super) fn connection(
         if !matches!(auth.method, Method::Psk | Method::PublicKey) {
             return missing(side, "all but psk and pubkey");
         }
-        if !auth.ike.is_empty() || !auth.chain.is_empty() {
-            return missing(side, "what signatures must be like");
-        }
+        credentials::demands(auth).map_err(|why| unusable(key(side), why))?;
     }
     for (side, is_there) in [
         ("local.pubkeys", !ours.pubkeys.0.is_empty()),

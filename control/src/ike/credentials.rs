@@ -8,12 +8,15 @@
 //! | `private`, `rsa`, `ecdsa`, `pkcs8` | private keys, which only their owner may read |
 
 use crate::swanctl::{
-    authentication::{LocalAuth, Method, RemoteAuth, Revocation},
+    authentication::{Auth, Hash, KeyType, LocalAuth, Method, RemoteAuth, Revocation, Scheme},
     value,
 };
 use portcullis_ike::{
     connection as ike,
-    crypto::signature::PrivateKey,
+    crypto::signature::{
+        self, PrivateKey,
+        demand::{Demand, Demands},
+    },
     pki::{
         certificate::Certificate,
         chain::Trust,
@@ -86,13 +89,21 @@ impl Credentials {
             true => self.ends.iter().map(|(_, certificates)| certificates.clone()).collect(),
             false => named,
         };
+        let (of_chain, of_ike) = demands(&auth.auth)?;
+        let mut is_weak = false;
         for certificates in &candidates {
             for (file, octets) in &self.keys {
                 let key = private_key(octets).map_err(|e| bad(file, e))?;
-                if let Ok(credential) = Credential::new(key, certificates.clone()) {
-                    return Ok(ike::LocalAuth::PublicKey(credential));
+                let public = key.public_key();
+                let Ok(credential) = Credential::new(key, certificates.clone()) else { continue };
+                if of_chain.take_key(&public) && public.schemes().iter().any(|s| of_ike.take(&public, *s)) {
+                    return Ok(ike::LocalAuth::PublicKey(credential.demanding(of_ike)));
                 }
+                is_weak = true;
             }
+        }
+        if is_weak {
+            return Err("none of our keys is what local.auth demands".to_owned());
         }
         let of = candidates.first().and_then(|c| c.first()).map(|c| c.subject().to_string());
         Err(match of {
@@ -130,7 +141,9 @@ impl Credentials {
             Revocation::Strict => revocation::Revocation::Strict,
         };
         let said = self.said.clone();
-        Ok(ike::RemoteAuth::PublicKey(Arc::new(Trust { anchors, pinned, intermediates, said, revocation })))
+        let (demands, ike_demands) = demands(&auth.auth)?;
+        let trust = Trust { anchors, pinned, intermediates, said, revocation, demands, ike_demands };
+        Ok(ike::RemoteAuth::PublicKey(Arc::new(trust)))
     }
 
     /// The certificates that a key of the configuration names, file by file.
@@ -144,6 +157,40 @@ impl Credentials {
         };
         of.0.iter().map(read).collect()
     }
+}
+
+/// What `auth` demands of keys and signatures of certificates, and of signatures in IKE.
+///
+/// # Errors
+/// What cannot be demanded.
+pub(super) fn demands(auth: &Auth) -> Result<(Demands, Demands), String> {
+    let all = |schemes: &[Scheme]| schemes.iter().map(demand).collect::<Result<_, _>>().map(Demands);
+    let chain = all(&auth.chain)?;
+    let ike = if auth.ike.is_empty() { chain.clone() } else { all(&auth.ike)? };
+    Ok((chain, ike))
+}
+
+fn demand(scheme: &Scheme) -> Result<Demand, String> {
+    use signature::{Hash as Of, Kind};
+    let hash = |hash: &Hash| match hash {
+        Hash::Sha256 => Some(Ok(Of::Sha256)),
+        Hash::Sha384 => Some(Ok(Of::Sha384)),
+        Hash::Sha512 => Some(Ok(Of::Sha512)),
+        Hash::Identity => None,
+        Hash::Sha1 => Some(Err("sha1 is too weak to be demanded".to_owned())),
+    };
+    Ok(Demand {
+        kind: match scheme.key {
+            KeyType::Any => None,
+            KeyType::Rsa | KeyType::RsaPss => Some(Kind::Rsa),
+            KeyType::Ecdsa => Some(Kind::Ecdsa),
+            KeyType::Ed25519 => Some(Kind::Ed25519),
+            KeyType::Ed448 => Some(Kind::Ed448),
+        },
+        is_pss: scheme.key == KeyType::RsaPss,
+        least_bits: scheme.bits.unwrap_or_default() as usize,
+        hashes: scheme.hashes.iter().filter_map(hash).collect::<Result<_, _>>()?,
+    })
 }
 
 fn bad(file: &Path, why: impl std::fmt::Display) -> String {

@@ -7,10 +7,11 @@
 //! - ECDSA by P-256 and P-384 is ring's where it can be, since RustCrypto's takes five times as long. It takes its
 //!   randomness from the system, and does not wipe the private key.
 
+pub mod demand;
 mod ecdsa;
 mod key;
 
-pub use key::{PrivateKey, PublicKey};
+pub use key::{Kind, PrivateKey, PublicKey};
 
 use crate::message::AuthMethod;
 use der::{AnyRef, Decode, asn1::ObjectIdentifier};
@@ -184,6 +185,15 @@ impl Scheme {
             AuthMethod::ECDSA_SHA384_P384 => &[EcdsaOf(Curve::P384)],
             AuthMethod::ECDSA_SHA512_P521 => &[EcdsaOf(Curve::P521)],
             _ => &[],
+        }
+    }
+
+    /// The hash that is signed; none of SHA-1, and where the message itself is.
+    pub const fn hash(self) -> Option<Hash> {
+        match self {
+            Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) | Scheme::Ecdsa(hash) => Some(hash),
+            Scheme::EcdsaOf(curve) => Some(curve.hash()),
+            Scheme::RsaSha1 | Scheme::Ed25519 | Scheme::Ed448 => None,
         }
     }
 

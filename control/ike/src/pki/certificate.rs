@@ -2,7 +2,7 @@
 
 use super::{BadCertificate, Wrong, distinguished_name::DistinguishedName, signed::Signed};
 use crate::{
-    crypto::signature::PublicKey,
+    crypto::signature::{PublicKey, Scheme},
     message::{IdType, Identification},
 };
 use const_oid::{
@@ -306,6 +306,11 @@ impl Certificate {
             Some(_) => return Ok(()),
         };
         Err(wrong.of(self))
+    }
+
+    /// How its authority says to have signed it.
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        self.0.signed.scheme()
     }
 
     /// Whether an authority has signed it.

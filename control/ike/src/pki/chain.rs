@@ -13,6 +13,7 @@ use super::{
     constraint,
     revocation::{Revocation, Said},
 };
+use crate::crypto::signature::demand::Demands;
 
 /// Certificates of a chain, at most.
 const MOST: usize = 8;
@@ -33,6 +34,10 @@ pub struct Trust {
     pub said: Vec<Said>,
     /// What must be known of that.
     pub revocation: Revocation,
+    /// What keys and signatures of certificates must be like.
+    pub demands: Demands,
+    /// What signatures in IKE must be like.
+    pub ike_demands: Demands,
 }
 
 impl Trust {
@@ -48,6 +53,7 @@ impl Trust {
     pub fn verify(&self, end: &Certificate, shown: &Shown, now_secs: u64) -> Result<(), BadCertificate> {
         end.check(now_secs)?;
         end.check_end()?;
+        self.check_key(end)?;
         if self.pinned.contains(end) {
             return Ok(());
         }
@@ -56,6 +62,13 @@ impl Trust {
         match search.climb() {
             true => Ok(()),
             false => Err(search.best.map_or_else(|| Wrong::TooLong.of(end), |(_, wrong)| wrong)),
+        }
+    }
+
+    fn check_key(&self, certificate: &Certificate) -> Result<(), BadCertificate> {
+        match self.demands.take_key(certificate.key()) {
+            true => Ok(()),
+            false => Err(Wrong::WeakKey(certificate.key().bits()).of(certificate)),
         }
     }
 }
@@ -129,6 +142,10 @@ impl<'a> Search<'a> {
             let mut constrained =
                 self.path.iter().enumerate().filter(|(n, c)| *n == 0 || !c.is_self_issued());
             constrained.try_for_each(|(_, below)| constraint::check(constraints, below))?;
+        }
+        self.trust.check_key(issuer)?;
+        if !below.scheme().is_some_and(|scheme| self.trust.demands.take(issuer.key(), scheme)) {
+            return Err(Wrong::WeakSignature.of(below));
         }
         self.left -= 1;
         below.verify(issuer)

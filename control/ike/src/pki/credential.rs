@@ -2,7 +2,7 @@
 
 use super::certificate::Certificate;
 use crate::{
-    crypto::signature::{PrivateKey, PublicKey, Scheme},
+    crypto::signature::{PrivateKey, PublicKey, Scheme, demand::Demands},
     message::{AuthMethod, Certificate as CertificatePayload, CertificateEncoding},
 };
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub struct Credential {
     key: Arc<PrivateKey>,
     certificates: Vec<Certificate>,
+    demands: Demands,
 }
 
 /// Why a private key and certificates do not go together.
@@ -30,9 +31,14 @@ impl Credential {
     pub fn new(key: PrivateKey, certificates: Vec<Certificate>) -> Result<Credential, Mismatch> {
         let first = certificates.first().ok_or(Mismatch::NoCertificate)?;
         match *first.key() == key.public_key() {
-            true => Ok(Credential { key: Arc::new(key), certificates }),
+            true => Ok(Credential { key: Arc::new(key), certificates, demands: Demands::default() }),
             false => Err(Mismatch::Key),
         }
+    }
+
+    /// This one, to sign as is demanded, the best first.
+    pub fn demanding(self, demands: Demands) -> Credential {
+        Credential { demands, ..self }
     }
 
     /// The private key.
@@ -56,9 +62,11 @@ impl Credential {
         let key = self.certificate().key();
         let is_taken =
             |scheme: &&Scheme| scheme.hash_id().is_some_and(|id| hashes.unwrap_or_default().contains(&id));
-        match key.schemes().iter().find(is_taken) {
-            Some(scheme) => Some((AuthMethod::DIGITAL_SIGNATURE, *scheme)),
-            None => older(key),
+        let ranked = key.schemes().iter().filter(is_taken);
+        let ranked = ranked.filter_map(|scheme| Some((self.demands.rank(key, *scheme)?, *scheme)));
+        match ranked.min_by_key(|(rank, _)| *rank) {
+            Some((_, scheme)) => Some((AuthMethod::DIGITAL_SIGNATURE, scheme)),
+            None => older(key).filter(|(_, scheme)| self.demands.take(key, *scheme)),
         }
     }
 }

@@ -30,6 +30,11 @@ impl Signed {
         })
     }
 
+    /// How it says to be signed.
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
     /// Whether it is signed with a key.
     pub fn verify(&self, key: &PublicKey) -> Result<(), Wrong> {
         let scheme = self.scheme.ok_or(Wrong::Algorithm)?;

@@ -10,6 +10,10 @@ use super::{
     revocation::{Reason, Revocation, Said, Status},
 };
 use crate::{
+    crypto::signature::{
+        Hash, Kind,
+        demand::{Demand, Demands},
+    },
     identity::IdPattern,
     message::{IdType, Identification},
 };
@@ -93,6 +97,51 @@ fn a_chain_is_found_whatever_else_is_there() {
     );
     assert_eq!(three.verify(from), Ok(()));
     assert_eq!(three.verify(to), Ok(()));
+}
+
+#[test]
+fn keys_and_signatures_are_as_is_demanded() {
+    // All of these have keys of P-256.
+    let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
+    let demand = |kind, least_bits, hashes: &[Hash]| Demand {
+        kind,
+        least_bits,
+        hashes: hashes.to_vec(),
+        is_pss: false,
+    };
+    let verify = |demands: Vec<Demand>| {
+        let trust = Trust { demands: Demands(demands), ..trust(&[&three.root]) };
+        trust.verify(&three.end.certificate, &shown(&[&three.middle]), NOW)
+    };
+    let weak_key = || bad("gw.example.org", Wrong::WeakKey(256));
+    for (demands, verified) in [
+        (vec![demand(Some(Kind::Ecdsa), 256, &[Hash::Sha256])], Ok(())),
+        (vec![demand(None, 0, &[Hash::Sha512, Hash::Sha256])], Ok(())),
+        (vec![demand(Some(Kind::Rsa), 2048, &[]), demand(Some(Kind::Ecdsa), 0, &[])], Ok(())),
+        (vec![demand(Some(Kind::Ecdsa), 384, &[])], weak_key()),
+        (vec![demand(Some(Kind::Rsa), 0, &[])], weak_key()),
+        (vec![demand(None, 0, &[Hash::Sha384])], bad("gw.example.org", Wrong::WeakSignature)),
+    ] {
+        assert_eq!(verify(demands.clone()), verified, "{demands:?}");
+    }
+    // An authority's, too.
+    let root = authority::root_of(
+        "root",
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap(),
+        AS_IT_IS,
+    );
+    let end = root.end("gw.example.org", AS_IT_IS);
+    let demands = Demands(vec![demand(None, 256, &[Hash::Sha256])]);
+    let trust = Trust { demands, ..trust(&[&root]) };
+    assert_eq!(
+        trust.verify(&end.certificate, &Shown::default(), NOW),
+        bad("gw.example.org", Wrong::WeakSignature)
+    );
+    // What is pinned needs no authority, but must be strong.
+    let pinned = Trust { pinned: certificates(&[&end]), anchors: vec![], ..trust };
+    assert_eq!(pinned.verify(&end.certificate, &Shown::default(), NOW), Ok(()));
+    let demands = Demands(vec![demand(None, 512, &[])]);
+    assert_eq!(Trust { demands, ..pinned }.verify(&end.certificate, &Shown::default(), NOW), weak_key());
 }
 
 #[test]

@@ -154,8 +154,10 @@ impl Verification {
             }
             None => (Scheme::of_method(self.said.method).to_vec(), &self.said.data[..]),
         };
-        let is_taken =
-            |scheme: &Scheme| key.takes(*scheme) && (self.may_be_sha1 || *scheme != Scheme::RsaSha1);
+        let is_taken = |scheme: &Scheme| {
+            let is_new = self.may_be_sha1 || *scheme != Scheme::RsaSha1;
+            key.takes(*scheme) && is_new && self.trust.ike_demands.take(key, *scheme)
+        };
         let mut schemes = schemes.into_iter().filter(is_taken).peekable();
         schemes.peek().ok_or(Unproven::Algorithm)?;
         match schemes.any(|scheme| key.verify(scheme, &self.octets, signature).is_ok()) {

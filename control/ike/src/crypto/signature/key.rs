@@ -26,6 +26,16 @@ enum Private {
     Ed448(Box<ed448_goldilocks::SigningKey>),
 }
 
+/// A kind of keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "their names tell")]
+pub enum Kind {
+    Rsa,
+    Ecdsa,
+    Ed25519,
+    Ed448,
+}
+
 /// A key that verifies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PublicKey(Public);
@@ -152,6 +162,30 @@ impl PublicKey {
         let key = rsa::PublicKey::from_public_key_der(octets).map_err(|_| SignatureError::PublicKey)?;
         is_long_enough(&key)?;
         Ok(PublicKey(Public::Rsa(Box::new(key))))
+    }
+
+    /// Of which kind it is.
+    pub fn kind(&self) -> Kind {
+        match &self.0 {
+            Public::Rsa(_) => Kind::Rsa,
+            Public::Ecdsa(_) => Kind::Ecdsa,
+            Public::Ed25519(_) => Kind::Ed25519,
+            Public::Ed448(_) => Kind::Ed448,
+        }
+    }
+
+    /// Bits of the modulus, or of the curve's field.
+    pub fn bits(&self) -> usize {
+        match &self.0 {
+            Public::Rsa(key) => key.n().bit_width() as usize,
+            Public::Ecdsa(key) => match key.curve() {
+                Curve::P256 => 256,
+                Curve::P384 => 384,
+                Curve::P521 => 521,
+            },
+            Public::Ed25519(_) => 255,
+            Public::Ed448(_) => 448,
+        }
     }
 
     /// With what this key can sign where the other end takes digital signatures, the best first.

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     connection::{Connection, LocalAuth, Ppk, RemoteAuth},
-    crypto::signature::{Curve, Hash, Scheme},
+    crypto::signature::{
+        Curve, Hash, Scheme,
+        demand::{Demand, Demands},
+    },
     identity::IdPattern,
     message::AuthMethod,
     pki::{
@@ -175,7 +178,12 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
         LocalAuth::PublicKey(Credential::new(holder.key(), certificates.to_vec()).unwrap())
     };
     type Change<'a> = &'a dyn Fn(&mut World);
-    let cases: [(Change<'_>, String); 7] = [
+    let ike_demands = Demands(vec![Demand { hashes: vec![Hash::Sha512], ..Demand::default() }]);
+    let cases: [(Change<'_>, String); 8] = [
+        (
+            &|w| trusting(w, RIGHT, Trust { ike_demands: ike_demands.clone(), ..paper.trust() }),
+            "its signature is of no kind that is taken".into(),
+        ),
         (
             &|w| {
                 trusting(w, RIGHT, Trust { anchors: vec![stranger.certificate.clone()], ..Trust::default() })
@@ -290,6 +298,27 @@ fn how_a_key_signs_is_what_the_peer_takes() {
         let holder = root_of("root", keys(kind), &|_| {});
         let credential = Credential::new(holder.key(), vec![holder.certificate.clone()]).unwrap();
         assert_eq!(credential.method(hashes), method, "{kind} {hashes:?}");
+    }
+    // And what is demanded of it, the first the best.
+    for (kind, demand, method) in [
+        (
+            "rsa",
+            Demand { hashes: vec![Hash::Sha512, Hash::Sha256], ..Demand::default() },
+            digital(RsaPss(Hash::Sha512)),
+        ),
+        (
+            "rsa",
+            Demand { hashes: vec![Hash::Sha384], is_pss: true, ..Demand::default() },
+            digital(RsaPss(Hash::Sha384)),
+        ),
+        ("ecp256", Demand { hashes: vec![Hash::Sha384], ..Demand::default() }, digital(Ecdsa(Hash::Sha384))),
+        ("ecp256", Demand { least_bits: 384, ..Demand::default() }, None),
+        ("ed25519", Demand { hashes: vec![Hash::Sha384], ..Demand::default() }, digital(Ed25519)),
+    ] {
+        let holder = root_of("root", keys(kind), &|_| {});
+        let credential = Credential::new(holder.key(), vec![holder.certificate.clone()]).unwrap();
+        let credential = credential.demanding(Demands(vec![demand.clone()]));
+        assert_eq!(credential.method(Some(&[2, 3, 4, 5])), method, "{kind} {demand:?}");
     }
     let (a, b) = (root("a", &|_| {}), root("b", &|_| {}));
     assert_eq!(Credential::new(a.key(), vec![]).unwrap_err(), Mismatch::NoCertificate);
