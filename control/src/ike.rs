@@ -131,7 +131,11 @@ impl Ike {
             return Ok(None);
         }
         let swanctl = loading::read(&file)?;
-        let credentials = Credentials::read(directory).map_err(IkeError::Credentials)?;
+        let mut credentials = Credentials::default();
+        credentials.read(directory).map_err(IkeError::Credentials)?;
+        for authority in &swanctl.authorities {
+            credentials.load_authority(authority).map_err(IkeError::Credentials)?;
+        }
         let config = configured::configuration(&swanctl, &credentials)?;
         let (sockets, pool, start) = (Sockets::open()?, Pool::new(threads)?, Instant::now());
         let mut out = VecDeque::new();

@@ -28,6 +28,8 @@
 //! | `hw_offload` | `no`, or `auto`, which is `no` |
 //! | `replay_window` | is 1024 by default, and a multiple of 64, upwards |
 //! | `tfc_padding` | is at most 65535 |
+//! | `crl_uris`, `ocsp_uris` | are of files: nothing is fetched; there is a directory `x509ocsp`, too |
+//! | `cert_uri_base` | certificates are sent themselves |
 //! | `handle`, `slot`, `module`, `secrets.token` | keys are in files |
 //! | a secret | is not empty; hexadecimal digits are even in number; one of `ntlm` has 16 octets |
 //! | `""` | is no value, as nothing behind `=` is |

@@ -45,10 +45,6 @@ pub struct Unusable {
     pub why: String,
 }
 
-/// What to do instead of sections of authorities.
-pub const AUTHORITIES: &str =
-    "cannot be used yet; put certificates into x509ca, and lists of what is revoked into x509crl";
-
 fn unusable(key: String, why: impl ToString) -> Unusable {
     Unusable { key, why: why.to_string() }
 }
@@ -61,9 +57,6 @@ pub fn configuration(
     from: &swanctl::Configuration,
     credentials: &Credentials,
 ) -> Result<ike::Configuration, Unusable> {
-    if let Some(authority) = from.authorities.first() {
-        return Err(unusable(format!("authorities.{}", authority.name), AUTHORITIES));
-    }
     let connections = from.connections.iter().map(|c| connection(c, credentials, 0).map(Arc::new));
     let (shared_keys, ppks) = secrets(&from.secrets)?;
     Ok(ike::Configuration {

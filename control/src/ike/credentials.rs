@@ -1,15 +1,18 @@
-//! Keys and certificates in files, in the directories that strongSwan has beside `swanctl.conf`.
+//! Keys and certificates: of files in the directories that strongSwan has beside `swanctl.conf`, of VICI, and of sections
+//! `authorities`.
 //!
 //! | directory | of |
 //! |---|---|
 //! | `x509` | ends, with what their authorities have between themselves and them behind each |
 //! | `x509ca` | authorities: those that sign themselves are trusted, others may be left out by peers |
 //! | `x509crl` | lists of what authorities have revoked |
+//! | `x509ocsp` | answers of OCSP responders |
 //! | `private`, `rsa`, `ecdsa`, `pkcs8` | private keys, which only their owner may read |
 
 use crate::swanctl::{
     authentication::{Auth, Hash, KeyType, LocalAuth, Method, RemoteAuth, Revocation, Scheme},
-    value,
+    authority::Authority,
+    value::{self, Uri},
 };
 use portcullis_ike::{
     connection as ike,
@@ -22,6 +25,7 @@ use portcullis_ike::{
         chain::Trust,
         credential::Credential,
         crl::Crl,
+        ocsp::OcspResponse,
         revocation::{self, Said},
     },
 };
@@ -36,23 +40,68 @@ use zeroize::Zeroizing;
 /// Where private keys are.
 const PRIVATE: [&str; 4] = ["private", "rsa", "ecdsa", "pkcs8"];
 
-/// What is in the files beside a `swanctl.conf`.
-#[derive(Debug, Default)]
+/// What is there of keys and certificates.
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     directory: PathBuf,
-    keys: Vec<(PathBuf, Zeroizing<Vec<u8>>)>,
-    ends: Vec<(PathBuf, Vec<Certificate>)>,
+    files: Store,
+    loaded: Store,
+    /// The octets of those of VICI.
+    loaded_crls: Vec<Vec<u8>>,
+    /// Each with its section's name.
+    authorities: Vec<(String, Store)>,
+}
+
+/// Keys and certificates of one origin.
+#[derive(Clone, Debug, Default)]
+struct Store {
+    keys: Vec<Key>,
+    /// An end's certificate, and those of authorities behind it.
+    ends: Vec<Vec<Certificate>>,
     authorities: Vec<Certificate>,
     said: Vec<Said>,
 }
 
+/// A private key. What is signed with is read from it for each credential.
+#[derive(Clone)]
+struct Key {
+    /// Where it is from.
+    origin: String,
+    octets: Zeroizing<Vec<u8>>,
+    public: signature::PublicKey,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({}, (hidden))", self.origin)
+    }
+}
+
+impl Key {
+    fn read(origin: String, octets: &[u8]) -> Result<Key, String> {
+        let public = private_key(octets).map_err(|e| format!("{origin}: {e}"))?.public_key();
+        Ok(Key { origin, octets: Zeroizing::new(octets.to_vec()), public })
+    }
+}
+
+/// What VICI loads a certificate for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// An end.
+    End,
+    /// An authority.
+    Authority,
+    /// A list of what an authority has revoked.
+    Crl,
+}
+
 impl Credentials {
-    /// Reads what is in the directories of a directory.
+    /// Reads what is in the directories of a directory. All else is as before.
     ///
     /// # Errors
-    /// Which file cannot be used, and why.
-    pub fn read(directory: &Path) -> Result<Credentials, String> {
-        let mut all = Credentials { directory: directory.to_owned(), ..Credentials::default() };
+    /// Which file cannot be used, and why; then all is as before.
+    pub fn read(&mut self, directory: &Path) -> Result<(), String> {
+        let mut store = Store::default();
         let private = PRIVATE.iter().map(|name| files(&directory.join(name)));
         for (file, octets) in private.collect::<Result<Vec<_>, _>>()?.concat() {
             let mode = fs::metadata(&file).map_err(|e| bad(&file, e))?.permissions().mode() & 0o7777;
@@ -62,18 +111,112 @@ impl Credentials {
                     format!("everybody may read it (mode {mode:04o}); run chmod o= on it"),
                 ));
             }
-            all.keys.push((file, Zeroizing::new(octets)));
+            let octets = Zeroizing::new(octets);
+            store.keys.push(Key::read(file.display().to_string(), &octets)?);
         }
         for (file, octets) in files(&directory.join("x509"))? {
-            all.ends.push((file.clone(), certificates(&file, &octets)?));
+            store.ends.push(certificates(&file, &octets)?);
         }
         for (file, octets) in files(&directory.join("x509ca"))? {
-            all.authorities.extend(certificates(&file, &octets)?);
+            store.authorities.extend(certificates(&file, &octets)?);
         }
         for (file, octets) in files(&directory.join("x509crl"))? {
-            all.said.extend(Crl::from_file(&octets).map_err(|e| bad(&file, e))?.into_iter().map(Said::Crl));
+            store.said.extend(crls(&file, &octets)?);
         }
-        Ok(all)
+        for (file, octets) in files(&directory.join("x509ocsp"))? {
+            store.said.push(answer(&file, &octets)?);
+        }
+        (self.directory, self.files) = (directory.to_owned(), store);
+        Ok(())
+    }
+
+    /// Takes an authority in, in the place of one of the same name.
+    ///
+    /// # Errors
+    /// What of it cannot be used; then all is as before.
+    pub fn load_authority(&mut self, authority: &Authority) -> Result<(), String> {
+        let store = authority_of(&self.directory, authority)?;
+        self.unload_authority(&authority.name);
+        self.authorities.push((authority.name.clone(), store));
+        Ok(())
+    }
+
+    /// Forgets an authority.
+    pub fn unload_authority(&mut self, name: &str) {
+        self.authorities.retain(|(of, _)| of != name);
+    }
+
+    /// Takes a certificate or a CRL in, of DER or PEM, if it is not there yet.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn load_certificate(&mut self, of: Use, octets: &[u8]) -> Result<(), String> {
+        let from = Path::new("data");
+        match of {
+            Use::End => {
+                let end = certificates(from, octets)?;
+                if !self.stores().any(|store| store.ends.contains(&end)) {
+                    self.loaded.ends.push(end);
+                }
+            }
+            Use::Authority => {
+                let mut read = certificates(from, octets)?;
+                read.retain(|c| !self.stores().any(|store| store.authorities.contains(c)));
+                self.loaded.authorities.extend(read);
+            }
+            Use::Crl if self.loaded_crls.iter().any(|crl| crl == octets) => {}
+            Use::Crl => {
+                self.loaded.said.extend(crls(from, octets)?);
+                self.loaded_crls.push(octets.to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a private key in, of DER or PEM; its name.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn load_key(&mut self, octets: &[u8]) -> Result<String, String> {
+        let key = Key::read("data".to_owned(), octets)?;
+        let name = key.name();
+        if !self.loaded.keys.iter().any(|other| other.public == key.public) {
+            self.loaded.keys.push(key);
+        }
+        Ok(name)
+    }
+
+    /// Forgets a private key that VICI has loaded. False if there is none.
+    pub fn unload_key(&mut self, name: &str) -> bool {
+        let before = self.loaded.keys.len();
+        self.loaded.keys.retain(|key| key.name() != name);
+        self.loaded.keys.len() < before
+    }
+
+    /// The names of the private keys that VICI has loaded.
+    pub fn loaded_keys(&self) -> impl Iterator<Item = String> {
+        self.loaded.keys.iter().map(Key::name)
+    }
+
+    /// Forgets what VICI has loaded.
+    pub fn clear(&mut self) {
+        (self.loaded, self.loaded_crls) = (Store::default(), vec![]);
+    }
+
+    /// All certificates, each with what it is for, and whether its private key is there.
+    pub fn certificates(&self) -> impl Iterator<Item = (Use, &Certificate, bool)> {
+        let has_key = |certificate: &Certificate| {
+            self.stores().any(|store| store.keys.iter().any(|key| key.public == *certificate.key()))
+        };
+        self.stores().flat_map(move |store| {
+            let ends = store.ends.iter().flatten().map(|c| (Use::End, c));
+            let all = ends.chain(store.authorities.iter().map(|c| (Use::Authority, c)));
+            all.map(move |(of, c)| (of, c, has_key(c)))
+        })
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &Store> + Clone {
+        [&self.files, &self.loaded].into_iter().chain(self.authorities.iter().map(|(_, store)| store))
     }
 
     /// How we prove who we are.
@@ -86,20 +229,22 @@ impl Credentials {
         }
         let named = self.named(&auth.certs, "x509")?;
         let candidates: Vec<_> = match named.is_empty() {
-            true => self.ends.iter().map(|(_, certificates)| certificates.clone()).collect(),
+            true => self.stores().flat_map(|store| &store.ends).cloned().collect(),
             false => named,
         };
         let (of_chain, of_ike) = demands(&auth.auth)?;
         let mut is_weak = false;
         for certificates in &candidates {
-            for (file, octets) in &self.keys {
-                let key = private_key(octets).map_err(|e| bad(file, e))?;
-                let public = key.public_key();
-                let Ok(credential) = Credential::new(key, certificates.clone()) else { continue };
-                if of_chain.take_key(&public) && public.schemes().iter().any(|s| of_ike.take(&public, *s)) {
-                    return Ok(ike::LocalAuth::PublicKey(credential.demanding(of_ike)));
-                }
+            let is_of = |key: &&Key| certificates.first().is_some_and(|c| *c.key() == key.public);
+            let Some(key) = self.stores().flat_map(|store| &store.keys).find(is_of) else { continue };
+            let public = &key.public;
+            if !of_chain.take_key(public) || !public.schemes().iter().any(|s| of_ike.take(public, *s)) {
                 is_weak = true;
+                continue;
+            }
+            let private = private_key(&key.octets).map_err(|e| format!("{}: {e}", key.origin))?;
+            if let Ok(credential) = Credential::new(private, certificates.clone()) {
+                return Ok(ike::LocalAuth::PublicKey(credential.demanding(of_ike)));
             }
         }
         if is_weak {
@@ -124,8 +269,8 @@ impl Credentials {
         }
         let named = self.named(&auth.cacerts, "x509ca")?.concat();
         let is_anchor = |certificate: &Certificate| certificate.subject().is(certificate.issuer());
-        let (anchors, intermediates): (Vec<_>, Vec<_>) =
-            self.authorities.iter().cloned().partition(is_anchor);
+        let authorities = self.stores().flat_map(|store| &store.authorities).cloned();
+        let (anchors, intermediates): (Vec<_>, Vec<_>) = authorities.partition(is_anchor);
         let pinned: Vec<_> = self
             .named(&auth.certs, "x509")?
             .into_iter()
@@ -140,7 +285,7 @@ impl Credentials {
             Revocation::IfUri => revocation::Revocation::IfUri,
             Revocation::Strict => revocation::Revocation::Strict,
         };
-        let said = self.said.clone();
+        let said = self.stores().flat_map(|store| &store.said).cloned().collect();
         let (demands, ike_demands) = demands(&auth.auth)?;
         let trust = Trust { anchors, pinned, intermediates, said, revocation, demands, ike_demands };
         Ok(ike::RemoteAuth::PublicKey(Arc::new(trust)))
@@ -191,6 +336,63 @@ fn demand(scheme: &Scheme) -> Result<Demand, String> {
         least_bits: scheme.bits.unwrap_or_default() as usize,
         hashes: scheme.hashes.iter().filter_map(hash).collect::<Result<_, _>>()?,
     })
+}
+
+impl Key {
+    /// By which VICI knows it.
+    fn name(&self) -> String {
+        self.public.id().iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+}
+
+/// What is there of a section of authorities.
+fn authority_of(directory: &Path, authority: &Authority) -> Result<Store, String> {
+    let name = &authority.name;
+    let octets_of = |path: &Path| {
+        let file = directory.join("x509ca").join(path);
+        fs::read(&file).map(|octets| (file.clone(), octets)).map_err(|e| bad(&file, e))
+    };
+    let (file, octets) = match (&authority.cacert, &authority.file) {
+        (Some(value::Credential::Octets(octets)), _) => (PathBuf::from("cacert"), octets.clone()),
+        (Some(value::Credential::File(path)), _) => octets_of(path)?,
+        (None, Some(path)) => octets_of(&path.0)?,
+        (None, None) => return Err(format!("authority '{name}' has no cacert")),
+    };
+    if let Some(base) = &authority.cert_uri_base {
+        return Err(format!(
+            "authority '{name}': cert_uri_base: {}: certificates are sent themselves",
+            base.0
+        ));
+    }
+    let mut store = Store { authorities: certificates(&file, &octets)?, ..Store::default() };
+    for uri in &authority.crl_uris {
+        let file = path_of(name, "crl_uris", uri)?;
+        store.said.extend(crls(&file, &fs::read(&file).map_err(|e| bad(&file, e))?)?);
+    }
+    for uri in &authority.ocsp_uris {
+        let file = path_of(name, "ocsp_uris", uri)?;
+        store.said.push(answer(&file, &fs::read(&file).map_err(|e| bad(&file, e))?)?);
+    }
+    Ok(store)
+}
+
+/// The file of a URI. Nothing is fetched: who waits for a server can be made to wait.
+fn path_of(authority: &str, key: &str, uri: &Uri) -> Result<PathBuf, String> {
+    let path = uri.0.strip_prefix("file://").map(Path::new).filter(|path| path.is_absolute());
+    path.map(Path::to_owned).ok_or_else(|| {
+        format!(
+            "authority '{authority}': {key}: {}: only file:///... is read; have it fetched into a file now and then, and reload",
+            uri.0
+        )
+    })
+}
+
+fn crls(file: &Path, octets: &[u8]) -> Result<Vec<Said>, String> {
+    Ok(Crl::from_file(octets).map_err(|e| bad(file, e))?.into_iter().map(Said::Crl).collect())
+}
+
+fn answer(file: &Path, octets: &[u8]) -> Result<Said, String> {
+    OcspResponse::from_der(octets).map(Said::Ocsp).map_err(|e| bad(file, e))
 }
 
 fn bad(file: &Path, why: impl std::fmt::Display) -> String {

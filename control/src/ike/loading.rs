@@ -28,7 +28,13 @@ impl Ike {
     /// What of it cannot be used; then all is as before.
     pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<(), IkeError> {
         let to = read(&directory.join(FILE))?;
-        let credentials = Credentials::read(directory).map_err(IkeError::Credentials)?;
+        let mut credentials = self.credentials.clone();
+        credentials.read(directory).map_err(IkeError::Credentials)?;
+        for authority in &to.authorities {
+            credentials.load_authority(authority).map_err(IkeError::Credentials)?;
+        }
+        let gone = self.file.authorities.iter().filter(|a| to.authorities.iter().all(|b| a.name != b.name));
+        gone.for_each(|authority| credentials.unload_authority(&authority.name));
         configured::configuration(&to, &credentials)?;
         self.credentials = credentials;
         let from = std::mem::replace(&mut self.file, to.clone());
@@ -52,8 +58,12 @@ impl Ike {
         }
         present(&pools).for_each(|pool| self.load_pool((*pool).clone()));
         pools.gone.iter().for_each(|pool| _ = self.unload_pool(&pool.name));
-        present(&authorities).for_each(|authority| self.load_authority((*authority).clone()));
-        authorities.gone.iter().for_each(|authority| _ = self.unload_authority(&authority.name));
+        for authority in present(&authorities) {
+            put(&mut self.swanctl.authorities, (*authority).clone(), |authority| &authority.name);
+        }
+        for gone in &authorities.gone {
+            self.swanctl.authorities.retain(|authority| authority.name != gone.name);
+        }
         self.swanctl.secrets.passphrases = to.secrets.passphrases;
         self.make_connections();
         Ok(())
@@ -194,13 +204,34 @@ impl Ike {
     }
 
     /// Takes an authority in, in the place of one of the same name.
-    pub fn load_authority(&mut self, authority: Authority) {
+    ///
+    /// # Errors
+    /// What of it cannot be used; then all is as before.
+    pub fn load_authority(&mut self, authority: Authority) -> Result<(), String> {
+        self.credentials.load_authority(&authority)?;
         put(&mut self.swanctl.authorities, authority, |authority| &authority.name);
+        self.make_connections();
+        Ok(())
     }
 
     /// Forgets an authority. False if there is none.
     pub fn unload_authority(&mut self, name: &str) -> bool {
-        removed(&mut self.swanctl.authorities, |authority| authority.name == name)
+        self.credentials.unload_authority(name);
+        let was_there = removed(&mut self.swanctl.authorities, |authority| authority.name == name);
+        self.make_connections();
+        was_there
+    }
+
+    /// Keys and certificates.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Keys and certificates, to be changed. What can be used of them is known to connections that are as before.
+    pub fn change_credentials<T>(&mut self, change: impl FnOnce(&mut Credentials) -> T) -> T {
+        let changed = change(&mut self.credentials);
+        self.make_connections();
+        changed
     }
 }
 

@@ -41,8 +41,13 @@ pub enum Node<'a> {
 impl<'a> Branch<'a> {
     /// The value of a key, if that is text and not empty.
     pub fn text(&self, key: &str) -> Option<&'a str> {
+        std::str::from_utf8(self.octets(key)?).ok()
+    }
+
+    /// The value of a key, if it is not empty.
+    pub fn octets(&self, key: &str) -> Option<&'a [u8]> {
         match self.find(&[key])?.node {
-            Node::Value(octets) => std::str::from_utf8(octets).ok().filter(|text| !text.is_empty()),
+            Node::Value(octets) => Some(octets).filter(|octets| !octets.is_empty()),
             _ => None,
         }
     }

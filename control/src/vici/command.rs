@@ -44,8 +44,7 @@ enum Does {
     Refused(&'static str),
 }
 
-const CERTIFICATES: &str =
-    "certificates and their keys cannot come by VICI yet; put them beside iked's swanctl.conf and reload";
+const TOKENS: &str = "keys on tokens cannot be used; keep them in files";
 const TRAPS: &str = "policies without an SA cannot be used yet";
 const REDIRECTION: &str = "redirection (RFC 5685) cannot be used yet";
 
@@ -66,17 +65,17 @@ const COMMANDS: &[(&str, Does)] = &[
     ("list-sas", Does::Lists(|iked, m| Ok(Listing::sas(iked, Selection::of(m)?)))),
     ("list-conns", Does::Lists(|iked, m| Ok(Listing::connections(iked, m.text("ike"))))),
     ("list-policies", Does::Lists(|_, _| Ok(Listing::empty("list-policy")))),
-    ("list-certs", Does::Lists(|_, _| Ok(Listing::empty("list-cert")))),
+    ("list-certs", Does::Lists(|iked, m| Ok(Listing::certificates(iked, m.text("type"), m.text("flag"))))),
     ("list-authorities", Does::Lists(|iked, m| Ok(Listing::authorities(iked, m.text("name"))))),
     ("load-conn", Does::Done(load::connection)),
     ("unload-conn", Does::Done(load::unload_connection)),
     ("get-conns", Does::Tells(|iked, _| load::names("conns", of(iked).connections.iter().map(|c| &c.name)))),
-    ("load-cert", Does::Refused(CERTIFICATES)),
-    ("load-key", Does::Refused(CERTIFICATES)),
-    ("load-token", Does::Refused(CERTIFICATES)),
-    ("unload-key", Does::Refused(CERTIFICATES)),
-    ("get-keys", Does::Tells(|_, _| load::names("keys", []))),
-    ("flush-certs", Does::Done(|_, _| Ok(()))),
+    ("load-cert", Does::Done(load::certificate)),
+    ("load-key", Does::Tries(load::key)),
+    ("load-token", Does::Refused(TOKENS)),
+    ("unload-key", Does::Done(load::unload_key)),
+    ("get-keys", Does::Tells(|iked, _| load::keys(iked))),
+    ("flush-certs", Does::Done(load::flush)),
     ("load-shared", Does::Done(load::shared)),
     ("unload-shared", Does::Done(load::unload_shared)),
     (

@@ -6,7 +6,7 @@ use super::{
     sas,
     selection::Selection,
 };
-use crate::{iked::Iked, report::IkeSaReport};
+use crate::{ike::credentials::Use, iked::Iked, report::IkeSaReport};
 use portcullis_ike::v2::ike_sa::IkeSaId;
 use std::collections::VecDeque;
 
@@ -22,6 +22,7 @@ enum Rest {
     Sas(Selection, VecDeque<IkeSaId>),
     Connections(VecDeque<String>),
     Authorities(VecDeque<String>),
+    Certificates(VecDeque<Message>),
     Nothing,
 }
 
@@ -44,6 +45,29 @@ impl Listing {
         let all = iked.ike().map(|(ike, _)| &ike.configured().authorities[..]).unwrap_or_default();
         let names = all.iter().map(|a| &a.name).filter(|of| name.is_none_or(|name| *of == name));
         Listing { event: "list-authority", rest: Rest::Authorities(names.cloned().collect()) }
+    }
+
+    /// Certificates of a type and a flag, or of any.
+    pub fn certificates(iked: &mut Iked, kind: Option<&str>, flag: Option<&str>) -> Listing {
+        let is = |wanted: Option<&str>, word: &str| {
+            wanted.is_none_or(|wanted| ["any", word].iter().any(|w| wanted.eq_ignore_ascii_case(w)))
+        };
+        let mut all = VecDeque::new();
+        if let Some((ike, _)) = iked.ike().filter(|_| is(kind, "x509")) {
+            for (of, certificate, has_key) in ike.credentials().certificates() {
+                let of = if of == Use::Authority { "CA" } else { "NONE" };
+                if is(flag, of) {
+                    let mut writer = Writer::default();
+                    writer.value("type", "X509").value("flag", of);
+                    if has_key {
+                        writer.value("has_privkey", "yes");
+                    }
+                    writer.value("data", certificate.der());
+                    all.extend(writer.finish());
+                }
+            }
+        }
+        Listing { event: "list-cert", rest: Rest::Certificates(all) }
     }
 
     /// Of what there is none.
@@ -82,6 +106,7 @@ impl Listing {
                     }));
                 }
             },
+            Rest::Certificates(all) => all.pop_front(),
             Rest::Nothing => None,
         }
     }

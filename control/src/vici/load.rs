@@ -2,7 +2,10 @@
 
 use super::message::{Message, TooLong, Writer};
 use crate::{
-    ike::{Ike, configured::AUTHORITIES},
+    ike::{
+        Ike,
+        credentials::{Credentials, Use},
+    },
     iked::{Iked, no_ike},
     swanctl::{
         self,
@@ -45,6 +48,51 @@ pub(super) fn unload_shared(iked: &mut Iked, message: &Branch<'_>) -> Done {
 pub(super) fn clear_credentials(iked: &mut Iked, _: &Branch<'_>) -> Done {
     let (ike, _) = iked.ike().ok_or_else(no_ike)?;
     ike.clear_secrets();
+    ike.change_credentials(Credentials::clear);
+    Ok(())
+}
+
+/// `load-cert`.
+pub(super) fn certificate(iked: &mut Iked, message: &Branch<'_>) -> Done {
+    let (ike, _) = iked.ike().ok_or_else(no_ike)?;
+    let octets = message.octets("data").ok_or("say which: data")?;
+    let is = |key: &str, word: &str| message.text(key).is_some_and(|text| text.eq_ignore_ascii_case(word));
+    let of = match (message.text("type"), message.text("flag")) {
+        _ if is("type", "x509_crl") => Use::Crl,
+        _ if is("type", "x509") && is("flag", "ca") => Use::Authority,
+        (_, None) if is("type", "x509") => Use::End,
+        _ if is("type", "x509") && is("flag", "none") => Use::End,
+        (of, flag) => {
+            let said = [of.unwrap_or("no type"), flag.unwrap_or("no flag")].join(", ");
+            return Err(format!("type and flag must be X509 with NONE or CA, or X509_CRL, not {said}"));
+        }
+    };
+    ike.change_credentials(|all| all.load_certificate(of, octets))
+}
+
+/// `load-key`.
+pub(super) fn key(iked: &mut Iked, message: &Branch<'_>) -> Result<Message, String> {
+    let (ike, _) = iked.ike().ok_or_else(no_ike)?;
+    let octets = message.octets("data").ok_or("say which: data")?;
+    let id = ike.change_credentials(|all| all.load_key(octets))?;
+    let mut writer = Writer::default();
+    writer.value("success", "yes").value("id", id);
+    writer.finish().map_err(text)
+}
+
+/// `unload-key`.
+pub(super) fn unload_key(iked: &mut Iked, message: &Branch<'_>) -> Done {
+    unload(iked, message, "id", |ike, name| ike.change_credentials(|all| all.unload_key(name)))
+}
+
+/// `get-keys`: those that VICI has loaded.
+pub(super) fn keys(iked: &mut Iked) -> Result<Message, TooLong> {
+    let loaded = iked.ike().map(|(ike, _)| ike.credentials().loaded_keys().collect::<Vec<_>>());
+    names("keys", loaded.iter().flatten())
+}
+
+/// `flush-certs`: none is kept that was not loaded.
+pub(super) fn flush(_: &mut Iked, _: &Branch<'_>) -> Done {
     Ok(())
 }
 
@@ -62,9 +110,8 @@ pub(super) fn unload_pool(iked: &mut Iked, message: &Branch<'_>) -> Done {
 
 /// `load-authority`.
 pub(super) fn authority(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    iked.ike().ok_or_else(no_ike)?;
-    let authorities = swanctl::authorities(message).map_err(text)?;
-    authorities.first().map_or(Ok(()), |a| Err(format!("authority '{}' {AUTHORITIES}", a.name)))
+    let (ike, _) = iked.ike().ok_or_else(no_ike)?;
+    swanctl::authorities(message).map_err(text)?.into_iter().try_for_each(|a| ike.load_authority(a))
 }
 
 /// `unload-authority`.

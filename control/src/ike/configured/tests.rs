@@ -112,7 +112,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ("connections { a { local { auth = pubkey } } }", "connections.a.local.certs"),
         ("connections { a { local { auth = psk } } }", "connections.a.remote.cacerts"),
         ("connections { a { remote { auth = rsa-4096-sha1 } } }", "connections.a.remote.auth"),
-        ("authorities { a { cacert = ca.pem } }", "authorities.a"),
     ] {
         let unusable = of(text).unwrap_err();
         assert_eq!(unusable.key, key, "{unusable}");

@@ -5,7 +5,7 @@ use p256::{
     ecdsa::signature::hazmat::{PrehashVerifier, RandomizedPrehashSigner},
     elliptic_curve::sec1::ToSec1Point,
 };
-use pkcs8::{DecodePrivateKey, DecodePublicKey};
+use pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
 use rand_core::CryptoRng;
 use ring::{
     rand::SystemRandom,
@@ -146,6 +146,15 @@ impl PublicKey {
         let p384 = || p384::PublicKey::from_public_key_der(octets).map(|key| PublicKey::P384(key.into()));
         let p521 = || p521::PublicKey::from_public_key_der(octets).map(|key| PublicKey::P521(key.into()));
         p256.or_else(|_| p384()).or_else(|_| p521()).ok()
+    }
+
+    /// Its SubjectPublicKeyInfo.
+    pub fn to_spki(&self) -> pkcs8::spki::Result<pkcs8::Document> {
+        match self {
+            PublicKey::P256(key) => key.to_public_key_der(),
+            PublicKey::P384(key) => key.to_public_key_der(),
+            PublicKey::P521(key) => key.to_public_key_der(),
+        }
     }
 
     pub fn curve(&self) -> Curve {

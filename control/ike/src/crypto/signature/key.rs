@@ -5,7 +5,7 @@ use super::{
     ecdsa::{self, Form},
 };
 use ed25519_dalek::ed25519::signature::Signer;
-use pkcs8::{DecodePrivateKey, DecodePublicKey};
+use pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
 use rand_core::CryptoRng;
 use rsa::{pkcs1::DecodeRsaPrivateKey, pkcs1v15::Pkcs1v15Sign, pss::Pss, traits::PublicKeyParts};
 use sha1::{Digest, Sha1};
@@ -15,6 +15,9 @@ use zeroize::Zeroizing;
 
 /// RFC 8247 §3.1.1: shorter keys should not be used.
 const LEAST_RSA_BITS: usize = 2048;
+
+/// What is in front of an Ed25519 key in a SubjectPublicKeyInfo.
+const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
 
 /// A key that signs. It is wiped when dropped, but for what ring has of it, and prints as `(hidden)`.
 pub struct PrivateKey(Private);
@@ -162,6 +165,20 @@ impl PublicKey {
         let key = rsa::PublicKey::from_public_key_der(octets).map_err(|_| SignatureError::PublicKey)?;
         is_long_enough(&key)?;
         Ok(PublicKey(Public::Rsa(Box::new(key))))
+    }
+
+    /// The SHA-1 of its SubjectPublicKeyInfo, by which keys are told apart (RFC 7296 §3.7). All zeros if it has none.
+    pub fn id(&self) -> [u8; 20] {
+        let spki = match &self.0 {
+            Public::Rsa(key) => key.to_public_key_der(),
+            Public::Ecdsa(key) => key.to_spki(),
+            // RFC 8410 §4
+            Public::Ed25519(key) => {
+                return Sha1::digest([&ED25519_SPKI[..], key.as_bytes()].concat()).into();
+            }
+            Public::Ed448(key) => key.to_public_key_der(),
+        };
+        spki.map(|spki| Sha1::digest(spki.as_bytes()).into()).unwrap_or_default()
     }
 
     /// Of which kind it is.

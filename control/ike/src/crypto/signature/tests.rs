@@ -57,6 +57,8 @@ fn scheme_of(scheme: &str, hash: &str) -> Scheme {
 fn signatures_of_openssl_verify() {
     for fields in vectors::records(include_str!("../vectors/signature.txt")) {
         let key = PublicKey::from_spki(&fields.octets("spki")).unwrap();
+        // RFC 7296 §3.7
+        assert_eq!(key.id(), <[u8; 20]>::from(sha1::Sha1::digest(fields.octets("spki"))));
         let scheme = scheme_of(fields.text("scheme"), fields.text("hash"));
         let (message, signature) = (fields.octets("message"), fields.octets("signature"));
         assert_eq!(key.verify(scheme, &message, &signature), Ok(()), "{fields:?}");
