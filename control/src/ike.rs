@@ -10,6 +10,7 @@ mod children;
 pub mod configured;
 pub mod credentials;
 pub mod events;
+pub mod keylog;
 mod loading;
 mod placement;
 mod pool;
@@ -21,6 +22,7 @@ use children::Children;
 use configured::Unusable;
 use credentials::Credentials;
 use events::Events;
+use keylog::KeyLog;
 use placement::Placement;
 use pool::Pool;
 use portcullis_ike::{
@@ -114,6 +116,7 @@ pub struct Ike {
     pool: Pool,
     children: Children,
     placement: Placement,
+    keylog: Option<KeyLog>,
     events: Events,
     /// Messages that nothing came of, by why.
     refused: BTreeMap<&'static str, u64>,
@@ -159,10 +162,17 @@ impl Ike {
             pool,
             children: Children::default(),
             placement: Placement::default(),
+            keylog: None,
             events: Events::default(),
             refused: BTreeMap::new(),
             start,
         }))
+    }
+
+    /// Writes down the keys of all SAs from now on.
+    pub fn log_keys(&mut self, log: KeyLog) {
+        self.config.tells_keys = true;
+        self.keylog = Some(log);
     }
 
     /// What is to be waited for.
@@ -409,7 +419,9 @@ impl Ike {
                 }
             }
             Output::Job(id, job) => self.pool.give(id, job),
+            Output::Keys(keys) => self.keylog.iter_mut().for_each(|log| log.ike_sa(&keys)),
             Output::Child(ChildChange::Install(install)) => {
+                self.keylog.iter_mut().for_each(|log| log.child_sa(&install));
                 let now = crate::iked::boot_secs();
                 if let Err(error) = self.children.install(sadb, &install, now) {
                     let (connection, child) = (&install.connection, &install.sa.config.name);

@@ -106,6 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         most_half_open: 100,
         most_half_open_of_one: 5,
         half_open_ms: 30_000,
+        tells_keys: false,
     };
     let mut sockets = sockets_at(local)?;
     let (start, mut rng) = (Instant::now(), UnwrapErr(getrandom::SysRng));
@@ -176,6 +177,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         while let Some(output) = cx.out.pop_front() {
             quiet_since = Instant::now();
             match output {
+                Output::Keys(_) => {}
                 Output::Send(Datagram { local, peer, octets }) => send(&sockets, local, peer, octets)?,
                 Output::Job(id, job) => {
                     let outcome = job.run(cx.rng);

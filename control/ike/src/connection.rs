@@ -33,6 +33,8 @@ pub struct Configuration {
     pub most_half_open_of_one: usize,
     /// How long one may be half-open.
     pub half_open_ms: u64,
+    /// The keys of IKE SAs are told outside ([`Output::Keys`](crate::v2::output::Output::Keys)).
+    pub tells_keys: bool,
 }
 
 /// An IKE SA that is to be, and its child SAs.

@@ -6,6 +6,7 @@
 //!  prf, keys   the shared secret and the nonces  ->  the keys of an IKE SA, and of the SAs it makes
 //!  auth        what each end signs, and how with a shared key
 //!  cipher      messages sealed and opened with these keys
+//!  key_log     these keys for whoever may look, off unless asked for
 //!  signature   the proof of who holds the other end
 //! ```
 //!
@@ -18,6 +19,7 @@
 pub mod auth;
 pub mod cipher;
 pub mod exchange;
+pub mod key_log;
 pub mod keys;
 pub mod prf;
 mod secret;

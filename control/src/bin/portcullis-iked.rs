@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use portcullis_control::{
+    ike::keylog::KeyLog,
     iked::{Iked, Request},
     server::Server,
 };
@@ -39,6 +40,10 @@ struct Options {
     /// The directory of portcullis.toml, connections.toml and swanctl.conf.
     #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
     config: PathBuf,
+
+    /// Write the keys of all SAs of IKE into this directory, as tables of Wireshark. Whoever reads them reads all traffic.
+    #[arg(long, value_name = "DIR")]
+    keylog: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +68,14 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let random = [getrandom::u64()?, getrandom::u64()?];
     let mut iked = Iked::start(&options.config, random)?;
+    if let Some(directory) = &options.keylog {
+        let failed = |e| format!("--keylog {}: {e}", directory.display());
+        let log = KeyLog::open(directory).map_err(failed)?;
+        let (ike, _) = iked
+            .ike()
+            .ok_or("--keylog: there is no swanctl.conf, and so no IKE; make one, it may be empty")?;
+        ike.log_keys(log);
+    }
     let mut server = Server::listen(iked.directory())?;
     tracing::info!("ready");
     while !stop.load(Ordering::Relaxed) && !iked.is_stopping() {

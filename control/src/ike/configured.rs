@@ -67,6 +67,7 @@ pub fn configuration(
         most_half_open: MOST_HALF_OPEN.0,
         most_half_open_of_one: MOST_HALF_OPEN.1,
         half_open_ms: HALF_OPEN_MS,
+        tells_keys: false,
     })
 }
 

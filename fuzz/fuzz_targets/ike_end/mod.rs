@@ -127,6 +127,7 @@ fn config(at: usize) -> Configuration {
         most_half_open: 6,
         most_half_open_of_one: 4,
         half_open_ms: 30_000,
+        tells_keys: false,
     }
 }
 

@@ -44,13 +44,13 @@ pub enum OpenError {
 }
 
 #[derive(Debug)]
-struct Direction {
-    encryption: Encryption,
-    integrity: Option<Integrity>,
+pub(super) struct Direction {
+    pub(super) encryption: Encryption,
+    pub(super) integrity: Option<Integrity>,
     /// SK_e, with the salt.
-    e: Secret,
+    pub(super) e: Secret,
     /// SK_a.
-    a: Secret,
+    pub(super) a: Secret,
 }
 
 /// What seals one direction of an IKE SA.
@@ -67,6 +67,11 @@ pub struct Opener {
 }
 
 impl Sealer {
+    /// What it seals with.
+    pub(super) fn keys(&self) -> &Direction {
+        &self.keys
+    }
+
     /// With SK_e, which has the salt in it, and SK_a, which is empty for an AEAD.
     pub(super) fn new(suite: Suite, e: Secret, a: Secret) -> Sealer {
         Sealer { keys: Direction::new(suite, e, a), sealed: 0 }
@@ -105,6 +110,11 @@ impl Sealer {
 }
 
 impl Opener {
+    /// What it opens with.
+    pub(super) fn keys(&self) -> &Direction {
+        &self.keys
+    }
+
     /// As [`Sealer::new`].
     pub(super) fn new(suite: Suite, e: Secret, a: Secret) -> Opener {
         Opener { keys: Direction::new(suite, e, a) }

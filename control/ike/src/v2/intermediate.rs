@@ -170,7 +170,7 @@ impl IkeSa {
         }
         init.intermediates += 1;
         let (keys, sealer, opener) = keys.updated(secret, init.nonces(), self.channel.spis());
-        self.channel.seal_with(sealer, opener);
+        self.seal_with(sealer, opener, cx);
         self.keys = Some(keys);
         true
     }

@@ -6,6 +6,7 @@ use super::{
     job::Job,
     nat::Nat,
 };
+use crate::crypto::key_log::KeyLog;
 use std::net::SocketAddr;
 
 /// What is to be done, in this order.
@@ -15,6 +16,8 @@ pub enum Output {
     Send(Datagram),
     /// Something takes long: any thread may do it, and say what came of it.
     Job(JobId, Job),
+    /// The keys of an IKE SA, where the configuration says so.
+    Keys(Box<KeyLog>),
     /// Child SAs.
     Child(ChildChange),
     /// For logs, and for whoever waits.

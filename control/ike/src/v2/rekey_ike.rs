@@ -391,7 +391,7 @@ impl IkeSa {
         let (keys, sealer, opener) =
             self.keys.as_ref()?.rekeyed(agreement.suite()?, role, secrets, nonces, spis);
         let mut heir = IkeSa::new(self.id, self.connection.clone(), (role, spis), self.path, (cx.now_ms, 0));
-        heir.channel.seal_with(sealer, opener);
+        heir.seal_with(sealer, opener, cx);
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
         heir.has_ppk = self.has_ppk;

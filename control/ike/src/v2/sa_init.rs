@@ -330,7 +330,7 @@ impl IkeSa {
         };
         let (role, spis) = (self.channel.role(), self.channel.spis());
         let (keys, sealer, opener) = Keys::new(suite, role, secret, init.nonces(), spis);
-        self.channel.seal_with(sealer, opener);
+        self.seal_with(sealer, opener, cx);
         (self.keys, self.init, self.agreement) = (Some(keys), Some(init), Some(agreement.clone()));
         true
     }

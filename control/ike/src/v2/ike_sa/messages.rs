@@ -2,7 +2,11 @@
 
 use super::{Asked, Closed, IkeSa, KNOWN, Path, Phase};
 use crate::{
-    crypto::keys::Role,
+    crypto::{
+        cipher::{Opener, Sealer},
+        key_log::KeyLog,
+        keys::Role,
+    },
     message::{ExchangeType, Notify, NotifyType, Oversized, Payload, Payloads, Protocol},
     v2::{
         channel::{Content, Dropped, Received},
@@ -56,6 +60,15 @@ impl IkeSa {
                 self.move_children(cx);
             }
         }
+    }
+
+    /// Messages are sealed from now on, or by other keys.
+    pub(in crate::v2) fn seal_with(&mut self, sealer: Sealer, opener: Opener, cx: &mut Context<'_>) {
+        if cx.config.tells_keys {
+            let keys = KeyLog::new(self.role(), self.spis(), &sealer, &opener);
+            cx.out.push_back(Output::Keys(Box::new(keys)));
+        }
+        self.channel.seal_with(sealer, opener);
     }
 
     fn request(&mut self, content: Content, cx: &mut Context<'_>) {

@@ -95,6 +95,7 @@ pub fn config(connection: Connection) -> Configuration {
         most_half_open: 100,
         most_half_open_of_one: 5,
         half_open_ms: 30_000,
+        tells_keys: false,
     }
 }
 
@@ -234,6 +235,7 @@ impl World {
 
     fn take(&mut self, at: usize, output: Output) {
         match output {
+            Output::Keys(_) => {}
             Output::Send(datagram) => {
                 let is_request = Header::parse(&datagram.octets)
                     .is_ok_and(|(header, ..)| !header.flags.contains(Flags::RESPONSE));

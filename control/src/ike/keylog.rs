@@ -1,0 +1,146 @@
+//! The keys of all SAs, in two tables of Wireshark. Whoever may read them may read all that the SAs carry: nothing is
+//! written unless somebody asks for it, and the log says so each time.
+//!
+//! ```text
+//! WIRESHARK_CONFIG_DIR=DIR wireshark -o esp.enable_encryption_decode:TRUE
+//! ```
+//!
+//! Wireshark decrypts AES-CBC and AES-GCM, and of ESP AES-CTR, 3DES and NULL; of others there is no row. Of an IKE SA that
+//! changes its keys before IKE_AUTH (RFC 9370) it takes the last row of the SPIs.
+
+use portcullis_ike::{
+    crypto::{Secret, key_log::KeyLog as Keys, transform},
+    v2::child::Install,
+};
+use portcullis_sadb::{Algorithm, Encryption, Integrity, Key};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Wireshark's names of its tables.
+const TABLES: [&str; 2] = ["ikev2_decryption_table", "esp_sa"];
+
+/// Where keys are written.
+#[derive(Debug)]
+pub struct KeyLog {
+    directory: PathBuf,
+    ike: File,
+    esp: File,
+}
+
+impl KeyLog {
+    /// Appends to the tables in a directory, which only their owner may read.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn open(directory: &Path) -> io::Result<KeyLog> {
+        fs::create_dir_all(directory)?;
+        let [ike, esp] = TABLES
+            .map(|name| OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(name)));
+        let log = KeyLog { directory: directory.to_owned(), ike: ike?, esp: esp? };
+        log.warn("all keys of this gateway's SAs are written");
+        Ok(log)
+    }
+
+    /// An IKE SA has keys.
+    pub fn ike_sa(&mut self, keys: &Keys) {
+        let written = ike_row(keys).map_or(Ok(()), |row| writeln!(self.ike, "{row}"));
+        self.told(written, &format!("the keys of the IKE SA of {} are written", keys.spis.initiator));
+    }
+
+    /// A child SA has keys.
+    pub fn child_sa(&mut self, install: &Install) {
+        let rows = [
+            esp_row(install, install.peer.ip(), install.local.ip(), install.sa.spi_in, &install.key_in),
+            esp_row(install, install.local.ip(), install.peer.ip(), install.sa.spi_out, &install.key_out),
+        ];
+        let written = rows.iter().flatten().try_for_each(|row| writeln!(self.esp, "{row}"));
+        self.told(written, &format!("the keys of child SA '{}' are written", install.sa.config.name));
+    }
+
+    fn told(&self, written: io::Result<()>, what: &str) {
+        match written {
+            Ok(()) => self.warn(what),
+            Err(error) => tracing::error!("{}: {error}", self.directory.display()),
+        }
+    }
+
+    fn warn(&self, what: &str) {
+        tracing::warn!(
+            "KEYLOG: {what} to {}: whoever reads that reads all traffic",
+            self.directory.display()
+        );
+    }
+}
+
+/// Of Wireshark's names for these, the bits and octets are in the middle.
+fn ike_row(keys: &Keys) -> Option<String> {
+    use transform::{Encryption as E, Integrity as I};
+    let encryption = match keys.encryption {
+        E::AesCbc128 => "AES-CBC-128 [RFC3602]",
+        E::AesCbc192 => "AES-CBC-192 [RFC3602]",
+        E::AesCbc256 => "AES-CBC-256 [RFC3602]",
+        gcm => &format!(
+            "AES-GCM-{} with {} octet ICV [RFC5282]",
+            gcm.key_bits().filter(|_| gcm.name().contains("gcm"))?,
+            gcm.icv_len()
+        ),
+    };
+    let integrity = match keys.integrity {
+        None => "NONE [RFC4306]",
+        Some(I::HmacSha1) => "HMAC_SHA1_96 [RFC2404]",
+        Some(I::HmacSha256) => "HMAC_SHA2_256_128 [RFC4868]",
+        Some(I::HmacSha384) => "HMAC_SHA2_384_192 [RFC4868]",
+        Some(I::HmacSha512) => "HMAC_SHA2_512_256 [RFC4868]",
+    };
+    let [ei, er] = keys.e.each_ref().map(|key| hex(key.bytes()));
+    let [ai, ar] = keys.a.each_ref().map(|key: &Secret| hex(key.bytes()));
+    let [spi_i, spi_r] = [keys.spis.initiator, keys.spis.responder].map(|spi| hex(&spi.octets()));
+    Some(format!(r#"{spi_i},{spi_r},{ei},{er},"{encryption}",{ai},{ar},"{integrity}""#))
+}
+
+fn esp_row(install: &Install, from: IpAddr, to: IpAddr, spi: u32, key: &Key) -> Option<String> {
+    let Install { algorithm, .. } = install;
+    let (encryption, integrity) = esp_names(*algorithm)?;
+    // Keys of the cipher and of the MAC, and the cipher's salt, which Wireshark has behind its key.
+    let (cipher, rest) = key.bytes().split_at(algorithm.cipher_key_len());
+    let (mac, salt) = rest.split_at(algorithm.key_len() - algorithm.cipher_key_len());
+    let family = if from.is_ipv4() { "IPv4" } else { "IPv6" };
+    let number = |octets: &[u8]| if octets.is_empty() { String::new() } else { format!("0x{}", hex(octets)) };
+    let (cipher, mac) = (number(&[cipher, salt].concat()), number(mac));
+    let esn = if install.sa.agreement.esn() { "64-bit" } else { "32-bit" };
+    Some(format!(
+        r#""{family}","{from}","{to}","0x{spi:08x}","{encryption}","{cipher}","{integrity}","{mac}","{esn}""#
+    ))
+}
+
+fn esp_names(algorithm: Algorithm) -> Option<(&'static str, &'static str)> {
+    use Encryption as E;
+    let encryption = match algorithm.encryption() {
+        E::AesGcm128 | E::AesGcm192 | E::AesGcm256 => "AES-GCM with 16 octet ICV [RFC4106]",
+        E::AesGcm128Icv12 | E::AesGcm192Icv12 | E::AesGcm256Icv12 => "AES-GCM with 12 octet ICV [RFC4106]",
+        E::AesGcm128Icv8 | E::AesGcm192Icv8 | E::AesGcm256Icv8 => "AES-GCM with 8 octet ICV [RFC4106]",
+        E::AesCbc128 | E::AesCbc192 | E::AesCbc256 => "AES-CBC [RFC3602]",
+        E::AesCtr128 | E::AesCtr192 | E::AesCtr256 => "AES-CTR [RFC3686]",
+        E::TripleDesCbc => "TripleDES-CBC [RFC2451]",
+        E::Null => "NULL",
+        _ => return None,
+    };
+    let integrity = match algorithm.integrity() {
+        Integrity::None => "NULL",
+        Integrity::HmacSha1 => "HMAC-SHA-1-96 [RFC2404]",
+        Integrity::HmacSha256 => "HMAC-SHA-256-128 [RFC4868]",
+        Integrity::HmacSha384 => "HMAC-SHA-384-192 [RFC4868]",
+        Integrity::HmacSha512 => "HMAC-SHA-512-256 [RFC4868]",
+        _ => return None,
+    };
+    Some((encryption, integrity))
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
