@@ -93,6 +93,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         children: vec![child.clone()],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
+        reauth_ms: 0,
+        over_ms: 0,
         rekey_ms: 0,
         rand_ms: 0,
         forces_udp: false,

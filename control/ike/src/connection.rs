@@ -82,6 +82,11 @@ pub struct Connection {
     pub dpd_ms: u64,
     /// The IKE SA is rekeyed after so long; 0 is never.
     pub rekey_ms: u64,
+    /// Both ends prove anew who they are after so long; 0 is never. Who has begun does so, and ours is said to who has
+    /// (RFC 7296 §2.8.3, RFC 4478).
+    pub reauth_ms: u64,
+    /// So much later than that it ends, if they have not.
+    pub over_ms: u64,
     /// Up to so much earlier, at random, so that not both ends do so at once (RFC 7296 §2.8).
     pub rand_ms: u64,
     /// ESP goes in UDP, whether there is a NAT or not.

@@ -194,6 +194,8 @@ pub(super) fn connection(
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),
+        reauth_ms: millis(c.reauth_time),
+        over_ms: millis(c.over()),
         rekey_ms: millis(c.rekey()),
         rand_ms: millis(c.rand()),
         forces_udp: c.encap,

@@ -155,6 +155,10 @@ impl Ike {
                 (What::IkeMoved, text)
             }
             Event::MoveFailed(why) => (What::IkeNotMoved, format!("IKE SA {} does not move: {why}", id.0)),
+            Event::Reauthenticating(old) => {
+                let text = format!("IKE SA {} is begun to authenticate {} anew", id.0, old.0);
+                (What::IkeBegun, text)
+            }
             Event::RekeyFailed(why) => {
                 (What::IkeNotReplaced, format!("IKE SA {} is not replaced: {why}", id.0))
             }

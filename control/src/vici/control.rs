@@ -107,15 +107,19 @@ pub fn rekey(iked: &mut Iked, message: &Branch<'_>) -> Result<Message, String> {
     if selection.is_all() {
         return Err("say which: child, ike, child-id or ike-id".to_owned());
     }
-    if message.text("reauth") == Some("yes") {
-        return Err("reauthentication cannot be used yet".to_owned());
-    }
+    let is_anew = message.text("reauth") == Some("yes");
     let (ike, sadb) = iked.ike().ok_or_else(no_ike)?;
     let selected = selection.select(ike.engine(), |spi| ike.child_id(spi));
     match &selected {
         Selected::Ike(ids) => {
             for id in ids {
-                ike.with(sadb, |engine, cx| engine.rekey(*id, cx));
+                let may = ike.with(sadb, |engine, cx| match is_anew {
+                    true => engine.reauthenticate(*id, cx),
+                    false => engine.rekey(*id, cx),
+                });
+                if !may {
+                    return Err(format!("IKE SA {}: it is for the peer to authenticate anew", id.0));
+                }
             }
         }
         Selected::Children(spis) => {

@@ -114,6 +114,8 @@ fn config(at: usize) -> Configuration {
         children: vec![Arc::new(child)],
         retransmission: Retransmission::default(),
         dpd_ms: 20_000,
+        reauth_ms: 300_000,
+        over_ms: 60_000,
         rekey_ms: 120_000,
         rand_ms: 60_000,
         forces_udp: at == 1,

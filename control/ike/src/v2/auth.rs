@@ -160,7 +160,10 @@ impl IkeSa {
             Unique::Never => return Ok(()),
             Unique::No | Unique::Keep if others.is_empty() => {}
             Unique::No if !is_only => return Ok(()),
-            Unique::Keep if !is_only => return Err(Closed::NotUnique(ids.1.to_string())),
+            // RFC 7296 §2.8.3: from where the other is, it may be who authenticates anew.
+            Unique::Keep if !is_only && !self.contacts.is_at(ids, self.path.peer.ip()) => {
+                return Err(Closed::NotUnique(ids.1.to_string()));
+            }
             _ => {}
         }
         // RFC 7296 §2.4: what the peer has not got any more, it need not be told of.
@@ -209,6 +212,7 @@ impl IkeSa {
         });
         self.learn_mobike(&payloads);
         self.establish(mine, theirs, cx);
+        self.learn_lifetime(&payloads, cx);
         match installed {
             Some((_, Ok(Some(install)))) => {
                 let up = self.put_child(install, cx);
@@ -288,6 +292,7 @@ impl IkeSa {
         answer.extend(certificates(&connection.local_auth));
         answer.extend(proofs.into_iter().map(Payload::Authentication));
         answer.extend(self.has_ppk.then(ppk::taken_notify));
+        answer.extend(self.lifetime_notify(&connection));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
         let path = (self.path.local, self.path.peer);
@@ -308,7 +313,14 @@ impl IkeSa {
             None => (None, None),
         };
         // What comes in is to be opened as soon as the peer has the answer.
-        let up = install.map(|install| self.put_child(install, cx));
+        let has_elder = !self.contacts.others(&(mine.clone(), theirs.clone()), self.id).is_empty();
+        let up = install.map(|install| {
+            let install = Install { sends: !has_elder, ..install };
+            if has_elder {
+                self.use_later(install.sa.spi_in, cx.now_ms);
+            }
+            self.put_child(install, cx)
+        });
         self.answer(ExchangeType::IKE_AUTH, &Payloads(answer), cx);
         self.establish(mine, theirs, cx);
         up.into_iter().for_each(|up| self.event(up, cx));

@@ -2,19 +2,22 @@
 
 use super::ike_sa::IkeSaId;
 use crate::message::{IdType, Identification};
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 /// Who we are, and who the peer is.
 pub type Ids = (Identification, Identification);
 
-/// IKE SAs by both identities.
+/// IKE SAs by both identities, and where the peer is.
 #[derive(Debug, Default)]
-pub struct Contacts(HashMap<Vec<u8>, BTreeSet<IkeSaId>>);
+pub struct Contacts(HashMap<Vec<u8>, BTreeMap<IkeSaId, IpAddr>>);
 
 impl Contacts {
-    /// An IKE SA is established.
-    pub fn add(&mut self, ids: &Ids, id: IkeSaId) {
-        self.0.entry(key(ids)).or_default().insert(id);
+    /// An IKE SA is established, or its peer is elsewhere.
+    pub fn add(&mut self, ids: &Ids, id: IkeSaId, at: IpAddr) {
+        self.0.entry(key(ids)).or_default().insert(id, at);
     }
 
     /// It is no more.
@@ -30,7 +33,13 @@ impl Contacts {
 
     /// Those of the same two, besides one.
     pub fn others(&self, ids: &Ids, id: IkeSaId) -> Vec<IkeSaId> {
-        self.0.get(&key(ids)).into_iter().flatten().copied().filter(|other| *other != id).collect()
+        let of = self.0.get(&key(ids)).into_iter().flatten();
+        of.map(|(other, _)| *other).filter(|other| *other != id).collect()
+    }
+
+    /// Whether there is one of the same two whose peer is there.
+    pub fn is_at(&self, ids: &Ids, at: IpAddr) -> bool {
+        self.0.get(&key(ids)).into_iter().flatten().any(|(_, other)| *other == at)
     }
 }
 
@@ -63,10 +72,13 @@ mod tests {
     fn both_identities_count() {
         let mut contacts = Contacts::default();
         let here = ids("a.example.org", "b.example.org");
-        contacts.add(&here, IkeSaId(1));
-        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2));
-        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3));
-        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4));
+        let at = |host| IpAddr::from([192, 0, 2, host]);
+        contacts.add(&here, IkeSaId(1), at(1));
+        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2), at(2));
+        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3), at(3));
+        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4), at(4));
+        contacts.add(&here, IkeSaId(1), at(5));
+        assert_eq!([1, 2, 3, 5].map(|host| contacts.is_at(&here, at(host))), [false, true, false, true]);
         assert_eq!(contacts.others(&here, IkeSaId(1)), [IkeSaId(2)]);
         assert_eq!(contacts.others(&here, IkeSaId(9)), [IkeSaId(1), IkeSaId(2)]);
         contacts.remove(&here, IkeSaId(1));

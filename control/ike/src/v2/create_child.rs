@@ -494,8 +494,12 @@ impl IkeSa {
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let Some(install) = self.with_keys(agreed, Role::Responder, secrets, nonces, cx) else { return };
         // RFC 7296 §2.8: what is in the place of another is used once the peer is known to have it.
-        let install = Install { replaces: old, sends: old.is_none(), ..install };
+        let has_elder = old.is_none() && self.has_elder();
+        let install = Install { replaces: old, sends: old.is_none() && !has_elder, ..install };
         let spi_in = install.sa.spi_in;
+        if has_elder {
+            self.use_later(spi_in, cx.now_ms);
+        }
         let up = self.put_child(install, cx);
         self.answer(exchange, &Payloads(payloads), cx);
         self.event(up, cx);

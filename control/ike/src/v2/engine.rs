@@ -12,6 +12,7 @@ use super::{
     ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
     output::{Datagram, Event, JobId, Output},
+    reauth::Anew,
     rekey_ike::Legacy,
     sa_init,
 };
@@ -165,6 +166,7 @@ impl Engine {
 
     /// Deletes an IKE SA. False if there is none.
     pub fn terminate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        self.stop_anew(id, cx);
         self.with(id, cx, |sa, cx| match sa.phase() {
             Phase::Connecting => sa.close(Closed::ByUs, cx),
             _ => sa.ask_later(Task::Delete, cx),
@@ -174,6 +176,7 @@ impl Engine {
     /// Ends an IKE SA at once: the peer is told, if nothing else is being asked of it, and not waited for. False if there
     /// is none.
     pub fn abandon(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        self.stop_anew(id, cx);
         self.with(id, cx, |sa, cx| {
             if sa.is_asking_nothing() {
                 sa.begin_delete(cx);
@@ -204,6 +207,43 @@ impl Engine {
     /// Has an IKE SA replaced. False if there is none.
     pub fn rekey(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
         self.with(id, cx, |sa, cx| sa.ask_later(Task::Rekey, cx))
+    }
+
+    /// Has both ends of an IKE SA prove anew who they are, under another in its place. False if there is none, or it is for
+    /// the peer to do, which has begun.
+    pub fn reauthenticate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        let mut may = false;
+        self.with(id, cx, |sa, cx| {
+            may = sa.leads() && *sa.phase() == Phase::Established;
+            if may {
+                sa.reauthenticate(cx);
+            }
+        }) && may
+    }
+
+    /// What is to take the place of an IKE SA goes with it.
+    fn stop_anew(&mut self, id: IkeSaId, cx: &mut Context<'_>) {
+        let by = self.sas.get(&id).and_then(|sa| sa.reauthenticated_by);
+        let by = by.filter(|by| self.sas.get(by).is_some_and(|sa| sa.reauthenticates.is_some()));
+        by.into_iter().for_each(|by| _ = self.terminate(by, cx));
+    }
+
+    /// Another IKE SA is begun in the place of one.
+    fn begin_anew(&mut self, from: IkeSaId, anew: Anew, cx: &mut Context<'_>) {
+        let Some(origin) = self.sas.get(&from).map(|sa| sa.origin) else { return };
+        let id = self.initiate(&anew.connection, None, anew.between, cx);
+        self.with(id, cx, |sa, cx| sa.take_place_of(origin, anew.children, cx));
+        self.with(from, cx, |sa, _| sa.reauthenticated_by = Some(id));
+    }
+
+    /// An IKE SA has taken the place of those that come from one.
+    fn outlive(&mut self, by: IkeSaId, origin: IkeSaId, cx: &mut Context<'_>) {
+        let ids = self.sas.get(&by).and_then(IkeSa::ids);
+        let others = ids.map(|ids| self.contacts.others(ids, by)).unwrap_or_default();
+        let others = others.into_iter().filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));
+        for id in others.collect::<Vec<_>>() {
+            self.with(id, cx, IkeSa::be_outlived);
+        }
     }
 
     /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5). False if there is none, or it
@@ -392,13 +432,13 @@ impl Engine {
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         does(sa, cx);
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
-        let is_contact = *sa.phase() == Phase::Established;
-        if let Some(ids) = sa.ids().filter(|_| is_contact != sa.is_contact) {
-            match is_contact {
-                true => self.contacts.add(ids, id),
-                false => self.contacts.remove(ids, id),
+        let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
+        if let Some(ids) = sa.ids().filter(|_| contact_at != sa.contact_at) {
+            match contact_at {
+                Some(at) => self.contacts.add(ids, id, at),
+                None => self.contacts.remove(ids, id),
             }
-            sa.is_contact = is_contact;
+            sa.contact_at = contact_at;
         }
         let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
@@ -434,11 +474,10 @@ impl Engine {
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
             }
             Legacy::Superseded(id, is_known) => {
-                self.with(id, cx, |sa, cx| match is_known {
-                    true => sa.ask_later(Task::Delete, cx),
-                    false => sa.close(Closed::Superseded, cx),
-                });
+                self.with(id, cx, |sa, cx| sa.be_superseded(is_known, cx));
             }
+            Legacy::Anew(anew) => self.begin_anew(from, *anew, cx),
+            Legacy::Outlived(origin) => self.outlive(from, origin, cx),
             Legacy::Doomed(ours) => {
                 if let Some(id) = self.by_spi.get(&ours).copied() {
                     self.with(id, cx, |sa, cx| {
@@ -454,6 +493,7 @@ impl Engine {
                     sa.children.extend(estate.children);
                     sa.tasks.extend(estate.tasks);
                     sa.later.extend(estate.later);
+                    sa.reauthenticates = estate.reauthenticates;
                     sa.event(Event::Replaced(from), cx);
                     sa.go_on(cx);
                 });

@@ -19,6 +19,7 @@ use super::{
     mobike::Mobike,
     nat::Nat,
     output::{ChildChange, Event, JobId, Output},
+    reauth::{Lifetime, Reauthenticates},
     rekey_ike::{self, Legacy},
     sa_init::{self, Init},
 };
@@ -28,7 +29,11 @@ use crate::{
     message::Identification,
     proposal::Agreement,
 };
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 pub use super::closed::Closed;
 
@@ -77,6 +82,8 @@ pub enum Task {
     Routability,
     /// For a further child SA.
     Child(Arc<Child>),
+    /// Nothing: a child SA is sent by, by our SPI.
+    Use(u32),
     /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
     RekeyChild(u32),
     /// For an IKE SA in the place of this one.
@@ -164,8 +171,8 @@ pub struct IkeSa {
     pub(super) ids: Option<(Identification, Identification)>,
     /// Those of all, while it does something.
     pub(super) contacts: Contacts,
-    /// It is one of them.
-    pub(super) is_contact: bool,
+    /// Where its peer is, if it is one of them.
+    pub(super) contact_at: Option<IpAddr>,
     /// The peer may begin without a child SA (RFC 6023).
     pub(super) may_be_childless: bool,
     /// The child that is to be made with it.
@@ -186,6 +193,14 @@ pub struct IkeSa {
     pub(super) established_ms: Option<u64>,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
+    /// How long it lasts without another authentication.
+    pub(super) lifetime: Lifetime,
+    /// The first of those that took each other's place.
+    pub(super) origin: IkeSaId,
+    /// What it takes the place of, authenticated anew.
+    pub(super) reauthenticates: Option<Box<Reauthenticates>>,
+    /// What is to take its place, authenticated anew.
+    pub(super) reauthenticated_by: Option<IkeSaId>,
     /// What the peer has put in its place while we were about to.
     pub(super) rival_ike: Option<rekey_ike::Rival>,
     /// Whether it has its child SAs from another still to get.
@@ -231,7 +246,7 @@ impl IkeSa {
             has_ppk: false,
             ids: None,
             contacts: Contacts::default(),
-            is_contact: false,
+            contact_at: None,
             may_be_childless: false,
             wanted: None,
             children: vec![],
@@ -243,6 +258,10 @@ impl IkeSa {
             forgotten: 0,
             established_ms: None,
             rekey_at_ms: u64::MAX,
+            lifetime: Lifetime::ENDLESS,
+            origin: id,
+            reauthenticates: None,
+            reauthenticated_by: None,
             rival_ike: None,
             awaits_estate: false,
             legacies: vec![],
@@ -420,7 +439,7 @@ impl IkeSa {
     /// Asks what waits, if nothing is under way.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
         while self.phase == Phase::Established && !self.channel.is_asking() && self.thens[0].is_none() {
-            let Some(task) = self.tasks.pop_front() else { return };
+            let Some(task) = self.tasks.pop_front() else { return self.has_taken_place() };
             self.ask_task(task, cx);
         }
     }
@@ -458,6 +477,7 @@ impl IkeSa {
         self.established_ms = Some(cx.now_ms);
         self.init = None;
         self.rekey_later(cx);
+        self.live(cx);
         self.event(Event::Established, cx);
     }
 

@@ -70,6 +70,7 @@ impl IkeSa {
                 let notify = Notify::new(NotifyType::COOKIE2, &cookie);
                 (Question::Routability(self.path(), cookie), vec![Payload::Notify(notify)])
             }
+            Task::Use(spi_in) => return self.use_child(spi_in, cx),
             Task::Rekey => return self.ask_rekey(cx),
             Task::Delete => return self.begin_delete(cx),
             Task::Child(config) => return self.ask_child(&config, cx),
@@ -152,6 +153,7 @@ impl IkeSa {
             }
             gone.into_iter().for_each(|spi_in| self.remove_child(spi_in, cx));
         }
+        self.learn_lifetime(payloads, cx);
         answer.extend(self.answer_mobike(payloads));
         self.answer(ExchangeType::INFORMATIONAL, &Payloads(answer), cx);
     }

@@ -93,6 +93,8 @@ pub enum Event {
     MoveFailed(String),
     /// This IKE SA has taken the place of another.
     Replaced(IkeSaId),
+    /// It is begun to take the place of another, by a new authentication.
+    Reauthenticating(IkeSaId),
     /// There is no IKE SA in its place yet, and why.
     RekeyFailed(String),
     /// It is gone, and why.

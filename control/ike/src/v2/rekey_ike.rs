@@ -20,6 +20,7 @@ use super::{
     ike_sa::{Asked, IkeSa, IkeSaId, Phase, Task, Then},
     job::{Job, Outcome},
     output::{ChildChange, Event, Output},
+    reauth::{Anew, Reauthenticates},
 };
 use crate::{
     crypto::{
@@ -98,6 +99,10 @@ pub(super) enum Legacy {
     Heir(Box<IkeSa>),
     /// An IKE SA of the same two is closed; whether the peer knows it, and is to be told.
     Superseded(IkeSaId, bool),
+    /// An IKE SA is to be begun that takes its place.
+    Anew(Box<Anew>),
+    /// An IKE SA is authenticated anew: the first of those that took each other's place goes, or who has its place.
+    Outlived(IkeSaId),
     /// The IKE SA with this SPI of ours is not used.
     Doomed(IkeSpi),
     /// What it has, to the IKE SA with this SPI of ours.
@@ -110,6 +115,7 @@ pub(super) struct Estate {
     pub children: Vec<ChildSa>,
     pub tasks: VecDeque<Task>,
     pub later: Vec<(u64, Task)>,
+    pub reauthenticates: Option<Box<Reauthenticates>>,
 }
 
 impl Estate {
@@ -399,6 +405,8 @@ impl IkeSa {
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.established_ms = Some(cx.now_ms);
         heir.rekey_later(cx);
+        (heir.lifetime, heir.origin) = (self.lifetime, self.origin);
+        heir.reauthenticated_by = self.reauthenticated_by;
         Some(heir)
     }
 
@@ -408,6 +416,7 @@ impl IkeSa {
             children: std::mem::take(&mut self.children),
             tasks: std::mem::take(&mut self.tasks),
             later: std::mem::take(&mut self.later),
+            reauthenticates: self.reauthenticates.take(),
         };
         estate.tasks.retain(|task| !matches!(task, Task::Rekey));
         if let Some(Asked::Informational(question)) = &self.asked {

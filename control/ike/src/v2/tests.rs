@@ -4,6 +4,7 @@ mod followup;
 mod intermediate;
 mod mobike;
 mod ppk;
+mod reauth;
 mod seeds;
 mod signatures;
 mod unique;

@@ -96,6 +96,7 @@ impl IkeSa {
             self.answer(exchange, &Payloads(vec![Payload::Notify(notify)]), cx);
             return;
         }
+        self.use_waiting(cx);
         let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
         let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
             == Some(Protocol::IKE);

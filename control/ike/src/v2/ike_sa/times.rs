@@ -14,7 +14,7 @@ impl IkeSa {
             Phase::Connecting => due = due.min(self.deadline_ms),
             Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
             Phase::Established => {
-                due = due.min(self.rekey_at_ms);
+                due = due.min(self.rekey_at_ms).min(self.lifetime.due_ms());
                 due = self.awaited.as_ref().map_or(due, |awaited| due.min(awaited.until_ms()));
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
@@ -64,6 +64,7 @@ impl IkeSa {
             None => {}
         }
         self.wake(cx.now_ms);
+        self.outlive(cx);
         self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
         match self.phase {
             Phase::Connecting if self.deadline_ms <= cx.now_ms => {

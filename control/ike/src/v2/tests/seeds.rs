@@ -30,7 +30,7 @@ fn world_of(seed: u64) -> World {
 /// What happens next.
 fn happen(world: &mut World) {
     let end = [LEFT, RIGHT][world.below(2) as usize];
-    let (what, which) = (world.below(8), world.below(8) as usize);
+    let (what, which) = (world.below(9), world.below(8) as usize);
     let connection = world.ends[end].config.connections[0].clone();
     let all = |engine: &Engine| {
         let mut ids: Vec<_> = engine.sas().map(IkeSa::id).collect();
@@ -51,6 +51,7 @@ fn happen(world: &mut World) {
         (3 | 4, _) => _ = world.with(end, |engine, cx| engine.rekey_child(spi, cx)),
         (5, _) => _ = world.with(end, |engine, cx| engine.terminate_child(spi, cx)),
         (6, Some(id)) if which == 0 => _ = world.with(end, |engine, cx| engine.terminate(id, cx)),
+        (8, Some(id)) => _ = world.with(end, |engine, cx| engine.reauthenticate(id, cx)),
         (7, _) => {
             // The NAT gives another place.
             let port = 1000 + 10 * world.below(100) as u16;

@@ -79,6 +79,8 @@ pub fn connection(name: &str, end: usize) -> Connection {
         children: vec![child("net", nets[end], nets[1 - end])],
         retransmission: Retransmission::default(),
         dpd_ms: 0,
+        reauth_ms: 0,
+        over_ms: 0,
         rekey_ms: 0,
         rand_ms: 0,
         forces_udp: false,
@@ -370,7 +372,10 @@ impl World {
     fn check_steady(&self) {
         let is_alive = self.ends.iter().all(|end| end.engine.sas().count() > 0);
         for at in [LEFT, RIGHT].into_iter().filter(|_| self.is_steady && is_alive) {
-            for spi in &self.ends[at].sends {
+            // What another IKE SA has the place of is not sent by.
+            let children = self.ends[at].engine.sas().flat_map(IkeSa::children);
+            let replaced: BTreeSet<u32> = children.filter(|c| c.is_replaced).map(|c| c.spi_in).collect();
+            for spi in self.ends[at].sends.difference(&replaced) {
                 let out = self.ends[at].installed[spi].sa.spi_out;
                 let now = self.now_ms;
                 assert!(self.ends[1 - at].installed.contains_key(&out), "{now} ms: {at} sends into nothing");

@@ -1,0 +1,196 @@
+//! Reauthentication (RFC 7296 §2.8.3): who has begun proves anew who it is, and has the peer do the same. An IKE SA and its
+//! child SAs are made as at first; those from before go when the new ones are in use, so that packets always have an SA.
+//!
+//! ```text
+//!  who has begun                                       the other
+//!  IKE_SA_INIT, IKE_AUTH with the first child    ◀──▶  N(AUTH_LIFETIME) says by when it is to be done again (RFC 4478)
+//!  CREATE_CHILD_SA for each further child        ◀──▶
+//!  INFORMATIONAL, by the new IKE SA              ◀──▶  sends by the new child SAs
+//!  INFORMATIONAL D, by the old one               ◀──▶
+//! ```
+//!
+//! Who answers does not send by a child SA that the peer may not have yet, where there is an older one (RFC 7296 §2.8): the
+//! peer's next request shows that it has it, or else some time does.
+
+use super::{
+    context::Context,
+    ike_sa::{Closed, IkeSa, IkeSaId, Phase, Task},
+    output::{ChildChange, Event, Output},
+    rekey_ike::Legacy,
+};
+use crate::{
+    connection::{Child, Connection, rekey_at_ms},
+    message::{Notify, NotifyType, Payload, Payloads},
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// What has not come to anything is tried again after so long: both first exchanges are given up before.
+const AGAIN_MS: u64 = 400_000;
+
+/// What another has the place of goes after so long, if the peer does not delete it: it may have to make child SAs yet.
+const SETTLE_MS: u64 = 10_000;
+
+/// When a peer has its answer, even if it asks nothing else: longer than it asks again for what it has missed.
+const HAS_IT_MS: u64 = 200_000;
+
+/// An IKE SA that is to be begun, and what it is to have.
+#[derive(Debug)]
+pub(super) struct Anew {
+    pub connection: Arc<Connection>,
+    pub between: (IpAddr, IpAddr),
+    pub children: Vec<Arc<Child>>,
+}
+
+/// What an IKE SA takes the place of.
+#[derive(Debug)]
+pub(super) struct Reauthenticates {
+    /// The first of those that took each other's place.
+    pub origin: IkeSaId,
+    /// The children besides the first.
+    children: Vec<Arc<Child>>,
+}
+
+/// When an IKE SA is authenticated anew, and when it ends otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lifetime {
+    pub reauth_at_ms: u64,
+    pub ends_at_ms: u64,
+}
+
+impl Lifetime {
+    pub(super) const ENDLESS: Lifetime = Lifetime { reauth_at_ms: u64::MAX, ends_at_ms: u64::MAX };
+
+    /// When something is to be done.
+    pub(super) fn due_ms(&self) -> u64 {
+        self.reauth_at_ms.min(self.ends_at_ms)
+    }
+}
+
+/// How long the peer has, as AUTH_LIFETIME says it (RFC 4478 §3).
+fn said_ms(payloads: &Payloads) -> Option<u64> {
+    let notify = payloads.notifies(NotifyType::AUTH_LIFETIME).next()?;
+    Some(u64::from(u32::from_be_bytes(notify.data.as_slice().try_into().ok()?)) * 1000)
+}
+
+impl IkeSa {
+    /// Whether it is for us to authenticate anew: we have begun the first of those that took each other's place.
+    pub fn leads(&self) -> bool {
+        self.mobike.leads
+    }
+
+    /// When it is authenticated anew, if that is known.
+    pub fn reauth_at_ms(&self) -> Option<u64> {
+        Some(self.lifetime.reauth_at_ms).filter(|ms| *ms < u64::MAX)
+    }
+
+    /// Both ends are authenticated.
+    pub(super) fn live(&mut self, cx: &mut Context<'_>) {
+        let Connection { reauth_ms, over_ms, rand_ms, .. } = *self.connection;
+        if reauth_ms > 0 {
+            let random = u32::from_be_bytes(cx.random());
+            let at_ms = rekey_at_ms(cx.now_ms, reauth_ms, rand_ms, random);
+            self.lifetime.ends_at_ms = cx.now_ms.saturating_add(reauth_ms).saturating_add(over_ms);
+            self.lifetime.reauth_at_ms = if self.leads() { at_ms } else { u64::MAX };
+        }
+        let Some(reauthenticates) = &mut self.reauthenticates else { return };
+        let children = std::mem::take(&mut reauthenticates.children);
+        self.tasks.extend(children.into_iter().map(Task::Child));
+        // The peer is to know that we have it.
+        self.tasks.push_back(Task::Liveness);
+    }
+
+    /// What a responder says of how long it lasts.
+    pub(super) fn lifetime_notify(&self, connection: &Connection) -> Option<Payload> {
+        let secs = u32::try_from(connection.reauth_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        (secs > 0).then(|| Payload::Notify(Notify::new(NotifyType::AUTH_LIFETIME, &secs.to_be_bytes())))
+    }
+
+    /// What the peer says of how long it lasts.
+    // RFC 4478 §2: who has begun does so before that time.
+    pub(super) fn learn_lifetime(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        let Some(ms) = said_ms(payloads).filter(|_| self.leads()) else { return };
+        let random = u32::from_be_bytes(cx.random());
+        let rand_ms = self.connection.rand_ms.min(ms / 10);
+        let at_ms = rekey_at_ms(cx.now_ms, ms.max(1), rand_ms, random);
+        self.lifetime.reauth_at_ms = self.lifetime.reauth_at_ms.min(at_ms);
+    }
+
+    /// Its time has come.
+    pub(super) fn outlive(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Established {
+            return;
+        }
+        if self.lifetime.ends_at_ms <= cx.now_ms {
+            self.lifetime = Lifetime::ENDLESS;
+            self.tasks.push_front(Task::Delete);
+        } else if self.lifetime.reauth_at_ms <= cx.now_ms {
+            self.reauthenticate(cx);
+        }
+    }
+
+    /// Another is begun in its place.
+    pub(super) fn reauthenticate(&mut self, cx: &Context<'_>) {
+        self.lifetime.reauth_at_ms = cx.now_ms + AGAIN_MS;
+        let stays = self.children.iter().filter(|child| !child.is_replaced);
+        let children = stays.map(|child| child.config.clone()).collect();
+        let between = (self.path.local.ip(), self.path.peer.ip());
+        let connection = self.connection.clone();
+        self.legacies.push(Legacy::Anew(Box::new(Anew { connection, between, children })));
+    }
+
+    /// It takes the place of another. Its first child is made with it.
+    pub(super) fn take_place_of(&mut self, origin: IkeSaId, children: Vec<Arc<Child>>, cx: &mut Context<'_>) {
+        let mut children = children.into_iter();
+        self.wanted = children.next();
+        self.reauthenticates = Some(Box::new(Reauthenticates { origin, children: children.collect() }));
+        self.event(Event::Reauthenticating(origin), cx);
+    }
+
+    /// All that it is to have is there, or is not to be had: what it takes the place of goes.
+    pub(super) fn has_taken_place(&mut self) {
+        let is_waiting = self.later.iter().any(|(_, task)| matches!(task, Task::Child(_)));
+        if let Some(reauthenticates) = self.reauthenticates.take_if(|_| !is_waiting) {
+            self.legacies.push(Legacy::Outlived(reauthenticates.origin));
+        }
+    }
+
+    /// Another has its place.
+    pub(super) fn be_outlived(&mut self, cx: &mut Context<'_>) {
+        self.children.iter_mut().for_each(|child| child.is_replaced = true);
+        self.tasks.clear();
+        self.ask_later(Task::Delete, cx);
+    }
+
+    /// An IKE SA of the same two is gone.
+    pub(super) fn be_superseded(&mut self, is_known: bool, cx: &mut Context<'_>) {
+        match is_known {
+            // It may be what the peer authenticates anew, and has then to delete itself.
+            true => self.later.push((cx.now_ms + SETTLE_MS, Task::Delete)),
+            false => self.close(Closed::Superseded, cx),
+        }
+    }
+
+    /// Whether there may be an older child SA for the same packets, of another IKE SA with this peer.
+    pub(super) fn has_elder(&self) -> bool {
+        self.ids.as_ref().is_some_and(|ids| !self.contacts.others(ids, self.id).is_empty())
+    }
+
+    /// Sends by a child SA once the peer is known to have it.
+    pub(super) fn use_later(&mut self, spi_in: u32, now_ms: u64) {
+        self.later.push((now_ms + HAS_IT_MS, Task::Use(spi_in)));
+    }
+
+    /// The peer is known to have a child SA.
+    pub(super) fn use_child(&self, spi_in: u32, cx: &mut Context<'_>) {
+        let is_there = self.children.iter().any(|child| child.spi_in == spi_in);
+        cx.out.extend(is_there.then_some(Output::Child(ChildChange::Use(spi_in))));
+    }
+
+    /// The peer has asked something else since it asked for child SAs: it has them.
+    pub(super) fn use_waiting(&mut self, cx: &mut Context<'_>) {
+        let waiting = self.later.extract_if(.., |(_, task)| matches!(task, Task::Use(_)));
+        let spi = |(_, task)| if let Task::Use(spi) = task { Some(spi) } else { None };
+        let spis: Vec<u32> = waiting.filter_map(spi).collect();
+        spis.into_iter().for_each(|spi| self.use_child(spi, cx));
+    }
+}
