@@ -15,6 +15,7 @@ mod load;
 pub mod message;
 mod names;
 pub mod packet;
+mod redirect;
 mod sas;
 mod selection;
 pub mod session;

@@ -7,7 +7,7 @@ use crate::{
     pki::{chain::Trust, credential::Credential},
     proposal::{Order, Proposals},
     traffic_selector::{ConfiguredSelectors, Policy},
-    v2::window::Retransmission,
+    v2::{redirect::Gateway, window::Retransmission},
 };
 use portcullis_sadb::{Handling, Mode};
 use std::{
@@ -89,6 +89,10 @@ pub struct Connection {
     pub over_ms: u64,
     /// Up to so much earlier, at random, so that not both ends do so at once (RFC 7296 §2.8).
     pub rand_ms: u64,
+    /// We go to other gateways that the peer sends us to (RFC 5685).
+    pub follows_redirects: bool,
+    /// The gateways that peers are sent to which begin, if they can be; none are without any.
+    pub redirect_to: Vec<Gateway>,
     /// ESP goes in UDP, whether there is a NAT or not.
     pub forces_udp: bool,
     /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).

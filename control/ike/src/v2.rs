@@ -5,6 +5,7 @@
 //!  ike_sa    one of them: what is asked, what is answered, what waits
 //!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    mobike                            where packets go
+//!    redirect                          who begins is sent to another gateway
 //!    reauth                            who is there, proven anew
 //!    proof                             what AUTH payloads prove who an end is by
 //!    child                             what is agreed on for a child SA
@@ -37,6 +38,7 @@ pub mod output;
 mod ppk;
 pub mod proof;
 mod reauth;
+pub mod redirect;
 mod rekey_ike;
 mod sa_init;
 pub mod window;

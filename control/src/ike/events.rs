@@ -123,6 +123,7 @@ impl Ike {
             let child = sa.children().iter().find(|child| child.spi_in == spi);
             child.filter(|_| self.events.is_heard).map(|child| self.child_report(child, sadb))
         };
+        let is_begun_alone = sa.established_ms().is_none();
         let (mut children, mut before) = (vec![], None);
         let (what, text) = match &event {
             Event::Established => (What::IkeUp, format!("IKE SA {} is established", id.0)),
@@ -155,6 +156,10 @@ impl Ike {
                 (What::IkeMoved, text)
             }
             Event::MoveFailed(why) => (What::IkeNotMoved, format!("IKE SA {} does not move: {why}", id.0)),
+            Event::Redirected(new, to) => {
+                let text = format!("IKE SA {} is sent to {to}, with which {} is begun", id.0, new.0);
+                (What::IkeRedirected { new: new.0 }, text)
+            }
             Event::Reauthenticating(old) => {
                 let text = format!("IKE SA {} is begun to authenticate {} anew", id.0, old.0);
                 (What::IkeBegun, text)
@@ -166,6 +171,7 @@ impl Ike {
                 let replaced = self.events.replaced.contains(&id);
                 let what = match sa.established_ms() {
                     Some(_) => What::IkeDown { replaced },
+                    None if replaced => What::IkeDown { replaced },
                     None => What::IkeFailed,
                 };
                 (what, format!("IKE SA {} is closed: {why}", id.0))
@@ -174,6 +180,10 @@ impl Ike {
         let text = format!("connection '{name}': {text}");
         match what {
             What::IkeReplaced { old } => _ = self.events.replaced.insert(IkeSaId(old)),
+            // It ends, and has not failed.
+            What::IkeRedirected { new } if is_begun_alone && new != id.0 => {
+                _ = self.events.replaced.insert(id);
+            }
             What::IkeDown { replaced: true } => _ = self.events.replaced.remove(&id),
             _ => {}
         }
@@ -246,6 +256,7 @@ impl Counters {
             | What::IkeMoved
             | What::IkeNotMoved
             | What::IkeNotReplaced
+            | What::IkeRedirected { .. }
             | What::IkeDown { replaced: true }
             | What::ChildDown { replaced: true, .. } => return,
         };

@@ -170,6 +170,11 @@ pub enum What {
     IkeNotMoved,
     /// None has taken its place yet.
     IkeNotReplaced,
+    /// The peer sends us to another gateway.
+    IkeRedirected {
+        /// The number of the IKE SA that is begun with that.
+        new: u64,
+    },
     /// It is gone, and was never established.
     IkeFailed,
     /// It is gone.

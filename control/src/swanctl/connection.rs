@@ -7,6 +7,7 @@ use super::{
     notation::IkeProposal,
     value::{Port, Value, range, words},
 };
+use portcullis_ike::v2::redirect::Gateway;
 use portcullis_sadb::Prefix;
 use std::{net::IpAddr, time::Duration};
 
@@ -84,6 +85,18 @@ impl Value for Dscp {
     fn parse(text: &str) -> Option<Dscp> {
         let is_binary = text.len() <= 6 && text.bytes().all(|b| b == b'0' || b == b'1');
         is_binary.then(|| u8::from_str_radix(text, 2).ok().map(Dscp))?
+    }
+}
+
+/// Another gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayName(pub Gateway);
+
+impl Value for GatewayName {
+    const IS: &'static str = "addresses or names of gateways";
+
+    fn parse(text: &str) -> Option<GatewayName> {
+        text.parse().ok().map(GatewayName)
     }
 }
 
@@ -187,6 +200,10 @@ pub struct Connection {
     pub ppk_required: bool,
     /// How often it is begun before it is given up; 0 is never given up.
     pub keyingtries: u32,
+    /// Whether we go to other gateways that the peer sends us to (RFC 5685).
+    pub follow_redirects: bool,
+    /// Gateways that peers are sent to which begin.
+    pub redirect_to: Vec<GatewayName>,
     /// Several IKE SAs with one peer.
     pub unique: Unique,
     /// Age at which the peers prove again who they are; 0 is never.
@@ -234,6 +251,8 @@ impl Kind for Connection {
         key!(Connection.ppk_required = "no"),
         key!(Connection.keyingtries = "1"),
         key!(Connection.unique = "no"),
+        key!(Connection.follow_redirects = "yes"),
+        key!(Connection.redirect_to = ""),
         key!(Connection.reauth_time = "0"),
         key!(Connection.rekey_time = ""),
         key!(Connection.over_time = ""),

@@ -5,7 +5,7 @@ use super::{
     listing::Listing,
     load,
     message::{Message, TooLong, Writer},
-    names,
+    names, redirect,
     selection::Selection,
     session::Request,
 };
@@ -46,7 +46,6 @@ enum Does {
 
 const TOKENS: &str = "keys on tokens cannot be used; keep them in files";
 const TRAPS: &str = "policies without an SA cannot be used yet";
-const REDIRECTION: &str = "redirection (RFC 5685) cannot be used yet";
 
 /// All of them, by name.
 const COMMANDS: &[(&str, Does)] = &[
@@ -59,7 +58,7 @@ const COMMANDS: &[(&str, Does)] = &[
     ("initiate", Does::Begins(control::initiate)),
     ("terminate", Does::Begins(control::terminate)),
     ("rekey", Does::Tries(control::rekey)),
-    ("redirect", Does::Refused(REDIRECTION)),
+    ("redirect", Does::Tries(redirect::redirect)),
     ("install", Does::Refused(TRAPS)),
     ("uninstall", Does::Refused(TRAPS)),
     ("list-sas", Does::Lists(|iked, m| Ok(Listing::sas(iked, Selection::of(m)?)))),

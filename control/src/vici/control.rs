@@ -163,6 +163,11 @@ impl Control {
                 return true;
             }
             Goal::IkeUp(of) | Goal::ChildUp(of, ..) if *of != id => return false,
+            Goal::IkeUp(of) | Goal::ChildUp(of, ..) => {
+                if let What::IkeRedirected { new } = event.what {
+                    *of = IkeSaId(new);
+                }
+            }
             Goal::Gone(Selected::Ike(ids), _) if !ids.contains(&id) => return false,
             Goal::Gone(Selected::Children(spis), _) => {
                 let is_of = |what: &What| match what {
@@ -232,7 +237,7 @@ impl Goal {
 }
 
 /// The answer of what is about several SAs.
-fn counted(matches: usize, more: &[(&str, usize)], outcome: Result<(), &str>) -> Message {
+pub(super) fn counted(matches: usize, more: &[(&str, usize)], outcome: Result<(), &str>) -> Message {
     let mut writer = Writer::default();
     writer.value("success", if outcome.is_ok() { "yes" } else { "no" });
     writer.value("matches", matches.to_string());

@@ -206,6 +206,10 @@ impl IkeSa {
 
     fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
         let Answer { mine, theirs, child, payloads } = answer;
+        // RFC 5685 §6
+        if self.redirected_auth(&payloads, child.as_ref().map(|offer| &offer.config), cx) {
+            return;
+        }
         let installed = child.map(|offer| {
             let name = offer.config.name.clone();
             (name, offer.accept(&payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
@@ -283,6 +287,9 @@ impl IkeSa {
 
     fn answer_proven(&mut self, answering: Answering, proofs: Vec<Authentication>, cx: &mut Context<'_>) {
         let Answering { connection, ids, payloads } = answering;
+        if let Some(elsewhere) = self.redirects_to(&connection, cx) {
+            return self.answer_elsewhere(&connection, ids, (proofs, elsewhere), cx);
+        }
         if let Err(closed) = self.keep_unique(&connection, &ids, &payloads) {
             return self.refuse_initiator(closed, cx);
         }
@@ -327,6 +334,24 @@ impl IkeSa {
         if let Some(error) = failed {
             self.child_failed(&connection.name, &error, cx);
         }
+    }
+
+    /// The initiator, which is who it says, is sent to another gateway (RFC 5685 §6).
+    fn answer_elsewhere(
+        &mut self,
+        connection: &Arc<Connection>,
+        (mine, theirs): Ids,
+        (proofs, elsewhere): (Vec<Authentication>, Payload),
+        cx: &mut Context<'_>,
+    ) {
+        self.connection = connection.clone();
+        let mut answer = vec![Payload::IdResponder(mine.clone())];
+        answer.extend(certificates(&connection.local_auth));
+        answer.extend(proofs.into_iter().map(Payload::Authentication));
+        answer.extend(self.has_ppk.then(ppk::taken_notify));
+        answer.push(elsewhere);
+        self.answer(ExchangeType::IKE_AUTH, &Payloads(answer), cx);
+        self.establish(mine, theirs, cx);
     }
 
     /// Who we are in a connection.

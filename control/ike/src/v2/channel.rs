@@ -122,6 +122,11 @@ impl Channel {
         }
     }
 
+    /// IKE_SA_INIT is begun anew, with another peer.
+    pub fn begin_anew(&mut self) {
+        self.window = Window::default();
+    }
+
     /// Messages are sealed from now on, or by other keys.
     pub fn seal_with(&mut self, sealer: Sealer, opener: Opener) {
         (self.sealer, self.opener) = (Some(sealer), Some(opener));

@@ -47,6 +47,14 @@ pub enum Closed {
     /// The peer has begun another, and has not got this one any more.
     #[error("the peer has begun another, and knows this one no more")]
     Superseded,
+    /// The peer sends us elsewhere, and we do not go.
+    #[error("the peer sends us to {to}, and {why}")]
+    Redirect {
+        /// Where.
+        to: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// There is one of the same two identities.
     #[error("there is an IKE SA with {0} already")]
     NotUnique(String),

@@ -13,6 +13,7 @@ use super::{
     job::Outcome,
     output::{Datagram, Event, JobId, Output},
     reauth::Anew,
+    redirect::{self, Gateway},
     rekey_ike::Legacy,
     sa_init,
 };
@@ -42,6 +43,9 @@ pub enum Refused {
     /// A first message with no proposal in common.
     #[error("no proposal in common")]
     NoProposal,
+    /// A first message of a peer that was sent to another gateway.
+    #[error("it is sent to another gateway")]
+    Redirected,
     /// A first message with another key exchange than was agreed on. The peer was told which.
     #[error("another key exchange is wanted")]
     KeyExchange,
@@ -78,6 +82,7 @@ impl Refused {
             Refused::UnknownSpi => "unknown_spi",
             Refused::NoConnection => "no_connection",
             Refused::NoProposal => "no_proposal",
+            Refused::Redirected => "redirected",
             Refused::KeyExchange => "key_exchange",
             Refused::Cookie => "cookie",
             Refused::TooMany => "half_open",
@@ -221,6 +226,18 @@ impl Engine {
         }) && may
     }
 
+    /// Sends the peer of an IKE SA, which has begun it, to another gateway (RFC 5685 §5). False if there is none, or the peer does
+    /// not go where it is sent.
+    pub fn redirect(&mut self, id: IkeSaId, to: &Gateway, cx: &mut Context<'_>) -> bool {
+        let mut may = false;
+        self.with(id, cx, |sa, cx| {
+            may = sa.is_redirectable() && *sa.phase() == Phase::Established;
+            if may {
+                sa.ask_later(Task::Redirect(to.clone()), cx);
+            }
+        }) && may
+    }
+
     /// What is to take the place of an IKE SA goes with it.
     fn stop_anew(&mut self, id: IkeSaId, cx: &mut Context<'_>) {
         let by = self.sas.get(&id).and_then(|sa| sa.reauthenticated_by);
@@ -230,18 +247,31 @@ impl Engine {
 
     /// Another IKE SA is begun in the place of one.
     fn begin_anew(&mut self, from: IkeSaId, anew: Anew, cx: &mut Context<'_>) {
-        let Some(origin) = self.sas.get(&from).map(|sa| sa.origin) else { return };
+        let of = self.sas.get(&from).map(|sa| match &sa.reauthenticates {
+            // What is sent elsewhere before it has taken a place leaves it to another.
+            Some(of) if *sa.phase() == Phase::Closing => (of.before, of.origin),
+            _ => (from, sa.origin),
+        });
+        let Some(place) = of else { return };
         let id = self.initiate(&anew.connection, None, anew.between, cx);
-        self.with(id, cx, |sa, cx| sa.take_place_of(origin, anew.children, cx));
+        self.with(id, cx, |sa, cx| {
+            match anew.redirected {
+                Some(redirected) => sa.come_from(from, redirected, cx),
+                None => sa.event(Event::Reauthenticating(from), cx),
+            }
+            sa.take_place_of(place, anew.children);
+        });
         self.with(from, cx, |sa, _| sa.reauthenticated_by = Some(id));
     }
 
     /// An IKE SA has taken the place of those that come from one.
-    fn outlive(&mut self, by: IkeSaId, origin: IkeSaId, cx: &mut Context<'_>) {
+    fn outlive(&mut self, by: IkeSaId, (before, origin): (IkeSaId, IkeSaId), cx: &mut Context<'_>) {
         let ids = self.sas.get(&by).and_then(IkeSa::ids);
         let others = ids.map(|ids| self.contacts.others(ids, by)).unwrap_or_default();
-        let others = others.into_iter().filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));
-        for id in others.collect::<Vec<_>>() {
+        // With another gateway the peer may be another, too.
+        let all = others.into_iter().filter(|id| *id != before).chain([before]);
+        let all = all.filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));
+        for id in all.collect::<Vec<_>>() {
             self.with(id, cx, IkeSa::be_outlived);
         }
     }
@@ -370,6 +400,10 @@ impl Engine {
         if between.is_empty() {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
         }
+        if let Some(notify) = redirect::away(&between, payloads, cx) {
+            answer_first(header, notify, path, cx);
+            return Err(Refused::Redirected);
+        }
         let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
         let Some((connection, agreement)) = agreed else {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
@@ -477,7 +511,7 @@ impl Engine {
                 self.with(id, cx, |sa, cx| sa.be_superseded(is_known, cx));
             }
             Legacy::Anew(anew) => self.begin_anew(from, *anew, cx),
-            Legacy::Outlived(origin) => self.outlive(from, origin, cx),
+            Legacy::Outlived(before, origin) => self.outlive(from, (before, origin), cx),
             Legacy::Doomed(ours) => {
                 if let Some(id) = self.by_spi.get(&ours).copied() {
                     self.with(id, cx, |sa, cx| {

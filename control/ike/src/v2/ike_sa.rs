@@ -20,6 +20,7 @@ use super::{
     nat::Nat,
     output::{ChildChange, Event, JobId, Output},
     reauth::{Lifetime, Reauthenticates},
+    redirect::{Gateway, Redirection},
     rekey_ike::{self, Legacy},
     sa_init::{self, Init},
 };
@@ -82,6 +83,8 @@ pub enum Task {
     Routability,
     /// For a further child SA.
     Child(Arc<Child>),
+    /// That the peer go to another gateway (RFC 5685).
+    Redirect(Gateway),
     /// Nothing: a child SA is sent by, by our SPI.
     Use(u32),
     /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
@@ -193,6 +196,8 @@ pub struct IkeSa {
     pub(super) established_ms: Option<u64>,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
+    /// What there is of redirection.
+    pub(super) redirection: Redirection,
     /// How long it lasts without another authentication.
     pub(super) lifetime: Lifetime,
     /// The first of those that took each other's place.
@@ -258,6 +263,7 @@ impl IkeSa {
             forgotten: 0,
             established_ms: None,
             rekey_at_ms: u64::MAX,
+            redirection: Redirection::default(),
             lifetime: Lifetime::ENDLESS,
             origin: id,
             reauthenticates: None,

@@ -34,6 +34,11 @@ pub(super) fn fatal(payloads: &Payloads) -> Option<NotifyType> {
     kinds.into_iter().find(|kind| payloads.has_notify(*kind))
 }
 
+/// That the IKE SA be deleted.
+pub(super) fn delete() -> Payloads {
+    Payloads(vec![Payload::Delete(Delete::IKE_SA)])
+}
+
 /// Whether the IKE SA is deleted.
 pub(super) fn deletes_ike_sa(payloads: &Payloads) -> bool {
     let is_it = |p: &Payload| matches!(p, Payload::Delete(delete) if delete.protocol() == Protocol::IKE);
@@ -70,6 +75,7 @@ impl IkeSa {
                 let notify = Notify::new(NotifyType::COOKIE2, &cookie);
                 (Question::Routability(self.path(), cookie), vec![Payload::Notify(notify)])
             }
+            Task::Redirect(gateway) => (Question::Liveness, self.redirect_notify_to(&gateway, cx.now_ms)),
             Task::Use(spi_in) => return self.use_child(spi_in, cx),
             Task::Rekey => return self.ask_rekey(cx),
             Task::Delete => return self.begin_delete(cx),
@@ -93,7 +99,7 @@ impl IkeSa {
     /// Asks that the IKE SA be deleted.
     pub(super) fn begin_delete(&mut self, cx: &mut Context<'_>) {
         self.phase = Phase::Closing;
-        self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Delete(Delete::IKE_SA)]), cx);
+        self.ask(ExchangeType::INFORMATIONAL, &delete(), cx);
         self.asked = Some(Asked::Informational(Question::Delete));
     }
 
@@ -154,6 +160,7 @@ impl IkeSa {
             gone.into_iter().for_each(|spi_in| self.remove_child(spi_in, cx));
         }
         self.learn_lifetime(payloads, cx);
+        self.redirected(payloads, cx);
         answer.extend(self.answer_mobike(payloads));
         self.answer(ExchangeType::INFORMATIONAL, &Payloads(answer), cx);
     }

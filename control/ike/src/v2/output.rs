@@ -95,6 +95,8 @@ pub enum Event {
     Replaced(IkeSaId),
     /// It is begun to take the place of another, by a new authentication.
     Reauthenticating(IkeSaId),
+    /// The peer sends us to another gateway, with which this IKE SA is begun.
+    Redirected(IkeSaId, String),
     /// There is no IKE SA in its place yet, and why.
     RekeyFailed(String),
     /// It is gone, and why.

@@ -15,7 +15,8 @@
 use super::{
     context::Context,
     ike_sa::{Closed, IkeSa, IkeSaId, Phase, Task},
-    output::{ChildChange, Event, Output},
+    output::{ChildChange, Output},
+    redirect::{Gateway, Redirection},
     rekey_ike::Legacy,
 };
 use crate::{
@@ -39,11 +40,15 @@ pub(super) struct Anew {
     pub connection: Arc<Connection>,
     pub between: (IpAddr, IpAddr),
     pub children: Vec<Arc<Child>>,
+    /// Another gateway, and what is known there of how we came to it.
+    pub redirected: Option<(Gateway, Redirection)>,
 }
 
 /// What an IKE SA takes the place of.
 #[derive(Debug)]
 pub(super) struct Reauthenticates {
+    /// Which was there.
+    pub before: IkeSaId,
     /// The first of those that took each other's place.
     pub origin: IkeSaId,
     /// The children besides the first.
@@ -131,26 +136,42 @@ impl IkeSa {
     /// Another is begun in its place.
     pub(super) fn reauthenticate(&mut self, cx: &Context<'_>) {
         self.lifetime.reauth_at_ms = cx.now_ms + AGAIN_MS;
-        let stays = self.children.iter().filter(|child| !child.is_replaced);
-        let children = stays.map(|child| child.config.clone()).collect();
+        let children = self.children_to_keep();
         let between = (self.path.local.ip(), self.path.peer.ip());
         let connection = self.connection.clone();
-        self.legacies.push(Legacy::Anew(Box::new(Anew { connection, between, children })));
+        let anew = Anew { connection, between, children, redirected: None };
+        self.legacies.push(Legacy::Anew(Box::new(anew)));
+    }
+
+    /// The children that another in its place is to have.
+    pub(super) fn children_to_keep(&self) -> Vec<Arc<Child>> {
+        let stays = self.children.iter().filter(|child| !child.is_replaced);
+        stays.map(|child| child.config.clone()).collect()
+    }
+
+    /// The children that were to be made under it, of which the first was asked for with it.
+    pub(super) fn children_wanted(&mut self, first: Option<Arc<Child>>) -> Vec<Arc<Child>> {
+        let further = self.reauthenticates.as_mut().map(|r| std::mem::take(&mut r.children));
+        let waiting = self.tasks.iter().filter_map(|task| match task {
+            Task::Child(child) => Some(child.clone()),
+            _ => None,
+        });
+        first.into_iter().chain(waiting).chain(further.into_iter().flatten()).collect()
     }
 
     /// It takes the place of another. Its first child is made with it.
-    pub(super) fn take_place_of(&mut self, origin: IkeSaId, children: Vec<Arc<Child>>, cx: &mut Context<'_>) {
+    pub(super) fn take_place_of(&mut self, (before, origin): (IkeSaId, IkeSaId), children: Vec<Arc<Child>>) {
         let mut children = children.into_iter();
         self.wanted = children.next();
-        self.reauthenticates = Some(Box::new(Reauthenticates { origin, children: children.collect() }));
-        self.event(Event::Reauthenticating(origin), cx);
+        let reauthenticates = Reauthenticates { before, origin, children: children.collect() };
+        self.reauthenticates = Some(Box::new(reauthenticates));
     }
 
     /// All that it is to have is there, or is not to be had: what it takes the place of goes.
     pub(super) fn has_taken_place(&mut self) {
         let is_waiting = self.later.iter().any(|(_, task)| matches!(task, Task::Child(_)));
         if let Some(reauthenticates) = self.reauthenticates.take_if(|_| !is_waiting) {
-            self.legacies.push(Legacy::Outlived(reauthenticates.origin));
+            self.legacies.push(Legacy::Outlived(reauthenticates.before, reauthenticates.origin));
         }
     }
 

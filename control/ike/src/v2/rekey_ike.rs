@@ -101,8 +101,9 @@ pub(super) enum Legacy {
     Superseded(IkeSaId, bool),
     /// An IKE SA is to be begun that takes its place.
     Anew(Box<Anew>),
-    /// An IKE SA is authenticated anew: the first of those that took each other's place goes, or who has its place.
-    Outlived(IkeSaId),
+    /// An IKE SA has been made in the place of one: that goes, or who has its place since, by the first of those that took each
+    /// other's.
+    Outlived(IkeSaId, IkeSaId),
     /// The IKE SA with this SPI of ours is not used.
     Doomed(IkeSpi),
     /// What it has, to the IKE SA with this SPI of ours.
@@ -407,6 +408,7 @@ impl IkeSa {
         heir.rekey_later(cx);
         (heir.lifetime, heir.origin) = (self.lifetime, self.origin);
         heir.reauthenticated_by = self.reauthenticated_by;
+        heir.redirection = self.redirection.clone();
         Some(heir)
     }
 

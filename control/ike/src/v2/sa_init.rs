@@ -17,7 +17,7 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     nat::{self, Nat},
-    ppk, proof,
+    ppk, proof, redirect,
 };
 use crate::{
     connection::Childless,
@@ -111,6 +111,13 @@ pub(super) struct Answering {
     ni: Vec<u8>,
 }
 
+impl Question {
+    /// Ni.
+    pub(super) fn nonce(&self) -> &[u8] {
+        &self.asking.nonce
+    }
+}
+
 impl IkeSa {
     /// Begins.
     pub(super) fn begin_init(&mut self, cx: &mut Context<'_>) {
@@ -142,6 +149,7 @@ impl IkeSa {
         payloads
             .push(Payload::KeyExchange(KeyExchange { method: method.id(), data: question.public.clone() }));
         payloads.push(Payload::Nonce(nonce.clone()));
+        payloads.extend(self.redirect_notify());
         payloads.extend(self.init_notifies());
         let has_more = self.connection.proposals.have_additional_key_exchanges();
         payloads.extend(has_more.then(intermediate_notify));
@@ -174,6 +182,10 @@ impl IkeSa {
         octets: Vec<u8>,
         cx: &mut Context<'_>,
     ) {
+        question = match self.redirected_init(question, payloads, cx) {
+            Some(question) => question,
+            None => return,
+        };
         let spi = crate::message::Header::parse(&octets).map(|(header, ..)| header.responder_spi);
         let proposals = &self.connection.proposals;
         if let Some(notify) = payloads.error().or(payloads.notifies(NotifyType::COOKIE).next()) {
@@ -277,6 +289,7 @@ impl IkeSa {
         // RFC 7296 §2.23: in the request, SPIr is zero.
         let spis = Spis { responder: crate::message::IkeSpi::NONE, ..self.channel.spis() };
         self.learn_peer(payloads, spis);
+        self.redirection.is_taken = redirect::is_taken(payloads);
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && !cx.config.ppks.is_empty();
         let Some(method) = agreement.key_exchange() else { return };
         let answering = Answering { agreement, request: octets, ni: ni.to_vec() };

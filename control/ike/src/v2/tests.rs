@@ -5,6 +5,7 @@ mod intermediate;
 mod mobike;
 mod ppk;
 mod reauth;
+mod redirect;
 mod seeds;
 mod signatures;
 mod unique;

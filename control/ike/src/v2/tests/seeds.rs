@@ -2,7 +2,7 @@
 //! both have none.
 
 use super::world::{LEFT, RIGHT, World, config, connection};
-use crate::v2::{engine::Engine, ike_sa::IkeSa, ike_sa::Phase};
+use crate::v2::{engine::Engine, ike_sa::IkeSa, ike_sa::Phase, redirect::Gateway};
 use std::collections::BTreeSet;
 
 /// As many worlds as this environment variable says, in place of some.
@@ -30,7 +30,7 @@ fn world_of(seed: u64) -> World {
 /// What happens next.
 fn happen(world: &mut World) {
     let end = [LEFT, RIGHT][world.below(2) as usize];
-    let (what, which) = (world.below(9), world.below(8) as usize);
+    let (what, which) = (world.below(10), world.below(8) as usize);
     let connection = world.ends[end].config.connections[0].clone();
     let all = |engine: &Engine| {
         let mut ids: Vec<_> = engine.sas().map(IkeSa::id).collect();
@@ -52,6 +52,11 @@ fn happen(world: &mut World) {
         (5, _) => _ = world.with(end, |engine, cx| engine.terminate_child(spi, cx)),
         (6, Some(id)) if which == 0 => _ = world.with(end, |engine, cx| engine.terminate(id, cx)),
         (8, Some(id)) => _ = world.with(end, |engine, cx| engine.reauthenticate(id, cx)),
+        // There is no other gateway, but the same one may do.
+        (9, Some(id)) => {
+            let to = Gateway::Address(super::world::address(end));
+            world.with(end, |engine, cx| engine.redirect(id, &to, cx));
+        }
         (7, _) => {
             // The NAT gives another place.
             let port = 1000 + 10 * world.below(100) as u16;

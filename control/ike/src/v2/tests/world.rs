@@ -83,6 +83,8 @@ pub fn connection(name: &str, end: usize) -> Connection {
         over_ms: 0,
         rekey_ms: 0,
         rand_ms: 0,
+        follows_redirects: true,
+        redirect_to: vec![],
         forces_udp: false,
         fragment_octets: 1280,
     }
@@ -137,6 +139,8 @@ pub struct World {
     pub one_way: Option<usize>,
     /// Where each end is: what is sent elsewhere is lost, and nothing leaves from elsewhere unless it is said so.
     pub addresses: [IpAddr; 2],
+    /// Where the right end is besides.
+    pub further: Option<IpAddr>,
     /// A NAT in front of the left end: its place for port 500, and one port higher for 4500.
     pub nat: Option<SocketAddr>,
     /// What packets leave by is there at the other end.
@@ -184,6 +188,7 @@ impl World {
             late_ms: 0,
             one_way: None,
             addresses: [address(LEFT), address(RIGHT)],
+            further: None,
             nat: None,
             is_steady: false,
             carried: 0,
@@ -321,7 +326,8 @@ impl World {
                 let port = if peer.port() == nat.port() { 500 } else { 4500 };
                 peer = SocketAddr::new(self.addresses[LEFT], port);
             }
-            if peer.ip() != self.addresses[at] {
+            let is_further = at == RIGHT && self.further == Some(peer.ip());
+            if peer.ip() != self.addresses[at] && !is_further {
                 return true;
             }
             self.carried += 1;

@@ -1,0 +1,207 @@
+use super::{
+    events, rekey_only_child,
+    world::{LEFT, RIGHT, World, address, child, config, connection},
+};
+use crate::{
+    connection::{Connection, Hosts},
+    message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
+    v2::{
+        engine::Refused,
+        output::{Datagram, Event},
+        redirect::Gateway,
+    },
+};
+use std::{net::IpAddr, sync::Arc};
+
+const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
+
+/// A world in which the right end is two gateways. `change` is for the connection of the first.
+fn two_gateways(seed: u64, change: impl FnOnce(&mut Connection)) -> World {
+    let mut world = World::new(seed, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.further = Some(ELSEWHERE);
+    let other = Connection { local: Hosts::one(ELSEWHERE), ..connection("c", RIGHT) };
+    world.ends[RIGHT].config.connections.push(Arc::new(other));
+    world.configure(RIGHT, change);
+    world
+}
+
+fn to(text: &str) -> Vec<Gateway> {
+    vec![text.parse().unwrap()]
+}
+
+fn away(connection: &mut Connection) {
+    connection.redirect_to = vec![Gateway::Address(ELSEWHERE)];
+}
+
+/// The names of child SAs, by which connection they came up at the right end.
+fn is_elsewhere(world: &World) {
+    world.check_children(1);
+    assert_eq!(world.only_sa(LEFT).path().peer.ip(), ELSEWHERE);
+    assert_eq!(world.only_sa(RIGHT).connection().name, "c");
+    assert!(world.only_sa(RIGHT).is_redirectable());
+}
+
+// RFC 5685 §3
+#[test]
+fn who_begins_goes_elsewhere_at_once() {
+    for loss in [0, 30] {
+        let mut world = two_gateways(1, away);
+        world.loss = loss;
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        is_elsewhere(&world);
+        assert_eq!(world.ends[RIGHT].refused[0], Refused::Redirected);
+        let sent = events(&world, LEFT)[0].clone();
+        assert_eq!(sent, Event::Redirected(world.only_sa(LEFT).id(), ELSEWHERE.to_string()));
+        // It says where it comes from.
+        let last = world.requests.iter().rev().find_map(|octets| {
+            let payloads = Message::parse(octets).ok()?.payloads;
+            payloads.notifies(NotifyType::REDIRECTED_FROM).next().map(|notify| notify.data.clone())
+        });
+        assert_eq!(last.unwrap(), [1, 4, 192, 0, 2, 2]);
+    }
+}
+
+// RFC 5685 §6
+#[test]
+fn who_is_known_goes_elsewhere() {
+    let mut world = two_gateways(2, away);
+    // For all that is known of it in IKE_SA_INIT, it may be somebody else.
+    let mut other = connection("d", RIGHT);
+    other.remote_id = "other.example.org".parse().unwrap();
+    world.ends[RIGHT].config.connections.push(Arc::new(other));
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    is_elsewhere(&world);
+    assert!(world.ends[RIGHT].refused.is_empty());
+    let ups = events(&world, LEFT).iter().filter(|event| **event == Event::Established).count();
+    assert_eq!(ups, 1, "there was nothing with the first");
+}
+
+// RFC 5685 §5
+#[test]
+fn who_is_there_goes_elsewhere_without_a_gap() {
+    let seeds = 0..200;
+    println!("seeds {seeds:?}");
+    let mut went = 0;
+    for seed in seeds.clone() {
+        let mut world = two_gateways(seed, |_| {});
+        let nets =
+            |end| if end == LEFT { ("10.1.0.0/16", "10.2.0.0/16") } else { ("10.2.0.0/16", "10.1.0.0/16") };
+        let six = |end| if end == LEFT { ("fd01::/16", "fd02::/16") } else { ("fd02::/16", "fd01::/16") };
+        for end in [LEFT, RIGHT] {
+            for connection in &mut world.ends[end].config.connections {
+                let connection = Arc::make_mut(connection);
+                connection.retransmission.tries = 20;
+                connection.retransmission.limit_ms = 8000;
+                let of = |name, (local, remote)| child(name, local, remote);
+                connection.children = vec![of("net", nets(end)), of("six", six(end))];
+            }
+        }
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        let (id, six) =
+            (world.only_sa(LEFT).id(), world.ends[LEFT].config.connections[0].children[1].clone());
+        world.with(LEFT, |engine, cx| engine.initiate_child(id, &six, cx));
+        world.run_for(1000);
+        world.check_children(2);
+        world.is_steady = true;
+        (world.loss, world.again, world.late_ms) = (seed as u32 % 3 * 10, 5, seed * 10);
+        println!("seed {seed}");
+        let id = world.only_sa(RIGHT).id();
+        let gateway = Gateway::Address(ELSEWHERE);
+        assert!(world.with(RIGHT, |engine, cx| engine.redirect(id, &gateway, cx)));
+        let id = world.only_sa(LEFT).id();
+        assert!(!world.with(LEFT, |engine, cx| engine.redirect(id, &gateway, cx)), "who has begun stays");
+        world.run_for(1_000_000);
+        if world.ends.iter().all(|end| end.engine.sas().count() == 1) {
+            world.check_children(2);
+            assert_eq!(world.only_sa(LEFT).path().peer.ip(), ELSEWHERE, "seed {seed}");
+            went += 1;
+        }
+    }
+    assert!(went > seeds.end * 9 / 10, "{went}");
+}
+
+/// Who does not follow is not sent, and who has not said that it does goes on.
+#[test]
+fn who_does_not_follow_stays() {
+    let mut world = two_gateways(3, away);
+    world.configure(LEFT, |connection| connection.follows_redirects = false);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    world.check_children(1);
+    assert_eq!(world.only_sa(LEFT).path().peer.ip(), address(RIGHT));
+    let id = world.only_sa(RIGHT).id();
+    assert!(!world.with(RIGHT, |engine, cx| engine.redirect(id, &Gateway::Address(ELSEWHERE), cx)));
+}
+
+// RFC 5685 §3
+#[test]
+fn who_is_sent_in_a_circle_ends() {
+    let mut world = two_gateways(4, away);
+    Arc::make_mut(&mut world.ends[RIGHT].config.connections[1]).redirect_to = to("192.0.2.2");
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    let why = "the peer sends us to 192.0.2.2, and it is sent elsewhere too often";
+    assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(why.into())));
+    assert_eq!(world.ends[LEFT].engine.sas().count(), 0);
+    let sent = events(&world, LEFT).iter().filter(|event| matches!(event, Event::Redirected(..))).count();
+    assert_eq!(sent, 5);
+}
+
+#[test]
+fn names_and_other_families_are_not_followed() {
+    for (gateway, why) in
+        [("vpn.example.org", "it is no address"), ("2001:db8::7", "it is of another family of addresses")]
+    {
+        let mut world = two_gateways(5, |connection| connection.redirect_to = to(gateway));
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        let why = format!("the peer sends us to {gateway}, and {why}");
+        assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(why)));
+        // One that is there stays, until the gateway takes it down.
+        let mut world = two_gateways(6, |_| {});
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        let id = world.only_sa(RIGHT).id();
+        world.with(RIGHT, |engine, cx| engine.redirect(id, &to(gateway)[0], cx));
+        world.run_for(30_000);
+        world.check_children(1);
+        assert!(matches!(events(&world, LEFT).last(), Some(Event::MoveFailed(_))));
+        world.run_until_quiet();
+        world.check_children(0);
+    }
+}
+
+// RFC 5685 §3: only who has seen the request can send it elsewhere.
+#[test]
+fn without_our_nonce_nobody_sends_us_elsewhere() {
+    let mut world = two_gateways(7, |_| {});
+    world.late_ms = 100;
+    world.initiate(LEFT, Some(0));
+    while world.carried == 0 {
+        world.run_for(1);
+    }
+    let sa = world.only_sa(LEFT);
+    let header = Header {
+        initiator_spi: sa.spis().initiator,
+        responder_spi: IkeSpi::NONE,
+        version: Version::V2,
+        exchange: ExchangeType::IKE_SA_INIT,
+        flags: Flags::RESPONSE,
+        message_id: 0,
+    };
+    let (local, peer) = (sa.path().local, sa.path().peer);
+    let notify = Notify::new(NotifyType::REDIRECT, &[&[1, 4, 198, 51, 100, 7], &[0; 32][..]].concat());
+    let payloads = Payloads(vec![Payload::Notify(notify)]);
+    let octets = Message { header, payloads, sealed: None }.emit().unwrap();
+    world.with(LEFT, |engine, cx| engine.receive(&Datagram { local, peer, octets }, cx)).unwrap();
+    world.run_until_quiet();
+    world.check_children(1);
+    assert_eq!(world.only_sa(LEFT).path().peer.ip(), address(RIGHT));
+    // It goes on as any other.
+    rekey_only_child(&mut world, RIGHT);
+    world.run_until_quiet();
+    world.check_children(1);
+}
