@@ -97,6 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         over_ms: 0,
         rekey_ms: 0,
         rand_ms: 0,
+        resumes: true,
         follows_redirects: true,
         redirect_to: vec![],
         forces_udp: false,

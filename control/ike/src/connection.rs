@@ -89,6 +89,8 @@ pub struct Connection {
     pub over_ms: u64,
     /// Up to so much earlier, at random, so that not both ends do so at once (RFC 7296 §2.8).
     pub rand_ms: u64,
+    /// Who has begun gets a ticket, and comes back with it (RFC 5723).
+    pub resumes: bool,
     /// We go to other gateways that the peer sends us to (RFC 5685).
     pub follows_redirects: bool,
     /// The gateways that peers are sent to which begin, if they can be; none are without any.

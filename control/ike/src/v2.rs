@@ -5,6 +5,7 @@
 //!  ike_sa    one of them: what is asked, what is answered, what waits
 //!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    mobike                            where packets go
+//!    resumption, ticket                who has been there comes back
 //!    redirect                          who begins is sent to another gateway
 //!    reauth                            who is there, proven anew
 //!    proof                             what AUTH payloads prove who an end is by
@@ -40,7 +41,9 @@ pub mod proof;
 mod reauth;
 pub mod redirect;
 mod rekey_ike;
+mod resumption;
 mod sa_init;
+pub mod ticket;
 pub mod window;
 
 #[cfg(test)]

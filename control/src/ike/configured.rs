@@ -198,6 +198,7 @@ pub(super) fn connection(
         over_ms: millis(c.over()),
         rekey_ms: millis(c.rekey()),
         rand_ms: millis(c.rand()),
+        resumes: c.resumption,
         follows_redirects: c.follow_redirects,
         redirect_to: c.redirect_to.iter().map(|to| to.0.clone()).collect(),
         forces_udp: c.encap,

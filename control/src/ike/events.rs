@@ -160,6 +160,10 @@ impl Ike {
                 let text = format!("IKE SA {} is sent to {to}, with which {} is begun", id.0, new.0);
                 (What::IkeRedirected { new: new.0 }, text)
             }
+            Event::NotResumed => {
+                let text = format!("IKE SA {} does not come back by its ticket, and is begun anew", id.0);
+                (What::IkeBegun, text)
+            }
             Event::Reauthenticating(old) => {
                 let text = format!("IKE SA {} is begun to authenticate {} anew", id.0, old.0);
                 (What::IkeBegun, text)

@@ -200,6 +200,8 @@ pub struct Connection {
     pub ppk_required: bool,
     /// How often it is begun before it is given up; 0 is never given up.
     pub keyingtries: u32,
+    /// Whether who has begun gets a ticket, and comes back with it (RFC 5723).
+    pub resumption: bool,
     /// Whether we go to other gateways that the peer sends us to (RFC 5685).
     pub follow_redirects: bool,
     /// Gateways that peers are sent to which begin.
@@ -251,6 +253,7 @@ impl Kind for Connection {
         key!(Connection.ppk_required = "no"),
         key!(Connection.keyingtries = "1"),
         key!(Connection.unique = "no"),
+        key!(Connection.resumption = "no"),
         key!(Connection.follow_redirects = "yes"),
         key!(Connection.redirect_to = ""),
         key!(Connection.reauth_time = "0"),

@@ -118,6 +118,7 @@ fn config(at: usize) -> Configuration {
         over_ms: 60_000,
         rekey_ms: 120_000,
         rand_ms: 60_000,
+        resumes: true,
         follows_redirects: true,
         redirect_to: vec![],
         forces_udp: at == 1,

@@ -4,6 +4,7 @@
 //!  IKE_SA_INIT       SKEYSEED = prf(Ni | Nr, SK(0))              keys by prf+(SKEYSEED, Ni | Nr | SPIi | SPIr)
 //!  IKE_INTERMEDIATE  SKEYSEED = prf(SK_d, SK(n) | Ni | Nr)       the same again (RFC 9370 §2.2.2)
 //!  PPK               SK_d, SK_pi, SK_pr = prf+(PPK, each)        (RFC 8784 §3)
+//!  resumption        SKEYSEED = prf(SK_d, "Resumption" | Ni | Nr)          (RFC 5723 §5.1)
 //!  rekeying          SKEYSEED = prf(SK_d, SK(0) | Ni | Nr | SK(1) ...)     (RFC 9370 §2.2.4)
 //!  child SA          KEYMAT = prf+(SK_d, SK(0) | Ni | Nr | SK(1) ...)      (the same)
 //! ```
@@ -101,6 +102,23 @@ impl Keys {
         // RFC 7296 §2.18: SKEYSEED is made with the old SA's prf, whatever the new one's is.
         let skeyseed = self.suite.prf().mac(self.d.bytes(), &seed(&secrets, nonces));
         Keys::expand(suite, role, &skeyseed, nonces, spis)
+    }
+
+    /// Those of an IKE SA that is resumed, by SK_d of the one before (RFC 5723 §5.1).
+    pub fn resumed(
+        suite: Suite,
+        role: Role,
+        d: &Secret,
+        nonces: Nonces<'_>,
+        spis: Spis,
+    ) -> (Keys, Sealer, Opener) {
+        let skeyseed = suite.prf().mac(d.bytes(), &[b"Resumption", nonces.initiator, nonces.responder]);
+        Keys::expand(suite, role, &skeyseed, nonces, spis)
+    }
+
+    /// SK_d: what makes further keys.
+    pub(crate) fn d(&self) -> &Secret {
+        &self.d
     }
 
     fn expand(

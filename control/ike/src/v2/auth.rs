@@ -81,9 +81,13 @@ impl IkeSa {
     /// The initiator proves who it is.
     pub(super) fn begin_auth(&mut self, cx: &mut Context<'_>) {
         let connection = self.connection.clone();
-        let mine = self.id_in(&connection);
-        let theirs = connection.remote_id.identity().unwrap_or_else(|| id_of(self.path.peer.ip()));
-        let ids = (mine, theirs);
+        let ids = match &self.resumed {
+            Some(resumed) => resumed.ids.clone(),
+            None => {
+                let theirs = connection.remote_id.identity();
+                (self.id_in(&connection), theirs.unwrap_or_else(|| id_of(self.path.peer.ip())))
+            }
+        };
         let before = self.prove(&connection.local_auth, &ids, cx);
         let plain = self.mix_ppk(cx);
         let proof = match self.has_ppk {
@@ -115,8 +119,11 @@ impl IkeSa {
         let Asking { ids, plain } = asking;
         let connection = self.connection.clone();
         let mut payloads = vec![Payload::IdInitiator(ids.0.clone())];
-        payloads.extend(certificates(&connection.local_auth));
-        if let RemoteAuth::PublicKey(trust) = &connection.remote_auth {
+        // RFC 5723 §4.3.3: who has come back shows no certificates.
+        if self.resumed.is_none() {
+            payloads.extend(certificates(&connection.local_auth));
+        }
+        if let (None, RemoteAuth::PublicKey(trust)) = (&self.resumed, &connection.remote_auth) {
             payloads.extend(certificate_request(std::iter::once(&**trust)));
         }
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
@@ -134,6 +141,7 @@ impl IkeSa {
         payloads.extend(child.iter().flat_map(Offer::payloads));
         payloads.extend(self.ppk_notifies(proofs.get(1)));
         payloads.extend(self.mobike_notifies());
+        payloads.extend(self.ticket_request());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
         self.asked = Some(Asked::Auth(Box::new(Question { mine: ids.0, child, plain })));
     }
@@ -217,6 +225,7 @@ impl IkeSa {
         self.learn_mobike(&payloads);
         self.establish(mine, theirs, cx);
         self.learn_lifetime(&payloads, cx);
+        self.keep_ticket(&payloads, cx);
         match installed {
             Some((_, Ok(Some(install)))) => {
                 let up = self.put_child(install, cx);
@@ -240,9 +249,17 @@ impl IkeSa {
             return self.close(Closed::Missing("IDi payload"), cx);
         };
         let method = payloads.authentication().map(|said| said.method);
-        let found = self.connection_for(theirs, payloads.id_responder(), method, cx);
+        // RFC 5723 §5.1: who has come back has proven who it is before.
+        let before = self.resumed.as_ref().and_then(|resumed| resumed.method);
+        let asked = payloads.id_responder().or(self.resumed.as_ref().map(|resumed| &resumed.ids.0));
+        let found = self.connection_for(theirs, asked, before.or(method), cx);
         let checked = found.and_then(|(connection, mine)| {
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
+            if before.is_some_and(|method| !connection.remote_auth.takes(method))
+                || before.is_some() && !connection.resumes
+            {
+                return Err(Closed::NotResumed(theirs.to_string()));
+            }
             let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
             let said = without_ppk.as_ref().unwrap_or(said);
             let job = self.check(&connection.remote_auth, (&mine, theirs), said, payloads, cx)?;
@@ -296,10 +313,13 @@ impl IkeSa {
         self.connection = connection.clone();
         let (mine, theirs) = ids;
         let mut answer = vec![Payload::IdResponder(mine.clone())];
-        answer.extend(certificates(&connection.local_auth));
+        if self.resumed.is_none() {
+            answer.extend(certificates(&connection.local_auth));
+        }
         answer.extend(proofs.into_iter().map(Payload::Authentication));
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
+        answer.extend(self.ticket_answer(&payloads, (&mine, &theirs), cx));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
         let path = (self.path.local, self.path.peer);
@@ -320,7 +340,9 @@ impl IkeSa {
             None => (None, None),
         };
         // What comes in is to be opened as soon as the peer has the answer.
-        let has_elder = !self.contacts.others(&(mine.clone(), theirs.clone()), self.id).is_empty();
+        // Those of whom the peer knows nothing are nothing to go by.
+        let has_elder = !payloads.has_notify(NotifyType::INITIAL_CONTACT)
+            && !self.contacts.others(&(mine.clone(), theirs.clone()), self.id).is_empty();
         let up = install.map(|install| {
             let install = Install { sends: !has_elder, ..install };
             if has_elder {

@@ -214,7 +214,7 @@ impl Channel {
             }
         }
         let mut digest = window::digest(octets);
-        let is_init = exchange == ExchangeType::IKE_SA_INIT;
+        let is_init = is_first(exchange);
         let mut headers = vec![];
         let (octets, payloads) = match message.sealed {
             // It is the initiator that begins, and once there are keys, nothing is in clear.
@@ -326,7 +326,7 @@ impl Channel {
         let Spis { initiator: initiator_spi, responder: responder_spi } = self.spis;
         let header =
             Header { initiator_spi, responder_spi, version: Version::V2, exchange, flags, message_id };
-        let sealer = self.sealer.as_mut().filter(|_| exchange != ExchangeType::IKE_SA_INIT);
+        let sealer = self.sealer.as_mut().filter(|_| !is_first(exchange));
         let Some(sealer) = sealer else {
             return Ok(vec![Message { header, payloads: payloads.clone(), sealed: None }.emit()?]);
         };
@@ -372,6 +372,11 @@ fn headers_before(datagram: &[u8], sealed: &Sealed) -> Vec<u8> {
         headers[at] = PayloadType::SK.0;
     }
     headers
+}
+
+/// Exchanges that are in clear: there are no keys before (RFC 7296 §1.2, RFC 5723 §4.3).
+pub fn is_first(exchange: ExchangeType) -> bool {
+    matches!(exchange, ExchangeType::IKE_SA_INIT | ExchangeType::IKE_SESSION_RESUME)
 }
 
 fn octet(rng: &mut dyn CryptoRng) -> u8 {

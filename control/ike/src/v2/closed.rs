@@ -55,6 +55,9 @@ pub enum Closed {
         /// Why not.
         why: &'static str,
     },
+    /// The peer has come back, and is not who it was.
+    #[error("{0} has come back, and has not the keys that it had")]
+    NotResumed(String),
     /// There is one of the same two identities.
     #[error("there is an IKE SA with {0} already")]
     NotUnique(String),

@@ -5,7 +5,7 @@
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6).
 
 use super::{
-    channel::Dropped,
+    channel::{Dropped, is_first},
     contacts::Contacts,
     context::Context,
     cookie::Cookies,
@@ -15,7 +15,9 @@ use super::{
     reauth::Anew,
     redirect::{self, Gateway},
     rekey_ike::Legacy,
+    resumption::{self, Resumed, Ticket},
     sa_init,
+    ticket::TicketKeys,
 };
 use crate::{
     connection::{Child, Connection},
@@ -43,6 +45,9 @@ pub enum Refused {
     /// A first message with no proposal in common.
     #[error("no proposal in common")]
     NoProposal,
+    /// A first message with a ticket that is none of ours, or too old. The peer was told.
+    #[error("there is no such ticket")]
+    Ticket,
     /// A first message of a peer that was sent to another gateway.
     #[error("it is sent to another gateway")]
     Redirected,
@@ -66,6 +71,9 @@ pub enum Refused {
     Critical,
 }
 
+/// Tickets that are kept of IKE SAs that are gone, at most.
+const MOST_TICKETS: usize = 1024;
+
 /// Octets of a first message, at most: of a half-open IKE SA it is kept for AUTH.
 const LONGEST_FIRST: usize = 8 * 1024;
 
@@ -82,6 +90,7 @@ impl Refused {
             Refused::UnknownSpi => "unknown_spi",
             Refused::NoConnection => "no_connection",
             Refused::NoProposal => "no_proposal",
+            Refused::Ticket => "ticket",
             Refused::Redirected => "redirected",
             Refused::KeyExchange => "key_exchange",
             Refused::Cookie => "cookie",
@@ -109,6 +118,9 @@ pub struct Engine {
     contacts: Contacts,
     next: u64,
     cookies: Cookies,
+    ticket_keys: Option<Box<TicketKeys>>,
+    /// What we can come back with, by connection and where the peer is.
+    tickets: HashMap<(String, IpAddr), Arc<Ticket>>,
 }
 
 impl Engine {
@@ -124,6 +136,8 @@ impl Engine {
             contacts: Contacts::default(),
             next: 1,
             cookies: Cookies::new(cx.now_ms, cx.rng),
+            ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
+            tickets: HashMap::new(),
         }
     }
 
@@ -153,7 +167,21 @@ impl Engine {
         &mut self,
         connection: &Arc<Connection>,
         child: Option<&Arc<Child>>,
+        between: (IpAddr, IpAddr),
+        cx: &mut Context<'_>,
+    ) -> IkeSaId {
+        // RFC 5723 §4.3: each is used once.
+        let ticket = self.tickets.remove(&(connection.name.clone(), between.1));
+        let ticket = ticket.filter(|ticket| connection.resumes && ticket.is_good(cx.now_ms));
+        self.begin(connection, child, between, ticket, cx)
+    }
+
+    fn begin(
+        &mut self,
+        connection: &Arc<Connection>,
+        child: Option<&Arc<Child>>,
         (local, peer): (IpAddr, IpAddr),
+        ticket: Option<Arc<Ticket>>,
         cx: &mut Context<'_>,
     ) -> IkeSaId {
         let path = Path {
@@ -164,7 +192,10 @@ impl Engine {
         let id = self.add(connection, (Role::Initiator, spis), path, cx);
         self.with(id, cx, |sa, cx| {
             sa.wanted = child.cloned();
-            sa.begin_init(cx);
+            match ticket {
+                Some(ticket) => sa.begin_resume(ticket, cx),
+                None => sa.begin_init(cx),
+            }
         });
         id
     }
@@ -253,7 +284,7 @@ impl Engine {
             _ => (from, sa.origin),
         });
         let Some(place) = of else { return };
-        let id = self.initiate(&anew.connection, None, anew.between, cx);
+        let id = self.begin(&anew.connection, None, anew.between, None, cx);
         self.with(id, cx, |sa, cx| {
             match anew.redirected {
                 Some(redirected) => sa.come_from(from, redirected, cx),
@@ -314,7 +345,7 @@ impl Engine {
         }
         let is_by_initiator = header.flags.contains(Flags::INITIATOR);
         let is_first = is_by_initiator
-            && header.exchange == ExchangeType::IKE_SA_INIT
+            && is_first(header.exchange)
             && header.responder_spi == IkeSpi::NONE
             && !header.flags.contains(Flags::RESPONSE);
         if is_first {
@@ -373,11 +404,7 @@ impl Engine {
             return Err(Refused::Critical);
         }
         let spi = header.initiator_spi;
-        let (Some(offered), Some(ke), Some(nonce)) =
-            (sa_init::offered(payloads), payloads.key_exchange(), payloads.nonce())
-        else {
-            return Err(Dropped::Sealing.into());
-        };
+        let Some(nonce) = payloads.nonce() else { return Err(Dropped::Sealing.into()) };
         // Whoever has sent nothing but first messages may not be where it says, and take the place of who is.
         let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
         let is_loaded = self.half_open.len() >= cx.config.cookies_from;
@@ -396,6 +423,12 @@ impl Engine {
             answer_first(header, Notify::new(kind, data), path, cx);
             Err(why)
         };
+        if header.exchange == ExchangeType::IKE_SESSION_RESUME {
+            return self.receive_ticket(header, (payloads, octets), path, cx);
+        }
+        let (Some(offered), Some(ke)) = (sa_init::offered(payloads), payloads.key_exchange()) else {
+            return Err(Dropped::Sealing.into());
+        };
         let between = cx.config.between(path.local, path.peer);
         if between.is_empty() {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
@@ -413,11 +446,59 @@ impl Engine {
             let kind = NotifyType::INVALID_KE_PAYLOAD;
             return refuse(kind, &wrong.notification(), Refused::KeyExchange, cx);
         }
-        let spis = Spis { initiator: spi, responder: self.free_spi(cx) };
-        let id = self.add(connection, (Role::Responder, spis), path, cx);
-        self.half_open.insert((path.peer, spi), id);
-        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
+        let id = self.add_half_open(connection, spi, path, cx);
         self.receive_of(id, octets, path, cx)
+    }
+
+    /// A first message of a peer that comes back (RFC 5723 §4.3).
+    fn receive_ticket(
+        &mut self,
+        header: &Header,
+        (payloads, octets): (&Payloads, &[u8]),
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let ticket = resumption::said(payloads);
+        let keys = self.ticket_keys.as_mut();
+        let session = ticket.zip(keys).and_then(|(ticket, keys)| keys.open(ticket, cx.unix_secs, cx.rng));
+        let between = cx.config.between(path.local, path.peer);
+        let found = session.and_then(|session| {
+            let allows =
+                |c: &Arc<Connection>| c.proposals.select(std::slice::from_ref(&session.proposal), c.order);
+            let found = between.iter().filter(|c| c.resumes).find_map(|c| Some((c, allows(c)?)));
+            found.map(|(connection, agreement)| (connection, Resumed::new(session, agreement, cx.unix_secs)))
+        });
+        let Some((connection, resumed)) = found else {
+            answer_first(header, Notify::new(NotifyType::TICKET_NACK, &[]), path, cx);
+            return Err(Refused::Ticket);
+        };
+        let id = self.add_half_open(connection, header.initiator_spi, path, cx);
+        self.with(id, cx, |sa, _| sa.resumed = Some(Box::new(resumed)));
+        self.receive_of(id, octets, path, cx)
+    }
+
+    fn add_half_open(
+        &mut self,
+        connection: &Arc<Connection>,
+        initiator: IkeSpi,
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> IkeSaId {
+        let spis = Spis { initiator, responder: self.free_spi(cx) };
+        let id = self.add(connection, (Role::Responder, spis), path, cx);
+        self.half_open.insert((path.peer, initiator), id);
+        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
+        id
+    }
+
+    /// What the peer of an IKE SA that is gone has given us to come back with.
+    fn keep_ticket(&mut self, connection: &str, peer: IpAddr, ticket: Arc<Ticket>, now_ms: u64) {
+        if self.tickets.len() >= MOST_TICKETS {
+            self.tickets.retain(|_, ticket| ticket.is_good(now_ms));
+        }
+        if self.tickets.len() < MOST_TICKETS {
+            self.tickets.insert((connection.to_owned(), peer), ticket);
+        }
     }
 
     /// RFC 7296 §2.5: a peer of a higher version is told ours.
@@ -464,8 +545,10 @@ impl Engine {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
         // Lent to it: what it is told may be for those of the same two alone.
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         does(sa, cx);
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
         if let Some(ids) = sa.ids().filter(|_| contact_at != sa.contact_at) {
             match contact_at {
@@ -475,6 +558,8 @@ impl Engine {
             sa.contact_at = contact_at;
         }
         let legacies = std::mem::take(&mut sa.legacies);
+        let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
+        let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
         let (is_connecting, is_closed) =
             (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
@@ -490,6 +575,9 @@ impl Engine {
             self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
         } else {
             self.due.insert((due, id));
+        }
+        if let Some((connection, peer, ticket)) = ticket {
+            self.keep_ticket(&connection, peer, ticket, cx.now_ms);
         }
         legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
         true

@@ -22,7 +22,9 @@ use super::{
     reauth::{Lifetime, Reauthenticates},
     redirect::{Gateway, Redirection},
     rekey_ike::{self, Legacy},
+    resumption::{self, Resumed, Ticket},
     sa_init::{self, Init},
+    ticket::TicketKeys,
 };
 use crate::{
     connection::{Child, Connection},
@@ -97,6 +99,7 @@ pub enum Task {
 #[derive(Debug)]
 pub(super) enum Asked {
     Init(Box<sa_init::Question>),
+    Resume(Box<resumption::Question>),
     Intermediate(Box<intermediate::Question>),
     Auth(Box<auth::Question>),
     Child(Box<create_child::Question>),
@@ -196,6 +199,12 @@ pub struct IkeSa {
     pub(super) established_ms: Option<u64>,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
+    /// What makes tickets, while it does something.
+    pub(super) tickets: Option<Box<TicketKeys>>,
+    /// What the gateway has given us to come back with.
+    pub(super) ticket: Option<Arc<Ticket>>,
+    /// What it was before.
+    pub(super) resumed: Option<Box<Resumed>>,
     /// What there is of redirection.
     pub(super) redirection: Redirection,
     /// How long it lasts without another authentication.
@@ -263,6 +272,9 @@ impl IkeSa {
             forgotten: 0,
             established_ms: None,
             rekey_at_ms: u64::MAX,
+            tickets: None,
+            ticket: None,
+            resumed: None,
             redirection: Redirection::default(),
             lifetime: Lifetime::ENDLESS,
             origin: id,
@@ -520,6 +532,10 @@ impl IkeSa {
             self.remove_child(spi_in, cx);
         }
         self.event(Event::Closed(why.to_string()), cx);
+        if !matches!(why, Closed::Silent) {
+            // RFC 5723 §4.2: with what is deleted goes its ticket.
+            self.ticket = None;
+        }
         self.phase = Phase::Closed(why);
         (self.thens, self.asked, self.awaited) = ([None, None], None, None);
     }

@@ -70,7 +70,9 @@ fn key_exchange(method: Method, data: Vec<u8>) -> Payloads {
 impl IkeSa {
     /// The method of the key exchange that is next, if one is left before IKE_AUTH.
     pub(super) fn next_intermediate(&self) -> Option<Method> {
-        let (agreement, init) = (self.agreement.as_ref()?, self.init.as_ref()?);
+        // RFC 5723 §4.3: who has come back exchanges no keys.
+        let agreement = self.agreement.as_ref().filter(|_| self.resumed.is_none())?;
+        let init = self.init.as_ref()?;
         agreement.additional_key_exchanges().nth(init.intermediates as usize)
     }
 

@@ -97,6 +97,8 @@ pub enum Event {
     Reauthenticating(IkeSaId),
     /// The peer sends us to another gateway, with which this IKE SA is begun.
     Redirected(IkeSaId, String),
+    /// The peer does not take our ticket: all is exchanged and proven anew.
+    NotResumed,
     /// There is no IKE SA in its place yet, and why.
     RekeyFailed(String),
     /// It is gone, and why.

@@ -43,7 +43,7 @@ impl IkeSa {
 
     /// An initiator mixes it into its keys, if both can. Those without it, if the connection may do without.
     pub(super) fn mix_ppk(&mut self, cx: &Context<'_>) -> Option<Keys> {
-        let ppk = self.ppk(cx).filter(|_| self.uses_ppk)?;
+        let ppk = self.ppk(cx).filter(|_| self.uses_ppk && self.resumed.is_none())?;
         let mixed = self.keys.as_ref()?.with_ppk(ppk.bytes());
         self.has_ppk = true;
         self.keys.replace(mixed).filter(|_| !self.connection.ppk_required)
@@ -51,7 +51,8 @@ impl IkeSa {
 
     /// What an initiator says of it: which it is, and its proof without it.
     pub(super) fn ppk_notifies(&self, without: Option<&Authentication>) -> Vec<Payload> {
-        let Some(id) = self.connection.ppk_id.as_ref().filter(|_| self.has_ppk) else { return vec![] };
+        let says = self.has_ppk && self.resumed.is_none();
+        let Some(id) = self.connection.ppk_id.as_ref().filter(|_| says) else { return vec![] };
         let named = Notify::new(NotifyType::PPK_IDENTITY, &[&[PPK_ID_FIXED], &id[..]].concat());
         // RFC 8784 §3: unless it is mandatory.
         let without = without.filter(|_| !self.connection.ppk_required);
@@ -61,7 +62,7 @@ impl IkeSa {
 
     /// An initiator hears whether the responder has it; `plain` are the keys without.
     pub(super) fn settle_ppk(&mut self, plain: Option<Keys>, payloads: &Payloads) -> Result<(), Closed> {
-        if self.has_ppk && !payloads.has_notify(NotifyType::PPK_IDENTITY) {
+        if self.has_ppk && self.resumed.is_none() && !payloads.has_notify(NotifyType::PPK_IDENTITY) {
             self.keys = Some(plain.ok_or(Closed::NoPpk)?);
             self.has_ppk = false;
         }
@@ -76,6 +77,10 @@ impl IkeSa {
         method: AuthMethod,
         cx: &Context<'_>,
     ) -> Result<Option<Authentication>, Closed> {
+        // RFC 5723 §5.1: SK_d of before has it.
+        if self.resumed.is_some() {
+            return Ok(None);
+        }
         let named = payloads.notifies(NotifyType::PPK_IDENTITY).next().filter(|_| self.uses_ppk);
         let id = named.and_then(|notify| notify.data.strip_prefix(&[PPK_ID_FIXED]));
         let id = id.filter(|id| connection.ppk_id.as_ref().is_none_or(|ours| ours == id));

@@ -227,7 +227,7 @@ impl IkeSa {
     }
 
     /// What an end signs.
-    fn signed_octets(&self, who: Role, id: &Identification) -> Option<Vec<u8>> {
+    pub(super) fn signed_octets(&self, who: Role, id: &Identification) -> Option<Vec<u8>> {
         let (keys, init) = (self.keys.as_ref()?, self.init.as_ref()?);
         let (message, nonce) = match who {
             Role::Initiator => (&init.request, &init.nr),
@@ -259,6 +259,9 @@ impl IkeSa {
         cx: &Context<'_>,
     ) -> Result<Proof, Closed> {
         let role = self.role();
+        if let Some(proof) = self.resumption_proof(role, mine) {
+            return Ok(Proof::Made(vec![proof]));
+        }
         let (method, key) = match auth {
             LocalAuth::SharedKey => {
                 let key = cx.config.shared_key(mine, theirs);
@@ -288,6 +291,9 @@ impl IkeSa {
         payloads: &Payloads,
         cx: &Context<'_>,
     ) -> Result<Option<Job>, Closed> {
+        if self.resumed.is_some() {
+            return self.check_resumed(theirs, said).map(|()| None);
+        }
         let wrong = |why| Closed::Authentication { who: theirs.to_string(), why };
         if !auth.takes(said.method) {
             return Err(wrong(Unproven::Method));

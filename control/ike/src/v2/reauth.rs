@@ -91,6 +91,11 @@ impl IkeSa {
     /// Both ends are authenticated.
     pub(super) fn live(&mut self, cx: &mut Context<'_>) {
         let Connection { reauth_ms, over_ms, rand_ms, .. } = *self.connection;
+        // RFC 5723 §4.2: it goes on from when they were.
+        let reauth_ms = match reauth_ms {
+            0 => 0,
+            ms => ms.saturating_sub(self.authenticated_ago_ms()).max(1),
+        };
         if reauth_ms > 0 {
             let random = u32::from_be_bytes(cx.random());
             let at_ms = rekey_at_ms(cx.now_ms, reauth_ms, rand_ms, random);
@@ -106,7 +111,8 @@ impl IkeSa {
 
     /// What a responder says of how long it lasts.
     pub(super) fn lifetime_notify(&self, connection: &Connection) -> Option<Payload> {
-        let secs = u32::try_from(connection.reauth_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        let left_ms = connection.reauth_ms.saturating_sub(self.authenticated_ago_ms());
+        let secs = u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX);
         (secs > 0).then(|| Payload::Notify(Notify::new(NotifyType::AUTH_LIFETIME, &secs.to_be_bytes())))
     }
 

@@ -409,6 +409,7 @@ impl IkeSa {
         (heir.lifetime, heir.origin) = (self.lifetime, self.origin);
         heir.reauthenticated_by = self.reauthenticated_by;
         heir.redirection = self.redirection.clone();
+        heir.ticket = self.ticket.clone();
         Some(heir)
     }
 

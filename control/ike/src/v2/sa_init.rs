@@ -63,7 +63,7 @@ pub struct Init {
 
 impl Init {
     /// By the request and the response, and their nonces.
-    fn new((request, response): (Vec<u8>, Vec<u8>), (ni, nr): (Vec<u8>, Vec<u8>)) -> Init {
+    pub(super) fn new((request, response): (Vec<u8>, Vec<u8>), (ni, nr): (Vec<u8>, Vec<u8>)) -> Init {
         Init { request, response, ni, nr, int_auth: IntAuth::default(), intermediates: 0 }
     }
 
@@ -162,7 +162,7 @@ impl IkeSa {
     }
 
     /// What each end says of itself.
-    fn init_notifies(&self) -> Vec<Payload> {
+    pub(super) fn init_notifies(&self) -> Vec<Payload> {
         let nat =
             nat::notifies(self.channel.spis(), self.path.local, self.path.peer, self.connection.forces_udp);
         let mut notifies = nat.to_vec();
@@ -323,7 +323,7 @@ impl IkeSa {
     }
 
     /// What the peer says of itself.
-    fn learn_peer(&mut self, payloads: &Payloads, spis: Spis) {
+    pub(super) fn learn_peer(&mut self, payloads: &Payloads, spis: Spis) {
         self.nat = Nat::detect(payloads, spis, self.path.local, self.path.peer);
         self.peer_hashes = proof::hashes(payloads);
         if payloads.has_notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)

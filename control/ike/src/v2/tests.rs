@@ -6,6 +6,7 @@ mod mobike;
 mod ppk;
 mod reauth;
 mod redirect;
+mod resumption;
 mod seeds;
 mod signatures;
 mod unique;

@@ -100,6 +100,7 @@ impl IkeSa {
         let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
         let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
             == Some(Protocol::IKE);
+        let resumed = self.resumed.take_if(|_| exchange == ExchangeType::IKE_SESSION_RESUME);
         let is_responding = self.phase == Phase::Connecting && self.role() == Role::Responder;
         let more = self.next_intermediate();
         match exchange {
@@ -118,6 +119,12 @@ impl IkeSa {
             }
             ExchangeType::CREATE_CHILD_SA if is_established => self.answer_child(&payloads, cx),
             ExchangeType::IKE_FOLLOWUP_KE if is_established => self.answer_follow_up(&payloads, cx),
+            // So it has to tickets.
+            ExchangeType::IKE_SESSION_RESUME if resumed.is_some() && self.keys.is_none() => {
+                if let Some(resumed) = resumed {
+                    self.answer_resume(*resumed, &payloads, octets, cx);
+                }
+            }
             // Of IKE_SA_INIT the engine has seen to the first.
             ExchangeType::IKE_SA_INIT if self.keys.is_none() && self.role() == Role::Responder => {
                 self.init_request(&payloads, octets, cx)
@@ -146,6 +153,10 @@ impl IkeSa {
                 Err(malformed) => self.wait_for_another(*question, Closed::Syntax(malformed), cx),
             };
         }
+        if let (Some(Asked::Resume(_)), Err(_)) = (&self.asked, &payloads) {
+            // Anybody can send what cannot be read.
+            return;
+        }
         let payloads = match payloads {
             Ok(payloads) if payloads.unknown_critical().is_none() => payloads,
             Ok(_) => {
@@ -153,6 +164,9 @@ impl IkeSa {
             }
             Err(malformed) => return self.close(Closed::Syntax(malformed), cx),
         };
+        if let Some(Asked::Resume(question)) = self.asked.take_if(|asked| matches!(asked, Asked::Resume(_))) {
+            return self.resume_answered(*question, &payloads, octets, cx);
+        }
         if let Some(kind) = informational::fatal(&payloads) {
             return self.close(Closed::Peer(kind), cx);
         }
@@ -166,7 +180,7 @@ impl IkeSa {
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
             Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),
             Some(Asked::Informational(question)) => self.informational_answered(question, &payloads, cx),
-            Some(Asked::Init(_)) | None => {}
+            Some(Asked::Init(_) | Asked::Resume(_)) | None => {}
         }
     }
 

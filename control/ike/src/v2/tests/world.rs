@@ -83,6 +83,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
         over_ms: 0,
         rekey_ms: 0,
         rand_ms: 0,
+        resumes: false,
         follows_redirects: true,
         redirect_to: vec![],
         forces_udp: false,

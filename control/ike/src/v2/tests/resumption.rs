@@ -1,0 +1,198 @@
+use super::{
+    events, rekey_only_child,
+    world::{LEFT, RIGHT, World, address, config, connection},
+};
+use crate::{
+    connection::{Connection, RemoteAuth},
+    message::{ExchangeType, Header},
+    v2::{
+        engine::Refused,
+        output::{Datagram, Event},
+    },
+};
+
+/// A world in which an IKE SA with a ticket was up, and the left end has given it up since.
+fn gone(seed: u64, change: impl Fn(&mut Connection)) -> World {
+    let mut world = World::new(seed, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    for end in [LEFT, RIGHT] {
+        world.configure(end, |connection| {
+            connection.resumes = true;
+            if end == LEFT {
+                connection.dpd_ms = 20_000;
+            }
+            change(connection);
+        });
+    }
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    world.check_children(1);
+    world.loss = 100;
+    world.run_for(250_000);
+    assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed("the peer does not answer".into())));
+    world.loss = 0;
+    world.requests.clear();
+    world
+}
+
+fn exchanges(world: &World) -> Vec<ExchangeType> {
+    let headers = world.requests.iter().map(|octets| Header::parse(octets).unwrap().0);
+    headers.filter(|header| header.message_id < 2).map(|header| header.exchange).collect()
+}
+
+const RESUME: ExchangeType = ExchangeType::IKE_SESSION_RESUME;
+const INIT: ExchangeType = ExchangeType::IKE_SA_INIT;
+const AUTH: ExchangeType = ExchangeType::IKE_AUTH;
+
+// RFC 5723 §4.3
+#[test]
+fn who_comes_back_with_a_ticket_exchanges_no_keys() {
+    for of_ike in ["aes128gcm16-sha256-x25519", "aes256-sha384-ecp384-ke1_mlkem512"] {
+        let mut world = gone(1, |connection| connection.proposals = super::world::ike(of_ike));
+        world.initiate(LEFT, Some(0));
+        world.run_for(10_000);
+        assert_eq!(exchanges(&world), [RESUME, AUTH]);
+        // That before is gone at both ends.
+        world.check_children(1);
+        assert!([LEFT, RIGHT].iter().all(|end| world.only_sa(*end).is_resumed()));
+        assert_eq!(world.only_sa(LEFT).ids().unwrap().0, world.only_sa(RIGHT).ids().unwrap().1);
+        // It goes on as any other, and comes back again.
+        rekey_only_child(&mut world, RIGHT);
+        let id = world.only_sa(RIGHT).id();
+        world.with(RIGHT, |engine, cx| engine.rekey(id, cx));
+        world.run_for(10_000);
+        world.check_children(1);
+        world.loss = 100;
+        world.run_for(250_000);
+        world.loss = 0;
+        world.requests.clear();
+        world.initiate(LEFT, Some(0));
+        world.run_for(10_000);
+        assert_eq!(exchanges(&world), [RESUME, AUTH]);
+        world.check_children(1);
+        // What is deleted does not come back.
+        let id = world.only_sa(LEFT).id();
+        world.with(LEFT, |engine, cx| engine.terminate(id, cx));
+        world.run_for(10_000);
+        world.requests.clear();
+        world.initiate(LEFT, Some(0));
+        world.run_for(10_000);
+        assert_eq!(exchanges(&world)[0], INIT);
+        world.check_children(1);
+    }
+}
+
+// RFC 5723 §4.3.2
+#[test]
+fn what_the_gateway_does_not_take_is_begun_anew() {
+    type Change = fn(&mut World);
+    let cases: [Change; 4] = [
+        |world| world.restart(RIGHT),
+        |world| world.configure(RIGHT, |connection| connection.resumes = false),
+        |world| world.configure(RIGHT, |c| c.proposals = super::world::ike("aes256gcm16-sha256-x25519")),
+        // Longer than it is good at the gateway, whatever it has said.
+        |world| {
+            world.with(RIGHT, |engine, cx| {
+                cx.unix_secs += 4000;
+                engine.tick(cx);
+            })
+        },
+    ];
+    for (n, change) in cases.into_iter().enumerate() {
+        let mut world = gone(2, |_| {});
+        world.configure(LEFT, |connection| {
+            connection.proposals = super::world::ike("aes128gcm16-aes256gcm16-sha256-x25519");
+        });
+        change(&mut world);
+        if n == 3 {
+            // The key is another meanwhile.
+            world.restart(RIGHT);
+        }
+        world.initiate(LEFT, Some(0));
+        world.run_for(10_000);
+        assert_eq!(exchanges(&world), [RESUME, INIT, AUTH], "{n}");
+        assert_eq!(world.ends[RIGHT].refused, [Refused::Ticket]);
+        assert!(events(&world, LEFT).contains(&Event::NotResumed));
+        world.check_children(1);
+    }
+}
+
+#[test]
+fn a_ticket_is_good_for_some_time() {
+    let mut world = gone(3, |_| {});
+    world.run_for(4_000_000);
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    assert_eq!(exchanges(&world), [INIT, AUTH]);
+}
+
+/// Who is not taken any more as it was is not let in by a ticket.
+#[test]
+fn who_must_prove_it_otherwise_since_does_not_come_back() {
+    let mut world = gone(4, |_| {});
+    world.configure(RIGHT, |connection| connection.remote_auth = RemoteAuth::Null);
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    assert_eq!(
+        events(&world, LEFT).last(),
+        Some(&Event::Closed("the peer says AUTHENTICATION_FAILED".into()))
+    );
+    let why = "left.example.org has come back, and has not the keys that it had";
+    assert!(events(&world, RIGHT).contains(&Event::Closed(why.into())));
+}
+
+// RFC 5723 §9.8: what was seen on the way is of no use.
+#[test]
+fn what_is_sent_again_does_nothing() {
+    let mut world = gone(5, |_| {});
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    world.check_children(1);
+    let octets = world.requests.iter().find(|o| Header::parse(o).unwrap().0.exchange == RESUME).unwrap();
+    let (octets, spis) = (octets.clone(), world.only_sa(RIGHT).spis());
+    for port in [500, 501] {
+        let peer = (address(LEFT), port).into();
+        let datagram = Datagram { local: (address(RIGHT), 500).into(), peer, octets: octets.clone() };
+        world.with(RIGHT, |engine, cx| engine.receive(&datagram, cx)).unwrap();
+    }
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 2);
+    world.run_for(40_000);
+    assert_eq!(world.only_sa(RIGHT).spis(), spis);
+    world.check_children(1);
+}
+
+// RFC 5723 §4.2: both are not taken for authenticated any longer.
+#[test]
+fn coming_back_is_no_authentication() {
+    let mut world = gone(6, |connection| {
+        (connection.reauth_ms, connection.over_ms, connection.rand_ms) = (1_000_000, 100_000, 0);
+    });
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    assert_eq!(exchanges(&world), [RESUME, AUTH]);
+    let at_ms = world.only_sa(LEFT).reauth_at_ms().unwrap();
+    assert!((998_000..=1_001_000).contains(&at_ms), "{at_ms}");
+    world.run_for(1_000_000);
+    world.check_children(1);
+    assert!(!world.only_sa(LEFT).is_resumed(), "it was authenticated anew");
+}
+
+#[test]
+fn whatever_the_network_does_who_comes_back_is_there() {
+    let seeds = 0..300;
+    println!("seeds {seeds:?}");
+    let mut back = 0;
+    for seed in seeds.clone() {
+        let mut world = gone(seed, |_| {});
+        world.ends[RIGHT].config.cookies_from = [0, 10][seed as usize % 2];
+        (world.loss, world.again, world.late_ms) = (20, 10, 3000);
+        world.initiate(LEFT, Some(0));
+        world.run_for(200_000);
+        (world.loss, world.again, world.late_ms) = (0, 0, 10);
+        world.run_for(200_000);
+        if world.ends[LEFT].engine.sas().count() == 1 {
+            world.check_children(1);
+            back += usize::from(world.only_sa(LEFT).is_resumed());
+        }
+    }
+    assert!(back as u64 > seeds.end * 9 / 10, "{back}");
+}
