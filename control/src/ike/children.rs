@@ -127,7 +127,9 @@ impl Children {
             }
         };
         let result = self.groups[at].add(sadb, install, now_secs);
-        if let (Ok(()), Some(Pair { spi_in, inbound, outbound })) = (&result, self.groups[at].pairs.last()) {
+        if let (Ok(()), Some(Pair { spi_in, inbound, outbound, .. })) =
+            (&result, self.groups[at].pairs.last())
+        {
             self.last += 1;
             let installed = Installed { id: self.last, inbound: *inbound, outbound: *outbound };
             self.installed.insert(*spi_in, installed);
@@ -178,7 +180,8 @@ impl Children {
         for group in &mut self.groups {
             let Some(at) = group.pairs.iter().position(|pair| pair.spi_in == spi_in) else { continue };
             let gone = group.pairs.remove(at);
-            match group.pairs.last() {
+            let for_all = group.pairs.iter().rev().find(|pair| !pair.is_further);
+            match for_all.or(group.pairs.last()) {
                 Some(other) if group.sends_by(sadb, gone.outbound) => group.point(sadb, other.outbound),
                 Some(_) => {}
                 None => group.forget_policies(sadb),

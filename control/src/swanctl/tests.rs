@@ -42,6 +42,8 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         &["%any", "%any6", "10.0.0.1", "a-b.example.", "10.0.0.0/8", "::1-::2"],
         "10.0.0.256",
     ),
+    ("addresses or names of gateways", &["192.0.2.7", "vpn.example.org", "::1"], "10.0.0.256"),
+    ("no or yes or encap", &["yes", "encap"], "true"),
     ("the whole path of a file", &["/a/b.pem"], "b.pem"),
     ("the path of a file, or a certificate", &["a.pem", "/x/a.pem"], "a/"),
     ("the path of a file", &["a.pem", "/x/a.pem"], "a/"),

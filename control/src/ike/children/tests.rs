@@ -129,6 +129,33 @@ fn a_child_is_two_sas_and_policies_for_its_traffic() {
     assert_eq!(bench.children.slots().count() + bench.children.policies().count(), 0);
 }
 
+/// What leaves goes by the one for all, as long as there is such.
+#[test]
+fn a_child_for_a_worker_is_beside_the_one_for_all() {
+    let mut bench = Bench::new(16, 64);
+    let by = |bench: &Bench| bench.leaves_by("10.1.0.1", "10.2.0.1");
+    let further = |spi_in, spi_out, replaces, worker| {
+        let mut install = install(spi_in, spi_out, nets(), replaces, true);
+        install.sa.resource = Some(worker);
+        install
+    };
+    bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+    bench.install(&further(0x1002, 0x2002, None, 0)).unwrap();
+    bench.install(&further(0x1003, 0x2003, None, 1)).unwrap();
+    bench.install(&further(0x1004, 0x2004, Some(0x1003), 1)).unwrap();
+    assert_eq!((by(&bench), bench.has().0.len()), (Some(0x2001), 8));
+    bench.install(&install(0x1005, 0x2005, nets(), Some(0x1001), true)).unwrap();
+    for spi in [0x1001, 0x1003] {
+        bench.children.remove(&mut bench.sadb, spi);
+        assert_eq!(by(&bench), Some(0x2005));
+    }
+    bench.children.remove(&mut bench.sadb, 0x1005);
+    assert_eq!(by(&bench), Some(0x2004));
+    bench.children.remove(&mut bench.sadb, 0x1004);
+    bench.children.remove(&mut bench.sadb, 0x1002);
+    assert_eq!(bench.has(), (vec![], 0));
+}
+
 #[test]
 fn what_replaces_another_has_its_policies_once_the_peer_has_it() {
     let mut bench = Bench::new(16, 64);
