@@ -25,8 +25,12 @@ pub struct Configuration {
     pub shared_keys: Vec<SharedKey>,
     /// The postquantum preshared keys.
     pub ppks: Vec<Ppk>,
+    /// How many workers the datapath has.
+    pub workers: u16,
     /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
     pub cookies_from: usize,
+    /// From so many on, they must solve puzzles (RFC 8019); 0 is never.
+    pub puzzles_from: usize,
     /// Half-open IKE SAs, at most.
     pub most_half_open: usize,
     /// The same, of an address of IPv4, or of a /64 of IPv6.
@@ -188,6 +192,8 @@ pub struct Child {
     pub mode: Mode,
     /// What else the datapath does for it.
     pub handling: Handling,
+    /// There is one for each worker, too (RFC 9611).
+    pub per_worker: bool,
     /// Packets of its replay window.
     pub replay_window: u32,
     /// It is rekeyed after so long; 0 is never.

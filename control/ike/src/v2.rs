@@ -9,7 +9,8 @@
 //!    redirect                          who begins is sent to another gateway
 //!    reauth                            who is there, proven anew
 //!    proof                             what AUTH payloads prove who an end is by
-//!    child                             what is agreed on for a child SA
+//!    puzzle, cookie                    who begins must show that it is there, and work
+//!    child, resource                   what is agreed on for a child SA, and for one for each worker
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -38,9 +39,11 @@ pub mod nat;
 pub mod output;
 mod ppk;
 pub mod proof;
+pub mod puzzle;
 mod reauth;
 pub mod redirect;
 mod rekey_ike;
+mod resource;
 mod resumption;
 mod sa_init;
 pub mod ticket;

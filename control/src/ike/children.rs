@@ -75,6 +75,8 @@ struct Group {
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     spi_in: u32,
+    /// It is for a worker, beside that for all (RFC 9611), by which is sent: a policy has one SA.
+    is_further: bool,
     inbound: SlotIndex,
     outbound: SlotIndex,
 }
@@ -143,7 +145,8 @@ impl Children {
     /// What is sent goes by this one.
     pub fn send_by(&mut self, sadb: &mut Sadb, spi_in: u32) {
         for group in &mut self.groups {
-            if let Some(pair) = group.pairs.iter().find(|pair| pair.spi_in == spi_in) {
+            let is_it = |pair: &&Pair| pair.spi_in == spi_in && !pair.is_further;
+            if let Some(pair) = group.pairs.iter().find(is_it) {
                 group.point(sadb, pair.outbound);
             }
         }
@@ -222,10 +225,11 @@ impl Group {
         let [inbound, outbound] = sas(install, self.reqid, now_secs);
         let inbound = sadb.publish(&inbound)?;
         let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
-        let pair = Pair { spi_in: install.sa.spi_in, inbound, outbound };
+        let is_further = install.sa.resource.is_some();
+        let pair = Pair { spi_in: install.sa.spi_in, is_further, inbound, outbound };
         if !self.outbound.is_empty() {
             self.pairs.push(pair);
-            if install.sends {
+            if install.sends && !is_further {
                 self.point(sadb, outbound);
             }
             return Ok(());

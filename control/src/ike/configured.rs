@@ -4,7 +4,7 @@ use super::credentials::{self, Credentials};
 use crate::swanctl::{
     self,
     authentication::{Method, RemoteAuth},
-    child::{self, Child, CopyDscp, TfcPadding},
+    child::{self, Child, CopyDscp, PerCpu, TfcPadding},
     connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
     secret::{Purpose, Secrets, Shared},
 };
@@ -22,6 +22,9 @@ use thiserror::Error;
 
 /// From so many half-open IKE SAs on, initiators must show where they are.
 const COOKIES_FROM: usize = 30;
+
+/// From so many on, they must solve puzzles.
+const PUZZLES_FROM: usize = 1000;
 
 /// Half-open IKE SAs, at most, and of one host.
 const MOST_HALF_OPEN: (usize, usize) = (10_000, 10);
@@ -63,7 +66,9 @@ pub fn configuration(
         connections: connections.collect::<Result<_, _>>()?,
         shared_keys,
         ppks,
+        workers: 1,
         cookies_from: COOKIES_FROM,
+        puzzles_from: PUZZLES_FROM,
         most_half_open: MOST_HALF_OPEN.0,
         most_half_open_of_one: MOST_HALF_OPEN.1,
         half_open_ms: HALF_OPEN_MS,
@@ -272,6 +277,11 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
         remote: selectors("remote_ts", &child.remote_ts)?,
         mode,
         handling: handling(child),
+        per_worker: match child.per_cpu_sas {
+            PerCpu::No => false,
+            PerCpu::Yes => true,
+            PerCpu::Encap => return missing("per_cpu_sas", "a UDP port for each"),
+        },
         replay_window: child.replay_window.0,
         rekey_ms: millis(child.rekey_time),
         rand_ms: millis(child.rand()),

@@ -35,6 +35,18 @@ words! {
     }
 }
 
+words! {
+    /// Whether there is a Child SA for each worker, too (RFC 9611).
+    PerCpu {
+        /// There is not.
+        No = "no",
+        /// There is.
+        Yes = "yes",
+        /// There is, and each has a UDP port of its own.
+        Encap = "encap",
+    }
+}
+
 /// What is done about a child at some moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Action {
@@ -168,6 +180,8 @@ pub struct Child {
     pub copy_ecn: bool,
     /// Whether DSCP is copied.
     pub copy_dscp: CopyDscp,
+    /// Whether there is one for each worker, too.
+    pub per_cpu_sas: PerCpu,
     /// What is done once it is loaded.
     pub start_action: Action,
     /// What is done once the peer has ended it.
@@ -230,6 +244,7 @@ impl Kind for Child {
         key!(Child.copy_df = "yes"),
         key!(Child.copy_ecn = "yes"),
         key!(Child.copy_dscp = "out"),
+        key!(Child.per_cpu_sas = "no"),
         key!(Child.start_action = "none"),
         key!(Child.close_action = "none"),
     ];

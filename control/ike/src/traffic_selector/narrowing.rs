@@ -104,8 +104,9 @@ fn common(first: &TrafficSelectors, second: &TrafficSelectors) -> (TrafficSelect
 
 /// What a responder with these policies accepts of TSi and TSr. If nothing, the answer is TS_UNACCEPTABLE.
 ///
-/// The policy is the first that has all of both first selectors, or if there is none, the first that has something
-/// (RFC 7296 §2.9). What is accepted has those two in it then, though perhaps in a wider selector.
+/// The policy is one that has all of both first selectors, if there is such: what is accepted has those two in it then, though
+/// perhaps in a wider selector (RFC 7296 §2.9). Of several it is one that has all that is asked for, then one that is for
+/// nothing else, and then the first.
 pub fn narrow(policies: &[Policy], tsi: &TrafficSelectors, tsr: &TrafficSelectors) -> Option<Narrowed> {
     let asked = Policy { local: tsr.clone(), remote: tsi.clone() };
     let (first_local, first_remote) = (tsr.0.first()?, tsi.0.first()?);
@@ -113,8 +114,11 @@ pub fn narrow(policies: &[Policy], tsi: &TrafficSelectors, tsr: &TrafficSelector
         policies.iter().enumerate().filter_map(|(at, policy)| Some((at, policy, policy.and(&asked)?)));
     let possible: Vec<_> = possible.collect();
     let has_first = |policy: &Policy| policy.local.covers(first_local) && policy.remote.covers(first_remote);
-    let best = possible.iter().position(|(_, policy, _)| has_first(policy)).unwrap_or(0);
-    let (policy, _, (accepted, is_all)) = possible.get(best)?.clone();
+    // Of equals the first.
+    let best = possible.iter().rev().max_by_key(|(_, policy, (accepted, is_all))| {
+        (has_first(policy), *is_all && accepted.has_each(&asked), accepted == *policy)
+    });
+    let (policy, _, (accepted, is_all)) = best?.clone();
     let additional_possible = !is_all || possible.iter().any(|(_, _, (other, _))| !accepted.has_each(other));
     Some(Narrowed { policy, accepted, additional_possible })
 }

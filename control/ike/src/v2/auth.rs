@@ -220,18 +220,22 @@ impl IkeSa {
         }
         let installed = child.map(|offer| {
             let name = offer.config.name.clone();
-            (name, offer.accept(&payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
+            let agreed = offer.accept(&payloads);
+            let first = agreed.as_ref().is_ok_and(Agreed::is_first_of_several);
+            let config = agreed.as_ref().ok().filter(|_| first).map(|agreed| agreed.config().clone());
+            (name, agreed.map(|agreed| self.installed(agreed, Role::Initiator, cx)), config)
         });
         self.learn_mobike(&payloads);
         self.establish(mine, theirs, cx);
         self.learn_lifetime(&payloads, cx);
         self.keep_ticket(&payloads, cx);
         match installed {
-            Some((_, Ok(Some(install)))) => {
+            Some((_, Ok(Some(install)), several)) => {
                 let up = self.put_child(install, cx);
                 self.event(up, cx);
+                several.iter().for_each(|config| self.ask_further(config, cx));
             }
-            Some((name, Err(error))) => {
+            Some((name, Err(error), _)) => {
                 self.child_failed(&name, &error, cx);
                 // It may have installed what we do not want.
                 if payloads.security_association().is_some() {

@@ -1,7 +1,7 @@
 //! Child SAs: what is offered for one, what is agreed on, and what the datapath is to do about it (RFC 7296 §1.3, §2.9,
 //! §2.17).
 
-use super::{context::Context, nat::Nat};
+use super::{context::Context, nat::Nat, resource};
 use crate::{
     connection::{Child, rekey_at_ms},
     crypto::{
@@ -32,6 +32,8 @@ pub struct ChildSa {
     pub spi_in: u32,
     /// The peer's.
     pub spi_out: u32,
+    /// The resource that it is for, if it is one of several on the same selectors (RFC 9611).
+    pub resource: Option<u32>,
     /// When it is to be rekeyed.
     pub rekey_at_ms: u64,
     /// It was replaced: the peer, or we, will delete it.
@@ -135,6 +137,7 @@ pub(super) struct Offer {
     proposals: Proposals,
     policy: Policy,
     spi_in: u32,
+    pub resource: Option<u32>,
 }
 
 /// What both have agreed on for a child SA, of which keys are still to be made.
@@ -144,6 +147,8 @@ pub(super) struct Agreed {
     algorithm: Algorithm,
     /// Another SA could have more of what was asked for (RFC 7296 §2.9).
     additional: bool,
+    /// There may be more like it (RFC 9611).
+    may_be_several: bool,
 }
 
 /// With a key exchange, or without one in IKE_AUTH (RFC 7296 §1.2).
@@ -164,7 +169,13 @@ impl Offer {
             proposals: proposals_of(config, has_key_exchange),
             policy: config.policy(local.ip(), peer.ip()).offer(None),
             spi_in: (cx.child_spi)()?,
+            resource: None,
         })
+    }
+
+    /// It is for a resource.
+    pub fn for_resource(self, resource: Option<u32>) -> Offer {
+        Offer { resource, ..self }
     }
 
     /// SA, TSi, TSr, and notifications.
@@ -175,6 +186,7 @@ impl Offer {
             Payload::TsResponder(self.policy.remote.emit()),
         ];
         payloads.extend(mode_notify(self.config.mode));
+        payloads.extend(resource::notify(&self.config, self.resource));
         payloads
     }
 
@@ -211,8 +223,11 @@ impl Offer {
         } else {
             self.config.mode
         };
-        let Offer { config, spi_in, .. } = self;
-        Agreed::new(ChildParts { config, agreement, mode, policy, spi_in })
+        let Offer { config, spi_in, resource, .. } = self;
+        let may_be_several = resource::is_said(&config, payloads);
+        let agreed = Agreed::new(ChildParts { config, agreement, mode, policy, spi_in })?;
+        let sa = ChildSa { resource, ..agreed.sa };
+        Ok(Agreed { sa, may_be_several, ..agreed })
     }
 }
 
@@ -239,11 +254,12 @@ impl Agreed {
             policy,
             spi_in,
             spi_out,
+            resource: None,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
         };
-        Ok(Agreed { sa, algorithm, additional: false })
+        Ok(Agreed { sa, algorithm, additional: false, may_be_several: false })
     }
 
     /// What a responder chooses of the peer's offer, of the children of a connection.
@@ -261,11 +277,18 @@ impl Agreed {
         };
         let (tsi, tsr) = (TrafficSelectors::parse(tsi), TrafficSelectors::parse(tsr));
         let selectors = || ChildError::Selectors { local: named(&tsr), remote: named(&tsi) };
-        let policies: Vec<_> = children.iter().map(|c| c.policy(local.ip(), peer.ip())).collect();
-        let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr).ok_or_else(selectors)?;
-        let config = children[narrowed.policy].clone();
-        let agreement = proposals_of(&config, has_key_exchange).select(offered, order);
-        let Some(agreement) = agreement else {
+        let narrow = |children: &[&Arc<Child>]| {
+            let policies: Vec<_> = children.iter().map(|c| c.policy(local.ip(), peer.ip())).collect();
+            let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr)?;
+            Some((children[narrowed.policy].clone(), narrowed))
+        };
+        let agree = |child: &Arc<Child>| proposals_of(child, has_key_exchange).select(offered, order);
+        // Of those that it can be made of, the one that fits best.
+        let possible: Vec<_> = children.iter().filter(|child| agree(child).is_some()).collect();
+        let found =
+            narrow(&possible).and_then(|(config, narrowed)| Some((agree(&config)?, config, narrowed)));
+        let Some((agreement, config, narrowed)) = found else {
+            let (config, _) = narrow(&children.iter().collect::<Vec<_>>()).ok_or_else(selectors)?;
             return Err(ChildError::Proposals {
                 offered: names(offered),
                 ours: config.proposals.to_string(),
@@ -276,7 +299,9 @@ impl Agreed {
         let mode = if config.mode == Mode::Transport && !asks { Mode::Tunnel } else { config.mode };
         let spi_in = (cx.child_spi)().ok_or(ChildError::Full)?;
         let parts = ChildParts { config, agreement, mode, policy, spi_in };
-        Ok(Agreed { additional, ..Agreed::new(parts)? })
+        let agreed = Agreed::new(parts)?;
+        let may_be_several = resource::is_said(&agreed.sa.config, payloads);
+        Ok(Agreed { additional, may_be_several, ..agreed })
     }
 
     /// The method of the KE payloads, if there are any.
@@ -292,6 +317,27 @@ impl Agreed {
     /// Whether the peer's KE payload is of that method.
     pub fn check_key_exchange(&self, method: Option<u16>) -> Result<(), WrongKeyExchange> {
         self.sa.agreement.check_key_exchange(method)
+    }
+
+    /// What it is for.
+    pub fn policy(&self) -> &Policy {
+        &self.sa.policy
+    }
+
+    /// It is for a resource.
+    pub fn for_resource(mut self, resource: Option<u32>) -> Agreed {
+        self.sa.resource = resource;
+        self
+    }
+
+    /// The resource that it is for.
+    pub fn resource(&self) -> Option<u32> {
+        self.sa.resource
+    }
+
+    /// Whether it is the first of several.
+    pub fn is_first_of_several(&self) -> bool {
+        self.may_be_several && self.sa.resource.is_none()
     }
 
     /// Our SPI.
@@ -324,6 +370,8 @@ impl Agreed {
         payloads.extend(mode_notify(self.sa.mode));
         let additional = Notify::new(NotifyType::ADDITIONAL_TS_POSSIBLE, &[]);
         payloads.extend(self.additional.then_some(Payload::Notify(additional)));
+        let says = self.may_be_several.then(|| resource::notify(&self.sa.config, self.sa.resource));
+        payloads.extend(says.flatten());
         payloads
     }
 

@@ -16,8 +16,8 @@ const SECRET_MS: u64 = 30_000;
 const SECRET: usize = 32;
 const MAC: usize = 32;
 
-/// Octets of a cookie: which secret it is of, and the MAC. RFC 7296 §2.6 allows 64.
-const COOKIE: usize = 1 + MAC;
+/// Octets of a cookie: which secret it is of, the bits of the puzzle that goes with it, and the MAC. RFC 7296 §2.6 allows 64.
+const COOKIE: usize = 2 + MAC;
 
 /// What makes cookies and knows them again.
 #[derive(Debug)]
@@ -34,21 +34,22 @@ impl Cookies {
         Cookies { secrets: [secret(rng), secret(rng)], version: 0, since_ms: now_ms }
     }
 
-    /// The cookie for an initiator, by what its request has.
+    /// The cookie for an initiator, by what its request has, and by the bits of the puzzle that it is to solve.
     pub fn make(
         &mut self,
         peer: SocketAddr,
         spi: IkeSpi,
         nonce: &[u8],
+        bits: u8,
         now_ms: u64,
         rng: &mut dyn CryptoRng,
     ) -> Vec<u8> {
         self.turn(now_ms, rng);
         let newer = usize::from(self.version % 2);
-        [&[self.version], self.mac(newer, peer, spi, nonce).bytes()].concat()
+        [&[self.version, bits], self.mac(newer, peer, spi, nonce, bits).bytes()].concat()
     }
 
-    /// Whether a cookie is one that was made for this initiator, not long ago.
+    /// The bits of the puzzle of a cookie, if it is one that was made for this initiator, not long ago.
     pub fn knows(
         &mut self,
         cookie: &[u8],
@@ -57,13 +58,12 @@ impl Cookies {
         nonce: &[u8],
         now_ms: u64,
         rng: &mut dyn CryptoRng,
-    ) -> bool {
+    ) -> Option<u8> {
         self.turn(now_ms, rng);
-        let Some((&version, mac)) = cookie.split_first().filter(|_| cookie.len() == COOKIE) else {
-            return false;
-        };
+        let (&[version, bits], mac) = cookie.split_first_chunk().filter(|_| cookie.len() == COOKIE)?;
         let is_of_one = version == self.version || version == self.version.wrapping_sub(1);
-        is_of_one && self.mac(usize::from(version % 2), peer, spi, nonce).bytes().ct_eq(mac).into()
+        let made = self.mac(usize::from(version % 2), peer, spi, nonce, bits);
+        (is_of_one && made.bytes().ct_eq(mac).into()).then_some(bits)
     }
 
     /// A new secret in the place of the older one, if it is time.
@@ -76,13 +76,13 @@ impl Cookies {
         self.since_ms += passed * SECRET_MS;
     }
 
-    fn mac(&self, which: usize, peer: SocketAddr, spi: IkeSpi, nonce: &[u8]) -> Secret {
+    fn mac(&self, which: usize, peer: SocketAddr, spi: IkeSpi, nonce: &[u8], bits: u8) -> Secret {
         // The port may change behind a NAT.
         let address = match peer.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             IpAddr::V6(ip) => ip.octets(),
         };
-        Prf::HmacSha256.mac(self.secrets[which].bytes(), &[&spi.octets(), &address, nonce])
+        Prf::HmacSha256.mac(self.secrets[which].bytes(), &[&spi.octets(), &address, &[bits], nonce])
     }
 }
 
@@ -106,10 +106,10 @@ mod tests {
         let (spi, nonce) = (IkeSpi::from([1; 8]), [2; 32]);
         for start in [0, SECRET_MS - 1, 1000 * SECRET_MS, 255 * SECRET_MS + 7] {
             let mut cookies = Cookies::new(0, &mut rng);
-            let cookie = cookies.make(peer, spi, &nonce, start, &mut rng);
+            let cookie = cookies.make(peer, spi, &nonce, 17, start, &mut rng);
             assert!(cookie.len() <= 64);
             let mut knows = |cookie: &[u8], peer, spi, nonce, after: u64| {
-                cookies.knows(cookie, peer, spi, nonce, start + after, &mut rng)
+                cookies.knows(cookie, peer, spi, nonce, start + after, &mut rng) == Some(17)
             };
             assert!(knows(&cookie, peer, spi, &nonce, 0));
             assert!(knows(&cookie, SocketAddr::new(peer.ip(), 4500), spi, &nonce, 0));

@@ -19,6 +19,7 @@ use super::{
     followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, Phase, Task, Then},
     job::{Job, Outcome},
+    resource::{self, Place},
 };
 use crate::{
     connection::Child,
@@ -126,7 +127,12 @@ impl Asking {
 impl IkeSa {
     /// Asks for a further child SA.
     pub(super) fn ask_child(&mut self, config: &Arc<Child>, cx: &mut Context<'_>) {
-        self.begin_child(config, None, cx);
+        self.begin_child(config, None, None, cx);
+    }
+
+    /// Asks for one like one that is there, for a resource.
+    pub(super) fn ask_further_child(&mut self, config: &Arc<Child>, resource: u32, cx: &mut Context<'_>) {
+        self.begin_child(config, None, Some(resource), cx);
     }
 
     /// Asks for one in the place of another.
@@ -140,17 +146,24 @@ impl IkeSa {
             }
             // Not again, unless this fails.
             child.rekey_at_ms = u64::MAX;
-            let config = child.config.clone();
-            self.begin_child(&config, Some(spi_in), cx);
+            let (config, resource) = (child.config.clone(), child.resource);
+            self.begin_child(&config, Some(spi_in), resource, cx);
         }
     }
 
-    fn begin_child(&mut self, config: &Arc<Child>, replaces: Option<u32>, cx: &mut Context<'_>) {
+    fn begin_child(
+        &mut self,
+        config: &Arc<Child>,
+        replaces: Option<u32>,
+        resource: Option<u32>,
+        cx: &mut Context<'_>,
+    ) {
         self.rival = None;
         self.early_deletes.clear();
         let path = (self.path().local, self.path().peer);
         match Offer::new(config, true, path, cx) {
             Some(offer) => {
+                let offer = offer.for_resource(resource);
                 let method = offer.key_exchange();
                 self.generate_child(Asking { offer, replaces, method, round: 0 }, cx);
             }
@@ -212,15 +225,19 @@ impl IkeSa {
                 }
                 // RFC 7296 §2.25
                 (NotifyType::TEMPORARY_FAILURE, _) => {
-                    self.ask_child_again(asking.replaces, &asking.offer.config, cx);
+                    self.ask_child_again(asking.replaces, (&asking.offer.config, asking.offer.resource), cx);
                 }
                 // RFC 7296 §2.25.1: the peer has lost it, or has just deleted it.
                 (NotifyType::CHILD_SA_NOT_FOUND, _) if asking.replaces.is_some() => {
                     let old = asking.replaces.filter(|old| self.children.iter().any(|c| c.spi_in == *old));
                     if let Some(old) = old {
                         self.remove_child(old, cx);
-                        self.begin_child(&asking.offer.config, None, cx);
+                        self.begin_child(&asking.offer.config, None, asking.offer.resource, cx);
                     }
+                }
+                // RFC 9611 §5.2: the peer has enough of them.
+                (NotifyType::TS_MAX_QUEUE, _) if asking.offer.resource.is_some() => {
+                    self.ask_no_further(&name)
                 }
                 (kind, _) => self.child_not_made(&name, asking.replaces, &ChildError::Peer(kind), cx),
             };
@@ -282,7 +299,12 @@ impl IkeSa {
     }
 
     /// What the peer cannot do now is asked again after a while.
-    fn ask_child_again(&mut self, replaces: Option<u32>, config: &Arc<Child>, cx: &mut Context<'_>) {
+    fn ask_child_again(
+        &mut self,
+        replaces: Option<u32>,
+        (config, resource): (&Arc<Child>, Option<u32>),
+        cx: &mut Context<'_>,
+    ) {
         let at_ms = again_ms(cx);
         match replaces {
             Some(old) => {
@@ -290,7 +312,14 @@ impl IkeSa {
                     child.rekey_at_ms = at_ms;
                 }
             }
-            None => self.later.push((at_ms, Task::Child(config.clone()))),
+            None => {
+                let config = config.clone();
+                let again = match resource {
+                    Some(resource) => Task::Further(config, resource),
+                    None => Task::Child(config),
+                };
+                self.later.push((at_ms, again));
+            }
         }
     }
 
@@ -336,7 +365,8 @@ impl IkeSa {
     ) {
         let (name, replaces) = (answer.agreed.name(), answer.replaces);
         if error.is_temporary() {
-            self.ask_child_again(replaces, answer.agreed.config(), cx);
+            let of = (answer.agreed.config(), answer.agreed.resource());
+            self.ask_child_again(replaces, of, cx);
         } else if is_last && !matches!(error, ChildError::Peer(_)) {
             self.child_refused(name, replaces, answer.agreed.spi_in(), error, cx);
         } else {
@@ -352,6 +382,7 @@ impl IkeSa {
             return self.child_not_made(&name, replaces, &ChildError::Deleted, cx);
         }
         let nonces = Nonces { initiator: &ni, responder: &nr };
+        let first = agreed.is_first_of_several().then(|| agreed.config().clone());
         let Some(install) = self.with_keys(agreed, Role::Initiator, secrets, nonces, cx) else { return };
         let ours = install.sa.spi_in;
         let has_lost = self.rival.take().is_some_and(|rival| ni.clone().min(nr.clone()) < rival.lowest_nonce);
@@ -360,6 +391,9 @@ impl IkeSa {
         let install = Install { replaces: old, sends: !has_lost, ..install };
         let up = self.put_child(install, cx);
         self.event(up, cx);
+        if let Some(config) = first.filter(|_| replaces.is_none()) {
+            self.ask_further(&config, cx);
+        }
         if has_lost {
             self.tasks.push_back(Task::DeleteChild(ours));
         } else {
@@ -378,6 +412,7 @@ impl IkeSa {
             let spi = u32::from_be_bytes(notify.spi.as_slice().try_into().ok()?);
             self.children.iter().find(|c| c.spi_out == spi && c.protocol() == notify.protocol)
         });
+        let resource = old.and_then(|child| child.resource);
         let old = old.map(|child| (child.spi_in, child.config.clone()));
         // RFC 7296 §2.25.1
         let is_replaced = |spi_in: &u32| self.children.iter().any(|c| c.spi_in == *spi_in && c.is_replaced);
@@ -415,6 +450,15 @@ impl IkeSa {
                 self.answer_error(EXCHANGE, error.notify(), cx);
                 return self.child_failed(&connection.name, &error, cx);
             }
+        };
+        let place = match &old {
+            Some(_) => resource.map_or(Place::First, Place::Further),
+            None => resource::place(&self.children, agreed.config(), agreed.policy(), payloads),
+        };
+        let agreed = match place {
+            Place::First => agreed,
+            Place::Further(resource) => agreed.for_resource(Some(resource)),
+            Place::TooMany => return self.answer_error(EXCHANGE, NotifyType::TS_MAX_QUEUE, cx),
         };
         if let Err(wrong) = agreed.check_key_exchange(payloads.key_exchange().map(|ke| ke.method)) {
             let notify = Notify::new(NotifyType::INVALID_KE_PAYLOAD, &wrong.notification());

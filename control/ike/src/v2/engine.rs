@@ -12,6 +12,7 @@ use super::{
     ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
     output::{Datagram, Event, JobId, Output},
+    puzzle::{self, Puzzle},
     reauth::Anew,
     redirect::{self, Gateway},
     rekey_ike::Legacy,
@@ -57,6 +58,9 @@ pub enum Refused {
     /// A first message without a cookie. The peer was given one.
     #[error("it needs a cookie")]
     Cookie,
+    /// A first message without a solution of a puzzle. The peer was given one.
+    #[error("it needs a solution of a puzzle")]
+    Puzzle,
     /// A first message, and there are too many half-open IKE SAs.
     #[error("there are too many half-open IKE SAs")]
     TooMany,
@@ -94,6 +98,7 @@ impl Refused {
             Refused::Redirected => "redirected",
             Refused::KeyExchange => "key_exchange",
             Refused::Cookie => "cookie",
+            Refused::Puzzle => "puzzle",
             Refused::TooMany => "half_open",
             Refused::Version => "version",
             Refused::TooLong => "too_long",
@@ -231,6 +236,17 @@ impl Engine {
     /// Asks for a further child SA. False if there is no such IKE SA.
     pub fn initiate_child(&mut self, id: IkeSaId, child: &Arc<Child>, cx: &mut Context<'_>) -> bool {
         self.with(id, cx, |sa, cx| sa.ask_later(Task::Child(child.clone()), cx))
+    }
+
+    /// Asks for a further child SA like one that is there, for a resource (RFC 9611). False if there is no such IKE SA.
+    pub fn initiate_further(
+        &mut self,
+        id: IkeSaId,
+        child: &Arc<Child>,
+        resource: u32,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        self.with(id, cx, |sa, cx| sa.ask_later(Task::Further(child.clone(), resource), cx))
     }
 
     /// Has a child SA replaced, by our SPI. False if there is none.
@@ -409,12 +425,7 @@ impl Engine {
         let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
         let is_loaded = self.half_open.len() >= cx.config.cookies_from;
         if is_loaded || 2 * of_host >= cx.config.most_half_open_of_one {
-            let cookie = payloads.notifies(NotifyType::COOKIE).next().map_or(&[][..], |notify| &notify.data);
-            if !self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng) {
-                let cookie = self.cookies.make(path.peer, spi, nonce, cx.now_ms, cx.rng);
-                answer_first(header, Notify::new(NotifyType::COOKIE, &cookie), path, cx);
-                return Err(Refused::Cookie);
-            }
+            self.check_cookie(header, payloads, nonce, path, cx)?;
         }
         if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
             return Err(Refused::TooMany);
@@ -448,6 +459,41 @@ impl Engine {
         }
         let id = self.add_half_open(connection, spi, path, cx);
         self.receive_of(id, octets, path, cx)
+    }
+
+    /// Whether a first message has a cookie, and a solution of the puzzle that came with it.
+    fn check_cookie(
+        &mut self,
+        header: &Header,
+        payloads: &Payloads,
+        nonce: &[u8],
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let spi = header.initiator_spi;
+        let cookie = payloads.notifies(NotifyType::COOKIE).next().map_or(&[][..], |notify| &notify.data);
+        let offered = payloads.security_association().unwrap_or_default();
+        let bits = self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng);
+        let is_solved = |bits| {
+            let puzzle = Puzzle::new(offered, bits, cookie);
+            puzzle.zip(puzzle::solution(payloads)).is_some_and(|(puzzle, keys)| puzzle.is_solved_by(keys))
+        };
+        match bits {
+            Some(0) => return Ok(()),
+            Some(bits) if is_solved(bits) => return Ok(()),
+            // RFC 8019 §7.1.3: there are those that do not know of puzzles.
+            Some(_) if u8::from_be_bytes(cx.random()).is_multiple_of(puzzle::ONE_OF) => return Ok(()),
+            _ => {}
+        }
+        // With a ticket there is nothing to offer, and little to do.
+        let bits = puzzle::bits(self.half_open.len(), cx.config.puzzles_from).filter(|_| !offered.is_empty());
+        let bits = bits.unwrap_or(0);
+        let cookie = self.cookies.make(path.peer, spi, nonce, bits, cx.now_ms, cx.rng);
+        let puzzle = Puzzle::new(offered, bits, &cookie).filter(|_| bits > 0);
+        let mut notifies = vec![Notify::new(NotifyType::COOKIE, &cookie)];
+        notifies.extend(puzzle.iter().map(Puzzle::notify));
+        answer_first_all(header, notifies, path, cx);
+        Err(if puzzle.is_some() { Refused::Puzzle } else { Refused::Cookie })
     }
 
     /// A first message of a peer that comes back (RFC 5723 §4.3).
@@ -648,9 +694,14 @@ fn host(address: IpAddr) -> IpAddr {
 
 /// Answers a first message of which nothing is kept (RFC 7296 §2.6, §1.2).
 fn answer_first(header: &Header, notify: Notify, path: Path, cx: &mut Context<'_>) {
+    answer_first_all(header, vec![notify], path, cx);
+}
+
+fn answer_first_all(header: &Header, notifies: Vec<Notify>, path: Path, cx: &mut Context<'_>) {
+    let payloads = Payloads(notifies.into_iter().map(Payload::Notify).collect());
     let header =
         Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..*header };
-    let message = Message { header, payloads: Payloads(vec![Payload::Notify(notify)]), sealed: None };
+    let message = Message { header, payloads, sealed: None };
     if let Ok(octets) = message.emit() {
         cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets }));
     }

@@ -85,6 +85,8 @@ pub enum Task {
     Routability,
     /// For a further child SA.
     Child(Arc<Child>),
+    /// For a further child SA like one that is there, for a resource (RFC 9611).
+    Further(Arc<Child>, u32),
     /// That the peer go to another gateway (RFC 5685).
     Redirect(Gateway),
     /// Nothing: a child SA is sent by, by our SPI.
@@ -112,6 +114,7 @@ pub(super) enum Asked {
 #[derive(Debug)]
 pub(super) enum Then {
     InitAsk(sa_init::Asking),
+    InitSolve(Box<sa_init::Question>),
     InitFinish(Box<sa_init::Answer>),
     InitAnswer(Box<sa_init::Answering>),
     IntermediateAsk,
@@ -371,6 +374,7 @@ impl IkeSa {
     pub(super) fn done(&mut self, answers: bool, outcome: Outcome, cx: &mut Context<'_>) {
         match self.thens[usize::from(answers)].take() {
             Some(Then::InitAsk(asking)) => self.init_ask(asking, outcome, cx),
+            Some(Then::InitSolve(question)) => self.init_solved(*question, outcome, cx),
             Some(Then::InitFinish(answer)) => self.init_finish(*answer, outcome, cx),
             Some(Then::InitAnswer(answering)) => self.init_answer(*answering, outcome, cx),
             Some(Then::IntermediateAsk) => self.intermediate_ask(outcome, cx),
@@ -457,7 +461,7 @@ impl IkeSa {
     /// Asks what waits, if nothing is under way.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
         while self.phase == Phase::Established && !self.channel.is_asking() && self.thens[0].is_none() {
-            let Some(task) = self.tasks.pop_front() else { return self.has_taken_place() };
+            let Some(task) = self.tasks.pop_front().or_else(|| self.has_taken_place()) else { return };
             self.ask_task(task, cx);
         }
     }

@@ -80,6 +80,7 @@ impl IkeSa {
             Task::Rekey => return self.ask_rekey(cx),
             Task::Delete => return self.begin_delete(cx),
             Task::Child(config) => return self.ask_child(&config, cx),
+            Task::Further(config, resource) => return self.ask_further_child(&config, resource, cx),
             Task::RekeyChild(spi_in) => return self.ask_rekey_child(spi_in, cx),
             Task::DeleteOffered(spi_in) => {
                 let delete = Delete::child_sas(Protocol::ESP, &[spi_in]).map(Payload::Delete);

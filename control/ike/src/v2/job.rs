@@ -1,6 +1,9 @@
 //! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
 
-use super::proof::{Signing, Unproven, Verification};
+use super::{
+    proof::{Signing, Unproven, Verification},
+    puzzle::Puzzle,
+};
 use crate::{
     crypto::{
         Secret,
@@ -21,6 +24,8 @@ pub enum Job {
     Respond(KeyExchange, Vec<u8>),
     /// The rest of a key exchange that this end began, by the other's public value.
     Finish(Initiator, Vec<u8>),
+    /// Four keys that solve a puzzle (RFC 8019).
+    Solve(Puzzle),
     /// A signature that proves who we are.
     Sign(Box<Signing>),
     /// Whether a signature proves who the peer is.
@@ -36,6 +41,8 @@ pub enum Outcome {
     Responded(Result<(Vec<u8>, Secret), ExchangeError>),
     /// The secret.
     Finished(Result<Secret, ExchangeError>),
+    /// The keys, if there are any.
+    Solved(Option<Vec<u8>>),
     /// What AUTH payloads have.
     Signed(Result<Vec<Authentication>, SignatureError>),
     /// Whether it is so.
@@ -52,6 +59,7 @@ impl Job {
             }
             Job::Respond(method, theirs) => Outcome::Responded(exchange::respond(method, &theirs, rng)),
             Job::Finish(initiator, theirs) => Outcome::Finished(initiator.finish(&theirs)),
+            Job::Solve(puzzle) => Outcome::Solved(puzzle.solve()),
             Job::Sign(signing) => Outcome::Signed(signing.run(rng)),
             Job::Verify(verification) => Outcome::Verified(verification.run()),
         }

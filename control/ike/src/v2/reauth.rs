@@ -53,6 +53,8 @@ pub(super) struct Reauthenticates {
     pub origin: IkeSaId,
     /// The children besides the first.
     children: Vec<Arc<Child>>,
+    /// The peer is told that we have all.
+    is_known: bool,
 }
 
 /// When an IKE SA is authenticated anew, and when it ends otherwise.
@@ -105,8 +107,6 @@ impl IkeSa {
         let Some(reauthenticates) = &mut self.reauthenticates else { return };
         let children = std::mem::take(&mut reauthenticates.children);
         self.tasks.extend(children.into_iter().map(Task::Child));
-        // The peer is to know that we have it.
-        self.tasks.push_back(Task::Liveness);
     }
 
     /// What a responder says of how long it lasts.
@@ -151,7 +151,8 @@ impl IkeSa {
 
     /// The children that another in its place is to have.
     pub(super) fn children_to_keep(&self) -> Vec<Arc<Child>> {
-        let stays = self.children.iter().filter(|child| !child.is_replaced);
+        // Those for resources come behind the first.
+        let stays = self.children.iter().filter(|child| !child.is_replaced && child.resource.is_none());
         stays.map(|child| child.config.clone()).collect()
     }
 
@@ -169,16 +170,25 @@ impl IkeSa {
     pub(super) fn take_place_of(&mut self, (before, origin): (IkeSaId, IkeSaId), children: Vec<Arc<Child>>) {
         let mut children = children.into_iter();
         self.wanted = children.next();
-        let reauthenticates = Reauthenticates { before, origin, children: children.collect() };
+        let reauthenticates =
+            Reauthenticates { before, origin, children: children.collect(), is_known: false };
         self.reauthenticates = Some(Box::new(reauthenticates));
     }
 
-    /// All that it is to have is there, or is not to be had: what it takes the place of goes.
-    pub(super) fn has_taken_place(&mut self) {
-        let is_waiting = self.later.iter().any(|(_, task)| matches!(task, Task::Child(_)));
-        if let Some(reauthenticates) = self.reauthenticates.take_if(|_| !is_waiting) {
-            self.legacies.push(Legacy::Outlived(reauthenticates.before, reauthenticates.origin));
+    /// All that it is to have is there, or is not to be had: the peer is to know that we have it, and then what it takes the
+    /// place of goes.
+    pub(super) fn has_taken_place(&mut self) -> Option<Task> {
+        let is_waited_for = |task: &Task| matches!(task, Task::Child(_) | Task::Further(..));
+        if self.later.iter().any(|(_, task)| is_waited_for(task)) {
+            return None;
         }
+        let is_known = std::mem::replace(&mut self.reauthenticates.as_mut()?.is_known, true);
+        if !is_known {
+            return Some(Task::Liveness);
+        }
+        let Reauthenticates { before, origin, .. } = *self.reauthenticates.take()?;
+        self.legacies.push(Legacy::Outlived(before, origin));
+        None
     }
 
     /// Another has its place.

@@ -17,7 +17,9 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     nat::{self, Nat},
-    ppk, proof, redirect,
+    ppk, proof,
+    puzzle::{self, Puzzle},
+    redirect,
 };
 use crate::{
     connection::Childless,
@@ -84,6 +86,7 @@ pub(super) struct Asking {
     method: Method,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
+    solution: Option<Vec<u8>>,
     round: u8,
 }
 
@@ -125,7 +128,7 @@ impl IkeSa {
             return self.close(Closed::Configured("proposals have no key exchange"), cx);
         };
         let nonce = cx.random::<NONCE>().to_vec();
-        self.generate(Asking { method, nonce, cookie: None, round: 0 }, cx);
+        self.generate(Asking { method, nonce, cookie: None, solution: None, round: 0 }, cx);
     }
 
     fn generate(&mut self, asking: Asking, cx: &mut Context<'_>) {
@@ -141,10 +144,11 @@ impl IkeSa {
     }
 
     fn ask_init(&mut self, mut question: Question, cx: &mut Context<'_>) {
-        let Asking { method, nonce, cookie, .. } = &question.asking;
+        let Asking { method, nonce, cookie, solution, .. } = &question.asking;
         // RFC 7296 §2.6: the cookie comes first, and all else is as it was.
         let mut payloads = vec![];
         payloads.extend(cookie.iter().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, c))));
+        payloads.extend(solution.clone().map(puzzle::payload));
         payloads.push(Payload::SecurityAssociation(self.connection.proposals.for_any_peer().offer(&[])));
         payloads
             .push(Payload::KeyExchange(KeyExchange { method: method.id(), data: question.public.clone() }));
@@ -158,6 +162,14 @@ impl IkeSa {
         if let Some(request) = self.ask(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) {
             question.request = request;
             self.asked = Some(Asked::Init(Box::new(question)));
+        }
+    }
+
+    /// The puzzle is solved, or is not to be.
+    pub(super) fn init_solved(&mut self, mut question: Question, outcome: Outcome, cx: &mut Context<'_>) {
+        if let Outcome::Solved(solution) = outcome {
+            question.asking.solution = solution;
+            self.ask_init(question, cx);
         }
     }
 
@@ -199,8 +211,15 @@ impl IkeSa {
                 }
                 NotifyType::COOKIE if COOKIES.contains(&notify.data.len()) && round < MOST_ROUNDS => {
                     question.asking.cookie = Some(notify.data.clone());
+                    question.asking.solution = None;
                     question.asking.round += 1;
-                    self.ask_init(question, cx);
+                    match Puzzle::said(payloads, &notify.data) {
+                        Some(puzzle) => {
+                            self.after(Job::Solve(puzzle), Then::InitSolve(Box::new(question)), cx)
+                        }
+                        // As who does not know of puzzles.
+                        None => self.ask_init(question, cx),
+                    }
                 }
                 NotifyType::INVALID_KE_PAYLOAD if asked.is_some() && round < MOST_ROUNDS => {
                     let method = asked.unwrap_or(method);

@@ -49,6 +49,23 @@ fn both_sides_have_what_is_in_both_policies() {
     assert_eq!(narrowed(&ours, "10.2.0.0/16", "10.1.0.0/16"), None);
 }
 
+#[test]
+fn the_policy_that_fits_best_is_taken() {
+    let wide = ("0.0.0.0/0", "0.0.0.0/0");
+    let net = ("10.2.0.0/16", "10.1.0.0/16");
+    let part = ("10.2.7.0/24", "10.1.0.0/16");
+    let asked = ("10.1.0.0/16", "10.2.0.0/16");
+    // One that is for that and nothing else, wherever it stands.
+    for (policies, best) in [([wide, net, part], 1), ([net, wide, part], 0), ([part, wide, net], 2)] {
+        assert_eq!(narrowed(&policies, asked.0, asked.1).unwrap().0, best);
+    }
+    // One that has all of it, before one that has a part.
+    assert_eq!(narrowed(&[part, wide], asked.0, asked.1).unwrap().0, 1);
+    // And one that has the packet, before all.
+    let (tsi, tsr) = ("10.1.0.1[tcp/1], 10.1.0.0/16", "10.2.7.1[tcp/2], 10.2.0.0/16");
+    assert_eq!(narrowed(&[("10.2.8.0/24", "10.1.0.0/16"), part], tsi, tsr).unwrap().0, 1);
+}
+
 // RFC 7296 §2.9: the example of a gateway of 198.51.100.0/24 and one that has SAs for single hosts.
 #[test]
 fn the_packet_that_wants_an_sa_is_kept() {

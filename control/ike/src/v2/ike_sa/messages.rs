@@ -9,7 +9,7 @@ use crate::{
     },
     message::{ExchangeType, Notify, NotifyType, Oversized, Payload, Payloads, Protocol},
     v2::{
-        channel::{Content, Dropped, Received},
+        channel::{self, Content, Dropped, Received},
         context::Context,
         informational, intermediate,
         output::{Datagram, Output},
@@ -141,7 +141,7 @@ impl IkeSa {
     }
 
     fn response(&mut self, content: Content, cx: &mut Context<'_>) {
-        let Content { payloads, octets, headers, .. } = content;
+        let Content { exchange, payloads, octets, headers } = content;
         if matches!(self.asked, Some(Asked::Init(_)))
             && let Some(Asked::Init(question)) = self.asked.take()
         {
@@ -153,8 +153,9 @@ impl IkeSa {
                 Err(malformed) => self.wait_for_another(*question, Closed::Syntax(malformed), cx),
             };
         }
-        if let (Some(Asked::Resume(_)), Err(_)) = (&self.asked, &payloads) {
-            // Anybody can send what cannot be read.
+        // Anybody can send what is in clear: it ends nothing while we work on what the peer has said, or if it cannot be read.
+        let is_waited_for = matches!(self.asked, Some(Asked::Resume(_))) && payloads.is_ok();
+        if channel::is_first(exchange) && !is_waited_for {
             return;
         }
         let payloads = match payloads {

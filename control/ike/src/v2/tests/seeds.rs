@@ -20,6 +20,7 @@ fn world_of(seed: u64) -> World {
         connection.fragment_octets = [0, 600][usize::from(seed.is_multiple_of(2))];
         connection.mobike = seed.is_multiple_of(3);
         connection.resumes = seed % 4 < 2;
+        std::sync::Arc::make_mut(&mut connection.children[0]).per_worker = seed.is_multiple_of(11);
         if seed.is_multiple_of(5) {
             connection.proposals = super::world::ike("aes128gcm16-prfsha256-x25519-ke1_mlkem512");
         }
