@@ -399,6 +399,7 @@ impl Ike {
     ) -> T {
         let now_ms = self.now_ms();
         let placement = &mut self.placement;
+        self.config.workers = placement.workers();
         let mut cx = Context {
             now_ms,
             unix_secs: unix_secs(),

@@ -5,6 +5,7 @@
 //!  ike_sa    one of them: what is asked, what is answered, what waits
 //!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    mobike                            where packets go
+//!    id_sync                           which message IDs come next, after a failover
 //!    resumption, ticket                who has been there comes back
 //!    redirect                          who begins is sent to another gateway
 //!    reauth                            who is there, proven anew
@@ -30,6 +31,7 @@ mod create_child;
 pub mod engine;
 mod followup;
 mod fragments;
+mod id_sync;
 pub mod ike_sa;
 mod informational;
 mod intermediate;

@@ -48,6 +48,11 @@ impl Placement {
         self.pick(u64::from(live), rng, |spi| sadb.find(Spi(spi)).is_none())
     }
 
+    /// How many workers there are, as far as that is known.
+    pub fn workers(&self) -> u16 {
+        self.workers.len().max(1) as u16
+    }
+
     /// Notes what each worker has done until now.
     fn look(&mut self, done: &[u64], now_ms: u64) {
         let passed_ms = self.looked_ms.map(|then| (now_ms - then).max(1));

@@ -71,3 +71,25 @@ pub fn redirect(iked: &mut Iked, message: &Branch<'_>) -> Result<Message, String
     };
     Ok(counted(ids.len(), &[], outcome))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_those_of_an_address_a_subnet_or_a_range() {
+        for (text, is_it) in [
+            ("192.0.2.7", true),
+            ("192.0.2.8", false),
+            ("192.0.2.0/24", true),
+            ("192.0.2.1-192.0.2.7", true),
+            ("192.0.2.1-192.0.2.6", false),
+            ("%any4", true),
+            ("%any6", false),
+            ("::/0", false),
+        ] {
+            let host = Host::parse(text).unwrap();
+            assert_eq!(is_of(&host, [192, 0, 2, 7].into()), is_it, "{text}");
+        }
+    }
+}

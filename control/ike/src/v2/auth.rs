@@ -142,6 +142,7 @@ impl IkeSa {
         payloads.extend(self.ppk_notifies(proofs.get(1)));
         payloads.extend(self.mobike_notifies());
         payloads.extend(self.ticket_request());
+        payloads.push(self.sync_notify());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
         self.asked = Some(Asked::Auth(Box::new(Question { mine: ids.0, child, plain })));
     }
@@ -229,6 +230,7 @@ impl IkeSa {
         self.establish(mine, theirs, cx);
         self.learn_lifetime(&payloads, cx);
         self.keep_ticket(&payloads, cx);
+        self.learn_sync(&payloads);
         match installed {
             Some((_, Ok(Some(install)), several)) => {
                 let up = self.put_child(install, cx);
@@ -324,6 +326,8 @@ impl IkeSa {
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
         answer.extend(self.ticket_answer(&payloads, (&mine, &theirs), cx));
+        self.learn_sync(&payloads);
+        answer.extend(self.channel.may_sync().then(|| self.sync_notify()));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
         let path = (self.path.local, self.path.peer);

@@ -17,8 +17,8 @@ use crate::{
         keys::{Role, Spis},
     },
     message::{
-        ExchangeType, Flags, Fragment, Header, Malformed, Message, Oversized, Payload, PayloadType, Payloads,
-        Sealed, Version,
+        ExchangeType, Flags, Fragment, Header, Malformed, Message, NotifyType, Oversized, Payload,
+        PayloadType, Payloads, Sealed, Version,
     },
 };
 use rand_core::CryptoRng;
@@ -34,6 +34,8 @@ pub enum Received {
     Repeated(Datagrams),
     /// It is a part of a message.
     Part,
+    /// It is about message IDs, and has none; whether it answers (RFC 6311).
+    Sync(Payloads, bool),
 }
 
 /// What is in a message.
@@ -92,6 +94,8 @@ pub struct Channel {
     /// Octets of a message, at most, if the peer can put fragments together.
     cut_at: Option<usize>,
     retransmission: Retransmission,
+    /// Both ends may agree on other message IDs (RFC 6311).
+    may_sync: bool,
 }
 
 /// Octets around payloads in a fragment, at most: headers, IV, padding and ICV.
@@ -119,7 +123,49 @@ impl Channel {
             first_fragments: Default::default(),
             cut_at: None,
             retransmission,
+            may_sync: false,
         }
+    }
+
+    /// Both ends may agree on other message IDs.
+    pub fn let_sync(&mut self, may: bool) {
+        self.may_sync = may;
+    }
+
+    /// Whether they may.
+    pub fn may_sync(&self) -> bool {
+        self.may_sync
+    }
+
+    /// Both go on at other IDs: our next request, and the peer's. What is under way is forgotten.
+    pub fn go_on_at(&mut self, next: u32, expected: u32) {
+        self.window.go_on_at(next, expected);
+        self.is_answering = false;
+        self.fragments = Default::default();
+    }
+
+    /// A message about message IDs (RFC 6311 §5.1).
+    ///
+    /// # Errors
+    /// As [`Channel::ask`].
+    pub fn emit_sync(
+        &mut self,
+        answers: bool,
+        payloads: &Payloads,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Datagrams, Oversized> {
+        let flags = if answers { Flags::RESPONSE } else { Flags::default() };
+        self.emit(ExchangeType::INFORMATIONAL, 0, flags, payloads, rng)
+    }
+
+    /// The payloads of a message that is about message IDs.
+    fn sync_of(&self, message: &Message, octets: &[u8]) -> Option<Payloads> {
+        let Header { exchange, message_id, .. } = message.header;
+        let may_be = self.may_sync && exchange == ExchangeType::INFORMATIONAL && message_id == 0;
+        let sealed = message.sealed.as_ref().filter(|sealed| may_be && sealed.fragment.is_none())?;
+        let inside = self.opener.as_ref()?.open(sealed.headers(octets), &sealed.body).ok()?;
+        let payloads = Payloads::parse(sealed.first, &inside).ok()?;
+        payloads.has_notify(NotifyType::IKEV2_MESSAGE_ID_SYNC).then_some(payloads)
     }
 
     /// IKE_SA_INIT is begun anew, with another peer.
@@ -139,7 +185,7 @@ impl Channel {
 
     /// As another does.
     pub(super) fn cut_like(&mut self, other: &Channel) {
-        self.cut_at = other.cut_at;
+        (self.cut_at, self.may_sync) = (other.cut_at, other.may_sync);
     }
 
     /// Which end this is.
@@ -194,6 +240,9 @@ impl Channel {
         // RFC 7296 §3.1: it is the original initiator's flag.
         if flags.contains(Flags::INITIATOR) != (self.role == Role::Responder) {
             return Err(Dropped::Direction);
+        }
+        if let Some(payloads) = self.sync_of(&message, octets) {
+            return Ok(Received::Sync(payloads, is_response));
         }
         if is_response {
             if !self.window.is_open() || id != self.window.request_id() {

@@ -285,6 +285,24 @@ impl Engine {
         }) && may
     }
 
+    /// An IKE SA was taken over from another member of a cluster, which may have used further message IDs than are known here:
+    /// both ends agree on those to go on with (RFC 6311). False if there is none, or the peer does not know of that.
+    pub fn synchronize(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        let mut may = false;
+        self.with(id, cx, |sa, cx| may = sa.synchronize(cx)) && may
+    }
+
+    /// As if what was sent and received last were not known.
+    #[cfg(test)]
+    pub(super) fn forget_last(&mut self, id: IkeSaId, back: u32, cx: &mut Context<'_>) {
+        self.with(id, cx, |sa, _| {
+            let (next, expected) = (sa.channel.request_id(), sa.channel.expected_id());
+            sa.channel.go_on_at(next.saturating_sub(back), expected.saturating_sub(back));
+            (sa.asked, sa.tasks) = (None, Default::default());
+            sa.forget_answering();
+        });
+    }
+
     /// What is to take the place of an IKE SA goes with it.
     fn stop_anew(&mut self, id: IkeSaId, cx: &mut Context<'_>) {
         let by = self.sas.get(&id).and_then(|sa| sa.reauthenticated_by);

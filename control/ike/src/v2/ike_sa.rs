@@ -14,6 +14,7 @@ use super::{
     context::Context,
     create_child,
     followup::{self, Series},
+    id_sync::Syncing,
     informational, intermediate,
     job::{Job, Outcome},
     mobike::Mobike,
@@ -202,6 +203,10 @@ pub struct IkeSa {
     pub(super) established_ms: Option<u64>,
     /// When this IKE SA is to be replaced.
     pub(super) rekey_at_ms: u64,
+    /// We have asked for message IDs to go on with.
+    pub(super) syncing: Option<Syncing>,
+    /// What the peer has said last that it goes on with.
+    pub(super) synced: Option<u32>,
     /// What makes tickets, while it does something.
     pub(super) tickets: Option<Box<TicketKeys>>,
     /// What the gateway has given us to come back with.
@@ -275,6 +280,8 @@ impl IkeSa {
             forgotten: 0,
             established_ms: None,
             rekey_at_ms: u64::MAX,
+            syncing: None,
+            synced: None,
             tickets: None,
             ticket: None,
             resumed: None,
@@ -432,6 +439,11 @@ impl IkeSa {
         self.thens[1].as_ref()
     }
 
+    /// What the peer has asked is not answered.
+    pub(super) fn forget_answering(&mut self) {
+        self.thens[1] = None;
+    }
+
     /// Whether we are asking for a child SA.
     pub(super) fn is_asking_child(&self) -> bool {
         self.asks_child().is_some()
@@ -460,7 +472,11 @@ impl IkeSa {
 
     /// Asks what waits, if nothing is under way.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
-        while self.phase == Phase::Established && !self.channel.is_asking() && self.thens[0].is_none() {
+        while self.phase == Phase::Established
+            && !self.channel.is_asking()
+            && self.thens[0].is_none()
+            && self.syncing.is_none()
+        {
             let Some(task) = self.tasks.pop_front().or_else(|| self.has_taken_place()) else { return };
             self.ask_task(task, cx);
         }

@@ -55,6 +55,14 @@ impl Question {
         }
     }
 
+    /// What is to be asked again, if it is not known whether it was heard.
+    pub(super) fn again(&self) -> Option<Task> {
+        match self {
+            Question::DeleteChild(spi_in) => Some(Task::DeleteChild(*spi_in)),
+            other => other.moves(),
+        }
+    }
+
     /// The child SA that it deletes, by our SPI.
     pub(super) fn deletes(&self) -> Option<u32> {
         match self {

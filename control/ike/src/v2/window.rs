@@ -96,6 +96,11 @@ impl Window {
         self.expected
     }
 
+    /// Requests go on at these IDs, ours and the peer's; what is under way is forgotten.
+    pub fn go_on_at(&mut self, next: u32, expected: u32) {
+        *self = Window { next, expected, ..Window::default() };
+    }
+
     /// Whether a request is under way.
     pub fn is_open(&self) -> bool {
         self.open.is_some()

@@ -94,6 +94,26 @@ fn what_is_left_out_is_as_strongswan_has_it() {
 }
 
 #[test]
+fn who_is_authenticated_anew_redirected_and_resumed_is_as_written() {
+    let all = with(
+        "reauth_time = 1h\n over_time = 5m\n redirect_to = 192.0.2.7, vpn.example.org\n follow_redirects = no\n\
+         resumption = yes",
+        "per_cpu_sas = yes",
+    )
+    .unwrap();
+    let c = &all.connections[0];
+    // As strongSwan: without a `rekey_time` it is not rekeyed, too.
+    assert_eq!((c.reauth_ms, c.over_ms, c.rand_ms, c.rekey_ms), (3_600_000, 300_000, 300_000, 0));
+    let gateways: Vec<_> = c.redirect_to.iter().map(ToString::to_string).collect();
+    assert_eq!(gateways, ["192.0.2.7", "vpn.example.org"]);
+    assert!(!c.follows_redirects && c.resumes && c.children[0].per_worker);
+    let all = with("", "").unwrap();
+    let c = &all.connections[0];
+    assert_eq!((c.reauth_ms, c.redirect_to.len()), (0, 0));
+    assert!(c.follows_redirects && !c.resumes && !c.children[0].per_worker);
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
         ("version = 1", "", "connections.a.version"),
@@ -103,6 +123,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ("", "mode = pass", "connections.a.children.net.mode"),
         ("", "start_action = trap", "connections.a.children.net.start_action"),
         ("", "interface = ipsec0", "connections.a.children.net.interface"),
+        ("", "per_cpu_sas = encap", "connections.a.children.net.per_cpu_sas"),
     ] {
         let unusable = with(connection, child).unwrap_err();
         assert_eq!(unusable.key, key, "{unusable}");

@@ -93,7 +93,7 @@ proptest! {
                     Ok(Received::Repeated(back)) => {
                         network.extend(back.into_iter().map(|octets| (1 - me, octets)));
                     }
-                    Ok(Received::Part) | Err(Dropped::MessageId(_)) => {}
+                    Ok(Received::Part | Received::Sync(..)) | Err(Dropped::MessageId(_)) => {}
                     Err(other) => prop_assert!(false, "{}", other),
                 }
                 // A datagram is never longer than it may be.

@@ -11,6 +11,7 @@ use crate::{
     v2::{
         channel::{self, Content, Dropped, Received},
         context::Context,
+        id_sync::Ids,
         informational, intermediate,
         output::{Datagram, Output},
         sa_init,
@@ -28,6 +29,11 @@ impl IkeSa {
     ) -> Result<(), Dropped> {
         match self.channel.receive(octets)? {
             Received::Part => {}
+            Received::Sync(payloads, answers) => match (Ids::of(&payloads), answers) {
+                (Some(ids), true) => self.sync_answered(ids, cx),
+                (Some(ids), false) => self.answer_sync(ids, path, cx),
+                (None, _) => {}
+            },
             Received::Repeated(datagrams) => self.send(datagrams, path, cx),
             Received::Request(content) => {
                 self.hear(path, cx);
@@ -240,7 +246,7 @@ impl IkeSa {
         }
     }
 
-    pub(super) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
+    pub(in crate::v2) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
         let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets }));
         cx.out.extend(all);
     }

@@ -10,6 +10,7 @@ impl IkeSa {
     /// When [`IkeSa::tick`] has something to do.
     pub(in crate::v2) fn due_ms(&self) -> u64 {
         let mut due = self.channel.due_ms().unwrap_or(u64::MAX);
+        due = self.syncing.as_ref().map_or(due, |syncing| due.min(syncing.again_ms()));
         match self.phase {
             Phase::Connecting => due = due.min(self.deadline_ms),
             Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
@@ -63,6 +64,7 @@ impl IkeSa {
             Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
             None => {}
         }
+        self.sync_late(cx);
         self.wake(cx.now_ms);
         self.outlive(cx);
         self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);

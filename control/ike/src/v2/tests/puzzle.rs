@@ -30,7 +30,7 @@ fn who_begins_solves_a_puzzle_under_load() {
         world.run_for(3000);
     }
     world.loss = 0;
-    world.run_for(100_000);
+    world.run_for(300_000);
     assert!(world.ends[RIGHT].refused.contains(&Refused::Puzzle), "{:?}", world.ends[RIGHT].refused);
     world.check_children(2);
 }
@@ -100,7 +100,7 @@ fn what_is_in_clear_ends_nothing_meanwhile() {
             forge(&mut world);
             world.run_for(100);
         }
-        world.run_for(100_000);
+        world.run_for(300_000);
         world.check_children(1);
     }
 }
