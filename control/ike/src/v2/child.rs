@@ -10,11 +10,12 @@ use crate::{
         keys::{Keys, Nonces, Role},
         transform::KeyExchange as Method,
     },
+    kept::{Damaged, Keep, Reader, Writer, keep},
     message::{Notify, NotifyType, Payload, Payloads},
     proposal::{AcceptError, Agreement, Order, Proposals, WrongKeyExchange},
     traffic_selector::{self, Policy, TrafficSelectors},
 };
-use portcullis_sadb::{Algorithm, Key, Mode};
+use portcullis_sadb::{self as sadb, Algorithm, Key, Mode};
 use std::{net::SocketAddr, sync::Arc};
 
 /// A child SA of an IKE SA, in both directions.
@@ -397,4 +398,66 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
         format!("{}: {}", p.protocol, transforms.join(", "))
     };
     offered.iter().take(MOST_NAMED).map(proposal).collect::<Vec<_>>().join("; ")
+}
+
+keep!(ChildSa {
+    config,
+    agreement,
+    mode,
+    policy,
+    spi_in,
+    spi_out,
+    rekey_at_ms,
+    is_replaced,
+    successor,
+});
+keep!(Install {
+    sa,
+    connection,
+    algorithm,
+    key_in,
+    key_out,
+    local,
+    peer,
+    is_in_udp,
+    nat,
+    replaces,
+    sends,
+});
+keep!(Offer { config, proposals, policy, spi_in });
+keep!(Agreed { sa, algorithm, additional });
+
+impl Keep for Mode {
+    fn keep(&self, to: &mut Writer) {
+        (*self == Mode::Transport).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Mode, Damaged> {
+        Ok(if bool::kept(from)? { Mode::Transport } else { Mode::Tunnel })
+    }
+}
+
+impl Keep for Key {
+    fn keep(&self, to: &mut Writer) {
+        (self.bytes().len() as u8).keep(to);
+        to.octets(self.bytes());
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Key, Damaged> {
+        let len = u8::kept(from)?;
+        Key::new(from.take(len.into())?).ok_or(Damaged("key"))
+    }
+}
+
+/// By its name.
+impl Keep for Algorithm {
+    fn keep(&self, to: &mut Writer) {
+        (self.name().to_owned(), Algorithm::by_name(sadb::Protocol::Ah, self.name()) == Some(*self)).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Algorithm, Damaged> {
+        let (name, is_ah): (String, bool) = Keep::kept(from)?;
+        let protocol = if is_ah { sadb::Protocol::Ah } else { sadb::Protocol::Esp };
+        Algorithm::by_name(protocol, &name).ok_or(Damaged("algorithm"))
+    }
 }

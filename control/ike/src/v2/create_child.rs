@@ -28,6 +28,7 @@ use crate::{
         keys::{Nonces, Role},
         transform::KeyExchange as Method,
     },
+    kept::keep,
     message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
 };
 use std::sync::Arc;
@@ -117,6 +118,11 @@ impl Question {
 }
 
 impl Asking {
+    /// What is asked for.
+    pub(super) fn config(&self) -> &Arc<Child> {
+        &self.offer.config
+    }
+
     /// What it is to take the place of.
     pub(super) fn replaces(&self) -> Option<u32> {
         self.replaces
@@ -509,3 +515,8 @@ impl IkeSa {
         }
     }
 }
+
+keep!(Asking { offer, replaces, method, round });
+keep!(Question { asking, private, nonce });
+keep!(Answer { agreed, replaces, ni, nr, link });
+keep!(Rival { lowest_nonce });

@@ -3,6 +3,7 @@
 //! It does one thing at a time each way: one request of ours is under way (`Asked`), one of the peer's is being answered,
 //! and at most one [`Job`] is being done for either (`Then`). What else is to be asked waits in [`Task`]s.
 
+mod kept;
 mod messages;
 mod times;
 
@@ -29,6 +30,7 @@ use crate::{
     proposal::Agreement,
 };
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use zeroize::Zeroizing;
 
 pub use super::closed::Closed;
 
@@ -195,6 +197,8 @@ pub struct IkeSa {
     pub(super) asked: Option<Asked>,
     /// For what is asked, and for what is answered.
     thens: [Option<Then>; 2],
+    /// What we ask, as it is kept while a job is done for what came of its response.
+    unanswered: Option<Zeroizing<Vec<u8>>>,
     /// When the peer last sent something that is its own.
     pub(super) heard_ms: u64,
     /// When it must be authenticated.
@@ -248,6 +252,7 @@ impl IkeSa {
             legacies: vec![],
             asked: None,
             thens: [None, None],
+            unanswered: None,
             heard_ms: now_ms,
             // An initiator has the times of its requests.
             init_error: None,
@@ -354,6 +359,7 @@ impl IkeSa {
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
             None => {}
         }
+        self.unanswered.take_if(|_| self.thens[0].is_none());
         self.go_on(cx);
     }
 

@@ -28,6 +28,7 @@ use crate::{
         keys::{Nonces, Role, Spis},
         transform::KeyExchange as Method,
     },
+    kept::keep,
     message::{ExchangeType, IkeSpi, KeyExchange, Notify, NotifyType, Payload, Payloads},
     proposal::Agreement,
 };
@@ -430,3 +431,8 @@ impl IkeSa {
             || self.is_following_up_ike()
     }
 }
+
+keep!(Asking { spi, method, round });
+keep!(Question { asking, private, nonce });
+keep!(Agreed { agreement, spis, ni, nr, link });
+keep!(Rival { ours, lowest_nonce, is_made });

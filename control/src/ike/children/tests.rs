@@ -32,6 +32,7 @@ fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, se
     let any = ConfiguredSelectors::parse(["0.0.0.0/0"]).unwrap();
     let config = Arc::new(Child {
         name: "net".into(),
+        mark: 0,
         proposals,
         local: any.clone(),
         remote: any,

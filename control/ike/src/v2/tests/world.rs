@@ -44,6 +44,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
     let selectors = |text: &str| ConfiguredSelectors::parse([text]).unwrap();
     Arc::new(Child {
         name: name.into(),
+        mark: 0,
         proposals: Proposals::esp(["aes128gcm16-x25519-esn-noesn", "aes256-sha256"]).unwrap(),
         local: selectors(local),
         remote: selectors(remote),
@@ -61,6 +62,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
     Connection {
         name: name.into(),
         edition: 0,
+        mark: 0,
         local: Hosts::one(address(end)),
         remote: Hosts::one(address(1 - end)),
         local_port: 500,
