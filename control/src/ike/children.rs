@@ -4,6 +4,10 @@
 //! Where one takes the place of another, the policies stay and point to the new one: no packet goes without. What was
 //! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
 
+mod adopt;
+
+pub use adopt::Wanted;
+
 use crate::{
     install::{back, used_reqids},
     selection::cover,

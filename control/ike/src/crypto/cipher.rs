@@ -265,8 +265,8 @@ impl Keep for Direction {
         let (encryption, integrity): (Encryption, Option<Integrity>) = Keep::kept(from)?;
         let (e, a): (Secret, Secret) = Keep::kept(from)?;
         let lens = (encryption.key_len(), integrity.map_or(0, Integrity::key_len));
-        let is_right = (e.bytes().len(), a.bytes().len()) == lens
-            && encryption.is_aead() == integrity.is_none();
+        let is_right =
+            (e.bytes().len(), a.bytes().len()) == lens && encryption.is_aead() == integrity.is_none();
         if is_right { Ok(Direction { encryption, integrity, e, a }) } else { Err(Damaged("key")) }
     }
 }

@@ -12,11 +12,11 @@ use super::{
     window::{self, Datagrams, Known, Late, Retransmission, Window},
 };
 use crate::{
-    kept::{Damaged, Keep, Reader, Writer},
     crypto::{
         cipher::{OpenError, Opener, Sealer},
         keys::{Role, Spis},
     },
+    kept::{Damaged, Keep, Reader, Writer},
     message::{
         ExchangeType, Flags, Fragment, Header, Malformed, Message, Oversized, Payload, PayloadType, Payloads,
         Sealed, Version,

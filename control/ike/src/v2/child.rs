@@ -400,30 +400,8 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
     offered.iter().take(MOST_NAMED).map(proposal).collect::<Vec<_>>().join("; ")
 }
 
-keep!(ChildSa {
-    config,
-    agreement,
-    mode,
-    policy,
-    spi_in,
-    spi_out,
-    rekey_at_ms,
-    is_replaced,
-    successor,
-});
-keep!(Install {
-    sa,
-    connection,
-    algorithm,
-    key_in,
-    key_out,
-    local,
-    peer,
-    is_in_udp,
-    nat,
-    replaces,
-    sends,
-});
+keep!(ChildSa { config, agreement, mode, policy, spi_in, spi_out, rekey_at_ms, is_replaced, successor });
+keep!(Install { sa, connection, algorithm, key_in, key_out, local, peer, is_in_udp, nat, replaces, sends });
 keep!(Offer { config, proposals, policy, spi_in });
 keep!(Agreed { sa, algorithm, additional });
 

@@ -118,6 +118,11 @@ impl Question {
 }
 
 impl Asking {
+    /// Whether the peer wants another method of key exchange.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.round > 0
+    }
+
     /// What is asked for.
     pub(super) fn config(&self) -> &Arc<Child> {
         &self.offer.config

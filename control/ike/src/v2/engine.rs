@@ -280,7 +280,13 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         let mut received = Ok(());
+        let has_changed = |engine: &Engine| engine.changed.as_ref().is_some_and(|all| all.contains(&id));
+        let had_changed = has_changed(self);
         self.with(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
+        // What is dropped changes nothing, so that nobody can have us write it down again and again.
+        if received.is_err() && !had_changed {
+            self.changed.iter_mut().for_each(|all| _ = all.remove(&id));
+        }
         Ok(received?)
     }
 

@@ -359,7 +359,9 @@ impl IkeSa {
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
             None => {}
         }
-        self.unanswered.take_if(|_| self.thens[0].is_none());
+        if !self.follows_response() {
+            self.unanswered = None;
+        }
         self.go_on(cx);
     }
 
@@ -426,6 +428,10 @@ impl IkeSa {
     /// Asks what waits, if nothing is under way.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
         while self.phase == Phase::Established && !self.channel.is_asking() && self.thens[0].is_none() {
+            // RFC 7296 §2.8.2: it may not be replaced in its turn before it has what it is to hand on.
+            if self.awaits_estate {
+                return;
+            }
             let Some(task) = self.tasks.pop_front() else { return };
             self.ask_task(task, cx);
         }

@@ -36,6 +36,11 @@ impl Engine {
         self.changed = Some(self.sas().map(IkeSa::id).collect());
     }
 
+    /// Whether there is something for [`Engine::take_changed`].
+    pub fn has_changed(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
     /// What has changed or is gone since it was last asked.
     pub fn take_changed(&mut self) -> BTreeSet<IkeSaId> {
         self.changed.as_mut().map(std::mem::take).unwrap_or_default()

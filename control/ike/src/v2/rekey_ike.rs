@@ -72,6 +72,13 @@ pub(super) struct Agreed {
     link: Vec<u8>,
 }
 
+impl Asking {
+    /// Whether the peer wants another method of key exchange.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.round > 0
+    }
+}
+
 impl Agreed {
     fn lowest_nonce(&self) -> Vec<u8> {
         self.ni.clone().min(self.nr.clone())

@@ -221,9 +221,15 @@ impl IkeSa {
         }
     }
 
-    /// Whether a job is being done for what we ask.
-    pub(super) fn is_awaiting_job(&self) -> bool {
-        self.thens[0].is_some()
+    /// Whether a job is being done for what came of a response.
+    pub(super) fn follows_response(&self) -> bool {
+        match &self.thens[0] {
+            Some(Then::ChildAsk(asking)) => asking.is_asked_again(),
+            Some(Then::RekeyAsk(asking)) => asking.is_asked_again(),
+            Some(Then::ChildFinish(_) | Then::RekeyFinish(_)) => true,
+            Some(Then::FollowUpAsk(_) | Then::FollowUpFinish(_)) => true,
+            _ => false,
+        }
     }
 
     /// It goes on in another process.

@@ -38,7 +38,7 @@ impl IkeSa {
             Received::Response(content) => {
                 self.hear(path, cx);
                 self.response(content, cx);
-                self.unanswered = before.filter(|_| self.is_awaiting_job());
+                self.unanswered = before.filter(|_| self.follows_response());
             }
         }
         if self.channel.is_used_up() {
