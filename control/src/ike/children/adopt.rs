@@ -142,3 +142,78 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, install, nets};
+    use super::*;
+
+    /// Another process takes over what there is of these, which were installed as if by `installs`.
+    fn adopted(bench: &mut Bench, wanted: &[&Install], installs: &[&Install]) -> Vec<u32> {
+        bench.children = Children::default();
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|install| Wanted { connection: &install.connection, sa: &install.sa, number: Some(install.sa.spi_in) })
+            .collect();
+        let untold = Untold { installs: installs.iter().map(|install| (*install).clone()).collect(), moves: vec![] };
+        bench.children.adopt(&mut bench.sadb, &wanted, &untold, 100)
+    }
+
+    #[test]
+    fn what_is_there_is_not_touched() {
+        let mut bench = Bench::new(16, 64);
+        let [old, new] = [(0x1001, 0x2001, None), (0x1002, 0x2002, Some(0x1001))]
+            .map(|(spi_in, spi_out, replaces)| install(spi_in, spi_out, nets(), replaces, false));
+        bench.install(&old).unwrap();
+        bench.install(&new).unwrap();
+        let all = |bench: &Bench| {
+            let sas: Vec<_> = bench.sadb.sas().collect();
+            (sas, bench.sadb.policies().collect::<Vec<_>>())
+        };
+        let before = all(&bench);
+        assert!(adopted(&mut bench, &[&old, &new], &[]).is_empty());
+        assert_eq!(all(&bench), before);
+        assert_eq!((bench.children.slots().count(), bench.children.policies().count()), (4, before.1.len()));
+        assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+        assert_eq!(bench.children.installed(0x1002).map(|installed| installed.id), Some(0x1002));
+        // And it goes on as before.
+        bench.children.send_by(&mut bench.sadb, 0x1002);
+        bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+        assert_eq!(bench.has().0, [0x1001, 0x1002, 0x2002]);
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert_eq!(bench.has(), (vec![], 0));
+    }
+
+    #[test]
+    fn what_was_being_put_in_is_put_in_and_what_was_lost_is_told() {
+        let of = |n: u32| install(0x1000 + n, 0x2000 + n, nets(), None, true);
+        let (one, two) = (of(1), of(2));
+        // Killed before anything of it was there, and behind the inbound SA.
+        for is_half in [false, true] {
+            let mut bench = Bench::new(16, 64);
+            if is_half {
+                let [inbound, _] = sas(&one, FIRST_REQID, 7);
+                bench.sadb.publish(&inbound).unwrap();
+            }
+            assert!(adopted(&mut bench, &[&one], &[&one]).is_empty());
+            assert_eq!(bench.has(), (vec![0x1001, 0x2001], 2 * 4));
+            assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+            // Its keys are not put in again.
+            bench.children.remove(&mut bench.sadb, 0x1001);
+            assert_eq!(adopted(&mut bench, &[&one], &[]), [0x1001]);
+            assert_eq!(bench.has(), (vec![], 0));
+        }
+        // What it was to take out: packets leave by what is left.
+        let mut bench = Bench::new(16, 64);
+        bench.install(&two).unwrap();
+        bench.install(&one).unwrap();
+        assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+        assert!(adopted(&mut bench, &[&two], &[]).is_empty());
+        assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2002));
+        bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+        let owned: Vec<_> = bench.children.slots().collect();
+        let left: Vec<_> = bench.sadb.sas().filter(|(slot, ..)| owned.contains(slot)).collect();
+        assert_eq!(left.iter().map(|(_, _, sa)| sa.spi.0).collect::<HashSet<_>>(), HashSet::from([0x1002, 0x2002]));
+        assert!(bench.sadb.find(Spi(0x1001)).is_none(), "it has stayed long enough");
+    }
+}
