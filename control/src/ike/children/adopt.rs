@@ -153,9 +153,14 @@ mod tests {
         bench.children = Children::default();
         let wanted: Vec<_> = wanted
             .iter()
-            .map(|install| Wanted { connection: &install.connection, sa: &install.sa, number: Some(install.sa.spi_in) })
+            .map(|install| Wanted {
+                connection: &install.connection,
+                sa: &install.sa,
+                number: Some(install.sa.spi_in),
+            })
             .collect();
-        let untold = Untold { installs: installs.iter().map(|install| (*install).clone()).collect(), moves: vec![] };
+        let untold =
+            Untold { installs: installs.iter().map(|install| (*install).clone()).collect(), moves: vec![] };
         bench.children.adopt(&mut bench.sadb, &wanted, &untold, 100)
     }
 
@@ -213,7 +218,10 @@ mod tests {
         bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
         let owned: Vec<_> = bench.children.slots().collect();
         let left: Vec<_> = bench.sadb.sas().filter(|(slot, ..)| owned.contains(slot)).collect();
-        assert_eq!(left.iter().map(|(_, _, sa)| sa.spi.0).collect::<HashSet<_>>(), HashSet::from([0x1002, 0x2002]));
+        assert_eq!(
+            left.iter().map(|(_, _, sa)| sa.spi.0).collect::<HashSet<_>>(),
+            HashSet::from([0x1002, 0x2002])
+        );
         assert!(bench.sadb.find(Spi(0x1001)).is_none(), "it has stayed long enough");
     }
 }

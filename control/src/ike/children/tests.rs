@@ -19,7 +19,13 @@ fn traffic(local: &[&str], remote: &[&str]) -> Traffic {
 }
 
 /// A child SA as the engine would have it, of these SPIs.
-pub(super) fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, sends: bool) -> Install {
+pub(super) fn install(
+    spi_in: u32,
+    spi_out: u32,
+    policy: Traffic,
+    replaces: Option<u32>,
+    sends: bool,
+) -> Install {
     let proposals = Proposals::esp(["aes128gcm16"]).unwrap();
     let agreement = proposals.select(&proposals.offer(&spi_out.to_be_bytes()), Order::Ours).unwrap();
     let suite = Suite::new(Encryption::AesGcm128, None, Prf::HmacSha256).unwrap();
