@@ -6,6 +6,7 @@
 //!  commands ──────┘
 //! ```
 
+mod actions;
 mod children;
 pub mod configured;
 pub mod credentials;
@@ -19,6 +20,7 @@ mod report;
 pub mod sockets;
 
 use crate::{install::Apart, swanctl};
+use actions::Actions;
 use children::Children;
 use configured::Unusable;
 use credentials::Credentials;
@@ -129,6 +131,7 @@ pub struct Ike {
     /// Messages that nothing came of, by why.
     refused: BTreeMap<&'static str, u64>,
     keeping: Keeping,
+    actions: Actions,
 }
 
 impl Ike {
@@ -174,6 +177,7 @@ impl Ike {
             events: Events::default(),
             refused: BTreeMap::new(),
             keeping: Keeping::default(),
+            actions: Actions::default(),
         }))
     }
 
@@ -331,6 +335,7 @@ impl Ike {
         }
         self.with(sadb, Engine::tick);
         self.children.expire(sadb, crate::iked::boot_secs());
+        self.act(sadb);
         self.tidy();
     }
 
@@ -446,6 +451,7 @@ impl Ike {
             }
             Output::Child(ChildChange::Remove(child)) => {
                 self.note_gone(&child, sadb);
+                self.note_end(&child);
                 match child.is_replaced {
                     true => self.children.remove_replaced(sadb, child.spi_in, crate::iked::boot_secs()),
                     false => self.children.remove(sadb, child.spi_in),

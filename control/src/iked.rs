@@ -356,7 +356,11 @@ impl Iked {
         for _ in 0..EVENTS_A_TURN {
             let Some(event) = self.sadb.poll_event() else { break };
             if let Some(acquire) = Acquire::of(&event) {
-                self.acquire(&acquire);
+                let is_of_ike =
+                    self.ike.as_mut().is_some_and(|ike| ike.hear_packet(&acquire, &mut self.sadb));
+                if !is_of_ike {
+                    self.acquire(&acquire);
+                }
                 continue;
             }
             let sa = self.sadb.sa(event.slot).filter(|(generation, _)| *generation == event.generation);

@@ -246,9 +246,6 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
         child::Mode::Transport => Mode::Transport,
         child::Mode::Pass | child::Mode::Drop => return missing("mode", "policies without an SA"),
     };
-    if child.start_action.trap {
-        return missing("start_action", "trap");
-    }
     if child.interface.is_some() {
         return missing("interface", "a device of its own");
     }

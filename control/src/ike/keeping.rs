@@ -104,6 +104,7 @@ impl Ike {
             None
         });
         self.restore(records.unwrap_or_default(), sadb);
+        self.lay_traps(sadb);
         self.engine.tell_changes();
         self.write_anew();
     }

@@ -108,6 +108,7 @@ impl Ike {
             None => self.swanctl.connections.push(connection.clone()),
         }
         tracing::info!("connection '{name}' is loaded");
+        self.note_connections();
         self.begin_children(&connection, before.as_ref(), sadb);
         Ok(())
     }
@@ -135,6 +136,7 @@ impl Ike {
         self.config.connections.retain(|c| c.name != name);
         let is_it = removed(&mut self.swanctl.connections, |c| c.name == name);
         if is_it {
+            self.note_connections();
             tracing::info!("connection '{name}' is unloaded; its SAs stay");
         }
         is_it

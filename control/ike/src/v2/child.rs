@@ -10,7 +10,7 @@ use crate::{
         keys::{Keys, Nonces, Role},
         transform::KeyExchange as Method,
     },
-    kept::{Damaged, Keep, Reader, Writer, keep},
+    kept::{Damaged, Keep, Reader, Writer, keep, keep_enum},
     message::{Notify, NotifyType, Payload, Payloads},
     proposal::{AcceptError, Agreement, Order, Proposals, WrongKeyExchange},
     traffic_selector::{self, Policy, TrafficSelectors},
@@ -39,6 +39,17 @@ pub struct ChildSa {
     pub is_replaced: bool,
     /// What the peer has put in its place, by our SPI. It is used when this one is deleted.
     pub successor: Option<u32>,
+    /// It has ended, and not by us.
+    pub ended_by: Option<EndedBy>,
+}
+
+/// Who has ended a child SA that nobody here has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndedBy {
+    /// The peer has deleted it, or its IKE SA.
+    Peer,
+    /// The peer does not answer.
+    Silence,
 }
 
 /// What the datapath is to install: an SA in each direction, of which the inbound one comes first.
@@ -243,6 +254,7 @@ impl Agreed {
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
+            ended_by: None,
         };
         Ok(Agreed { sa, algorithm, additional: false })
     }
@@ -400,7 +412,19 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
     offered.iter().take(MOST_NAMED).map(proposal).collect::<Vec<_>>().join("; ")
 }
 
-keep!(ChildSa { config, agreement, mode, policy, spi_in, spi_out, rekey_at_ms, is_replaced, successor });
+keep!(ChildSa {
+    config,
+    agreement,
+    mode,
+    policy,
+    spi_in,
+    spi_out,
+    rekey_at_ms,
+    is_replaced,
+    successor,
+    ended_by
+});
+keep_enum!(EndedBy { 0 => Peer, 1 => Silence });
 keep!(Install { sa, connection, algorithm, key_in, key_out, local, peer, is_in_udp, nat, replaces, sends });
 keep!(Offer { config, proposals, policy, spi_in });
 keep!(Agreed { sa, algorithm, additional });

@@ -10,7 +10,7 @@ mod times;
 use super::{
     auth,
     channel::Channel,
-    child::{ChildError, ChildSa},
+    child::{ChildError, ChildSa, EndedBy},
     contacts::Contacts,
     context::Context,
     create_child,
@@ -495,6 +495,16 @@ impl IkeSa {
         }
     }
 
+    /// The same, and nobody here has ended it, unless it was replaced or is being deleted.
+    pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
+        let is_ours = self.is_deleting(spi_in);
+        let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
+        if let Some(child) = child.filter(|child| !child.is_replaced && !is_ours) {
+            child.ended_by = Some(by);
+        }
+        self.remove_child(spi_in, cx);
+    }
+
     /// It is gone, and all its children.
     pub(super) fn close(&mut self, why: Closed, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Closed(_)) {
@@ -502,8 +512,17 @@ impl IkeSa {
         }
         // It has replaced it while we were about to, and does not wait for us.
         self.yield_to_rival(cx);
+        let by = match why {
+            Closed::ByPeer => Some(EndedBy::Peer),
+            Closed::Silent => Some(EndedBy::Silence),
+            _ => None,
+        };
+        let by = by.filter(|_| self.phase != Phase::Closing);
         for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
-            self.remove_child(spi_in, cx);
+            match by {
+                Some(by) => self.lose_child(spi_in, by, cx),
+                None => self.remove_child(spi_in, cx),
+            }
         }
         self.event(Event::Closed(why.to_string()), cx);
         self.phase = Phase::Closed(why);

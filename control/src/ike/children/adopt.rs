@@ -95,6 +95,7 @@ impl Children {
                     inbound,
                     pairs: vec![],
                     lingering: vec![],
+                    trap: None,
                 });
                 self.groups.len() - 1
             });
@@ -132,7 +133,7 @@ impl Group {
         let count = selectors(&self.traffic).map_or(0, |all| all.len());
         if (self.outbound.len(), self.inbound.len()) != (count, count) {
             self.forget_policies(sadb);
-            if let Err(error) = self.add_policies(sadb, last.outbound) {
+            if let Err(error) = self.add_policies(sadb, Some(last.outbound)) {
                 tracing::error!("connection '{}': {error}", self.connection);
             }
         }

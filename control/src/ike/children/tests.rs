@@ -59,6 +59,7 @@ pub(super) fn install(
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
+            ended_by: None,
         },
         connection: "peer".into(),
         algorithm,
