@@ -76,7 +76,10 @@ fn packed(numbers: &[(u32, u32)], told: &[u8]) -> Zeroizing<Vec<u8>> {
     octets
 }
 
-fn unpacked(octets: &[u8]) -> Option<(Vec<(u32, u32)>, &[u8])> {
+/// Child SAs by our SPIs, each with its number.
+type Numbers = Vec<(u32, u32)>;
+
+fn unpacked(octets: &[u8]) -> Option<(Numbers, &[u8])> {
     let (count, mut rest) = octets.split_first_chunk::<4>()?;
     let mut numbers = vec![];
     for _ in 0..u32::from_be_bytes(*count) {
@@ -109,29 +112,31 @@ impl Ike {
         self.write_anew();
     }
 
+    /// Makes a connection of what it was read from.
+    fn read_again(&mut self, source: &Source) -> Option<Arc<Connection>> {
+        let read = source.read().ok_or_else(|| "it cannot be read".to_owned());
+        let made = read.and_then(|connection| {
+            self.edition += 1;
+            let made = configured::connection(&connection, &self.credentials, self.edition);
+            made.map_err(|e| e.to_string())
+        });
+        let unusable =
+            |why: &String| tracing::warn!("a connection from before cannot be used any more: {why}");
+        made.inspect_err(unusable).ok().map(Arc::new)
+    }
+
     fn restore(&mut self, records: Vec<Record>, sadb: &mut Sadb) {
-        let mut before: HashMap<u64, Arc<Connection>> = HashMap::new();
-        for connection in self.config.connections.iter().rev() {
-            before.insert(connection.mark, connection.clone());
-        }
+        // Of what is configured now, the first of its name and content.
+        let configured = self.config.connections.iter().rev();
+        let mut before: HashMap<u64, Arc<Connection>> = configured.map(|c| (c.mark, c.clone())).collect();
         let (mut untold, mut numbers, mut gone) = (Untold::default(), HashMap::new(), 0);
         let (mut out, config, now_ms) = (VecDeque::new(), self.config.clone(), self.now_ms());
         for Record { kind, name, octets } in records {
             let Some(octets) = octets else { continue };
             if kind == Kind::Connection {
                 let source = Source::from(&octets[..]);
-                if !before.contains_key(&name) {
-                    let connection = source.read().ok_or_else(|| "it cannot be read".to_owned());
-                    let made = connection.and_then(|connection| {
-                        self.edition += 1;
-                        let made = configured::connection(&connection, &self.credentials, self.edition);
-                        made.map_err(|e| e.to_string())
-                    });
-                    match made {
-                        Ok(made) => _ = before.insert(name, Arc::new(made)),
-                        Err(why) => tracing::warn!("a connection from before cannot be used any more: {why}"),
-                    }
-                }
+                let known = before.get(&name).cloned().or_else(|| self.read_again(&source));
+                before.extend(known.map(|connection| (name, connection)));
                 self.keeping.sources.insert(name, source);
                 continue;
             }

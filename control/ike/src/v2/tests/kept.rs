@@ -23,6 +23,9 @@ use std::{
 };
 use zeroize::Zeroizing;
 
+/// Whether it is a response, its message ID, and the number of the fragment.
+type Number = (bool, u32, Option<u16>);
+
 /// What is kept of an end, as if it were in a file.
 #[derive(Default)]
 pub struct Kept {
@@ -35,8 +38,8 @@ pub struct Kept {
     count: Rc<Cell<usize>>,
     /// What it has sealed, by SPIs and IV: each once, whatever is sent again.
     sealed: BTreeMap<(u64, u64, Vec<u8>), Vec<u8>>,
-    /// The same by SPIs, flags, message ID and number of the fragment.
-    numbered: BTreeMap<(u64, u64, bool, u32, Option<u16>), Vec<u8>>,
+    /// The same by SPIs and what has to be another.
+    numbered: BTreeMap<(u64, u64, Number), Vec<u8>>,
 }
 
 impl World {
@@ -140,7 +143,7 @@ impl World {
             assert!(before == octets, "an IV is used once");
         }
         let is_response = header.flags.contains(Flags::RESPONSE);
-        let number = (i, r, is_response, header.message_id, sealed.fragment.map(|f| f.number()));
+        let number = (i, r, (is_response, header.message_id, sealed.fragment.map(|f| f.number())));
         let before = kept.numbered.entry(number).or_insert_with(|| octets.to_vec());
         assert!(before == octets, "a message ID is used once");
     }
