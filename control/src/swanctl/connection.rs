@@ -5,6 +5,7 @@ use super::{
     child::Child,
     key::{Key, Kind, Naming, OFF, Part, key, named, read},
     notation::IkeProposal,
+    source::Source,
     value::{Port, Value, range, words},
 };
 use portcullis_sadb::Prefix;
@@ -145,6 +146,8 @@ fn is_host_name(text: &str) -> bool {
 pub struct Connection {
     /// Its section's name.
     pub name: String,
+    /// What it was read from.
+    pub source: Source,
     /// Which IKE.
     pub version: Version,
     /// Where we are.

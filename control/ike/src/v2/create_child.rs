@@ -28,6 +28,7 @@ use crate::{
         keys::{Nonces, Role},
         transform::KeyExchange as Method,
     },
+    kept::keep,
     message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
 };
 use std::sync::Arc;
@@ -117,6 +118,16 @@ impl Question {
 }
 
 impl Asking {
+    /// Whether the peer wants another method of key exchange.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.round > 0
+    }
+
+    /// What is asked for.
+    pub(super) fn config(&self) -> &Arc<Child> {
+        &self.offer.config
+    }
+
     /// What it is to take the place of.
     pub(super) fn replaces(&self) -> Option<u32> {
         self.replaces
@@ -509,3 +520,8 @@ impl IkeSa {
         }
     }
 }
+
+keep!(Asking { offer, replaces, method, round });
+keep!(Question { asking, private, nonce });
+keep!(Answer { agreed, replaces, ni, nr, link });
+keep!(Rival { lowest_nonce });

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     connection::{Child, Connection},
     crypto::keys::{Role, Spis},
+    kept::Damaged,
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
 };
 use std::{
@@ -103,6 +104,8 @@ pub struct Engine {
     contacts: Contacts,
     next: u64,
     cookies: Cookies,
+    /// Those that have changed since they were last told, if they are.
+    pub(super) changed: Option<BTreeSet<IkeSaId>>,
 }
 
 impl Engine {
@@ -118,6 +121,7 @@ impl Engine {
             contacts: Contacts::default(),
             next: 1,
             cookies: Cookies::new(cx.now_ms, cx.rng),
+            changed: None,
         }
     }
 
@@ -276,7 +280,13 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         let mut received = Ok(());
+        let has_changed = |engine: &Engine| engine.changed.as_ref().is_some_and(|all| all.contains(&id));
+        let had_changed = has_changed(self);
         self.with(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
+        // What is dropped changes nothing, so that nobody can have us write it down again and again.
+        if received.is_err() && !had_changed {
+            self.changed.iter_mut().for_each(|all| _ = all.remove(&id));
+        }
         Ok(received?)
     }
 
@@ -380,8 +390,21 @@ impl Engine {
         id
     }
 
+    /// One from before is here, too.
+    pub(super) fn adopt(&mut self, sa: IkeSa, cx: &mut Context<'_>) -> Result<(), Damaged> {
+        let (id, ours) = (sa.id(), ours(sa.role(), sa.spis()));
+        if self.sas.contains_key(&id) || self.by_spi.contains_key(&ours) {
+            return Err(Damaged("SPI, which another has"));
+        }
+        self.next = self.next.max(id.0.saturating_add(1));
+        self.by_spi.insert(ours, id);
+        self.sas.insert(id, sa);
+        self.with(id, cx, |_, _| {});
+        Ok(())
+    }
+
     /// Does something with an IKE SA, and keeps what is known of it in step. False if there is none.
-    fn with(
+    pub(super) fn with(
         &mut self,
         id: IkeSaId,
         cx: &mut Context<'_>,
@@ -400,6 +423,7 @@ impl Engine {
             }
             sa.is_contact = is_contact;
         }
+        self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
         let (is_connecting, is_closed) =
@@ -423,7 +447,6 @@ impl Engine {
 
     /// Another IKE SA takes what one leaves.
     fn inherit(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
-        let ours = |role, spis: Spis| if role == Role::Initiator { spis.initiator } else { spis.responder };
         match legacy {
             Legacy::Heir(mut heir) => {
                 let id = IkeSaId(self.next);
@@ -474,6 +497,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Our SPI of two.
+fn ours(role: Role, spis: Spis) -> IkeSpi {
+    if role == Role::Initiator { spis.initiator } else { spis.responder }
 }
 
 /// Who is one: an address of IPv4, or a /64 of IPv6.

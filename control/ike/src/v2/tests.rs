@@ -2,6 +2,7 @@
 
 mod followup;
 mod intermediate;
+mod kept;
 mod mobike;
 mod ppk;
 mod seeds;
