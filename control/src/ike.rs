@@ -6,10 +6,12 @@
 //!  commands ──────┘
 //! ```
 
+mod actions;
 mod children;
 pub mod configured;
 pub mod credentials;
 pub mod events;
+mod keeping;
 pub mod keylog;
 mod loading;
 mod placement;
@@ -18,10 +20,12 @@ mod report;
 pub mod sockets;
 
 use crate::{install::Apart, swanctl};
+use actions::Actions;
 use children::Children;
 use configured::Unusable;
 use credentials::Credentials;
 use events::Events;
+use keeping::Keeping;
 use keylog::KeyLog;
 use placement::Placement;
 use pool::Pool;
@@ -44,7 +48,7 @@ use std::{
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 use thiserror::Error;
 
@@ -92,6 +96,12 @@ fn unix_secs() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Now, of a clock that goes on while no iked runs, as what is kept of IKE SAs needs it.
+fn now_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
 /// What is done about a child SA that the datapath does not have as the engine wants it, by our SPI.
 enum Remedy {
     /// There is no room for it.
@@ -120,7 +130,8 @@ pub struct Ike {
     events: Events,
     /// Messages that nothing came of, by why.
     refused: BTreeMap<&'static str, u64>,
-    start: Instant,
+    keeping: Keeping,
+    actions: Actions,
 }
 
 impl Ike {
@@ -140,10 +151,10 @@ impl Ike {
             credentials.load_authority(authority).map_err(IkeError::Credentials)?;
         }
         let config = configured::configuration(&swanctl, &credentials)?;
-        let (sockets, pool, start) = (Sockets::open()?, Pool::new(threads)?, Instant::now());
+        let (sockets, pool) = (Sockets::open()?, Pool::new(threads)?);
         let mut out = VecDeque::new();
         let mut cx = Context {
-            now_ms: 0,
+            now_ms: now_ms(),
             unix_secs: unix_secs(),
             rng: &mut rng(),
             config: &config,
@@ -165,7 +176,8 @@ impl Ike {
             keylog: None,
             events: Events::default(),
             refused: BTreeMap::new(),
-            start,
+            keeping: Keeping::default(),
+            actions: Actions::default(),
         }))
     }
 
@@ -289,7 +301,7 @@ impl Ike {
     }
 
     fn now_ms(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
+        now_ms()
     }
 
     /// The datapath says that an SA is old, or at its end. False if it is none of IKE's.
@@ -323,6 +335,8 @@ impl Ike {
         }
         self.with(sadb, Engine::tick);
         self.children.expire(sadb, crate::iked::boot_secs());
+        self.act(sadb);
+        self.tidy();
     }
 
     /// Begins a child of a connection, or an IKE SA alone; where there is an IKE SA of the connection, under that.
@@ -370,20 +384,20 @@ impl Ike {
         Ok(id)
     }
 
-    /// Has an engine do something, and does what it wants done.
+    /// Has an engine do something, keeps what has changed by it, and does what it wants done.
     pub fn with<T>(&mut self, sadb: &mut Sadb, does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
         let mut out = VecDeque::new();
         let done = self.ask(sadb, &mut out, does);
-        self.keep_closed(&mut out);
-        while let Some(output) = out.pop_front() {
-            match self.take(sadb, output) {
-                Some(Remedy::Delete(spi)) => {
-                    self.ask(sadb, &mut out, |engine, cx| engine.terminate_child(spi, cx));
-                }
-                Some(Remedy::Rekey(spi)) => {
-                    self.ask(sadb, &mut out, |engine, cx| engine.rekey_child(spi, cx));
-                }
-                None => {}
+        while !out.is_empty() || self.engine.has_changed() {
+            self.keep_closed(&mut out);
+            self.keep(&out);
+            let remedies: Vec<_> =
+                std::mem::take(&mut out).into_iter().filter_map(|output| self.take(sadb, output)).collect();
+            for remedy in remedies {
+                self.ask(sadb, &mut out, |engine, cx| match remedy {
+                    Remedy::Delete(spi) => engine.terminate_child(spi, cx),
+                    Remedy::Rekey(spi) => engine.rekey_child(spi, cx),
+                });
             }
         }
         self.drop_closed();
@@ -438,6 +452,7 @@ impl Ike {
             }
             Output::Child(ChildChange::Remove(child)) => {
                 self.note_gone(&child, sadb);
+                self.note_end(&child);
                 match child.is_replaced {
                     true => self.children.remove_replaced(sadb, child.spi_in, crate::iked::boot_secs()),
                     false => self.children.remove(sadb, child.spi_in),

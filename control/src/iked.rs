@@ -13,6 +13,7 @@ use crate::{
         ConnectionReport, EventReport, IkeReport, InterfaceReport, PairReport, Report, SaReport, StockReport,
     },
     routes::{RouteSelectors, Routes, thread_time},
+    state::{self, StateError},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
 use portcullis_sadb::{
@@ -49,6 +50,9 @@ pub enum IkedError {
     /// The regions.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// What is kept of IKE SAs.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// What is configured does not go into the SADB.
     #[error("{file}: {source}")]
     Install {
@@ -211,7 +215,11 @@ impl Iked {
                 (Sadb::create(&directory, &sizes, random)?, true)
             }
         };
-        let ike = Ike::open(config, KEY_EXCHANGE_THREADS).map_err(Box::new)?;
+        let (mut ike, mut sadb) = (Ike::open(config, KEY_EXCHANGE_THREADS).map_err(Box::new)?, sadb);
+        match &mut ike {
+            Some(ike) => ike.take_up(&directory, &mut sadb),
+            None => state::forget(&directory)?,
+        }
         let (config, down) = (config.to_owned(), BTreeSet::new());
         let installer = Installer::default();
         let (routes, routes_problem, stopping) = (None, None, false);
@@ -348,7 +356,11 @@ impl Iked {
         for _ in 0..EVENTS_A_TURN {
             let Some(event) = self.sadb.poll_event() else { break };
             if let Some(acquire) = Acquire::of(&event) {
-                self.acquire(&acquire);
+                let is_of_ike =
+                    self.ike.as_mut().is_some_and(|ike| ike.hear_packet(&acquire, &mut self.sadb));
+                if !is_of_ike {
+                    self.acquire(&acquire);
+                }
                 continue;
             }
             let sa = self.sadb.sa(event.slot).filter(|(generation, _)| *generation == event.generation);
@@ -463,7 +475,10 @@ impl Iked {
             Some(ike) => ike.reload(&self.config, &mut self.sadb),
             None => {
                 self.ike = Ike::open(&self.config, KEY_EXCHANGE_THREADS)?;
-                self.ike.iter_mut().for_each(|ike| ike.begin(&mut self.sadb));
+                if let Some(ike) = &mut self.ike {
+                    ike.take_up(&self.directory, &mut self.sadb);
+                    ike.begin(&mut self.sadb);
+                }
                 Ok(())
             }
         }
@@ -731,6 +746,8 @@ pub fn forget(directory: &Path) -> Result<bool, IkedError> {
         Err(RegionError::InUse { path, pid }) => return Err(RegionError::InUse { path, pid }.into()),
         Err(_) => None,
     };
+    state::forget(directory)?;
+    sadb.iter().for_each(|sadb| state::forget_key(sadb.runtime().instance()));
     let were_there = remove_regions(directory)?;
     drop(sadb);
     Ok(were_there)

@@ -20,6 +20,7 @@ pub mod routes;
 pub mod secret;
 pub mod selection;
 pub mod server;
+pub mod state;
 pub mod status;
 pub mod swanctl;
 pub mod table;

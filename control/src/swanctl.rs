@@ -43,6 +43,7 @@ pub mod key;
 pub mod notation;
 pub mod pool;
 pub mod secret;
+pub mod source;
 pub mod syntax;
 pub mod tree;
 pub mod value;
@@ -53,6 +54,7 @@ use key::{Key, Kind, Naming, Objection, Part, SettingError, named, read};
 use pool::Pool;
 use portcullis_machine::strict::{ConfigError, nearest};
 use secret::Secrets;
+use source::Source;
 use std::{collections::HashSet, path::Path};
 use syntax::Section;
 use thiserror::Error;
@@ -127,7 +129,8 @@ impl Kind for Configuration {
 pub fn connections(branch: &Branch<'_>) -> Result<Vec<Connection>, SettingError> {
     named("connections", branch, |full, entry, branch| {
         let connection: Connection = read(full, branch)?;
-        Ok(Connection { name: entry.name.to_owned(), ..connection })
+        let source = Source::of(entry.name, branch);
+        Ok(Connection { name: entry.name.to_owned(), source, ..connection })
     })
 }
 

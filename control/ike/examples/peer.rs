@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (local, remote): (IpAddr, IpAddr) = (local.parse()?, remote.parse()?);
     let child = Arc::new(Child {
         name: "net".into(),
+        mark: 0,
         proposals: Proposals::esp(esp.split(','))?,
         local: ConfiguredSelectors::parse(local_ts.split(','))?,
         remote: ConfiguredSelectors::parse(remote_ts.split(','))?,
@@ -76,6 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let connection = Arc::new(Connection {
         name: "peer".into(),
         edition: 0,
+        mark: 0,
         local: Hosts::one(local),
         remote: Hosts::Any,
         local_port: 500,

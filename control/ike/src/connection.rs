@@ -48,6 +48,8 @@ pub struct Connection {
     pub name: String,
     /// Which configuration of this name it is, whatever its children are: child SAs of another get an IKE SA of their own.
     pub edition: u64,
+    /// What tells it, with its children, from all others that there are or were: what is kept of IKE SAs names it by that.
+    pub mark: u64,
     /// Our addresses.
     pub local: Hosts,
     /// The peer's.
@@ -182,6 +184,8 @@ impl Connection {
 pub struct Child {
     /// Its name, one of its connection's.
     pub name: String,
+    /// That of its connection.
+    pub mark: u64,
     /// What it is made of.
     pub proposals: Proposals,
     /// What it is for, at our end.

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod crypto;
 pub mod identity;
+pub mod kept;
 pub mod message;
 pub mod pki;
 pub mod proposal;

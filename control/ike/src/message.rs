@@ -92,3 +92,6 @@ impl Message {
         Ok(octets)
     }
 }
+
+crate::kept::keep!(ExchangeType(_), Protocol(_), IdType(_), TransformType(_), IkeSpi(_));
+crate::kept::keep!(Identification { kind, reserved, data });

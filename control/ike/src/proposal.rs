@@ -442,5 +442,10 @@ impl fmt::Display for Agreement {
     }
 }
 
+crate::kept::keep!(Transform { kind, id, key_bits });
+crate::kept::keep!(Proposal { protocol, transforms });
+crate::kept::keep!(Proposals(_));
+crate::kept::keep!(Agreement { number, protocol, spi, transforms });
+
 #[cfg(test)]
 mod tests;

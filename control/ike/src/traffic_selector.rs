@@ -18,7 +18,10 @@ mod narrowing;
 pub use configured::{ConfiguredSelectors, SelectorError};
 pub use narrowing::{Narrowed, Policy, narrow};
 
-use crate::message::{self, Addresses, TsRange};
+use crate::{
+    kept::{Damaged, Keep, Reader, Writer, keep},
+    message::{self, Addresses, TsRange},
+};
 use portcullis_sadb::{ANY_PORT, Flow, OPAQUE_PORT};
 use std::{fmt, net::IpAddr, ops::RangeInclusive};
 
@@ -271,6 +274,27 @@ impl fmt::Display for TrafficSelectors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<_> = self.0.iter().map(TrafficSelector::to_string).collect();
         f.write_str(&all.join(", "))
+    }
+}
+
+keep!(TrafficSelectors(_));
+keep!(Policy { local, remote });
+
+/// As in a message, which says what can be one.
+impl Keep for TrafficSelector {
+    fn keep(&self, to: &mut Writer) {
+        let (first, last) = self.addresses();
+        (first, last).keep(to);
+        self.protocol().keep(to);
+        (*self.ports().start(), *self.ports().end()).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<TrafficSelector, Damaged> {
+        let (first, last) = Keep::kept(from)?;
+        let protocol: Option<u8> = Keep::kept(from)?;
+        let (start, end) = Keep::kept(from)?;
+        let all = TrafficSelector::between(first, last);
+        all.and_then(|all| all.of(protocol.unwrap_or(0), start..=end)).ok_or(Damaged("traffic selector"))
     }
 }
 

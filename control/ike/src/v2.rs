@@ -15,6 +15,7 @@
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
+//!  kept      IKE SAs that go on in another process
 //!  output    what is to be done outside
 //! ```
 //!
@@ -36,6 +37,7 @@ pub mod ike_sa;
 mod informational;
 mod intermediate;
 pub mod job;
+pub mod kept;
 pub mod mobike;
 pub mod nat;
 pub mod output;

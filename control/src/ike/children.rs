@@ -4,6 +4,12 @@
 //! Where one takes the place of another, the policies stay and point to the new one: no packet goes without. What was
 //! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
 
+mod adopt;
+mod trap;
+
+pub use adopt::Wanted;
+pub use trap::Trap;
+
 use crate::{
     install::{back, used_reqids},
     selection::cover,
@@ -70,6 +76,8 @@ struct Group {
     pairs: Vec<Pair>,
     /// Inbound SAs of those that were replaced, and until when they stay, by the boot clock.
     lingering: Vec<(u32, SlotIndex)>,
+    /// The child whose trap it is: its policies stay without an SA.
+    trap: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +109,12 @@ impl Children {
         pairs.find(|pair| [pair.inbound, pair.outbound].contains(&slot)).map(|pair| pair.spi_in)
     }
 
+    /// The connection of the child SA with this SPI of ours.
+    pub fn connection_of(&self, spi_in: u32) -> Option<&str> {
+        let has = |group: &&Group| group.pairs.iter().any(|pair| pair.spi_in == spi_in);
+        self.groups.iter().find(has).map(|group| &*group.connection)
+    }
+
     /// The child SA with this SPI of ours.
     pub fn installed(&self, spi_in: u32) -> Option<Installed> {
         self.installed.get(&spi_in).copied()
@@ -124,6 +138,7 @@ impl Children {
                     inbound: vec![],
                     pairs: vec![],
                     lingering: vec![],
+                    trap: None,
                 });
                 self.groups.len() - 1
             }
@@ -136,7 +151,7 @@ impl Children {
             let installed = Installed { id: self.last, inbound: *inbound, outbound: *outbound };
             self.installed.insert(*spi_in, installed);
         }
-        if self.groups[at].pairs.is_empty() {
+        if !self.groups[at].is_needed() {
             self.groups.remove(at);
         }
         result
@@ -187,6 +202,7 @@ impl Children {
             match for_all.or(group.pairs.last()) {
                 Some(other) if group.sends_by(sadb, gone.outbound) => group.point(sadb, other.outbound),
                 Some(_) => {}
+                None if group.trap.is_some() => {}
                 None => group.forget_policies(sadb),
             }
             let _ = sadb.retire(gone.outbound);
@@ -194,7 +210,7 @@ impl Children {
             group.expire(sadb, 0);
             self.soonest = Some(self.soonest.map_or(until, |soonest| soonest.min(until)));
         }
-        self.groups.retain(|group| !group.pairs.is_empty());
+        self.groups.retain(Group::is_needed);
         sadb.reclaim();
     }
 
@@ -209,6 +225,7 @@ impl Children {
 
     /// Takes all out.
     pub fn clear(&mut self, sadb: &mut Sadb) {
+        self.set_traps(sadb, &[]);
         let all: Vec<_> = self.groups.iter().flat_map(|group| &group.pairs).map(|pair| pair.spi_in).collect();
         all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
     }
@@ -234,7 +251,7 @@ impl Group {
             }
             return Ok(());
         }
-        let added = self.add_policies(sadb, outbound);
+        let added = self.add_policies(sadb, Some(outbound));
         match added {
             Ok(()) => self.pairs.push(pair),
             Err(_) => {
@@ -248,7 +265,7 @@ impl Group {
     }
 
     /// What comes in is let in before anything goes out.
-    fn add_policies(&mut self, sadb: &mut Sadb, outbound: SlotIndex) -> Result<(), SadbError> {
+    fn add_policies(&mut self, sadb: &mut Sadb, outbound: Option<SlotIndex>) -> Result<(), SadbError> {
         let there = selectors(&self.traffic)
             .ok_or(SadbError::Full { what: "policies of a child", capacity: MOST_POLICIES as u32 })?;
         let policy = |direction, selector: Selector, sa| Policy {
@@ -263,7 +280,7 @@ impl Group {
             self.inbound.push(sadb.add_policy(&policy(Direction::Inbound, back(selector), None))?);
         }
         for selector in there {
-            self.outbound.push(sadb.add_policy(&policy(Direction::Outbound, selector, Some(outbound)))?);
+            self.outbound.push(sadb.add_policy(&policy(Direction::Outbound, selector, outbound))?);
         }
         Ok(())
     }

@@ -168,6 +168,7 @@ pub(super) fn connection(
     Ok(ike::Connection {
         name: c.name.clone(),
         edition,
+        mark: c.source.mark(),
         local: hosts(&c.local_addrs).map_err(|why| unusable(key("local_addrs"), why))?,
         remote: hosts(&c.remote_addrs).map_err(|why| unusable(key("remote_addrs"), why))?,
         local_port: c.local_port.0,
@@ -255,9 +256,6 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
         child::Mode::Transport => Mode::Transport,
         child::Mode::Pass | child::Mode::Drop => return missing("mode", "policies without an SA"),
     };
-    if child.start_action.trap {
-        return missing("start_action", "trap");
-    }
     if child.interface.is_some() {
         return missing("interface", "a device of its own");
     }
@@ -272,6 +270,7 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
     };
     Ok(ike::Child {
         name: child.name.clone(),
+        mark: c.source.mark(),
         proposals: proposals.map_err(|e| unusable(key(name), e))?,
         local: selectors("local_ts", &child.local_ts)?,
         remote: selectors("remote_ts", &child.remote_ts)?,

@@ -119,6 +119,8 @@ impl Ike {
     pub(super) fn tell(&mut self, sadb: &Sadb, id: IkeSaId, event: Event) {
         let Some(sa) = self.any_sa(id) else { return tracing::info!("IKE SA {}: {event:?}", id.0) };
         let name = sa.connection().name.clone();
+        self.note_outcome(&name, &event);
+        let Some(sa) = self.any_sa(id) else { return };
         let of = |spi: u32| {
             let child = sa.children().iter().find(|child| child.spi_in == spi);
             child.filter(|_| self.events.is_heard).map(|child| self.child_report(child, sadb))

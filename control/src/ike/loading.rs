@@ -12,6 +12,7 @@ use crate::swanctl::{
     pool::Pool,
     secret::{Secrets, Shared},
 };
+use portcullis_ike::v2::ike_sa::IkeSa;
 use portcullis_sadb::Sadb;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -69,8 +70,9 @@ impl Ike {
         Ok(())
     }
 
-    /// Begins what is to be up from the start.
+    /// Goes on with what was before, and begins what is to be up from the start.
     pub fn begin(&mut self, sadb: &mut Sadb) {
+        self.resume(sadb);
         for connection in self.swanctl.connections.clone() {
             self.begin_children(&connection, None, sadb);
         }
@@ -92,7 +94,7 @@ impl Ike {
         };
         let edition = match (before.as_ref(), self.config.connection(name)) {
             (Some(before), Some(present)) if is_same(before) => present.edition,
-            _ => self.edition + 1,
+            _ => self.edition_of(connection.source.mark()).unwrap_or(self.edition + 1),
         };
         let configured = Arc::new(configured::connection(&connection, &self.credentials, edition)?);
         self.edition = self.edition.max(edition);
@@ -100,11 +102,13 @@ impl Ike {
             Some(present) => *present = configured,
             None => self.config.connections.push(configured),
         }
+        before.iter().for_each(|before| self.note_source(&before.source));
         match at {
             Some(at) => self.swanctl.connections[at] = connection.clone(),
             None => self.swanctl.connections.push(connection.clone()),
         }
         tracing::info!("connection '{name}' is loaded");
+        self.note_connections();
         self.begin_children(&connection, before.as_ref(), sadb);
         Ok(())
     }
@@ -119,11 +123,20 @@ impl Ike {
         }
     }
 
+    /// That of IKE SAs that are of the same connection, and were here before it.
+    fn edition_of(&self, mark: u64) -> Option<u64> {
+        let connections = self.engine.sas().map(IkeSa::connection);
+        connections.filter(|connection| connection.mark == mark).map(|connection| connection.edition).max()
+    }
+
     /// Forgets a connection; its SAs stay. False if there is none.
     pub fn unload_connection(&mut self, name: &str) -> bool {
+        let source = self.swanctl.connections.iter().find(|c| c.name == name).map(|c| c.source.clone());
+        source.iter().for_each(|source| self.note_source(source));
         self.config.connections.retain(|c| c.name != name);
         let is_it = removed(&mut self.swanctl.connections, |c| c.name == name);
         if is_it {
+            self.note_connections();
             tracing::info!("connection '{name}' is unloaded; its SAs stay");
         }
         is_it

@@ -5,6 +5,7 @@ use super::{
     child::Child,
     key::{Key, Kind, Naming, OFF, Part, key, named, read},
     notation::IkeProposal,
+    source::Source,
     value::{Port, Value, range, words},
 };
 use portcullis_ike::v2::redirect::Gateway;
@@ -158,6 +159,8 @@ fn is_host_name(text: &str) -> bool {
 pub struct Connection {
     /// Its section's name.
     pub name: String,
+    /// What it was read from.
+    pub source: Source,
     /// Which IKE.
     pub version: Version,
     /// Where we are.

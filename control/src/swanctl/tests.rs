@@ -234,6 +234,11 @@ fn a_configuration_as_people_write_it() {
     assert_eq!(chain, [(KeyType::Rsa, Some(3072), 1), (KeyType::Ecdsa, Some(256), 0)]);
     assert_eq!(home.children[0].start_action, Action { trap: true, start: true });
     assert_eq!(home.children[0].local_ts.len(), 2);
+    // What it was read from says the same.
+    for connection in &configuration.connections {
+        assert_eq!(connection.source.read().as_ref(), Some(connection));
+    }
+    assert_ne!(home.source.mark(), office.source.mark());
     // What it has from the other, and what is its own.
     assert_eq!(office.remote_addrs, [Host::Name("peer.example.org".to_owned())]);
     assert_eq!((&office.local, &office.pools), (&home.local, &home.pools));

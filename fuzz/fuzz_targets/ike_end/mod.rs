@@ -84,6 +84,7 @@ fn config(at: usize) -> Configuration {
     let selectors = |at: usize| ConfiguredSelectors::parse([nets[at]]).unwrap();
     let child = Child {
         name: "net".into(),
+        mark: 0,
         proposals: Proposals::esp(["aes128gcm16-x25519-ecp256", "aes128gcm16"]).unwrap(),
         local: selectors(at),
         remote: selectors(1 - at),
@@ -97,6 +98,7 @@ fn config(at: usize) -> Configuration {
     let connection = Connection {
         name: "peer".into(),
         edition: 0,
+        mark: 0,
         local: Hosts::Any,
         remote: Hosts::Any,
         local_port: 500,

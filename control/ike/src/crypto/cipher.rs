@@ -20,6 +20,7 @@ use super::{
     Secret,
     transform::{Encryption, Integrity, Suite},
 };
+use crate::kept::{Damaged, Keep, Reader, Writer, keep};
 use aes::{
     Aes128, Aes192, Aes256,
     cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, KeyInit, KeyIvInit, consts::U12},
@@ -251,6 +252,27 @@ impl Integrity {
         self.prf().mac(key.bytes(), parts).bytes()[..self.icv_len()].to_vec()
     }
 }
+
+impl Keep for Direction {
+    fn keep(&self, to: &mut Writer) {
+        let Direction { encryption, integrity, e, a } = self;
+        (*encryption, *integrity).keep(to);
+        e.keep(to);
+        a.keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Direction, Damaged> {
+        let (encryption, integrity): (Encryption, Option<Integrity>) = Keep::kept(from)?;
+        let (e, a): (Secret, Secret) = Keep::kept(from)?;
+        let lens = (encryption.key_len(), integrity.map_or(0, Integrity::key_len));
+        let is_right =
+            (e.bytes().len(), a.bytes().len()) == lens && encryption.is_aead() == integrity.is_none();
+        if is_right { Ok(Direction { encryption, integrity, e, a }) } else { Err(Damaged("key")) }
+    }
+}
+
+keep!(Sealer { keys, sealed });
+keep!(Opener { keys });
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@
 mod modp;
 
 use super::{Secret, transform::KeyExchange};
+use crate::kept::{Damaged, Keep, Reader, Writer};
 use ml_kem::{
     Decapsulate, Encapsulate, Kem, KeyExport, KeyInit, MlKem512, MlKem768, MlKem1024, TryKeyInit,
     kem::Decapsulator,
@@ -106,20 +107,29 @@ fn has_length(theirs: &[u8], expected: usize) -> Result<(), ExchangeError> {
 
 /// Octets of a private key: an exponent, a scalar, or the seeds d and z of FIPS 203 §7.1.
 fn private_key(method: KeyExchange, rng: &mut dyn CryptoRng) -> Secret {
-    let len = match method {
+    match method {
+        KeyExchange::Ecp256 => scalar::<p256::NistP256>(rng),
+        KeyExchange::Ecp384 => scalar::<p384::NistP384>(rng),
+        KeyExchange::Ecp521 => scalar::<p521::NistP521>(rng),
+        _ => {
+            let mut octets = vec![0; private_len(method)];
+            rng.fill_bytes(&mut octets);
+            octets.into()
+        }
+    }
+}
+
+fn private_len(method: KeyExchange) -> usize {
+    match method {
         KeyExchange::Modp2048 => modp::GROUP_14.exponent_len,
         KeyExchange::Modp3072 => modp::GROUP_15.exponent_len,
         KeyExchange::Modp4096 => modp::GROUP_16.exponent_len,
-        KeyExchange::Ecp256 => return scalar::<p256::NistP256>(rng),
-        KeyExchange::Ecp384 => return scalar::<p384::NistP384>(rng),
-        KeyExchange::Ecp521 => return scalar::<p521::NistP521>(rng),
-        KeyExchange::X25519 => 32,
+        KeyExchange::Ecp256 | KeyExchange::X25519 => 32,
+        KeyExchange::Ecp384 => 48,
+        KeyExchange::Ecp521 => 66,
         KeyExchange::X448 => 56,
         KeyExchange::MlKem512 | KeyExchange::MlKem768 | KeyExchange::MlKem1024 => 64,
-    };
-    let mut octets = vec![0; len];
-    rng.fill_bytes(&mut octets);
-    octets.into()
+    }
 }
 
 fn public_value(method: KeyExchange, private: &Secret) -> Vec<u8> {
@@ -240,6 +250,26 @@ fn decapsulate<P: MlKem>(seeds: &Secret, ciphertext: &[u8]) -> Secret {
     let shared = decapsulation_key::<P>(seeds).decapsulate_slice(ciphertext);
     let shared = Zeroizing::new(shared.expect("a ciphertext of this length was asked for"));
     Secret::copy_of(&shared)
+}
+
+impl Keep for Initiator {
+    fn keep(&self, to: &mut Writer) {
+        let Initiator { method, private } = self;
+        method.keep(to);
+        private.keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Initiator, Damaged> {
+        let (method, private): (KeyExchange, Secret) = Keep::kept(from)?;
+        // Of curves it must be less than the order, too.
+        let is_right = match method {
+            KeyExchange::Ecp256 => SecretKey::<p256::NistP256>::from_slice(private.bytes()).is_ok(),
+            KeyExchange::Ecp384 => SecretKey::<p384::NistP384>::from_slice(private.bytes()).is_ok(),
+            KeyExchange::Ecp521 => SecretKey::<p521::NistP521>::from_slice(private.bytes()).is_ok(),
+            _ => private.bytes().len() == private_len(method),
+        };
+        if is_right { Ok(Initiator { method, private }) } else { Err(Damaged("private key")) }
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,10 @@ use super::{
     cipher::{Opener, Sealer},
     transform::Suite,
 };
-use crate::message::IkeSpi;
+use crate::{
+    kept::{keep, keep_enum},
+    message::IkeSpi,
+};
 use portcullis_sadb::{Algorithm, Key};
 
 /// Which end of an IKE SA: whoever sent the first message of it is its initiator, as long as it lives.
@@ -194,6 +197,10 @@ fn seed<'a>(secrets: &'a [Secret], nonces: Nonces<'a>) -> Vec<&'a [u8]> {
     seed.extend(secrets);
     seed
 }
+
+keep_enum!(Role { 0 => Initiator, 1 => Responder });
+keep!(Spis { initiator, responder });
+keep!(Keys { suite, role, d, pi, pr });
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Octets that only the two ends know.
 
+use crate::kept::{Damaged, Keep, Reader, Writer};
 use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -42,6 +43,17 @@ impl Eq for Secret {}
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
+    }
+}
+
+impl Keep for Secret {
+    fn keep(&self, to: &mut Writer) {
+        (self.0.len() as u32).keep(to);
+        to.octets(&self.0);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Secret, Damaged> {
+        Vec::kept(from).map(Secret::from)
     }
 }
 

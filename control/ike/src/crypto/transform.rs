@@ -2,6 +2,7 @@
 //!
 //! Names are those that strongSwan's configurations have. Lengths of what ESP has as well are read from its table.
 
+use crate::kept::{Damaged, Keep, Reader, Writer};
 use portcullis_sadb as sadb;
 
 /// An enumeration, with each transform's number and names; the first name is the one that is printed.
@@ -62,6 +63,16 @@ macro_rules! by_id {
             /// That of a number.
             pub fn from_id(id: u16) -> Option<$name> {
                 Self::ALL.iter().copied().find(|t| t.id() == id)
+            }
+        }
+
+        impl Keep for $name {
+            fn keep(&self, to: &mut Writer) {
+                self.id().keep(to);
+            }
+
+            fn kept(from: &mut Reader<'_>) -> Result<$name, Damaged> {
+                $name::from_id(u16::kept(from)?).ok_or(Damaged(stringify!($name)))
             }
         })+
     };
@@ -286,6 +297,30 @@ impl KeyExchange {
             KeyExchange::MlKem1024 => 1568,
             _ => self.initiator_len(),
         }
+    }
+}
+
+impl Keep for Encryption {
+    fn keep(&self, to: &mut Writer) {
+        (self.id(), self.key_bits()).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Encryption, Damaged> {
+        let (id, key_bits) = Keep::kept(from)?;
+        Encryption::from_id(id, key_bits).ok_or(Damaged("encryption"))
+    }
+}
+
+impl Keep for Suite {
+    fn keep(&self, to: &mut Writer) {
+        let Suite { encryption, integrity, prf } = self;
+        encryption.keep(to);
+        integrity.keep(to);
+        prf.keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Suite, Damaged> {
+        Suite::new(Keep::kept(from)?, Keep::kept(from)?, Keep::kept(from)?).ok_or(Damaged("suite"))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         cipher::{OpenError, Opener, Sealer},
         keys::{Role, Spis},
     },
+    kept::{Damaged, Keep, Reader, Writer},
     message::{
         ExchangeType, Flags, Fragment, Header, Malformed, Message, NotifyType, Oversized, Payload,
         PayloadType, Payloads, Sealed, Version,
@@ -432,6 +433,49 @@ fn octet(rng: &mut dyn CryptoRng) -> u8 {
     let mut octet = [0];
     rng.fill_bytes(&mut octet);
     octet[0]
+}
+
+impl Channel {
+    /// Keeps all but what is of our requests. A request of the peer that is not answered comes again.
+    pub(super) fn keep(&self, to: &mut Writer) {
+        let Channel { role, spis, sealer, opener, window, cut_at, retransmission, may_sync, .. } = self;
+        role.keep(to);
+        spis.keep(to);
+        sealer.keep(to);
+        opener.keep(to);
+        window.keep_answered(to);
+        cut_at.keep(to);
+        retransmission.keep(to);
+        may_sync.keep(to);
+    }
+
+    /// Keeps what is of our requests.
+    pub(super) fn keep_asking(&self, to: &mut Writer) {
+        self.window.keep_open(to);
+        self.exchange.keep(to);
+    }
+
+    /// Makes one again of both, in this order.
+    pub(super) fn kept(from: &mut Reader<'_>) -> Result<Channel, Damaged> {
+        let (role, spis): (Role, Spis) = Keep::kept(from)?;
+        let (sealer, opener) = Keep::kept(from)?;
+        let window = Window::kept_answered(from)?;
+        let (cut_at, retransmission) = Keep::kept(from)?;
+        let may_sync = Keep::kept(from)?;
+        Ok(Channel { sealer, opener, window, cut_at, may_sync, ..Channel::new(role, spis, retransmission) })
+    }
+
+    /// The rest of it.
+    pub(super) fn take_asking(&mut self, from: &mut Reader<'_>) -> Result<(), Damaged> {
+        self.window.take_open(from)?;
+        self.exchange = Keep::kept(from)?;
+        Ok(())
+    }
+
+    /// The request that is under way is sent again at once.
+    pub(super) fn ask_anew(&mut self, now_ms: u64) {
+        self.window.open_anew(now_ms);
+    }
 }
 
 #[cfg(test)]

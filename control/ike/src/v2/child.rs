@@ -10,11 +10,12 @@ use crate::{
         keys::{Keys, Nonces, Role},
         transform::KeyExchange as Method,
     },
+    kept::{Damaged, Keep, Reader, Writer, keep, keep_enum},
     message::{Notify, NotifyType, Payload, Payloads},
     proposal::{AcceptError, Agreement, Order, Proposals, WrongKeyExchange},
     traffic_selector::{self, Policy, TrafficSelectors},
 };
-use portcullis_sadb::{Algorithm, Key, Mode};
+use portcullis_sadb::{self as sadb, Algorithm, Key, Mode};
 use std::{net::SocketAddr, sync::Arc};
 
 /// A child SA of an IKE SA, in both directions.
@@ -40,6 +41,17 @@ pub struct ChildSa {
     pub is_replaced: bool,
     /// What the peer has put in its place, by our SPI. It is used when this one is deleted.
     pub successor: Option<u32>,
+    /// It has ended, and not by us.
+    pub ended_by: Option<EndedBy>,
+}
+
+/// Who has ended a child SA that nobody here has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndedBy {
+    /// The peer has deleted it, or its IKE SA.
+    Peer,
+    /// The peer does not answer.
+    Silence,
 }
 
 /// What the datapath is to install: an SA in each direction, of which the inbound one comes first.
@@ -258,6 +270,7 @@ impl Agreed {
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
+            ended_by: None,
         };
         Ok(Agreed { sa, algorithm, additional: false, may_be_several: false })
     }
@@ -445,4 +458,57 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
         format!("{}: {}", p.protocol, transforms.join(", "))
     };
     offered.iter().take(MOST_NAMED).map(proposal).collect::<Vec<_>>().join("; ")
+}
+
+keep!(ChildSa {
+    config,
+    agreement,
+    mode,
+    policy,
+    spi_in,
+    spi_out,
+    resource,
+    rekey_at_ms,
+    is_replaced,
+    successor,
+    ended_by
+});
+keep_enum!(EndedBy { 0 => Peer, 1 => Silence });
+keep!(Install { sa, connection, algorithm, key_in, key_out, local, peer, is_in_udp, nat, replaces, sends });
+keep!(Offer { config, proposals, policy, spi_in, resource });
+keep!(Agreed { sa, algorithm, additional, may_be_several });
+
+impl Keep for Mode {
+    fn keep(&self, to: &mut Writer) {
+        (*self == Mode::Transport).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Mode, Damaged> {
+        Ok(if bool::kept(from)? { Mode::Transport } else { Mode::Tunnel })
+    }
+}
+
+impl Keep for Key {
+    fn keep(&self, to: &mut Writer) {
+        (self.bytes().len() as u8).keep(to);
+        to.octets(self.bytes());
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Key, Damaged> {
+        let len = u8::kept(from)?;
+        Key::new(from.take(len.into())?).ok_or(Damaged("key"))
+    }
+}
+
+/// By its name.
+impl Keep for Algorithm {
+    fn keep(&self, to: &mut Writer) {
+        (self.name().to_owned(), Algorithm::by_name(sadb::Protocol::Ah, self.name()) == Some(*self)).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Algorithm, Damaged> {
+        let (name, is_ah): (String, bool) = Keep::kept(from)?;
+        let protocol = if is_ah { sadb::Protocol::Ah } else { sadb::Protocol::Esp };
+        Algorithm::by_name(protocol, &name).ok_or(Damaged("algorithm"))
+    }
 }

@@ -29,6 +29,7 @@ use crate::{
         keys::{Nonces, Role},
         transform::KeyExchange as Method,
     },
+    kept::keep,
     message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
 };
 use std::sync::Arc;
@@ -118,6 +119,21 @@ impl Question {
 }
 
 impl Asking {
+    /// The resource that it is for.
+    pub(super) fn resource(&self) -> Option<u32> {
+        self.offer.resource
+    }
+
+    /// Whether the peer wants another method of key exchange.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.round > 0
+    }
+
+    /// What is asked for.
+    pub(super) fn config(&self) -> &Arc<Child> {
+        &self.offer.config
+    }
+
     /// What it is to take the place of.
     pub(super) fn replaces(&self) -> Option<u32> {
         self.replaces
@@ -557,3 +573,8 @@ impl IkeSa {
         }
     }
 }
+
+keep!(Asking { offer, replaces, method, round });
+keep!(Question { asking, private, nonce });
+keep!(Answer { agreed, replaces, ni, nr, link });
+keep!(Rival { lowest_nonce });

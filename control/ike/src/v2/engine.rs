@@ -23,6 +23,7 @@ use super::{
 use crate::{
     connection::{Child, Connection},
     crypto::keys::{Role, Spis},
+    kept::Damaged,
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
 };
 use std::{
@@ -126,6 +127,8 @@ pub struct Engine {
     ticket_keys: Option<Box<TicketKeys>>,
     /// What we can come back with, by connection and where the peer is.
     tickets: HashMap<(String, IpAddr), Arc<Ticket>>,
+    /// Those that have changed since they were last told, if they are.
+    pub(super) changed: Option<BTreeSet<IkeSaId>>,
 }
 
 impl Engine {
@@ -143,6 +146,7 @@ impl Engine {
             cookies: Cookies::new(cx.now_ms, cx.rng),
             ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
             tickets: HashMap::new(),
+            changed: None,
         }
     }
 
@@ -411,7 +415,13 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         let mut received = Ok(());
+        let has_changed = |engine: &Engine| engine.changed.as_ref().is_some_and(|all| all.contains(&id));
+        let had_changed = has_changed(self);
         self.with(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
+        // What is dropped changes nothing, so that nobody can have us write it down again and again.
+        if received.is_err() && !had_changed {
+            self.changed.iter_mut().for_each(|all| _ = all.remove(&id));
+        }
         Ok(received?)
     }
 
@@ -599,8 +609,21 @@ impl Engine {
         id
     }
 
+    /// One from before is here, too.
+    pub(super) fn adopt(&mut self, sa: IkeSa, cx: &mut Context<'_>) -> Result<(), Damaged> {
+        let (id, ours) = (sa.id(), ours(sa.role(), sa.spis()));
+        if self.sas.contains_key(&id) || self.by_spi.contains_key(&ours) {
+            return Err(Damaged("SPI, which another has"));
+        }
+        self.next = self.next.max(id.0.saturating_add(1));
+        self.by_spi.insert(ours, id);
+        self.sas.insert(id, sa);
+        self.with(id, cx, |_, _| {});
+        Ok(())
+    }
+
     /// Does something with an IKE SA, and keeps what is known of it in step. False if there is none.
-    fn with(
+    pub(super) fn with(
         &mut self,
         id: IkeSaId,
         cx: &mut Context<'_>,
@@ -621,6 +644,7 @@ impl Engine {
             }
             sa.contact_at = contact_at;
         }
+        self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         let legacies = std::mem::take(&mut sa.legacies);
         let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
         let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
@@ -649,7 +673,6 @@ impl Engine {
 
     /// Another IKE SA takes what one leaves.
     fn inherit(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
-        let ours = |role, spis: Spis| if role == Role::Initiator { spis.initiator } else { spis.responder };
         match legacy {
             Legacy::Heir(mut heir) => {
                 let id = IkeSaId(self.next);
@@ -700,6 +723,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Our SPI of two.
+fn ours(role: Role, spis: Spis) -> IkeSpi {
+    if role == Role::Initiator { spis.initiator } else { spis.responder }
 }
 
 /// Who is one: an address of IPv4, or a /64 of IPv6.

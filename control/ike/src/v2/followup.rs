@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     crypto::{Secret, exchange::Initiator, transform::KeyExchange as Method},
+    kept::{keep, keep_enum},
     message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads},
 };
 use std::collections::VecDeque;
@@ -269,3 +270,7 @@ impl IkeSa {
         }
     }
 }
+
+keep_enum!(Makes { 0 => Child(answer), 1 => Ike(agreed) });
+keep!(Series { makes, methods, secrets, link });
+keep!(Question { series, private });

@@ -3,13 +3,14 @@
 //! It does one thing at a time each way: one request of ours is under way (`Asked`), one of the peer's is being answered,
 //! and at most one [`Job`] is being done for either (`Then`). What else is to be asked waits in [`Task`]s.
 
+mod kept;
 mod messages;
 mod times;
 
 use super::{
     auth,
     channel::Channel,
-    child::{ChildError, ChildSa},
+    child::{ChildError, ChildSa, EndedBy},
     contacts::Contacts,
     context::Context,
     create_child,
@@ -38,6 +39,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
+use zeroize::Zeroizing;
 
 pub use super::closed::Closed;
 
@@ -232,6 +234,8 @@ pub struct IkeSa {
     pub(super) asked: Option<Asked>,
     /// For what is asked, and for what is answered.
     thens: [Option<Then>; 2],
+    /// What we ask, as it is kept while a job is done for what came of its response.
+    unanswered: Option<Zeroizing<Vec<u8>>>,
     /// When the peer last sent something that is its own.
     pub(super) heard_ms: u64,
     /// When it must be authenticated.
@@ -295,6 +299,7 @@ impl IkeSa {
             legacies: vec![],
             asked: None,
             thens: [None, None],
+            unanswered: None,
             heard_ms: now_ms,
             // An initiator has the times of its requests.
             init_error: None,
@@ -402,6 +407,9 @@ impl IkeSa {
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
             None => {}
         }
+        if !self.follows_response() {
+            self.unanswered = None;
+        }
         self.go_on(cx);
     }
 
@@ -477,6 +485,10 @@ impl IkeSa {
             && self.thens[0].is_none()
             && self.syncing.is_none()
         {
+            // RFC 7296 §2.8.2: it may not be replaced in its turn before it has what it is to hand on.
+            if self.awaits_estate {
+                return;
+            }
             let Some(task) = self.tasks.pop_front().or_else(|| self.has_taken_place()) else { return };
             self.ask_task(task, cx);
         }
@@ -541,6 +553,16 @@ impl IkeSa {
         }
     }
 
+    /// The same, and nobody here has ended it, unless it was replaced or is being deleted.
+    pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
+        let is_ours = self.is_deleting(spi_in);
+        let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
+        if let Some(child) = child.filter(|child| !child.is_replaced && !is_ours) {
+            child.ended_by = Some(by);
+        }
+        self.remove_child(spi_in, cx);
+    }
+
     /// It is gone, and all its children.
     pub(super) fn close(&mut self, why: Closed, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Closed(_)) {
@@ -548,8 +570,20 @@ impl IkeSa {
         }
         // It has replaced it while we were about to, and does not wait for us.
         self.yield_to_rival(cx);
+        let by = match why {
+            Closed::ByPeer => Some(EndedBy::Peer),
+            Closed::Silent => Some(EndedBy::Silence),
+            _ => None,
+        };
+        // RFC 7296 §2.8.3: a peer that has begun another goes on under that.
+        let goes_on = matches!(why, Closed::ByPeer) && self.has_elder();
+        self.children.iter_mut().for_each(|child| child.is_replaced |= goes_on);
+        let by = by.filter(|_| self.phase != Phase::Closing && !goes_on);
         for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
-            self.remove_child(spi_in, cx);
+            match by {
+                Some(by) => self.lose_child(spi_in, by, cx),
+                None => self.remove_child(spi_in, cx),
+            }
         }
         self.event(Event::Closed(why.to_string()), cx);
         if !matches!(why, Closed::Silent) {

@@ -1,6 +1,7 @@
 //! INFORMATIONAL (RFC 7296 §1.4): whether the other end is there, and what is deleted.
 
 use super::{
+    child::EndedBy,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Path, Phase, Task},
     mobike::COOKIE2,
@@ -166,7 +167,7 @@ impl IkeSa {
             if !named.is_empty() {
                 answer.extend(Delete::child_sas(delete.protocol(), &named).map(Payload::Delete));
             }
-            gone.into_iter().for_each(|spi_in| self.remove_child(spi_in, cx));
+            gone.into_iter().for_each(|spi_in| self.lose_child(spi_in, EndedBy::Peer, cx));
         }
         self.learn_lifetime(payloads, cx);
         self.redirected(payloads, cx);

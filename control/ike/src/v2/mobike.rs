@@ -230,3 +230,5 @@ impl IkeSa {
 fn seen_as(payloads: &Payloads) -> Option<Vec<u8>> {
     payloads.notifies(NotifyType::NAT_DETECTION_DESTINATION_IP).next().map(|notify| notify.data.clone())
 }
+
+crate::kept::keep!(Mobike { is_used, leads, addresses, seen_as });

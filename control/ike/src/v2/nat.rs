@@ -68,6 +68,8 @@ fn detection(spis: Spis, address: SocketAddr) -> [u8; 20] {
     hash.finalize().into()
 }
 
+crate::kept::keep!(Nat { is_here, is_there });
+
 #[cfg(test)]
 mod tests {
     use super::*;

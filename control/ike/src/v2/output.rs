@@ -104,3 +104,5 @@ pub enum Event {
     /// It is gone, and why.
     Closed(String),
 }
+
+crate::kept::keep!(Move { spi_in, local, peer, is_in_udp, nat });

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     connection::{Child, Connection},
+    kept::{Damaged, Keep, Reader, Writer},
     message::{ExchangeType, Notify, NotifyType, Payload, Payloads},
 };
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
@@ -95,6 +96,18 @@ impl Gateway {
             _ => return None,
         };
         Some((gateway, nonce))
+    }
+}
+
+/// As it is on the wire.
+impl Keep for Gateway {
+    fn keep(&self, to: &mut Writer) {
+        self.notify(NotifyType::REDIRECT, &[]).data.keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Gateway, Damaged> {
+        let data: Vec<u8> = Keep::kept(from)?;
+        Gateway::parse(&data).map(|(gateway, _)| gateway).ok_or(Damaged("gateway"))
     }
 }
 

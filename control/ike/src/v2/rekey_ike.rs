@@ -29,6 +29,7 @@ use crate::{
         keys::{Nonces, Role, Spis},
         transform::KeyExchange as Method,
     },
+    kept::keep,
     message::{ExchangeType, IkeSpi, KeyExchange, Notify, NotifyType, Payload, Payloads},
     proposal::Agreement,
 };
@@ -70,6 +71,13 @@ pub(super) struct Agreed {
     nr: Vec<u8>,
     /// Of the first exchange that follows; nothing where none does.
     link: Vec<u8>,
+}
+
+impl Asking {
+    /// Whether the peer wants another method of key exchange.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.round > 0
+    }
 }
 
 impl Agreed {
@@ -442,3 +450,8 @@ impl IkeSa {
             || self.is_following_up_ike()
     }
 }
+
+keep!(Asking { spi, method, round });
+keep!(Question { asking, private, nonce });
+keep!(Agreed { agreement, spis, ni, nr, link });
+keep!(Rival { ours, lowest_nonce, is_made });

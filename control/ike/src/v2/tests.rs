@@ -3,6 +3,7 @@
 mod followup;
 mod id_sync;
 mod intermediate;
+mod kept;
 mod mobike;
 mod ppk;
 mod puzzle;

@@ -3,6 +3,7 @@
 //! Each end has one request under way at a time, and keeps the answer to the other's last one. What is sent again is the
 //! same octets: nothing is sealed twice.
 
+use crate::kept::{Damaged, Keep, Reader, Writer};
 use sha2::{Digest, Sha256};
 
 /// How often a request is sent again until it is given up, and when (RFC 7296 §2.4).
@@ -167,6 +168,43 @@ impl Window {
 /// What a request is known again by.
 pub fn digest(datagram: &[u8]) -> [u8; 32] {
     Sha256::digest(datagram).into()
+}
+
+crate::kept::keep!(Retransmission { timeout_ms, base, tries, limit_ms, jitter });
+crate::kept::keep!(Open { datagrams, again, due_ms });
+crate::kept::keep!(Answered { digest, datagrams });
+
+impl Window {
+    /// Keeps what is of the peer's requests.
+    pub(super) fn keep_answered(&self, to: &mut Writer) {
+        self.expected.keep(to);
+        self.answered.keep(to);
+    }
+
+    /// Keeps what is of ours.
+    pub(super) fn keep_open(&self, to: &mut Writer) {
+        self.next.keep(to);
+        self.open.keep(to);
+    }
+
+    /// Makes one again of both, in this order.
+    pub(super) fn kept_answered(from: &mut Reader<'_>) -> Result<Window, Damaged> {
+        let (expected, answered) = Keep::kept(from)?;
+        Ok(Window { expected, answered, ..Window::default() })
+    }
+
+    /// The rest of it.
+    pub(super) fn take_open(&mut self, from: &mut Reader<'_>) -> Result<(), Damaged> {
+        (self.next, self.open) = Keep::kept(from)?;
+        Ok(())
+    }
+
+    /// The request that is under way is sent again at once, as if for the first time: nobody has waited for its response.
+    pub(super) fn open_anew(&mut self, now_ms: u64) {
+        if let Some(open) = &mut self.open {
+            (open.again, open.due_ms) = (0, now_ms);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,13 @@ fn traffic(local: &[&str], remote: &[&str]) -> Traffic {
 }
 
 /// A child SA as the engine would have it, of these SPIs.
-fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, sends: bool) -> Install {
+pub(super) fn install(
+    spi_in: u32,
+    spi_out: u32,
+    policy: Traffic,
+    replaces: Option<u32>,
+    sends: bool,
+) -> Install {
     let proposals = Proposals::esp(["aes128gcm16"]).unwrap();
     let agreement = proposals.select(&proposals.offer(&spi_out.to_be_bytes()), Order::Ours).unwrap();
     let suite = Suite::new(Encryption::AesGcm128, None, Prf::HmacSha256).unwrap();
@@ -32,6 +38,7 @@ fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, se
     let any = ConfiguredSelectors::parse(["0.0.0.0/0"]).unwrap();
     let config = Arc::new(Child {
         name: "net".into(),
+        mark: 0,
         proposals,
         local: any.clone(),
         remote: any,
@@ -54,6 +61,7 @@ fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, se
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
+            ended_by: None,
         },
         connection: "peer".into(),
         algorithm,
@@ -68,25 +76,25 @@ fn install(spi_in: u32, spi_out: u32, policy: Traffic, replaces: Option<u32>, se
     }
 }
 
-struct Bench {
-    sadb: Sadb,
+pub(super) struct Bench {
+    pub sadb: Sadb,
     reader: Reader,
     _runtime: Runtime,
-    children: Children,
+    pub children: Children,
 }
 
 impl Bench {
-    fn new(max_sas: u32, max_policies: u32) -> Bench {
+    pub fn new(max_sas: u32, max_policies: u32) -> Bench {
         let (sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas, max_policies }).unwrap();
         Bench { sadb, reader, _runtime: runtime, children: Children::default() }
     }
 
-    fn install(&mut self, install: &Install) -> Result<(), SadbError> {
+    pub fn install(&mut self, install: &Install) -> Result<(), SadbError> {
         self.children.install(&mut self.sadb, install, 7)
     }
 
     /// The SPI that a packet leaves by, if it is protected and has an SA.
-    fn leaves_by(&self, src: &str, dst: &str) -> Option<u32> {
+    pub fn leaves_by(&self, src: &str, dst: &str) -> Option<u32> {
         let flow =
             Flow { src: src.parse().unwrap(), dst: dst.parse().unwrap(), protocol: 17, ports: Some((1, 2)) };
         let hit = self.reader.lookup(Direction::Outbound, &flow)?;
@@ -95,14 +103,14 @@ impl Bench {
     }
 
     /// The SPIs of all SAs, and how many policies there are.
-    fn has(&self) -> (Vec<u32>, usize) {
+    pub fn has(&self) -> (Vec<u32>, usize) {
         let mut spis: Vec<_> = self.sadb.sas().map(|(_, _, sa)| sa.spi.0).collect();
         spis.sort_unstable();
         (spis, self.sadb.policies().count())
     }
 }
 
-fn nets() -> Traffic {
+pub(super) fn nets() -> Traffic {
     traffic(&["10.1.0.0/16"], &["10.2.0.0/16", "10.3.0.5-10.3.0.9"])
 }
 

@@ -121,7 +121,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ("vips = 0.0.0.0", "", "connections.a.vips"),
         ("remote_addrs = gw.example.org", "", "connections.a.remote_addrs"),
         ("", "mode = pass", "connections.a.children.net.mode"),
-        ("", "start_action = trap", "connections.a.children.net.start_action"),
         ("", "interface = ipsec0", "connections.a.children.net.interface"),
         ("", "per_cpu_sas = encap", "connections.a.children.net.per_cpu_sas"),
     ] {

@@ -27,6 +27,7 @@ impl IkeSa {
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Dropped> {
+        let before = self.before_response(octets);
         match self.channel.receive(octets)? {
             Received::Part => {}
             Received::Sync(payloads, answers) => match (Ids::of(&payloads), answers) {
@@ -43,6 +44,7 @@ impl IkeSa {
             Received::Response(content) => {
                 self.hear(path, cx);
                 self.response(content, cx);
+                self.unanswered = before.filter(|_| self.follows_response());
             }
         }
         if self.channel.is_used_up() {

@@ -13,7 +13,7 @@ const SEEDS: &str = "PORTCULLIS_SEEDS";
 const BUSY_MS: u64 = 60_000;
 const QUIET_MS: u64 = 1_500_000;
 
-fn world_of(seed: u64) -> World {
+pub fn world_of(seed: u64) -> World {
     let [left, right] = [("a", LEFT), ("b", RIGHT)].map(|(name, end)| {
         let mut connection = connection(name, end);
         connection.dpd_ms = 30_000;
@@ -76,7 +76,10 @@ fn ike_spis(world: &World, end: usize) -> BTreeSet<(u64, u64)> {
 
 /// True if both have something.
 fn ends_in_agreement(seed: u64) -> bool {
-    let mut world = world_of(seed);
+    agrees_in_the_end(seed, world_of(seed))
+}
+
+pub fn agrees_in_the_end(seed: u64, mut world: World) -> bool {
     (world.loss, world.again) = (world.below(51) as u32, world.below(20) as u32);
     world.late_ms = world.below(3000);
     if world.below(2) == 0 {
@@ -89,6 +92,7 @@ fn ends_in_agreement(seed: u64) -> bool {
         happen(&mut world);
     }
     (world.loss, world.again, world.late_ms) = (0, 0, 20);
+    world.kept.iter_mut().flatten().for_each(|kept| kept.deaths = 0);
     world.run_for(QUIET_MS);
     let [left, right] = [LEFT, RIGHT].map(|end| ike_spis(&world, end));
     assert_eq!(left, right, "seed {seed}: the IKE SAs");

@@ -1,5 +1,6 @@
 //! Two ends, and what is between them.
 
+use super::kept::Kept;
 use crate::{
     connection::{
         Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
@@ -44,6 +45,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
     let selectors = |text: &str| ConfiguredSelectors::parse([text]).unwrap();
     Arc::new(Child {
         name: name.into(),
+        mark: 0,
         proposals: Proposals::esp(["aes128gcm16-x25519-esn-noesn", "aes256-sha256"]).unwrap(),
         local: selectors(local),
         remote: selectors(remote),
@@ -62,6 +64,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
     Connection {
         name: name.into(),
         edition: 0,
+        mark: 0,
         local: Hosts::one(address(end)),
         remote: Hosts::one(address(1 - end)),
         local_port: 500,
@@ -119,11 +122,11 @@ pub struct End {
     pub sends: BTreeSet<u32>,
     pub moves: Vec<Move>,
     pub next_spi: u32,
-    jobs: Vec<(u64, JobId, Job)>,
+    pub jobs: Vec<(u64, JobId, Job)>,
 }
 
 impl End {
-    fn send_by(&mut self, spi: u32) {
+    pub fn send_by(&mut self, spi: u32) {
         let old = self.installed[&spi].replaces;
         old.into_iter().for_each(|old| _ = self.sends.remove(&old));
         self.sends.insert(spi);
@@ -153,6 +156,8 @@ pub struct World {
     pub carried: usize,
     /// Requests that were sent, each once.
     pub requests: Vec<Vec<u8>>,
+    /// What is kept of an end's IKE SAs, if it is.
+    pub kept: [Option<Kept>; 2],
     network: Vec<(u64, usize, Datagram)>,
     rng: Known,
     chance: u64,
@@ -197,6 +202,7 @@ impl World {
             is_steady: false,
             carried: 0,
             requests: vec![],
+            kept: [None, None],
             network: vec![],
             rng,
             chance: seed,
@@ -240,14 +246,20 @@ impl World {
             out: &mut out,
         };
         let done = does(&mut end.engine, &mut cx);
-        out.into_iter().for_each(|output| self.take(at, output));
+        let fate = self.keep(at, &out);
+        let outputs = out.into_iter().take(fate.unwrap_or(usize::MAX));
+        outputs.for_each(|output| self.take(at, output));
+        if fate.is_some() {
+            self.come_back(at);
+        }
         done
     }
 
-    fn take(&mut self, at: usize, output: Output) {
+    pub fn take(&mut self, at: usize, output: Output) {
         match output {
             Output::Keys(_) => {}
             Output::Send(datagram) => {
+                self.check_sealed_once(at, &datagram.octets);
                 let is_request = Header::parse(&datagram.octets)
                     .is_ok_and(|(header, ..)| !header.flags.contains(Flags::RESPONSE));
                 if is_request && !self.requests.contains(&datagram.octets) {
@@ -307,7 +319,7 @@ impl World {
     }
 
     /// The next thing happens. False if there is none until then.
-    fn step(&mut self, until_ms: u64) -> bool {
+    pub fn step(&mut self, until_ms: u64) -> bool {
         let arrival = self.network.iter().map(|(ms, ..)| *ms).min();
         let job = self.ends.iter().flat_map(|end| end.jobs.iter().map(|(ms, ..)| *ms)).min();
         let due = self.ends.iter().filter_map(|end| end.engine.due_ms()).min();

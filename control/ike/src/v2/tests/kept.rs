@@ -1,0 +1,287 @@
+//! Ends that die at any time, and go on with what was kept of them.
+
+use super::{
+    established_as, events,
+    seeds::{agrees_in_the_end, world_of},
+    world::{LEFT, RIGHT, World},
+};
+use crate::{
+    connection::Connection,
+    message::{ExchangeType, Flags, Message},
+    v2::{
+        context::Context,
+        engine::Engine,
+        ike_sa::IkeSaId,
+        output::{ChildChange, Event, Output},
+    },
+};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
+use zeroize::Zeroizing;
+
+/// Whether it is a response, its message ID, and the number of the fragment.
+type Number = (bool, u32, Option<u16>);
+
+/// What is kept of an end, as if it were in a file.
+#[derive(Default)]
+pub struct Kept {
+    sas: BTreeMap<IkeSaId, Zeroizing<Vec<u8>>>,
+    /// In thousandths, of the things that it does, those that it dies over.
+    pub deaths: u32,
+    /// How often it has died.
+    died: usize,
+    /// The same of all.
+    count: Rc<Cell<usize>>,
+    /// What it has sealed, by SPIs and IV: each once, whatever is sent again.
+    sealed: BTreeMap<(u64, u64, Vec<u8>), Vec<u8>>,
+    /// The same by SPIs and what has to be another.
+    numbered: BTreeMap<(u64, u64, Number), Vec<u8>>,
+}
+
+impl World {
+    pub fn keep_both(&mut self, deaths: u32) {
+        for end in [LEFT, RIGHT] {
+            self.ends[end].engine.tell_changes();
+            self.kept[end] = Some(Kept { deaths, ..Kept::default() });
+            self.keep(end, &VecDeque::new());
+        }
+    }
+
+    /// Keeps what has changed, unless it dies before; after how many outputs it dies, if it does.
+    pub fn keep(&mut self, at: usize, out: &VecDeque<Output>) -> Option<usize> {
+        let deaths = self.kept[at].as_ref()?.deaths;
+        let dies = deaths > 0 && self.below(1000) < deaths.into();
+        let is_late = dies && self.below(3) == 0;
+        let outputs = self.below(1 + out.len() as u64) as usize;
+        if is_late {
+            return Some(0);
+        }
+        let (engine, kept) = (&mut self.ends[at].engine, self.kept[at].as_mut()?);
+        for id in engine.take_changed() {
+            match engine.keep(id, out) {
+                Some(octets) => _ = kept.sas.insert(id, octets),
+                None => _ = kept.sas.remove(&id),
+            }
+        }
+        dies.then_some(outputs)
+    }
+
+    /// A process takes the place of one that died.
+    pub fn come_back(&mut self, at: usize) {
+        let Some(mut kept) = self.kept[at].take() else { return };
+        kept.died += 1;
+        kept.count.set(kept.count.get() + 1);
+        let mut all = vec![];
+        let (rng, config) = (&mut crate::crypto::vectors::seeded(kept.died as u64), &self.ends[at].config);
+        let mut out = VecDeque::new();
+        let mut cx = Context {
+            now_ms: self.now_ms,
+            unix_secs: 0,
+            rng,
+            config,
+            child_spi: &mut || None,
+            out: &mut out,
+        };
+        let mut engine = Engine::new(&mut cx);
+        let connection = |mark| {
+            config.connections.iter().find(|connection: &&Arc<Connection>| connection.mark == mark).cloned()
+        };
+        for octets in kept.sas.values() {
+            all.push(engine.restore(octets, &connection, &mut cx).expect("what was kept is whole").1);
+        }
+        assert!(out.is_empty(), "nothing is done before it goes on");
+        engine.tell_changes();
+        self.ends[at].engine = engine;
+        self.ends[at].jobs.clear();
+        let (installs, moves): (Vec<_>, Vec<_>) = all.into_iter().map(|u| (u.installs, u.moves)).unzip();
+        // What the datapath has and nobody wants any more; and what it has not got yet.
+        let wanted: Vec<u32> =
+            self.ends[at].engine.sas().flat_map(|sa| sa.children().iter().map(|c| c.spi_in)).collect();
+        let gone: Vec<u32> =
+            self.ends[at].installed.keys().copied().filter(|spi| !wanted.contains(spi)).collect();
+        for install in installs.into_iter().flatten() {
+            if !self.ends[at].installed.contains_key(&install.sa.spi_in) {
+                self.take(at, Output::Child(ChildChange::Install(Box::new(install))));
+            }
+        }
+        for spi in gone {
+            let end = &mut self.ends[at];
+            end.installed.remove(&spi);
+            if end.sends.remove(&spi) {
+                let next: Vec<u32> = end
+                    .installed
+                    .iter()
+                    .filter(|(_, install)| install.replaces == Some(spi))
+                    .map(|(spi, _)| *spi)
+                    .collect();
+                end.sends.extend(next);
+            }
+        }
+        assert!(wanted.iter().all(|spi| self.ends[at].installed.contains_key(spi)), "{at}: all are there");
+        for moved in moves.into_iter().flatten() {
+            self.take(at, Output::Child(ChildChange::Move(moved)));
+        }
+        let deaths = std::mem::take(&mut kept.deaths);
+        self.kept[at] = Some(kept);
+        self.with(at, |engine, cx| engine.resume(cx));
+        self.kept[at].iter_mut().for_each(|kept| kept.deaths = deaths);
+    }
+
+    // RFC 5282 §3.1, RFC 7296 §2.1: an IV is for one message, and so is a message ID.
+    pub fn check_sealed_once(&mut self, at: usize, octets: &[u8]) {
+        let Some(kept) = &mut self.kept[at] else { return };
+        let Ok(Message { header, sealed: Some(sealed), .. }) = Message::parse(octets) else { return };
+        let (i, r) = (header.initiator_spi.0, header.responder_spi.0);
+        // RFC 9370 §2.2.2: behind each of these, keys are others.
+        if header.exchange != ExchangeType::IKE_INTERMEDIATE {
+            let iv = (i, r, sealed.body[..8].to_vec());
+            let before = kept.sealed.entry(iv).or_insert_with(|| octets.to_vec());
+            assert!(before == octets, "an IV is used once");
+        }
+        let is_response = header.flags.contains(Flags::RESPONSE);
+        let number = (i, r, (is_response, header.message_id, sealed.fragment.map(|f| f.number())));
+        let before = kept.numbered.entry(number).or_insert_with(|| octets.to_vec());
+        assert!(before == octets, "a message ID is used once");
+    }
+}
+
+/// What is done in an established world.
+type Does = fn(&mut World, usize);
+
+fn rekeys_the_child(world: &mut World, end: usize) {
+    super::rekey_only_child(world, end);
+}
+
+fn rekeys_the_ike_sa(world: &mut World, end: usize) {
+    let id = world.only_sa(end).id();
+    world.with(end, |engine, cx| assert!(engine.rekey(id, cx)));
+}
+
+fn asks_for_another_child(world: &mut World, end: usize) {
+    let id = world.only_sa(end).id();
+    let child = world.ends[end].config.connections[0].children[0].clone();
+    world.with(end, |engine, cx| assert!(engine.initiate_child(id, &child, cx)));
+}
+
+fn deletes_the_child(world: &mut World, end: usize) {
+    let spi = world.only_sa(end).children()[0].spi_in;
+    world.with(end, |engine, cx| assert!(engine.terminate_child(spi, cx)));
+}
+
+/// Whoever dies, and whenever: all is as if nobody had.
+#[test]
+fn at_any_point_of_an_exchange_an_end_may_die() {
+    let changes: [fn(&mut Connection); 3] = [
+        |_| {},
+        |c| c.fragment_octets = 400,
+        |c| {
+            c.proposals = super::world::ike("aes128gcm16-prfsha256-x25519-ke1_mlkem512");
+            let mut net = (*c.children[0]).clone();
+            net.proposals = crate::proposal::Proposals::esp(["aes128gcm16-ecp256-ke1_mlkem512"]).unwrap();
+            c.children = vec![Arc::new(net)];
+        },
+    ];
+    let all: [(Does, usize); 4] =
+        [(rekeys_the_child, 1), (rekeys_the_ike_sa, 1), (asks_for_another_child, 2), (deletes_the_child, 0)];
+    for (change, (n, (does, children))) in
+        changes.into_iter().flat_map(|change| all.into_iter().enumerate().map(move |of| (change, of)))
+    {
+        for (end, dead, both) in [(LEFT, LEFT, false), (LEFT, RIGHT, false), (RIGHT, RIGHT, true)] {
+            for steps in 0.. {
+                let mut world = established_as(30 + steps, change);
+                world.keep_both(0);
+                let (before, ike) = (world.requests.len(), world.only_sa(LEFT).spis());
+                does(&mut world, end);
+                let is_over = (0..steps).any(|_| {
+                    let until = world.now_ms + 1000;
+                    !world.step(until)
+                });
+                world.come_back(dead);
+                if both {
+                    world.come_back(1 - dead);
+                }
+                world.run_until_quiet();
+                let [left, right] = [LEFT, RIGHT].map(|end| world.only_sa(end).spis());
+                assert_eq!(left, right, "{n}: {end} {dead} {steps}");
+                assert_eq!(left != ike, n == 1, "{n}: {end} {dead} {steps}");
+                world.check_children(children);
+                // Nothing was begun for it that would not have been.
+                assert!(world.requests.len() > before);
+                let failed = |end| {
+                    events(&world, end)
+                        .iter()
+                        .any(|e| matches!(e, Event::ChildFailed(..) | Event::RekeyFailed(_)))
+                };
+                assert!(!failed(LEFT) && !failed(RIGHT), "{n}: {end} {dead} {steps}");
+                // They go on as they should: message IDs are right.
+                for end in [LEFT, RIGHT] {
+                    rekeys_the_ike_sa(&mut world, end);
+                    world.run_until_quiet();
+                }
+                world.check_children(children);
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ends_that_die_again_and_again_agree_in_the_end() {
+    let seeds = 0..1000;
+    println!("seeds {seeds:?}");
+    let (mut up, mut died) = (0, 0);
+    for seed in seeds.clone() {
+        let mut world = world_of(seed);
+        world.keep_both(100);
+        let count: Vec<_> = world.kept.iter().flatten().map(|kept| kept.count.clone()).collect();
+        up += u64::from(agrees_in_the_end(seed, world));
+        died += count.iter().map(|count| count.get()).sum::<usize>();
+    }
+    println!("{up} of {seeds:?} end with SAs; {died} deaths");
+    assert!(up > seeds.end / 10 && died > 1000);
+}
+
+/// A configuration that is not known, and octets that are no IKE SA of this version.
+#[test]
+fn what_is_damaged_is_refused() {
+    let mut world = established_as(7, |c| c.dpd_ms = 1000);
+    world.keep_both(0);
+    super::rekey_only_child(&mut world, LEFT);
+    let kept = world.kept[LEFT].as_ref().unwrap();
+    let octets = kept.sas.values().next().unwrap().clone();
+    println!("{} octets", octets.len());
+    let connections = world.ends[LEFT].config.connections.clone();
+    let restore = |octets: &[u8], is_known: bool| {
+        let (rng, mut out) = (&mut crate::crypto::vectors::seeded(1), VecDeque::new());
+        let config = Default::default();
+        let mut cx =
+            Context { now_ms: 0, unix_secs: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
+        let mut engine = Engine::new(&mut cx);
+        let connection = |_| connections.first().filter(|_| is_known).cloned();
+        let restored = engine.restore(octets, &connection, &mut cx).map(|(id, _)| id);
+        assert_eq!(engine.sas().count(), usize::from(restored.is_ok()));
+        // The same twice is once too often.
+        assert!(engine.restore(octets, &connection, &mut cx).is_err());
+        restored
+    };
+    assert!(restore(&octets, true).is_ok());
+    assert!(restore(&octets, false).is_err(), "the connection is not known");
+    for len in 0..octets.len() {
+        assert!(restore(&octets[..len], true).is_err(), "{len} octets");
+    }
+    assert!(restore(&[&octets[..], &[0]].concat(), true).is_err());
+    // Of these some are another IKE SA; none is a panic.
+    for at in 0..octets.len() {
+        for bit in 0..8 {
+            let mut other = octets.to_vec();
+            other[at] ^= 1 << bit;
+            let _ = restore(&other, true);
+        }
+    }
+}

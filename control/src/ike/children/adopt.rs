@@ -1,0 +1,229 @@
+//! Child SAs that a predecessor has put into the SADB. What is there says itself what belongs together, by the numbers that tie
+//! SAs to policies: nothing of it is touched. What was still to be put there is put there now.
+
+use super::{Children, FIRST_REQID, Group, Installed, LINGER_SECS, Pair, sas, selectors};
+use portcullis_ike::v2::{
+    child::{ChildSa, Install},
+    kept::Untold,
+};
+use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SlotIndex, Spi};
+use std::collections::{HashMap, HashSet};
+
+/// A child SA that there must be.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The name of its connection.
+    pub connection: &'a str,
+    /// What it is.
+    pub sa: &'a ChildSa,
+    /// Its number, if it had one.
+    pub number: Option<u32>,
+}
+
+/// What is in the SADB of children.
+struct Present {
+    /// By SPI and number.
+    outbound: HashMap<(Spi, u32), SlotIndex>,
+    /// By number.
+    inbound: HashMap<u32, Vec<SlotIndex>>,
+    /// By number, those of each direction.
+    policies: HashMap<u32, [Vec<PolicyIndex>; 2]>,
+}
+
+impl Present {
+    fn of(sadb: &Sadb) -> Present {
+        let mut present =
+            Present { outbound: HashMap::new(), inbound: HashMap::new(), policies: HashMap::new() };
+        for (slot, _, sa) in sadb.sas().filter(|(.., sa)| sa.reqid >= FIRST_REQID) {
+            match sa.direction {
+                Direction::Outbound => _ = present.outbound.insert((sa.spi, sa.reqid), slot),
+                Direction::Inbound => present.inbound.entry(sa.reqid).or_default().push(slot),
+            }
+        }
+        for (index, policy) in sadb.policies().filter(|(_, policy)| policy.reqid >= FIRST_REQID) {
+            if policy.action == Action::Protect {
+                let of = present.policies.entry(policy.reqid).or_default();
+                of[usize::from(policy.direction == Direction::Inbound)].push(index);
+            }
+        }
+        present
+    }
+}
+
+impl Children {
+    /// Takes over what is there of these, and puts in what is not and was to be. Those are returned, by our SPIs, of which there
+    /// is nothing to be had any more.
+    pub fn adopt(
+        &mut self,
+        sadb: &mut Sadb,
+        wanted: &[Wanted<'_>],
+        untold: &Untold,
+        now_secs: u32,
+    ) -> Vec<u32> {
+        let present = Present::of(sadb);
+        let installs: HashMap<u32, &Install> =
+            untold.installs.iter().map(|install| (install.sa.spi_in, install)).collect();
+        let (mut missing, mut groups) = (vec![], HashMap::<u32, usize>::new());
+        for Wanted { connection, sa, number } in wanted {
+            let inbound = sadb.find(Spi(sa.spi_in)).filter(|slot| {
+                let reqid = sadb.sa(*slot).map(|(_, sa)| sa.reqid);
+                reqid.is_some_and(|reqid| present.inbound.get(&reqid).is_some_and(|of| of.contains(slot)))
+            });
+            let Some((inbound, (_, published))) = inbound.and_then(|slot| Some((slot, sadb.sa(slot)?)))
+            else {
+                missing.push(sa.spi_in);
+                continue;
+            };
+            let reqid = published.reqid;
+            let outbound = present.outbound.get(&(Spi(sa.spi_out), reqid)).copied();
+            // It was killed between the two: only what was never there may be made of a key.
+            let outbound = outbound.or_else(|| {
+                let [_, outbound] = sas(installs.get(&sa.spi_in)?, reqid, now_secs);
+                sadb.publish(&outbound).ok()
+            });
+            let Some(outbound) = outbound else {
+                missing.push(sa.spi_in);
+                continue;
+            };
+            let at = *groups.entry(reqid).or_insert_with(|| {
+                let [outbound, inbound] = present.policies.get(&reqid).cloned().unwrap_or_default();
+                self.groups.push(Group {
+                    connection: (*connection).to_owned(),
+                    traffic: sa.policy.clone(),
+                    reqid,
+                    outbound,
+                    inbound,
+                    pairs: vec![],
+                    lingering: vec![],
+                    trap: None,
+                });
+                self.groups.len() - 1
+            });
+            let is_further = sa.resource.is_some();
+            self.groups[at].pairs.push(Pair { spi_in: sa.spi_in, is_further, inbound, outbound });
+            let id = number.unwrap_or(self.last + 1);
+            self.last = self.last.max(id);
+            self.installed.insert(sa.spi_in, Installed { id, inbound, outbound });
+        }
+        for group in &mut self.groups {
+            group.complete(sadb);
+            let own: HashSet<SlotIndex> = group.pairs.iter().map(|pair| pair.inbound).collect();
+            let until = now_secs.saturating_add(LINGER_SECS);
+            let left =
+                present.inbound.get(&group.reqid).into_iter().flatten().filter(|slot| !own.contains(slot));
+            group.lingering = left.map(|slot| (until, *slot)).collect();
+            if !group.lingering.is_empty() {
+                self.soonest = Some(until);
+            }
+        }
+        missing.retain(|spi_in| {
+            let install = installs.get(spi_in);
+            install.is_none_or(|install| self.install(sadb, install, now_secs).is_err())
+        });
+        for moved in &untold.moves {
+            self.lead(sadb, moved);
+        }
+        missing
+    }
+}
+
+impl Group {
+    /// All its policies, if it was killed before they were there, and an SA for what is sent.
+    fn complete(&mut self, sadb: &mut Sadb) {
+        let Some(last) = self.pairs.last().copied() else { return };
+        let count = selectors(&self.traffic).map_or(0, |all| all.len());
+        if (self.outbound.len(), self.inbound.len()) != (count, count) {
+            self.forget_policies(sadb);
+            if let Err(error) = self.add_policies(sadb, Some(last.outbound)) {
+                tracing::error!("connection '{}': {error}", self.connection);
+            }
+        }
+        let sends = self.outbound.first().and_then(|index| sadb.policy(*index)?.sa);
+        if !self.pairs.iter().any(|pair| Some(pair.outbound) == sends) {
+            self.point(sadb, last.outbound);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, install, nets};
+    use super::*;
+
+    /// Another process takes over what there is of these, which were installed as if by `installs`.
+    fn adopted(bench: &mut Bench, wanted: &[&Install], installs: &[&Install]) -> Vec<u32> {
+        bench.children = Children::default();
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|install| Wanted {
+                connection: &install.connection,
+                sa: &install.sa,
+                number: Some(install.sa.spi_in),
+            })
+            .collect();
+        let untold =
+            Untold { installs: installs.iter().map(|install| (*install).clone()).collect(), moves: vec![] };
+        bench.children.adopt(&mut bench.sadb, &wanted, &untold, 100)
+    }
+
+    #[test]
+    fn what_is_there_is_not_touched() {
+        let mut bench = Bench::new(16, 64);
+        let [old, new] = [(0x1001, 0x2001, None), (0x1002, 0x2002, Some(0x1001))]
+            .map(|(spi_in, spi_out, replaces)| install(spi_in, spi_out, nets(), replaces, false));
+        bench.install(&old).unwrap();
+        bench.install(&new).unwrap();
+        let all = |bench: &Bench| {
+            let sas: Vec<_> = bench.sadb.sas().collect();
+            (sas, bench.sadb.policies().collect::<Vec<_>>())
+        };
+        let before = all(&bench);
+        assert!(adopted(&mut bench, &[&old, &new], &[]).is_empty());
+        assert_eq!(all(&bench), before);
+        assert_eq!((bench.children.slots().count(), bench.children.policies().count()), (4, before.1.len()));
+        assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+        assert_eq!(bench.children.installed(0x1002).map(|installed| installed.id), Some(0x1002));
+        // And it goes on as before.
+        bench.children.send_by(&mut bench.sadb, 0x1002);
+        bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+        assert_eq!(bench.has().0, [0x1001, 0x1002, 0x2002]);
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert_eq!(bench.has(), (vec![], 0));
+    }
+
+    #[test]
+    fn what_was_being_put_in_is_put_in_and_what_was_lost_is_told() {
+        let of = |n: u32| install(0x1000 + n, 0x2000 + n, nets(), None, true);
+        let (one, two) = (of(1), of(2));
+        // Killed before anything of it was there, and behind the inbound SA.
+        for is_half in [false, true] {
+            let mut bench = Bench::new(16, 64);
+            if is_half {
+                let [inbound, _] = sas(&one, FIRST_REQID, 7);
+                bench.sadb.publish(&inbound).unwrap();
+            }
+            assert!(adopted(&mut bench, &[&one], &[&one]).is_empty());
+            assert_eq!(bench.has(), (vec![0x1001, 0x2001], 2 * 4));
+            assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+            // Its keys are not put in again.
+            bench.children.remove(&mut bench.sadb, 0x1001);
+            assert_eq!(adopted(&mut bench, &[&one], &[]), [0x1001]);
+            assert_eq!(bench.has(), (vec![], 0));
+        }
+        // What it was to take out: packets leave by what is left.
+        let mut bench = Bench::new(16, 64);
+        bench.install(&two).unwrap();
+        bench.install(&one).unwrap();
+        assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+        assert!(adopted(&mut bench, &[&two], &[]).is_empty());
+        assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2002));
+        bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+        let owned: Vec<_> = bench.children.slots().collect();
+        let left: Vec<_> = bench.sadb.sas().filter(|(slot, ..)| owned.contains(slot)).collect();
+        assert_eq!(
+            left.iter().map(|(_, _, sa)| sa.spi.0).collect::<HashSet<_>>(),
+            HashSet::from([0x1002, 0x2002])
+        );
+        assert!(bench.sadb.find(Spi(0x1001)).is_none(), "it has stayed long enough");
+    }
+}

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""A stream of numbered UDP packets at a rate, and who counts which of them came.
+
+As a program: `stream.py send ADDRESS PORT RATE SECONDS OCTETS` or `stream.py receive ADDRESS PORT`; either tells what it
+knows, in JSON, at its end or on SIGTERM.
+"""
+
+import ctypes, json, os, signal, socket, struct, sys, time
+
+BUFFER = 256 << 20
+LATE_SECONDS = 0.5
+
+
+AT_ONCE = 64
+
+
+class IoVec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+class MsgHdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("name_len", ctypes.c_uint), ("iov", ctypes.POINTER(IoVec)), ("iov_len", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("control_len", ctypes.c_size_t), ("flags", ctypes.c_int)]
+
+
+class MMsgHdr(ctypes.Structure):
+    _fields_ = [("header", MsgHdr), ("len", ctypes.c_uint)]
+
+
+class Messages:
+    """Room for packets that go to the system, or come from it, in one call."""
+
+    def __init__(self, octets):
+        self.room = ctypes.create_string_buffer(AT_ONCE * octets)
+        at = ctypes.addressof(self.room)
+        self.parts = (IoVec * AT_ONCE)(*(IoVec(at + n * octets, octets) for n in range(AT_ONCE)))
+        self.headers = (MMsgHdr * AT_ONCE)()
+        for header, part in zip(self.headers, self.parts):
+            header.header.iov, header.header.iov_len = ctypes.pointer(part), 1
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Stop(Exception):
+    """SIGTERM."""
+
+
+def stop(*_):
+    raise Stop
+
+
+def send(to, rate, seconds, octets):
+    s = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    s.connect(to)
+    number, put, messages, fd = 0, struct.Struct(">Q").pack_into, Messages(octets), s.fileno()
+    offsets = range(0, AT_ONCE * octets, octets)
+    start, late = time.monotonic(), 0.0
+    try:
+        while (now := time.monotonic() - start) < seconds:
+            due = int(now * rate)
+            if number + rate * LATE_SECONDS < due:  # it had no time to run: the stream has a gap and not a flood
+                late += now - number / rate
+                start += now - number / rate
+                continue
+            while number < due:
+                n = min(AT_ONCE, due - number)
+                for at in offsets[:n]:
+                    put(messages.room, at, number)
+                    number += 1
+                sent = libc.sendmmsg(fd, messages.headers, n, 0)
+                number -= n - max(sent, 0)
+            time.sleep(0.0005)
+    except Stop:
+        pass
+    return {"sent": number, "seconds": time.monotonic() - start, "late": late}
+
+
+def receive(at):
+    s = socket.socket(socket.AF_INET6 if ":" in at[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, 33, BUFFER)  # SO_RCVBUFFORCE
+    s.bind(at)
+    seen, octets, get, messages, fd = bytearray(1 << 20), 2048, struct.Struct(">Q").unpack_from, Messages(2048), s.fileno()
+    packets, behind, highest = 0, 0, -1
+    print("ready", flush=True)
+    try:
+        while True:
+            n = libc.recvmmsg(fd, messages.headers, AT_ONCE, 0x10000, None)  # MSG_WAITFORONE
+            if n < 0:
+                continue
+            packets += n
+            for at in range(0, n * octets, octets):
+                number, = get(messages.room, at)
+                if number <= highest:
+                    behind += 1
+                else:
+                    highest = number
+                    if number >= len(seen):
+                        seen.extend(bytes(number + (1 << 20) - len(seen)))
+                seen[number] += 1
+    except Stop:
+        pass
+    of = memoryview(seen)[:highest + 1]
+    once = len(of) - bytes(of).count(0)
+    gaps, at = [], bytes(of).find(0)
+    while at >= 0 and len(gaps) < 100:
+        end = at
+        while end < len(of) and of[end] == 0:
+            end += 1
+        gaps.append([at, end - at])
+        at = bytes(of).find(0, end)
+    # The eighth column of /proc/net/udp is what the socket has dropped.
+    with open("/proc/net/udp6" if s.family == socket.AF_INET6 else "/proc/net/udp") as f:
+        drops = sum(int(line.split()[12]) for line in f.read().splitlines()[1:] if int(line.split()[1].split(":")[1], 16) == s.getsockname()[1])
+    return {"received": once, "repeated": packets - once, "behind": behind, "highest": highest, "gaps": gaps, "dropped": drops}
+
+
+class Stream:
+    """From a node of a lab to an address of another."""
+
+    def __init__(self, lab, source, sink, address, rate, seconds=600, octets=64, port=7000):
+        self.lab, self.files = lab, {kind: "%s/stream-%s-%d" % (lab.dir, kind, time.monotonic_ns()) for kind in ("send", "receive")}
+        me = os.path.realpath(__file__)
+        self.receiver = lab.start(sink, sys.executable, me, "receive", address, str(port), log=self.files["receive"])
+        end = time.monotonic() + 10
+        while "ready" not in open(self.files["receive"]).read():
+            if time.monotonic() > end or self.receiver.poll() is not None:
+                raise RuntimeError(open(self.files["receive"]).read())
+            time.sleep(0.01)
+        command = ("send", address, str(port), str(rate), str(seconds), str(octets))
+        self.sender = lab.start(source, sys.executable, me, *command, log=self.files["send"])
+
+    def stop(self):
+        """Ends it; what both ends know."""
+        told = {}
+        if self.sender.poll() is None:
+            self.sender.terminate()
+        for kind, process in (("send", self.sender), ("receive", self.receiver)):
+            if kind == "receive":
+                time.sleep(1)
+                process.terminate()
+            process.wait(60)
+            with open(self.files[kind]) as f:
+                told.update(json.loads(f.read().split("\n", kind == "receive")[-1 if kind == "receive" else 0]))
+        told["lost"] = told["sent"] - told["received"]
+        return told
+
+
+def main():
+    signal.signal(signal.SIGTERM, stop)
+    if sys.argv[1] == "send":
+        told = send((sys.argv[2], int(sys.argv[3])), float(sys.argv[4]), float(sys.argv[5]), int(sys.argv[6]))
+    else:
+        told = receive((sys.argv[2], int(sys.argv[3])))
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
