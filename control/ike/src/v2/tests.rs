@@ -172,11 +172,50 @@ fn an_ike_sa_is_replaced_and_its_children_stay() {
     }
 }
 
+/// Packets by what the peer has replaced and deleted may be under way, though we were about to replace it, too.
+#[test]
+fn what_both_replace_is_known_to_be_replaced_when_it_goes() {
+    for seed in 0..20 {
+        let mut world = established(seed);
+        world.slow = Some((LEFT, 50));
+        let old = [LEFT, RIGHT].map(|end| world.only_sa(end).children()[0].spi_in);
+        for end in [LEFT, RIGHT] {
+            world.with(end, |engine, cx| engine.rekey_child(old[end], cx));
+        }
+        world.run_for(5_000);
+        world.check_children(1);
+        for end in [LEFT, RIGHT] {
+            assert!(
+                world.ends[end].gone.contains(&(old[end], true)),
+                "seed {seed}: {:?}",
+                world.ends[end].gone
+            );
+        }
+    }
+}
+
 // RFC 7296 §2.8.2
 #[test]
 fn one_ike_sa_is_left_where_both_replace_it_at_once() {
     let alive = both_replace_an_ike_sa(0..500, |_| {});
     assert!(alive > 480, "{alive}");
+}
+
+// RFC 7296 §2.8.2: who has won deletes the old one while the other still makes the keys of what has lost.
+#[test]
+fn what_has_lost_is_deleted_though_its_keys_came_late() {
+    for seed in 0..20 {
+        let mut world = established_as(seed, |_| {});
+        world.is_steady = true;
+        world.slow = Some((LEFT, 50));
+        for end in [LEFT, RIGHT] {
+            let id = world.only_sa(end).id();
+            world.with(end, |engine, cx| engine.rekey(id, cx));
+        }
+        world.run_for(5_000);
+        assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis(), "seed {seed}");
+        world.check_children(1);
+    }
 }
 
 /// How often one is left.

@@ -126,6 +126,7 @@ impl IkeSa {
             rekey_at_ms,
             rival_ike,
             awaits_estate,
+            is_deleted: _, // then it goes on in vain until it is silent
             legacies: _,
             asked: _,
             thens: _,
