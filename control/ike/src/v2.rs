@@ -39,6 +39,7 @@ mod ppk;
 pub mod proof;
 mod rekey_ike;
 mod sa_init;
+pub mod stranger;
 pub mod window;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{
     output::{Datagram, Event, JobId, Output},
     rekey_ike::Legacy,
     sa_init,
+    stranger::Stranger,
 };
 use crate::{
     connection::{Child, Connection},
@@ -338,10 +339,13 @@ impl Engine {
         };
         let between = cx.config.between(path.local, path.peer);
         if between.is_empty() {
+            cx.out.push_back(Output::Refused(Box::new(Stranger { path, offered, connections: between })));
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
         }
         let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
         let Some((connection, agreement)) = agreed else {
+            let stranger = Stranger { path, offered, connections: between };
+            cx.out.push_back(Output::Refused(Box::new(stranger)));
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
         };
         // RFC 7296 §1.2

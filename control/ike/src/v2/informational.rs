@@ -134,7 +134,7 @@ impl IkeSa {
         }
         if let Some(kind) = fatal(payloads) {
             self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
-            return self.close(Closed::Peer(kind), cx);
+            return self.close(self.refused_by(kind), cx);
         }
         let mut answer = vec![];
         for delete in deletes() {

@@ -177,6 +177,10 @@ impl IkeSa {
                 (NotifyType::INVALID_KE_PAYLOAD, Some(method)) if asking.round < MOST_ROUNDS => {
                     self.generate_rekey(Asking { method, ..asking }, cx);
                 }
+                (kind @ (NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD), _) => {
+                    let offered = self.connection.proposals.to_string();
+                    self.rekey_failed(&ChildError::Offer { kind, offered }, cx);
+                }
                 (kind, _) => self.rekey_failed(&ChildError::Peer(kind), cx),
             };
         }

@@ -315,18 +315,20 @@ fn what_does_not_fit_is_refused_and_both_are_told_why() {
     let cases: [(Change, &str, Option<&str>); 4] = [
         (
             |world| world.configure(RIGHT, |c| c.proposals = world::ike("aes256-sha512-modp2048")),
-            "the peer says NO_PROPOSAL_CHOSEN",
+            "the peer says NO_PROPOSAL_CHOSEN: it was offered aes128gcm16-prfsha256-x25519",
             None,
         ),
         (
             |world| world.ends[RIGHT].config.shared_keys[0].key = b"another".to_vec().into(),
-            "the peer says AUTHENTICATION_FAILED",
+            "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org",
             Some("left.example.org is not authenticated: it has another shared key"),
         ),
         (
             |world| world.configure(RIGHT, |c| c.remote_id = "other.example.org".parse().unwrap()),
-            "the peer says AUTHENTICATION_FAILED",
-            Some("the peer is left.example.org, and should be other.example.org"),
+            "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org",
+            Some(
+                "no connection is for left.example.org, which asks for right.example.org: 'b' is for other.example.org",
+            ),
         ),
         (
             |world| world.configure(LEFT, |c| c.remote_id = "*.example.com".parse().unwrap()),
@@ -357,9 +359,11 @@ fn an_ike_sa_stands_without_a_child() {
     world.run_until_quiet();
     let failed = |end: usize| events(&world, end)[1].clone();
     let kind = NotifyType::TS_UNACCEPTABLE;
-    assert_eq!(failed(LEFT), Event::ChildFailed("net".into(), format!("the peer says {kind}")));
-    let why = "no traffic selectors in common: the peer asks for 10.2.0.0/16 here and 10.1.0.0/16 there";
-    assert_eq!(failed(RIGHT), Event::ChildFailed("b".into(), why.into()));
+    let why = format!("the peer says {kind}: it was offered 10.1.0.0/16 here and 10.2.0.0/16 there");
+    assert_eq!(failed(LEFT), Event::ChildFailed("net".into(), why));
+    let why = "no traffic selectors in common: the peer asks for 10.2.0.0/16 here and 10.1.0.0/16 there, \
+               and configured are 10.2.0.0/16 here and 10.99.0.0/16 there by 'net'";
+    assert_eq!(failed(RIGHT), Event::ChildFailed("net".into(), why.into()));
     for end in [LEFT, RIGHT] {
         assert_eq!(world.only_sa(end).phase(), &Phase::Established);
     }

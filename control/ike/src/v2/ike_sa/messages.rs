@@ -155,7 +155,7 @@ impl IkeSa {
             Err(malformed) => return self.close(Closed::Syntax(malformed), cx),
         };
         if let Some(kind) = informational::fatal(&payloads) {
-            return self.close(Closed::Peer(kind), cx);
+            return self.close(self.refused_by(kind), cx);
         }
         match self.asked.take() {
             Some(Asked::Intermediate(question)) => {

@@ -304,7 +304,7 @@ impl World {
                 assert!(!self.is_steady || !is_last, "packets have an SA to leave by");
             }
             Output::Event(id, event) => self.ends[at].events.push((id, event)),
-            Output::Closed(_) => {}
+            Output::Closed(_) | Output::Refused(_) => {}
         }
     }
 
