@@ -11,6 +11,7 @@ mod children;
 pub mod configured;
 pub mod credentials;
 pub mod events;
+mod failures;
 mod keeping;
 pub mod keylog;
 mod loading;
@@ -25,6 +26,7 @@ use children::Children;
 use configured::Unusable;
 use credentials::Credentials;
 use events::Events;
+use failures::Failures;
 use keeping::Keeping;
 use keylog::KeyLog;
 use placement::Placement;
@@ -128,6 +130,8 @@ pub struct Ike {
     placement: Placement,
     keylog: Option<KeyLog>,
     events: Events,
+    /// What did not come about.
+    failures: Failures,
     /// Messages that nothing came of, by why.
     refused: BTreeMap<&'static str, u64>,
     keeping: Keeping,
@@ -175,6 +179,7 @@ impl Ike {
             placement: Placement::default(),
             keylog: None,
             events: Events::default(),
+            failures: Failures::default(),
             refused: BTreeMap::new(),
             keeping: Keeping::default(),
             actions: Actions::default(),
@@ -459,6 +464,7 @@ impl Ike {
                 }
             }
             Output::Event(id, event) => self.tell(sadb, id, event),
+            Output::Refused(stranger) => self.note_stranger(&stranger),
             Output::Closed(_) => {}
         }
         None

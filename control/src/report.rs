@@ -2,7 +2,7 @@
 
 mod ike;
 
-pub use ike::{ChildReport, EventReport, IkeReport, IkeSaReport, TransformReport, What};
+pub use ike::{ChildReport, EventReport, FailureReport, IkeReport, IkeSaReport, TransformReport, What};
 
 use serde::{Deserialize, Serialize};
 

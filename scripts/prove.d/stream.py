@@ -56,7 +56,7 @@ def send(to, rate, seconds, octets):
     s.connect(to)
     number, put, messages, fd = 0, struct.Struct(">Q").pack_into, Messages(octets), s.fileno()
     offsets = range(0, AT_ONCE * octets, octets)
-    start, late = time.monotonic(), 0.0
+    start, late, begun = time.monotonic(), 0.0, time.time()
     try:
         while (now := time.monotonic() - start) < seconds:
             due = int(now * rate)
@@ -74,7 +74,7 @@ def send(to, rate, seconds, octets):
             time.sleep(0.0005)
     except Stop:
         pass
-    return {"sent": number, "seconds": time.monotonic() - start, "late": late}
+    return {"sent": number, "seconds": time.monotonic() - start, "late": late, "begun": begun}
 
 
 def receive(at):

@@ -1,4 +1,4 @@
-"""strongSwan in the second gateway's place, ours at the first: what claims of IKE share."""
+"""strongSwan in one gateway's place and ours in the other's: what claims of IKE share."""
 
 import os, re, socket, struct, subprocess, time
 
@@ -129,10 +129,10 @@ class Vici:
 
 
 class Swan:
-    """strongSwan in gateway 2's place, with its ESP in user space, in UDP."""
+    """strongSwan in the place of gateway N, with its ESP in user space, in UDP."""
 
-    def __init__(self, lab, text, settings=""):
-        self.lab, self.node, self.dir = lab, "%s-g2" % lab.name, "%s/swan" % lab.dir
+    def __init__(self, lab, text, settings="", n=2):
+        self.lab, self.node, self.dir = lab, "%s-g%d" % (lab.name, n), "%s/swan" % lab.dir
         self.env = dict(os.environ, PEERS_RUN=lab.dir + "/peers", PEERS_NS=lab.name)
         os.makedirs(self.dir + "/strongswan.conf.d", exist_ok=True)
         if settings:
@@ -182,10 +182,12 @@ class Swan:
 
 
 class Pair:
-    """The lab with us at its first gateway and strongSwan at its second: each with what `connection` makes of some
-    options, or with a swanctl.conf of its own. With a `key` there are certificates by keys of that kind."""
+    """The lab with us at one gateway, the first unless it is said, and strongSwan at the other: each with what `connection`
+    makes of some options, or with a swanctl.conf of its own, its `text`. With a `key` there are certificates by keys of that
+    kind. `settings` are of strongswan.conf, and `conf` of the lab."""
 
-    def __init__(self, ours={}, theirs={}, lab=None, settings="", **conf):
+    def __init__(self, ours={}, theirs={}, lab=None, settings="", at=1, **conf):
+        self.n, self.swan_n = at, 3 - at
         self.lab, self.ours, self.theirs, self.settings = lab or Lab(), dict(ours), dict(theirs), settings
         self.key = self.ours.pop("key", None) or self.theirs.pop("key", None)
         self.theirs.pop("key", None)
@@ -196,14 +198,16 @@ class Pair:
         self.swan = None
         try:
             lab.conf("--udp-encap", *(part for k, v in self.conf.items() for part in ("--" + k.replace("_", "-"), str(v))))
-            self.gateway = Gateway(lab, 1)
+            self.gateway = Gateway(lab, self.n)
             self.make_certificates()
             os.remove(self.gateway.dir + "/connections.toml")
-            self.write(self.text(1, self.ours))
-            self.swan = Swan(lab, self.text(2, self.theirs), self.settings).__enter__()
-            lab.run("g2", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+            self.write(self.text(self.n, self.ours))
+            self.swan = Swan(lab, self.text(self.swan_n, self.theirs), self.settings, self.swan_n).__enter__()
+            lab.run("g%d" % self.swan_n, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
             self.gateway.up()
         except BaseException:
+            if self.swan:
+                self.swan.__exit__()
             self.lab.__exit__()
             raise
         return self
@@ -241,7 +245,7 @@ class Pair:
             made = self.lab.dir + "/pki"
             output(PEERS + "/strongswan/mkpki.sh", made, IDS[1], IDS[2], env=dict(os.environ, KEY=self.key))
             os.makedirs(self.lab.dir + "/swan")
-            for n, to in ((1, self.gateway.dir), (2, self.lab.dir + "/swan")):
+            for n, to in ((self.n, self.gateway.dir), (self.swan_n, self.lab.dir + "/swan")):
                 output("cp", "-r", *("%s/%s/%s" % (made, IDS[n], of) for of in ("x509", "x509ca", "private")), to)
 
     def sas(self):

@@ -194,7 +194,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     engine.done(id, outcome, &mut cx);
                 }
                 Output::Child(change) => println!("{change:?}"),
-                Output::Closed(_) => {}
+                Output::Closed(_) | Output::Refused(_) => {}
                 Output::Event(id, event) => {
                     let has_ppk = engine.sa(id).is_some_and(|sa| sa.has_ppk());
                     println!("{event:?}{}", if has_ppk { " with the PPK" } else { "" });

@@ -11,6 +11,7 @@ use crate::{
 };
 use portcullis_sadb::{Handling, Mode};
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::Arc,
@@ -148,6 +149,18 @@ pub enum LocalAuth {
     Null,
 }
 
+impl fmt::Display for LocalAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LocalAuth::SharedKey => f.write_str("a shared key"),
+            LocalAuth::PublicKey(credential) => {
+                write!(f, "certificate '{}'", credential.certificate().subject())
+            }
+            LocalAuth::Null => f.write_str("nothing"),
+        }
+    }
+}
+
 /// How a peer must prove who it is.
 #[derive(Clone, Default, Debug)]
 pub enum RemoteAuth {
@@ -158,6 +171,16 @@ pub enum RemoteAuth {
     PublicKey(Arc<Trust>),
     /// Not at all (RFC 7619): whoever it says to be.
     Null,
+}
+
+impl fmt::Display for RemoteAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RemoteAuth::SharedKey => "a shared key",
+            RemoteAuth::PublicKey(_) => "a certificate",
+            RemoteAuth::Null => "nothing",
+        })
+    }
 }
 
 impl RemoteAuth {
@@ -172,6 +195,14 @@ impl RemoteAuth {
 }
 
 impl Connection {
+    /// Which child it is about what a peer asks for that is none's: the only one, or this connection.
+    pub fn name_of_children(&self) -> &str {
+        match &self.children[..] {
+            [child] => &child.name,
+            _ => &self.name,
+        }
+    }
+
     /// Whether either end signs.
     pub fn has_signatures(&self) -> bool {
         matches!(self.local_auth, LocalAuth::PublicKey(_))

@@ -51,10 +51,10 @@ pub enum Wrong {
     #[error("extension {0} is critical, and not known")]
     Critical(ObjectIdentifier),
     /// It is not valid yet, until this second of Unix time.
-    #[error("notBefore: it is not valid before {0}")]
+    #[error("notBefore: it is not valid before {}", date(*.0))]
     NotYet(u64),
     /// It is no longer valid since this second of Unix time.
-    #[error("notAfter: it has expired at {0}")]
+    #[error("notAfter: it has expired at {}", date(*.0))]
     Expired(u64),
     /// It has issued another, and is of no authority.
     #[error("basicConstraints: it is not of an authority")]
@@ -98,6 +98,12 @@ pub enum Wrong {
     /// It is not of whom it should be.
     #[error("subjectAltName: it is not of {0}")]
     Identity(String),
+}
+
+/// Seconds since 1970, for people.
+fn date(unix_secs: u64) -> String {
+    let date = der::DateTime::from_unix_duration(std::time::Duration::from_secs(unix_secs));
+    date.map_or(unix_secs.to_string(), |date| date.to_string())
 }
 
 impl Wrong {

@@ -435,6 +435,13 @@ impl fmt::Display for Proposals {
     }
 }
 
+/// What a peer offers, as a string that it could be configured by; nothing if it has what cannot be configured.
+pub fn name(offered: &message::Proposal) -> Option<String> {
+    let transforms: Vec<_> = offered.transforms.iter().map(Transform::parse).collect::<Option<_>>()?;
+    let names = keyword::names(offered.protocol, &transforms);
+    (!names.contains('?')).then_some(names)
+}
+
 /// As a string that it could be configured by.
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -50,6 +50,7 @@ mod rekey_ike;
 mod resource;
 mod resumption;
 mod sa_init;
+pub mod stranger;
 pub mod ticket;
 pub mod window;
 

@@ -1,11 +1,15 @@
 //! What happens, for the log and for whoever listens.
 
-use super::Ike;
+use super::{Ike, failures::Failure};
 use crate::report::{ChildReport, EventReport, IkeSaReport, What};
-use portcullis_ike::v2::{
-    child::ChildSa,
-    ike_sa::{IkeSa, IkeSaId},
-    output::{Event, Output},
+use portcullis_ike::{
+    crypto::keys::Role,
+    v2::{
+        child::ChildSa,
+        ike_sa::{IkeSa, IkeSaId, Path},
+        output::{Event, Output},
+        stranger::Stranger,
+    },
 };
 use portcullis_sadb::{Sadb, Spi};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -193,6 +197,16 @@ impl Ike {
             What::IkeDown { replaced: true } => _ = self.events.replaced.remove(&id),
             _ => {}
         }
+        let failed = match &event {
+            Event::ChildFailed(child, why) => Some((Some(child.clone()), why)),
+            Event::MoveFailed(why) | Event::RekeyFailed(why) => Some((None, why)),
+            Event::Closed(why) if what == What::IkeFailed => Some((None, why)),
+            _ => None,
+        };
+        let text = match failed {
+            Some((child, why)) => self.note_failure(id, child, why, text),
+            None => text,
+        };
         match what {
             What::IkeFailed | What::IkeNotMoved | What::IkeNotReplaced | What::ChildFailed { .. } => {
                 tracing::warn!("{text}")
@@ -201,6 +215,36 @@ impl Ike {
         }
         self.events.counters.entry(name.clone()).or_default().count(&what);
         self.put(id, what, name, text, children, before);
+    }
+
+    /// Keeps what did not come about; what is to be told of it, with the side that we are on.
+    fn note_failure(&mut self, id: IkeSaId, child: Option<String>, why: &str, text: String) -> String {
+        let Some(sa) = self.any_sa(id) else { return text };
+        let is_by_us = sa.role() == Role::Initiator;
+        let (local, peer, connection) = (sa.path().local, sa.path().peer, Some(sa.connection().name.clone()));
+        let failure = Failure { connection, child, is_by_us, local, peer, why: why.to_owned() };
+        let now_ms = self.now_ms();
+        self.failures.add(failure, now_ms);
+        let role = if is_by_us { "initiator" } else { "responder" };
+        format!("{text} ({role}, {local} to {peer})")
+    }
+
+    /// A peer was told that nothing that it offers is wanted.
+    pub(super) fn note_stranger(&mut self, stranger: &Stranger) {
+        let now_ms = self.now_ms();
+        if !self.failures.admit_stranger(now_ms) {
+            return;
+        }
+        let (Path { local, peer }, why) = (stranger.path, stranger.to_string());
+        let connection = match &stranger.connections[..] {
+            [only] => Some(only.name.clone()),
+            _ => None,
+        };
+        let failure = Failure { connection, child: None, is_by_us: false, local, peer, why };
+        if self.failures.add(failure, now_ms) {
+            let told = self.failures.report(now_ms).into_iter().next();
+            tracing::warn!("{}", told.map_or(String::new(), |failure| failure.to_string()));
+        }
     }
 
     fn put(

@@ -21,7 +21,7 @@ impl Ike {
     pub fn report(&self, sadb: &Sadb) -> IkeReport {
         let sas = self.ids().into_iter().filter_map(|id| self.report_of(id, sadb)).collect();
         let refused = self.refused.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect();
-        IkeReport { sas, refused }
+        IkeReport { sas, failures: self.failures.report(self.now_ms()), refused }
     }
 
     /// An IKE SA, with its child SAs.

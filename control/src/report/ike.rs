@@ -8,8 +8,46 @@ use std::{collections::BTreeMap, fmt};
 pub struct IkeReport {
     /// The IKE SAs, the oldest first.
     pub sas: Vec<IkeSaReport>,
+    /// What did not come about, the last one first.
+    #[serde(default)]
+    pub failures: Vec<FailureReport>,
     /// Messages that nothing came of, by why.
     pub refused: BTreeMap<String, u64>,
+}
+
+/// An IKE SA or a child SA that did not come about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// Its connection, if it is known which.
+    pub connection: Option<String>,
+    /// Its child, if it is about one.
+    pub child: Option<String>,
+    /// `initiator` or `responder`: what we are.
+    pub role: String,
+    /// Our address and port.
+    pub local: String,
+    /// The peer's.
+    pub remote: String,
+    /// Why, with what was offered and what is wanted.
+    pub why: String,
+    /// How often in the same way.
+    pub times: u64,
+    /// Seconds since it was so last.
+    pub ago_secs: u64,
+}
+
+/// As a line, for people.
+impl fmt::Display for FailureReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.connection {
+            Some(name) => write!(f, "connection '{name}'")?,
+            None => write!(f, "no connection")?,
+        }
+        if let Some(child) = &self.child {
+            write!(f, ", child '{child}'")?;
+        }
+        write!(f, ", {}, {} to {}: {}", self.role, self.local, self.remote, self.why)
+    }
 }
 
 /// An IKE SA.
@@ -245,6 +283,9 @@ impl fmt::Display for IkeReport {
                     child.packets_out
                 )?;
             }
+        }
+        for failure in &self.failures {
+            writeln!(f, "failed {} times, last {} s ago: {failure}", failure.times, failure.ago_secs)?;
         }
         let refused: Vec<_> = self.refused.iter().map(|(why, n)| format!("{why} {n}")).collect();
         if !refused.is_empty() {

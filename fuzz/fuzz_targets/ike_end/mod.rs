@@ -171,7 +171,7 @@ impl End {
                 Output::Child(ChildChange::Use(spi)) => assert!(self.installed.contains(&spi)),
                 Output::Child(ChildChange::Remove(child)) => assert!(self.installed.remove(&child.spi_in)),
                 #[allow(unreachable_patterns, reason = "more may come")]
-                Output::Child(_) | Output::Event(..) | Output::Closed(_) => {}
+                Output::Child(_) | Output::Event(..) | Output::Refused(_) | Output::Closed(_) => {}
             }
         }
     }

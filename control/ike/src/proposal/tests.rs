@@ -37,6 +37,19 @@ fn some(number: u8, text: &str) -> Option<(u8, String)> {
     Some((number, text.to_owned()))
 }
 
+#[test]
+fn what_is_offered_has_the_name_that_it_could_be_configured_by() {
+    for proposals in
+        [ike("aes128gcm16-aes256gcm16-prfsha256-x25519-ecp384"), esp("aes256-sha256-modp2048-noesn")]
+    {
+        let offered = sent(&proposals, &SPI[..0]);
+        assert_eq!(name(&offered[0]), Some(proposals.to_string()));
+    }
+    let mut offered = sent(&ike("aes128gcm16-prfsha256-x25519"), &[]).remove(0);
+    offered.transforms.push(message::Transform::new(TransformType::KE, 1));
+    assert_eq!(name(&offered), None);
+}
+
 // RFC 7296 §2.7
 #[test]
 fn the_order_of_one_side_decides() {

@@ -17,6 +17,7 @@ use super::{
     ppk,
     proof::{Proof, certificate_request},
     rekey_ike::Legacy,
+    stranger::MOST_NAMED,
 };
 use crate::proposal::Agreement;
 use crate::{
@@ -185,7 +186,7 @@ impl IkeSa {
         let Question { mine, child, plain } = question;
         let (Some(theirs), Some(said)) = (payloads.id_responder(), payloads.authentication()) else {
             let closed =
-                payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| Closed::Peer(n.kind));
+                payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| self.refused_by(n.kind));
             return self.close(closed, cx);
         };
         let connection = self.connection.clone();
@@ -362,7 +363,7 @@ impl IkeSa {
         self.establish(mine, theirs, cx);
         up.into_iter().for_each(|up| self.event(up, cx));
         if let Some(error) = failed {
-            self.child_failed(&connection.name, &error, cx);
+            self.child_failed(connection.name_of_children(), &error, cx);
         }
     }
 
@@ -435,9 +436,38 @@ impl IkeSa {
         let found = candidates.iter().filter_map(|c| fits(c).map(|(fit, mine)| (fit, mine, c)));
         // Of equals the first.
         let best = found.rev().max_by_key(|(fit, ..)| *fit);
-        let wanted = || candidates.iter().map(|c| c.remote_id.to_string()).collect::<Vec<_>>().join(" or ");
-        best.map(|(_, mine, connection)| (connection.clone(), mine))
-            .ok_or_else(|| Closed::Identity { found: theirs.to_string(), wanted: wanted() })
+        best.map(|(_, mine, connection)| (connection.clone(), mine)).ok_or_else(|| {
+            let misfits = candidates.iter().take(MOST_NAMED).map(|c| self.misfit(c, theirs, asked));
+            Closed::Nobody {
+                theirs: theirs.to_string(),
+                asked: asked.map(ToString::to_string),
+                misfits: misfits.collect::<Vec<_>>().join("; "),
+            }
+        })
+    }
+
+    /// Why a connection is not for a peer.
+    fn misfit(&self, c: &Connection, theirs: &Identification, asked: Option<&Identification>) -> String {
+        let mine = self.id_in(c);
+        if c.remote_id.fits(theirs).is_none() {
+            format!("'{}' is for {}", c.name, c.remote_id)
+        } else if asked.is_some_and(|asked| IdPattern::from(&mine).fits(asked).is_none()) {
+            format!("'{}' is of {mine} here", c.name)
+        } else {
+            format!("'{}' is by {}", c.name, c.proposals)
+        }
+    }
+
+    /// The peer says no.
+    pub(super) fn refused_by(&self, kind: NotifyType) -> Closed {
+        if kind != NotifyType::AUTHENTICATION_FAILED {
+            return Closed::Peer(kind);
+        }
+        let (mine, theirs) = match &self.ids {
+            Some((mine, theirs)) => (mine.to_string(), theirs.to_string()),
+            None => (self.id_in(&self.connection).to_string(), self.connection.remote_id.to_string()),
+        };
+        Closed::Proof { kind, mine, by: self.connection.local_auth.to_string(), theirs }
     }
 
     /// Tells the peer, which thinks that the IKE SA is there, that it is not who it should be (RFC 7296 §2.21.2).

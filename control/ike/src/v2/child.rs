@@ -12,7 +12,7 @@ use crate::{
     },
     kept::{Damaged, Keep, Reader, Writer, keep, keep_enum},
     message::{Notify, NotifyType, Payload, Payloads},
-    proposal::{AcceptError, Agreement, Order, Proposals, WrongKeyExchange},
+    proposal::{self, AcceptError, Agreement, Order, Proposals, WrongKeyExchange},
     traffic_selector::{self, Policy, TrafficSelectors},
 };
 use portcullis_sadb::{self as sadb, Algorithm, Key, Mode};
@@ -86,12 +86,16 @@ pub struct Install {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ChildError {
     /// No child of the connection is for anything that the peer asks for.
-    #[error("no traffic selectors in common: the peer asks for {local} here and {remote} there")]
+    #[error(
+        "no traffic selectors in common: the peer asks for {local} here and {remote} there, and configured are {ours}"
+    )]
     Selectors {
         /// At our end.
         local: String,
         /// At the peer's.
         remote: String,
+        /// What is configured.
+        ours: String,
     },
     /// No proposal in common.
     #[error("no proposal in common: the peer offers {offered}, and {ours} is configured")]
@@ -107,6 +111,14 @@ pub enum ChildError {
     /// The peer wants none.
     #[error("the peer says {0}")]
     Peer(NotifyType),
+    /// The peer takes nothing of what it was offered.
+    #[error("the peer says {kind}: it was offered {offered}")]
+    Offer {
+        /// How it says so.
+        kind: NotifyType,
+        /// What it was offered.
+        offered: String,
+    },
     /// A payload that must be there is not.
     #[error("the message has no {0}")]
     Missing(&'static str),
@@ -207,6 +219,16 @@ impl Offer {
         self.spi_in
     }
 
+    /// The peer says no to it.
+    pub fn refused_by(&self, kind: NotifyType) -> ChildError {
+        let offered = match kind {
+            NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => self.proposals.to_string(),
+            NotifyType::TS_UNACCEPTABLE => between(&self.policy),
+            _ => return ChildError::Peer(kind),
+        };
+        ChildError::Offer { kind, offered }
+    }
+
     /// The method of the KE payload, if there is to be one.
     pub fn key_exchange(&self) -> Option<Method> {
         self.proposals.key_exchange()
@@ -222,7 +244,7 @@ impl Offer {
         let Some(chosen) = payloads.security_association() else {
             return Err(payloads
                 .error()
-                .map_or(ChildError::Missing("SA payload"), |n| ChildError::Peer(n.kind)));
+                .map_or(ChildError::Missing("SA payload"), |n| self.refused_by(n.kind)));
         };
         let agreement = self.proposals.accept(chosen)?;
         let (Some(tsi), Some(tsr)) = (payloads.ts_initiator(), payloads.ts_responder()) else {
@@ -289,7 +311,13 @@ impl Agreed {
             return Err(ChildError::Missing("SA, TSi or TSr payload"));
         };
         let (tsi, tsr) = (TrafficSelectors::parse(tsi), TrafficSelectors::parse(tsr));
-        let selectors = || ChildError::Selectors { local: named(&tsr), remote: named(&tsi) };
+        let selectors = || {
+            let ours = children.iter().take(MOST_NAMED);
+            let ours =
+                ours.map(|c| format!("{} by '{}'", between(&c.policy(local.ip(), peer.ip())), c.name));
+            let ours = ours.collect::<Vec<_>>().join("; ");
+            ChildError::Selectors { local: named(&tsr), remote: named(&tsi), ours }
+        };
         let narrow = |children: &[&Arc<Child>]| {
             let policies: Vec<_> = children.iter().map(|c| c.policy(local.ip(), peer.ip())).collect();
             let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr)?;
@@ -435,6 +463,11 @@ fn named(selectors: &TrafficSelectors) -> String {
     TrafficSelectors::new(selectors.iter().take(MOST_NAMED).copied()).to_string()
 }
 
+/// What it is for.
+fn between(policy: &Policy) -> String {
+    format!("{} here and {} there", named(&policy.local), named(&policy.remote))
+}
+
 fn mode_notify(mode: Mode) -> Option<Payload> {
     let is_transport = mode == Mode::Transport;
     is_transport.then(|| Payload::Notify(Notify::new(NotifyType::USE_TRANSPORT_MODE, &[])))
@@ -454,6 +487,9 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
         format!("{} {}{bits}", t.kind, t.id)
     };
     let proposal = |p: &crate::message::Proposal| {
+        if let Some(name) = (p.transforms.len() <= MOST_NAMED).then(|| proposal::name(p)).flatten() {
+            return name;
+        }
         let transforms: Vec<_> = p.transforms.iter().take(MOST_NAMED).map(transform).collect();
         format!("{}: {}", p.protocol, transforms.join(", "))
     };

@@ -16,6 +16,26 @@ pub enum Closed {
     /// The peer has refused.
     #[error("the peer says {0}")]
     Peer(NotifyType),
+    /// The peer takes nothing of what it was offered.
+    #[error("the peer says {kind}: it was offered {offered}")]
+    Offer {
+        /// How it says so.
+        kind: NotifyType,
+        /// What it was offered.
+        offered: String,
+    },
+    /// The peer does not take us for who we say to be, or is nobody whom we have asked for.
+    #[error("the peer says {kind}: we are {mine}, by {by}, and asked for {theirs}")]
+    Proof {
+        /// How it says so.
+        kind: NotifyType,
+        /// Who we say to be.
+        mine: String,
+        /// How we prove it.
+        by: String,
+        /// Whom we have asked for.
+        theirs: String,
+    },
     /// The peer has left something out.
     #[error("the peer's message has no {0}")]
     Missing(&'static str),
@@ -43,6 +63,16 @@ pub enum Closed {
         found: String,
         /// Who it should be.
         wanted: String,
+    },
+    /// The peer is nobody whom a connection is for.
+    #[error("no connection is for {theirs}{}: {misfits}", .asked.as_ref().map_or(String::new(), |asked| format!(", which asks for {asked}")))]
+    Nobody {
+        /// Who it is.
+        theirs: String,
+        /// Who it says that we are.
+        asked: Option<String>,
+        /// Why not, of each connection.
+        misfits: String,
     },
     /// The peer has begun another, and has not got this one any more.
     #[error("the peer has begun another, and knows this one no more")]

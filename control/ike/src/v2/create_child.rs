@@ -255,7 +255,10 @@ impl IkeSa {
                 (NotifyType::TS_MAX_QUEUE, _) if asking.offer.resource.is_some() => {
                     self.ask_no_further(&name)
                 }
-                (kind, _) => self.child_not_made(&name, asking.replaces, &ChildError::Peer(kind), cx),
+                (kind, _) => {
+                    let error = asking.offer.refused_by(kind);
+                    self.child_not_made(&name, asking.replaces, &error, cx);
+                }
             };
         }
         let (replaces, spi_in) = (asking.replaces, asking.offer.spi_in());
@@ -464,7 +467,8 @@ impl IkeSa {
             Ok(agreed) => agreed,
             Err(error) => {
                 self.answer_error(EXCHANGE, error.notify(), cx);
-                return self.child_failed(&connection.name, &error, cx);
+                let name = old.as_ref().map_or(connection.name_of_children(), |(_, config)| &*config.name);
+                return self.child_failed(name, &error, cx);
             }
         };
         let place = match &old {

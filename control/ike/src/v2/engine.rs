@@ -19,6 +19,7 @@ use super::{
     resumption::{self, Resumed, Ticket},
     sa_init,
     ticket::TicketKeys,
+    stranger::Stranger,
 };
 use crate::{
     connection::{Child, Connection},
@@ -470,6 +471,7 @@ impl Engine {
         };
         let between = cx.config.between(path.local, path.peer);
         if between.is_empty() {
+            cx.out.push_back(Output::Refused(Box::new(Stranger { path, offered, connections: between })));
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
         }
         if let Some(notify) = redirect::away(&between, payloads, cx) {
@@ -478,6 +480,8 @@ impl Engine {
         }
         let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
         let Some((connection, agreement)) = agreed else {
+            let stranger = Stranger { path, offered, connections: between };
+            cx.out.push_back(Output::Refused(Box::new(stranger)));
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
         };
         // RFC 7296 §1.2

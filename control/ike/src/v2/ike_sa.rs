@@ -229,6 +229,8 @@ pub struct IkeSa {
     pub(super) rival_ike: Option<rekey_ike::Rival>,
     /// Whether it has its child SAs from another still to get.
     pub(super) awaits_estate: bool,
+    /// The peer has deleted it, and what both have asked for is still to be made.
+    pub(super) is_deleted: bool,
     /// What it leaves to others.
     pub(super) legacies: Vec<Legacy>,
     pub(super) asked: Option<Asked>,
@@ -296,6 +298,7 @@ impl IkeSa {
             reauthenticated_by: None,
             rival_ike: None,
             awaits_estate: false,
+            is_deleted: false,
             legacies: vec![],
             asked: None,
             thens: [None, None],
@@ -409,6 +412,9 @@ impl IkeSa {
         }
         if !self.follows_response() {
             self.unanswered = None;
+        }
+        if self.is_deleted && !self.is_finishing_rekey() {
+            self.close(Closed::ByPeer, cx);
         }
         self.go_on(cx);
     }
@@ -543,7 +549,9 @@ impl IkeSa {
     /// A child SA is gone.
     pub(super) fn remove_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
         if let Some(at) = self.children.iter().position(|child| child.spi_in == spi_in) {
-            let child = self.children.remove(at);
+            let mut child = self.children.remove(at);
+            // Whoever has replaced it: packets by it may be under way.
+            child.is_replaced |= child.successor.is_some();
             // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
             let successor = child.successor.filter(|spi| self.children.iter().any(|c| c.spi_in == *spi));
             cx.out.extend(successor.map(|spi| Output::Child(ChildChange::Use(spi))));

@@ -141,11 +141,16 @@ impl IkeSa {
         // RFC 7296 §1.4.1: with it go its children, and the answer is empty.
         if deletes_ike_sa(payloads) {
             self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
-            return self.close(Closed::ByPeer, cx);
+            // RFC 7296 §2.8.2: what we have put in its place is there at the peer, and for us to delete if it has lost.
+            self.is_deleted = self.is_finishing_rekey();
+            if !self.is_deleted {
+                self.close(Closed::ByPeer, cx);
+            }
+            return;
         }
         if let Some(kind) = fatal(payloads) {
             self.answer(ExchangeType::INFORMATIONAL, &Payloads::default(), cx);
-            return self.close(Closed::Peer(kind), cx);
+            return self.close(self.refused_by(kind), cx);
         }
         let mut answer = vec![];
         for delete in deletes() {

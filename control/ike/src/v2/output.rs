@@ -5,6 +5,7 @@ use super::{
     ike_sa::{IkeSa, IkeSaId, Path},
     job::Job,
     nat::Nat,
+    stranger::Stranger,
 };
 use crate::crypto::key_log::KeyLog;
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ pub enum Output {
     Child(ChildChange),
     /// For logs, and for whoever waits.
     Event(IkeSaId, Event),
+    /// A peer would begin an IKE SA, and there is none for it.
+    Refused(Box<Stranger>),
     /// An IKE SA is gone, behind all that is to be told of it.
     Closed(Box<IkeSa>),
 }

@@ -43,8 +43,13 @@ const MOST_CERTIFICATES: usize = 16;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unproven {
     /// It is of another method than what is configured.
-    #[error("it has another method than the connection")]
-    Method,
+    #[error("it proves that by {said}, and must by {wanted}")]
+    Method {
+        /// What it is of.
+        said: AuthMethod,
+        /// What is configured.
+        wanted: String,
+    },
     /// By a shared key, it would be whoever we are.
     #[error("it says to be us")]
     Us,
@@ -296,7 +301,7 @@ impl IkeSa {
         }
         let wrong = |why| Closed::Authentication { who: theirs.to_string(), why };
         if !auth.takes(said.method) {
-            return Err(wrong(Unproven::Method));
+            return Err(wrong(Unproven::Method { said: said.method, wanted: auth.to_string() }));
         }
         let who = match self.role() {
             Role::Initiator => Role::Responder,

@@ -184,6 +184,10 @@ impl IkeSa {
                 (NotifyType::INVALID_KE_PAYLOAD, Some(method)) if asking.round < MOST_ROUNDS => {
                     self.generate_rekey(Asking { method, ..asking }, cx);
                 }
+                (kind @ (NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD), _) => {
+                    let offered = self.connection.proposals.to_string();
+                    self.rekey_failed(&ChildError::Offer { kind, offered }, cx);
+                }
                 (kind, _) => self.rekey_failed(&ChildError::Peer(kind), cx),
             };
         }
@@ -290,8 +294,8 @@ impl IkeSa {
         let (lowest, ours) = (agreed.lowest_nonce(), agreed.spis.initiator);
         let Some(mut heir) = self.heir(agreed, Role::Initiator, secrets, cx) else { return };
         match self.rival_ike.take() {
-            // RFC 7296 §2.8.2: what loses is deleted by who began it.
-            Some(rival) if lowest < rival.lowest_nonce => {
+            // RFC 7296 §2.8.2: what loses is deleted by who began it. Who has deleted the old one knows what has won.
+            Some(rival) if lowest < rival.lowest_nonce || self.is_deleted => {
                 heir.tasks.push_back(Task::Delete);
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
                 self.yield_to(rival, cx);
@@ -300,7 +304,9 @@ impl IkeSa {
                 self.doom_rival(rival);
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
                 self.leave_to(ours, cx);
-                self.begin_delete(cx);
+                if !self.is_deleted {
+                    self.begin_delete(cx);
+                }
             }
         }
     }
@@ -441,6 +447,11 @@ impl IkeSa {
     pub(super) fn doom(&mut self, now_ms: u64) {
         (self.phase, self.rekey_at_ms, self.awaited) = (Phase::Replaced, u64::MAX, None);
         self.deadline_ms = now_ms + DELETE_MS;
+    }
+
+    /// Whether the peer has answered that there is one in the place of this one, and keys are still to be made.
+    pub(super) fn is_finishing_rekey(&self) -> bool {
+        matches!(self.thens_asking(), Some(Then::RekeyFinish(_)))
     }
 
     /// Whether we are asking for an IKE SA in the place of this one.

@@ -225,7 +225,10 @@ impl IkeSa {
                     let method = asked.unwrap_or(method);
                     self.generate(Asking { method, round: round + 1, ..question.asking }, cx);
                 }
-                kind => self.wait_for_another(question, Closed::Peer(kind), cx),
+                kind => {
+                    let offered = proposals.to_string();
+                    self.wait_for_another(question, Closed::Offer { kind, offered }, cx);
+                }
             };
         }
         let (Some(chosen), Some(ke), Some(nr)) =

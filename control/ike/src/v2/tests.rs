@@ -178,11 +178,50 @@ fn an_ike_sa_is_replaced_and_its_children_stay() {
     }
 }
 
+/// Packets by what the peer has replaced and deleted may be under way, though we were about to replace it, too.
+#[test]
+fn what_both_replace_is_known_to_be_replaced_when_it_goes() {
+    for seed in 0..20 {
+        let mut world = established(seed);
+        world.slow = Some((LEFT, 50));
+        let old = [LEFT, RIGHT].map(|end| world.only_sa(end).children()[0].spi_in);
+        for end in [LEFT, RIGHT] {
+            world.with(end, |engine, cx| engine.rekey_child(old[end], cx));
+        }
+        world.run_for(5_000);
+        world.check_children(1);
+        for end in [LEFT, RIGHT] {
+            assert!(
+                world.ends[end].gone.contains(&(old[end], true)),
+                "seed {seed}: {:?}",
+                world.ends[end].gone
+            );
+        }
+    }
+}
+
 // RFC 7296 §2.8.2
 #[test]
 fn one_ike_sa_is_left_where_both_replace_it_at_once() {
     let alive = both_replace_an_ike_sa(0..500, |_| {});
     assert!(alive > 480, "{alive}");
+}
+
+// RFC 7296 §2.8.2: who has won deletes the old one while the other still makes the keys of what has lost.
+#[test]
+fn what_has_lost_is_deleted_though_its_keys_came_late() {
+    for seed in 0..20 {
+        let mut world = established_as(seed, |_| {});
+        world.is_steady = true;
+        world.slow = Some((LEFT, 50));
+        for end in [LEFT, RIGHT] {
+            let id = world.only_sa(end).id();
+            world.with(end, |engine, cx| engine.rekey(id, cx));
+        }
+        world.run_for(5_000);
+        assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis(), "seed {seed}");
+        world.check_children(1);
+    }
 }
 
 /// How often one is left.
@@ -282,18 +321,20 @@ fn what_does_not_fit_is_refused_and_both_are_told_why() {
     let cases: [(Change, &str, Option<&str>); 4] = [
         (
             |world| world.configure(RIGHT, |c| c.proposals = world::ike("aes256-sha512-modp2048")),
-            "the peer says NO_PROPOSAL_CHOSEN",
+            "the peer says NO_PROPOSAL_CHOSEN: it was offered aes128gcm16-prfsha256-x25519",
             None,
         ),
         (
             |world| world.ends[RIGHT].config.shared_keys[0].key = b"another".to_vec().into(),
-            "the peer says AUTHENTICATION_FAILED",
+            "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org",
             Some("left.example.org is not authenticated: it has another shared key"),
         ),
         (
             |world| world.configure(RIGHT, |c| c.remote_id = "other.example.org".parse().unwrap()),
-            "the peer says AUTHENTICATION_FAILED",
-            Some("the peer is left.example.org, and should be other.example.org"),
+            "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org",
+            Some(
+                "no connection is for left.example.org, which asks for right.example.org: 'b' is for other.example.org",
+            ),
         ),
         (
             |world| world.configure(LEFT, |c| c.remote_id = "*.example.com".parse().unwrap()),
@@ -324,9 +365,11 @@ fn an_ike_sa_stands_without_a_child() {
     world.run_until_quiet();
     let failed = |end: usize| events(&world, end)[1].clone();
     let kind = NotifyType::TS_UNACCEPTABLE;
-    assert_eq!(failed(LEFT), Event::ChildFailed("net".into(), format!("the peer says {kind}")));
-    let why = "no traffic selectors in common: the peer asks for 10.2.0.0/16 here and 10.1.0.0/16 there";
-    assert_eq!(failed(RIGHT), Event::ChildFailed("b".into(), why.into()));
+    let why = format!("the peer says {kind}: it was offered 10.1.0.0/16 here and 10.2.0.0/16 there");
+    assert_eq!(failed(LEFT), Event::ChildFailed("net".into(), why));
+    let why = "no traffic selectors in common: the peer asks for 10.2.0.0/16 here and 10.1.0.0/16 there, \
+               and configured are 10.2.0.0/16 here and 10.99.0.0/16 there by 'net'";
+    assert_eq!(failed(RIGHT), Event::ChildFailed("net".into(), why.into()));
     for end in [LEFT, RIGHT] {
         assert_eq!(world.only_sa(end).phase(), &Phase::Established);
     }

@@ -141,6 +141,7 @@ impl IkeSa {
             synced,
             rival_ike,
             awaits_estate,
+            is_deleted: _, // then it goes on in vain until it is silent
             legacies: _,
             asked: _,
             thens: _,

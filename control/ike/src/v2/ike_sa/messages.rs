@@ -177,7 +177,7 @@ impl IkeSa {
             return self.resume_answered(*question, &payloads, octets, cx);
         }
         if let Some(kind) = informational::fatal(&payloads) {
-            return self.close(Closed::Peer(kind), cx);
+            return self.close(self.refused_by(kind), cx);
         }
         match self.asked.take() {
             Some(Asked::Intermediate(question)) => {

@@ -83,8 +83,8 @@ fn a_peer_without_them_is_offered_what_is_left() {
                 assert_eq!(agreement, ike(agreed).to_string(), "{left} {right}");
             }
             None => {
-                let refused = Event::Closed("the peer says NO_PROPOSAL_CHOSEN".into());
-                assert_eq!(events(&world, LEFT), [refused], "{left} {right}");
+                let why = format!("the peer says NO_PROPOSAL_CHOSEN: it was offered {}", ike(left));
+                assert_eq!(events(&world, LEFT), [Event::Closed(why)], "{left} {right}");
             }
         }
     }
@@ -127,7 +127,8 @@ fn both_are_authenticated_behind_them() {
     world.ends[RIGHT].config.shared_keys[0].key = b"another".to_vec().into();
     world.initiate(LEFT, Some(0));
     world.run_until_quiet();
-    let refused = Event::Closed("the peer says AUTHENTICATION_FAILED".into());
+    let why = "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org";
+    let refused = Event::Closed(why.into());
     assert_eq!(events(&world, LEFT), [refused]);
 }
 

@@ -192,10 +192,8 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
         ),
         (
             &|w| w.configure(LEFT, |c| c.local_auth = of(&old)),
-            format!(
-                "certificate 'O=Test, CN=left.example.org': notAfter: it has expired at {}",
-                START_SECS - 1
-            ),
+            "certificate 'O=Test, CN=left.example.org': notAfter: it has expired at 2027-01-15T07:59:59Z"
+                .into(),
         ),
         (
             &|w| w.configure(LEFT, |c| c.local_auth = of(&other)),
@@ -212,11 +210,11 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
         ),
         (
             &|w| w.configure(RIGHT, |c| c.remote_auth = RemoteAuth::SharedKey),
-            "it has another method than the connection".into(),
+            "it proves that by DIGITAL_SIGNATURE, and must by a shared key".into(),
         ),
         (
             &|w| w.configure(LEFT, |c| c.local_auth = LocalAuth::SharedKey),
-            "it has another method than the connection".into(),
+            "it proves that by SHARED_KEY, and must by a certificate".into(),
         ),
     ];
     for (change, why) in cases {
@@ -225,7 +223,11 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
         world.initiate(LEFT, Some(0));
         world.run_until_quiet();
         let closed = |end: usize| events(&world, end).last().cloned();
-        assert_eq!(closed(LEFT), Some(Event::Closed("the peer says AUTHENTICATION_FAILED".into())));
+        let by = &world.ends[LEFT].config.connections[0].local_auth;
+        let says = format!(
+            "the peer says AUTHENTICATION_FAILED: we are left.example.org, by {by}, and asked for right.example.org"
+        );
+        assert_eq!(closed(LEFT), Some(Event::Closed(says)));
         let why = format!("left.example.org is not authenticated: {why}");
         assert_eq!(closed(RIGHT), Some(Event::Closed(why)));
         assert_eq!(world.ends[LEFT].engine.sas().count() + world.ends[RIGHT].engine.sas().count(), 0);

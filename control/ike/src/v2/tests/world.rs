@@ -121,6 +121,8 @@ pub struct End {
     /// What packets leave by.
     pub sends: BTreeSet<u32>,
     pub moves: Vec<Move>,
+    /// Those that are gone, by our SPI, and whether others are in their place.
+    pub gone: Vec<(u32, bool)>,
     pub next_spi: u32,
     pub jobs: Vec<(u64, JobId, Job)>,
 }
@@ -142,6 +144,8 @@ pub struct World {
     pub again: u32,
     /// What comes, and jobs, take up to so long.
     pub late_ms: u64,
+    /// Jobs of this end take so much longer.
+    pub slow: Option<(usize, u64)>,
     /// Nothing from this end comes through.
     pub one_way: Option<usize>,
     /// Where each end is: what is sent elsewhere is lost, and nothing leaves from elsewhere unless it is said so.
@@ -185,6 +189,7 @@ impl World {
                 installed: BTreeMap::new(),
                 sends: BTreeSet::new(),
                 moves: vec![],
+                gone: vec![],
                 next_spi: 0x100,
                 jobs: vec![],
             }
@@ -195,6 +200,7 @@ impl World {
             loss: 0,
             again: 0,
             late_ms: 0,
+            slow: None,
             one_way: None,
             addresses: [address(LEFT), address(RIGHT)],
             further: None,
@@ -280,7 +286,8 @@ impl World {
                 }
             }
             Output::Job(id, job) => {
-                let done = self.now_ms + self.below(self.late_ms + 1);
+                let slow = self.slow.filter(|(end, _)| *end == at).map_or(0, |(_, ms)| ms);
+                let done = self.now_ms + slow + self.below(self.late_ms + 1);
                 self.ends[at].jobs.push((done, id, job));
             }
             Output::Child(ChildChange::Install(install)) => {
@@ -304,10 +311,11 @@ impl World {
                 let (spi, end) = (child.spi_in, &mut self.ends[at]);
                 let is_last = end.sends.remove(&spi) && end.sends.is_empty();
                 assert!(end.installed.remove(&spi).is_some());
+                end.gone.push((spi, child.is_replaced));
                 assert!(!self.is_steady || !is_last, "packets have an SA to leave by");
             }
             Output::Event(id, event) => self.ends[at].events.push((id, event)),
-            Output::Closed(_) => {}
+            Output::Closed(_) | Output::Refused(_) => {}
         }
     }
 
