@@ -16,6 +16,7 @@ pub mod keylog;
 mod loading;
 mod placement;
 mod pool;
+mod pools;
 mod report;
 pub mod sockets;
 

@@ -2,7 +2,7 @@
 
 mod ike;
 
-pub use ike::{ChildReport, EventReport, IkeReport, IkeSaReport, TransformReport, What};
+pub use ike::{ChildReport, EventReport, IkeReport, IkeSaReport, PoolReport, TransformReport, What};
 
 use serde::{Deserialize, Serialize};
 

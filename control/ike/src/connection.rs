@@ -5,6 +5,7 @@ use crate::{
     identity::{Fit, IdPattern},
     message::{AuthMethod, Identification},
     pki::{chain::Trust, credential::Credential},
+    pool::Pool,
     proposal::{Order, Proposals},
     traffic_selector::{ConfiguredSelectors, Policy},
     v2::window::Retransmission,
@@ -25,6 +26,8 @@ pub struct Configuration {
     pub shared_keys: Vec<SharedKey>,
     /// The postquantum preshared keys.
     pub ppks: Vec<Ppk>,
+    /// Pools of addresses for peers.
+    pub pools: Vec<Arc<Pool>>,
     /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
     pub cookies_from: usize,
     /// Half-open IKE SAs, at most.
@@ -76,6 +79,10 @@ pub struct Connection {
     pub local_auth: LocalAuth,
     /// How the peer must.
     pub remote_auth: RemoteAuth,
+    /// Addresses that we ask the peer for; one that is unspecified is any of its family.
+    pub vips: Vec<IpAddr>,
+    /// The names of the pools that peers get addresses from.
+    pub pools: Vec<String>,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -201,9 +208,9 @@ pub fn rekey_at_ms(now_ms: u64, rekey_ms: u64, rand_ms: u64, random: u32) -> u64
 }
 
 impl Child {
-    /// What it is for, between two ends.
-    pub fn policy(&self, local: IpAddr, peer: IpAddr) -> Policy {
-        Policy { local: self.local.with(&[local]), remote: self.remote.with(&[peer]) }
+    /// What it is for, between two ends that have these addresses.
+    pub fn policy(&self, local: &[IpAddr], peer: &[IpAddr]) -> Policy {
+        Policy { local: self.local.with(local), remote: self.remote.with(peer) }
     }
 }
 
@@ -294,6 +301,12 @@ impl Configuration {
     /// The connection of a name.
     pub fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
         self.connections.iter().find(|connection| connection.name == name)
+    }
+
+    /// The pools of a connection.
+    pub fn pools_of(&self, connection: &Connection) -> Vec<Arc<Pool>> {
+        let named = |name: &String| self.pools.iter().find(|pool| pool.name == *name).cloned();
+        connection.pools.iter().filter_map(named).collect()
     }
 
     /// The PPK of an identity.

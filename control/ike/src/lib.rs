@@ -9,6 +9,7 @@ pub mod identity;
 pub mod kept;
 pub mod message;
 pub mod pki;
+pub mod pool;
 pub mod proposal;
 pub mod traffic_selector;
 pub mod v2;

@@ -7,6 +7,7 @@
 //!    mobike                            where packets go
 //!    proof                             what AUTH payloads prove who an end is by
 //!    child                             what is agreed on for a child SA
+//!    configuration                     addresses that one end has of the other
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -20,6 +21,7 @@ mod auth;
 pub mod channel;
 pub mod child;
 mod closed;
+pub mod configuration;
 mod contacts;
 pub mod context;
 pub mod cookie;

@@ -1,6 +1,9 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
-use super::credentials::{self, Credentials};
+use super::{
+    credentials::{self, Credentials},
+    pools,
+};
 use crate::swanctl::{
     self,
     authentication::{Method, RemoteAuth},
@@ -45,7 +48,7 @@ pub struct Unusable {
     pub why: String,
 }
 
-fn unusable(key: String, why: impl ToString) -> Unusable {
+pub(super) fn unusable(key: String, why: impl ToString) -> Unusable {
     Unusable { key, why: why.to_string() }
 }
 
@@ -63,6 +66,7 @@ pub fn configuration(
         connections: connections.collect::<Result<_, _>>()?,
         shared_keys,
         ppks,
+        pools: from.pools.iter().map(|pool| pools::pool(pool).map(Arc::new)).collect::<Result<_, _>>()?,
         cookies_from: COOKIES_FROM,
         most_half_open: MOST_HALF_OPEN.0,
         most_half_open_of_one: MOST_HALF_OPEN.1,
@@ -141,9 +145,6 @@ pub(super) fn connection(
     }
     let local_auth = credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?;
     let remote_auth = credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?;
-    if !c.vips.is_empty() || !c.pools.is_empty() {
-        return missing("vips", "addresses for peers");
-    }
     let id = |side: &str, text: Option<&str>| match text {
         Some(text) => text.parse().map_err(|e| unusable(key(side), e)),
         None => Ok(IdPattern::Any),
@@ -192,6 +193,8 @@ pub(super) fn connection(
         mobike: c.mobike,
         local_auth,
         remote_auth,
+        vips: c.vips.clone(),
+        pools: c.pools.clone(),
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),
@@ -227,7 +230,7 @@ fn hosts(hosts: &[Host]) -> Result<ike::Hosts, &'static str> {
 }
 
 /// The last address of a subnet.
-fn last_of(subnet: &Prefix) -> IpAddr {
+pub(super) fn last_of(subnet: &Prefix) -> IpAddr {
     match subnet.addr() {
         IpAddr::V4(first) => {
             (first.to_bits() | u32::MAX.checked_shr(subnet.len().into()).unwrap_or(0)).to_be_bytes().into()

@@ -9,7 +9,6 @@ use crate::swanctl::{
     authority::Authority,
     connection::Connection,
     diff::{Changes, Diff},
-    pool::Pool,
     secret::{Secrets, Shared},
 };
 use portcullis_ike::v2::ike_sa::IkeSa;
@@ -57,8 +56,14 @@ impl Ike {
         for key in &shared.gone {
             self.unload_shared(&key.name);
         }
-        present(&pools).for_each(|pool| self.load_pool((*pool).clone()));
-        pools.gone.iter().for_each(|pool| _ = self.unload_pool(&pool.name));
+        for pool in present(&pools) {
+            // What is wrong in itself was seen before; of this, people have addresses.
+            let loaded = self.load_pool((*pool).clone());
+            loaded.unwrap_or_else(|why| tracing::error!("it is as before: {why}"));
+        }
+        for pool in &pools.gone {
+            self.unload_pool(&pool.name).unwrap_or_else(|why| tracing::error!("it stays: {why}"));
+        }
         for authority in present(&authorities) {
             put(&mut self.swanctl.authorities, (*authority).clone(), |authority| &authority.name);
         }
@@ -204,16 +209,6 @@ impl Ike {
     fn make_secrets(&mut self) -> Result<(), Unusable> {
         (self.config.shared_keys, self.config.ppks) = configured::secrets(&self.swanctl.secrets)?;
         Ok(())
-    }
-
-    /// Takes a pool in, in the place of one of the same name.
-    pub fn load_pool(&mut self, pool: Pool) {
-        put(&mut self.swanctl.pools, pool, |pool| &pool.name);
-    }
-
-    /// Forgets a pool. False if there is none.
-    pub fn unload_pool(&mut self, name: &str) -> bool {
-        removed(&mut self.swanctl.pools, |pool| pool.name == name)
     }
 
     /// Takes an authority in, in the place of one of the same name.

@@ -76,6 +76,11 @@ fn ike_keys(writer: &mut Writer, sa: &IkeSaReport) {
     if sa.ppk {
         writer.value("ppk", "yes");
     }
+    for (key, vips) in [("local-vips", &sa.local_vips), ("remote-vips", &sa.remote_vips)] {
+        if !vips.is_empty() {
+            writer.list(key, vips);
+        }
+    }
     secs(writer, "established", sa.established_secs);
     secs(writer, "rekey-time", sa.rekey_secs);
 }

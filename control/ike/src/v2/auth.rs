@@ -126,8 +126,9 @@ impl IkeSa {
         let says_so = is_only && connection.unique != Unique::Never;
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         payloads.extend(says_so.then(notify));
-        let path = (self.path.local, self.path.peer);
-        let child = self.first_child().and_then(|config| Offer::new(&config, false, path, cx));
+        payloads.extend(self.configuration_request());
+        let hosts = self.hosts_asking();
+        let child = self.first_child().and_then(|config| Offer::new(&config, false, &hosts, cx));
         if child.is_none() && !self.may_be_childless {
             return self.close(Closed::Configured("the peer needs a child SA, and there is none"), cx);
         }
@@ -203,9 +204,11 @@ impl IkeSa {
 
     fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
         let Answer { mine, theirs, child, payloads } = answer;
+        self.learn_configuration(&payloads, cx);
+        let hosts = self.hosts();
         let installed = child.map(|offer| {
             let name = offer.config.name.clone();
-            (name, offer.accept(&payloads).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
+            (name, offer.accept(&payloads, &hosts).map(|agreed| self.installed(agreed, Role::Initiator, cx)))
         });
         self.learn_mobike(&payloads);
         self.establish(mine, theirs, cx);
@@ -290,11 +293,14 @@ impl IkeSa {
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
-        let path = (self.path.local, self.path.peer);
+        let (configuration, given) = self.give(&connection, &theirs.to_string(), &payloads, cx);
+        answer.extend(configuration);
+        let hosts = self.hosts();
         // RFC 6023 §3: without an SA payload it wants no child.
-        let child = payloads.security_association().map(|_| match connection.childless {
-            Childless::Force => Err(ChildError::Full),
-            _ => Agreed::select((&connection.children, connection.order), false, &payloads, path, cx),
+        let child = payloads.security_association().map(|_| match (given, connection.childless) {
+            (Err(why), _) => Err(why),
+            (_, Childless::Force) => Err(ChildError::Full),
+            _ => Agreed::select((&connection.children, connection.order), false, &payloads, &hosts, cx),
         });
         let (install, failed) = match child {
             Some(Ok(agreed)) => {

@@ -20,6 +20,7 @@ use crate::{
     crypto::keys::{Role, Spis},
     kept::Damaged,
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
+    pool::Leases,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -102,6 +103,7 @@ pub struct Engine {
     due: BTreeSet<(u64, IkeSaId)>,
     due_of: HashMap<IkeSaId, u64>,
     contacts: Contacts,
+    leases: Leases,
     next: u64,
     cookies: Cookies,
     /// Those that have changed since they were last told, if they are.
@@ -119,6 +121,7 @@ impl Engine {
             due: BTreeSet::new(),
             due_of: HashMap::new(),
             contacts: Contacts::default(),
+            leases: Leases::default(),
             next: 1,
             cookies: Cookies::new(cx.now_ms, cx.rng),
             changed: None,
@@ -220,6 +223,16 @@ impl Engine {
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
     pub fn done(&mut self, job: JobId, outcome: Outcome, cx: &mut Context<'_>) {
         self.with(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx));
+    }
+
+    /// Who has which addresses of pools.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// A pool is gone, or has other addresses from now on, and nobody has one of it.
+    pub fn forget_pool(&mut self, name: &str) {
+        self.leases.forget(name);
     }
 
     /// When [`Engine::tick`] has something to do.
@@ -399,7 +412,7 @@ impl Engine {
         self.next = self.next.max(id.0.saturating_add(1));
         self.by_spi.insert(ours, id);
         self.sas.insert(id, sa);
-        self.with(id, cx, |_, _| {});
+        self.with(id, cx, |sa, _| sa.hold_given());
         Ok(())
     }
 
@@ -413,8 +426,10 @@ impl Engine {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
         // Lent to it: what it is told may be for those of the same two alone.
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        std::mem::swap(&mut sa.leases, &mut self.leases);
         does(sa, cx);
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        std::mem::swap(&mut sa.leases, &mut self.leases);
         let is_contact = *sa.phase() == Phase::Established;
         if let Some(ids) = sa.ids().filter(|_| is_contact != sa.is_contact) {
             match is_contact {
@@ -471,10 +486,13 @@ impl Engine {
                 }
             }
             Legacy::Estate(ours, estate) => {
-                let Some(id) = self.by_spi.get(&ours).copied() else { return estate.end(from, cx) };
+                let Some(id) = self.by_spi.get(&ours).copied() else {
+                    return estate.end(from, &mut self.leases, cx);
+                };
                 self.with(id, cx, |sa, cx| {
                     sa.awaits_estate = false;
                     sa.children.extend(estate.children);
+                    sa.inherit_given(estate.given, from.0);
                     sa.tasks.extend(estate.tasks);
                     sa.later.extend(estate.later);
                     sa.event(Event::Replaced(from), cx);

@@ -11,6 +11,7 @@ use super::{
     auth,
     channel::Channel,
     child::{ChildError, ChildSa, EndedBy},
+    configuration::Given,
     contacts::Contacts,
     context::Context,
     create_child,
@@ -27,6 +28,7 @@ use crate::{
     connection::{Child, Connection},
     crypto::keys::{Keys, Role, Spis},
     message::Identification,
+    pool::Leases,
     proposal::Agreement,
 };
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
@@ -168,6 +170,10 @@ pub struct IkeSa {
     pub(super) contacts: Contacts,
     /// It is one of them.
     pub(super) is_contact: bool,
+    /// Who has which addresses of pools, while it does something.
+    pub(super) leases: Leases,
+    /// Addresses of one end that are of the other's pools.
+    pub(super) given: Given,
     /// The peer may begin without a child SA (RFC 6023).
     pub(super) may_be_childless: bool,
     /// The child that is to be made with it.
@@ -236,6 +242,8 @@ impl IkeSa {
             ids: None,
             contacts: Contacts::default(),
             is_contact: false,
+            leases: Leases::default(),
+            given: Given::default(),
             may_be_childless: false,
             wanted: None,
             children: vec![],
@@ -524,6 +532,7 @@ impl IkeSa {
                 None => self.remove_child(spi_in, cx),
             }
         }
+        self.give_back();
         self.event(Event::Closed(why.to_string()), cx);
         self.phase = Phase::Closed(why);
         (self.thens, self.asked, self.awaited) = ([None, None], None, None);

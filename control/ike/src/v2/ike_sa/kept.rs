@@ -113,6 +113,8 @@ impl IkeSa {
             ids,
             contacts: _,
             is_contact: _,
+            leases: _,
+            given,
             may_be_childless: _,
             wanted: _,
             children,
@@ -145,6 +147,7 @@ impl IkeSa {
         keys.keep(to);
         has_ppk.keep(to);
         ids.keep(to);
+        given.keep(to);
         children.keep(to);
         self.begun().chain(tasks.iter().cloned()).collect::<VecDeque<_>>().keep(to);
         later.keep(to);
@@ -200,6 +203,7 @@ impl IkeSa {
         sa.keys = Keep::kept(from)?;
         sa.has_ppk = Keep::kept(from)?;
         sa.ids = Keep::kept(from)?;
+        sa.given = Keep::kept(from)?;
         sa.children = Keep::kept(from)?;
         sa.tasks = Keep::kept(from)?;
         sa.later = Keep::kept(from)?;
