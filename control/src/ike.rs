@@ -10,6 +10,7 @@ mod actions;
 mod children;
 pub mod configured;
 pub mod credentials;
+mod eap;
 pub mod events;
 mod keeping;
 pub mod keylog;

@@ -107,6 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ppks: ppk.into_iter().collect(),
         shared_keys: vec![SharedKey { ids: vec![], key: shared.into() }],
         pools: vec![],
+        eap_secrets: Default::default(),
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,

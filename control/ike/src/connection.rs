@@ -2,6 +2,7 @@
 
 use crate::{
     crypto::Secret,
+    eap::{self, Demand, Means},
     identity::{Fit, IdPattern},
     message::{AuthMethod, Identification},
     pki::{chain::Trust, credential::Credential},
@@ -26,6 +27,8 @@ pub struct Configuration {
     pub shared_keys: Vec<SharedKey>,
     /// The postquantum preshared keys.
     pub ppks: Vec<Ppk>,
+    /// The passwords of users of EAP.
+    pub eap_secrets: Arc<eap::Secrets>,
     /// Pools of addresses for peers.
     pub pools: Vec<Arc<Pool>>,
     /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
@@ -136,6 +139,8 @@ pub enum LocalAuth {
     SharedKey,
     /// By a signature.
     PublicKey(Credential),
+    /// By EAP, where we begin.
+    Eap(Arc<Means>),
     /// Not at all (RFC 7619).
     Null,
 }
@@ -148,6 +153,8 @@ pub enum RemoteAuth {
     SharedKey,
     /// By a signature, and a certificate that is trusted.
     PublicKey(Arc<Trust>),
+    /// By EAP, if it begins.
+    Eap(Arc<Demand>),
     /// Not at all (RFC 7619): whoever it says to be.
     Null,
 }
@@ -159,7 +166,13 @@ impl RemoteAuth {
             RemoteAuth::SharedKey => method == AuthMethod::SHARED_KEY,
             RemoteAuth::Null => method == AuthMethod::NULL,
             RemoteAuth::PublicKey(_) => method.is_signature(),
+            RemoteAuth::Eap(_) => false,
         }
+    }
+
+    /// Whether it is proven by EAP.
+    pub fn is_eap(&self) -> bool {
+        matches!(self, RemoteAuth::Eap(_))
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod connection;
 pub mod crypto;
+pub mod eap;
 pub mod identity;
 pub mod kept;
 pub mod message;

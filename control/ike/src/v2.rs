@@ -3,7 +3,7 @@
 //! ```text
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
-//!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
+//!    sa_init, intermediate, auth, eap, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    mobike                            where packets go
 //!    proof                             what AUTH payloads prove who an end is by
 //!    child                             what is agreed on for a child SA
@@ -26,6 +26,7 @@ mod contacts;
 pub mod context;
 pub mod cookie;
 mod create_child;
+pub mod eap;
 pub mod engine;
 mod followup;
 mod fragments;

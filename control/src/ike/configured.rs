@@ -2,7 +2,7 @@
 
 use super::{
     credentials::{self, Credentials},
-    pools,
+    eap, pools,
 };
 use crate::swanctl::{
     self,
@@ -61,11 +61,12 @@ pub fn configuration(
     credentials: &Credentials,
 ) -> Result<ike::Configuration, Unusable> {
     let connections = from.connections.iter().map(|c| connection(c, credentials, 0).map(Arc::new));
-    let (shared_keys, ppks) = secrets(&from.secrets)?;
+    let (shared_keys, ppks, eap_secrets) = secrets(&from.secrets)?;
     Ok(ike::Configuration {
         connections: connections.collect::<Result<_, _>>()?,
         shared_keys,
         ppks,
+        eap_secrets,
         pools: from.pools.iter().map(|pool| pools::pool(pool).map(Arc::new)).collect::<Result<_, _>>()?,
         cookies_from: COOKIES_FROM,
         most_half_open: MOST_HALF_OPEN.0,
@@ -75,14 +76,20 @@ pub fn configuration(
     })
 }
 
-/// The shared keys, and the postquantum preshared keys.
+/// The shared keys, the postquantum preshared keys, and the passwords of EAP.
+type AllSecrets = (Vec<ike::SharedKey>, Vec<ike::Ppk>, Arc<portcullis_ike::eap::Secrets>);
+
+/// All that both sides know.
 ///
 /// # Errors
 /// As of [`configuration`].
-pub(super) fn secrets(from: &Secrets) -> Result<(Vec<ike::SharedKey>, Vec<ike::Ppk>), Unusable> {
+pub(super) fn secrets(from: &Secrets) -> Result<AllSecrets, Unusable> {
+    let mut passwords = portcullis_ike::eap::Secrets::default();
+    from.shared.iter().try_for_each(|shared| eap::add(&mut passwords, shared))?;
     let of = |purpose| from.shared.iter().filter(move |shared| shared.purpose == purpose);
     let ppks: Vec<_> = of(Purpose::Ppk).map(ppks).collect::<Result<_, _>>()?;
-    Ok((of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?, ppks.concat()))
+    let keys = of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?;
+    Ok((keys, ppks.concat(), Arc::new(passwords)))
 }
 
 fn shared_key(shared: &Shared) -> Result<ike::SharedKey, Unusable> {
@@ -127,8 +134,8 @@ pub(super) fn connection(
     let (ours, theirs) = (c.local.first().cloned().unwrap_or_default(), c.remote.first().cloned());
     let theirs = theirs.unwrap_or_else(|| RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() });
     for (side, auth) in [("local.auth", &ours.auth), ("remote.auth", &theirs.auth)] {
-        if !matches!(auth.method, Method::Psk | Method::PublicKey) {
-            return missing(side, "all but psk and pubkey");
+        if matches!(auth.method, Method::Xauth(_)) {
+            return missing(side, "XAuth, which is of IKEv1,");
         }
         credentials::demands(auth).map_err(|why| unusable(key(side), why))?;
     }
@@ -143,8 +150,13 @@ pub(super) fn connection(
             return missing(side, "this key");
         }
     }
-    let local_auth = credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?;
-    let remote_auth = credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?;
+    let (local_auth, remote_auth) = match eap::auths(c, (&ours, &theirs), credentials)? {
+        Some(auths) => auths,
+        None => (
+            credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?,
+            credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?,
+        ),
+    };
     let id = |side: &str, text: Option<&str>| match text {
         Some(text) => text.parse().map_err(|e| unusable(key(side), e)),
         None => Ok(IdPattern::Any),

@@ -3,7 +3,7 @@
 //! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are; new ones are of the new
 //! configuration.
 
-use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials};
+use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap};
 use crate::swanctl::{
     self,
     authority::Authority,
@@ -171,7 +171,7 @@ impl Ike {
     /// What of it cannot be used; then all is as before.
     pub fn load_shared(&mut self, shared: Shared) -> Result<(), Unusable> {
         // What can be used is added by itself, so that many take no longer each.
-        let (keys, ppks) =
+        let (keys, ppks, _) =
             configured::secrets(&Secrets { shared: vec![shared.clone()], passphrases: vec![] })?;
         let all = &mut self.swanctl.secrets.shared;
         if all.contains(&shared) {
@@ -183,6 +183,7 @@ impl Ike {
                 self.make_secrets()
             }
             None => {
+                eap::add(Arc::make_mut(&mut self.config.eap_secrets), &shared)?;
                 all.push(shared);
                 self.config.shared_keys.extend(keys);
                 self.config.ppks.extend(ppks);
@@ -204,10 +205,12 @@ impl Ike {
         self.swanctl.secrets.shared.clear();
         self.config.shared_keys.clear();
         self.config.ppks.clear();
+        self.config.eap_secrets = Arc::default();
     }
 
     fn make_secrets(&mut self) -> Result<(), Unusable> {
-        (self.config.shared_keys, self.config.ppks) = configured::secrets(&self.swanctl.secrets)?;
+        let config = &mut self.config;
+        (config.shared_keys, config.ppks, config.eap_secrets) = configured::secrets(&self.swanctl.secrets)?;
         Ok(())
     }
 

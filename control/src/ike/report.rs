@@ -52,6 +52,7 @@ impl Ike {
             remote: sa.path().peer.to_string(),
             local_id: ids.0,
             remote_id: ids.1,
+            remote_eap_id: sa.eap_id().map(ToOwned::to_owned),
             ppk: sa.has_ppk(),
             nat_local: nat.is_here,
             nat_remote: nat.is_there,

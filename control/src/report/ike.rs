@@ -49,6 +49,9 @@ pub struct IkeSaReport {
     pub local_id: Option<String>,
     /// Who the peer is, once it has proven that.
     pub remote_id: Option<String>,
+    /// Who the peer has proven to be by EAP.
+    #[serde(default)]
+    pub remote_eap_id: Option<String>,
     /// Whether a postquantum preshared key is mixed into its keys (RFC 8784).
     #[serde(default)]
     pub ppk: bool,
@@ -255,6 +258,9 @@ impl fmt::Display for IkeReport {
                 id(&sa.remote_id),
                 sa.proposal.as_deref().unwrap_or("not agreed yet")
             )?;
+            if let Some(user) = &sa.remote_eap_id {
+                writeln!(f, "  the peer is {user} by EAP")?;
+            }
             for (whose, addresses) in
                 [("we have", &sa.local_vips), ("names by", &sa.dns), ("the peer has", &sa.remote_vips)]
             {

@@ -128,6 +128,7 @@ fn config(at: usize) -> Configuration {
         shared_keys: vec![SharedKey { ids: vec![], key: KEY.to_vec().into() }],
         ppks: vec![],
         pools: vec![],
+        eap_secrets: Default::default(),
         cookies_from: 4,
         most_half_open: 6,
         most_half_open_of_one: 4,

@@ -206,7 +206,7 @@ impl IkeSa {
 
     /// Made again of what was kept, the peer has the addresses that it had.
     pub(super) fn hold_given(&mut self) {
-        let who = self.ids.as_ref().map(|ids| ids.1.to_string());
+        let who = self.eap_id.clone().or_else(|| Some(self.ids.as_ref()?.1.to_string()));
         for lease in &self.given.theirs {
             self.leases.hold_again(lease, who.as_deref().unwrap_or_default(), self.id.0);
         }

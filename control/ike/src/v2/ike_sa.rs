@@ -14,7 +14,7 @@ use super::{
     configuration::Given,
     contacts::Contacts,
     context::Context,
-    create_child,
+    create_child, eap,
     followup::{self, Series},
     informational, intermediate,
     job::{Job, Outcome},
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     connection::{Child, Connection},
     crypto::keys::{Keys, Role, Spis},
+    eap::Peer,
     message::Identification,
     pool::Leases,
     proposal::Agreement,
@@ -93,6 +94,7 @@ pub(super) enum Asked {
     Init(Box<sa_init::Question>),
     Intermediate(Box<intermediate::Question>),
     Auth(Box<auth::Question>),
+    Eap(Option<Box<Peer>>, Box<eap::Wanting>),
     Child(Box<create_child::Question>),
     Rekey(Box<rekey_ike::Question>),
     FollowUp(Box<followup::Question>),
@@ -121,17 +123,21 @@ pub(super) enum Then {
     AuthFinish(Box<auth::Answer>),
     AuthVerified(Box<auth::Answering>),
     AuthAnswer(Box<auth::Answering>),
+    EapBegin(Box<auth::Answering>),
+    EapAnswer(Box<auth::Answering>),
+    EapAsk(Box<eap::Wanting>),
 }
 
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
         use Then::{
-            AuthAnswer, AuthVerified, ChildAnswer, FollowUpAnswer, InitAnswer, IntermediateAnswer,
-            RekeyAnswer,
+            AuthAnswer, AuthVerified, ChildAnswer, EapAnswer, EapBegin, FollowUpAnswer, InitAnswer,
+            IntermediateAnswer, RekeyAnswer,
         };
         let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
         let is_of_auth = matches!(self, AuthVerified(_) | AuthAnswer(_));
+        let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(_));
         is_of_create || is_of_auth || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
@@ -164,6 +170,10 @@ pub struct IkeSa {
     pub(super) uses_ppk: bool,
     /// A PPK is mixed into its keys.
     pub(super) has_ppk: bool,
+    /// EAP under way, of a responder.
+    pub(super) serving: Option<Box<eap::Serving>>,
+    /// Who the initiator has proven to be in EAP.
+    pub(super) eap_id: Option<String>,
     /// Who we are, and who the peer is.
     pub(super) ids: Option<(Identification, Identification)>,
     /// Those of all, while it does something.
@@ -239,6 +249,8 @@ impl IkeSa {
             keys: None,
             uses_ppk: false,
             has_ppk: false,
+            serving: None,
+            eap_id: None,
             ids: None,
             contacts: Contacts::default(),
             is_contact: false,
@@ -365,6 +377,9 @@ impl IkeSa {
             Some(Then::AuthFinish(answer)) => self.auth_finish(*answer, outcome, cx),
             Some(Then::AuthVerified(answering)) => self.auth_verified(*answering, outcome, cx),
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
+            Some(Then::EapBegin(answering)) => self.eap_begin(*answering, outcome, cx),
+            Some(Then::EapAnswer(answering)) => self.eap_answer(*answering, outcome, cx),
+            Some(Then::EapAsk(wanting)) => self.eap_ask(*wanting, outcome, cx),
             None => {}
         }
         if !self.follows_response() {
@@ -536,5 +551,6 @@ impl IkeSa {
         self.event(Event::Closed(why.to_string()), cx);
         self.phase = Phase::Closed(why);
         (self.thens, self.asked, self.awaited) = ([None, None], None, None);
+        self.serving = None;
     }
 }

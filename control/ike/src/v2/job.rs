@@ -1,6 +1,9 @@
 //! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
 
-use super::proof::{Signing, Unproven, Verification};
+use super::{
+    eap::{Turn, Turned},
+    proof::{Signing, Unproven, Verification},
+};
 use crate::{
     crypto::{
         Secret,
@@ -25,6 +28,8 @@ pub enum Job {
     Sign(Box<Signing>),
     /// Whether a signature proves who the peer is.
     Verify(Box<Verification>),
+    /// What is to be said to a packet of EAP.
+    Eap(Turn),
 }
 
 /// What came of it.
@@ -40,6 +45,8 @@ pub enum Outcome {
     Signed(Result<Vec<Authentication>, SignatureError>),
     /// Whether it is so.
     Verified(Result<(), Unproven>),
+    /// What is said.
+    Eap(Turned),
 }
 
 impl Job {
@@ -54,6 +61,7 @@ impl Job {
             Job::Finish(initiator, theirs) => Outcome::Finished(initiator.finish(&theirs)),
             Job::Sign(signing) => Outcome::Signed(signing.run(rng)),
             Job::Verify(verification) => Outcome::Verified(verification.run()),
+            Job::Eap(turn) => Outcome::Eap(turn.run(rng)),
         }
     }
 }

@@ -417,6 +417,7 @@ impl IkeSa {
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
         heir.has_ppk = self.has_ppk;
+        heir.eap_id = self.eap_id.clone();
         heir.mobike = self.mobike.inherited();
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.established_ms = Some(cx.now_ms);

@@ -106,7 +106,28 @@ fn what_is_not_there_yet_is_refused_by_name() {
         assert_eq!(unusable.key, key, "{unusable}");
     }
     for (text, key) in [
-        ("connections { a { local { auth = psk }\n remote { auth = eap } } }", "connections.a.remote.auth"),
+        (
+            "connections { a { local { auth = psk }\n remote { auth = eap-md5 } } }",
+            "connections.a.remote.auth",
+        ),
+        // RFC 7296 §2.16, RFC 5998: who answers signs, or both prove who they are by EAP.
+        (
+            "connections { a { local { auth = psk }\n remote { auth = eap-tls } } }",
+            "connections.a.local.auth",
+        ),
+        (
+            "connections { a { local { auth = eap-tls }\n remote { auth = psk } } }",
+            "connections.a.remote.auth",
+        ),
+        (
+            "connections { a { local { auth = eap-mschapv2 }\n remote { auth = eap-mschapv2 } } }",
+            "connections.a.remote.auth",
+        ),
+        (
+            "connections { a { local { auth = pubkey }\n remote { auth = xauth } } }",
+            "connections.a.remote.auth",
+        ),
+        ("secrets { eap-a { id = *@example.org\n secret = b } }", "secrets.eap-a.id"),
         ("connections { a { local { auth = pubkey } } }", "connections.a.local.certs"),
         ("connections { a { local { auth = psk } } }", "connections.a.remote.cacerts"),
         ("connections { a { remote { auth = rsa-4096-sha1 } } }", "connections.a.remote.auth"),

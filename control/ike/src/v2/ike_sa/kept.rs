@@ -71,7 +71,7 @@ impl Keep for Asked {
                 3u8.keep(to);
                 question.keep(to);
             }
-            Asked::Init(_) | Asked::Intermediate(_) | Asked::Auth(_) => u8::MAX.keep(to),
+            Asked::Init(_) | Asked::Intermediate(_) | Asked::Auth(_) | Asked::Eap(..) => u8::MAX.keep(to),
         }
     }
 
@@ -110,6 +110,8 @@ impl IkeSa {
             keys,
             uses_ppk: _,
             has_ppk,
+            serving: _,
+            eap_id,
             ids,
             contacts: _,
             is_contact: _,
@@ -146,6 +148,7 @@ impl IkeSa {
         agreement.keep(to);
         keys.keep(to);
         has_ppk.keep(to);
+        eap_id.keep(to);
         ids.keep(to);
         given.keep(to);
         children.keep(to);
@@ -202,6 +205,7 @@ impl IkeSa {
         sa.agreement = Keep::kept(from)?;
         sa.keys = Keep::kept(from)?;
         sa.has_ppk = Keep::kept(from)?;
+        sa.eap_id = Keep::kept(from)?;
         sa.ids = Keep::kept(from)?;
         sa.given = Keep::kept(from)?;
         sa.children = Keep::kept(from)?;

@@ -97,6 +97,7 @@ pub fn config(connection: Connection) -> Configuration {
         shared_keys: vec![SharedKey { ids: vec![], key: b"a key that both have".to_vec().into() }],
         ppks: vec![],
         pools: vec![],
+        eap_secrets: Default::default(),
         cookies_from: 10,
         most_half_open: 100,
         most_half_open_of_one: 5,
