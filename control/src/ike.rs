@@ -10,6 +10,7 @@ mod actions;
 mod children;
 pub mod configured;
 pub mod credentials;
+mod eap;
 pub mod events;
 mod failures;
 mod keeping;
@@ -17,6 +18,7 @@ pub mod keylog;
 mod loading;
 mod placement;
 mod pool;
+mod pools;
 mod report;
 pub mod sockets;
 

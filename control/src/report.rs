@@ -2,7 +2,9 @@
 
 mod ike;
 
-pub use ike::{ChildReport, EventReport, FailureReport, IkeReport, IkeSaReport, TransformReport, What};
+pub use ike::{
+    ChildReport, EventReport, FailureReport, IkeReport, IkeSaReport, PoolReport, TransformReport, What,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -17,6 +17,9 @@
 //! | `*_ts` | have no ports without a protocol |
 //! | `pools` of a connection | are in `pools`, or it is an error: there are no others |
 //! | `auth` | constraints have known algorithms, but not SHA-1; there is no BLISS; `ed25519` and `ed448` may come first; `rsa` is RSASSA-PSS, too |
+//! | `auth = eap-...` | `eap-mschapv2` and `eap-tls`, and no other; who answers signs, or both have `eap-tls` |
+//! | `eap_id` of `remote` | is asked of the peer, whoever it is; without it, it is who it is in IKE, or anybody if `id` is `%any` |
+//! | `pools` | their addresses stay as they are while peers have some |
 //! | `if_id_*`, `mark_*`, `reqid` | are 0: what they tell apart is told by `interface`, or by names |
 //! | `interface` | names the device whose routes are the child's selectors, as in `connections.toml` |
 //! | `mediation*`, `mediated_by` | there is no mediation |

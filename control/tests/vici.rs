@@ -69,6 +69,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::of(&configuration(1), &configuration(2))
+    }
+
+    fn of(first: &str, second: &str) -> Pair {
         let lab = Lab::lend();
         let start = |node: &str, text: &str| {
             let mut bench = Bench::new("", 64);
@@ -79,9 +83,9 @@ impl Pair {
             bench.start_by(&["ip", "netns", "exec", &format!("{}-{node}", lab.name)]);
             bench
         };
-        let (ours, theirs) = (start("a", ""), start("b", &configuration(2)));
+        let (ours, theirs) = (start("a", ""), start("b", second));
         let pair = Pair { _lab: lab, ours, theirs };
-        pair.load(&configuration(1));
+        pair.load(first);
         pair
     }
 
@@ -93,9 +97,13 @@ impl Pair {
     }
 
     fn command(&self, arguments: &str) -> Command {
+        self.command_at(&self.ours, arguments)
+    }
+
+    fn command_at(&self, end: &Bench, arguments: &str) -> Command {
         let mut command = Command::new("swanctl");
         command.args(arguments.split_whitespace()).arg("--uri");
-        command.arg(format!("unix://{}", self.ours.run().join("charon.vici").display()));
+        command.arg(format!("unix://{}", end.run().join("charon.vici").display()));
         command.env("SWANCTL_DIR", self.swanctl()).stdin(Stdio::null());
         command
     }
@@ -318,6 +326,36 @@ impl Drop for Listener {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn pools_are_loaded_and_it_is_told_who_has_which_address() {
+    let with = |n: u8, more: &str, selectors: &str| {
+        let text = configuration(n).replace("version = 2", &format!("version = 2\n {more}"));
+        text.replace(&format!("{selectors} = 10.11.2.0/24"), &format!("{selectors} = dynamic"))
+    };
+    let pools = "pools { v4 { addrs = 10.3.0.0/30\n dns = 10.3.0.1 } }\n";
+    let ours = with(1, "pools = v4", "remote_ts") + pools;
+    let pair = Pair::of(&ours, &with(2, "vips = 0.0.0.0", "local_ts"));
+    pair.says("--list-pools", &["v4", "10.3.0.1", "0 / 0 / 2"]);
+    let begun = pair.command_at(&pair.theirs, "--initiate --child net").output().unwrap();
+    assert!(begun.status.success(), "{begun:?}\n{}", pair.theirs.log());
+    pair.says("--list-pools --leases", &["1 / 0 / 2", "10.3.0.1", "online", "'2.example.org'"]);
+    pair.says("--list-sas", &["[10.3.0.1]", "10.3.0.1/32"]);
+    // While somebody has an address, they are what they are.
+    let file = pair.swanctl().join("swanctl.conf");
+    fs::write(&file, ours.replace("10.3.0.0/30", "10.4.0.0/30")).unwrap();
+    assert_says(&pair.ask("--load-pools").1, &["peers have addresses of it; end their IKE SAs first"]);
+    fs::write(&file, configuration(1)).unwrap();
+    assert_says(&pair.ask("--load-pools").1, &["peers have addresses of it"]);
+    pair.says("--list-pools", &["1 / 0 / 2"]);
+    pair.says("--terminate --ike peer", &[]);
+    pair.says("--list-pools --leases", &["0 / 1 / 2", "10.3.0.1", "offline", "'2.example.org'"]);
+    pair.load(&ours.replace("10.3.0.0/30", "10.4.0.0/30"));
+    pair.says("--list-pools", &["10.4.0.1", "0 / 0 / 2"]);
+    fs::write(&file, configuration(1)).unwrap();
+    pair.says("--load-pools", &["1 unloaded"]);
+    assert!(!pair.says("--list-pools", &[]).contains("v4"));
 }
 
 #[test]

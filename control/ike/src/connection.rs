@@ -2,9 +2,11 @@
 
 use crate::{
     crypto::Secret,
+    eap::{self, Demand, Means},
     identity::{Fit, IdPattern},
     message::{AuthMethod, Identification},
     pki::{chain::Trust, credential::Credential},
+    pool::Pool,
     proposal::{Order, Proposals},
     traffic_selector::{ConfiguredSelectors, Policy},
     v2::{redirect::Gateway, window::Retransmission},
@@ -28,6 +30,10 @@ pub struct Configuration {
     pub ppks: Vec<Ppk>,
     /// How many workers the datapath has.
     pub workers: u16,
+    /// The passwords of users of EAP.
+    pub eap_secrets: Arc<eap::Secrets>,
+    /// Pools of addresses for peers.
+    pub pools: Vec<Arc<Pool>>,
     /// From so many half-open IKE SAs on, initiators must send a cookie back (RFC 7296 §2.6).
     pub cookies_from: usize,
     /// From so many on, they must solve puzzles (RFC 8019); 0 is never.
@@ -81,6 +87,10 @@ pub struct Connection {
     pub local_auth: LocalAuth,
     /// How the peer must.
     pub remote_auth: RemoteAuth,
+    /// Addresses that we ask the peer for; one that is unspecified is any of its family.
+    pub vips: Vec<IpAddr>,
+    /// The names of the pools that peers get addresses from.
+    pub pools: Vec<String>,
     /// Child SAs.
     pub children: Vec<Arc<Child>>,
     /// How often requests are sent again.
@@ -145,6 +155,8 @@ pub enum LocalAuth {
     SharedKey,
     /// By a signature.
     PublicKey(Credential),
+    /// By EAP, where we begin.
+    Eap(Arc<Means>),
     /// Not at all (RFC 7619).
     Null,
 }
@@ -156,6 +168,7 @@ impl fmt::Display for LocalAuth {
             LocalAuth::PublicKey(credential) => {
                 write!(f, "certificate '{}'", credential.certificate().subject())
             }
+            LocalAuth::Eap(_) => f.write_str("EAP"),
             LocalAuth::Null => f.write_str("nothing"),
         }
     }
@@ -169,6 +182,8 @@ pub enum RemoteAuth {
     SharedKey,
     /// By a signature, and a certificate that is trusted.
     PublicKey(Arc<Trust>),
+    /// By EAP, if it begins.
+    Eap(Arc<Demand>),
     /// Not at all (RFC 7619): whoever it says to be.
     Null,
 }
@@ -178,6 +193,7 @@ impl fmt::Display for RemoteAuth {
         f.write_str(match self {
             RemoteAuth::SharedKey => "a shared key",
             RemoteAuth::PublicKey(_) => "a certificate",
+            RemoteAuth::Eap(_) => "EAP",
             RemoteAuth::Null => "nothing",
         })
     }
@@ -190,7 +206,13 @@ impl RemoteAuth {
             RemoteAuth::SharedKey => method == AuthMethod::SHARED_KEY,
             RemoteAuth::Null => method == AuthMethod::NULL,
             RemoteAuth::PublicKey(_) => method.is_signature(),
+            RemoteAuth::Eap(_) => false,
         }
+    }
+
+    /// Whether it is proven by EAP.
+    pub fn is_eap(&self) -> bool {
+        matches!(self, RemoteAuth::Eap(_))
     }
 }
 
@@ -249,9 +271,9 @@ pub fn rekey_at_ms(now_ms: u64, rekey_ms: u64, rand_ms: u64, random: u32) -> u64
 }
 
 impl Child {
-    /// What it is for, between two ends.
-    pub fn policy(&self, local: IpAddr, peer: IpAddr) -> Policy {
-        Policy { local: self.local.with(&[local]), remote: self.remote.with(&[peer]) }
+    /// What it is for, between two ends that have these addresses.
+    pub fn policy(&self, local: &[IpAddr], peer: &[IpAddr]) -> Policy {
+        Policy { local: self.local.with(local), remote: self.remote.with(peer) }
     }
 }
 
@@ -342,6 +364,12 @@ impl Configuration {
     /// The connection of a name.
     pub fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
         self.connections.iter().find(|connection| connection.name == name)
+    }
+
+    /// The pools of a connection.
+    pub fn pools_of(&self, connection: &Connection) -> Vec<Arc<Pool>> {
+        let named = |name: &String| self.pools.iter().find(|pool| pool.name == *name).cloned();
+        connection.pools.iter().filter_map(named).collect()
     }
 
     /// The PPK of an identity.

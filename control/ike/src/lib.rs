@@ -5,10 +5,12 @@
 
 pub mod connection;
 pub mod crypto;
+pub mod eap;
 pub mod identity;
 pub mod kept;
 pub mod message;
 pub mod pki;
+pub mod pool;
 pub mod proposal;
 pub mod traffic_selector;
 pub mod v2;

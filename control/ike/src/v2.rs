@@ -3,7 +3,7 @@
 //! ```text
 //!  engine    all IKE SAs: whose a message is, who may begin, when which is due
 //!  ike_sa    one of them: what is asked, what is answered, what waits
-//!    sa_init, intermediate, auth, create_child, rekey_ike, followup, informational     the exchanges, a file for each
+//!    sa_init, intermediate, auth, eap, create_child, rekey_ike, followup, informational     the exchanges, a file for each
 //!    mobike                            where packets go
 //!    id_sync                           which message IDs come next, after a failover
 //!    resumption, ticket                who has been there comes back
@@ -12,6 +12,7 @@
 //!    proof                             what AUTH payloads prove who an end is by
 //!    puzzle, cookie                    who begins must show that it is there, and work
 //!    child, resource                   what is agreed on for a child SA, and for one for each worker
+//!    configuration                     addresses that one end has of the other
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -25,10 +26,12 @@ mod auth;
 pub mod channel;
 pub mod child;
 mod closed;
+pub mod configuration;
 mod contacts;
 pub mod context;
 pub mod cookie;
 mod create_child;
+pub mod eap;
 pub mod engine;
 mod followup;
 mod fragments;

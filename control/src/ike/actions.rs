@@ -121,7 +121,7 @@ impl Ike {
                     Ok((local, peer)) => wanted.push(Trap {
                         connection: written.name.clone(),
                         child: child.name.clone(),
-                        traffic: config.policy(local, peer),
+                        traffic: config.policy(&[local], &[peer]),
                     }),
                     Err(why) => {
                         tracing::error!("connection '{}': '{}' has no trap: {why}", written.name, child.name)

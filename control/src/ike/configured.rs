@@ -1,6 +1,9 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
-use super::credentials::{self, Credentials};
+use super::{
+    credentials::{self, Credentials},
+    eap, pools,
+};
 use crate::swanctl::{
     self,
     authentication::{Method, RemoteAuth},
@@ -48,7 +51,7 @@ pub struct Unusable {
     pub why: String,
 }
 
-fn unusable(key: String, why: impl ToString) -> Unusable {
+pub(super) fn unusable(key: String, why: impl ToString) -> Unusable {
     Unusable { key, why: why.to_string() }
 }
 
@@ -61,12 +64,14 @@ pub fn configuration(
     credentials: &Credentials,
 ) -> Result<ike::Configuration, Unusable> {
     let connections = from.connections.iter().map(|c| connection(c, credentials, 0).map(Arc::new));
-    let (shared_keys, ppks) = secrets(&from.secrets)?;
+    let (shared_keys, ppks, eap_secrets) = secrets(&from.secrets)?;
     Ok(ike::Configuration {
         connections: connections.collect::<Result<_, _>>()?,
         shared_keys,
         ppks,
         workers: 1,
+        eap_secrets,
+        pools: from.pools.iter().map(|pool| pools::pool(pool).map(Arc::new)).collect::<Result<_, _>>()?,
         cookies_from: COOKIES_FROM,
         puzzles_from: PUZZLES_FROM,
         most_half_open: MOST_HALF_OPEN.0,
@@ -76,14 +81,20 @@ pub fn configuration(
     })
 }
 
-/// The shared keys, and the postquantum preshared keys.
+/// The shared keys, the postquantum preshared keys, and the passwords of EAP.
+type AllSecrets = (Vec<ike::SharedKey>, Vec<ike::Ppk>, Arc<portcullis_ike::eap::Secrets>);
+
+/// All that both sides know.
 ///
 /// # Errors
 /// As of [`configuration`].
-pub(super) fn secrets(from: &Secrets) -> Result<(Vec<ike::SharedKey>, Vec<ike::Ppk>), Unusable> {
+pub(super) fn secrets(from: &Secrets) -> Result<AllSecrets, Unusable> {
+    let mut passwords = portcullis_ike::eap::Secrets::default();
+    from.shared.iter().try_for_each(|shared| eap::add(&mut passwords, shared))?;
     let of = |purpose| from.shared.iter().filter(move |shared| shared.purpose == purpose);
     let ppks: Vec<_> = of(Purpose::Ppk).map(ppks).collect::<Result<_, _>>()?;
-    Ok((of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?, ppks.concat()))
+    let keys = of(Purpose::Ike).map(shared_key).collect::<Result<_, _>>()?;
+    Ok((keys, ppks.concat(), Arc::new(passwords)))
 }
 
 fn shared_key(shared: &Shared) -> Result<ike::SharedKey, Unusable> {
@@ -128,8 +139,8 @@ pub(super) fn connection(
     let (ours, theirs) = (c.local.first().cloned().unwrap_or_default(), c.remote.first().cloned());
     let theirs = theirs.unwrap_or_else(|| RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() });
     for (side, auth) in [("local.auth", &ours.auth), ("remote.auth", &theirs.auth)] {
-        if !matches!(auth.method, Method::Psk | Method::PublicKey) {
-            return missing(side, "all but psk and pubkey");
+        if matches!(auth.method, Method::Xauth(_)) {
+            return missing(side, "XAuth, which is of IKEv1,");
         }
         credentials::demands(auth).map_err(|why| unusable(key(side), why))?;
     }
@@ -144,11 +155,13 @@ pub(super) fn connection(
             return missing(side, "this key");
         }
     }
-    let local_auth = credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?;
-    let remote_auth = credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?;
-    if !c.vips.is_empty() || !c.pools.is_empty() {
-        return missing("vips", "addresses for peers");
-    }
+    let (local_auth, remote_auth) = match eap::auths(c, (&ours, &theirs), credentials)? {
+        Some(auths) => auths,
+        None => (
+            credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?,
+            credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?,
+        ),
+    };
     let id = |side: &str, text: Option<&str>| match text {
         Some(text) => text.parse().map_err(|e| unusable(key(side), e)),
         None => Ok(IdPattern::Any),
@@ -197,6 +210,8 @@ pub(super) fn connection(
         mobike: c.mobike,
         local_auth,
         remote_auth,
+        vips: c.vips.clone(),
+        pools: c.pools.clone(),
         children: children.collect::<Result<_, _>>()?,
         retransmission: Retransmission::default(),
         dpd_ms: millis(c.dpd_delay),
@@ -237,7 +252,7 @@ fn hosts(hosts: &[Host]) -> Result<ike::Hosts, &'static str> {
 }
 
 /// The last address of a subnet.
-fn last_of(subnet: &Prefix) -> IpAddr {
+pub(super) fn last_of(subnet: &Prefix) -> IpAddr {
     match subnet.addr() {
         IpAddr::V4(first) => {
             (first.to_bits() | u32::MAX.checked_shr(subnet.len().into()).unwrap_or(0)).to_be_bytes().into()

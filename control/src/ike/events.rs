@@ -12,7 +12,10 @@ use portcullis_ike::{
     },
 };
 use portcullis_sadb::{Sadb, Spi};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 /// Events that wait to be taken, at most; those behind are lost.
 const MOST_WAITING: usize = 1 << 14;
@@ -33,6 +36,11 @@ pub(super) struct Events {
     replaced: BTreeSet<IkeSaId>,
     /// By connection.
     pub counters: BTreeMap<String, Counters>,
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    if all.is_empty() { "nobody".to_owned() } else { all.join(", ") }
 }
 
 /// How often something has happened.
@@ -133,6 +141,15 @@ impl Ike {
         let (mut children, mut before) = (vec![], None);
         let (what, text) = match &event {
             Event::Established => (What::IkeUp, format!("IKE SA {} is established", id.0)),
+            Event::Configured(ours, dns) => {
+                let text = format!("the peer gives us {}; names are asked of {}", list(ours), list(dns));
+                (What::Configured, text)
+            }
+            Event::Gave(who, theirs) => {
+                let of = |(pool, address): &(String, IpAddr)| format!("{address} of pool '{pool}'");
+                let given: Vec<_> = theirs.iter().map(of).collect();
+                (What::Gave, format!("{who} gets {}", given.join(", ")))
+            }
             Event::ChildUp(child, spi) => {
                 children.extend(of(*spi));
                 (What::ChildUp { child: child.clone() }, format!("child '{child}' is up, SPI {}", Spi(*spi)))
@@ -303,6 +320,8 @@ impl Counters {
             What::ChildFailed { .. } => &mut self.child_failed,
             What::ChildDown { replaced: false, .. } => &mut self.child_down,
             What::IkeBegun
+            | What::Configured
+            | What::Gave
             | What::IkeMoved
             | What::IkeNotMoved
             | What::IkeNotReplaced

@@ -3,13 +3,12 @@
 //! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are; new ones are of the new
 //! configuration.
 
-use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials};
+use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap};
 use crate::swanctl::{
     self,
     authority::Authority,
     connection::Connection,
     diff::{Changes, Diff},
-    pool::Pool,
     secret::{Secrets, Shared},
 };
 use portcullis_ike::v2::ike_sa::IkeSa;
@@ -57,8 +56,14 @@ impl Ike {
         for key in &shared.gone {
             self.unload_shared(&key.name);
         }
-        present(&pools).for_each(|pool| self.load_pool((*pool).clone()));
-        pools.gone.iter().for_each(|pool| _ = self.unload_pool(&pool.name));
+        for pool in present(&pools) {
+            // What is wrong in itself was seen before; of this, people have addresses.
+            let loaded = self.load_pool((*pool).clone());
+            loaded.unwrap_or_else(|why| tracing::error!("it is as before: {why}"));
+        }
+        for pool in &pools.gone {
+            self.unload_pool(&pool.name).unwrap_or_else(|why| tracing::error!("it stays: {why}"));
+        }
         for authority in present(&authorities) {
             put(&mut self.swanctl.authorities, (*authority).clone(), |authority| &authority.name);
         }
@@ -166,7 +171,7 @@ impl Ike {
     /// What of it cannot be used; then all is as before.
     pub fn load_shared(&mut self, shared: Shared) -> Result<(), Unusable> {
         // What can be used is added by itself, so that many take no longer each.
-        let (keys, ppks) =
+        let (keys, ppks, _) =
             configured::secrets(&Secrets { shared: vec![shared.clone()], passphrases: vec![] })?;
         let all = &mut self.swanctl.secrets.shared;
         if all.contains(&shared) {
@@ -178,6 +183,7 @@ impl Ike {
                 self.make_secrets()
             }
             None => {
+                eap::add(Arc::make_mut(&mut self.config.eap_secrets), &shared)?;
                 all.push(shared);
                 self.config.shared_keys.extend(keys);
                 self.config.ppks.extend(ppks);
@@ -199,21 +205,13 @@ impl Ike {
         self.swanctl.secrets.shared.clear();
         self.config.shared_keys.clear();
         self.config.ppks.clear();
+        self.config.eap_secrets = Arc::default();
     }
 
     fn make_secrets(&mut self) -> Result<(), Unusable> {
-        (self.config.shared_keys, self.config.ppks) = configured::secrets(&self.swanctl.secrets)?;
+        let config = &mut self.config;
+        (config.shared_keys, config.ppks, config.eap_secrets) = configured::secrets(&self.swanctl.secrets)?;
         Ok(())
-    }
-
-    /// Takes a pool in, in the place of one of the same name.
-    pub fn load_pool(&mut self, pool: Pool) {
-        put(&mut self.swanctl.pools, pool, |pool| &pool.name);
-    }
-
-    /// Forgets a pool. False if there is none.
-    pub fn unload_pool(&mut self, name: &str) -> bool {
-        removed(&mut self.swanctl.pools, |pool| pool.name == name)
     }
 
     /// Takes an authority in, in the place of one of the same name.

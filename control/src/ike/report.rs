@@ -21,7 +21,7 @@ impl Ike {
     pub fn report(&self, sadb: &Sadb) -> IkeReport {
         let sas = self.ids().into_iter().filter_map(|id| self.report_of(id, sadb)).collect();
         let refused = self.refused.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect();
-        IkeReport { sas, failures: self.failures.report(self.now_ms()), refused }
+        IkeReport { sas, failures: self.failures.report(self.now_ms()), refused, pools: self.pools() }
     }
 
     /// An IKE SA, with its child SAs.
@@ -52,6 +52,7 @@ impl Ike {
             remote: sa.path().peer.to_string(),
             local_id: ids.0,
             remote_id: ids.1,
+            remote_eap_id: sa.eap_id().map(ToOwned::to_owned),
             ppk: sa.has_ppk(),
             nat_local: nat.is_here,
             nat_remote: nat.is_there,
@@ -59,6 +60,9 @@ impl Ike {
             responder_spi: spis.responder.to_string(),
             proposal: sa.agreement().map(ToString::to_string),
             transforms: sa.agreement().map(transforms).unwrap_or_default(),
+            local_vips: sa.given().ours.iter().map(ToString::to_string).collect(),
+            remote_vips: sa.given().theirs.iter().map(|lease| lease.address.to_string()).collect(),
+            dns: sa.given().dns.iter().map(ToString::to_string).collect(),
             established_secs: sa.established_ms().map(|ms| now.saturating_sub(ms) / 1000),
             rekey_secs: sa.rekey_at_ms().map(|ms| ms.saturating_sub(now) / 1000),
             children: vec![],

@@ -13,6 +13,24 @@ pub struct IkeReport {
     pub failures: Vec<FailureReport>,
     /// Messages that nothing came of, by why.
     pub refused: BTreeMap<String, u64>,
+    /// Pools of addresses for peers.
+    #[serde(default)]
+    pub pools: Vec<PoolReport>,
+}
+
+/// A pool of addresses.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// Its name.
+    pub name: String,
+    /// Its first address.
+    pub base: String,
+    /// How many there are; 2^64 - 1 where there are more.
+    pub size: u64,
+    /// Those that peers have.
+    pub online: usize,
+    /// Those that are free again, and kept for who had them.
+    pub offline: usize,
 }
 
 /// An IKE SA or a child SA that did not come about.
@@ -69,6 +87,9 @@ pub struct IkeSaReport {
     pub local_id: Option<String>,
     /// Who the peer is, once it has proven that.
     pub remote_id: Option<String>,
+    /// Who the peer has proven to be by EAP.
+    #[serde(default)]
+    pub remote_eap_id: Option<String>,
     /// Whether a postquantum preshared key is mixed into its keys (RFC 8784).
     #[serde(default)]
     pub ppk: bool,
@@ -87,6 +108,15 @@ pub struct IkeSaReport {
     /// The same by numbers.
     #[serde(default)]
     pub transforms: Vec<TransformReport>,
+    /// Our addresses that the peer has given us.
+    #[serde(default)]
+    pub local_vips: Vec<String>,
+    /// The peer's addresses, of our pools.
+    #[serde(default)]
+    pub remote_vips: Vec<String>,
+    /// Servers of names that the peer has told us of.
+    #[serde(default)]
+    pub dns: Vec<String>,
     /// Seconds since it is established.
     #[serde(default)]
     pub established_secs: Option<u64>,
@@ -202,6 +232,10 @@ pub enum What {
         /// The number of that.
         old: u64,
     },
+    /// The peer has given us addresses.
+    Configured,
+    /// We have given the peer addresses.
+    Gave,
     /// It is between other addresses (RFC 4555).
     IkeMoved,
     /// It cannot go between others.
@@ -267,6 +301,16 @@ impl fmt::Display for IkeReport {
                 id(&sa.remote_id),
                 sa.proposal.as_deref().unwrap_or("not agreed yet")
             )?;
+            if let Some(user) = &sa.remote_eap_id {
+                writeln!(f, "  the peer is {user} by EAP")?;
+            }
+            for (whose, addresses) in
+                [("we have", &sa.local_vips), ("names by", &sa.dns), ("the peer has", &sa.remote_vips)]
+            {
+                if !addresses.is_empty() {
+                    writeln!(f, "  {whose} {}", addresses.join(", "))?;
+                }
+            }
             for child in &sa.children {
                 writeln!(
                     f,
@@ -286,6 +330,12 @@ impl fmt::Display for IkeReport {
         }
         for failure in &self.failures {
             writeln!(f, "failed {} times, last {} s ago: {failure}", failure.times, failure.ago_secs)?;
+        }
+        for PoolReport { name, base, size, online, offline } in &self.pools {
+            writeln!(
+                f,
+                "pool '{name}' from {base} on: {online} of {size} given, {offline} kept for who had them"
+            )?;
         }
         let refused: Vec<_> = self.refused.iter().map(|(why, n)| format!("{why} {n}")).collect();
         if !refused.is_empty() {

@@ -7,14 +7,12 @@ use crate::{
         credentials::{Credentials, Use},
     },
     iked::{Iked, no_ike},
-    swanctl::{
-        self,
-        pool::{Addresses, Pool},
-        secret,
-        tree::Branch,
-    },
+    swanctl::{self, secret, tree::Branch},
 };
-use std::net::IpAddr;
+use portcullis_ike::pool::Told;
+
+/// Addresses that are told of a pool, at most: a message has room for no more.
+const MOST_LEASES: usize = 4096;
 
 /// A command that is done at once.
 type Done = Result<(), String>;
@@ -99,13 +97,14 @@ pub(super) fn flush(_: &mut Iked, _: &Branch<'_>) -> Done {
 /// `load-pool`.
 pub(super) fn pool(iked: &mut Iked, message: &Branch<'_>) -> Done {
     let (ike, _) = iked.ike().ok_or_else(no_ike)?;
-    swanctl::pools(message).map_err(text)?.into_iter().for_each(|pool| ike.load_pool(pool));
-    Ok(())
+    swanctl::pools(message).map_err(text)?.into_iter().try_for_each(|pool| ike.load_pool(pool)).map_err(text)
 }
 
 /// `unload-pool`.
 pub(super) fn unload_pool(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    unload(iked, message, "name", |ike, name| ike.unload_pool(name))
+    let name = message.text("name").ok_or("say which: name")?;
+    let (ike, _) = iked.ike().ok_or_else(no_ike)?;
+    ike.unload_pool(name)
 }
 
 /// `load-authority`.
@@ -137,38 +136,33 @@ pub(super) fn names<'a>(key: &str, names: impl IntoIterator<Item = &'a String>) 
     writer.finish()
 }
 
-/// `get-pools`: of each, its first address, and how many there are.
+/// `get-pools`: of each, its first address, how many there are, and who has or had which, if that is asked for.
 pub(super) fn pools(iked: &mut Iked, message: &Branch<'_>) -> Result<Message, TooLong> {
-    let name = message.text("name");
-    let all = iked.ike().map(|(ike, _)| &ike.configured().pools[..]).unwrap_or_default();
+    let (name, has_leases) = (message.text("name"), message.text("leases") == Some("yes"));
     let mut writer = Writer::default();
-    for pool in all.iter().filter(|pool| name.is_none_or(|name| pool.name == name)) {
-        let (base, size) = extent(pool);
+    let Some((ike, _)) = iked.ike() else { return writer.finish() };
+    for pool in ike.pools().iter().filter(|pool| name.is_none_or(|name| pool.name == name)) {
         writer.section(&pool.name, |writer| {
             writer
-                .value("base", base)
-                .value("size", size.to_string())
-                .value("online", "0")
-                .value("offline", "0");
+                .value("base", &pool.base)
+                .value("size", pool.size.to_string())
+                .value("online", pool.online.to_string())
+                .value("offline", pool.offline.to_string());
+            if has_leases {
+                writer.section("leases", |writer| leases(writer, &ike.engine().leases().told(&pool.name)));
+            }
         });
     }
     writer.finish()
 }
 
-fn extent(pool: &Pool) -> (String, u128) {
-    let number = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    };
-    match &pool.addrs {
-        Some(Addresses::Subnet(subnet)) => {
-            let bits = if subnet.addr().is_ipv4() { 32 } else { 128 } - u32::from(subnet.len());
-            (subnet.addr().to_string(), 1u128.checked_shl(bits).unwrap_or(u128::MAX))
-        }
-        Some(Addresses::Range(first, last)) => {
-            (first.to_string(), (number(last) - number(first)).saturating_add(1))
-        }
-        None => (String::new(), 0),
+/// Of each address, who has or had it.
+fn leases(writer: &mut Writer, told: &[Told<'_>]) {
+    for (n, (address, who, is_held)) in told.iter().take(MOST_LEASES).enumerate() {
+        writer.section(&n.to_string(), |writer| {
+            let status = if *is_held { "online" } else { "offline" };
+            writer.value("address", address.to_string()).value("identity", who).value("status", status);
+        });
     }
 }
 

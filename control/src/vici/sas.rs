@@ -59,6 +59,9 @@ fn ike_keys(writer: &mut Writer, sa: &IkeSaReport) {
         }
         writer.value(&format!("{side}-id"), id.as_deref().unwrap_or("%any"));
     }
+    if let Some(user) = &sa.remote_eap_id {
+        writer.value("remote-eap-id", user);
+    }
     if sa.role == "initiator" {
         writer.value("initiator", "yes");
     }
@@ -75,6 +78,11 @@ fn ike_keys(writer: &mut Writer, sa: &IkeSaReport) {
     transforms(writer, &sa.transforms);
     if sa.ppk {
         writer.value("ppk", "yes");
+    }
+    for (key, vips) in [("local-vips", &sa.local_vips), ("remote-vips", &sa.remote_vips)] {
+        if !vips.is_empty() {
+            writer.list(key, vips);
+        }
     }
     secs(writer, "established", sa.established_secs);
     secs(writer, "rekey-time", sa.rekey_secs);

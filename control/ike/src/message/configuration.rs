@@ -5,6 +5,7 @@ use super::{
     octets::{Reader, Writer},
     registry::registry,
 };
+use std::net::IpAddr;
 
 registry! {
     /// What is done with the attributes.
@@ -40,8 +41,15 @@ registry! {
         ENCDNS_IP4 = 27, // RFC 9464
         ENCDNS_IP6 = 28,
         ENCDNS_DIGEST_INFO = 29,
+        INTERNAL_IP4_SERVER = 23456, // of other vendors, as strongSwan has them
+        INTERNAL_IP6_SERVER = 23457,
+        UNITY_SPLIT_INCLUDE = 28676,
+        UNITY_LOCAL_LAN = 28678,
     }
 }
+
+/// The length of a prefix of which there is one address (RFC 7296 §3.15.1).
+const ONE_HOST: u8 = 128;
 
 /// The bit beside the type of an attribute.
 const RESERVED: u16 = 0x8000;
@@ -62,6 +70,34 @@ pub struct ConfigurationAttribute {
     pub kind: ConfigurationAttributeType,
     /// Its value; empty in requests that leave it to the other side.
     pub value: Vec<u8>,
+}
+
+impl ConfigurationAttribute {
+    /// One that asks for a value, and has none.
+    pub fn asking(kind: ConfigurationAttributeType) -> ConfigurationAttribute {
+        ConfigurationAttribute { kind, value: vec![] }
+    }
+
+    /// One that is an address.
+    pub fn of_address(kind: ConfigurationAttributeType, address: IpAddr) -> ConfigurationAttribute {
+        let value = match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) if kind == ConfigurationAttributeType::INTERNAL_IP6_ADDRESS => {
+                [&v6.octets()[..], &[ONE_HOST]].concat()
+            }
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        ConfigurationAttribute { kind, value }
+    }
+
+    /// The address that it is, with whatever prefix there is behind one of IPv6; `None` where it is of another length.
+    pub fn address(&self) -> Option<IpAddr> {
+        match &self.value[..] {
+            [a, b, c, d] => Some([*a, *b, *c, *d].into()),
+            value if matches!(value.len(), 16 | 17) => value.first_chunk::<16>().map(|v6| (*v6).into()),
+            _ => None,
+        }
+    }
 }
 
 impl Configuration {

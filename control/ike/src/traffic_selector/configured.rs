@@ -126,10 +126,14 @@ impl ConfiguredSelectors {
     }
 
     /// These with `dynamic` for each of these addresses: the tunnel's outer one, or those that the side was given by
-    /// configuration payloads.
+    /// configuration payloads. One that is unspecified is all of its family, as of a side that asks for some.
     pub fn with(&self, hosts: &[IpAddr]) -> TrafficSelectors {
         let each = |configured: &Configured| {
-            let hosts = hosts.iter().filter_map(|host| TrafficSelector::between(*host, *host));
+            let hosts = hosts.iter().filter_map(|host| match host.is_unspecified() {
+                true if host.is_ipv4() => Some(TrafficSelector::ALL_V4),
+                true => Some(TrafficSelector::ALL_V6),
+                false => TrafficSelector::between(*host, *host),
+            });
             let addresses = match configured.addresses {
                 Some(addresses) => vec![addresses],
                 None => hosts.collect(),

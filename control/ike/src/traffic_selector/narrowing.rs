@@ -58,6 +58,11 @@ impl Policy {
         is_some.then_some(accepted)
     }
 
+    /// What of it is in another, too; `None` if that is no traffic.
+    pub fn within(&self, other: &Policy) -> Option<Policy> {
+        Some(other.and(self)?.0)
+    }
+
     /// What of another's is in it, without selectors that are in no pair, and whether that is all there is.
     fn and(&self, asked: &Policy) -> Option<(Policy, bool)> {
         let (local, is_all_local) = common(&asked.local, &self.local);

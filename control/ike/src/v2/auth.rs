@@ -56,18 +56,29 @@ pub(super) struct Asking {
 /// The responder's answer, until it is known whether it has proven who it is.
 #[derive(Debug)]
 pub(super) struct Answer {
-    mine: Identification,
-    theirs: Identification,
-    child: Option<Offer>,
-    payloads: Payloads,
+    pub mine: Identification,
+    pub theirs: Identification,
+    pub child: Option<Offer>,
+    pub payloads: Payloads,
 }
 
 /// What a responder will answer, once all is proven.
 #[derive(Debug)]
 pub(super) struct Answering {
-    connection: Arc<Connection>,
-    ids: Ids,
-    payloads: Payloads,
+    pub connection: Arc<Connection>,
+    pub ids: Ids,
+    /// Of the first request.
+    pub payloads: Payloads,
+}
+
+impl Answering {
+    /// IDr and certificates.
+    pub fn who_we_are(&self, is_known: bool) -> Vec<Payload> {
+        let id = Payload::IdResponder(self.ids.0.clone());
+        // RFC 5723 §5.1: who comes back knows our certificates.
+        let certificates = if is_known { vec![] } else { certificates(&self.connection.local_auth) };
+        [id].into_iter().chain(certificates).collect()
+    }
 }
 
 /// The identity of an address.
@@ -89,6 +100,10 @@ impl IkeSa {
                 (self.id_in(&connection), theirs.unwrap_or_else(|| id_of(self.path.peer.ip())))
             }
         };
+        // Who comes back has proven who it is before.
+        if self.resumed.is_none() && connection.eap_means().is_some() {
+            return self.ask_auth(Asking { ids, plain: None }, &[], cx);
+        }
         let before = self.prove(&connection.local_auth, &ids, cx);
         let plain = self.mix_ppk(cx);
         let proof = match self.has_ppk {
@@ -134,8 +149,10 @@ impl IkeSa {
         let says_so = is_only && connection.unique != Unique::Never;
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         payloads.extend(says_so.then(notify));
-        let path = (self.path.local, self.path.peer);
-        let child = self.first_child().and_then(|config| Offer::new(&config, false, path, cx));
+        payloads.extend(self.eap_only_notify());
+        payloads.extend(self.configuration_request());
+        let hosts = self.hosts_asking();
+        let child = self.first_child().and_then(|config| Offer::new(&config, false, &hosts, cx));
         if child.is_none() && !self.may_be_childless {
             return self.close(Closed::Configured("the peer needs a child SA, and there is none"), cx);
         }
@@ -184,7 +201,9 @@ impl IkeSa {
     /// The responder has answered.
     pub(super) fn auth_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
         let Question { mine, child, plain } = question;
-        let (Some(theirs), Some(said)) = (payloads.id_responder(), payloads.authentication()) else {
+        let said = payloads.authentication();
+        let is_alone = said.is_none() && payloads.eap().is_some() && self.is_eap_alone();
+        let (Some(theirs), true) = (payloads.id_responder(), said.is_some() || is_alone) else {
             let closed =
                 payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| self.refused_by(n.kind));
             return self.close(closed, cx);
@@ -194,35 +213,50 @@ impl IkeSa {
         let ids = (&answer.mine, theirs);
         let settled = self.settle_ppk(plain, payloads);
         let checked = settled.and_then(|()| match connection.remote_id.fits(theirs) {
-            Some(_) => self.check(&connection.remote_auth, ids, said, payloads, cx),
+            // RFC 5998: EAP proves it.
+            Some(_) if is_alone => Ok(None),
+            Some(_) => match said {
+                Some(said) => self.check(&connection.remote_auth, ids, said, payloads, cx),
+                None => Err(Closed::Missing("AUTH payload")),
+            },
             None => {
                 Err(Closed::Identity { found: theirs.to_string(), wanted: connection.remote_id.to_string() })
             }
         });
         match checked {
             Ok(Some(job)) => self.after(job, Then::AuthFinish(Box::new(answer)), cx),
-            Ok(None) => self.finish_auth(answer, cx),
+            Ok(None) => self.peer_proven(answer, cx),
             Err(closed) => self.refuse_peer(closed, cx),
+        }
+    }
+
+    /// The responder is who it says; by EAP it is our turn.
+    fn peer_proven(&mut self, answer: Answer, cx: &mut Context<'_>) {
+        match self.connection.eap_means() {
+            Some(_) => self.begin_eap_peer(answer, cx),
+            None => self.finish_auth(answer, cx),
         }
     }
 
     /// It is known whether the responder's signature is right.
     pub(super) fn auth_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
         match verified(outcome, &answer.theirs) {
-            Ok(()) => self.finish_auth(answer, cx),
+            Ok(()) => self.peer_proven(answer, cx),
             Err(closed) => self.refuse_peer(closed, cx),
         }
     }
 
-    fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
+    pub(super) fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
         let Answer { mine, theirs, child, payloads } = answer;
         // RFC 5685 §6
         if self.redirected_auth(&payloads, child.as_ref().map(|offer| &offer.config), cx) {
             return;
         }
+        self.learn_configuration(&payloads, cx);
+        let hosts = self.hosts();
         let installed = child.map(|offer| {
             let name = offer.config.name.clone();
-            let agreed = offer.accept(&payloads);
+            let agreed = offer.accept(&payloads, &hosts);
             let first = agreed.as_ref().is_ok_and(Agreed::is_first_of_several);
             let config = agreed.as_ref().ok().filter(|_| first).map(|agreed| agreed.config().clone());
             (name, agreed.map(|agreed| self.installed(agreed, Role::Initiator, cx)), config)
@@ -251,6 +285,9 @@ impl IkeSa {
 
     /// The initiator proves who it is; so do we.
     pub(super) fn answer_auth(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
+        if let Some(serving) = self.serving.take() {
+            return self.answer_eap(*serving, payloads, cx);
+        }
         let Some(theirs) = payloads.id_initiator() else {
             self.answer_error(ExchangeType::IKE_AUTH, NotifyType::INVALID_SYNTAX, cx);
             return self.close(Closed::Missing("IDi payload"), cx);
@@ -261,6 +298,18 @@ impl IkeSa {
         let asked = payloads.id_responder().or(self.resumed.as_ref().map(|resumed| &resumed.ids.0));
         let found = self.connection_for(theirs, asked, before.or(method), cx);
         let checked = found.and_then(|(connection, mine)| {
+            if connection.childless == Childless::Never && payloads.security_association().is_none() {
+                return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
+            }
+            let asks_eap = method.is_none() && connection.remote_auth.is_eap();
+            let answering = Answering {
+                connection: connection.clone(),
+                ids: (mine.clone(), theirs.clone()),
+                payloads: payloads.clone(),
+            };
+            if asks_eap {
+                return Ok((None, answering));
+            }
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
             if before.is_some_and(|method| !connection.remote_auth.takes(method))
                 || before.is_some() && !connection.resumes
@@ -270,13 +319,11 @@ impl IkeSa {
             let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
             let said = without_ppk.as_ref().unwrap_or(said);
             let job = self.check(&connection.remote_auth, (&mine, theirs), said, payloads, cx)?;
-            if connection.childless == Childless::Never && payloads.security_association().is_none() {
-                return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
-            }
-            Ok((job, Answering { connection, ids: (mine, theirs.clone()), payloads: payloads.clone() }))
+            Ok((job, answering))
         });
         match checked {
             Ok((Some(job), answering)) => self.after(job, Then::AuthVerified(Box::new(answering)), cx),
+            Ok((None, answering)) if method.is_none() => self.begin_eap(answering, cx),
             Ok((None, answering)) => self.prove_too(answering, cx),
             Err(closed) => self.refuse_initiator(closed, cx),
         }
@@ -301,6 +348,25 @@ impl IkeSa {
         }
     }
 
+    /// A responder proves who it is, and the initiator comes behind it by EAP.
+    pub(super) fn prove_first(&mut self, answering: Answering, cx: &mut Context<'_>) {
+        match self.prove(&answering.connection.local_auth, &answering.ids, cx) {
+            Ok(Proof::Made(proofs)) => self.first_eap(answering, proofs, cx),
+            Ok(Proof::Job(signing)) => {
+                self.after(Job::Sign(signing), Then::EapBegin(Box::new(answering)), cx);
+            }
+            Err(closed) => self.refuse_initiator(closed, cx),
+        }
+    }
+
+    /// There is a signature: EAP begins.
+    pub(super) fn eap_begin(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        match outcome {
+            Outcome::Signed(Ok(proofs)) => self.first_eap(answering, proofs, cx),
+            _ => self.refuse_initiator(Closed::Configured("our private key does not sign"), cx),
+        }
+    }
+
     /// There is a signature: answers.
     pub(super) fn auth_answer(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
         match outcome {
@@ -309,7 +375,15 @@ impl IkeSa {
         }
     }
 
-    fn answer_proven(&mut self, answering: Answering, proofs: Vec<Authentication>, cx: &mut Context<'_>) {
+    pub(super) fn answer_proven(
+        &mut self,
+        answering: Answering,
+        proofs: Vec<Authentication>,
+        cx: &mut Context<'_>,
+    ) {
+        let by_eap = self.eap_id.clone();
+        // With EAP, who we are was said in the first answer.
+        let mut answer = if by_eap.is_some() { vec![] } else { answering.who_we_are(self.resumed.is_some()) };
         let Answering { connection, ids, payloads } = answering;
         if let Some(elsewhere) = self.redirects_to(&connection, cx) {
             return self.answer_elsewhere(&connection, ids, (proofs, elsewhere), cx);
@@ -319,10 +393,6 @@ impl IkeSa {
         }
         self.connection = connection.clone();
         let (mine, theirs) = ids;
-        let mut answer = vec![Payload::IdResponder(mine.clone())];
-        if self.resumed.is_none() {
-            answer.extend(certificates(&connection.local_auth));
-        }
         answer.extend(proofs.into_iter().map(Payload::Authentication));
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
@@ -331,11 +401,15 @@ impl IkeSa {
         answer.extend(self.channel.may_sync().then(|| self.sync_notify()));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
-        let path = (self.path.local, self.path.peer);
+        let who = by_eap.unwrap_or_else(|| theirs.to_string());
+        let (configuration, given) = self.give(&connection, &who, &payloads, cx);
+        answer.extend(configuration);
+        let hosts = self.hosts();
         // RFC 6023 §3: without an SA payload it wants no child.
-        let child = payloads.security_association().map(|_| match connection.childless {
-            Childless::Force => Err(ChildError::Full),
-            _ => Agreed::select((&connection.children, connection.order), false, &payloads, path, cx),
+        let child = payloads.security_association().map(|_| match (given, connection.childless) {
+            (Err(why), _) => Err(why),
+            (_, Childless::Force) => Err(ChildError::Full),
+            _ => Agreed::select((&connection.children, connection.order), false, &payloads, &hosts, cx),
         });
         let (install, failed) = match child {
             Some(Ok(agreed)) => {
@@ -394,7 +468,7 @@ impl IkeSa {
             }
             // RFC 7619 §2.2
             LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
-            LocalAuth::SharedKey => id_of(self.path.local.ip()),
+            LocalAuth::SharedKey | LocalAuth::Eap(_) => id_of(self.path.local.ip()),
         })
     }
 
@@ -413,7 +487,8 @@ impl IkeSa {
             let allows =
                 |agreed: &Agreement| connection.proposals.select(&[agreed.answer(&[])], connection.order);
             agreement.and_then(allows)?;
-            let is_method = method.is_some_and(|method| connection.remote_auth.takes(method));
+            let takes = |method| connection.remote_auth.takes(method);
+            let is_method = method.map_or(connection.remote_auth.is_eap(), takes);
             let remote = connection.remote_id.fits(theirs)?;
             let (local, mine) = match (asked, &connection.local_auth) {
                 (None, _) => (Fit::Any, self.id_in(connection)),
@@ -471,7 +546,7 @@ impl IkeSa {
     }
 
     /// Tells the peer, which thinks that the IKE SA is there, that it is not who it should be (RFC 7296 §2.21.2).
-    fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
+    pub(super) fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
         self.phase = Phase::Closing;
         let notify = Notify::new(NotifyType::AUTHENTICATION_FAILED, &[]);
         self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Notify(notify)]), cx);
@@ -479,7 +554,7 @@ impl IkeSa {
     }
 
     /// Tells the initiator the same.
-    fn refuse_initiator(&mut self, closed: Closed, cx: &mut Context<'_>) {
+    pub(super) fn refuse_initiator(&mut self, closed: Closed, cx: &mut Context<'_>) {
         self.answer_error(ExchangeType::IKE_AUTH, NotifyType::AUTHENTICATION_FAILED, cx);
         self.close(closed, cx);
     }

@@ -1,7 +1,7 @@
 //! Child SAs: what is offered for one, what is agreed on, and what the datapath is to do about it (RFC 7296 §1.3, §2.9,
 //! §2.17).
 
-use super::{context::Context, nat::Nat, resource};
+use super::{configuration::Hosts, context::Context, nat::Nat, resource};
 use crate::{
     connection::{Child, rekey_at_ms},
     crypto::{
@@ -131,6 +131,12 @@ pub enum ChildError {
     /// The peer has deleted it before its answer came.
     #[error("the peer has deleted it at once")]
     Deleted,
+    /// No pool of the connection has an address for the peer.
+    #[error("no address is left in its pools ({0})")]
+    NoAddress(String),
+    /// The connection is for peers that ask for an address.
+    #[error("the peer has asked for no address, and the connection has pools")]
+    NotAsked,
     /// There is no SPI, or no room for another SA.
     #[error("there is no room for another SA")]
     Full,
@@ -149,6 +155,9 @@ impl ChildError {
             ChildError::Selectors { .. } | ChildError::Widened => NotifyType::TS_UNACCEPTABLE,
             ChildError::Missing(_) => NotifyType::INVALID_SYNTAX,
             ChildError::Full => NotifyType::NO_ADDITIONAL_SAS,
+            // RFC 7296 §3.15.4
+            ChildError::NoAddress(_) => NotifyType::INTERNAL_ADDRESS_FAILURE,
+            ChildError::NotAsked => NotifyType::FAILED_CP_REQUIRED,
             _ => NotifyType::NO_PROPOSAL_CHOSEN,
         }
     }
@@ -160,6 +169,8 @@ pub(super) struct Offer {
     pub config: Arc<Child>,
     proposals: Proposals,
     policy: Policy,
+    /// It is for an address that is still to be given.
+    asks_address: bool,
     spi_in: u32,
     pub resource: Option<u32>,
 }
@@ -181,17 +192,18 @@ fn proposals_of(config: &Child, has_key_exchange: bool) -> Proposals {
 }
 
 impl Offer {
-    /// For a child, where packets go between these addresses; nothing if there is no SPI.
+    /// For a child between these hosts; nothing if there is no SPI.
     pub fn new(
         config: &Arc<Child>,
         has_key_exchange: bool,
-        (local, peer): (SocketAddr, SocketAddr),
+        hosts: &Hosts,
         cx: &mut Context<'_>,
     ) -> Option<Offer> {
         Some(Offer {
             config: config.clone(),
             proposals: proposals_of(config, has_key_exchange),
-            policy: config.policy(local.ip(), peer.ip()).offer(None),
+            policy: config.policy(&hosts.asked, &hosts.peer).offer(None),
+            asks_address: hosts.asked != hosts.local,
             spi_in: (cx.child_spi)()?,
             resource: None,
         })
@@ -239,8 +251,8 @@ impl Offer {
         self.proposals.asked_key_exchange(notification, refused)
     }
 
-    /// What the responder has chosen of it.
-    pub fn accept(self, payloads: &Payloads) -> Result<Agreed, ChildError> {
+    /// What the responder has chosen of it; of that, what is for the addresses that hosts have by now.
+    pub fn accept(self, payloads: &Payloads, hosts: &Hosts) -> Result<Agreed, ChildError> {
         let Some(chosen) = payloads.security_association() else {
             return Err(payloads
                 .error()
@@ -251,6 +263,10 @@ impl Offer {
             return Err(ChildError::Missing("TSi or TSr payload"));
         };
         let policy = self.policy.accept(tsi, tsr).ok_or(ChildError::Widened)?;
+        // RFC 7296 §2.19: who has asked for an address has offered more than it sends from.
+        let ours = || self.config.policy(&hosts.local, &hosts.peer);
+        let policy = if self.asks_address { policy.within(&ours()) } else { Some(policy) };
+        let policy = policy.ok_or(ChildError::Widened)?;
         // RFC 7296 §1.3.1: what was asked for may be declined.
         let mode = if self.config.mode == Mode::Transport && !has_transport(payloads) {
             Mode::Tunnel
@@ -302,7 +318,7 @@ impl Agreed {
         (children, order): (&[Arc<Child>], Order),
         has_key_exchange: bool,
         payloads: &Payloads,
-        (local, peer): (SocketAddr, SocketAddr),
+        hosts: &Hosts,
         cx: &mut Context<'_>,
     ) -> Result<Agreed, ChildError> {
         let (Some(offered), Some(tsi), Some(tsr)) =
@@ -314,12 +330,12 @@ impl Agreed {
         let selectors = || {
             let ours = children.iter().take(MOST_NAMED);
             let ours =
-                ours.map(|c| format!("{} by '{}'", between(&c.policy(local.ip(), peer.ip())), c.name));
+                ours.map(|c| format!("{} by '{}'", between(&c.policy(&hosts.local, &hosts.peer)), c.name));
             let ours = ours.collect::<Vec<_>>().join("; ");
             ChildError::Selectors { local: named(&tsr), remote: named(&tsi), ours }
         };
         let narrow = |children: &[&Arc<Child>]| {
-            let policies: Vec<_> = children.iter().map(|c| c.policy(local.ip(), peer.ip())).collect();
+            let policies: Vec<_> = children.iter().map(|c| c.policy(&hosts.local, &hosts.peer)).collect();
             let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr)?;
             Some((children[narrowed.policy].clone(), narrowed))
         };
@@ -511,7 +527,7 @@ keep!(ChildSa {
 });
 keep_enum!(EndedBy { 0 => Peer, 1 => Silence });
 keep!(Install { sa, connection, algorithm, key_in, key_out, local, peer, is_in_udp, nat, replaces, sends });
-keep!(Offer { config, proposals, policy, spi_in, resource });
+keep!(Offer { config, proposals, policy, asks_address, spi_in, resource });
 keep!(Agreed { sa, algorithm, additional, may_be_several });
 
 impl Keep for Mode {

@@ -176,8 +176,7 @@ impl IkeSa {
     ) {
         self.rival = None;
         self.early_deletes.clear();
-        let path = (self.path().local, self.path().peer);
-        match Offer::new(config, true, path, cx) {
+        match Offer::new(config, true, &self.hosts(), cx) {
             Some(offer) => {
                 let offer = offer.for_resource(resource);
                 let method = offer.key_exchange();
@@ -264,7 +263,7 @@ impl IkeSa {
         let (replaces, spi_in) = (asking.replaces, asking.offer.spi_in());
         let link = followup::link(payloads);
         let nr = payloads.nonce().map(<[u8]>::to_vec).ok_or(ChildError::Missing("Nonce payload"));
-        let accepted = nr.and_then(|nr| Ok((asking.offer.accept(payloads)?, nr)));
+        let accepted = nr.and_then(|nr| Ok((asking.offer.accept(payloads, &self.hosts())?, nr)));
         let (agreed, nr) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => return self.child_refused(&name, replaces, spi_in, &error, cx),
@@ -462,8 +461,8 @@ impl IkeSa {
             Some((_, config)) => std::slice::from_ref(config),
             None => &connection.children[..],
         };
-        let path = (self.path().local, self.path().peer);
-        let agreed = match Agreed::select((configs, connection.order), true, payloads, path, cx) {
+        let hosts = self.hosts();
+        let agreed = match Agreed::select((configs, connection.order), true, payloads, &hosts, cx) {
             Ok(agreed) => agreed,
             Err(error) => {
                 self.answer_error(EXCHANGE, error.notify(), cx);

@@ -18,14 +18,15 @@ use super::{
     rekey_ike::Legacy,
     resumption::{self, Resumed, Ticket},
     sa_init,
-    ticket::TicketKeys,
     stranger::Stranger,
+    ticket::TicketKeys,
 };
 use crate::{
     connection::{Child, Connection},
     crypto::keys::{Role, Spis},
     kept::Damaged,
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
+    pool::Leases,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -123,6 +124,7 @@ pub struct Engine {
     due: BTreeSet<(u64, IkeSaId)>,
     due_of: HashMap<IkeSaId, u64>,
     contacts: Contacts,
+    leases: Leases,
     next: u64,
     cookies: Cookies,
     ticket_keys: Option<Box<TicketKeys>>,
@@ -143,6 +145,7 @@ impl Engine {
             due: BTreeSet::new(),
             due_of: HashMap::new(),
             contacts: Contacts::default(),
+            leases: Leases::default(),
             next: 1,
             cookies: Cookies::new(cx.now_ms, cx.rng),
             ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
@@ -356,6 +359,16 @@ impl Engine {
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
     pub fn done(&mut self, job: JobId, outcome: Outcome, cx: &mut Context<'_>) {
         self.with(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx));
+    }
+
+    /// Who has which addresses of pools.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// A pool is gone, or has other addresses from now on, and nobody has one of it.
+    pub fn forget_pool(&mut self, name: &str) {
+        self.leases.forget(name);
     }
 
     /// When [`Engine::tick`] has something to do.
@@ -622,7 +635,7 @@ impl Engine {
         self.next = self.next.max(id.0.saturating_add(1));
         self.by_spi.insert(ours, id);
         self.sas.insert(id, sa);
-        self.with(id, cx, |_, _| {});
+        self.with(id, cx, |sa, _| sa.hold_given());
         Ok(())
     }
 
@@ -637,9 +650,11 @@ impl Engine {
         // Lent to it: what it is told may be for those of the same two alone.
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
+        std::mem::swap(&mut sa.leases, &mut self.leases);
         does(sa, cx);
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
+        std::mem::swap(&mut sa.leases, &mut self.leases);
         let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
         if let Some(ids) = sa.ids().filter(|_| contact_at != sa.contact_at) {
             match contact_at {
@@ -700,10 +715,13 @@ impl Engine {
                 }
             }
             Legacy::Estate(ours, estate) => {
-                let Some(id) = self.by_spi.get(&ours).copied() else { return estate.end(from, cx) };
+                let Some(id) = self.by_spi.get(&ours).copied() else {
+                    return estate.end(from, &mut self.leases, cx);
+                };
                 self.with(id, cx, |sa, cx| {
                     sa.awaits_estate = false;
                     sa.children.extend(estate.children);
+                    sa.inherit_given(estate.given, from.0);
                     sa.tasks.extend(estate.tasks);
                     sa.later.extend(estate.later);
                     sa.reauthenticates = estate.reauthenticates;

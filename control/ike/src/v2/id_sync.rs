@@ -138,9 +138,11 @@ impl IkeSa {
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &temporary, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &temporary, cx),
             Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &temporary, cx),
-            Some(asked @ (Asked::Init(_) | Asked::Resume(_) | Asked::Intermediate(_) | Asked::Auth(_))) => {
+            // Not before it is established.
+            Some(asked @ (Asked::Init(_) | Asked::Resume(_) | Asked::Intermediate(_))) => {
                 self.asked = Some(asked);
             }
+            Some(asked @ (Asked::Auth(_) | Asked::Eap(..))) => self.asked = Some(asked),
             None => {}
         }
     }

@@ -11,9 +11,10 @@ use super::{
     auth,
     channel::Channel,
     child::{ChildError, ChildSa, EndedBy},
+    configuration::Given,
     contacts::Contacts,
     context::Context,
-    create_child,
+    create_child, eap,
     followup::{self, Series},
     id_sync::Syncing,
     informational, intermediate,
@@ -31,7 +32,9 @@ use super::{
 use crate::{
     connection::{Child, Connection},
     crypto::keys::{Keys, Role, Spis},
+    eap::Peer,
     message::Identification,
+    pool::Leases,
     proposal::Agreement,
 };
 use std::{
@@ -107,6 +110,7 @@ pub(super) enum Asked {
     Resume(Box<resumption::Question>),
     Intermediate(Box<intermediate::Question>),
     Auth(Box<auth::Question>),
+    Eap(Option<Box<Peer>>, Box<eap::Wanting>),
     Child(Box<create_child::Question>),
     Rekey(Box<rekey_ike::Question>),
     FollowUp(Box<followup::Question>),
@@ -136,17 +140,21 @@ pub(super) enum Then {
     AuthFinish(Box<auth::Answer>),
     AuthVerified(Box<auth::Answering>),
     AuthAnswer(Box<auth::Answering>),
+    EapBegin(Box<auth::Answering>),
+    EapAnswer(Box<auth::Answering>),
+    EapAsk(Box<eap::Wanting>),
 }
 
 impl Then {
     /// Whether it is for the peer's request.
     fn answers(&self) -> bool {
         use Then::{
-            AuthAnswer, AuthVerified, ChildAnswer, FollowUpAnswer, InitAnswer, IntermediateAnswer,
-            RekeyAnswer,
+            AuthAnswer, AuthVerified, ChildAnswer, EapAnswer, EapBegin, FollowUpAnswer, InitAnswer,
+            IntermediateAnswer, RekeyAnswer,
         };
         let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
         let is_of_auth = matches!(self, AuthVerified(_) | AuthAnswer(_));
+        let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(_));
         is_of_create || is_of_auth || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
@@ -179,12 +187,20 @@ pub struct IkeSa {
     pub(super) uses_ppk: bool,
     /// A PPK is mixed into its keys.
     pub(super) has_ppk: bool,
+    /// EAP under way, of a responder.
+    pub(super) serving: Option<Box<eap::Serving>>,
+    /// Who the initiator has proven to be in EAP.
+    pub(super) eap_id: Option<String>,
     /// Who we are, and who the peer is.
     pub(super) ids: Option<(Identification, Identification)>,
     /// Those of all, while it does something.
     pub(super) contacts: Contacts,
     /// Where its peer is, if it is one of them.
     pub(super) contact_at: Option<IpAddr>,
+    /// Who has which addresses of pools, while it does something.
+    pub(super) leases: Leases,
+    /// Addresses of one end that are of the other's pools.
+    pub(super) given: Given,
     /// The peer may begin without a child SA (RFC 6023).
     pub(super) may_be_childless: bool,
     /// The child that is to be made with it.
@@ -272,9 +288,13 @@ impl IkeSa {
             keys: None,
             uses_ppk: false,
             has_ppk: false,
+            serving: None,
+            eap_id: None,
             ids: None,
             contacts: Contacts::default(),
             contact_at: None,
+            leases: Leases::default(),
+            given: Given::default(),
             may_be_childless: false,
             wanted: None,
             children: vec![],
@@ -408,6 +428,9 @@ impl IkeSa {
             Some(Then::AuthFinish(answer)) => self.auth_finish(*answer, outcome, cx),
             Some(Then::AuthVerified(answering)) => self.auth_verified(*answering, outcome, cx),
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
+            Some(Then::EapBegin(answering)) => self.eap_begin(*answering, outcome, cx),
+            Some(Then::EapAnswer(answering)) => self.eap_answer(*answering, outcome, cx),
+            Some(Then::EapAsk(wanting)) => self.eap_ask(*wanting, outcome, cx),
             None => {}
         }
         if !self.follows_response() {
@@ -593,6 +616,7 @@ impl IkeSa {
                 None => self.remove_child(spi_in, cx),
             }
         }
+        self.give_back();
         self.event(Event::Closed(why.to_string()), cx);
         if !matches!(why, Closed::Silent) {
             // RFC 5723 §4.2: with what is deleted goes its ticket.
@@ -600,5 +624,6 @@ impl IkeSa {
         }
         self.phase = Phase::Closed(why);
         (self.thens, self.asked, self.awaited) = ([None, None], None, None);
+        self.serving = None;
     }
 }

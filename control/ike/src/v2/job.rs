@@ -1,6 +1,7 @@
 //! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
 
 use super::{
+    eap::{Turn, Turned},
     proof::{Signing, Unproven, Verification},
     puzzle::Puzzle,
 };
@@ -30,6 +31,8 @@ pub enum Job {
     Sign(Box<Signing>),
     /// Whether a signature proves who the peer is.
     Verify(Box<Verification>),
+    /// What is to be said to a packet of EAP.
+    Eap(Turn),
 }
 
 /// What came of it.
@@ -47,6 +50,8 @@ pub enum Outcome {
     Signed(Result<Vec<Authentication>, SignatureError>),
     /// Whether it is so.
     Verified(Result<(), Unproven>),
+    /// What is said.
+    Eap(Turned),
 }
 
 impl Job {
@@ -62,6 +67,7 @@ impl Job {
             Job::Solve(puzzle) => Outcome::Solved(puzzle.solve()),
             Job::Sign(signing) => Outcome::Signed(signing.run(rng)),
             Job::Verify(verification) => Outcome::Verified(verification.run()),
+            Job::Eap(turn) => Outcome::Eap(turn.run(rng)),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     stranger::Stranger,
 };
 use crate::crypto::key_log::KeyLog;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What is to be done, in this order.
 #[derive(Debug)]
@@ -82,6 +82,10 @@ pub struct Move {
 pub enum Event {
     /// It is there, and the peer is who it says.
     Established,
+    /// The peer has given us these addresses, and told us of these servers of names.
+    Configured(Vec<IpAddr>, Vec<IpAddr>),
+    /// Who the peer is, and the addresses that we have given to it, with their pools.
+    Gave(String, Vec<(String, IpAddr)>),
     /// A child SA is there, by its name and our SPI.
     ChildUp(String, u32),
     /// The same, of one that takes the place of another, by our SPIs: the old one and the new.

@@ -15,6 +15,7 @@ use crate::{
         keys::Role,
         signature::{PrivateKey, PublicKey, Scheme, SignatureError},
     },
+    eap::EapError,
     identity::IdPattern,
     message::{
         AuthMethod, Authentication, Certificate as CertificatePayload, CertificateEncoding,
@@ -59,6 +60,12 @@ pub enum Unproven {
     /// It is not by our shared key.
     #[error("it has another shared key")]
     SharedKey,
+    /// By EAP.
+    #[error(transparent)]
+    Eap(#[from] EapError),
+    /// After EAP it has another key than we.
+    #[error("after EAP, its AUTH is not by the key of that")]
+    Msk,
     /// The peer has sent no certificate, and none that is pinned is of it.
     #[error("there is no certificate of it")]
     NoCertificate,
@@ -249,7 +256,7 @@ impl IkeSa {
     }
 
     /// AUTH of an end by a shared key, or without one by what all who have seen the messages know.
-    fn by_key(&self, who: Role, id: &Identification, key: Option<&Secret>) -> Option<Secret> {
+    pub(super) fn by_key(&self, who: Role, id: &Identification, key: Option<&Secret>) -> Option<Secret> {
         let keys = self.keys.as_ref()?;
         // RFC 7619 §2.1
         let key = key.unwrap_or(keys.sk_p(who));
@@ -274,6 +281,7 @@ impl IkeSa {
                 (AuthMethod::SHARED_KEY, Some(key))
             }
             LocalAuth::Null => (AuthMethod::NULL, None),
+            LocalAuth::Eap(_) => return Err(Closed::Configured("EAP is for who begins")),
             LocalAuth::PublicKey(credential) => {
                 let (method, scheme) = credential
                     .method(self.peer_hashes.as_deref())
@@ -331,6 +339,9 @@ impl IkeSa {
                 Some(key.ok_or_else(|| wrong(Unproven::NoSharedKey))?)
             }
             RemoteAuth::Null => None,
+            RemoteAuth::Eap(_) => {
+                return Err(wrong(Unproven::Method { said: said.method, wanted: auth.to_string() }));
+            }
         };
         match self.by_key(who, theirs, key) {
             Some(proof) if proof == Secret::copy_of(&said.data) => Ok(None),

@@ -15,6 +15,7 @@
 
 use super::{
     child::{ChildError, ChildSa},
+    configuration::Given,
     context::Context,
     followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, IkeSaId, Phase, Task, Then},
@@ -31,6 +32,7 @@ use crate::{
     },
     kept::keep,
     message::{ExchangeType, IkeSpi, KeyExchange, Notify, NotifyType, Payload, Payloads},
+    pool::Leases,
     proposal::Agreement,
 };
 use std::collections::VecDeque;
@@ -118,10 +120,21 @@ pub(super) enum Legacy {
     Estate(IkeSpi, Estate),
 }
 
+impl Legacy {
+    /// The IKE SA that is closed for this one.
+    pub(super) fn superseded(&self) -> Option<IkeSaId> {
+        match self {
+            Legacy::Superseded(id, _) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
 /// What an IKE SA has besides itself.
 #[derive(Debug)]
 pub(super) struct Estate {
     pub children: Vec<ChildSa>,
+    pub given: Given,
     pub tasks: VecDeque<Task>,
     pub later: Vec<(u64, Task)>,
     pub reauthenticates: Option<Box<Reauthenticates>>,
@@ -129,7 +142,8 @@ pub(super) struct Estate {
 
 impl Estate {
     /// There is nobody to have it.
-    pub(super) fn end(self, from: IkeSaId, cx: &mut Context<'_>) {
+    pub(super) fn end(self, from: IkeSaId, leases: &mut Leases, cx: &mut Context<'_>) {
+        self.given.theirs.iter().for_each(|lease| leases.take_back(lease, from.0));
         for child in self.children {
             let down = Event::ChildDown(child.config.name.clone(), child.spi_in);
             cx.out.push_back(Output::Child(ChildChange::Remove(Box::new(child))));
@@ -416,6 +430,7 @@ impl IkeSa {
         heir.channel.cut_like(&self.channel);
         (heir.keys, heir.agreement) = (Some(keys), Some(agreement));
         heir.has_ppk = self.has_ppk;
+        heir.eap_id = self.eap_id.clone();
         heir.mobike = self.mobike.inherited();
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.established_ms = Some(cx.now_ms);
@@ -431,6 +446,7 @@ impl IkeSa {
     fn leave_to(&mut self, ours: IkeSpi, cx: &mut Context<'_>) {
         let mut estate = Estate {
             children: std::mem::take(&mut self.children),
+            given: std::mem::take(&mut self.given),
             tasks: std::mem::take(&mut self.tasks),
             later: std::mem::take(&mut self.later),
             reauthenticates: self.reauthenticates.take(),

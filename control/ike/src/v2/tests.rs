@@ -1,5 +1,7 @@
 //! Two engines in a box: a network that loses, repeats and mixes up what it carries, and jobs that take their time.
 
+mod configuration;
+mod eap;
 mod followup;
 mod id_sync;
 mod intermediate;

@@ -67,7 +67,7 @@ fn what_is_written_is_what_the_engine_has() {
         ("gw.example.org".into(), "*.example.com".into())
     );
     let child = &c.children[0];
-    let policy = child.policy([192, 0, 2, 1].into(), [198, 51, 100, 1].into());
+    let policy = child.policy(&[[192, 0, 2, 1].into()], &[[198, 51, 100, 1].into()]);
     assert_eq!(policy.local.to_string(), "10.1.0.0/16");
     assert_eq!(policy.remote.to_string(), "10.2.0.0/16[tcp/443], 10.3.0.0/16");
     assert_eq!((child.mode, child.replay_window), (Mode::Transport, 65_536));
@@ -118,7 +118,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
         ("version = 1", "", "connections.a.version"),
         ("local-2 { auth = psk }", "", "connections.a.local"),
-        ("vips = 0.0.0.0", "", "connections.a.vips"),
         ("remote_addrs = gw.example.org", "", "connections.a.remote_addrs"),
         ("", "mode = pass", "connections.a.children.net.mode"),
         ("", "interface = ipsec0", "connections.a.children.net.interface"),
@@ -128,7 +127,28 @@ fn what_is_not_there_yet_is_refused_by_name() {
         assert_eq!(unusable.key, key, "{unusable}");
     }
     for (text, key) in [
-        ("connections { a { local { auth = psk }\n remote { auth = eap } } }", "connections.a.remote.auth"),
+        (
+            "connections { a { local { auth = psk }\n remote { auth = eap-md5 } } }",
+            "connections.a.remote.auth",
+        ),
+        // RFC 7296 §2.16, RFC 5998: who answers signs, or both prove who they are by EAP.
+        (
+            "connections { a { local { auth = psk }\n remote { auth = eap-tls } } }",
+            "connections.a.local.auth",
+        ),
+        (
+            "connections { a { local { auth = eap-tls }\n remote { auth = psk } } }",
+            "connections.a.remote.auth",
+        ),
+        (
+            "connections { a { local { auth = eap-mschapv2 }\n remote { auth = eap-mschapv2 } } }",
+            "connections.a.remote.auth",
+        ),
+        (
+            "connections { a { local { auth = pubkey }\n remote { auth = xauth } } }",
+            "connections.a.remote.auth",
+        ),
+        ("secrets { eap-a { id = *@example.org\n secret = b } }", "secrets.eap-a.id"),
         ("connections { a { local { auth = pubkey } } }", "connections.a.local.certs"),
         ("connections { a { local { auth = psk } } }", "connections.a.remote.cacerts"),
         ("connections { a { remote { auth = rsa-4096-sha1 } } }", "connections.a.remote.auth"),

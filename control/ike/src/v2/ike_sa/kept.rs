@@ -74,7 +74,8 @@ impl Keep for Asked {
                 3u8.keep(to);
                 question.keep(to);
             }
-            Asked::Init(_) | Asked::Resume(_) | Asked::Intermediate(_) | Asked::Auth(_) => u8::MAX.keep(to),
+            Asked::Init(_) | Asked::Resume(_) | Asked::Intermediate(_) => u8::MAX.keep(to),
+            Asked::Auth(_) | Asked::Eap(..) => u8::MAX.keep(to),
         }
     }
 
@@ -113,9 +114,13 @@ impl IkeSa {
             keys,
             uses_ppk: _,
             has_ppk,
+            serving: _,
+            eap_id,
             ids,
             contacts: _,
             contact_at: _,
+            leases: _,
+            given,
             may_be_childless: _,
             wanted: _,
             children,
@@ -160,7 +165,9 @@ impl IkeSa {
         agreement.keep(to);
         keys.keep(to);
         has_ppk.keep(to);
+        eap_id.keep(to);
         ids.keep(to);
+        given.keep(to);
         children.keep(to);
         self.begun().chain(tasks.iter().cloned()).collect::<VecDeque<_>>().keep(to);
         later.keep(to);
@@ -222,7 +229,9 @@ impl IkeSa {
         sa.agreement = Keep::kept(from)?;
         sa.keys = Keep::kept(from)?;
         sa.has_ppk = Keep::kept(from)?;
+        sa.eap_id = Keep::kept(from)?;
         sa.ids = Keep::kept(from)?;
+        sa.given = Keep::kept(from)?;
         sa.children = Keep::kept(from)?;
         sa.tasks = Keep::kept(from)?;
         sa.later = Keep::kept(from)?;

@@ -111,6 +111,10 @@ impl IkeSa {
         let resumed = self.resumed.take_if(|_| exchange == ExchangeType::IKE_SESSION_RESUME);
         let is_responding = self.phase == Phase::Connecting && self.role() == Role::Responder;
         let more = self.next_intermediate();
+        let is_given_up = exchange == ExchangeType::INFORMATIONAL && is_responding;
+        if let Some(kind) = informational::fatal(&payloads).filter(|_| is_given_up) {
+            return self.eap_given_up(kind, cx);
+        }
         match exchange {
             ExchangeType::IKE_INTERMEDIATE if is_responding => {
                 self.answer_intermediate(&payloads, intermediate::Said::new(headers, octets), cx);
@@ -185,6 +189,7 @@ impl IkeSa {
                 self.intermediate_answered(*question, &payloads, response, cx);
             }
             Some(Asked::Auth(question)) => self.auth_answered(*question, &payloads, cx),
+            Some(Asked::Eap(end, wanting)) => self.eap_answered(end, *wanting, &payloads, cx),
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &payloads, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &payloads, cx),
             Some(Asked::FollowUp(question)) => self.follow_up_answered(*question, &payloads, cx),

@@ -2,8 +2,12 @@
 //! both have none.
 
 use super::world::{LEFT, RIGHT, World, config, connection};
-use crate::v2::{engine::Engine, ike_sa::IkeSa, ike_sa::Phase, redirect::Gateway};
-use std::collections::BTreeSet;
+use crate::{
+    connection::Configuration,
+    pool::Pool,
+    v2::{engine::Engine, ike_sa::IkeSa, ike_sa::Phase, redirect::Gateway},
+};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// As many worlds as this environment variable says, in place of some.
 const SEEDS: &str = "PORTCULLIS_SEEDS";
@@ -24,9 +28,15 @@ pub fn world_of(seed: u64) -> World {
         if seed.is_multiple_of(5) {
             connection.proposals = super::world::ike("aes128gcm16-prfsha256-x25519-ke1_mlkem512");
         }
+        if seed.is_multiple_of(4) && end == LEFT {
+            connection.vips = vec![[0, 0, 0, 0].into()];
+        }
+        connection.pools = vec!["p".into(); usize::from(seed.is_multiple_of(4) && end == RIGHT)];
         config(connection)
     });
-    World::new(seed, [left, right])
+    let (first, last) = ([10, 1, 0, 1].into(), [10, 1, 0, 200].into());
+    let pool = Pool { name: "p".into(), first, last, attributes: vec![] };
+    World::new(seed, [left, Configuration { pools: vec![Arc::new(pool)], ..right }])
 }
 
 /// What happens next.
@@ -103,6 +113,8 @@ pub fn agrees_in_the_end(seed: u64, mut world: World) -> bool {
         assert!(children.iter().eq(world.ends[end].installed.keys()), "seed {seed}: the datapath of {end}");
         assert_eq!(world.ends[end].sends, children, "seed {seed}: {end} sends by all");
     }
+    let held: usize = world.ends[RIGHT].engine.sas().map(|sa| sa.given().theirs.len()).sum();
+    assert_eq!(world.ends[RIGHT].engine.leases().counts("p").0, held, "seed {seed}: the addresses");
     let [left, right] = &world.ends;
     assert_eq!(left.installed.len(), right.installed.len(), "seed {seed}: the child SAs");
     for ours in left.installed.values() {
