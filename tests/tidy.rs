@@ -20,7 +20,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("datapath/netlink", &[]),
     ("datapath", &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine", "portcullis-netlink"]),
     ("control/ike", &["portcullis-sadb"]),
-    ("control", &["portcullis-sadb", "portcullis-machine", "portcullis-netlink", "portcullis-ike"]),
+    (
+        "control",
+        &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine", "portcullis-netlink", "portcullis-ike"],
+    ),
     ("benches", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
     ("benches/field", &["portcullis-datapath", "portcullis-sadb", "portcullis-benches"]),
     ("perf", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
