@@ -12,7 +12,7 @@
 //! more in it than counts, and when a process begins, all that counts is written into another file, which gets its name last.
 //!
 //! # Who is kept out
-//! The key of a file is made of its salt and of a key in the kernel's keyring of the user ([`key`]), which ends with the machine's
+//! The key of a file is made of its salt and of a key in the kernel's keyring of the user (`state/key.rs`), which ends with the machine's
 //! run; frames have their number as nonce, and are never written twice. So:
 //! - what is swapped out, and copies of the file in backups, dumps and images of disks, are of no use without the machine that
 //!   runs, and none after it was booted;

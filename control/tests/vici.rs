@@ -230,7 +230,7 @@ fn swanctl_begins_lists_replaces_and_ends() {
 fn what_fails_is_told() {
     let mut pair = Pair::new();
     pair.refuses("--initiate --child nothing", &["no connection has a child 'nothing'"]);
-    pair.refuses("--redirect --ike peer --gateway 192.0.2.1", &["redirection (RFC 5685) cannot be used yet"]);
+    pair.refuses("--redirect --ike peer --gateway 192.0.2.1", &["there is no such IKE SA to redirect"]);
     pair.refuses("--install --child net", &["cannot be used yet"]);
     // The peer has nothing like it.
     let text =
