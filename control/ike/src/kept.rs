@@ -1,6 +1,6 @@
 //! What is kept of an IKE SA as octets, so that another process can go on with it.
 //!
-//! Numbers are big-endian, lists have their number in front. A struct is its fields in order ([`keep!`]): whoever adds one is
+//! Numbers are big-endian, lists have their number in front. A struct is its fields in order (`keep!`): whoever adds one is
 //! asked by the compiler what becomes of it. There is no way from one layout to another: [`VERSION`] counts them, and what has
 //! another is not read.
 //!
