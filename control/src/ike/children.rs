@@ -256,10 +256,10 @@ impl Children {
     }
 
     fn forget_group(&mut self, reqid: u32) {
-        if let Some(group) = self.groups.remove(&reqid) {
-            if self.reqids.get(&group.purpose) == Some(&reqid) {
-                self.reqids.remove(&group.purpose);
-            }
+        if let Some(group) = self.groups.remove(&reqid)
+            && self.reqids.get(&group.purpose) == Some(&reqid)
+        {
+            self.reqids.remove(&group.purpose);
         }
     }
 }
