@@ -2,7 +2,6 @@
 //! (RFC 7296 §2.6).
 
 use crate::message::{Message, NotifyType, PayloadType};
-use rand_core::CryptoRng;
 use std::net::IpAddr;
 
 /// Octets of a nonce (RFC 7296 §3.9).
@@ -32,12 +31,11 @@ const PLACES: usize = 1 << 14;
 pub(super) struct Rates {
     /// When each has as many again as there are, in microseconds.
     full_us: Vec<u64>,
-    secret: u64,
 }
 
 impl Rates {
-    pub fn new(rng: &mut dyn CryptoRng) -> Rates {
-        Rates { full_us: vec![0; PLACES], secret: rng.next_u64() }
+    pub fn new() -> Rates {
+        Rates { full_us: vec![0; PLACES] }
     }
 
     /// Whether a prefix has one left, which it has no more then. 0 a second is no limit.
@@ -46,7 +44,7 @@ impl Rates {
         if a_second == 0 {
             return true;
         }
-        let (now_us, full_us) = (now_ms * 1000, &mut self.full_us[place(address, self.secret)]);
+        let (now_us, full_us) = (now_ms * 1000, &mut self.full_us[place(address)]);
         let next_us = now_us.max(*full_us) + SECOND_US / u64::from(a_second);
         let has_one = next_us <= now_us + SECOND_US;
         if has_one {
@@ -56,24 +54,22 @@ impl Rates {
     }
 }
 
-/// Where a /24 of IPv4 or a /48 of IPv6 is counted.
-fn place(address: IpAddr, secret: u64) -> usize {
+/// Where a /24 of IPv4 or a /48 of IPv6 is counted. Whoever can choose its address need not look for another that shares the
+/// place of one: so this is no secret.
+fn place(address: IpAddr) -> usize {
     let prefix = match address {
         IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
         // No prefix of IPv4 is as long.
         IpAddr::V6(ip) => 1 << 63 | (ip.to_bits() >> 80) as u64,
     };
-    let mixed = (prefix ^ secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = prefix.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        crypto::vectors::seeded,
-        message::{ExchangeType, Flags, Header, IkeSpi, Notify, Payload, Payloads, Version},
-    };
+    use crate::message::{ExchangeType, Flags, Header, IkeSpi, Notify, Payload, Payloads, Version};
 
     fn at(address: &str) -> IpAddr {
         address.parse().unwrap()
@@ -81,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_prefix_has_so_many_a_second() {
-        let mut rates = Rates::new(&mut seeded(1));
+        let mut rates = Rates::new();
         for start in [0_u64, 1_000_000_007] {
             let mut taken = |address, from, to| {
                 (start + from..start + to).filter(|ms| rates.take(at(address), 100, *ms)).count()
@@ -131,7 +127,7 @@ mod tests {
     fn prefixes_are_spread() {
         let mut seen = vec![0; PLACES];
         for n in 0..PLACES as u32 {
-            seen[place(IpAddr::V4((n << 8).into()), 7)] += 1;
+            seen[place(IpAddr::V4((n << 8).into()))] += 1;
         }
         assert!(seen.iter().all(|n| *n < 12), "{:?}", seen.iter().max());
     }

@@ -159,7 +159,7 @@ impl Engine {
             cookies: Cookies::new(cx.now_ms, cx.rng),
             ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
             tickets: HashMap::new(),
-            rates: Rates::new(cx.rng),
+            rates: Rates::new(),
             changed: None,
         }
     }
