@@ -39,9 +39,11 @@ use portcullis_ike::{
         context::Context,
         engine::{Engine, Refused},
         ike_sa::{IkeSa, IkeSaId, Phase},
-        output::{ChildChange, Output},
+        job::Job,
+        output::{ChildChange, JobId, Output},
     },
 };
+use portcullis_machine::Ike as Limits;
 use portcullis_sadb::{self as sadb, EventKind, Sadb, Spi};
 use rand_core::UnwrapErr;
 use sockets::{SocketError, Sockets};
@@ -49,9 +51,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    num::NonZeroUsize,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 use thiserror::Error;
@@ -128,6 +132,8 @@ pub struct Ike {
     credentials: Credentials,
     sockets: Sockets,
     pool: Pool,
+    /// Jobs that wait for the end of a turn.
+    jobs: VecDeque<(JobId, Job)>,
     children: Children,
     placement: Placement,
     keylog: Option<KeyLog>,
@@ -145,7 +151,7 @@ impl Ike {
     ///
     /// # Errors
     /// [`IkeError`].
-    pub fn open(directory: &Path, threads: usize) -> Result<Option<Ike>, IkeError> {
+    pub fn open(directory: &Path, limits: &Limits) -> Result<Option<Ike>, IkeError> {
         let file = directory.join(FILE);
         if !file.exists() {
             return Ok(None);
@@ -157,7 +163,7 @@ impl Ike {
             credentials.load_authority(authority).map_err(IkeError::Credentials)?;
         }
         let config = configured::configuration(&swanctl, &credentials)?;
-        let (sockets, pool) = (Sockets::open()?, Pool::new(threads)?);
+        let (sockets, pool) = (Sockets::open()?, Pool::new(threads(limits))?);
         let mut out = VecDeque::new();
         let mut cx = Context {
             now_ms: now_ms(),
@@ -168,7 +174,7 @@ impl Ike {
             out: &mut out,
         };
         let engine = Engine::new(&mut cx);
-        Ok(Some(Ike {
+        let mut ike = Ike {
             engine,
             config,
             file: swanctl.clone(),
@@ -177,6 +183,7 @@ impl Ike {
             credentials,
             sockets,
             pool,
+            jobs: VecDeque::new(),
             children: Children::default(),
             placement: Placement::default(),
             keylog: None,
@@ -185,7 +192,17 @@ impl Ike {
             refused: BTreeMap::new(),
             keeping: Keeping::default(),
             actions: Actions::default(),
-        }))
+        };
+        ike.limit(limits);
+        Ok(Some(ike))
+    }
+
+    /// Others may take so much from now on. Threads are as many as before.
+    pub fn limit(&mut self, limits: &Limits) {
+        self.config.most_half_open = limits.half_open;
+        self.config.most_half_open_of_one = limits.half_open_per_host;
+        self.config.cookies_from = limits.cookies_from;
+        self.config.firsts_a_second = limits.init_per_second;
     }
 
     /// Writes down the keys of all SAs from now on.
@@ -201,6 +218,9 @@ impl Ike {
 
     /// In how long [`Ike::turn`] is to be called at the latest.
     pub fn due(&self) -> Option<Duration> {
+        if !self.jobs.is_empty() {
+            return Some(Duration::ZERO);
+        }
         Some(Duration::from_millis(self.engine.due_ms()?.saturating_sub(self.now_ms())))
     }
 
@@ -223,7 +243,7 @@ impl Ike {
 
     /// What the threads have to do: jobs that are not done, and threads.
     pub fn jobs(&self) -> (usize, usize) {
-        (self.pool.waiting(), self.pool.threads())
+        (self.jobs.len() + self.pool.waiting(), self.pool.threads())
     }
 
     /// Messages that nothing came of, by why.
@@ -337,13 +357,26 @@ impl Ike {
                 self.note(&refused, datagram.peer);
             }
         }
-        while let Some((job, outcome)) = self.pool.take() {
+        for (job, outcome) in self.pool.take() {
             self.with(sadb, |engine, cx| engine.done(job, outcome, cx));
         }
         self.with(sadb, Engine::tick);
+        self.give_jobs(sadb);
         self.children.expire(sadb, crate::iked::boot_secs());
         self.act(sadb);
         self.tidy();
+    }
+
+    /// Has jobs done by other threads, but for a short one that nobody waits for: it is done at once.
+    fn give_jobs(&mut self, sadb: &mut Sadb) {
+        while let Some((id, job)) = self.jobs.pop_front() {
+            if job.is_short() && self.jobs.is_empty() && self.pool.waiting() == 0 {
+                let outcome = job.run(&mut rng());
+                self.with(sadb, |engine, cx| engine.done(id, outcome, cx));
+            } else {
+                self.pool.give(id, job);
+            }
+        }
     }
 
     /// Begins a child of a connection, or an IKE SA alone; where there is an IKE SA of the connection, under that.
@@ -440,8 +473,8 @@ impl Ike {
                     tracing::debug!("{} to {}: {error}", datagram.local, datagram.peer);
                 }
             }
-            Output::Job(id, job) => self.pool.give(id, job),
             Output::Keys(keys) => self.keylog.iter_mut().for_each(|log| log.ike_sa(&keys)),
+            Output::Job(id, job) => self.jobs.push_back((id, job)),
             Output::Child(ChildChange::Install(install)) => {
                 self.keylog.iter_mut().for_each(|log| log.child_sa(&install));
                 let now = crate::iked::boot_secs();
@@ -481,6 +514,11 @@ impl Ike {
     pub fn clear(&mut self, sadb: &mut Sadb) {
         self.children.clear(sadb);
     }
+}
+
+fn threads(limits: &Limits) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    limits.threads.map_or_else(cores, |threads| threads.get() as usize)
 }
 
 fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result<String, String> {

@@ -15,7 +15,7 @@ use crate::{
     routes::{RouteSelectors, Routes, thread_time},
     state::{self, StateError},
 };
-use portcullis_machine::{Machine, strict::ConfigError};
+use portcullis_machine::{Ike as Limits, Machine, strict::ConfigError};
 use portcullis_sadb::{
     Direction, Endpoint, Event, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes, Spi,
 };
@@ -31,9 +31,6 @@ use thiserror::Error;
 
 /// The control socket, in the regions' directory.
 pub const SOCKET_FILE: &str = "iked.sock";
-
-/// Threads that do key exchange.
-const KEY_EXCHANGE_THREADS: usize = 2;
 
 /// Why iked does not run.
 #[derive(Debug, Error)]
@@ -203,7 +200,7 @@ impl Iked {
         let machine = Machine::load(config)?;
         connections.check_udp_ports(&machine.datapath.udp_encap_ports)?;
         let ports = machine.ports.iter().map(|port| port.interface.clone()).collect();
-        let directory = machine.regions.directory;
+        let (directory, limits) = (machine.regions.directory, machine.ike);
         let sizes = Sizes { max_sas: machine.regions.max_sas, max_policies: machine.regions.max_policies };
         let io = |source| IkedError::Io { path: directory.clone(), what: "make it", source };
         fs::create_dir_all(&directory).map_err(io)?;
@@ -215,7 +212,7 @@ impl Iked {
                 (Sadb::create(&directory, &sizes, random)?, true)
             }
         };
-        let (mut ike, mut sadb) = (Ike::open(config, KEY_EXCHANGE_THREADS).map_err(Box::new)?, sadb);
+        let (mut ike, mut sadb) = (Ike::open(config, &limits).map_err(Box::new)?, sadb);
         match &mut ike {
             Some(ike) => ike.take_up(&directory, &mut sadb),
             None => state::forget(&directory)?,
@@ -459,7 +456,7 @@ impl Iked {
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 let answer = self.change(Some(connections), down, "connections are reloaded".into())?;
-                self.reload_ike().map_err(|e| e.to_string())?;
+                self.reload_ike(&machine.ike).map_err(|e| e.to_string())?;
                 self.ports = machine.ports.into_iter().map(|port| port.interface).collect();
                 Ok(answer)
             }
@@ -470,11 +467,14 @@ impl Iked {
         }
     }
 
-    fn reload_ike(&mut self) -> Result<(), IkeError> {
+    fn reload_ike(&mut self, limits: &Limits) -> Result<(), IkeError> {
         match &mut self.ike {
-            Some(ike) => ike.reload(&self.config, &mut self.sadb),
+            Some(ike) => {
+                ike.limit(limits);
+                ike.reload(&self.config, &mut self.sadb)
+            }
             None => {
-                self.ike = Ike::open(&self.config, KEY_EXCHANGE_THREADS)?;
+                self.ike = Ike::open(&self.config, limits)?;
                 if let Some(ike) = &mut self.ike {
                     ike.take_up(&self.directory, &mut self.sadb);
                     ike.begin(&mut self.sadb);

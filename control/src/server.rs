@@ -128,7 +128,8 @@ impl Server {
         self.clients.retain_mut(|client| {
             of_clients.next().is_none_or(|flags| flags.is_empty()) || client.serve(iked).is_ok()
         });
-        while self.clients.len() < CLIENTS
+        while !ready[0].is_empty()
+            && self.clients.len() < CLIENTS
             && let Some(stream) = self.socket.accept()
         {
             let (request, answer) = (vec![], vec![]);

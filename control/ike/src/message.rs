@@ -66,6 +66,14 @@ impl Message {
         Ok(Message { header, payloads, sealed })
     }
 
+    /// The payloads in clear of a message, which are not read: the type of each, and the octets behind its generic header. It
+    /// ends where they do, or one is cut off.
+    pub fn glance(octets: &[u8]) -> impl Iterator<Item = (PayloadType, &[u8])> {
+        let (first, body) =
+            Header::parse(octets).map_or((PayloadType::NONE, &[][..]), |(_, first, body)| (first, body));
+        payload::bodies(first, body)
+    }
+
     /// Its octets, with the body of what is sealed as it is.
     pub fn emit(&self) -> Result<Vec<u8>, Oversized> {
         let mut out = Writer::default();

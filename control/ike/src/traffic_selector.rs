@@ -23,7 +23,7 @@ use crate::{
     message::{self, Addresses, TsRange},
 };
 use portcullis_sadb::{ANY_PORT, Flow, OPAQUE_PORT};
-use std::{fmt, net::IpAddr, ops::RangeInclusive};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 /// Numbers from one to another, both of them in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -212,7 +212,7 @@ impl fmt::Debug for TrafficSelector {
 }
 
 /// Selectors of one side, as many as there are in a payload at most, the most important first.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct TrafficSelectors(Vec<TrafficSelector>);
 
 impl TrafficSelectors {
@@ -221,7 +221,10 @@ impl TrafficSelectors {
 
     /// The first [`TrafficSelectors::MOST`] of these.
     pub fn new(selectors: impl IntoIterator<Item = TrafficSelector>) -> TrafficSelectors {
-        TrafficSelectors(selectors.into_iter().take(TrafficSelectors::MOST).collect())
+        // Each child SA keeps some.
+        let mut all: Vec<_> = selectors.into_iter().take(TrafficSelectors::MOST).collect();
+        all.shrink_to_fit();
+        TrafficSelectors(all)
     }
 
     /// Those of a payload that can be understood. The others are narrowed away: nobody need accept them.
@@ -279,6 +282,16 @@ impl fmt::Display for TrafficSelectors {
 
 keep!(TrafficSelectors(_));
 keep!(Policy { local, remote });
+
+impl Keep for Arc<Policy> {
+    fn keep(&self, to: &mut Writer) {
+        (**self).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Arc<Policy>, Damaged> {
+        Policy::kept(from).map(Arc::new)
+    }
+}
 
 /// As in a message, which says what can be one.
 impl Keep for TrafficSelector {

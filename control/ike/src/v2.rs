@@ -13,6 +13,7 @@
 //!    puzzle, cookie                    who begins must show that it is there, and work
 //!    child, resource                   what is agreed on for a child SA, and for one for each worker
 //!    configuration                     addresses that one end has of the other
+//!  admission how often who may begin
 //!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  job       what takes long, for any thread to do
@@ -22,6 +23,7 @@
 //!
 //! Nothing here waits, reads a clock, or sends: [`context::Context`] has what is needed, and takes what is to be done.
 
+mod admission;
 mod auth;
 pub mod channel;
 pub mod child;

@@ -23,8 +23,9 @@ use portcullis_sadb::{
     Spi, UdpEncap,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 /// The priority of a child's policies is this and more, the less the wider they are: behind all that is configured by hand.
@@ -42,16 +43,22 @@ const LINGER_SECS: u32 = 5;
 /// How often NAT-keepalives are sent (RFC 3948 §4).
 const KEEPALIVE_SECS: u16 = 20;
 
-/// What there is of child SAs.
+/// What there is of child SAs. All is found by number: there may be tens of thousands.
 #[derive(Debug, Default)]
 pub struct Children {
-    groups: Vec<Group>,
+    /// By the number that ties their SAs to their policies.
+    groups: HashMap<u32, Group>,
+    /// These numbers.
+    reqids: HashMap<Arc<Purpose>, u32>,
     /// By our SPI.
     installed: HashMap<u32, Installed>,
+    /// Our SPIs.
+    spis: HashMap<SlotIndex, u32>,
     /// The number of the last one.
     last: u32,
-    /// When the next inbound SA has stayed long enough.
-    soonest: Option<u32>,
+    last_reqid: u32,
+    /// When inbound SAs of groups have stayed long enough, the soonest first.
+    lingering: VecDeque<(u32, u32)>,
 }
 
 /// A child SA in the SADB.
@@ -63,56 +70,56 @@ pub struct Installed {
     pub inbound: SlotIndex,
     /// The SA that we send by.
     pub outbound: SlotIndex,
+    /// That of its group.
+    reqid: u32,
+    /// It is not for one worker, beside one for all (RFC 9611), by which is sent: a policy has one SA.
+    is_for_all: bool,
 }
 
-/// Child SAs of a connection that are for the same packets.
+/// Which packets of which connection child SAs are for.
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct Purpose {
+    connection: String,
+    traffic: Arc<Traffic>,
+}
+
+/// Child SAs of a connection that are for the same packets. Of several peers with the same packets, what is sent goes to
+/// who came last.
 #[derive(Debug)]
 struct Group {
-    connection: String,
-    traffic: Traffic,
+    purpose: Arc<Purpose>,
     reqid: u32,
     outbound: Vec<PolicyIndex>,
     inbound: Vec<PolicyIndex>,
-    pairs: Vec<Pair>,
+    /// Outbound SAs, by whether their child SAs are for all, and these' numbers, in order.
+    sas: Vec<((bool, u32), SlotIndex)>,
     /// Inbound SAs of those that were replaced, and until when they stay, by the boot clock.
     lingering: Vec<(u32, SlotIndex)>,
     /// The child whose trap it is: its policies stay without an SA.
     trap: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    spi_in: u32,
-    /// It is for a worker, beside that for all (RFC 9611), by which is sent: a policy has one SA.
-    is_further: bool,
-    inbound: SlotIndex,
-    outbound: SlotIndex,
-}
-
 impl Children {
     /// The SAs that it has, and the policies.
     pub fn slots(&self) -> impl Iterator<Item = SlotIndex> {
-        self.groups.iter().flat_map(|group| {
-            let pairs = group.pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]);
-            pairs.chain(group.lingering.iter().map(|(_, slot)| *slot))
-        })
+        let lingering = self.groups.values().flat_map(|group| &group.lingering).map(|(_, slot)| *slot);
+        self.spis.keys().copied().chain(lingering)
     }
 
     /// The policies that it has.
     pub fn policies(&self) -> impl Iterator<Item = PolicyIndex> {
-        self.groups.iter().flat_map(|group| group.outbound.iter().chain(&group.inbound)).copied()
+        self.groups.values().flat_map(|group| group.outbound.iter().chain(&group.inbound)).copied()
     }
 
     /// Our SPI of the child SA that has an SA in this slot.
     pub fn spi_of(&self, slot: SlotIndex) -> Option<u32> {
-        let mut pairs = self.groups.iter().flat_map(|group| &group.pairs);
-        pairs.find(|pair| [pair.inbound, pair.outbound].contains(&slot)).map(|pair| pair.spi_in)
+        self.spis.get(&slot).copied()
     }
 
     /// The connection of the child SA with this SPI of ours.
     pub fn connection_of(&self, spi_in: u32) -> Option<&str> {
-        let has = |group: &&Group| group.pairs.iter().any(|pair| pair.spi_in == spi_in);
-        self.groups.iter().find(has).map(|group| &*group.connection)
+        let group = self.groups.get(&self.installed.get(&spi_in)?.reqid)?;
+        Some(&group.purpose.connection)
     }
 
     /// The child SA with this SPI of ours.
@@ -125,61 +132,54 @@ impl Children {
     /// # Errors
     /// Why not; then nothing of it is there.
     pub fn install(&mut self, sadb: &mut Sadb, install: &Install, now_secs: u32) -> Result<(), SadbError> {
-        let is_it =
-            |group: &Group| group.connection == install.connection && group.traffic == install.sa.policy;
-        let at = match self.groups.iter().position(is_it) {
-            Some(at) => at,
+        let purpose = Purpose { connection: install.connection.clone(), traffic: install.sa.policy.clone() };
+        let known = self.reqids.get(&purpose).copied();
+        let reqid = match known {
+            Some(reqid) => reqid,
             None => {
-                self.groups.push(Group {
-                    connection: install.connection.clone(),
-                    traffic: install.sa.policy.clone(),
-                    reqid: self.free_reqid(sadb),
-                    outbound: vec![],
-                    inbound: vec![],
-                    pairs: vec![],
-                    lingering: vec![],
-                    trap: None,
-                });
-                self.groups.len() - 1
+                let reqid = self.free_reqid(sadb);
+                self.put_group(Group::new(purpose, reqid));
+                reqid
             }
         };
-        let result = self.groups[at].add(sadb, install, now_secs);
-        if let (Ok(()), Some(Pair { spi_in, inbound, outbound, .. })) =
-            (&result, self.groups[at].pairs.last())
-        {
-            self.last += 1;
-            let installed = Installed { id: self.last, inbound: *inbound, outbound: *outbound };
-            self.installed.insert(*spi_in, installed);
+        let id = self.last + 1;
+        let Some(group) = self.groups.get_mut(&reqid) else { return Ok(()) };
+        let added = group.add(sadb, install, id, now_secs);
+        if !group.is_needed() {
+            self.forget_group(reqid);
         }
-        if !self.groups[at].is_needed() {
-            self.groups.remove(at);
-        }
-        result
+        let [inbound, outbound] = added?;
+        let spi_in = install.sa.spi_in;
+        self.last = id;
+        self.spis.extend([(inbound, spi_in), (outbound, spi_in)]);
+        let is_for_all = install.sa.resource.is_none();
+        self.installed.insert(spi_in, Installed { id, inbound, outbound, reqid, is_for_all });
+        Ok(())
     }
 
     /// What is sent goes by this one.
     pub fn send_by(&mut self, sadb: &mut Sadb, spi_in: u32) {
-        for group in &mut self.groups {
-            let is_it = |pair: &&Pair| pair.spi_in == spi_in && !pair.is_further;
-            if let Some(pair) = group.pairs.iter().find(is_it) {
-                group.point(sadb, pair.outbound);
-            }
+        if let Some(Installed { reqid, outbound, is_for_all: true, .. }) = self.installed(spi_in)
+            && let Some(group) = self.groups.get(&reqid)
+        {
+            group.point(sadb, outbound);
         }
     }
 
     /// A child SA goes between other addresses from now on. False if its SAs cannot: outside of UDP, and from another
     /// address of ours, it takes others.
     pub fn lead(&mut self, sadb: &mut Sadb, moved: &Move) -> bool {
-        let mut pairs = self.groups.iter().flat_map(|group| &group.pairs);
-        let Some(pair) = pairs.find(|pair| pair.spi_in == moved.spi_in) else { return true };
+        let Some(installed) = self.installed(moved.spi_in) else { return true };
         let is_led = |sa: &Sa| {
             let local = sa.udp.map(|udp| (sa.src, udp.src_port));
             moved.is_in_udp && local == Some((moved.local.ip(), moved.local.port()))
         };
-        let Some((_, outbound)) = sadb.sa(pair.outbound).filter(|(_, sa)| is_led(sa)) else { return false };
+        let Some((_, outbound)) = sadb.sa(installed.outbound).filter(|(_, sa)| is_led(sa)) else {
+            return false;
+        };
         let Some(to) = Endpoint::new(moved.peer.ip(), moved.peer.port()) else { return false };
         outbound.dst.is_ipv4() == moved.peer.is_ipv4()
-            && [pair.inbound, pair.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
+            && [installed.inbound, installed.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
     }
 
     /// Takes a child SA out.
@@ -194,79 +194,120 @@ impl Children {
 
     /// Its inbound SA stays until then, if another is for the same packets.
     fn take_out(&mut self, sadb: &mut Sadb, spi_in: u32, until: u32) {
-        self.installed.remove(&spi_in);
-        for group in &mut self.groups {
-            let Some(at) = group.pairs.iter().position(|pair| pair.spi_in == spi_in) else { continue };
-            let gone = group.pairs.remove(at);
-            let for_all = group.pairs.iter().rev().find(|pair| !pair.is_further);
-            match for_all.or(group.pairs.last()) {
-                Some(other) if group.sends_by(sadb, gone.outbound) => group.point(sadb, other.outbound),
+        let Some(gone) = self.installed.remove(&spi_in) else { return };
+        let Installed { id, inbound, outbound, reqid, is_for_all } = gone;
+        for slot in [inbound, outbound] {
+            self.spis.remove(&slot);
+        }
+        if let Some(group) = self.groups.get_mut(&reqid) {
+            if let Ok(at) = group.sas.binary_search_by_key(&(is_for_all, id), |(key, _)| *key) {
+                group.sas.remove(at);
+            }
+            match group.sas.last() {
+                Some((_, other)) if group.sends_by(sadb, outbound) => group.point(sadb, *other),
                 Some(_) => {}
                 None if group.trap.is_some() => {}
                 None => group.forget_policies(sadb),
             }
-            let _ = sadb.retire(gone.outbound);
-            group.lingering.push((until, gone.inbound));
+            let _ = sadb.retire(outbound);
+            group.lingering.push((until, inbound));
             group.expire(sadb, 0);
-            self.soonest = Some(self.soonest.map_or(until, |soonest| soonest.min(until)));
+            if !group.is_needed() {
+                self.forget_group(reqid);
+            } else if until > 0 {
+                self.lingering.push_back((until, reqid));
+            }
         }
-        self.groups.retain(Group::is_needed);
         sadb.reclaim();
     }
 
     /// Takes out what has stayed long enough.
     pub fn expire(&mut self, sadb: &mut Sadb, now_secs: u32) {
-        if self.soonest.is_some_and(|soonest| soonest <= now_secs) {
-            self.groups.iter_mut().for_each(|group| group.expire(sadb, now_secs));
-            self.soonest =
-                self.groups.iter().flat_map(|group| &group.lingering).map(|(until, _)| *until).min();
+        while let Some((_, reqid)) = self.lingering.pop_front_if(|(until, _)| *until <= now_secs) {
+            if let Some(group) = self.groups.get_mut(&reqid) {
+                group.expire(sadb, now_secs);
+            }
         }
     }
 
     /// Takes all out.
     pub fn clear(&mut self, sadb: &mut Sadb) {
         self.set_traps(sadb, &[]);
-        let all: Vec<_> = self.groups.iter().flat_map(|group| &group.pairs).map(|pair| pair.spi_in).collect();
+        let all: Vec<_> = self.installed.keys().copied().collect();
         all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
     }
 
-    fn free_reqid(&self, sadb: &Sadb) -> u32 {
-        let used = used_reqids(sadb);
-        let free = (FIRST_REQID..).find(|reqid| !used.contains(reqid));
-        free.expect("there are more numbers than SAs and policies")
+    /// A number that no group has. What is configured by hand has lower ones, and what a predecessor has left keeps its own.
+    fn free_reqid(&mut self, sadb: &Sadb) -> u32 {
+        if self.last_reqid == 0 {
+            self.last_reqid = used_reqids(sadb).into_iter().fold(FIRST_REQID - 1, u32::max);
+        }
+        loop {
+            self.last_reqid = self.last_reqid.checked_add(1).unwrap_or(FIRST_REQID);
+            if !self.groups.contains_key(&self.last_reqid) {
+                return self.last_reqid;
+            }
+        }
+    }
+
+    fn put_group(&mut self, group: Group) {
+        self.reqids.insert(group.purpose.clone(), group.reqid);
+        self.groups.insert(group.reqid, group);
+    }
+
+    fn forget_group(&mut self, reqid: u32) {
+        if let Some(group) = self.groups.remove(&reqid)
+            && self.reqids.get(&group.purpose) == Some(&reqid)
+        {
+            self.reqids.remove(&group.purpose);
+        }
     }
 }
 
 impl Group {
-    fn add(&mut self, sadb: &mut Sadb, install: &Install, now_secs: u32) -> Result<(), SadbError> {
+    fn new(purpose: Purpose, reqid: u32) -> Group {
+        let (outbound, inbound, sas, lingering) = (vec![], vec![], vec![], vec![]);
+        Group { purpose: Arc::new(purpose), reqid, outbound, inbound, sas, lingering, trap: None }
+    }
+
+    /// The SAs of a child SA, inbound first.
+    fn add(
+        &mut self,
+        sadb: &mut Sadb,
+        install: &Install,
+        id: u32,
+        now_secs: u32,
+    ) -> Result<[SlotIndex; 2], SadbError> {
         let [inbound, outbound] = sas(install, self.reqid, now_secs);
         let inbound = sadb.publish(&inbound)?;
         let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
-        let is_further = install.sa.resource.is_some();
-        let pair = Pair { spi_in: install.sa.spi_in, is_further, inbound, outbound };
-        if !self.outbound.is_empty() {
-            self.pairs.push(pair);
-            if install.sends && !is_further {
-                self.point(sadb, outbound);
-            }
-            return Ok(());
-        }
-        let added = self.add_policies(sadb, Some(outbound));
-        match added {
-            Ok(()) => self.pairs.push(pair),
-            Err(_) => {
+        let is_for_all = install.sa.resource.is_none();
+        if self.outbound.is_empty() {
+            self.add_policies(sadb, Some(outbound)).inspect_err(|_| {
                 self.forget_policies(sadb);
                 for slot in [outbound, inbound] {
                     let _ = sadb.retire(slot);
                 }
-            }
+            })?;
+        } else if install.sends && is_for_all {
+            self.point(sadb, outbound);
         }
-        added
+        self.put_sa((is_for_all, id), outbound);
+        Ok([inbound, outbound])
+    }
+
+    fn put_sa(&mut self, key: (bool, u32), outbound: SlotIndex) {
+        // Nearly all have one.
+        if self.sas.is_empty() {
+            self.sas.reserve_exact(1);
+        }
+        let at = self.sas.partition_point(|(other, _)| *other < key);
+        self.sas.insert(at, (key, outbound));
     }
 
     /// What comes in is let in before anything goes out.
     fn add_policies(&mut self, sadb: &mut Sadb, outbound: Option<SlotIndex>) -> Result<(), SadbError> {
-        let there = selectors(&self.traffic)
+        let there = selectors(&self.purpose.traffic)
             .ok_or(SadbError::Full { what: "policies of a child", capacity: MOST_POLICIES as u32 })?;
         let policy = |direction, selector: Selector, sa| Policy {
             direction,
@@ -276,6 +317,8 @@ impl Group {
             reqid: self.reqid,
             sa,
         };
+        self.inbound.reserve_exact(there.len());
+        self.outbound.reserve_exact(there.len());
         for selector in &there {
             self.inbound.push(sadb.add_policy(&policy(Direction::Inbound, back(selector), None))?);
         }
@@ -287,7 +330,7 @@ impl Group {
 
     /// Without a child SA none stays.
     fn expire(&mut self, sadb: &mut Sadb, now_secs: u32) {
-        let is_over = self.pairs.is_empty();
+        let is_over = self.sas.is_empty();
         for (_, slot) in self.lingering.extract_if(.., |(until, _)| is_over || *until <= now_secs) {
             let _ = sadb.retire(slot);
         }
@@ -302,7 +345,7 @@ impl Group {
     fn point(&self, sadb: &mut Sadb, outbound: SlotIndex) {
         for index in &self.outbound {
             if let Err(error) = sadb.set_policy_sa(*index, Some(outbound)) {
-                tracing::error!("connection '{}': {error}", self.connection);
+                tracing::error!("connection '{}': {error}", self.purpose.connection);
             }
         }
     }

@@ -23,14 +23,8 @@ use portcullis_sadb::{DfBit, Dscp, Handling, Lifetime, Limits, Mode, Prefix};
 use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 use thiserror::Error;
 
-/// From so many half-open IKE SAs on, initiators must show where they are.
-const COOKIES_FROM: usize = 30;
-
-/// From so many on, they must solve puzzles.
+/// From so many half-open IKE SAs on, initiators must solve puzzles.
 const PUZZLES_FROM: usize = 1000;
-
-/// Half-open IKE SAs, at most, and of one host.
-const MOST_HALF_OPEN: (usize, usize) = (10_000, 10);
 
 /// How long one may be half-open.
 const HALF_OPEN_MS: u64 = 30_000;
@@ -55,7 +49,7 @@ pub(super) fn unusable(key: String, why: impl ToString) -> Unusable {
     Unusable { key, why: why.to_string() }
 }
 
-/// What the engine takes.
+/// What the engine takes, without limits, which `portcullis.toml` has.
 ///
 /// # Errors
 /// The first key that cannot be used.
@@ -72,12 +66,9 @@ pub fn configuration(
         workers: 1,
         eap_secrets,
         pools: from.pools.iter().map(|pool| pools::pool(pool).map(Arc::new)).collect::<Result<_, _>>()?,
-        cookies_from: COOKIES_FROM,
         puzzles_from: PUZZLES_FROM,
-        most_half_open: MOST_HALF_OPEN.0,
-        most_half_open_of_one: MOST_HALF_OPEN.1,
         half_open_ms: HALF_OPEN_MS,
-        tells_keys: false,
+        ..ike::Configuration::default()
     })
 }
 

@@ -7,22 +7,36 @@ use portcullis_ike::v2::{
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::{
-    cell::Cell,
+    collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 /// Threads that do jobs, and what comes of these.
 #[derive(Debug)]
 pub struct Pool {
-    jobs: Option<mpsc::Sender<(JobId, Job)>>,
-    outcomes: mpsc::Receiver<(JobId, Outcome)>,
-    bell: Arc<OwnedFd>,
+    shared: Arc<Shared>,
     threads: Vec<thread::JoinHandle<()>>,
-    /// Jobs that are not done.
-    waiting: Cell<usize>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    jobs: Mutex<Jobs>,
+    /// There is a job more, or no more are to be done.
+    more: Condvar,
+    done: Mutex<Vec<(JobId, Outcome)>>,
+    /// Rings when the first is done of what is not taken.
+    bell: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    waiting: VecDeque<(JobId, Job)>,
+    /// Those that are waiting, are being done, or are not taken.
+    open: usize,
+    is_over: bool,
 }
 
 impl Pool {
@@ -31,44 +45,35 @@ impl Pool {
     /// # Errors
     /// What the system says.
     pub fn new(threads: usize) -> io::Result<Pool> {
-        let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
-        let (jobs, waiting) = mpsc::channel::<(JobId, Job)>();
-        let (done, outcomes) = mpsc::channel();
-        let waiting = Arc::new(Mutex::new(waiting));
-        let work = |n| {
-            let (waiting, done, bell) = (waiting.clone(), done.clone(), bell.clone());
-            thread::Builder::new().name(format!("ike-{n}")).spawn(move || {
-                loop {
-                    let next = waiting.lock().ok().and_then(|waiting| waiting.recv().ok());
-                    let Some((id, job)) = next else { return };
-                    let outcome = job.run(&mut super::rng());
-                    if done.send((id, outcome)).is_err() {
-                        return;
-                    }
-                    // A bell that rings already wakes as well.
-                    let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
-                }
-            })
-        };
-        let threads = (0..threads).map(work).collect::<io::Result<_>>()?;
-        Ok(Pool { jobs: Some(jobs), outcomes, bell, threads, waiting: Cell::new(0) })
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let (jobs, more, done) = (Mutex::default(), Condvar::new(), Mutex::default());
+        let shared = Arc::new(Shared { jobs, more, done, bell });
+        let mut pool = Pool { shared, threads: vec![] };
+        for n in 0..threads {
+            let shared = pool.shared.clone();
+            let thread = thread::Builder::new().name(format!("ike-{n}")).spawn(move || shared.work())?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
     }
 
     /// What is to be waited for.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.shared.bell.as_fd()
     }
 
     /// Has a job done.
     pub fn give(&self, id: JobId, job: Job) {
-        self.waiting.set(self.waiting.get() + 1);
-        // Its threads end with it alone.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send((id, job)));
+        let mut jobs = locked(&self.shared.jobs);
+        jobs.waiting.push_back((id, job));
+        jobs.open += 1;
+        drop(jobs);
+        self.shared.more.notify_one();
     }
 
     /// Jobs that are not done.
     pub fn waiting(&self) -> usize {
-        self.waiting.get()
+        locked(&self.shared.jobs).open
     }
 
     /// Its threads.
@@ -76,19 +81,56 @@ impl Pool {
         self.threads.len()
     }
 
-    /// What is done, if anything is.
-    pub fn take(&self) -> Option<(JobId, Outcome)> {
-        let mut rung = [0; 8];
-        let _ = rustix::io::read(&*self.bell, &mut rung);
-        let taken = self.outcomes.try_recv().ok()?;
-        self.waiting.set(self.waiting.get() - 1);
-        Some(taken)
+    /// All that is done.
+    pub fn take(&self) -> Vec<(JobId, Outcome)> {
+        let mut done = locked(&self.shared.done);
+        if done.is_empty() {
+            return vec![];
+        }
+        let _ = rustix::io::read(&self.shared.bell, &mut [0; 8]);
+        let taken = std::mem::take(&mut *done);
+        drop(done);
+        locked(&self.shared.jobs).open -= taken.len();
+        taken
     }
+}
+
+impl Shared {
+    /// What a thread does.
+    fn work(&self) {
+        while let Some((id, job)) = self.next() {
+            let outcome = job.run(&mut super::rng());
+            let mut done = locked(&self.done);
+            done.push((id, outcome));
+            if done.len() == 1 {
+                let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(JobId, Job)> {
+        let mut jobs = locked(&self.jobs);
+        loop {
+            if jobs.is_over {
+                return None;
+            }
+            match jobs.waiting.pop_front() {
+                Some(job) => return Some(job),
+                None => jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// A thread that panics leaves nothing half done: the lock is not held while a job is.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.jobs = None;
+        locked(&self.shared.jobs).is_over = true;
+        self.shared.more.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

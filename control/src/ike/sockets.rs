@@ -30,6 +30,12 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// Octets of a packet, at most.
 const LONGEST: usize = 65_535;
 
+/// Octets that the kernel keeps for us at each, so that a flood does not push out who is honest while we do something else.
+const KEPT: usize = 8 << 20;
+
+/// Messages that are taken of one on end, at most, while another has any.
+const ON_END: usize = 16;
+
 /// Why there is no socket.
 #[derive(Debug, Error)]
 #[error("cannot listen for IKE at UDP port {port} of {family}: {source}{}", hint(.source))]
@@ -58,6 +64,8 @@ struct Socket {
 #[derive(Debug)]
 pub struct Sockets {
     all: Vec<Socket>,
+    /// Whose turn it is, and how many it has had on end.
+    turn: (usize, usize),
     room: Vec<u8>,
 }
 
@@ -80,7 +88,7 @@ impl Sockets {
                 }
             }
         }
-        Ok(Sockets { all, room: vec![0; LONGEST] })
+        Ok(Sockets { all, turn: (0, 0), room: vec![0; LONGEST] })
     }
 
     /// What is to be waited for.
@@ -90,15 +98,17 @@ impl Sockets {
 
     /// The next IKE message, if there is one. What is no IKE at port 4500 is for nobody: the datapath takes what it knows.
     pub fn receive(&mut self) -> Option<Datagram> {
-        for socket in &self.all {
-            while let Some(mut datagram) = socket.receive(&mut self.room) {
-                if socket.port == NAT_T {
-                    let Some(rest) = datagram.octets.strip_prefix(&NON_ESP_MARKER) else { continue };
-                    datagram.octets = rest.to_vec();
-                }
+        let (mut at, mut taken) = self.turn;
+        for _ in 0..=self.all.len() {
+            if taken < ON_END
+                && let Some(datagram) = self.all[at].receive(&mut self.room)
+            {
+                self.turn = (at, taken + 1);
                 return Some(datagram);
             }
+            (at, taken) = ((at + 1) % self.all.len(), 0);
         }
+        self.turn = (at, taken);
         None
     }
 
@@ -122,6 +132,9 @@ impl Socket {
         let family = if is_v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket::socket(family, SockType::Datagram, flags, None)?;
+        // Without the right to more, as much as there may be.
+        let _ =
+            setsockopt(&fd, sockopt::RcvBufForce, &KEPT).or_else(|_| setsockopt(&fd, sockopt::RcvBuf, &KEPT));
         if is_v4 {
             setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)?;
             bind(
@@ -137,7 +150,21 @@ impl Socket {
         Ok(Socket { fd, port, is_v4 })
     }
 
+    /// The next IKE message. At port 4500 there is more than that.
     fn receive(&self, room: &mut [u8]) -> Option<Datagram> {
+        let marker = if self.port == NAT_T { &NON_ESP_MARKER[..] } else { &[] };
+        for _ in 0..ON_END {
+            let (len, local, peer) = self.receive_any(room)?;
+            if let (Some(local), Some(octets)) = (local, room[..len].strip_prefix(marker)) {
+                let local = SocketAddr::new(local, self.port);
+                return Some(Datagram { local, peer, octets: octets.to_vec() });
+            }
+        }
+        None
+    }
+
+    /// The next packet: how long it is, our address if the kernel says it, and the peer's.
+    fn receive_any(&self, room: &mut [u8]) -> Option<(usize, Option<IpAddr>, SocketAddr)> {
         let mut control = cmsg_space!(libc::in6_pktinfo);
         let mut parts = [IoSliceMut::new(room)];
         let flags = MsgFlags::MSG_DONTWAIT;
@@ -155,9 +182,8 @@ impl Socket {
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::V6(info.ipi6_addr.s6_addr.into())),
             _ => None,
-        })?;
-        let len = message.bytes;
-        Some(Datagram { local: SocketAddr::new(local, self.port), peer, octets: room[..len].to_vec() })
+        });
+        Some((message.bytes, local, peer))
     }
 
     fn send(&self, local: IpAddr, peer: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {

@@ -94,12 +94,14 @@ impl Vici {
 
     /// Does what clients ask, and takes new ones: `ready` is what has come of [`Vici::fds`].
     pub fn serve(&mut self, ready: impl IntoIterator<Item = PollFlags>, iked: &mut Iked) {
-        let mut ready = ready.into_iter().skip(1);
+        let mut ready = ready.into_iter();
+        let has_come = ready.next().is_some_and(|flags| !flags.is_empty());
         self.clients.retain_mut(|client| {
             let flags = ready.next().unwrap_or(PollFlags::empty());
             flags.is_empty() || client.serve(flags, iked).is_ok()
         });
-        while self.clients.len() < CLIENTS
+        while has_come
+            && self.clients.len() < CLIENTS
             && let Some(stream) = self.socket.accept()
         {
             self.clients.push(Client { stream, session: Session::new(EVENTS), waits: None });

@@ -18,6 +18,13 @@
 //! icmp_prohibited = []      # e.g. ["10.1.0.0/16"]: hosts there are told by ICMP of packets that policies forbid, or that
 //!                           # no SA can be had for
 //!
+//! [ike]
+//! threads = 2               # that do key exchange and signatures; default: as many as cores of the machine
+//! half_open = 10000         # peers that have begun and not proven who they are, at most
+//! half_open_per_host = 10   # of one address of IPv4, or /64 of IPv6
+//! cookies_from = 30         # from so many on, peers must first show that they are where they say
+//! init_per_second = 1000    # first messages that do not show it, of a /24 of IPv4 or /48 of IPv6; 0 is no limit
+//!
 //! [[port]]
 //! interface = "eth0"
 //! queues = 1                # default: all of the interface's
@@ -65,6 +72,8 @@ pub struct Machine {
     pub regions: Regions,
     /// The packet path.
     pub datapath: Datapath,
+    /// What IKE may take.
+    pub ike: Ike,
     /// The interfaces that the datapath takes, one at least, in the order of the file.
     pub ports: Vec<Port>,
 }
@@ -102,6 +111,21 @@ pub struct Datapath {
     /// Networks, as an address and how many bits of it count, whose hosts are told by ICMP of packets that policies forbid (RFC 4301
     /// §5.1.1).
     pub icmp_prohibited: Vec<(IpAddr, u8)>,
+}
+
+/// What IKE may take of the machine, and anybody of IKE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ike {
+    /// Threads that do key exchange and signatures, if the file says how many.
+    pub threads: Option<NonZeroU32>,
+    /// IKE SAs that peers have begun and that are not authenticated, at most.
+    pub half_open: usize,
+    /// The same, of an address of IPv4, or of a /64 of IPv6.
+    pub half_open_per_host: usize,
+    /// From so many on, peers must send a cookie back (RFC 7296 §2.6).
+    pub cookies_from: usize,
+    /// First messages without a cookie that are answered, of a /24 of IPv4 or a /48 of IPv6 in a second; 0 is no limit.
+    pub init_per_second: u32,
 }
 
 /// Octets of a huge page.
@@ -174,6 +198,7 @@ impl Machine {
         let mut top = document.parse()?;
         let regions = regions(top.table("regions")?)?;
         let datapath = datapath(top.table("datapath")?)?;
+        let ike = ike(top.table("ike")?)?;
         let mut ports: Vec<Port> = Vec::new();
         for table in top.tables("port")? {
             let place = table.place();
@@ -193,7 +218,7 @@ impl Machine {
             return Err(top.missing("[[port]]", "[[port]] with interface = \"eth0\""));
         }
         top.finish()?;
-        Ok(Machine { regions, datapath, ports })
+        Ok(Machine { regions, datapath, ike, ports })
     }
 }
 
@@ -302,6 +327,25 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
         crypto,
         icmp_prohibited,
     })
+}
+
+fn ike(mut table: Table<'_>) -> Result<Ike, ConfigError> {
+    let threads = match table.optional("threads")? {
+        None => None,
+        Some(value) => NonZeroU32::new(value.number_in(1..=256)? as u32),
+    };
+    let mut count = |key, default| match table.optional(key)? {
+        None => Ok(default),
+        Some(value) => value.number_in(1..=1 << 20).map(|n| n as usize),
+    };
+    let (half_open, half_open_per_host) = (count("half_open", 10_000)?, count("half_open_per_host", 10)?);
+    let cookies_from = count("cookies_from", 30)?;
+    let init_per_second = match table.optional("init_per_second")? {
+        None => 1000,
+        Some(value) => value.number_in(0..=1_000_000)? as u32,
+    };
+    table.finish()?;
+    Ok(Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second })
 }
 
 fn udp_encap_ports(value: &strict::Value<'_>) -> Result<Vec<u16>, ConfigError> {

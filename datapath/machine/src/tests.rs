@@ -43,6 +43,16 @@ fn all_but_a_port_has_a_default() {
             icmp_prohibited: vec![],
         }
     );
+    assert_eq!(
+        m.ike,
+        Ike {
+            threads: None,
+            half_open: 10_000,
+            half_open_per_host: 10,
+            cookies_from: 30,
+            init_per_second: 1000
+        }
+    );
     assert_eq!(m.ports, [Port { interface: "eth0".into(), queues: None }]);
 }
 
@@ -51,7 +61,8 @@ fn all_keys_are_read() {
     let m = machine(
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nxdp_mode = \"generic\"\n\
-         huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = [\"10.1.0.0/16\", \"fd00::1\"]\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
+         huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = [\"10.1.0.0/16\", \"fd00::1\"]\n\
+         [ike]\nthreads = 3\nhalf_open = 7\nhalf_open_per_host = 5\ncookies_from = 6\ninit_per_second = 0\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
     .unwrap();
     assert_eq!(m.regions, Regions { directory: "/tmp/r".into(), max_sas: 1 << 20, max_policies: 16 });
@@ -69,6 +80,9 @@ fn all_keys_are_read() {
             icmp_prohibited: vec![([10, 1, 0, 0].into(), 16), ("fd00::1".parse().unwrap(), 128)],
         }
     );
+    let threads = NonZeroU32::new(3);
+    let (half_open, half_open_per_host, cookies_from, init_per_second) = (7, 5, 6, 0);
+    assert_eq!(m.ike, Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second });
     let port =
         |interface: &str, queues| Port { interface: interface.into(), queues: NonZeroU32::new(queues) };
     assert_eq!(m.ports, [port("b", 4), port("a", 0)]);

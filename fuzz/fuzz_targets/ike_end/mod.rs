@@ -140,6 +140,7 @@ fn config(at: usize) -> Configuration {
         puzzles_from: 0,
         most_half_open: 6,
         most_half_open_of_one: 4,
+        firsts_a_second: 0,
         half_open_ms: 30_000,
         tells_keys: false,
     }

@@ -180,7 +180,12 @@ impl Keys {
         self.suite
     }
 
-    /// SK_pi or SK_pr: what signs for that end.
+    /// Both ends have proven who they are: SK_pi and SK_pr are not needed again.
+    pub fn forget_proofs(&mut self) {
+        (self.pi, self.pr) = (Secret::copy_of(&[]), Secret::copy_of(&[]));
+    }
+
+    /// SK_pi or SK_pr: what signs for that end, until [`Keys::forget_proofs`].
     pub fn sk_p(&self, role: Role) -> &Secret {
         match role {
             Role::Initiator => &self.pi,

@@ -8,6 +8,7 @@ use super::{
     registry::registry,
     traffic_selector,
 };
+use std::iter;
 
 registry! {
     /// Types of payloads, with the RFCs' signs for them.
@@ -257,6 +258,16 @@ first_of! {
     configuration: Configuration -> Configuration;
     /// EAP.
     eap: Eap -> [u8];
+}
+
+/// The types and bodies of payloads in clear, until one is cut off.
+pub(super) fn bodies(first: PayloadType, octets: &[u8]) -> impl Iterator<Item = (PayloadType, &[u8])> {
+    let (mut kind, mut rest) = (first, Reader::new(None, octets, 0));
+    iter::from_fn(move || {
+        let is_over = matches!(kind, PayloadType::NONE | PayloadType::SK | PayloadType::SKF);
+        let ([next, _], mut body) = (!is_over).then(|| rest.frame("Payload Length").ok()).flatten()?;
+        Some((std::mem::replace(&mut kind, PayloadType(next)), body.rest()))
+    })
 }
 
 /// The payloads in `octets`, which begin at `offset` of the message; a sealed one, where `may_seal`, is the last.

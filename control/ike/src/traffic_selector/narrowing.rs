@@ -4,7 +4,7 @@ use super::{TrafficSelector, TrafficSelectors};
 use crate::message;
 
 /// What may go between two sides: from anything of one to anything of the other, of one family and protocol.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
     /// What is on our side.
     pub local: TrafficSelectors,
@@ -69,7 +69,7 @@ impl Policy {
         let (remote, is_all_remote) = common(&asked.remote, &self.remote);
         let paired = |side: &TrafficSelectors, other: &TrafficSelectors| {
             let is_paired = |one: &&TrafficSelector| other.0.iter().any(|other| pair(one, other).is_some());
-            TrafficSelectors(side.0.iter().filter(is_paired).copied().collect())
+            TrafficSelectors::new(side.0.iter().filter(is_paired).copied())
         };
         let both = Policy { local: paired(&local, &remote), remote: paired(&remote, &local) };
         (!both.local.is_empty()).then_some((both, is_all_local && is_all_remote))

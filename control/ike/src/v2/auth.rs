@@ -145,8 +145,7 @@ impl IkeSa {
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
         payloads.extend(proofs.first().cloned().map(Payload::Authentication));
         // RFC 7296 §2.4
-        let is_only = self.contacts.others(&ids, self.id).is_empty();
-        let says_so = is_only && connection.unique != Unique::Never;
+        let says_so = connection.unique != Unique::Never && self.contacts.others(&ids, self.id).is_empty();
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         payloads.extend(says_so.then(notify));
         payloads.extend(self.eap_only_notify());
@@ -181,10 +180,12 @@ impl IkeSa {
 
     /// What becomes of others of the same two, or of this one.
     fn keep_unique(&mut self, connection: &Connection, ids: &Ids, payloads: &Payloads) -> Result<(), Closed> {
+        if connection.unique == Unique::Never {
+            return Ok(());
+        }
         let others = self.contacts.others(ids, self.id);
         let is_only = payloads.has_notify(NotifyType::INITIAL_CONTACT);
         match connection.unique {
-            Unique::Never => return Ok(()),
             Unique::No | Unique::Keep if others.is_empty() => {}
             Unique::No if !is_only => return Ok(()),
             // RFC 7296 §2.8.3: from where the other is, it may be who authenticates anew.
@@ -550,7 +551,7 @@ impl IkeSa {
         self.phase = Phase::Closing;
         let notify = Notify::new(NotifyType::AUTHENTICATION_FAILED, &[]);
         self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Notify(notify)]), cx);
-        self.asked = Some(Asked::Informational(informational::Question::Refused(why)));
+        self.asked = Some(Asked::Informational(informational::Question::Refused(Box::new(why))));
     }
 
     /// Tells the initiator the same.
@@ -591,6 +592,8 @@ impl IkeSa {
             Some(old) => Event::ChildReplaced(name, old, spi_in),
             None => Event::ChildUp(name, spi_in),
         };
+        // Nearly all have one.
+        self.children.reserve_exact(1);
         self.children.push(install.sa.clone());
         cx.out.push_back(Output::Child(ChildChange::Install(Box::new(install))));
         up

@@ -89,14 +89,20 @@ pub struct Channel {
     request: [u8; 32],
     is_answering: bool,
     /// Of requests and of responses.
-    fragments: [Fragments; 2],
-    /// By what the first fragment of each is known again, and its headers.
-    first_fragments: [([u8; 32], Vec<u8>); 2],
+    pieces: [Option<Box<Pieces>>; 2],
     /// Octets of a message, at most, if the peer can put fragments together.
     cut_at: Option<usize>,
     retransmission: Retransmission,
     /// Both ends may agree on other message IDs (RFC 6311).
     may_sync: bool,
+}
+
+/// Of a message, until it is whole.
+#[derive(Debug, Default)]
+struct Pieces {
+    fragments: Fragments,
+    /// By what the first is known again, and its headers.
+    first: ([u8; 32], Vec<u8>),
 }
 
 /// Octets around payloads in a fragment, at most: headers, IV, padding and ICV.
@@ -120,8 +126,7 @@ impl Channel {
             exchange: ExchangeType::IKE_SA_INIT,
             request: [0; 32],
             is_answering: false,
-            fragments: Default::default(),
-            first_fragments: Default::default(),
+            pieces: [None, None],
             cut_at: None,
             retransmission,
             may_sync: false,
@@ -142,7 +147,7 @@ impl Channel {
     pub fn go_on_at(&mut self, next: u32, expected: u32) {
         self.window.go_on_at(next, expected);
         self.is_answering = false;
-        self.fragments = Default::default();
+        self.pieces = [None, None];
     }
 
     /// A message about message IDs (RFC 6311 §5.1).
@@ -283,12 +288,14 @@ impl Channel {
                     None => (sealed.first, inside),
                     Some(fragment) => {
                         let at = usize::from(is_response);
+                        let pieces = self.pieces[at].get_or_insert_default();
                         if fragment.number() == 1 {
-                            self.first_fragments[at] = (digest, headers);
+                            pieces.first = (digest, headers);
                         }
-                        let whole = self.fragments[at].add(id, fragment, sealed.first, inside);
+                        let whole = pieces.fragments.add(id, fragment, sealed.first, inside);
                         let Some(whole) = whole else { return Ok(Received::Part) };
-                        (digest, headers) = std::mem::take(&mut self.first_fragments[at]);
+                        let first = self.pieces[at].take().map(|pieces| pieces.first);
+                        (digest, headers) = first.unwrap_or_default();
                         whole
                     }
                 };

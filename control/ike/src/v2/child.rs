@@ -28,7 +28,7 @@ pub struct ChildSa {
     /// Tunnel or transport mode.
     pub mode: Mode,
     /// What it is for.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Our SPI, which the peer sends to.
     pub spi_in: u32,
     /// The peer's.
@@ -301,7 +301,7 @@ impl Agreed {
             config,
             agreement,
             mode,
-            policy,
+            policy: Arc::new(policy),
             spi_in,
             spi_out,
             resource: None,

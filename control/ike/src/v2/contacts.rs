@@ -2,29 +2,32 @@
 
 use super::ike_sa::IkeSaId;
 use crate::message::{IdType, Identification};
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 /// Who we are, and who the peer is.
 pub type Ids = (Identification, Identification);
 
-/// IKE SAs by both identities, and where the peer is.
+/// IKE SAs by both identities, in order, and where the peer is.
 #[derive(Debug, Default)]
-pub struct Contacts(HashMap<Vec<u8>, BTreeMap<IkeSaId, IpAddr>>);
+pub struct Contacts(HashMap<Box<[u8]>, Vec<(IkeSaId, IpAddr)>>);
 
 impl Contacts {
     /// An IKE SA is established, or its peer is elsewhere.
     pub fn add(&mut self, ids: &Ids, id: IkeSaId, at: IpAddr) {
-        self.0.entry(key(ids)).or_default().insert(id, at);
+        let of = self.0.entry(key(ids)).or_insert_with(|| Vec::with_capacity(1));
+        match of.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(n) => of[n].1 = at,
+            Err(n) => of.insert(n, (id, at)),
+        }
     }
 
     /// It is no more.
     pub fn remove(&mut self, ids: &Ids, id: IkeSaId) {
         let key = key(ids);
         if let Some(of) = self.0.get_mut(&key) {
-            of.remove(&id);
+            if let Ok(at) = of.binary_search_by_key(&id, |(id, _)| *id) {
+                of.remove(at);
+            }
             if of.is_empty() {
                 self.0.remove(&key);
             }
@@ -44,7 +47,7 @@ impl Contacts {
 }
 
 /// Octets that are the same for whom identities are of.
-fn key((mine, theirs): &Ids) -> Vec<u8> {
+fn key((mine, theirs): &Ids) -> Box<[u8]> {
     let mut key = vec![];
     for id in [mine, theirs] {
         key.push(id.kind.0);
@@ -55,7 +58,7 @@ fn key((mine, theirs): &Ids) -> Vec<u8> {
             _ => key.extend(&id.data),
         }
     }
-    key
+    key.into()
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6).
 
 use super::{
+    admission::{self, Rates},
     channel::{Dropped, is_first},
     contacts::Contacts,
     context::Context,
     cookie::Cookies,
     ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
-    output::{Datagram, Event, JobId, Output},
+    output::{ChildChange, Datagram, Event, JobId, Output},
     puzzle::{self, Puzzle},
     reauth::Anew,
     redirect::{self, Gateway},
@@ -64,6 +65,9 @@ pub enum Refused {
     /// A first message without a solution of a puzzle. The peer was given one.
     #[error("it needs a solution of a puzzle")]
     Puzzle,
+    /// A first message without a cookie, and there are too many from the prefix of its address.
+    #[error("there are too many first messages from there")]
+    TooOften,
     /// A first message, and there are too many half-open IKE SAs.
     #[error("there are too many half-open IKE SAs")]
     TooMany,
@@ -102,6 +106,7 @@ impl Refused {
             Refused::KeyExchange => "key_exchange",
             Refused::Cookie => "cookie",
             Refused::Puzzle => "puzzle",
+            Refused::TooOften => "rate",
             Refused::TooMany => "half_open",
             Refused::Version => "version",
             Refused::TooLong => "too_long",
@@ -113,9 +118,11 @@ impl Refused {
 /// All IKE SAs.
 #[derive(Debug)]
 pub struct Engine {
-    sas: HashMap<IkeSaId, IkeSa>,
+    sas: HashMap<IkeSaId, Box<IkeSa>>,
     /// By our SPI.
     by_spi: HashMap<IkeSpi, IkeSaId>,
+    /// Those that have child SAs, by our SPIs of these.
+    by_child: HashMap<u32, IkeSaId>,
     /// Those that others have begun, until they are established, by whose they are and their SPI.
     half_open: HashMap<(SocketAddr, IkeSpi), IkeSaId>,
     /// Half-open ones of each address.
@@ -130,6 +137,7 @@ pub struct Engine {
     ticket_keys: Option<Box<TicketKeys>>,
     /// What we can come back with, by connection and where the peer is.
     tickets: HashMap<(String, IpAddr), Arc<Ticket>>,
+    rates: Rates,
     /// Those that have changed since they were last told, if they are.
     pub(super) changed: Option<BTreeSet<IkeSaId>>,
 }
@@ -140,6 +148,7 @@ impl Engine {
         Engine {
             sas: HashMap::new(),
             by_spi: HashMap::new(),
+            by_child: HashMap::new(),
             half_open: HashMap::new(),
             of_host: HashMap::new(),
             due: BTreeSet::new(),
@@ -150,24 +159,32 @@ impl Engine {
             cookies: Cookies::new(cx.now_ms, cx.rng),
             ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
             tickets: HashMap::new(),
+            rates: Rates::new(),
             changed: None,
         }
     }
 
     /// The IKE SAs, in no order.
     pub fn sas(&self) -> impl Iterator<Item = &IkeSa> {
-        self.sas.values()
+        self.sas.values().map(|sa| &**sa)
     }
 
     /// An IKE SA.
     pub fn sa(&self, id: IkeSaId) -> Option<&IkeSa> {
-        self.sas.get(&id)
+        self.sas.get(&id).map(|sa| &**sa)
     }
 
     /// What peers have further keys to exchange for is forgotten, as it is after some time.
     #[cfg(test)]
     pub(super) fn forget_awaited(&mut self) {
         self.sas.values_mut().for_each(|sa| sa.awaited = None);
+    }
+
+    /// Whether it knows whose each child SA is.
+    #[cfg(test)]
+    pub(super) fn knows_children(&self) -> bool {
+        let all = self.sas().flat_map(|sa| sa.children().iter().map(|child| (child.spi_in, sa.id())));
+        all.collect::<HashMap<_, _>>() == self.by_child
     }
 
     /// Half-open IKE SAs.
@@ -236,8 +253,7 @@ impl Engine {
 
     /// Deletes a child SA, by our SPI. False if there is none.
     pub fn terminate_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
-        let of = self.sas.values().find(|sa| sa.children().iter().any(|child| child.spi_in == spi_in));
-        let Some(id) = of.map(IkeSa::id) else { return false };
+        let Some(id) = self.by_child.get(&spi_in).copied() else { return false };
         self.with(id, cx, |sa, cx| sa.ask_later(Task::DeleteChild(spi_in), cx))
     }
 
@@ -259,8 +275,7 @@ impl Engine {
 
     /// Has a child SA replaced, by our SPI. False if there is none.
     pub fn rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
-        let of = self.sas.values().find(|sa| sa.children().iter().any(|child| child.spi_in == spi_in));
-        let Some(id) = of.map(IkeSa::id) else { return false };
+        let Some(id) = self.by_child.get(&spi_in).copied() else { return false };
         self.with(id, cx, |sa, cx| sa.ask_later(Task::RekeyChild(spi_in), cx))
     }
 
@@ -339,7 +354,7 @@ impl Engine {
 
     /// An IKE SA has taken the place of those that come from one.
     fn outlive(&mut self, by: IkeSaId, (before, origin): (IkeSaId, IkeSaId), cx: &mut Context<'_>) {
-        let ids = self.sas.get(&by).and_then(IkeSa::ids);
+        let ids = self.sas.get(&by).and_then(|sa| sa.ids());
         let others = ids.map(|ids| self.contacts.others(ids, by)).unwrap_or_default();
         // With another gateway the peer may be another, too.
         let all = others.into_iter().filter(|id| *id != before).chain([before]);
@@ -450,6 +465,31 @@ impl Engine {
         if octets.len() > LONGEST_FIRST {
             return Err(Refused::TooLong);
         }
+        // Whoever has sent nothing but first messages may not be where it says, and take the place of who is.
+        let spi = header.initiator_spi;
+        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
+        let is_loaded = self.half_open.len() >= cx.config.cookies_from;
+        let needs_cookie = is_loaded || 2 * of_host >= cx.config.most_half_open_of_one;
+        // No more is looked at than that takes.
+        let said = needs_cookie.then(|| admission::said(octets)).flatten();
+        let knows = said.is_some_and(|(cookie, nonce)| {
+            self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng).is_some()
+        });
+        if !knows {
+            if !self.rates.take(path.peer.ip(), cx.config.firsts_a_second, cx.now_ms) {
+                return Err(Refused::TooOften);
+            }
+            if let Some((_, nonce)) = said
+                && puzzle::bits(self.half_open.len(), cx.config.puzzles_from).is_none()
+            {
+                let cookie = self.cookies.make(path.peer, spi, nonce, 0, cx.now_ms, cx.rng);
+                answer_first(header, Notify::new(NotifyType::COOKIE, &cookie), path, cx);
+                return Err(Refused::Cookie);
+            }
+        }
+        if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
+            return Err(Refused::TooMany);
+        }
         let message = Message::parse(octets).map_err(Dropped::from)?;
         let payloads = &message.payloads;
         if message.sealed.is_some() {
@@ -461,16 +501,9 @@ impl Engine {
             answer_first(header, notify, path, cx);
             return Err(Refused::Critical);
         }
-        let spi = header.initiator_spi;
         let Some(nonce) = payloads.nonce() else { return Err(Dropped::Sealing.into()) };
-        // Whoever has sent nothing but first messages may not be where it says, and take the place of who is.
-        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
-        let is_loaded = self.half_open.len() >= cx.config.cookies_from;
-        if is_loaded || 2 * of_host >= cx.config.most_half_open_of_one {
+        if needs_cookie {
             self.check_cookie(header, payloads, nonce, path, cx)?;
-        }
-        if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
-            return Err(Refused::TooMany);
         }
         let refuse = |kind, data: &[u8], why, cx: &mut Context<'_>| {
             answer_first(header, Notify::new(kind, data), path, cx);
@@ -620,7 +653,7 @@ impl Engine {
         let id = IkeSaId(self.next);
         self.next += 1;
         let times = (cx.now_ms, cx.config.half_open_ms);
-        self.sas.insert(id, IkeSa::new(id, connection.clone(), (role, spis), path, times));
+        self.sas.insert(id, Box::new(IkeSa::new(id, connection.clone(), (role, spis), path, times)));
         let ours = if role == Role::Initiator { spis.initiator } else { spis.responder };
         self.by_spi.insert(ours, id);
         id
@@ -634,7 +667,8 @@ impl Engine {
         }
         self.next = self.next.max(id.0.saturating_add(1));
         self.by_spi.insert(ours, id);
-        self.sas.insert(id, sa);
+        self.by_child.extend(sa.children().iter().map(|child| (child.spi_in, id)));
+        self.sas.insert(id, Box::new(sa));
         self.with(id, cx, |sa, _| sa.hold_given());
         Ok(())
     }
@@ -647,6 +681,7 @@ impl Engine {
         does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
     ) -> bool {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
+        let told = cx.out.len();
         // Lent to it: what it is told may be for those of the same two alone.
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
@@ -664,6 +699,7 @@ impl Engine {
             sa.contact_at = contact_at;
         }
         self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
+        note_children(&mut self.by_child, id, cx.out.range(told..));
         let legacies = std::mem::take(&mut sa.legacies);
         let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
         let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
@@ -677,7 +713,7 @@ impl Engine {
             self.no_longer_half_open(id, (first, spis.initiator));
         }
         if is_closed {
-            cx.out.extend(self.sas.remove(&id).map(|sa| Output::Closed(Box::new(sa))));
+            cx.out.extend(self.sas.remove(&id).map(Output::Closed));
             self.due_of.remove(&id);
             self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
         } else {
@@ -698,7 +734,7 @@ impl Engine {
                 self.next += 1;
                 heir.id = id;
                 self.by_spi.insert(ours(heir.role(), heir.spis()), id);
-                self.sas.insert(id, *heir);
+                self.sas.insert(id, heir);
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
             }
             Legacy::Superseded(id, is_known) => {
@@ -716,8 +752,11 @@ impl Engine {
             }
             Legacy::Estate(ours, estate) => {
                 let Some(id) = self.by_spi.get(&ours).copied() else {
-                    return estate.end(from, &mut self.leases, cx);
+                    let told = cx.out.len();
+                    estate.end(from, &mut self.leases, cx);
+                    return note_children(&mut self.by_child, from, cx.out.range(told..));
                 };
+                self.by_child.extend(estate.children.iter().map(|child| (child.spi_in, id)));
                 self.with(id, cx, |sa, cx| {
                     sa.awaits_estate = false;
                     sa.children.extend(estate.children);
@@ -750,6 +789,21 @@ impl Engine {
 /// Our SPI of two.
 fn ours(role: Role, spis: Spis) -> IkeSpi {
     if role == Role::Initiator { spis.initiator } else { spis.responder }
+}
+
+/// Whose child SAs are, by what is to become of them.
+fn note_children<'a>(
+    by_child: &mut HashMap<u32, IkeSaId>,
+    id: IkeSaId,
+    told: impl Iterator<Item = &'a Output>,
+) {
+    for output in told {
+        match output {
+            Output::Child(ChildChange::Install(install)) => _ = by_child.insert(install.sa.spi_in, id),
+            Output::Child(ChildChange::Remove(child)) => _ = by_child.remove(&child.spi_in),
+            _ => {}
+        }
+    }
 }
 
 /// Who is one: an address of IPv4, or a /64 of IPv6.

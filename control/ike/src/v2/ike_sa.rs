@@ -120,7 +120,7 @@ pub(super) enum Asked {
 /// What comes when a job is done.
 #[derive(Debug)]
 pub(super) enum Then {
-    InitAsk(sa_init::Asking),
+    InitAsk(Box<sa_init::Asking>),
     InitSolve(Box<sa_init::Question>),
     InitFinish(Box<sa_init::Answer>),
     InitAnswer(Box<sa_init::Answering>),
@@ -178,7 +178,7 @@ pub struct IkeSa {
     /// What there is of MOBIKE.
     pub(super) mobike: Mobike,
     pub(super) phase: Phase,
-    pub(super) init: Option<Init>,
+    pub(super) init: Option<Box<Init>>,
     /// The hashes that the peer takes digital signatures of, if it takes any (RFC 7427 §4).
     pub(super) peer_hashes: Option<Vec<u16>>,
     pub(super) agreement: Option<Agreement>,
@@ -259,7 +259,7 @@ pub struct IkeSa {
     /// When it must be authenticated.
     pub(super) deadline_ms: u64,
     /// What an answer of IKE_SA_INIT said that nobody need believe.
-    pub(super) init_error: Option<Closed>,
+    pub(super) init_error: Option<Box<Closed>>,
 }
 
 impl IkeSa {
@@ -408,7 +408,7 @@ impl IkeSa {
     /// A job is done.
     pub(super) fn done(&mut self, answers: bool, outcome: Outcome, cx: &mut Context<'_>) {
         match self.thens[usize::from(answers)].take() {
-            Some(Then::InitAsk(asking)) => self.init_ask(asking, outcome, cx),
+            Some(Then::InitAsk(asking)) => self.init_ask(*asking, outcome, cx),
             Some(Then::InitSolve(question)) => self.init_solved(*question, outcome, cx),
             Some(Then::InitFinish(answer)) => self.init_finish(*answer, outcome, cx),
             Some(Then::InitAnswer(answering)) => self.init_answer(*answering, outcome, cx),
@@ -554,7 +554,8 @@ impl IkeSa {
         self.phase = Phase::Established;
         self.ids = Some((mine, theirs));
         self.established_ms = Some(cx.now_ms);
-        self.init = None;
+        (self.init, self.peer_hashes) = (None, None);
+        self.keys.iter_mut().for_each(Keys::forget_proofs);
         self.rekey_later(cx);
         self.live(cx);
         self.event(Event::Established, cx);
@@ -625,5 +626,27 @@ impl IkeSa {
         self.phase = Phase::Closed(why);
         (self.thens, self.asked, self.awaited) = ([None, None], None, None);
         self.serving = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are tens of thousands of them, and all of one is to be 4 KB: what is rare, or soon over, is in boxes.
+    #[test]
+    fn they_are_small() {
+        let sizes = [
+            size_of::<IkeSa>(),
+            size_of::<Channel>(),
+            size_of::<ChildSa>(),
+            size_of::<Asked>(),
+            size_of::<Then>(),
+        ];
+        println!(
+            "an IKE SA {}, its channel {}, a child SA {}, asked {}, then {}",
+            sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+        );
+        assert!(sizes.iter().zip([1696, 336, 112, 80, 16]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum Question {
     /// Whether the peer is where it says, which sends this back.
     Routability(Path, [u8; COOKIE2]),
     /// Nothing: the peer was told why there is no IKE SA.
-    Refused(Closed),
+    Refused(Box<Closed>),
 }
 
 /// What says that the peer has no IKE SA any more (RFC 7296 §2.21.2, §2.21.3).
@@ -126,7 +126,7 @@ impl IkeSa {
             Question::Routability(path, cookie) => self.routability_answered(path, cookie, payloads, cx),
             Question::DeleteChild(spi_in) => self.remove_child(spi_in, cx),
             Question::Delete => self.close(Closed::ByUs, cx),
-            Question::Refused(why) => self.close(why, cx),
+            Question::Refused(why) => self.close(*why, cx),
         }
     }
 

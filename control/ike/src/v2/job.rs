@@ -35,6 +35,10 @@ pub enum Job {
     Eap(Turn),
 }
 
+fn is_fast(method: KeyExchange) -> bool {
+    matches!(method, KeyExchange::X25519 | KeyExchange::MlKem512 | KeyExchange::MlKem768)
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub enum Outcome {
@@ -55,6 +59,16 @@ pub enum Outcome {
 }
 
 impl Job {
+    /// Whether it takes about as long as it does to wake another thread and be woken by it, whatever the peer has sent.
+    pub fn is_short(&self) -> bool {
+        match self {
+            Job::Generate(method) | Job::Respond(method, _) => is_fast(*method),
+            Job::Finish(initiator, _) => is_fast(initiator.method()),
+            Job::Sign(signing) => signing.is_short(),
+            Job::Verify(_) | Job::Solve(_) | Job::Eap(_) => false,
+        }
+    }
+
     /// Does it.
     pub fn run(self, rng: &mut dyn CryptoRng) -> Outcome {
         match self {

@@ -13,7 +13,7 @@ use crate::{
     crypto::{
         Secret, auth,
         keys::Role,
-        signature::{PrivateKey, PublicKey, Scheme, SignatureError},
+        signature::{Curve, Hash, PrivateKey, PublicKey, Scheme, SignatureError},
     },
     eap::EapError,
     identity::IdPattern,
@@ -91,6 +91,14 @@ pub struct Signing {
 }
 
 impl Signing {
+    pub(super) fn is_short(&self) -> bool {
+        let is_fast = matches!(
+            self.scheme,
+            Scheme::Ecdsa(Hash::Sha256) | Scheme::EcdsaOf(Curve::P256) | Scheme::Ed25519
+        );
+        is_fast && self.octets.len() == 1
+    }
+
     pub(super) fn run(self, rng: &mut dyn CryptoRng) -> Result<Vec<Authentication>, SignatureError> {
         self.octets.iter().map(|octets| self.sign(octets, rng)).collect()
     }

@@ -233,7 +233,7 @@ impl IkeSa {
             Err(closed) => {
                 self.phase = Phase::Closing;
                 self.ask(ExchangeType::INFORMATIONAL, &informational::delete(), cx);
-                self.asked = Some(Asked::Informational(informational::Question::Refused(closed)));
+                self.asked = Some(Asked::Informational(informational::Question::Refused(Box::new(closed))));
             }
         }
         true

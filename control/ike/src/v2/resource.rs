@@ -59,7 +59,7 @@ pub(super) enum Place {
 /// Of child SAs that are there.
 pub(super) fn place(children: &[ChildSa], config: &Child, policy: &Policy, payloads: &Payloads) -> Place {
     let is_like =
-        |child: &&ChildSa| child.config.name == config.name && child.policy == *policy && !child.is_replaced;
+        |child: &&ChildSa| child.config.name == config.name && *child.policy == *policy && !child.is_replaced;
     let of = children.iter().filter(is_like);
     let (first, further): (Vec<_>, Vec<_>) = of.partition(|child| child.resource.is_none());
     match is_said(config, payloads) {

@@ -285,7 +285,8 @@ impl IkeSa {
         let (role, spis) = (self.channel.role(), self.channel.spis());
         let (keys, sealer, opener) = Keys::resumed(suite, role, &resumed.d, init.nonces(), spis);
         self.channel.seal_with(sealer, opener);
-        (self.keys, self.init, self.agreement) = (Some(keys), Some(init), Some(resumed.agreement.clone()));
+        (self.keys, self.init, self.agreement) =
+            (Some(keys), Some(Box::new(init)), Some(resumed.agreement.clone()));
         self.has_ppk = resumed.has_ppk;
         self.resumed = Some(Box::new(resumed));
         true

@@ -133,7 +133,7 @@ impl IkeSa {
 
     fn generate(&mut self, asking: Asking, cx: &mut Context<'_>) {
         let method = asking.method;
-        self.after(Job::Generate(method), Then::InitAsk(asking), cx);
+        self.after(Job::Generate(method), Then::InitAsk(Box::new(asking)), cx);
     }
 
     /// There is a private key: asks.
@@ -283,7 +283,7 @@ impl IkeSa {
         if self.init_error.is_none() {
             self.deadline_ms = cx.now_ms + ANOTHER_MS;
         }
-        self.init_error = Some(why);
+        self.init_error = Some(Box::new(why));
     }
 
     /// There is a secret: IKE_INTERMEDIATE or IKE_AUTH begins.
@@ -366,7 +366,7 @@ impl IkeSa {
         let (role, spis) = (self.channel.role(), self.channel.spis());
         let (keys, sealer, opener) = Keys::new(suite, role, secret, init.nonces(), spis);
         self.seal_with(sealer, opener, cx);
-        (self.keys, self.init, self.agreement) = (Some(keys), Some(init), Some(agreement.clone()));
+        (self.keys, self.init, self.agreement) = (Some(keys), Some(Box::new(init)), Some(agreement.clone()));
         true
     }
 }

@@ -159,7 +159,10 @@ impl Window {
     }
 
     /// The peer's request is answered; its next one is waited for.
-    pub fn answer(&mut self, request: [u8; 32], datagrams: Datagrams) {
+    pub fn answer(&mut self, request: [u8; 32], mut datagrams: Datagrams) {
+        // It stays as long as the IKE SA, if the peer asks nothing more.
+        datagrams.shrink_to_fit();
+        datagrams.iter_mut().for_each(Vec::shrink_to_fit);
         self.answered = Some(Answered { digest: request, datagrams });
         self.expected += 1;
     }

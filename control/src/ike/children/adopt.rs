@@ -1,13 +1,13 @@
 //! Child SAs that a predecessor has put into the SADB. What is there says itself what belongs together, by the numbers that tie
 //! SAs to policies: nothing of it is touched. What was still to be put there is put there now.
 
-use super::{Children, FIRST_REQID, Group, Installed, LINGER_SECS, Pair, sas, selectors};
+use super::{Children, FIRST_REQID, Group, Installed, LINGER_SECS, Purpose, sas, selectors};
 use portcullis_ike::v2::{
     child::{ChildSa, Install},
     kept::Untold,
 };
 use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SlotIndex, Spi};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// A child SA that there must be.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Children {
         let present = Present::of(sadb);
         let installs: HashMap<u32, &Install> =
             untold.installs.iter().map(|install| (install.sa.spi_in, install)).collect();
-        let (mut missing, mut groups) = (vec![], HashMap::<u32, usize>::new());
+        let mut missing = vec![];
         for Wanted { connection, sa, number } in wanted {
             let inbound = sadb.find(Spi(sa.spi_in)).filter(|slot| {
                 let reqid = sadb.sa(*slot).map(|(_, sa)| sa.reqid);
@@ -85,35 +85,26 @@ impl Children {
                 missing.push(sa.spi_in);
                 continue;
             };
-            let at = *groups.entry(reqid).or_insert_with(|| {
+            if !self.groups.contains_key(&reqid) {
                 let [outbound, inbound] = present.policies.get(&reqid).cloned().unwrap_or_default();
-                self.groups.push(Group {
-                    connection: (*connection).to_owned(),
-                    traffic: sa.policy.clone(),
-                    reqid,
-                    outbound,
-                    inbound,
-                    pairs: vec![],
-                    lingering: vec![],
-                    trap: None,
-                });
-                self.groups.len() - 1
-            });
-            let is_further = sa.resource.is_some();
-            self.groups[at].pairs.push(Pair { spi_in: sa.spi_in, is_further, inbound, outbound });
+                let purpose = Purpose { connection: (*connection).to_owned(), traffic: sa.policy.clone() };
+                self.put_group(Group { outbound, inbound, ..Group::new(purpose, reqid) });
+            }
             let id = number.unwrap_or(self.last + 1);
             self.last = self.last.max(id);
-            self.installed.insert(sa.spi_in, Installed { id, inbound, outbound });
+            let is_for_all = sa.resource.is_none();
+            self.groups.entry(reqid).and_modify(|group| group.put_sa((is_for_all, id), outbound));
+            self.spis.extend([(inbound, sa.spi_in), (outbound, sa.spi_in)]);
+            self.installed.insert(sa.spi_in, Installed { id, is_for_all, inbound, outbound, reqid });
         }
-        for group in &mut self.groups {
+        let until = now_secs.saturating_add(LINGER_SECS);
+        for group in self.groups.values_mut() {
             group.complete(sadb);
-            let own: HashSet<SlotIndex> = group.pairs.iter().map(|pair| pair.inbound).collect();
-            let until = now_secs.saturating_add(LINGER_SECS);
-            let left =
-                present.inbound.get(&group.reqid).into_iter().flatten().filter(|slot| !own.contains(slot));
+            let of_group = present.inbound.get(&group.reqid).into_iter().flatten();
+            let left = of_group.filter(|slot| !self.spis.contains_key(slot));
             group.lingering = left.map(|slot| (until, *slot)).collect();
             if !group.lingering.is_empty() {
-                self.soonest = Some(until);
+                self.lingering.push_back((until, group.reqid));
             }
         }
         missing.retain(|spi_in| {
@@ -130,17 +121,17 @@ impl Children {
 impl Group {
     /// All its policies, if it was killed before they were there, and an SA for what is sent.
     fn complete(&mut self, sadb: &mut Sadb) {
-        let Some(last) = self.pairs.last().copied() else { return };
-        let count = selectors(&self.traffic).map_or(0, |all| all.len());
+        let Some((_, last)) = self.sas.last().copied() else { return };
+        let count = selectors(&self.purpose.traffic).map_or(0, |all| all.len());
         if (self.outbound.len(), self.inbound.len()) != (count, count) {
             self.forget_policies(sadb);
-            if let Err(error) = self.add_policies(sadb, Some(last.outbound)) {
-                tracing::error!("connection '{}': {error}", self.connection);
+            if let Err(error) = self.add_policies(sadb, Some(last)) {
+                tracing::error!("connection '{}': {error}", self.purpose.connection);
             }
         }
         let sends = self.outbound.first().and_then(|index| sadb.policy(*index)?.sa);
-        if !self.pairs.iter().any(|pair| Some(pair.outbound) == sends) {
-            self.point(sadb, last.outbound);
+        if !self.sas.iter().any(|(_, outbound)| Some(*outbound) == sends) {
+            self.point(sadb, last);
         }
     }
 }
@@ -149,6 +140,7 @@ impl Group {
 mod tests {
     use super::super::tests::{Bench, install, nets};
     use super::*;
+    use std::collections::HashSet;
 
     /// Another process takes over what there is of these, which were installed as if by `installs`.
     fn adopted(bench: &mut Bench, wanted: &[&Install], installs: &[&Install]) -> Vec<u32> {

@@ -54,7 +54,7 @@ pub(super) fn install(
             config,
             agreement,
             mode: Mode::Tunnel,
-            policy,
+            policy: Arc::new(policy),
             spi_in,
             spi_out,
             resource: None,

@@ -3,11 +3,14 @@
 //! A trap has the policies that its child SA will have, so that the SA comes under them and packets go at once; when the last is
 //! gone the policies stay. Where the peer has narrowed what the child is for, the SA has policies of its own in front of the trap's.
 
-use super::{Children, FIRST_REQID, Group};
+use super::{Children, FIRST_REQID, Group, Purpose};
 use crate::install::back;
 use portcullis_ike::traffic_selector::Policy as Traffic;
 use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SadbError, Selector};
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// A child whose first packet asks for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,47 +23,44 @@ pub struct Trap {
     pub traffic: Traffic,
 }
 
+impl Trap {
+    fn purpose(&self) -> Purpose {
+        Purpose { connection: self.connection.clone(), traffic: Arc::new(self.traffic.clone()) }
+    }
+}
+
 impl Children {
     /// There are these traps from now on, and no others. Returns those that cannot be.
     pub fn set_traps<'a>(&mut self, sadb: &mut Sadb, wanted: &'a [Trap]) -> Vec<(&'a Trap, SadbError)> {
-        for group in self.groups.iter_mut().filter(|group| group.trap.is_some()) {
-            if !wanted.iter().any(|trap| group.is_trap(trap)) {
-                group.trap = None;
-                if group.pairs.is_empty() {
-                    group.forget_policies(sadb);
-                }
+        let trapped = self.groups.values().filter(|group| group.trap.is_some());
+        let gone = trapped.filter(|group| !wanted.iter().any(|trap| group.is_trap(trap)));
+        for reqid in gone.map(|group| group.reqid).collect::<Vec<_>>() {
+            let Some(group) = self.groups.get_mut(&reqid) else { continue };
+            group.trap = None;
+            if !group.is_needed() {
+                group.forget_policies(sadb);
+                self.forget_group(reqid);
             }
         }
-        self.groups.retain(Group::is_needed);
         let mut failed = vec![];
         let mut left = None;
         for trap in wanted {
-            let is_for =
-                |group: &&mut Group| group.connection == trap.connection && group.traffic == trap.traffic;
-            if let Some(group) = self.groups.iter_mut().find(is_for) {
+            let known = self.reqids.get(&trap.purpose()).copied();
+            if let Some(group) = known.and_then(|reqid| self.groups.get_mut(&reqid)) {
                 group.trap = Some(trap.child.clone());
                 continue;
             }
             let left = left.get_or_insert_with(|| Left::of(sadb, &self.policies().collect()));
             match self.lay(sadb, trap, left) {
-                Ok(group) => self.groups.push(group),
+                Ok(group) => self.put_group(group),
                 Err(error) => failed.push((trap, error)),
             }
         }
         failed
     }
 
-    fn lay(&self, sadb: &mut Sadb, trap: &Trap, left: &mut Left) -> Result<Group, SadbError> {
-        let mut group = Group {
-            connection: trap.connection.clone(),
-            traffic: trap.traffic.clone(),
-            reqid: 0,
-            outbound: vec![],
-            inbound: vec![],
-            pairs: vec![],
-            lingering: vec![],
-            trap: Some(trap.child.clone()),
-        };
+    fn lay(&mut self, sadb: &mut Sadb, trap: &Trap, left: &mut Left) -> Result<Group, SadbError> {
+        let mut group = Group { trap: Some(trap.child.clone()), ..Group::new(trap.purpose(), 0) };
         let there = super::selectors(&trap.traffic).unwrap_or_default();
         match there.first().and_then(|first| left.take(first, &there)) {
             Some((reqid, [outbound, inbound])) => {
@@ -76,9 +76,9 @@ impl Children {
 
     /// The connection and the child whose trap has this policy, if it has no SA.
     pub fn trapped(&self, sadb: &Sadb, policy: PolicyIndex) -> Option<(String, String)> {
-        let group = self.groups.iter().find(|group| group.outbound.contains(&policy))?;
+        let group = self.groups.get(&sadb.policy(policy)?.reqid)?;
         let child = group.trap.as_ref().filter(|_| sadb.policy(policy).is_some_and(|p| p.sa.is_none()))?;
-        Some((group.connection.clone(), child.clone()))
+        Some((group.purpose.connection.clone(), child.clone()))
     }
 }
 
@@ -124,14 +124,12 @@ impl Left {
 impl Group {
     /// Whether it is the trap's.
     fn is_trap(&self, trap: &Trap) -> bool {
-        self.trap.as_ref() == Some(&trap.child)
-            && self.connection == trap.connection
-            && self.traffic == trap.traffic
+        self.trap.as_ref() == Some(&trap.child) && *self.purpose == trap.purpose()
     }
 
     /// Whether there is anything of it.
     pub(super) fn is_needed(&self) -> bool {
-        !self.pairs.is_empty() || self.trap.is_some()
+        !self.sas.is_empty() || self.trap.is_some()
     }
 }
 

@@ -70,7 +70,7 @@ impl IkeSa {
         self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
         match self.phase {
             Phase::Connecting if self.deadline_ms <= cx.now_ms => {
-                let why = self.init_error.take().unwrap_or(Closed::HalfOpen);
+                let why = self.init_error.take().map_or(Closed::HalfOpen, |why| *why);
                 self.close(why, cx);
             }
             Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {

@@ -109,6 +109,7 @@ pub fn config(connection: Connection) -> Configuration {
         puzzles_from: 0,
         most_half_open: 100,
         most_half_open_of_one: 5,
+        firsts_a_second: 0,
         half_open_ms: 30_000,
         tells_keys: false,
     }
@@ -256,6 +257,7 @@ impl World {
             out: &mut out,
         };
         let done = does(&mut end.engine, &mut cx);
+        assert!(end.engine.knows_children());
         let fate = self.keep(at, &out);
         let outputs = out.into_iter().take(fate.unwrap_or(usize::MAX));
         outputs.for_each(|output| self.take(at, output));
