@@ -37,10 +37,11 @@ use portcullis_ike::{
     connection::{Child, Configuration, Connection},
     v2::{
         context::Context,
-        engine::{Engine, Refused},
+        engine::Engine,
         ike_sa::{IkeSa, IkeSaId, Phase},
         job::Job,
         output::{ChildChange, JobId, Output},
+        refused::Refused,
     },
 };
 use portcullis_machine::Ike as Limits;

@@ -51,6 +51,7 @@ pub mod proof;
 pub mod puzzle;
 mod reauth;
 pub mod redirect;
+pub mod refused;
 mod rekey_ike;
 mod resource;
 mod resumption;

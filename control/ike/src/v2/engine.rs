@@ -16,6 +16,7 @@ use super::{
     puzzle::{self, Puzzle},
     reauth::Anew,
     redirect::{self, Gateway},
+    refused::Refused,
     rekey_ike::Legacy,
     resumption::{self, Resumed, Ticket},
     sa_init,
@@ -35,85 +36,11 @@ use std::{
     sync::Arc,
 };
 
-/// Why nothing came of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
-    /// Its IKE SA has dropped it.
-    #[error(transparent)]
-    Dropped(#[from] Dropped),
-    /// It is of no IKE SA that there is.
-    #[error("there is no such IKE SA")]
-    UnknownSpi,
-    /// A first message from or to addresses that no connection has.
-    #[error("no connection is between these addresses")]
-    NoConnection,
-    /// A first message with no proposal in common.
-    #[error("no proposal in common")]
-    NoProposal,
-    /// A first message with a ticket that is none of ours, or too old. The peer was told.
-    #[error("there is no such ticket")]
-    Ticket,
-    /// A first message of a peer that was sent to another gateway.
-    #[error("it is sent to another gateway")]
-    Redirected,
-    /// A first message with another key exchange than was agreed on. The peer was told which.
-    #[error("another key exchange is wanted")]
-    KeyExchange,
-    /// A first message without a cookie. The peer was given one.
-    #[error("it needs a cookie")]
-    Cookie,
-    /// A first message without a solution of a puzzle. The peer was given one.
-    #[error("it needs a solution of a puzzle")]
-    Puzzle,
-    /// A first message without a cookie, and there are too many from the prefix of its address.
-    #[error("there are too many first messages from there")]
-    TooOften,
-    /// A first message, and there are too many half-open IKE SAs.
-    #[error("there are too many half-open IKE SAs")]
-    TooMany,
-    /// IKE of another version. The peer was told ours.
-    #[error("IKE of another version")]
-    Version,
-    /// A first message that is longer than any need be.
-    #[error("a first message is too long")]
-    TooLong,
-    /// A first message with a critical payload that is not known. The peer was told.
-    #[error("a critical payload is not known")]
-    Critical,
-}
-
 /// Tickets that are kept of IKE SAs that are gone, at most.
 const MOST_TICKETS: usize = 1024;
 
 /// Octets of a first message, at most: of a half-open IKE SA it is kept for AUTH.
 const LONGEST_FIRST: usize = 8 * 1024;
-
-impl Refused {
-    /// What it is, without numbers: for counters.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Refused::Dropped(Dropped::Malformed(_)) => "malformed",
-            Refused::Dropped(Dropped::Direction) => "initiator_flag",
-            Refused::Dropped(Dropped::MessageId(_)) => "message_id",
-            Refused::Dropped(Dropped::Exchange) => "exchange",
-            Refused::Dropped(Dropped::Sealing) => "not_sealed",
-            Refused::Dropped(Dropped::Open(_)) => "icv",
-            Refused::UnknownSpi => "unknown_spi",
-            Refused::NoConnection => "no_connection",
-            Refused::NoProposal => "no_proposal",
-            Refused::Ticket => "ticket",
-            Refused::Redirected => "redirected",
-            Refused::KeyExchange => "key_exchange",
-            Refused::Cookie => "cookie",
-            Refused::Puzzle => "puzzle",
-            Refused::TooOften => "rate",
-            Refused::TooMany => "half_open",
-            Refused::Version => "version",
-            Refused::TooLong => "too_long",
-            Refused::Critical => "critical_payload",
-        }
-    }
-}
 
 /// All IKE SAs.
 #[derive(Debug)]

@@ -19,9 +19,9 @@ mod unique;
 mod world;
 
 use super::{
-    engine::Refused,
     ike_sa::Phase,
     output::{Datagram, Event},
+    refused::Refused,
 };
 use crate::{
     connection::{Connection, Unique},

@@ -5,7 +5,7 @@ use super::{
 use crate::{
     connection::Connection,
     message::{self, Notify, NotifyType, Payload, Payloads},
-    v2::{channel::Dropped, engine::Refused, output::Event, sa_init},
+    v2::{channel::Dropped, output::Event, refused::Refused, sa_init},
 };
 
 /// A connection whose IKE SA is of this proposal.

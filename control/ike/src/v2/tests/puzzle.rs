@@ -2,7 +2,7 @@ use super::world::{LEFT, RIGHT, World, address, config, connection};
 use crate::{
     connection::Unique,
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
-    v2::{engine::Refused, output::Datagram},
+    v2::{output::Datagram, refused::Refused},
 };
 
 /// A world in which a puzzle is set as soon as an IKE SA is half-open.

@@ -6,9 +6,9 @@ use crate::{
     connection::{Connection, Hosts},
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
     v2::{
-        engine::Refused,
         output::{Datagram, Event},
         redirect::Gateway,
+        refused::Refused,
     },
 };
 use std::{net::IpAddr, sync::Arc};

@@ -6,8 +6,8 @@ use crate::{
     connection::{Connection, RemoteAuth},
     message::{ExchangeType, Header},
     v2::{
-        engine::Refused,
         output::{Datagram, Event},
+        refused::Refused,
     },
 };
 

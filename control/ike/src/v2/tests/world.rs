@@ -12,10 +12,11 @@ use crate::{
     v2::{
         child::Install,
         context::Context,
-        engine::{Engine, Refused},
+        engine::Engine,
         ike_sa::{IkeSa, IkeSaId},
         job::Job,
         output::{ChildChange, Datagram, Event, JobId, Move, Output},
+        refused::Refused,
         window::Retransmission,
     },
 };
