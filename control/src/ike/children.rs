@@ -47,7 +47,7 @@ const KEEPALIVE_SECS: u16 = 20;
 #[derive(Debug, Default)]
 pub struct Children {
     /// By the number that ties their SAs to their policies.
-    groups: HashMap<u32, Group>,
+    groups: HashMap<u32, Box<Group>>,
     /// These numbers.
     reqids: HashMap<Arc<Purpose>, u32>,
     /// By our SPI.
@@ -252,7 +252,7 @@ impl Children {
 
     fn put_group(&mut self, group: Group) {
         self.reqids.insert(group.purpose.clone(), group.reqid);
-        self.groups.insert(group.reqid, group);
+        self.groups.insert(group.reqid, Box::new(group));
     }
 
     fn forget_group(&mut self, reqid: u32) {

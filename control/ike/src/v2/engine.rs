@@ -56,7 +56,6 @@ pub struct Engine {
     of_host: HashMap<IpAddr, usize>,
     /// By when each is due.
     due: BTreeSet<(u64, IkeSaId)>,
-    due_of: HashMap<IkeSaId, u64>,
     contacts: Contacts,
     leases: Leases,
     next: u64,
@@ -79,7 +78,6 @@ impl Engine {
             half_open: HashMap::new(),
             of_host: HashMap::new(),
             due: BTreeSet::new(),
-            due_of: HashMap::new(),
             contacts: Contacts::default(),
             leases: Leases::default(),
             next: 1,
@@ -631,17 +629,15 @@ impl Engine {
         let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
         let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
+        let noted = std::mem::replace(&mut sa.noted_due_ms, due);
         let (is_connecting, is_closed) =
             (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
-        if let Some(before) = self.due_of.insert(id, due) {
-            self.due.remove(&(before, id));
-        }
+        self.due.remove(&(noted, id));
         if !is_connecting {
             self.no_longer_half_open(id, (first, spis.initiator));
         }
         if is_closed {
             cx.out.extend(self.sas.remove(&id).map(Output::Closed));
-            self.due_of.remove(&id);
             self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
         } else {
             self.due.insert((due, id));

@@ -120,6 +120,7 @@ impl IkeSa {
             contacts: _,
             contact_at: _,
             leases: _,
+            noted_due_ms: _,
             given,
             may_be_childless: _,
             wanted: _,
