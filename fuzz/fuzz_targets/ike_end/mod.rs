@@ -176,7 +176,11 @@ impl End {
                 Output::Child(ChildChange::Use(spi)) => assert!(self.installed.contains(&spi)),
                 Output::Child(ChildChange::Remove(child)) => assert!(self.installed.remove(&child.spi_in)),
                 #[allow(unreachable_patterns, reason = "more may come")]
-                Output::Child(_) | Output::Event(..) | Output::Refused(_) | Output::Closed(_) => {}
+                Output::Child(_)
+                | Output::Event(..)
+                | Output::Refused(_)
+                | Output::Keys(_)
+                | Output::Closed(_) => {}
             }
         }
     }
