@@ -126,7 +126,7 @@ fn without_an_address_there_is_no_child_sa() {
     assert_eq!(world.ends[RIGHT].engine.sas().count(), 2);
     world.check_children(1);
     let why = "no address is left in its pools (one)".to_owned();
-    assert!(events(&world, RIGHT).contains(&Event::ChildFailed("b".into(), why)));
+    assert!(events(&world, RIGHT).contains(&Event::ChildFailed("net".into(), why)));
     let why = "the peer says INTERNAL_ADDRESS_FAILURE".to_owned();
     assert!(events(&world, LEFT).contains(&Event::ChildFailed("net".into(), why)));
     // Of another family there is none either.

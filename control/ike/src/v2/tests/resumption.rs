@@ -132,10 +132,8 @@ fn who_must_prove_it_otherwise_since_does_not_come_back() {
     world.configure(RIGHT, |connection| connection.remote_auth = RemoteAuth::Null);
     world.initiate(LEFT, Some(0));
     world.run_for(10_000);
-    assert_eq!(
-        events(&world, LEFT).last(),
-        Some(&Event::Closed("the peer says AUTHENTICATION_FAILED".into()))
-    );
+    let told = "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org";
+    assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(told.into())));
     let why = "left.example.org has come back, and has not the keys that it had";
     assert!(events(&world, RIGHT).contains(&Event::Closed(why.into())));
 }
