@@ -112,9 +112,8 @@ fn esp_row(install: &Install, from: IpAddr, to: IpAddr, spi: u32, key: &Key) -> 
     let family = if from.is_ipv4() { "IPv4" } else { "IPv6" };
     let number = |octets: &[u8]| if octets.is_empty() { String::new() } else { format!("0x{}", hex(octets)) };
     let (cipher, mac) = (number(&[cipher, salt].concat()), number(mac));
-    let esn = if install.sa.agreement.esn() { "64-bit" } else { "32-bit" };
     Some(format!(
-        r#""{family}","{from}","{to}","0x{spi:08x}","{encryption}","{cipher}","{integrity}","{mac}","{esn}""#
+        r#""{family}","{from}","{to}","0x{spi:08x}","{encryption}","{cipher}","{integrity}","{mac}""#
     ))
 }
 
