@@ -178,7 +178,9 @@ class Swan:
         self.ask("down")
 
     def sas(self):
-        return self.ask("swanctl", "--list-sas")
+        """What swanctl lists, without what it says of settings that there are none of."""
+        said = self.ask("swanctl", "--list-sas").splitlines(keepends=True)
+        return "".join(line for line in said if not line.startswith("no files found matching"))
 
 
 class Pair:
