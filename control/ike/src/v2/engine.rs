@@ -4,8 +4,10 @@
 //! Anybody can send anything. Nothing is kept of a message that is of no IKE SA but a half-open one, of which there is an
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6).
 
+mod first;
+
 use super::{
-    admission::{self, Rates},
+    admission::Rates,
     channel::{Dropped, is_first},
     contacts::Contacts,
     context::Context,
@@ -13,21 +15,18 @@ use super::{
     ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
     output::{ChildChange, Datagram, Event, JobId, Output},
-    puzzle::{self, Puzzle},
     reauth::Anew,
-    redirect::{self, Gateway},
+    redirect::Gateway,
     refused::Refused,
     rekey_ike::Legacy,
-    resumption::{self, Resumed, Ticket},
-    sa_init,
-    stranger::Stranger,
+    resumption::Ticket,
     ticket::TicketKeys,
 };
 use crate::{
     connection::{Child, Connection},
     crypto::keys::{Role, Spis},
     kept::Damaged,
-    message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
+    message::{Flags, Header, IkeSpi, Version},
     pool::Leases,
 };
 use std::{
@@ -38,9 +37,6 @@ use std::{
 
 /// Tickets that are kept of IKE SAs that are gone, at most.
 const MOST_TICKETS: usize = 1024;
-
-/// Octets of a first message, at most: of a half-open IKE SA it is kept for AUTH.
-const LONGEST_FIRST: usize = 8 * 1024;
 
 /// All IKE SAs.
 #[derive(Debug)]
@@ -379,167 +375,6 @@ impl Engine {
         Ok(received?)
     }
 
-    /// A message that might begin an IKE SA. Until it does, nothing is kept of it.
-    fn receive_first(
-        &mut self,
-        header: &Header,
-        octets: &[u8],
-        path: Path,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Refused> {
-        if octets.len() > LONGEST_FIRST {
-            return Err(Refused::TooLong);
-        }
-        // Whoever has sent nothing but first messages may not be where it says, and take the place of who is.
-        let spi = header.initiator_spi;
-        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
-        let is_loaded = self.half_open.len() >= cx.config.cookies_from;
-        let needs_cookie = is_loaded || 2 * of_host >= cx.config.most_half_open_of_one;
-        // No more is looked at than that takes.
-        let said = needs_cookie.then(|| admission::said(octets)).flatten();
-        let knows = said.is_some_and(|(cookie, nonce)| {
-            self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng).is_some()
-        });
-        if !knows {
-            if !self.rates.take(path.peer.ip(), cx.config.firsts_a_second, cx.now_ms) {
-                return Err(Refused::TooOften);
-            }
-            if let Some((_, nonce)) = said
-                && puzzle::bits(self.half_open.len(), cx.config.puzzles_from).is_none()
-            {
-                let cookie = self.cookies.make(path.peer, spi, nonce, 0, cx.now_ms, cx.rng);
-                answer_first(header, Notify::new(NotifyType::COOKIE, &cookie), path, cx);
-                return Err(Refused::Cookie);
-            }
-        }
-        if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
-            return Err(Refused::TooMany);
-        }
-        let message = Message::parse(octets).map_err(Dropped::from)?;
-        let payloads = &message.payloads;
-        if message.sealed.is_some() {
-            return Err(Dropped::Sealing.into());
-        }
-        // RFC 7296 §2.5
-        if let Some(kind) = payloads.unknown_critical() {
-            let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
-            answer_first(header, notify, path, cx);
-            return Err(Refused::Critical);
-        }
-        let Some(nonce) = payloads.nonce() else { return Err(Dropped::Sealing.into()) };
-        if needs_cookie {
-            self.check_cookie(header, payloads, nonce, path, cx)?;
-        }
-        let refuse = |kind, data: &[u8], why, cx: &mut Context<'_>| {
-            answer_first(header, Notify::new(kind, data), path, cx);
-            Err(why)
-        };
-        if header.exchange == ExchangeType::IKE_SESSION_RESUME {
-            return self.receive_ticket(header, (payloads, octets), path, cx);
-        }
-        let (Some(offered), Some(ke)) = (sa_init::offered(payloads), payloads.key_exchange()) else {
-            return Err(Dropped::Sealing.into());
-        };
-        let between = cx.config.between(path.local, path.peer);
-        if between.is_empty() {
-            cx.out.push_back(Output::Refused(Box::new(Stranger { path, offered, connections: between })));
-            return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
-        }
-        if let Some(notify) = redirect::away(&between, payloads, cx) {
-            answer_first(header, notify, path, cx);
-            return Err(Refused::Redirected);
-        }
-        let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
-        let Some((connection, agreement)) = agreed else {
-            let stranger = Stranger { path, offered, connections: between };
-            cx.out.push_back(Output::Refused(Box::new(stranger)));
-            return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoProposal, cx);
-        };
-        // RFC 7296 §1.2
-        if let Err(wrong) = agreement.check_key_exchange(Some(ke.method)) {
-            let kind = NotifyType::INVALID_KE_PAYLOAD;
-            return refuse(kind, &wrong.notification(), Refused::KeyExchange, cx);
-        }
-        let id = self.add_half_open(connection, spi, path, cx);
-        self.receive_of(id, octets, path, cx)
-    }
-
-    /// Whether a first message has a cookie, and a solution of the puzzle that came with it.
-    fn check_cookie(
-        &mut self,
-        header: &Header,
-        payloads: &Payloads,
-        nonce: &[u8],
-        path: Path,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Refused> {
-        let spi = header.initiator_spi;
-        let cookie = payloads.notifies(NotifyType::COOKIE).next().map_or(&[][..], |notify| &notify.data);
-        let offered = payloads.security_association().unwrap_or_default();
-        let bits = self.cookies.knows(cookie, path.peer, spi, nonce, cx.now_ms, cx.rng);
-        let is_solved = |bits| {
-            let puzzle = Puzzle::new(offered, bits, cookie);
-            puzzle.zip(puzzle::solution(payloads)).is_some_and(|(puzzle, keys)| puzzle.is_solved_by(keys))
-        };
-        match bits {
-            Some(0) => return Ok(()),
-            Some(bits) if is_solved(bits) => return Ok(()),
-            // RFC 8019 §7.1.3: there are those that do not know of puzzles.
-            Some(_) if u8::from_be_bytes(cx.random()).is_multiple_of(puzzle::ONE_OF) => return Ok(()),
-            _ => {}
-        }
-        // With a ticket there is nothing to offer, and little to do.
-        let bits = puzzle::bits(self.half_open.len(), cx.config.puzzles_from).filter(|_| !offered.is_empty());
-        let bits = bits.unwrap_or(0);
-        let cookie = self.cookies.make(path.peer, spi, nonce, bits, cx.now_ms, cx.rng);
-        let puzzle = Puzzle::new(offered, bits, &cookie).filter(|_| bits > 0);
-        let mut notifies = vec![Notify::new(NotifyType::COOKIE, &cookie)];
-        notifies.extend(puzzle.iter().map(Puzzle::notify));
-        answer_first_all(header, notifies, path, cx);
-        Err(if puzzle.is_some() { Refused::Puzzle } else { Refused::Cookie })
-    }
-
-    /// A first message of a peer that comes back (RFC 5723 §4.3).
-    fn receive_ticket(
-        &mut self,
-        header: &Header,
-        (payloads, octets): (&Payloads, &[u8]),
-        path: Path,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Refused> {
-        let ticket = resumption::said(payloads);
-        let keys = self.ticket_keys.as_mut();
-        let session = ticket.zip(keys).and_then(|(ticket, keys)| keys.open(ticket, cx.unix_secs, cx.rng));
-        let between = cx.config.between(path.local, path.peer);
-        let found = session.and_then(|session| {
-            let allows =
-                |c: &Arc<Connection>| c.proposals.select(std::slice::from_ref(&session.proposal), c.order);
-            let found = between.iter().filter(|c| c.resumes).find_map(|c| Some((c, allows(c)?)));
-            found.map(|(connection, agreement)| (connection, Resumed::new(session, agreement, cx.unix_secs)))
-        });
-        let Some((connection, resumed)) = found else {
-            answer_first(header, Notify::new(NotifyType::TICKET_NACK, &[]), path, cx);
-            return Err(Refused::Ticket);
-        };
-        let id = self.add_half_open(connection, header.initiator_spi, path, cx);
-        self.with(id, cx, |sa, _| sa.resumed = Some(Box::new(resumed)));
-        self.receive_of(id, octets, path, cx)
-    }
-
-    fn add_half_open(
-        &mut self,
-        connection: &Arc<Connection>,
-        initiator: IkeSpi,
-        path: Path,
-        cx: &mut Context<'_>,
-    ) -> IkeSaId {
-        let spis = Spis { initiator, responder: self.free_spi(cx) };
-        let id = self.add(connection, (Role::Responder, spis), path, cx);
-        self.half_open.insert((path.peer, initiator), id);
-        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
-        id
-    }
-
     /// What the peer of an IKE SA that is gone has given us to come back with.
     fn keep_ticket(&mut self, connection: &str, peer: IpAddr, ticket: Arc<Ticket>, now_ms: u64) {
         if self.tickets.len() >= MOST_TICKETS {
@@ -548,14 +383,6 @@ impl Engine {
         if self.tickets.len() < MOST_TICKETS {
             self.tickets.insert((connection.to_owned(), peer), ticket);
         }
-    }
-
-    /// RFC 7296 §2.5: a peer of a higher version is told ours.
-    fn refuse_version(&mut self, header: &Header, path: Path, cx: &mut Context<'_>) -> Result<(), Refused> {
-        if header.version.major > Version::V2.major && !header.flags.contains(Flags::RESPONSE) {
-            answer_first(header, Notify::new(NotifyType::INVALID_MAJOR_VERSION, &[]), path, cx);
-        }
-        Err(Refused::Version)
     }
 
     /// An SPI that no IKE SA has.
@@ -734,20 +561,5 @@ fn host(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
-    }
-}
-
-/// Answers a first message of which nothing is kept (RFC 7296 §2.6, §1.2).
-fn answer_first(header: &Header, notify: Notify, path: Path, cx: &mut Context<'_>) {
-    answer_first_all(header, vec![notify], path, cx);
-}
-
-fn answer_first_all(header: &Header, notifies: Vec<Notify>, path: Path, cx: &mut Context<'_>) {
-    let payloads = Payloads(notifies.into_iter().map(Payload::Notify).collect());
-    let header =
-        Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..*header };
-    let message = Message { header, payloads, sealed: None };
-    if let Ok(octets) = message.emit() {
-        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets }));
     }
 }
