@@ -40,7 +40,7 @@ use thiserror::Error;
 const RING: u32 = 2048;
 
 /// Ticks of the mirror from one look at the XDP program's counters to the next: about half a second.
-const COUNT_TICKS: u32 = 10;
+const COUNT_TICKS: u32 = 100;
 
 /// How long a predecessor may take to be gone.
 const PREDECESSOR: Duration = Duration::from_millis(500);
@@ -202,7 +202,8 @@ impl Gateway {
         }
 
         // Frames come in from here on: what is protected is known before.
-        let mut sync = PolicySync { reader, workers, versions: None, known: BTreeMap::new() };
+        let (versions, known, rests_until) = (None, BTreeMap::new(), Instant::now());
+        let mut sync = PolicySync { reader, workers, versions, known, rests_until };
         sync.run(&mut steering, mirror.fib())?;
         let mut ports = vec![];
         for (number, (port, interface)) in config.ports.iter().zip(&interfaces).enumerate() {
@@ -337,15 +338,30 @@ struct PolicySync {
     versions: Option<(u64, u64, u64)>,
     /// What the program has.
     known: BTreeMap<fib::Prefix, Owner>,
+    /// No walk before, so that a large SPD which changes all the time costs at most a tenth of a core.
+    rests_until: Instant,
 }
 
 impl PolicySync {
+    /// Until it has run, what a new policy protects is the kernel's: so it is asked every few milliseconds.
     fn run(&mut self, steering: &mut Steering, fib: &Fib) -> Result<(), SteeringError> {
         // A rekey changes who owns a policy's SA, and not the SPD.
         let versions = (self.reader.spd_version(), self.reader.policy_sas_version(), fib.version());
-        if self.versions == Some(versions) {
+        let begun = Instant::now();
+        if self.versions == Some(versions) || begun < self.rests_until {
             return Ok(());
         }
+        let result = self.walk(steering, fib, versions);
+        self.rests_until = Instant::now() + 9 * begun.elapsed();
+        result
+    }
+
+    fn walk(
+        &mut self,
+        steering: &mut Steering,
+        fib: &Fib,
+        versions: (u64, u64, u64),
+    ) -> Result<(), SteeringError> {
         let mut wanted = BTreeMap::new();
         for (_, policy) in self.reader.policies() {
             // Clear traffic to what an outbound policy names; and from it too, since the program looks at

@@ -43,11 +43,9 @@ use tables::{NeighbourChange, RouteDump, Tables};
 
 /// How long changes are gathered before they are published.
 pub const GATHER: Duration = Duration::from_millis(10);
-/// How often [`Notice::Tick`] comes.
-pub const TICK: Duration = Duration::from_millis(50);
+/// How often [`Notice::Tick`] comes, and the thread looks at the workers' requests.
+pub const TICK: Duration = Duration::from_millis(5);
 
-/// The thread looks at the workers' requests this often.
-const TURN_MS: i32 = 5;
 /// How often used neighbours that went stale are confirmed.
 const CONFIRM: Duration = Duration::from_secs(2);
 /// For how long after a worker's request one that failed is tried again: as long as frames may wait for it.
@@ -186,7 +184,7 @@ impl Mirror {
         // Relaxed: the flag orders nothing, and the join that follows it does.
         while !stop.load(Ordering::Relaxed) {
             let version = self.fib.version();
-            let turn = self.events.wait(TURN_MS).and_then(|()| self.turn(Instant::now()));
+            let turn = self.events.wait(TICK.as_millis() as i32).and_then(|()| self.turn(Instant::now()));
             let now = Instant::now();
             if let Err(e) = turn {
                 tracing::warn!("netlink: {e}; the kernel's tables are read again");
