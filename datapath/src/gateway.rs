@@ -36,9 +36,6 @@ use std::{
 };
 use thiserror::Error;
 
-/// Entries of each ring.
-const RING: u32 = 2048;
-
 /// Ticks of the mirror from one look at the XDP program's counters to the next: about half a second.
 const COUNT_TICKS: u32 = 100;
 
@@ -167,7 +164,7 @@ impl Gateway {
                 HugePages::Off => umem::HugePages::Off,
             },
         )?;
-        let needed = RING * interfaces.iter().map(|i| i.queues).sum::<u32>() + 256 * workers;
+        let needed = config.datapath.ring * interfaces.iter().map(|i| i.queues).sum::<u32>() + 256 * workers;
         if config.datapath.frames < needed {
             return Err(GatewayError::Frames { frames: config.datapath.frames, needed });
         }
@@ -175,7 +172,7 @@ impl Gateway {
         let ends = handoff::between(workers as usize)
             .map_err(|source| GatewayError::Io { what: "cannot make a worker's bell", source })?;
         let inboxes = ends[0].inboxes();
-        let opened = af_xdp::open(pool.umem(), &interfaces, &inboxes, RING, Copying::Auto)?;
+        let opened = af_xdp::open(pool.umem(), &interfaces, &inboxes, config.datapath.ring, Copying::Auto)?;
         let mut steering = Steering::load(workers)?;
         steering.set_udp_ports(config.datapath.udp_encap_ports.iter().copied())?;
         let udp_ports = udp_ports(&config.datapath.udp_encap_ports)?;

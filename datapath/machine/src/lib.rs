@@ -11,6 +11,7 @@
 //! cores = [0]               # default: the first `workers` cores
 //! frames = 16384            # chunks in the umem
 //! frame_size = 4096         # 2048 or 4096
+//! ring = 2048               # packets that wait for a worker at each queue, or to be sent, at most; a power of two
 //! xdp_mode = "auto"         # auto | driver | generic
 //! huge_pages = "auto"       # auto | require (reserved ones) | off
 //! udp_encap_ports = [4500]  # where ESP in UDP comes in, and connections' own udp_ports are: up to 8
@@ -100,6 +101,8 @@ pub struct Datapath {
     pub frames: u32,
     /// Bytes of a chunk: 2048 or 4096.
     pub frame_size: u32,
+    /// Entries of each ring of a queue: packets that wait there at most.
+    pub ring: u32,
     /// How the XDP program is attached.
     pub xdp_mode: XdpMode,
     /// Whether the umem is to be made of huge pages.
@@ -281,6 +284,13 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
             _ => return Err(value.wrong("2048 or 4096")),
         },
     };
+    let ring = match table.optional("ring")? {
+        None => 2048,
+        Some(value) => match value.number_in(0..=u64::MAX)? {
+            size if (256..=65536).contains(&size) && size.is_power_of_two() => size as u32,
+            _ => return Err(value.wrong("a power of two from 256 to 65536")),
+        },
+    };
     let xdp_mode = match table.optional("xdp_mode")? {
         None => XdpMode::Auto,
         Some(value) => value.one_of(&[
@@ -321,6 +331,7 @@ fn datapath(mut table: Table<'_>) -> Result<Datapath, ConfigError> {
         cores,
         frames,
         frame_size,
+        ring,
         xdp_mode,
         huge_pages,
         udp_encap_ports,

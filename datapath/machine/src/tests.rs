@@ -36,6 +36,7 @@ fn all_but_a_port_has_a_default() {
             cores: None,
             frames: 16384,
             frame_size: 4096,
+            ring: 2048,
             xdp_mode: XdpMode::Auto,
             huge_pages: HugePages::Auto,
             udp_encap_ports: vec![4500],
@@ -60,7 +61,7 @@ fn all_but_a_port_has_a_default() {
 fn all_keys_are_read() {
     let m = machine(
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
-         [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nxdp_mode = \"generic\"\n\
+         [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nring = 512\nxdp_mode = \"generic\"\n\
          huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = [\"10.1.0.0/16\", \"fd00::1\"]\n\
          [ike]\nthreads = 3\nhalf_open = 7\nhalf_open_per_host = 5\ncookies_from = 6\ninit_per_second = 0\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
@@ -73,6 +74,7 @@ fn all_keys_are_read() {
             cores: Some(vec![3, 1]),
             frames: 2048,
             frame_size: 2048,
+            ring: 512,
             xdp_mode: XdpMode::Generic,
             huge_pages: HugePages::Off,
             udp_encap_ports: vec![4501, 4500],
