@@ -35,10 +35,10 @@ use placement::Placement;
 use pool::Pool;
 use portcullis_ike::{
     connection::{Child, Configuration, Connection},
+    ike_sa::{IkeSa, IkeSaId, Phase},
     v2::{
         context::Context,
         engine::Engine,
-        ike_sa::{IkeSa, IkeSaId, Phase},
         job::Job,
         output::{ChildChange, JobId, Output},
         refused::Refused,
@@ -232,7 +232,7 @@ impl Ike {
 
     /// The IKE SAs, the oldest first.
     pub fn ids(&self) -> Vec<IkeSaId> {
-        let mut ids: Vec<_> = self.engine.sas().map(IkeSa::id).collect();
+        let mut ids: Vec<_> = self.engine.ike_sas().map(|sa| sa.id()).collect();
         ids.sort_unstable();
         ids
     }
@@ -323,9 +323,10 @@ impl Ike {
 
     /// The IKE SAs of a connection, or the child SAs of a name.
     fn having(&self, name: &str) -> (Vec<IkeSaId>, Vec<u32>) {
-        let of_connection = self.engine.sas().filter(|sa| sa.connection().name == name);
-        let of_child = self.engine.sas().flat_map(IkeSa::children).filter(|child| child.config.name == name);
-        (of_connection.map(IkeSa::id).collect(), of_child.map(|child| child.spi_in).collect())
+        let of_connection = self.engine.ike_sas().filter(|sa| sa.connection().name == name);
+        let of_child =
+            self.engine.ike_sas().flat_map(|sa| sa.children()).filter(|child| child.config.name == name);
+        (of_connection.map(|sa| sa.id()).collect(), of_child.map(|child| child.spi_in).collect())
     }
 
     fn now_ms(&self) -> u64 {
@@ -402,11 +403,11 @@ impl Ike {
             (None, None) => "no connection is configured".to_owned(),
         })?;
         let child = child.and_then(|name| found.children.iter().find(|child| child.name == name)).cloned();
-        let is_up = |sa: &&IkeSa| {
+        let is_up = |sa: &&dyn IkeSa| {
             (&sa.connection().name, sa.connection().edition) == (&found.name, found.edition)
                 && matches!(sa.phase(), Phase::Connecting | Phase::Established)
         };
-        let present = self.engine.sas().find(is_up).map(IkeSa::id);
+        let present = self.engine.ike_sas().find(is_up).map(|sa| sa.id());
         if let Some(id) = present {
             if let Some(child) = &child {
                 self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));

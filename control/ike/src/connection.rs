@@ -8,8 +8,9 @@ use crate::{
     pki::{chain::Trust, credential::Credential},
     pool::Pool,
     proposal::{Order, Proposals},
+    retransmission::Retransmission,
     traffic_selector::{ConfiguredSelectors, Policy},
-    v2::{redirect::Gateway, window::Retransmission},
+    v2::redirect::Gateway,
 };
 use portcullis_sadb::{Handling, Mode};
 use std::{
@@ -46,7 +47,7 @@ pub struct Configuration {
     pub firsts_a_second: u32,
     /// How long one may be half-open.
     pub half_open_ms: u64,
-    /// The keys of IKE SAs are told outside ([`Output::Keys`](crate::v2::output::Output::Keys)).
+    /// The keys of IKE SAs are told outside ([`Output::Keys`](crate::output::Output::Keys)).
     pub tells_keys: bool,
 }
 

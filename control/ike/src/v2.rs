@@ -14,23 +14,17 @@
 //!    child, resource                   what is agreed on for a child SA, and for one for each worker
 //!    configuration                     addresses that one end has of the other
 //!  admission how often who may begin
-//!  contacts  which of them are of the same two
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
-//!  job       what takes long, for any thread to do
 //!  kept      IKE SAs that go on in another process
-//!  output    what is to be done outside
 //! ```
 //!
-//! Nothing here waits, reads a clock, or sends: [`context::Context`] has what is needed, and takes what is to be done.
+//! Nothing here waits, reads a clock, or sends: [`Context`](context::Context) has what is needed, and takes what is to be done.
 
 mod admission;
 mod auth;
 pub mod channel;
 pub mod child;
-mod closed;
 pub mod configuration;
-mod contacts;
-pub mod context;
 pub mod cookie;
 mod create_child;
 pub mod eap;
@@ -41,11 +35,8 @@ mod id_sync;
 pub mod ike_sa;
 mod informational;
 mod intermediate;
-pub mod job;
 pub mod kept;
 pub mod mobike;
-pub mod nat;
-pub mod output;
 mod ppk;
 pub mod proof;
 pub mod puzzle;
@@ -59,6 +50,9 @@ mod sa_init;
 pub mod stranger;
 pub mod ticket;
 pub mod window;
+
+use crate::contacts;
+pub use crate::{context, job, nat, output};
 
 #[cfg(test)]
 mod tests;

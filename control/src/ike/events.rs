@@ -4,9 +4,9 @@ use super::{Ike, failures::Failure};
 use crate::report::{ChildReport, EventReport, IkeSaReport, What};
 use portcullis_ike::{
     crypto::keys::Role,
+    ike_sa::{IkeSa, IkeSaId, Path},
     v2::{
         child::ChildSa,
-        ike_sa::{IkeSa, IkeSaId, Path},
         output::{Event, Output},
         stranger::Stranger,
     },
@@ -27,7 +27,7 @@ pub(super) struct Events {
     is_heard: bool,
     waiting: VecDeque<EventReport>,
     /// IKE SAs that are gone, until all is told of them.
-    closed: Vec<IkeSa>,
+    closed: Vec<Box<dyn IkeSa>>,
     /// The child SA that went last, if somebody listens.
     gone: Option<ChildReport>,
     /// Whether another has the place of that.
@@ -96,7 +96,7 @@ impl Ike {
         if out.iter().any(|output| matches!(output, Output::Closed(_))) {
             for output in std::mem::take(out) {
                 match output {
-                    Output::Closed(sa) => self.events.closed.push(*sa),
+                    Output::Closed(sa) => self.events.closed.push(sa),
                     other => out.push_back(other),
                 }
             }
@@ -108,8 +108,8 @@ impl Ike {
         self.events.closed.clear();
     }
 
-    fn any_sa(&self, id: IkeSaId) -> Option<&IkeSa> {
-        self.engine.sa(id).or_else(|| self.events.closed.iter().find(|sa| sa.id() == id))
+    fn any_sa(&self, id: IkeSaId) -> Option<&dyn IkeSa> {
+        self.engine.ike_sa(id).or_else(|| self.events.closed.iter().map(|sa| &**sa).find(|sa| sa.id() == id))
     }
 
     /// A child SA is about to go out of the SADB.
@@ -120,7 +120,7 @@ impl Ike {
 
     /// It has begun an IKE SA.
     pub(super) fn tell_begun(&mut self, id: IkeSaId) {
-        let Some(sa) = self.engine.sa(id) else { return };
+        let Some(sa) = self.engine.ike_sa(id) else { return };
         let (name, peer) = (sa.connection().name.clone(), sa.path().peer);
         let text = format!("connection '{name}': IKE SA {} is begun with {peer}", id.0);
         tracing::info!("{text}");

@@ -21,13 +21,8 @@ use crate::{
 };
 use portcullis_ike::{
     connection::Connection,
-    v2::{
-        context::Context,
-        engine::Engine,
-        ike_sa::{IkeSa, IkeSaId},
-        kept::Untold,
-        output::Output,
-    },
+    ike_sa::{IkeSa, IkeSaId},
+    v2::{context::Context, engine::Engine, kept::Untold, output::Output},
 };
 use portcullis_sadb::Sadb;
 use std::{
@@ -92,7 +87,7 @@ fn unpacked(octets: &[u8]) -> Option<(Numbers, &[u8])> {
 }
 
 /// The marks of all that an IKE SA is of.
-fn marks(sa: &IkeSa) -> impl Iterator<Item = u64> {
+fn marks(sa: &dyn IkeSa) -> impl Iterator<Item = u64> + use<'_> {
     [sa.connection().mark].into_iter().chain(sa.children().iter().map(|child| child.config.mark))
 }
 
@@ -219,7 +214,7 @@ impl Ike {
         for id in changed {
             match self.record(id, out) {
                 Some(record) => {
-                    let all: Vec<_> = self.engine.sa(id).into_iter().flat_map(marks).collect();
+                    let all: Vec<_> = self.engine.ike_sa(id).into_iter().flat_map(marks).collect();
                     for mark in all {
                         if self.keeping.written.insert(mark) {
                             records.extend(self.connection_record(mark));
@@ -257,7 +252,7 @@ impl Ike {
     /// Writes all that counts into another file.
     fn write_anew(&mut self) {
         let Some((directory, instance)) = self.keeping.place.clone() else { return };
-        let used: HashSet<u64> = self.engine.sas().flat_map(marks).collect();
+        let used: HashSet<u64> = self.engine.ike_sas().flat_map(marks).collect();
         self.keeping.sources.retain(|mark, _| used.contains(mark));
         let mut records: Vec<_> = used.iter().filter_map(|mark| self.connection_record(*mark)).collect();
         let nothing = VecDeque::new();

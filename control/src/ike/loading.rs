@@ -11,7 +11,6 @@ use crate::swanctl::{
     diff::{Changes, Diff},
     secret::{Secrets, Shared},
 };
-use portcullis_ike::v2::ike_sa::IkeSa;
 use portcullis_sadb::Sadb;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -130,7 +129,7 @@ impl Ike {
 
     /// That of IKE SAs that are of the same connection, and were here before it.
     fn edition_of(&self, mark: u64) -> Option<u64> {
-        let connections = self.engine.sas().map(IkeSa::connection);
+        let connections = self.engine.ike_sas().map(|sa| sa.connection());
         connections.filter(|connection| connection.mark == mark).map(|connection| connection.edition).max()
     }
 

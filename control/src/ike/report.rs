@@ -6,13 +6,11 @@ use crate::{
     report::{ChildReport, IkeReport, IkeSaReport, TransformReport},
 };
 use portcullis_ike::{
+    child::ChildSa,
     crypto::keys::Role,
+    ike_sa::{IkeSa, IkeSaId, Phase},
     proposal::Agreement,
     traffic_selector::TrafficSelectors,
-    v2::{
-        child::ChildSa,
-        ike_sa::{IkeSa, IkeSaId, Phase},
-    },
 };
 use portcullis_sadb::{Mode, Protocol, SaCounters, Sadb, SlotIndex, Spi};
 
@@ -26,13 +24,13 @@ impl Ike {
 
     /// An IKE SA, with its child SAs.
     pub fn report_of(&self, id: IkeSaId, sadb: &Sadb) -> Option<IkeSaReport> {
-        let sa = self.engine.sa(id)?;
+        let sa = self.engine.ike_sa(id)?;
         let children = sa.children().iter().map(|child| self.child_report(child, sadb)).collect();
         Some(IkeSaReport { children, ..self.sa_report(sa) })
     }
 
     /// An IKE SA without its child SAs.
-    pub(super) fn sa_report(&self, sa: &IkeSa) -> IkeSaReport {
+    pub(super) fn sa_report(&self, sa: &dyn IkeSa) -> IkeSaReport {
         let state = match sa.phase() {
             Phase::Connecting => "connecting",
             Phase::Established => "established",

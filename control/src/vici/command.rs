@@ -149,7 +149,7 @@ fn stats(iked: &mut Iked) -> Result<Message, TooLong> {
     let since_secs = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (jobs, threads, total, half_open) = iked.ike().map_or((0, 0, 0, 0), |(ike, _)| {
         let ((jobs, threads), engine) = (ike.jobs(), ike.engine());
-        (jobs, threads, engine.sas().count(), engine.half_open())
+        (jobs, threads, engine.ike_sas().count(), engine.half_open())
     });
     let (busy, n) = (jobs.min(threads), usize::to_string);
     let mut writer = Writer::default();

@@ -200,14 +200,14 @@ impl Control {
         };
         let is_done = match &self.goal {
             Goal::ChildUp(_, _, is_up) => *is_up,
-            Goal::IkeUp(id) => engine.sa(*id).is_some_and(|sa| *sa.phase() == Phase::Established),
-            Goal::Gone(Selected::Ike(ids), _) => ids.iter().all(|id| engine.sa(*id).is_none()),
+            Goal::IkeUp(id) => engine.ike_sa(*id).is_some_and(|sa| *sa.phase() == Phase::Established),
+            Goal::Gone(Selected::Ike(ids), _) => ids.iter().all(|id| engine.ike_sa(*id).is_none()),
             Goal::Gone(Selected::Children(spis), _) => {
-                !engine.sas().flat_map(|sa| sa.children()).any(|child| spis.contains(&child.spi_in))
+                !engine.ike_sas().flat_map(|sa| sa.children()).any(|child| spis.contains(&child.spi_in))
             }
         };
         let is_lost = match &self.goal {
-            Goal::IkeUp(id) | Goal::ChildUp(id, ..) => engine.sa(*id).is_none(),
+            Goal::IkeUp(id) | Goal::ChildUp(id, ..) => engine.ike_sa(*id).is_none(),
             Goal::Gone(..) => false,
         };
         if is_done {

@@ -81,7 +81,7 @@ impl Selection {
 
     /// The SAs. `child_id` has the numbers of child SAs, by our SPIs.
     pub fn select(&self, engine: &Engine, child_id: impl Fn(u32) -> Option<u32>) -> Selected {
-        let sas = engine.sas().filter(|sa| self.has_ike(&sa.connection().name, sa.id().0));
+        let sas = engine.ike_sas().filter(|sa| self.has_ike(&sa.connection().name, sa.id().0));
         if !self.is_of_children() {
             return Selected::Ike(sas.map(|sa| sa.id()).collect());
         }

@@ -79,7 +79,7 @@ pub enum Turned {
 }
 
 impl Turn {
-    pub(super) fn run(self, rng: &mut dyn CryptoRng) -> Turned {
+    pub(crate) fn run(self, rng: &mut dyn CryptoRng) -> Turned {
         match self {
             Turn::Authenticator(mut end, octets) => {
                 let next = end.handle(&octets, rng);

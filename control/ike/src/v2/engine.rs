@@ -85,12 +85,22 @@ impl Engine {
         }
     }
 
-    /// The IKE SAs, in no order.
+    /// The IKE SAs of either version, in no order.
+    pub fn ike_sas(&self) -> impl Iterator<Item = &dyn crate::ike_sa::IkeSa> {
+        self.sas.values().map(|sa| &**sa as &dyn crate::ike_sa::IkeSa)
+    }
+
+    /// An IKE SA of either version.
+    pub fn ike_sa(&self, id: IkeSaId) -> Option<&dyn crate::ike_sa::IkeSa> {
+        self.sa(id).map(|sa| sa as &dyn crate::ike_sa::IkeSa)
+    }
+
+    /// Those of IKEv2, in no order.
     pub fn sas(&self) -> impl Iterator<Item = &IkeSa> {
         self.sas.values().map(|sa| &**sa)
     }
 
-    /// An IKE SA.
+    /// One of IKEv2.
     pub fn sa(&self, id: IkeSaId) -> Option<&IkeSa> {
         self.sas.get(&id).map(|sa| &**sa)
     }
@@ -464,7 +474,7 @@ impl Engine {
             self.no_longer_half_open(id, (first, spis.initiator));
         }
         if is_closed {
-            cx.out.extend(self.sas.remove(&id).map(Output::Closed));
+            cx.out.extend(self.sas.remove(&id).map(|sa| Output::Closed(sa)));
             self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
         } else {
             self.due.insert((due, id));

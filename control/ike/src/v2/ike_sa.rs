@@ -44,35 +44,10 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-pub use super::closed::Closed;
-
-/// Which IKE SA of an engine.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IkeSaId(pub u64);
-
-/// The addresses that messages go between.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Path {
-    /// Ours.
-    pub local: SocketAddr,
-    /// The peer's.
-    pub peer: SocketAddr,
-}
-
-/// How far it is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Phase {
-    /// Until both ends are authenticated.
-    Connecting,
-    /// They are.
-    Established,
-    /// Another is in its place, and it is to be deleted.
-    Replaced,
-    /// It is being deleted.
-    Closing,
-    /// It is gone, and this is why.
-    Closed(Box<Closed>),
-}
+pub use crate::{
+    closed::Closed,
+    ike_sa::{IkeSaId, Path, Phase},
+};
 
 /// What is still to be asked.
 #[derive(Clone, Debug)]
@@ -629,6 +604,72 @@ impl IkeSa {
         self.phase = Phase::Closed(Box::new(why));
         (self.thens, self.asked, self.awaited) = ([None, None], None, None);
         self.serving = None;
+    }
+}
+
+impl crate::ike_sa::IkeSa for IkeSa {
+    fn id(&self) -> IkeSaId {
+        self.id
+    }
+
+    fn version(&self) -> u8 {
+        2
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    fn spis(&self) -> Spis {
+        self.spis()
+    }
+
+    fn role(&self) -> Role {
+        self.role()
+    }
+
+    fn path(&self) -> Path {
+        self.path
+    }
+
+    fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    fn ids(&self) -> Option<&(Identification, Identification)> {
+        self.ids.as_ref()
+    }
+
+    fn eap_id(&self) -> Option<&str> {
+        self.eap_id.as_deref()
+    }
+
+    fn agreement(&self) -> Option<&Agreement> {
+        self.agreement.as_ref()
+    }
+
+    fn has_ppk(&self) -> bool {
+        self.has_ppk
+    }
+
+    fn established_ms(&self) -> Option<u64> {
+        self.established_ms
+    }
+
+    fn rekey_at_ms(&self) -> Option<u64> {
+        self.rekey_at_ms()
+    }
+
+    fn nat(&self) -> Option<Nat> {
+        self.nat
+    }
+
+    fn given(&self) -> &Given {
+        &self.given
+    }
+
+    fn children(&self) -> &[ChildSa] {
+        &self.children
     }
 }
 

@@ -7,7 +7,6 @@ use super::{
     mobike::COOKIE2,
 };
 use crate::message::{Delete, ExchangeType, Notify, NotifyType, Payload, Payloads, Protocol};
-use portcullis_sadb as sadb;
 
 /// SPIs that are remembered of those that are deleted too early, at most, and as many more.
 const MOST_EARLY: usize = 16;
@@ -178,17 +177,5 @@ impl IkeSa {
         self.redirected(payloads, cx);
         answer.extend(self.answer_mobike(payloads));
         self.answer(ExchangeType::INFORMATIONAL, &Payloads(answer), cx);
-    }
-}
-
-impl super::child::ChildSa {
-    /// ESP or AH, as messages name it.
-    pub(super) fn protocol(&self) -> Protocol {
-        self.agreement.protocol()
-    }
-
-    /// ESP or AH.
-    pub fn sadb_protocol(&self) -> sadb::Protocol {
-        if self.protocol() == Protocol::AH { sadb::Protocol::Ah } else { sadb::Protocol::Esp }
     }
 }

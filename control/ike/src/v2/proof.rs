@@ -10,182 +10,21 @@ use super::{
 };
 use crate::{
     connection::{LocalAuth, RemoteAuth},
-    crypto::{
-        Secret, auth,
-        keys::Role,
-        signature::{Curve, Hash, PrivateKey, PublicKey, Scheme, SignatureError},
-    },
-    eap::EapError,
+    crypto::{Secret, auth, keys::Role},
     identity::IdPattern,
     message::{
         AuthMethod, Authentication, Certificate as CertificatePayload, CertificateEncoding,
         CertificateRequest, Identification, Notify, NotifyType, Payload, Payloads,
     },
-    pki::{
-        BadCertificate, Wrong,
-        certificate::Certificate,
-        chain::{Shown, Trust},
-        crl::Crl,
-        ocsp::OcspResponse,
-        revocation::Said,
-    },
+    pki::chain::Trust,
 };
-use rand_core::CryptoRng;
-use std::sync::Arc;
+
+use crate::proof::Signature;
+pub use crate::proof::{Signing, Unproven, Verification};
 
 /// The hashes that we take signatures of: SHA2-256 to SHA2-512, and Identity, which is Ed25519's (RFC 7427 §4, RFC 8420
 /// §2).
 const HASHES: [u16; 4] = [2, 3, 4, 5];
-
-/// Certificates of a peer that are read, at most.
-const MOST_CERTIFICATES: usize = 16;
-
-/// Why an AUTH payload proves nothing.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Unproven {
-    /// It is of another method than what is configured.
-    #[error("it proves that by {said}, and must by {wanted}")]
-    Method {
-        /// What it is of.
-        said: AuthMethod,
-        /// What is configured.
-        wanted: String,
-    },
-    /// By a shared key, it would be whoever we are.
-    #[error("it says to be us")]
-    Us,
-    /// There is none for the two ends.
-    #[error("there is no shared key for it")]
-    NoSharedKey,
-    /// It is not by our shared key.
-    #[error("it has another shared key")]
-    SharedKey,
-    /// By EAP.
-    #[error(transparent)]
-    Eap(#[from] EapError),
-    /// After EAP it has another key than we.
-    #[error("after EAP, its AUTH is not by the key of that")]
-    Msk,
-    /// The peer has sent no certificate, and none that is pinned is of it.
-    #[error("there is no certificate of it")]
-    NoCertificate,
-    /// Its certificate is not to be believed.
-    #[error(transparent)]
-    Certificate(#[from] BadCertificate),
-    /// The signature is made in no way that we know.
-    #[error("its signature is of no kind that is taken")]
-    Algorithm,
-    /// The signature is not of the key of the certificate.
-    #[error("its signature is not by the key of its certificate")]
-    Signature,
-}
-
-/// What is to be signed.
-#[derive(Debug)]
-pub struct Signing {
-    key: Arc<PrivateKey>,
-    method: AuthMethod,
-    scheme: Scheme,
-    /// Each for a signature of its own.
-    octets: Vec<Vec<u8>>,
-}
-
-impl Signing {
-    pub(super) fn is_short(&self) -> bool {
-        let is_fast = matches!(
-            self.scheme,
-            Scheme::Ecdsa(Hash::Sha256) | Scheme::EcdsaOf(Curve::P256) | Scheme::Ed25519
-        );
-        is_fast && self.octets.len() == 1
-    }
-
-    pub(super) fn run(self, rng: &mut dyn CryptoRng) -> Result<Vec<Authentication>, SignatureError> {
-        self.octets.iter().map(|octets| self.sign(octets, rng)).collect()
-    }
-
-    fn sign(&self, octets: &[u8], rng: &mut dyn CryptoRng) -> Result<Authentication, SignatureError> {
-        let data = self.key.sign(self.scheme, octets, rng)?;
-        match self.scheme.algorithm_identifier().filter(|_| self.method == AuthMethod::DIGITAL_SIGNATURE) {
-            // RFC 7427 §3
-            Some(algorithm) => {
-                Authentication::digital_signature(algorithm, &data).map_err(|_| SignatureError::Sign)
-            }
-            None => Ok(Authentication { method: self.method, data }),
-        }
-    }
-}
-
-/// A signature to be verified.
-#[derive(Debug)]
-pub struct Verification {
-    trust: Arc<Trust>,
-    id: Identification,
-    /// The first of X.509 is of who has signed.
-    certificates: Vec<CertificatePayload>,
-    said: Authentication,
-    may_be_sha1: bool,
-    octets: Vec<u8>,
-    unix_secs: u64,
-}
-
-impl Verification {
-    pub(super) fn run(self) -> Result<(), Unproven> {
-        let mut shown = Shown::default();
-        let mut end = None;
-        for payload in self.certificates.iter().take(MOST_CERTIFICATES) {
-            // But for the first, they are only hints.
-            match payload.encoding {
-                CertificateEncoding::X509_SIGNATURE if end.is_none() => {
-                    end = Some(Certificate::from_der(&payload.data)?);
-                }
-                CertificateEncoding::X509_SIGNATURE => {
-                    shown.certificates.extend(Certificate::from_der(&payload.data));
-                }
-                CertificateEncoding::CRL => shown.said.extend(Crl::from_der(&payload.data).map(Said::Crl)),
-                // RFC 4806 §3.1
-                CertificateEncoding::OCSP_CONTENT => {
-                    shown.said.extend(OcspResponse::from_der(&payload.data).map(Said::Ocsp));
-                }
-                _ => {}
-            }
-        }
-        let Some(end) = end else {
-            let pinned = self.trust.pinned.iter().filter(|c| c.proves(&self.id));
-            let checked = pinned.map(|end| self.check(end, &shown));
-            return checked.reduce(Result::or).unwrap_or(Err(Unproven::NoCertificate));
-        };
-        if !end.proves(&self.id) {
-            let wrong = Wrong::Identity(self.id.to_string());
-            return Err(BadCertificate { subject: end.subject().to_string(), wrong }.into());
-        }
-        self.check(&end, &shown)
-    }
-
-    fn check(&self, end: &Certificate, shown: &Shown) -> Result<(), Unproven> {
-        self.trust.verify(end, shown, self.unix_secs)?;
-        self.is_by(end.key())
-    }
-
-    fn is_by(&self, key: &PublicKey) -> Result<(), Unproven> {
-        let (schemes, signature) = match self.said.algorithm_and_signature() {
-            Some((algorithm, signature)) => {
-                let scheme = Scheme::from_algorithm_identifier(algorithm).ok_or(Unproven::Algorithm)?;
-                (vec![scheme], signature)
-            }
-            None => (Scheme::of_method(self.said.method).to_vec(), &self.said.data[..]),
-        };
-        let is_taken = |scheme: &Scheme| {
-            let is_new = self.may_be_sha1 || *scheme != Scheme::RsaSha1;
-            key.takes(*scheme) && is_new && self.trust.ike_demands.take(key, *scheme)
-        };
-        let mut schemes = schemes.into_iter().filter(is_taken).peekable();
-        schemes.peek().ok_or(Unproven::Algorithm)?;
-        match schemes.any(|scheme| key.verify(scheme, &self.octets, signature).is_ok()) {
-            true => Ok(()),
-            false => Err(Unproven::Signature),
-        }
-    }
-}
 
 /// AUTH payloads of ours.
 pub(super) enum Proof {
@@ -330,9 +169,8 @@ impl IkeSa {
                     trust: trust.clone(),
                     id: theirs.clone(),
                     certificates,
-                    said: said.clone(),
                     // Who takes better ones can make them, too.
-                    may_be_sha1: self.peer_hashes.is_none(),
+                    said: Signature::of(said, self.peer_hashes.is_none()),
                     octets: self.signed_octets(who, theirs).ok_or(TOO_EARLY)?,
                     unix_secs: cx.unix_secs,
                 };

@@ -1,53 +1,14 @@
 //! Message IDs, and what is sent again until it is answered (RFC 7296 §2.1, §2.2, §2.3).
 //!
-//! Each end has one request under way at a time, and keeps the answer to the other's last one. What is sent again is the
-//! same octets: nothing is sealed twice.
+//! Each end has one request under way at a time, and keeps the answer to the other's last one.
 
-use crate::kept::{Damaged, Keep, Reader, Writer};
+use crate::{
+    kept::{Damaged, Keep, Reader, Writer},
+    retransmission::Open,
+};
 use sha2::{Digest, Sha256};
 
-/// How often a request is sent again until it is given up, and when (RFC 7296 §2.4).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retransmission {
-    /// How long the first is waited for.
-    pub timeout_ms: u32,
-    /// Each is waited for so many thousandths of the time before.
-    pub base: u32,
-    /// How often it is sent again.
-    pub tries: u32,
-    /// No time is longer; 0 is no limit.
-    pub limit_ms: u32,
-    /// Up to so many hundredths of a time are taken off at random, so that not all ask at once.
-    pub jitter: u8,
-}
-
-impl Default for Retransmission {
-    /// As strongSwan has it: given up after 165 seconds.
-    fn default() -> Retransmission {
-        Retransmission { timeout_ms: 4000, base: 1800, tries: 5, limit_ms: 0, jitter: 0 }
-    }
-}
-
-impl Retransmission {
-    /// How long a request is waited for that was sent again so many times; `random` is any octet.
-    pub fn wait_ms(&self, again: u32, random: u8) -> u64 {
-        let longer = |ms: u64| ms.saturating_mul(self.base.into()) / 1000;
-        let ms = (0..again.min(64)).fold(u64::from(self.timeout_ms), |ms, _| longer(ms));
-        let ms = if self.limit_ms == 0 { ms } else { ms.min(self.limit_ms.into()) };
-        ms - ms.saturating_mul(u64::from(self.jitter.min(100)) * u64::from(random)) / (100 * 255)
-    }
-}
-
-/// A message as it goes out: one datagram, or one for each fragment (RFC 7383).
-pub type Datagrams = Vec<Vec<u8>>;
-
-/// A request that is not answered.
-#[derive(Debug)]
-struct Open {
-    datagrams: Datagrams,
-    again: u32,
-    due_ms: u64,
-}
+pub use crate::retransmission::{Datagrams, Late, Retransmission};
 
 /// The last request of the peer, and what it was answered.
 #[derive(Debug)]
@@ -66,15 +27,6 @@ pub enum Known {
     Last,
     /// Any other: long answered, or not due.
     Other,
-}
-
-/// What became of a request that was waited for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Late {
-    /// It is to be sent again.
-    Again(Datagrams),
-    /// It was sent as often as it is to be.
-    GivenUp,
 }
 
 /// The message IDs of an IKE SA, both ends'.
@@ -109,7 +61,7 @@ impl Window {
 
     /// A request is under way, sent now. In the place of one that has the same ID (RFC 7296 §2.6).
     pub fn open(&mut self, datagrams: Datagrams, how: &Retransmission, now_ms: u64, random: u8) {
-        self.open = Some(Open { datagrams, again: 0, due_ms: now_ms + how.wait_ms(0, random) });
+        self.open = Some(Open::new(datagrams, how, now_ms, random));
     }
 
     /// The request that is under way has its response.
@@ -126,13 +78,7 @@ impl Window {
 
     /// What is to be done about a request that is due.
     pub fn late(&mut self, how: &Retransmission, now_ms: u64, random: u8) -> Option<Late> {
-        let open = self.open.as_mut().filter(|open| open.due_ms <= now_ms)?;
-        if open.again >= how.tries {
-            return Some(Late::GivenUp);
-        }
-        open.again += 1;
-        open.due_ms = now_ms + how.wait_ms(open.again, random);
-        Some(Late::Again(open.datagrams.clone()))
+        self.open.as_mut()?.late(how, now_ms, random)
     }
 
     /// How often the request that is under way was sent again.
@@ -173,8 +119,6 @@ pub fn digest(datagram: &[u8]) -> [u8; 32] {
     Sha256::digest(datagram).into()
 }
 
-crate::kept::keep!(Retransmission { timeout_ms, base, tries, limit_ms, jitter });
-crate::kept::keep!(Open { datagrams, again, due_ms });
 crate::kept::keep!(Answered { digest, datagrams });
 
 impl Window {
@@ -213,19 +157,6 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    // RFC 7296 §2.4: 165 s in all, as strongSwan documents.
-    #[test]
-    fn times_grow_until_it_is_given_up() {
-        let how = Retransmission::default();
-        let times: Vec<_> = (0..=how.tries).map(|n| how.wait_ms(n, 255)).collect();
-        assert_eq!(times, [4000, 7200, 12960, 23328, 41990, 75582]);
-        assert_eq!(times.iter().sum::<u64>(), 165_060);
-        let how = Retransmission { limit_ms: 10_000, jitter: 20, ..how };
-        assert_eq!([0, 1, 2].map(|n| how.wait_ms(n, 0)), [4000, 7200, 10_000]);
-        assert_eq!([0, 1, 2].map(|n| how.wait_ms(n, 255)), [3200, 5760, 8000]);
-        assert!(how.wait_ms(u32::MAX, 7) <= 10_000);
-    }
 
     #[test]
     fn a_request_is_sent_again_and_given_up() {

@@ -1,9 +1,9 @@
 //! Why IKE SAs are gone.
 
-use super::proof::Unproven;
 use crate::{
     crypto::{auth::IntermediateError, exchange::ExchangeError},
     message::{Malformed, NotifyType},
+    proof::Unproven,
     proposal::AcceptError,
 };
 

@@ -1,10 +1,5 @@
 //! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
 
-use super::{
-    eap::{Turn, Turned},
-    proof::{Signing, Unproven, Verification},
-    puzzle::Puzzle,
-};
 use crate::{
     crypto::{
         Secret,
@@ -13,6 +8,11 @@ use crate::{
         transform::KeyExchange,
     },
     message::Authentication,
+    proof::{Signing, Unproven, Verification},
+    v2::{
+        eap::{Turn, Turned},
+        puzzle::Puzzle,
+    },
 };
 use rand_core::CryptoRng;
 

@@ -1,13 +1,13 @@
 //! What an engine wants done.
 
-use super::{
+use crate::{
     child::{ChildSa, Install},
+    crypto::key_log::KeyLog,
     ike_sa::{IkeSa, IkeSaId, Path},
     job::Job,
     nat::Nat,
-    stranger::Stranger,
+    v2::stranger::Stranger,
 };
-use crate::crypto::key_log::KeyLog;
 use std::net::{IpAddr, SocketAddr};
 
 /// What is to be done, in this order.
@@ -26,7 +26,7 @@ pub enum Output {
     /// A peer would begin an IKE SA, and there is none for it.
     Refused(Box<Stranger>),
     /// An IKE SA is gone, behind all that is to be told of it.
-    Closed(Box<IkeSa>),
+    Closed(Box<dyn IkeSa>),
 }
 
 /// Which job of which IKE SA. There is one at a time for what it asks, and one for what it is asked.

@@ -1,7 +1,6 @@
 //! What an engine is given each time that something happens.
 
-use super::output::Output;
-use crate::connection::Configuration;
+use crate::{connection::Configuration, output::Output};
 use rand_core::CryptoRng;
 use std::collections::VecDeque;
 
@@ -23,7 +22,7 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// So many random octets.
-    pub(super) fn random<const N: usize>(&mut self) -> [u8; N] {
+    pub(crate) fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut octets = [0; N];
         self.rng.fill_bytes(&mut octets);
         octets

@@ -1,7 +1,9 @@
 //! Established IKE SAs by who is at their ends: whether there is another with a peer, and which (RFC 7296 §2.4).
 
-use super::ike_sa::IkeSaId;
-use crate::message::{IdType, Identification};
+use crate::{
+    ike_sa::IkeSaId,
+    message::{IdType, Identification},
+};
 use std::{collections::HashMap, net::IpAddr};
 
 /// Who we are, and who the peer is.
