@@ -227,11 +227,46 @@ fn swanctl_begins_lists_replaces_and_ends() {
 }
 
 #[test]
+fn policies_without_an_sa_are_laid_and_listed() {
+    let pair = Pair::new();
+    let policies = || pair.ours.status()["policies"].as_u64();
+    let shunts = "connections { lan { children {
+        dns { remote_ts = 10.11.2.53/32[udp/domain]
+            mode = pass
+            start_action = trap }
+        rest { local_ts = 10.11.0.0/16
+            remote_ts = 10.0.0.0/8
+            mode = drop } } } }\n";
+    pair.load(&format!("{}{shunts}", configuration(1)));
+    let pass = "lan/dns, PASS\n  local:  dynamic\n  remote: 10.11.2.53/32[udp/domain]";
+    let said = pair.says("--list-pols", &[pass]);
+    assert!(!said.contains("DROP") && policies() == Some(2), "{said}");
+    pair.says("--install --child rest --ike lan", &["completed successfully"]);
+    pair.says("--install --child net", &["completed successfully"]);
+    let rest = "lan/rest, DROP\n  local:  10.11.0.0/16\n  remote: 10.0.0.0/8";
+    let net = "peer/net, TUNNEL\n  local:  10.11.1.0/24\n  remote: 10.11.2.0/24";
+    pair.says("--list-pols", &[pass, rest, net]);
+    let said = pair.says("--list-pols --drop", &[rest]);
+    assert!(!said.contains("PASS") && !said.contains("TUNNEL") && policies() == Some(6), "{said}");
+    // What is loaded as it is stays as it is.
+    pair.says("--load-conns", &[]);
+    assert_eq!(policies(), Some(6));
+    pair.says("--uninstall --child dns", &["completed successfully"]);
+    pair.says("--uninstall --child net", &["completed successfully"]);
+    pair.says("--load-conns", &[]);
+    assert_eq!(policies(), Some(2));
+    pair.refuses("--initiate --child dns", &["no connection has a child 'dns'"]);
+    // The other's child is not without the connection.
+    pair.load(&configuration(1));
+    assert!(comes_true(|| policies() == Some(0)));
+}
+
+#[test]
 fn what_fails_is_told() {
     let mut pair = Pair::new();
     pair.refuses("--initiate --child nothing", &["no connection has a child 'nothing'"]);
     pair.refuses("--redirect --ike peer --gateway 192.0.2.1", &["there is no such IKE SA to redirect"]);
-    pair.refuses("--install --child net", &["cannot be used yet"]);
+    pair.refuses("--install --child nothing", &["no connection has a child 'nothing'"]);
     // The peer has nothing like it.
     let text =
         configuration(1).replace("10.12.2.0/24", "10.13.2.0/24").replace("10.12.1.0/24", "10.13.1.0/24");

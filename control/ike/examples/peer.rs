@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         handling: Handling::default(),
         per_worker: false,
         replay_window: 1024,
+        priority: 0,
         rekey_ms: 0,
         rand_ms: 0,
     });

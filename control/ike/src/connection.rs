@@ -256,6 +256,8 @@ pub struct Child {
     pub per_worker: bool,
     /// Packets of its replay window.
     pub replay_window: u32,
+    /// Where its policies stand among others; 0 is where their selectors say.
+    pub priority: u32,
     /// It is rekeyed after so long; 0 is never.
     pub rekey_ms: u64,
     /// Up to so much earlier, at random.

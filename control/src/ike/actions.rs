@@ -1,10 +1,17 @@
 //! What becomes of children without anybody asking: `start_action`, `close_action` and `dpd_action` of swanctl.conf.
 //!
-//! A trap asks for its child by the first packet that is for it. That packet is dropped, as are those behind it until the SA is
+//! Traps and shunts are laid by `start_action = trap`, or when somebody asks for it. A trap asks for its child by the first packet that is for it. That packet is dropped, as are those behind it until the SA is
 //! there; who has sent it sends it again. Selectors are those that are configured, and not the packet's.
 
-use super::{Ike, children::Trap, source_for};
-use crate::acquire::Acquire;
+use super::{
+    Ike,
+    children::{Shunt, Trap},
+    configured, source_for,
+};
+use crate::{
+    acquire::Acquire,
+    swanctl::{child::Child, connection::Connection},
+};
 use portcullis_ike::v2::{
     child::{ChildSa, EndedBy},
     output::Event,
@@ -22,13 +29,13 @@ const AGAIN_MS: u64 = 200_000;
 /// What is to be done about children.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
-    /// Traps that an action has laid, besides those of `start_action`.
-    trapped: HashSet<Named>,
+    /// Children whose traps, or shunts, are laid or not, whatever their `start_action` says.
+    laid: HashMap<Named, bool>,
     /// Children that packets have asked for, until when they are not asked for again.
     begun: HashMap<Named, u64>,
     /// Those that have ended, and not by us.
     ended: Vec<(Named, EndedBy)>,
-    /// Traps may be others.
+    /// Traps and shunts may be others.
     is_changed: bool,
 }
 
@@ -93,7 +100,7 @@ impl Ike {
                 }
             }
             if action.trap {
-                self.actions.is_changed |= self.actions.trapped.insert(named);
+                self.actions.is_changed |= self.actions.laid.insert(named, true) != Some(true);
             }
         }
         if std::mem::take(&mut self.actions.is_changed) {
@@ -101,37 +108,109 @@ impl Ike {
         }
     }
 
-    /// Has the traps that there should be, and no others.
+    /// Whether the trap of a child is laid, or its shunt.
+    fn is_laid(&self, named: &Named, child: &Child) -> bool {
+        self.actions.laid.get(named).copied().unwrap_or(child.start_action.trap)
+    }
+
+    /// The connections and children whose traps, or shunts, are laid.
+    pub fn laid(&self) -> impl Iterator<Item = (&Connection, &Child)> {
+        let of = |connection: &Connection, child: &Child| (connection.name.clone(), child.name.clone());
+        let all = self.swanctl.connections.iter().flat_map(|c| c.children.iter().map(move |child| (c, child)));
+        all.filter(move |(c, child)| self.is_laid(&of(c, child), child))
+    }
+
+    /// Lays the trap of a child, or its shunt, or takes it away: until it is loaded otherwise.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn lay(
+        &mut self,
+        connection: Option<&str>,
+        name: &str,
+        is_laid: bool,
+        sadb: &mut Sadb,
+    ) -> Result<(), String> {
+        let has = |c: &&Connection| {
+            connection.is_none_or(|name| c.name == name) && c.children.iter().any(|child| child.name == name)
+        };
+        let of = self.swanctl.connections.iter().find(has);
+        let of = of.ok_or_else(|| format!("no connection has a child '{name}'"))?.name.clone();
+        let named = (of, name.to_owned());
+        let before = self.actions.laid.insert(named.clone(), is_laid);
+        let why = self.lay_all(sadb).into_iter().find(|(failed, _)| is_laid && *failed == named);
+        match why {
+            None => Ok(()),
+            Some((_, why)) => {
+                match before {
+                    Some(before) => self.actions.laid.insert(named, before),
+                    None => self.actions.laid.remove(&named),
+                };
+                Err(format!("'{name}' is not installed: {why}"))
+            }
+        }
+    }
+
+    /// A child is loaded that was not, or was another: it is as its `start_action` says.
+    pub(super) fn note_child(&mut self, connection: &str, child: &str) {
+        self.actions.laid.remove(&(connection.to_owned(), child.to_owned()));
+    }
+
+    /// Has the traps and shunts that there should be, and no others.
     pub(super) fn lay_traps(&mut self, sadb: &mut Sadb) {
-        let mut wanted = vec![];
+        for ((connection, child), why) in self.lay_all(sadb) {
+            tracing::error!("connection '{connection}': '{child}' has no policies: {why}");
+        }
+    }
+
+    /// The same; which cannot be, and why.
+    fn lay_all(&mut self, sadb: &mut Sadb) -> Vec<(Named, String)> {
+        let (mut traps, mut shunts, mut failed) = (vec![], vec![], vec![]);
         let mut there = HashSet::new();
-        for (written, made) in self.swanctl.connections.iter().zip(&self.config.connections) {
-            for child in &written.children {
-                let named = (written.name.clone(), child.name.clone());
-                let is_trap = child.start_action.trap || self.actions.trapped.contains(&named);
-                there.insert(named);
-                let config = made.children.iter().find(|config| config.name == child.name);
-                let Some(config) = config.filter(|_| is_trap) else { continue };
-                let ends = made.remote.first().ok_or_else(|| "remote_addrs has no address".to_owned());
-                let ends = ends.and_then(|peer| {
-                    let local = made.local.first().map_or_else(|| source_for(peer), Ok);
-                    local.map(|local| (local, peer)).map_err(|e| format!("there is no route to {peer}: {e}"))
-                });
-                match ends {
-                    Ok((local, peer)) => wanted.push(Trap {
-                        connection: written.name.clone(),
-                        child: child.name.clone(),
-                        traffic: config.policy(&[local], &[peer]),
-                    }),
-                    Err(why) => {
-                        tracing::error!("connection '{}': '{}' has no trap: {why}", written.name, child.name)
-                    }
+        for connection in &self.swanctl.connections {
+            for child in &connection.children {
+                let named = (connection.name.clone(), child.name.clone());
+                let is_laid = self.is_laid(&named, child);
+                there.insert(named.clone());
+                match is_laid.then(|| self.policies_of(connection, child)) {
+                    Some(Ok(Laid::Trap(trap))) => traps.push(trap),
+                    Some(Ok(Laid::Shunt(shunt))) => shunts.push(shunt),
+                    Some(Err(why)) => failed.push((named, why)),
+                    None => {}
                 }
             }
         }
-        self.actions.trapped.retain(|named| there.contains(named));
-        for (Trap { connection, child, .. }, error) in self.children.set_traps(sadb, &wanted) {
-            tracing::error!("connection '{connection}': '{child}' has no trap: {error}");
+        self.actions.laid.retain(|named, _| there.contains(named));
+        for (Shunt { connection, child, .. }, error) in self.children.set_shunts(sadb, &shunts) {
+            failed.push(((connection.clone(), child.clone()), error.to_string()));
         }
+        for (Trap { connection, child, .. }, error) in self.children.set_traps(sadb, &traps) {
+            failed.push(((connection.clone(), child.clone()), error.to_string()));
+        }
+        failed
     }
+
+    fn policies_of(&self, connection: &Connection, child: &Child) -> Result<Laid, String> {
+        if let Some(shunt) = configured::shunt(connection, child).map_err(|e| e.to_string())? {
+            return Ok(Laid::Shunt(shunt));
+        }
+        let made = self.config.connection(&connection.name).ok_or("it is not loaded")?;
+        let config = made.children.iter().find(|config| config.name == child.name);
+        let config = config.ok_or("it is not loaded")?;
+        let peer = made.remote.first().ok_or("remote_addrs has no address")?;
+        let local = made.local.first().map_or_else(|| source_for(peer), Ok);
+        let local = local.map_err(|e| format!("there is no route to {peer}: {e}"))?;
+        Ok(Laid::Trap(Trap {
+            connection: connection.name.clone(),
+            child: child.name.clone(),
+            traffic: config.policy(&[local], &[peer]),
+            priority: config.priority,
+        }))
+    }
+}
+
+/// What is laid of a child.
+enum Laid {
+    Trap(Trap),
+    Shunt(Shunt),
 }

@@ -5,9 +5,11 @@
 //! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
 
 mod adopt;
+mod shunt;
 mod trap;
 
 pub use adopt::Wanted;
+pub use shunt::Shunt;
 pub use trap::Trap;
 
 use crate::{
@@ -16,7 +18,10 @@ use crate::{
 };
 use portcullis_ike::{
     traffic_selector::{Policy as Traffic, TrafficSelector},
-    v2::{child::Install, output::Move},
+    v2::{
+        child::{ChildSa, Install},
+        output::Move,
+    },
 };
 use portcullis_sadb::{
     Action, Direction, Endpoint, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector, SlotIndex,
@@ -28,14 +33,22 @@ use std::{
     sync::Arc,
 };
 
-/// The priority of a child's policies is this and more, the less the wider they are: behind all that is configured by hand.
+/// Priorities are this and more: behind all that is configured by hand.
 const PRIORITY: u32 = 4000;
+
+/// Above that are those of shunts that pass, of children, and of shunts that drop, with what is wider behind what is narrower; and
+/// those that are configured. All are among each other as strongSwan's are.
+const PASS: u32 = 100_000;
+const CHILD: u32 = 300_000;
+const DROP: u32 = 700_000;
 
 /// The first number that ties SAs to policies.
 const FIRST_REQID: u32 = 1 << 24;
 
 /// Policies of a child in a direction, at most.
 const MOST_POLICIES: usize = 1024;
+
+const TOO_MANY: SadbError = SadbError::Full { what: "policies of a child", capacity: MOST_POLICIES as u32 };
 
 /// How long the inbound SA of one that was replaced still opens.
 const LINGER_SECS: u32 = 5;
@@ -54,6 +67,8 @@ pub struct Children {
     installed: HashMap<u32, Installed>,
     /// Our SPIs.
     spis: HashMap<SlotIndex, u32>,
+    /// Policies without an SA.
+    shunts: Vec<(Shunt, Vec<PolicyIndex>)>,
     /// The number of the last one.
     last: u32,
     last_reqid: u32,
@@ -81,6 +96,14 @@ pub struct Installed {
 struct Purpose {
     connection: String,
     traffic: Arc<Traffic>,
+    /// As it is configured; 0 is where the selectors say.
+    priority: u32,
+}
+
+impl Purpose {
+    fn of(connection: &str, sa: &ChildSa) -> Purpose {
+        Purpose { connection: connection.to_owned(), traffic: sa.policy.clone(), priority: sa.config.priority }
+    }
 }
 
 /// Child SAs of a connection that are for the same packets. Of several peers with the same packets, what is sent goes to
@@ -108,7 +131,8 @@ impl Children {
 
     /// The policies that it has.
     pub fn policies(&self) -> impl Iterator<Item = PolicyIndex> {
-        self.groups.values().flat_map(|group| group.outbound.iter().chain(&group.inbound)).copied()
+        let of_groups = self.groups.values().flat_map(|group| group.outbound.iter().chain(&group.inbound));
+        of_groups.chain(self.shunts.iter().flat_map(|(_, policies)| policies)).copied()
     }
 
     /// Our SPI of the child SA that has an SA in this slot.
@@ -132,7 +156,7 @@ impl Children {
     /// # Errors
     /// Why not; then nothing of it is there.
     pub fn install(&mut self, sadb: &mut Sadb, install: &Install, now_secs: u32) -> Result<(), SadbError> {
-        let purpose = Purpose { connection: install.connection.clone(), traffic: install.sa.policy.clone() };
+        let purpose = Purpose::of(&install.connection, &install.sa);
         let known = self.reqids.get(&purpose).copied();
         let reqid = match known {
             Some(reqid) => reqid,
@@ -233,6 +257,7 @@ impl Children {
     /// Takes all out.
     pub fn clear(&mut self, sadb: &mut Sadb) {
         self.set_traps(sadb, &[]);
+        self.set_shunts(sadb, &[]);
         let all: Vec<_> = self.installed.keys().copied().collect();
         all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
     }
@@ -307,11 +332,10 @@ impl Group {
 
     /// What comes in is let in before anything goes out.
     fn add_policies(&mut self, sadb: &mut Sadb, outbound: Option<SlotIndex>) -> Result<(), SadbError> {
-        let there = selectors(&self.purpose.traffic)
-            .ok_or(SadbError::Full { what: "policies of a child", capacity: MOST_POLICIES as u32 })?;
+        let there = selectors(&self.purpose.traffic).ok_or(TOO_MANY)?;
         let policy = |direction, selector: Selector, sa| Policy {
             direction,
-            priority: priority(&selector),
+            priority: priority(&selector, Action::Protect, self.purpose.priority),
             selector,
             action: Action::Protect,
             reqid: self.reqid,
@@ -429,11 +453,18 @@ fn prefixes(selector: &TrafficSelector) -> Vec<Prefix> {
     }
 }
 
-/// What is narrower comes first.
-fn priority(selector: &Selector) -> u32 {
+/// Where a policy stands among all: where it is configured to, or by what it does and how narrow it is.
+fn priority(selector: &Selector, action: Action, configured: u32) -> u32 {
     let bits = if selector.src.addr().is_ipv4() { 32 } else { 128 };
     let free = 2 * bits - u32::from(selector.src.len()) - u32::from(selector.dst.len());
-    PRIORITY + 2 * free + u32::from(selector.protocol.is_none())
+    let computed = 2 * free + u32::from(selector.protocol.is_none());
+    let place = match action {
+        _ if configured > 0 => configured,
+        Action::Bypass => PASS + computed,
+        Action::Protect => CHILD + computed,
+        Action::Discard => DROP + computed,
+    };
+    place.saturating_add(PRIORITY).min(u32::MAX - 1)
 }
 
 #[cfg(test)]

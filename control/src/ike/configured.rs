@@ -1,6 +1,7 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
 use super::{
+    children::Shunt,
     credentials::{self, Credentials},
     eap, pools,
 };
@@ -16,11 +17,16 @@ use portcullis_ike::{
     identity::IdPattern,
     message::IdType,
     proposal::{Order, Proposals},
-    traffic_selector::ConfiguredSelectors,
+    traffic_selector::{ConfiguredSelectors, Policy},
     v2::window::Retransmission,
 };
-use portcullis_sadb::{DfBit, Dscp, Handling, Lifetime, Limits, Mode, Prefix};
-use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+use portcullis_sadb::{Action, DfBit, Dscp, Handling, Lifetime, Limits, Mode, Prefix};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 use thiserror::Error;
 
 /// From so many half-open IKE SAs on, initiators must solve puzzles.
@@ -57,7 +63,9 @@ pub fn configuration(
     from: &swanctl::Configuration,
     credentials: &Credentials,
 ) -> Result<ike::Configuration, Unusable> {
-    let connections = from.connections.iter().map(|c| connection(c, credentials, 0).map(Arc::new));
+    from.connections.iter().try_for_each(shunts)?;
+    let with_ike = from.connections.iter().filter(|c| c.has_ike());
+    let connections = with_ike.map(|c| connection(c, credentials, 0).map(Arc::new));
     let (shared_keys, ppks, eap_secrets) = secrets(&from.secrets)?;
     Ok(ike::Configuration {
         connections: connections.collect::<Result<_, _>>()?,
@@ -167,7 +175,8 @@ pub(super) fn connection(
     };
     let remote_id = id("remote.id", Some(&*theirs.id))?;
     let proposals = c.proposals.iter().map(|proposal| &*proposal.0);
-    let children = c.children.iter().map(|child| self::child(c, child).map(Arc::new));
+    let with_sas = c.children.iter().filter(|child| !child.mode.is_shunt());
+    let children = with_sas.map(|child| self::child(c, child).map(Arc::new));
     let cuts = matches!(c.fragmentation, Fragmentation::Yes | Fragmentation::Force);
     Ok(ike::Connection {
         name: c.name.clone(),
@@ -257,11 +266,7 @@ pub(super) fn last_of(subnet: &Prefix) -> IpAddr {
 fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
     let key = |key: &str| format!("connections.{}.children.{}.{key}", c.name, child.name);
     let missing = |name: &str, what: &str| Err(unusable(key(name), format!("{what} cannot be used yet")));
-    let mode = match child.mode {
-        child::Mode::Tunnel => Mode::Tunnel,
-        child::Mode::Transport => Mode::Transport,
-        child::Mode::Pass | child::Mode::Drop => return missing("mode", "policies without an SA"),
-    };
+    let mode = if child.mode == child::Mode::Transport { Mode::Transport } else { Mode::Tunnel };
     if child.interface.is_some() {
         return missing("interface", "a device of its own");
     }
@@ -271,15 +276,13 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
         false => Proposals::esp(child.esp().iter().map(|proposal| &*proposal.0)),
     };
     let name = if ah { "ah_proposals" } else { "esp_proposals" };
-    let selectors = |name: &str, texts: &[swanctl::notation::Selector]| {
-        ConfiguredSelectors::parse(texts.iter().map(|text| &*text.0)).map_err(|e| unusable(key(name), e))
-    };
+    let [local, remote] = selectors(c, child)?;
     Ok(ike::Child {
         name: child.name.clone(),
         mark: c.source.mark(),
         proposals: proposals.map_err(|e| unusable(key(name), e))?,
-        local: selectors("local_ts", &child.local_ts)?,
-        remote: selectors("remote_ts", &child.remote_ts)?,
+        local,
+        remote,
         mode,
         handling: handling(child),
         per_worker: match child.per_cpu_sas {
@@ -288,10 +291,46 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
             PerCpu::Encap => return missing("per_cpu_sas", "a UDP port for each"),
         },
         replay_window: child.replay_window.0,
+        priority: child.priority,
         rekey_ms: millis(child.rekey_time),
         rand_ms: millis(child.rand()),
     })
 }
+
+/// What a child is for, at either end.
+fn selectors(c: &Connection, child: &Child) -> Result<[ConfiguredSelectors; 2], Unusable> {
+    let of = |name: &str, texts: &[swanctl::notation::Selector]| {
+        let key = || format!("connections.{}.children.{}.{name}", c.name, child.name);
+        ConfiguredSelectors::parse(texts.iter().map(|text| &*text.0)).map_err(|e| unusable(key(), e))
+    };
+    Ok([of("local_ts", &child.local_ts)?, of("remote_ts", &child.remote_ts)?])
+}
+
+/// Whether the shunts of a connection can be.
+///
+/// # Errors
+/// As of [`configuration`].
+pub(super) fn shunts(c: &Connection) -> Result<(), Unusable> {
+    c.children.iter().try_for_each(|child| shunt(c, child).map(drop))
+}
+
+/// The shunt that a child is, if it is one. `dynamic` is anywhere: there is no IKE SA whose ends it could be.
+///
+/// # Errors
+/// As of [`configuration`].
+pub(super) fn shunt(c: &Connection, child: &Child) -> Result<Option<Shunt>, Unusable> {
+    let action = match child.mode {
+        child::Mode::Pass => Action::Bypass,
+        child::Mode::Drop => Action::Discard,
+        child::Mode::Tunnel | child::Mode::Transport => return Ok(None),
+    };
+    let [local, remote] = selectors(c, child)?.map(|of| of.with(&ANYWHERE));
+    let (connection, name) = (c.name.clone(), child.name.clone());
+    let traffic = Policy { local, remote };
+    Ok(Some(Shunt { connection, child: name, action, traffic, priority: child.priority }))
+}
+
+const ANYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
 fn handling(child: &Child) -> Handling {
     let (life_bytes, rand_bytes) = child.life_and_rand_bytes();

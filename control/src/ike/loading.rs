@@ -7,12 +7,13 @@ use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials,
 use crate::swanctl::{
     self,
     authority::Authority,
+    child::Child,
     connection::Connection,
     diff::{Changes, Diff},
     secret::{Secrets, Shared},
 };
 use portcullis_sadb::Sadb;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 impl Ike {
     /// All that is configured now.
@@ -100,11 +101,17 @@ impl Ike {
             (Some(before), Some(present)) if is_same(before) => present.edition,
             _ => self.edition_of(connection.source.mark()).unwrap_or(self.edition + 1),
         };
-        let configured = Arc::new(configured::connection(&connection, &self.credentials, edition)?);
+        configured::shunts(&connection)?;
+        let configured = match connection.has_ike() {
+            true => Some(Arc::new(configured::connection(&connection, &self.credentials, edition)?)),
+            false => None,
+        };
         self.edition = self.edition.max(edition);
-        match self.config.connections.iter_mut().find(|c| c.name == *name) {
-            Some(present) => *present = configured,
-            None => self.config.connections.push(configured),
+        match (configured, self.config.connections.iter().position(|c| c.name == *name)) {
+            (Some(configured), Some(at)) => self.config.connections[at] = configured,
+            (Some(configured), None) => self.config.connections.push(configured),
+            (None, Some(at)) => _ = self.config.connections.remove(at),
+            (None, None) => {}
         }
         before.iter().for_each(|before| self.note_source(&before.source));
         match at {
@@ -112,6 +119,8 @@ impl Ike {
             None => self.swanctl.connections.push(connection.clone()),
         }
         tracing::info!("connection '{name}' is loaded");
+        let is_other = |child: &&Child| before.as_ref().is_some_and(|b| !b.children.contains(child));
+        connection.children.iter().filter(is_other).for_each(|child| self.note_child(name, &child.name));
         self.note_connections();
         self.begin_children(&connection, before.as_ref(), sadb);
         Ok(())
@@ -119,7 +128,9 @@ impl Ike {
 
     /// Makes all of them anew, of keys and certificates that may be others. One that cannot be is as before.
     fn make_connections(&mut self) {
-        for (connection, present) in self.swanctl.connections.iter().zip(&mut self.config.connections) {
+        let written: HashMap<_, _> = self.swanctl.connections.iter().map(|c| (&*c.name, c)).collect();
+        for present in &mut self.config.connections {
+            let Some(connection) = written.get(&*present.name) else { continue };
             match configured::connection(connection, &self.credentials, present.edition) {
                 Ok(configured) => *present = Arc::new(configured),
                 Err(unusable) => tracing::error!("it is as before: {unusable}"),

@@ -1,7 +1,7 @@
 //! Sections in `children`: what a Child SA is for, and what it is like.
 
 use super::{
-    key::{EITHER, Key, Kind, OFF, ON, key},
+    key::{EITHER, Key, Kind, OFF, ON, Objection, key},
     notation::{AhProposal, EspProposal, Selector},
     value::{Octets, Value, words},
 };
@@ -44,6 +44,13 @@ words! {
         Yes = "yes",
         /// There is, and each has a UDP port of its own.
         Encap = "encap",
+    }
+}
+
+impl Mode {
+    /// Whether there is never an SA.
+    pub fn is_shunt(self) -> bool {
+        matches!(self, Mode::Pass | Mode::Drop)
     }
 }
 
@@ -248,6 +255,14 @@ impl Kind for Child {
         key!(Child.start_action = "none"),
         key!(Child.close_action = "none"),
     ];
+
+    fn check(&self, section: &str) -> Result<(), Objection> {
+        let why = match self.start_action.start && self.mode.is_shunt() {
+            true => "a policy without an SA cannot be started; write start_action = trap".to_owned(),
+            false => return Ok(()),
+        };
+        Err(Objection::Contradiction { section: section.to_owned(), why })
+    }
 }
 
 /// A tenth more.

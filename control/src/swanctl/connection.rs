@@ -304,6 +304,11 @@ impl Kind for Connection {
 }
 
 impl Connection {
+    /// Whether there may be IKE SAs: it is not for shunts alone.
+    pub fn has_ike(&self) -> bool {
+        self.children.is_empty() || self.children.iter().any(|child| !child.mode.is_shunt())
+    }
+
     /// Age at which another IKE SA takes the place of one; 0 is never. If it is not said, it is four hours, or never if
     /// there is a `reauth_time`.
     pub fn rekey(&self) -> Duration {

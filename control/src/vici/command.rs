@@ -45,7 +45,6 @@ enum Does {
 }
 
 const TOKENS: &str = "keys on tokens cannot be used; keep them in files";
-const TRAPS: &str = "policies without an SA cannot be used yet";
 
 /// All of them, by name.
 const COMMANDS: &[(&str, Does)] = &[
@@ -59,11 +58,11 @@ const COMMANDS: &[(&str, Does)] = &[
     ("terminate", Does::Begins(control::terminate)),
     ("rekey", Does::Tries(control::rekey)),
     ("redirect", Does::Tries(redirect::redirect)),
-    ("install", Does::Refused(TRAPS)),
-    ("uninstall", Does::Refused(TRAPS)),
+    ("install", Does::Done(control::install)),
+    ("uninstall", Does::Done(control::uninstall)),
     ("list-sas", Does::Lists(|iked, m| Ok(Listing::sas(iked, Selection::of(m)?)))),
     ("list-conns", Does::Lists(|iked, m| Ok(Listing::connections(iked, m.text("ike"))))),
-    ("list-policies", Does::Lists(|_, _| Ok(Listing::empty("list-policy")))),
+    ("list-policies", Does::Lists(|iked, m| Ok(Listing::policies(iked, m)))),
     ("list-certs", Does::Lists(|iked, m| Ok(Listing::certificates(iked, m.text("type"), m.text("flag"))))),
     ("list-authorities", Does::Lists(|iked, m| Ok(Listing::authorities(iked, m.text("name"))))),
     ("load-conn", Does::Done(load::connection)),

@@ -60,15 +60,28 @@ pub fn connection(writer: &mut Writer, c: &Connection) {
     });
 }
 
-fn child(writer: &mut Writer, c: &Child) {
-    let mode = match c.mode {
+/// The section of a trap or a shunt, without its name.
+pub fn policy(writer: &mut Writer, of: &Connection, c: &Child) {
+    writer
+        .value("child", &c.name)
+        .value("ike", &of.name)
+        .value("mode", mode(c.mode))
+        .list("local-ts", c.local_ts.iter().map(|ts| &ts.0))
+        .list("remote-ts", c.remote_ts.iter().map(|ts| &ts.0));
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
         Mode::Tunnel => "TUNNEL",
         Mode::Transport => "TRANSPORT",
         Mode::Pass => "PASS",
         Mode::Drop => "DROP",
-    };
+    }
+}
+
+fn child(writer: &mut Writer, c: &Child) {
     writer
-        .value("mode", mode)
+        .value("mode", mode(c.mode))
         .value("rekey_time", secs(c.rekey_time))
         .value("rekey_bytes", c.rekey_bytes.0.to_string())
         .value("rekey_packets", c.rekey_packets.to_string())

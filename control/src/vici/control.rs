@@ -98,6 +98,28 @@ pub fn terminate(iked: &mut Iked, message: &Branch<'_>) -> Result<Begun, String>
     begin(message, Goal::Gone(selected, matches))
 }
 
+/// `install`: a trap, or a shunt.
+///
+/// # Errors
+/// Why not.
+pub fn install(iked: &mut Iked, message: &Branch<'_>) -> Result<(), String> {
+    lay(iked, message, true)
+}
+
+/// `uninstall`.
+///
+/// # Errors
+/// Why not.
+pub fn uninstall(iked: &mut Iked, message: &Branch<'_>) -> Result<(), String> {
+    lay(iked, message, false)
+}
+
+fn lay(iked: &mut Iked, message: &Branch<'_>, is_laid: bool) -> Result<(), String> {
+    let child = message.text("child").ok_or("say which: child")?;
+    let (ike, sadb) = iked.ike().ok_or_else(no_ike)?;
+    ike.lay(message.text("ike"), child, is_laid, sadb)
+}
+
 /// `rekey`, which does not wait.
 ///
 /// # Errors

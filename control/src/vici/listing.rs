@@ -6,7 +6,12 @@ use super::{
     sas,
     selection::Selection,
 };
-use crate::{ike::credentials::Use, iked::Iked, report::IkeSaReport};
+use crate::{
+    ike::credentials::Use,
+    iked::Iked,
+    report::IkeSaReport,
+    swanctl::{child::Mode, tree::Branch},
+};
 use portcullis_ike::v2::ike_sa::IkeSaId;
 use std::collections::VecDeque;
 
@@ -22,8 +27,8 @@ enum Rest {
     Sas(Selection, VecDeque<IkeSaId>),
     Connections(VecDeque<String>),
     Authorities(VecDeque<String>),
-    Certificates(VecDeque<Message>),
-    Nothing,
+    /// Messages that are made.
+    Made(VecDeque<Message>),
 }
 
 impl Listing {
@@ -67,12 +72,29 @@ impl Listing {
                 }
             }
         }
-        Listing { event: "list-cert", rest: Rest::Certificates(all) }
+        Listing { event: "list-cert", rest: Rest::Made(all) }
     }
 
-    /// Of what there is none.
-    pub fn empty(event: &'static str) -> Listing {
-        Listing { event, rest: Rest::Nothing }
+    /// Traps and shunts that are laid: of the kinds that are asked for, or all.
+    pub fn policies(iked: &mut Iked, message: &Branch<'_>) -> Listing {
+        let asks = |kind| message.text(kind) == Some("yes");
+        let is_any = !["trap", "drop", "pass"].into_iter().any(asks);
+        let is_named = |key: &str, name: &str| message.text(key).is_none_or(|named| named == name);
+        let mut all = VecDeque::new();
+        if let Some((ike, _)) = iked.ike() {
+            for (connection, child) in ike.laid() {
+                let kind = match child.mode {
+                    Mode::Pass => "pass",
+                    Mode::Drop => "drop",
+                    Mode::Tunnel | Mode::Transport => "trap",
+                };
+                if (is_any || asks(kind)) && is_named("ike", &connection.name) && is_named("child", &child.name) {
+                    let name = format!("{}/{}", connection.name, child.name);
+                    all.push_back(event(&name, |writer| connections::policy(writer, connection, child)));
+                }
+            }
+        }
+        Listing { event: "list-policy", rest: Rest::Made(all) }
     }
 
     /// The next one; `None` behind the last.
@@ -106,8 +128,7 @@ impl Listing {
                     }));
                 }
             },
-            Rest::Certificates(all) => all.pop_front(),
-            Rest::Nothing => None,
+            Rest::Made(all) => all.pop_front(),
         }
     }
 }

@@ -92,6 +92,7 @@ fn config(at: usize) -> Configuration {
         handling: Handling::default(),
         per_worker: false,
         replay_window: 64,
+        priority: 0,
         rekey_ms: 60_000,
         rand_ms: 30_000,
     };

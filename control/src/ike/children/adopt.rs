@@ -87,7 +87,7 @@ impl Children {
             };
             if !self.groups.contains_key(&reqid) {
                 let [outbound, inbound] = present.policies.get(&reqid).cloned().unwrap_or_default();
-                let purpose = Purpose { connection: (*connection).to_owned(), traffic: sa.policy.clone() };
+                let purpose = Purpose::of(connection, sa);
                 self.put_group(Group { outbound, inbound, ..Group::new(purpose, reqid) });
             }
             let id = number.unwrap_or(self.last + 1);

@@ -13,7 +13,7 @@ use portcullis_ike::{
 use portcullis_sadb::{Flow, Handling, Mode, Reader, Runtime, Sizes};
 use std::sync::Arc;
 
-fn traffic(local: &[&str], remote: &[&str]) -> Traffic {
+pub(super) fn traffic(local: &[&str], remote: &[&str]) -> Traffic {
     let of = |texts: &[&str]| ConfiguredSelectors::parse(texts.iter().copied()).unwrap().with(&[]);
     Traffic { local: of(local), remote: of(remote) }
 }
@@ -46,6 +46,7 @@ pub(super) fn install(
         handling: Handling::default(),
         per_worker: false,
         replay_window: 1024,
+        priority: 0,
         rekey_ms: 0,
         rand_ms: 0,
     });
@@ -78,7 +79,7 @@ pub(super) fn install(
 
 pub(super) struct Bench {
     pub sadb: Sadb,
-    reader: Reader,
+    pub reader: Reader,
     _runtime: Runtime,
     pub children: Children,
 }

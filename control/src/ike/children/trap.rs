@@ -21,11 +21,14 @@ pub struct Trap {
     pub child: String,
     /// What it is for.
     pub traffic: Traffic,
+    /// As it is configured; 0 is where the selectors say.
+    pub priority: u32,
 }
 
 impl Trap {
     fn purpose(&self) -> Purpose {
-        Purpose { connection: self.connection.clone(), traffic: Arc::new(self.traffic.clone()) }
+        let (connection, traffic) = (self.connection.clone(), Arc::new(self.traffic.clone()));
+        Purpose { connection, traffic, priority: self.priority }
     }
 }
 
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     fn trap() -> Trap {
-        Trap { connection: "peer".into(), child: "net".into(), traffic: nets() }
+        Trap { connection: "peer".into(), child: "net".into(), traffic: nets(), priority: 0 }
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
         handling: Handling::default(),
         per_worker: false,
         replay_window: 1024,
+        priority: 0,
         rekey_ms: 0,
         rand_ms: 0,
     })
