@@ -122,6 +122,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         most_half_open_of_one: 5,
         firsts_a_second: 0,
         half_open_ms: 30_000,
+        here: vec![],
         tells_keys: false,
     };
     let mut sockets = sockets_at(local)?;

@@ -47,6 +47,8 @@ pub struct Configuration {
     pub firsts_a_second: u32,
     /// How long one may be half-open.
     pub half_open_ms: u64,
+    /// Addresses of this machine that peers may reach it at, if that is known: of them peers with MOBIKE are told (RFC 4555 §3.6).
+    pub here: Vec<IpAddr>,
     /// The keys of IKE SAs are told outside ([`Output::Keys`](crate::output::Output::Keys)).
     pub tells_keys: bool,
 }

@@ -6,6 +6,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::RouteMessage,
@@ -30,6 +31,8 @@ const ANSWER_MS: i32 = 2000;
 pub enum Topic {
     /// The devices.
     Links,
+    /// Addresses of a family.
+    Addresses(AddressFamily),
     /// Routes of a family.
     Routes(AddressFamily),
     /// Neighbours of a family.
@@ -43,6 +46,11 @@ impl Topic {
                 let mut m = LinkMessage::default();
                 m.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
                 RouteNetlinkMessage::GetLink(m)
+            }
+            Topic::Addresses(family) => {
+                let mut m = AddressMessage::default();
+                m.header.family = family;
+                RouteNetlinkMessage::GetAddress(m)
             }
             Topic::Routes(family) => {
                 let mut m = RouteMessage::default();

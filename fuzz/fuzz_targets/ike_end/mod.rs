@@ -143,6 +143,7 @@ fn config(at: usize) -> Configuration {
         most_half_open_of_one: 4,
         firsts_a_second: 0,
         half_open_ms: 30_000,
+        here: vec![],
         tells_keys: false,
     }
 }

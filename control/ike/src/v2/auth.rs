@@ -157,7 +157,7 @@ impl IkeSa {
         }
         payloads.extend(child.iter().flat_map(Offer::payloads));
         payloads.extend(self.ppk_notifies(proofs.get(1)));
-        payloads.extend(self.mobike_notifies());
+        payloads.extend(self.mobike_notifies(cx));
         payloads.extend(self.ticket_request());
         payloads.push(self.sync_notify());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
@@ -401,7 +401,7 @@ impl IkeSa {
         self.learn_sync(&payloads);
         answer.extend(self.channel.may_sync().then(|| self.sync_notify()));
         self.learn_mobike(&payloads);
-        answer.extend(self.mobike.is_used.then(|| self.mobike_notifies()).into_iter().flatten());
+        answer.extend(self.mobike.is_used.then(|| self.mobike_notifies(cx)).into_iter().flatten());
         let who = by_eap.unwrap_or_else(|| theirs.to_string());
         let (configuration, given) = self.give(&connection, &who, &payloads, cx);
         answer.extend(configuration);

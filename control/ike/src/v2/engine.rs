@@ -295,11 +295,26 @@ impl Engine {
         }
     }
 
-    /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5). False if there is none, or it
-    /// is not for us to say, but for who has begun, with MOBIKE.
+    /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5), or without MOBIKE another IKE
+    /// SA is begun there in its place. False if there is none, or it is not for us to say, but for who has begun.
     pub fn go_between(&mut self, id: IkeSaId, (local, peer): (IpAddr, IpAddr), cx: &mut Context<'_>) -> bool {
         let mut goes = false;
+        // What was to take its place from where we are no more.
+        self.stop_anew(id, cx);
         self.with(id, cx, |sa, cx| goes = sa.go_between(local, peer, cx)) && goes
+    }
+
+    /// Addresses of this machine ([`Configuration::here`](crate::connection::Configuration::here)) are others: the peer of an IKE
+    /// SA is told (RFC 4555 §3.6). Where it has begun, and what we sent from is gone, it is told between the addresses `elsewhere`.
+    /// False if there is none, or it does without MOBIKE.
+    pub fn announce(
+        &mut self,
+        id: IkeSaId,
+        elsewhere: Option<(IpAddr, IpAddr)>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let mut may = false;
+        self.with(id, cx, |sa, cx| may = sa.announce(elsewhere, cx)) && may
     }
 
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.

@@ -62,6 +62,8 @@ pub enum Task {
     Delete,
     /// That the peer send to other addresses (RFC 4555 §3.5).
     Move,
+    /// Nothing: the peer is told where we are besides (RFC 4555 §3.6).
+    Announce,
     /// Whether the peer is where it says (RFC 4555 §3.7).
     Routability,
     /// For a further child SA.

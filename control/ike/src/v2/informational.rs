@@ -77,7 +77,8 @@ impl IkeSa {
     pub(super) fn ask_task(&mut self, task: Task, cx: &mut Context<'_>) {
         let (question, payloads) = match task {
             Task::Liveness => (Question::Liveness, self.liveness_notifies()),
-            Task::Move => (Question::Move(self.path()), self.move_notifies()),
+            Task::Move => (Question::Move(self.path()), self.move_notifies(cx)),
+            Task::Announce => (Question::Liveness, self.further_notifies(cx)),
             Task::Routability => {
                 let cookie = cx.random();
                 let notify = Notify::new(NotifyType::COOKIE2, &cookie);
@@ -175,7 +176,7 @@ impl IkeSa {
         }
         self.learn_lifetime(payloads, cx);
         self.redirected(payloads, cx);
-        answer.extend(self.answer_mobike(payloads));
+        answer.extend(self.answer_mobike(payloads, cx));
         self.answer(ExchangeType::INFORMATIONAL, &Payloads(answer), cx);
     }
 }

@@ -12,8 +12,10 @@
 //!                 N(COOKIE2)                             ──▶                     it is: child SAs go there
 //! ```
 //!
-//! Without MOBIKE, an authenticated message from elsewhere says the same where a NAT is known to be in front of the peer (RFC
-//! 7296 §2.23): see `IkeSa::hear`.
+//! Either tells the other when it has come to have other addresses besides (`Task::Announce`).
+//!
+//! Without MOBIKE, who has begun and is elsewhere begins another IKE SA from there (RFC 7296 §2.8.3). An authenticated
+//! message from elsewhere says the same where a NAT is known to be in front of the peer (RFC 7296 §2.23): see `IkeSa::hear`.
 
 use super::{
     context::Context,
@@ -80,18 +82,56 @@ impl IkeSa {
     }
 
     /// What is said in IKE_AUTH.
-    pub(super) fn mobike_notifies(&self) -> Vec<Payload> {
+    pub(super) fn mobike_notifies(&self, cx: &Context<'_>) -> Vec<Payload> {
         if !self.connection.mobike {
             return vec![];
         }
-        let here = self.path.local.ip();
-        let others = self.connection.local.addresses().filter(|address| *address != here);
-        let notify = |address| match address {
-            IpAddr::V4(ip) => Notify::new(NotifyType::ADDITIONAL_IP4_ADDRESS, &ip.octets()),
-            IpAddr::V6(ip) => Notify::new(NotifyType::ADDITIONAL_IP6_ADDRESS, &ip.octets()),
+        let supported = Payload::Notify(Notify::new(NotifyType::MOBIKE_SUPPORTED, &[]));
+        [supported].into_iter().chain(self.further(&cx.config.here).into_iter().map(address_notify)).collect()
+    }
+
+    /// Where we are besides, of what is here on this machine: addresses that the connection has. If that is not known, those that
+    /// are written in it by themselves.
+    pub fn further(&self, here: &[IpAddr]) -> Vec<IpAddr> {
+        let hosts = &self.connection.local;
+        let is_further = |address: &IpAddr| {
+            *address != self.path.local.ip() && !self.given.ours.contains(address) && hosts.fits(*address).is_some()
         };
-        let supported = Notify::new(NotifyType::MOBIKE_SUPPORTED, &[]);
-        [supported].into_iter().chain(others.map(notify)).map(Payload::Notify).collect()
+        match here {
+            [] => hosts.addresses().filter(is_further).take(MOST_ADDRESSES).collect(),
+            _ => here.iter().copied().filter(is_further).take(MOST_ADDRESSES).collect(),
+        }
+    }
+
+    /// All of where we are besides (RFC 4555 §3.6).
+    pub(super) fn further_notifies(&self, cx: &Context<'_>) -> Vec<Payload> {
+        match &self.further(&cx.config.here)[..] {
+            [] => vec![Payload::Notify(Notify::new(NotifyType::NO_ADDITIONAL_ADDRESSES, &[]))],
+            further => further.iter().copied().map(address_notify).collect(),
+        }
+    }
+
+    /// Where we are besides is another: the peer is told. Where it has begun, and what we sent from is gone, that has it go
+    /// elsewhere (RFC 4555 §3.6).
+    pub(super) fn announce(&mut self, elsewhere: Option<(IpAddr, IpAddr)>, cx: &mut Context<'_>) -> bool {
+        let may = self.mobike.is_used && self.phase == Phase::Established;
+        if may {
+            if let Some((local, peer)) = elsewhere.filter(|_| !self.mobike.leads) {
+                self.take_path(local, peer, cx);
+            }
+            if !self.tasks.iter().any(|task| matches!(task, Task::Announce | Task::Move)) {
+                self.tasks.push_front(Task::Announce);
+            }
+            self.go_on(cx);
+        }
+        may
+    }
+
+    /// RFC 4555 §3.5: requests that are under way go there, too, and at once.
+    fn take_path(&mut self, local: IpAddr, peer: IpAddr, cx: &Context<'_>) {
+        self.path.local.set_ip(local);
+        self.path.peer.set_ip(peer);
+        self.channel.ask_anew(cx.now_ms);
     }
 
     /// What the peer says in IKE_AUTH.
@@ -105,24 +145,28 @@ impl IkeSa {
         nat::notifies(self.spis(), path.local, path.peer, self.connection.forces_udp)
     }
 
-    /// Packets go between other addresses.
+    /// Packets go between other addresses. Without MOBIKE, both prove anew who they are from there, under another IKE SA.
     pub(super) fn go_between(&mut self, local: IpAddr, peer: IpAddr, cx: &mut Context<'_>) -> bool {
-        let may = self.mobike.is_used && self.mobike.leads && self.phase == Phase::Established;
+        let may = self.mobike.leads && self.phase == Phase::Established;
         if may {
-            // RFC 4555 §3.5: requests that are under way go there, too.
-            self.path.local.set_ip(local);
-            self.path.peer.set_ip(peer);
-            self.tasks.retain(|task| !matches!(task, Task::Move));
-            self.tasks.push_front(Task::Move);
-            self.go_on(cx);
+            self.take_path(local, peer, cx);
+            match self.mobike.is_used {
+                true => {
+                    self.tasks.retain(|task| !matches!(task, Task::Move | Task::Announce));
+                    self.tasks.push_front(Task::Move);
+                    self.go_on(cx);
+                }
+                false => self.reauthenticate(cx),
+            }
         }
         may
     }
 
     /// Asks the peer to send elsewhere.
-    pub(super) fn move_notifies(&self) -> Vec<Payload> {
+    pub(super) fn move_notifies(&self, cx: &Context<'_>) -> Vec<Payload> {
         let update = Payload::Notify(Notify::new(NotifyType::UPDATE_SA_ADDRESSES, &[]));
-        [update].into_iter().chain(self.nat_notifies(self.path)).collect()
+        let all = [update].into_iter().chain(self.nat_notifies(self.path));
+        all.chain(self.further_notifies(cx)).collect()
     }
 
     /// The peer has answered.
@@ -156,7 +200,7 @@ impl IkeSa {
     }
 
     /// The peer says something of addresses: what is to be said in the answer.
-    pub(super) fn answer_mobike(&mut self, payloads: &Payloads) -> Vec<Payload> {
+    pub(super) fn answer_mobike(&mut self, payloads: &Payloads, cx: &mut Context<'_>) -> Vec<Payload> {
         let path = self.answer_path();
         // RFC 4555 §3.7: it is copied, whatever it is.
         let mut answer: Vec<_> =
@@ -165,7 +209,12 @@ impl IkeSa {
             return answer;
         }
         if let Some(addresses) = additional(payloads) {
+            // RFC 4555 §3.6: who answers, and is no more where it was, says so from where it is.
+            let has_left = path.peer.ip() != self.path.peer.ip() && !addresses.contains(&self.path.peer.ip());
             self.mobike.addresses = addresses;
+            if has_left && self.refusal(payloads, path).is_none() {
+                self.go_between(path.local.ip(), path.peer.ip(), cx);
+            }
         }
         if payloads.has_notify(NotifyType::UPDATE_SA_ADDRESSES) && !self.mobike.leads {
             if let Some(kind) = self.refusal(payloads, path) {
@@ -224,6 +273,14 @@ impl IkeSa {
         }
         self.event(Event::Moved(self.path), cx);
     }
+}
+
+/// That we are at an address, too.
+fn address_notify(address: IpAddr) -> Payload {
+    Payload::Notify(match address {
+        IpAddr::V4(ip) => Notify::new(NotifyType::ADDITIONAL_IP4_ADDRESS, &ip.octets()),
+        IpAddr::V6(ip) => Notify::new(NotifyType::ADDITIONAL_IP6_ADDRESS, &ip.octets()),
+    })
 }
 
 /// How the peer sees us.

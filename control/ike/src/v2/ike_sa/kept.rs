@@ -31,6 +31,7 @@ keep_enum!(Task {
     9 => Further(config, resource),
     10 => Redirect(gateway),
     11 => Use(spi_in),
+    12 => Announce,
 });
 
 impl Keep for Phase {

@@ -146,6 +146,87 @@ fn the_peer_knows_further_addresses() {
     assert!(world.only_sa(RIGHT).peer_addresses().is_empty());
 }
 
+// RFC 4555 §3.6
+#[test]
+fn the_peer_is_told_of_further_addresses_that_come_and_go() {
+    let mut world = mobile(7, |connection| connection.local = Hosts::Any);
+    let six: IpAddr = "2001:db8::7".parse().unwrap();
+    world.ends[LEFT].config.here = vec![address(LEFT), ELSEWHERE];
+    begin(&mut world);
+    assert_eq!(world.only_sa(RIGHT).peer_addresses(), [ELSEWHERE]);
+    for (here, told) in [(vec![six, address(LEFT)], vec![six]), (vec![address(LEFT)], vec![])] {
+        world.ends[LEFT].config.here = here;
+        let id = world.only_sa(LEFT).id();
+        assert!(world.with(LEFT, |engine, cx| engine.announce(id, None, cx)));
+        world.run_for(1000);
+        assert_eq!(world.only_sa(RIGHT).peer_addresses(), told);
+    }
+    // Who goes elsewhere says so, too.
+    world.ends[LEFT].config.here = vec![ELSEWHERE, six];
+    go(&mut world, ELSEWHERE);
+    world.run_for(1000);
+    assert_eq!(world.only_sa(RIGHT).peer_addresses(), [six]);
+    assert_eq!(ends_of(&world, RIGHT).1.ip(), ELSEWHERE);
+}
+
+// RFC 4555 §3.6
+#[test]
+fn who_has_begun_goes_where_the_other_says_that_it_is() {
+    let mut world = mobile(8, |connection| (connection.local, connection.remote) = (Hosts::Any, Hosts::Any));
+    begin(&mut world);
+    world.addresses[RIGHT] = ELSEWHERE;
+    world.ends[RIGHT].config.here = vec![ELSEWHERE];
+    let id = world.only_sa(RIGHT).id();
+    assert!(world.with(RIGHT, |engine, cx| engine.announce(id, Some((ELSEWHERE, address(LEFT))), cx)));
+    world.run_for(10_000);
+    world.check_children(1);
+    assert_eq!(ends_of(&world, LEFT).1.ip(), ELSEWHERE);
+    assert_eq!(ends_of(&world, RIGHT).0.ip(), ELSEWHERE);
+}
+
+// RFC 4555 §3.5
+#[test]
+fn what_is_under_way_goes_elsewhere_at_once() {
+    let mut world = mobile(9, |_| {});
+    begin(&mut world);
+    world.one_way = Some(LEFT);
+    rekey_only_child(&mut world, LEFT);
+    world.run_for(1000);
+    world.one_way = None;
+    go(&mut world, ELSEWHERE);
+    world.run_for(500);
+    world.check_children(1);
+    assert_eq!(ends_of(&world, RIGHT).1.ip(), ELSEWHERE);
+}
+
+/// With a peer that cannot, another IKE SA is begun from there.
+// RFC 7296 §2.8.3
+#[test]
+fn without_mobike_another_takes_its_place_elsewhere() {
+    for gone_for_good in [true, false] {
+        let mut world = mobile(10, |_| {});
+        world.configure(RIGHT, |connection| connection.mobike = false);
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        world.is_steady = true;
+        let before = world.only_sa(LEFT).id();
+        // It goes once more while that is under way.
+        if !gone_for_good {
+            go(&mut world, [198, 51, 100, 9].into());
+            world.one_way = Some(LEFT);
+            world.run_for(2000);
+            world.one_way = None;
+        }
+        world.addresses[LEFT] = ELSEWHERE;
+        assert!(world.with(LEFT, |engine, cx| engine.go_between(before, (ELSEWHERE, address(RIGHT)), cx)));
+        world.run_for(30_000);
+        world.check_children(1);
+        assert_ne!(world.only_sa(LEFT).id(), before);
+        assert_eq!(world.only_sa(RIGHT).path().peer.ip(), ELSEWHERE);
+        assert_eq!(ends_of(&world, RIGHT).1.ip(), ELSEWHERE);
+    }
+}
+
 /// A NAT in front of the left end gives it another place.
 // RFC 7296 §2.23, RFC 4555 §3.8
 #[test]

@@ -113,6 +113,7 @@ pub fn config(connection: Connection) -> Configuration {
         most_half_open_of_one: 5,
         firsts_a_second: 0,
         half_open_ms: 30_000,
+        here: vec![],
         tells_keys: false,
     }
 }
