@@ -131,8 +131,8 @@ class Vici:
 class Swan:
     """strongSwan in the place of gateway N, with its ESP in user space, in UDP."""
 
-    def __init__(self, lab, text, settings="", n=2):
-        self.lab, self.node, self.dir = lab, "%s-g%d" % (lab.name, n), "%s/swan" % lab.dir
+    def __init__(self, lab, text, settings="", n=2, directory="swan"):
+        self.lab, self.node, self.dir = lab, "%s-g%d" % (lab.name, n), "%s/%s" % (lab.dir, directory)
         self.env = dict(os.environ, PEERS_RUN=lab.dir + "/peers", PEERS_NS=lab.name)
         os.makedirs(self.dir + "/strongswan.conf.d", exist_ok=True)
         if settings:
