@@ -20,6 +20,7 @@ mod placement;
 mod pool;
 mod pools;
 mod report;
+mod rounds;
 pub mod sockets;
 
 use crate::{install::Apart, swanctl};

@@ -94,6 +94,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         mobike: true,
         local_auth: local_auth(ours)?,
         remote_auth: remote_auth(theirs)?,
+        further: Default::default(),
         vips: vec![],
         pools: vec![],
         children: vec![child.clone()],

@@ -92,6 +92,8 @@ pub struct Connection {
     pub local_auth: LocalAuth,
     /// How the peer must.
     pub remote_auth: RemoteAuth,
+    /// How either end does so once more.
+    pub further: Further,
     /// Addresses that we ask the peer for; one that is unspecified is any of its family.
     pub vips: Vec<IpAddr>,
     /// The names of the pools that peers get addresses from.
@@ -121,6 +123,24 @@ pub struct Connection {
     pub forces_udp: bool,
     /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).
     pub fragment_octets: usize,
+}
+
+/// Rounds of authentication behind the first, in their order (RFC 4739).
+#[derive(Clone, Default, Debug)]
+pub struct Further {
+    /// Ours.
+    pub local: Vec<Round<LocalAuth>>,
+    /// The peer's.
+    pub remote: Vec<Round<RemoteAuth>>,
+}
+
+/// A round of authentication.
+#[derive(Clone, Debug)]
+pub struct Round<A> {
+    /// Who the end is, or must be.
+    pub id: IdPattern,
+    /// How it proves it.
+    pub auth: A,
 }
 
 /// What becomes of an IKE SA when there is another one of the same two identities. Unless it is `Never`, who begins the only one
@@ -232,8 +252,18 @@ impl Connection {
 
     /// Whether either end signs.
     pub fn has_signatures(&self) -> bool {
-        matches!(self.local_auth, LocalAuth::PublicKey(_))
-            || matches!(self.remote_auth, RemoteAuth::PublicKey(_))
+        let further = self.further.local.iter().map(|round| &round.auth);
+        let mut local = [&self.local_auth].into_iter().chain(further);
+        local.any(|auth| matches!(auth, LocalAuth::PublicKey(_))) || self.trusts().next().is_some()
+    }
+
+    /// Who must have issued certificates of the peer, where it signs.
+    pub fn trusts(&self) -> impl Iterator<Item = &Trust> {
+        let further = self.further.remote.iter().map(|round| &round.auth);
+        [&self.remote_auth].into_iter().chain(further).filter_map(|auth| match auth {
+            RemoteAuth::PublicKey(trust) => Some(&**trust),
+            _ => None,
+        })
     }
 }
 

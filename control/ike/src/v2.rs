@@ -46,6 +46,7 @@ pub mod refused;
 mod rekey_ike;
 mod resource;
 mod resumption;
+mod rounds;
 mod sa_init;
 pub mod stranger;
 pub mod ticket;

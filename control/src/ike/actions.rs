@@ -116,7 +116,8 @@ impl Ike {
     /// The connections and children whose traps, or shunts, are laid.
     pub fn laid(&self) -> impl Iterator<Item = (&Connection, &Child)> {
         let of = |connection: &Connection, child: &Child| (connection.name.clone(), child.name.clone());
-        let all = self.swanctl.connections.iter().flat_map(|c| c.children.iter().map(move |child| (c, child)));
+        let all =
+            self.swanctl.connections.iter().flat_map(|c| c.children.iter().map(move |child| (c, child)));
         all.filter(move |(c, child)| self.is_laid(&of(c, child), child))
     }
 

@@ -102,7 +102,11 @@ struct Purpose {
 
 impl Purpose {
     fn of(connection: &str, sa: &ChildSa) -> Purpose {
-        Purpose { connection: connection.to_owned(), traffic: sa.policy.clone(), priority: sa.config.priority }
+        Purpose {
+            connection: connection.to_owned(),
+            traffic: sa.policy.clone(),
+            priority: sa.config.priority,
+        }
     }
 }
 

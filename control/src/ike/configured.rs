@@ -1,21 +1,15 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
-use super::{
-    children::Shunt,
-    credentials::{self, Credentials},
-    eap, pools,
-};
+use super::{children::Shunt, credentials::Credentials, eap, pools, rounds};
 use crate::swanctl::{
     self,
-    authentication::{Method, RemoteAuth},
     child::{self, Child, CopyDscp, PerCpu, TfcPadding},
     connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
     secret::{Purpose, Secrets, Shared},
 };
 use portcullis_ike::{
-    connection as ike,
+    connection::{self as ike, Round},
     identity::IdPattern,
-    message::IdType,
     proposal::{Order, Proposals},
     traffic_selector::{ConfiguredSelectors, Policy},
     v2::window::Retransmission,
@@ -131,49 +125,8 @@ pub(super) fn connection(
     if c.version == Version::One {
         return missing("version", "IKEv1");
     }
-    if c.local.len() > 1 || c.remote.len() > 1 {
-        return missing("local", "more than one round of authentication");
-    }
-    // Without a section, it is by a public key.
-    let (ours, theirs) = (c.local.first().cloned().unwrap_or_default(), c.remote.first().cloned());
-    let theirs = theirs.unwrap_or_else(|| RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() });
-    for (side, auth) in [("local.auth", &ours.auth), ("remote.auth", &theirs.auth)] {
-        if matches!(auth.method, Method::Xauth(_)) {
-            return missing(side, "XAuth, which is of IKEv1,");
-        }
-        credentials::demands(auth).map_err(|why| unusable(key(side), why))?;
-    }
-    for (side, is_there) in [
-        ("local.pubkeys", !ours.pubkeys.0.is_empty()),
-        ("remote.pubkeys", !theirs.pubkeys.0.is_empty()),
-        ("remote.groups", !theirs.groups.is_empty()),
-        ("remote.cert_policy", !theirs.cert_policy.is_empty()),
-        ("remote.ca_id", theirs.ca_id.is_some()),
-    ] {
-        if is_there {
-            return missing(side, "this key");
-        }
-    }
-    let (local_auth, remote_auth) = match eap::auths(c, (&ours, &theirs), credentials)? {
-        Some(auths) => auths,
-        None => (
-            credentials.local(&ours).map_err(|why| unusable(key("local.certs"), why))?,
-            credentials.remote(&theirs).map_err(|why| unusable(key("remote.cacerts"), why))?,
-        ),
-    };
-    let id = |side: &str, text: Option<&str>| match text {
-        Some(text) => text.parse().map_err(|e| unusable(key(side), e)),
-        None => Ok(IdPattern::Any),
-    };
-    let local_id = match (id("local.id", ours.id.as_deref())?, &local_auth) {
-        // As strongSwan: who the certificate is of.
-        (IdPattern::Any, ike::LocalAuth::PublicKey(credential)) => {
-            let subject = credential.certificate().subject().der();
-            IdPattern::Like(IdType::ID_DER_ASN1_DN, subject.to_vec())
-        }
-        (id, _) => id,
-    };
-    let remote_id = id("remote.id", Some(&*theirs.id))?;
+    let (Round { id: local_id, auth: local_auth }, Round { id: remote_id, auth: remote_auth }, further) =
+        rounds::rounds(c, credentials)?;
     let proposals = c.proposals.iter().map(|proposal| &*proposal.0);
     let with_sas = c.children.iter().filter(|child| !child.mode.is_shunt());
     let children = with_sas.map(|child| self::child(c, child).map(Arc::new));
@@ -210,6 +163,7 @@ pub(super) fn connection(
         mobike: c.mobike,
         local_auth,
         remote_auth,
+        further,
         vips: c.vips.clone(),
         pools: c.pools.clone(),
         children: children.collect::<Result<_, _>>()?,

@@ -20,66 +20,128 @@ const METHODS: &str = "of EAP there are eap-mschapv2 and eap-tls; write one of t
 const SIGNS: &str =
     "who answers with EAP signs (RFC 7296 §2.16): pubkey; or eap-tls for both sides (RFC 5998)";
 
-/// How both sides prove who they are, where one of them does so by EAP; nothing where none does.
-///
-/// # Errors
-/// The first key that cannot be used.
-pub(super) fn auths(
-    c: &Connection,
-    (ours, theirs): (&LocalAuth, &RemoteAuth),
-    credentials: &Credentials,
-) -> Result<Option<(ike::LocalAuth, ike::RemoteAuth)>, Unusable> {
-    let key = |key: &str| format!("connections.{}.{key}", c.name);
-    let of = |side: &str, method: &Method| match method {
-        Method::Eap(name) => {
-            self::method(name.as_deref()).map(Some).ok_or_else(|| unusable(key(side), METHODS))
+/// A connection whose sides prove who they are, in a round of each.
+pub(super) struct Sides<'a> {
+    pub connection: &'a Connection,
+    pub ours: &'a LocalAuth,
+    pub theirs: &'a RemoteAuth,
+    pub credentials: &'a Credentials,
+}
+
+impl Sides<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("connections.{}.{key}", self.connection.name)
+    }
+
+    /// Our certificate, or key, and none by EAP.
+    ///
+    /// # Errors
+    /// The first key that cannot be used.
+    pub fn local(&self) -> Result<ike::LocalAuth, Unusable> {
+        self.credentials.local(self.ours).map_err(|why| unusable(self.key("local.certs"), why))
+    }
+
+    /// Whom we trust, and none by EAP.
+    ///
+    /// # Errors
+    /// As of [`Sides::local`].
+    pub fn remote(&self) -> Result<ike::RemoteAuth, Unusable> {
+        self.credentials.remote(self.theirs).map_err(|why| unusable(self.key("remote.cacerts"), why))
+    }
+
+    /// Both of signatures, for TLS.
+    fn tls(&self) -> Result<Option<Tls>, Unusable> {
+        match (self.local()?, self.remote()?) {
+            (ike::LocalAuth::PublicKey(credential), ike::RemoteAuth::PublicKey(trust)) => {
+                Ok(Some(Tls { credential, trust }))
+            }
+            _ => Ok(None),
         }
-        _ => Ok(None),
-    };
-    let by = (of("local.auth", &ours.auth.method)?, of("remote.auth", &theirs.auth.method)?);
-    // Our certificate, and whom we trust: of signatures in IKE, and in TLS.
-    let local = || credentials.local(ours).map_err(|why| unusable(key("local.certs"), why));
-    let remote = || credentials.remote(theirs).map_err(|why| unusable(key("remote.cacerts"), why));
-    let tls = || match (local()?, remote()?) {
-        (ike::LocalAuth::PublicKey(credential), ike::RemoteAuth::PublicKey(trust)) => {
-            Ok(Some(Tls { credential, trust }))
+    }
+
+    fn method(&self, side: &str, method: &Method) -> Result<Option<Option<eap::Method>>, Unusable> {
+        match method {
+            Method::Eap(name) => {
+                self::method(name.as_deref()).map(Some).ok_or_else(|| unusable(self.key(side), METHODS))
+            }
+            _ => Ok(None),
         }
-        _ => Ok(None),
-    };
-    let means = |method| -> Result<_, Unusable> {
-        let authority = ours.aaa_id.as_deref().map(|id| id.parse::<IdPattern>());
-        let authority = authority.transpose().map_err(|e| unusable(key("local.aaa_id"), e))?;
+    }
+
+    /// What we prove who we are with by EAP, if that is how we do.
+    ///
+    /// # Errors
+    /// As of [`Sides::local`].
+    pub fn means(&self) -> Result<Option<ike::LocalAuth>, Unusable> {
+        let Some(method) = self.method("local.auth", &self.ours.auth.method)? else { return Ok(None) };
+        let authority = self.ours.aaa_id.as_deref().map(|id| id.parse::<IdPattern>());
+        let authority = authority.transpose().map_err(|e| unusable(self.key("local.aaa_id"), e))?;
         let tls = match method {
-            Some(eap::Method::Tls) => tls()?,
+            Some(eap::Method::Tls) => self.tls()?,
             // Where there is none, it is not offered.
-            None => tls().unwrap_or_default(),
+            None => self.tls().unwrap_or_default(),
             Some(eap::Method::MsChapV2) => None,
         };
-        let identity = ours.eap_id.clone();
-        Ok(ike::LocalAuth::Eap(Arc::new(Means { method, identity, authority, tls })))
-    };
-    let demand = |method: Option<eap::Method>| -> Result<_, Unusable> {
-        let method = method.ok_or_else(|| unusable(key("remote.auth"), METHODS))?;
-        let identity = match theirs.eap_id.as_deref().map(str::parse::<IdPattern>) {
+        let identity = self.ours.eap_id.clone();
+        Ok(Some(ike::LocalAuth::Eap(Arc::new(Means { method, identity, authority, tls }))))
+    }
+
+    /// What the peer has to prove by EAP, if that is how it does.
+    ///
+    /// # Errors
+    /// As of [`Sides::local`].
+    pub fn demand(&self) -> Result<Option<ike::RemoteAuth>, Unusable> {
+        let Some(method) = self.method("remote.auth", &self.theirs.auth.method)? else { return Ok(None) };
+        let method = method.ok_or_else(|| unusable(self.key("remote.auth"), METHODS))?;
+        let identity = match self.theirs.eap_id.as_deref().map(str::parse::<IdPattern>) {
             // As strongSwan: of `%any` each is asked.
-            Some(id) => Identity::Asked(id.map_err(|e| unusable(key("remote.eap_id"), e))?),
-            None if theirs.id == "%any" => Identity::Proven,
+            Some(id) => Identity::Asked(id.map_err(|e| unusable(self.key("remote.eap_id"), e))?),
+            None if self.theirs.id == "%any" => Identity::Proven,
             None => Identity::OfIke,
         };
-        let tls = if method == eap::Method::Tls { tls()? } else { None };
-        Ok(ike::RemoteAuth::Eap(Arc::new(Demand { method, identity, tls })))
-    };
-    let signs = |method: &Method| *method == Method::PublicKey;
-    Ok(Some(match by {
-        (None, None) => return Ok(None),
-        (Some(method), None) if signs(&theirs.auth.method) => (means(method)?, remote()?),
-        (None, Some(method)) if signs(&ours.auth.method) => (local()?, demand(method)?),
-        (Some(Some(ours)), Some(Some(theirs))) if ours == theirs && ours.is_mutual() => {
-            (means(Some(ours))?, demand(Some(theirs))?)
+        let tls = if method == eap::Method::Tls { self.tls()? } else { None };
+        Ok(Some(ike::RemoteAuth::Eap(Arc::new(Demand { method, identity, tls }))))
+    }
+
+    /// How both prove who they are, each in one round.
+    ///
+    /// # Errors
+    /// As of [`Sides::local`].
+    pub fn auths(&self) -> Result<(ike::LocalAuth, ike::RemoteAuth), Unusable> {
+        let methods = [&self.ours.auth.method, &self.theirs.auth.method];
+        let is_eap = methods.map(|method| matches!(method, Method::Eap(_)));
+        let signs = methods.map(|method| *method == Method::PublicKey);
+        match (is_eap, signs) {
+            ([false, false], _) => return Ok((self.local()?, self.remote()?)),
+            ([true, false], [_, true]) => {
+                if let Some(means) = self.means()? {
+                    return Ok((means, self.remote()?));
+                }
+            }
+            ([false, true], [true, _]) => {
+                if let Some(demand) = self.demand()? {
+                    return Ok((self.local()?, demand));
+                }
+            }
+            ([true, true], _) => {
+                let [mine, theirs] = [
+                    self.method("local.auth", methods[0])?.flatten(),
+                    self.method("remote.auth", methods[1])?.flatten(),
+                ];
+                if mine == theirs
+                    && mine.is_some_and(eap::Method::is_mutual)
+                    && let (Some(means), Some(demand)) = (self.means()?, self.demand()?)
+                {
+                    return Ok((means, demand));
+                }
+            }
+            _ => {
+                self.method("local.auth", methods[0])?;
+                self.method("remote.auth", methods[1])?;
+            }
         }
-        (Some(_), _) => return Err(unusable(key("remote.auth"), SIGNS)),
-        (None, _) => return Err(unusable(key("local.auth"), SIGNS)),
-    }))
+        Err(unusable(self.key(if is_eap[0] { "remote.auth" } else { "local.auth" }), SIGNS))
+    }
 }
 
 /// A method by its name; `Some(None)` is any, and `None` is one that there is not.

@@ -210,7 +210,7 @@ fn a_configuration_as_people_write_it() {
          local-1 { auth = ike:rsa/pss-sha384-sha256\n round = 1\n certs = a.pem, b.pem\n cert-x { file = /x/c.der } }\n\
          remote { auth = rsa-3072-sha256-ecdsa-256\n id = \"C=CH, O=x, CN=*\"\n cacerts = ca.pem\n cert_policy = 2.5.29.32.0 }\n\
          children { net { local_ts = 10.1.0.0/16[tcp/80],fd00::/64\n start_action = trap|start } } }\n\
-         office : connections.home { remote_addrs = peer.example.org\n children { net { mode = pass } } }\n}\n\
+         office : connections.home { remote_addrs = peer.example.org\n children { net { mode = pass\n start_action = trap } } }\n}\n\
          secrets { ike-1 { secret = 0x0102\n id-a = a@example.org\n id-b = 192.0.2.7 }\n xauth { secret = 0sAQID }\n\
          private-k { file = k.pem\n secret = \"geh eim\" } }\n\
          pools { v4 { addrs = 10.3.0.0/24\n dns = 10.3.0.1, fd00::1\n split_include = 10.1.0.0/16\n 28672 = banner } }\n\

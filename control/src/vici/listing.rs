@@ -88,7 +88,10 @@ impl Listing {
                     Mode::Drop => "drop",
                     Mode::Tunnel | Mode::Transport => "trap",
                 };
-                if (is_any || asks(kind)) && is_named("ike", &connection.name) && is_named("child", &child.name) {
+                if (is_any || asks(kind))
+                    && is_named("ike", &connection.name)
+                    && is_named("child", &child.name)
+                {
                     let name = format!("{}/{}", connection.name, child.name);
                     all.push_back(event(&name, |writer| connections::policy(writer, connection, child)));
                 }

@@ -110,6 +110,7 @@ fn config(at: usize) -> Configuration {
         remote_id: id(1 - at).parse().unwrap(),
         local_auth: LocalAuth::SharedKey,
         remote_auth: RemoteAuth::SharedKey,
+        further: Default::default(),
         ppk_id: None,
         ppk_required: false,
         unique: Unique::No,

@@ -17,6 +17,7 @@ use super::{
     ppk,
     proof::{Proof, certificate_request},
     rekey_ike::Legacy,
+    rounds::{Done, begins_by, refusal, says_another},
     stranger::MOST_NAMED,
 };
 use crate::proposal::Agreement;
@@ -40,7 +41,10 @@ use std::{
 /// What an initiator has asked.
 #[derive(Debug)]
 pub(super) struct Question {
-    mine: Identification,
+    ids: Ids,
+    /// Who the ends were in their first rounds, once they are done.
+    first: Option<Ids>,
+    done: Done,
     child: Option<Offer>,
     /// Without the PPK, if the peer may have none.
     plain: Option<Keys>,
@@ -49,15 +53,32 @@ pub(super) struct Question {
 /// What an initiator will ask, once it has signed.
 #[derive(Debug)]
 pub(super) struct Asking {
-    ids: Ids,
-    plain: Option<Keys>,
+    pub ids: Ids,
+    pub first: Option<Ids>,
+    pub done: Done,
+    pub child: Option<Offer>,
+    pub plain: Option<Keys>,
+}
+
+impl Asking {
+    fn first(ids: Ids, plain: Option<Keys>) -> Asking {
+        Asking { ids, first: None, done: Done::default(), child: None, plain }
+    }
+}
+
+impl From<Asking> for Question {
+    fn from(Asking { ids, first, done, child, plain }: Asking) -> Question {
+        Question { ids, first, done, child, plain }
+    }
 }
 
 /// The responder's answer, until it is known whether it has proven who it is.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub mine: Identification,
-    pub theirs: Identification,
+    pub ids: Ids,
+    /// Who the ends were in their first rounds.
+    pub first: Ids,
+    pub done: Done,
     pub child: Option<Offer>,
     pub payloads: Payloads,
 }
@@ -67,17 +88,25 @@ pub(super) struct Answer {
 pub(super) struct Answering {
     pub connection: Arc<Connection>,
     pub ids: Ids,
+    /// Who the ends were in their first rounds.
+    pub first: Ids,
+    pub done: Done,
     /// Of the first request.
     pub payloads: Payloads,
 }
 
 impl Answering {
-    /// IDr and certificates.
-    pub fn who_we_are(&self, is_known: bool) -> Vec<Payload> {
+    /// IDr and certificates of a round of ours, and what proves it, if anything does; nothing if there is none left.
+    pub fn round(&mut self, proofs: Vec<Authentication>, is_known: bool) -> Vec<Payload> {
+        let connection = self.connection.clone();
+        let Some((_, auth)) = connection.local_round(self.done.mine) else { return vec![] };
         let id = Payload::IdResponder(self.ids.0.clone());
         // RFC 5723 §5.1: who comes back knows our certificates.
-        let certificates = if is_known { vec![] } else { certificates(&self.connection.local_auth) };
-        [id].into_iter().chain(certificates).collect()
+        let certificates = if is_known { vec![] } else { certificates(auth) };
+        self.done.mine += 1;
+        let another = connection.another_of(self.done).filter(|_| !is_known);
+        let proofs = proofs.into_iter().map(Payload::Authentication);
+        [id].into_iter().chain(certificates).chain(proofs).chain(another).collect()
     }
 }
 
@@ -101,20 +130,20 @@ impl IkeSa {
             }
         };
         // Who comes back has proven who it is before.
-        if self.resumed.is_none() && connection.eap_means().is_some() {
-            return self.ask_auth(Asking { ids, plain: None }, &[], cx);
+        if self.resumed.is_none() && connection.local_auth.eap_means().is_some() {
+            return self.ask_auth(Asking::first(ids, None), &[], cx);
         }
         let before = self.prove(&connection.local_auth, &ids, cx);
         let plain = self.mix_ppk(cx);
         let proof = match self.has_ppk {
             true => self.prove(&connection.local_auth, &ids, cx),
-            false => return self.ask_proven(before, Asking { ids, plain }, cx),
+            false => return self.ask_proven(before, Asking::first(ids, plain), cx),
         };
         let proof = proof.and_then(|proof| Ok(proof.and(before?)));
-        self.ask_proven(proof, Asking { ids, plain }, cx);
+        self.ask_proven(proof, Asking::first(ids, plain), cx);
     }
 
-    fn ask_proven(&mut self, proof: Result<Proof, Closed>, asking: Asking, cx: &mut Context<'_>) {
+    pub(super) fn ask_proven(&mut self, proof: Result<Proof, Closed>, asking: Asking, cx: &mut Context<'_>) {
         match proof {
             Ok(Proof::Made(proofs)) => self.ask_auth(asking, &proofs, cx),
             Ok(Proof::Job(signing)) => self.after(Job::Sign(signing), Then::AuthAsk(Box::new(asking)), cx),
@@ -131,9 +160,16 @@ impl IkeSa {
     }
 
     /// Of proofs the first is by all that there is, and a second one without a PPK.
-    fn ask_auth(&mut self, asking: Asking, proofs: &[Authentication], cx: &mut Context<'_>) {
-        let Asking { ids, plain } = asking;
+    fn ask_auth(&mut self, mut asking: Asking, proofs: &[Authentication], cx: &mut Context<'_>) {
+        if asking.first.is_some() {
+            return self.ask_next(asking, proofs, cx);
+        }
         let connection = self.connection.clone();
+        let ids = asking.ids.clone();
+        let rounds = match self.rounds_notifies(!proofs.is_empty()) {
+            Ok(rounds) => rounds,
+            Err(closed) => return self.close(closed, cx),
+        };
         let mut payloads = vec![Payload::IdInitiator(ids.0.clone())];
         // RFC 5723 §4.3.3: who has come back shows no certificates.
         if self.resumed.is_none() {
@@ -148,6 +184,7 @@ impl IkeSa {
         let says_so = connection.unique != Unique::Never && self.contacts.others(&ids, self.id).is_empty();
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         payloads.extend(says_so.then(notify));
+        payloads.extend(rounds);
         payloads.extend(self.eap_only_notify());
         payloads.extend(self.configuration_request());
         let hosts = self.hosts_asking();
@@ -161,7 +198,8 @@ impl IkeSa {
         payloads.extend(self.ticket_request());
         payloads.push(self.sync_notify());
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
-        self.asked = Some(Asked::Auth(Box::new(Question { mine: ids.0, child, plain })));
+        asking.done.begin(!proofs.is_empty());
+        self.asked = Some(Asked::Auth(Box::new(Question { child, ..asking.into() })));
     }
 
     /// The child SA that IKE_AUTH makes. Without one, the peer must be able to do so (RFC 6023 §3).
@@ -201,7 +239,21 @@ impl IkeSa {
 
     /// The responder has answered.
     pub(super) fn auth_answered(&mut self, question: Question, payloads: &Payloads, cx: &mut Context<'_>) {
-        let Question { mine, child, plain } = question;
+        let Question { mut ids, first, mut done, child, plain } = question;
+        let connection = self.connection.clone();
+        let is_resumed = self.resumed.is_some();
+        let Some((id, auth)) =
+            connection.remote_round(done.theirs).filter(|_| !is_resumed || done.theirs == 0)
+        else {
+            // It has proven all that it must.
+            return match (refusal(payloads), first) {
+                (Some(kind), _) => self.close(self.refused_by(kind), cx),
+                (None, Some(first)) => {
+                    self.peer_proven(Answer { ids, first, done, child, payloads: payloads.clone() }, cx);
+                }
+                (None, None) => self.close(Closed::Missing("AUTH payload"), cx),
+            };
+        };
         let said = payloads.authentication();
         let is_alone = said.is_none() && payloads.eap().is_some() && self.is_eap_alone();
         let (Some(theirs), true) = (payloads.id_responder(), said.is_some() || is_alone) else {
@@ -209,21 +261,24 @@ impl IkeSa {
                 payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| self.refused_by(n.kind));
             return self.close(closed, cx);
         };
-        let connection = self.connection.clone();
-        let answer = Answer { mine, theirs: theirs.clone(), child, payloads: payloads.clone() };
-        let ids = (&answer.mine, theirs);
-        let settled = self.settle_ppk(plain, payloads);
-        let checked = settled.and_then(|()| match connection.remote_id.fits(theirs) {
+        ids.1 = theirs.clone();
+        done.theirs += 1;
+        let settled = match first {
+            None => self.settle_ppk(plain, payloads),
+            Some(_) => Ok(()),
+        };
+        let settled = settled.and_then(|()| self.check_another(&connection, done, payloads));
+        let checked = settled.and_then(|()| match id.fits(theirs) {
             // RFC 5998: EAP proves it.
             Some(_) if is_alone => Ok(None),
             Some(_) => match said {
-                Some(said) => self.check(&connection.remote_auth, ids, said, payloads, cx),
+                Some(said) => self.check(auth, (&ids.0, theirs), said, payloads, cx),
                 None => Err(Closed::Missing("AUTH payload")),
             },
-            None => {
-                Err(Closed::Identity { found: theirs.to_string(), wanted: connection.remote_id.to_string() })
-            }
+            None => Err(Closed::Identity { found: theirs.to_string(), wanted: id.to_string() }),
         });
+        let first = first.unwrap_or_else(|| ids.clone());
+        let answer = Answer { ids, first, done, child, payloads: payloads.clone() };
         match checked {
             Ok(Some(job)) => self.after(job, Then::AuthFinish(Box::new(answer)), cx),
             Ok(None) => self.peer_proven(answer, cx),
@@ -231,24 +286,28 @@ impl IkeSa {
         }
     }
 
-    /// The responder is who it says; by EAP it is our turn.
+    /// The responder is who it says; there may be more to prove, by us or by it.
     fn peer_proven(&mut self, answer: Answer, cx: &mut Context<'_>) {
-        match self.connection.eap_means() {
-            Some(_) => self.begin_eap_peer(answer, cx),
-            None => self.finish_auth(answer, cx),
+        let connection = self.connection.clone();
+        let Done { mine, theirs, is_begun } = answer.done;
+        let is_resumed = self.resumed.is_some();
+        match connection.local_round(mine).filter(|_| !is_resumed) {
+            Some(_) if is_begun => self.begin_eap_peer(answer, cx),
+            None if is_resumed || connection.remote_round(theirs).is_none() => self.finish_auth(answer, cx),
+            _ => self.next_round(answer, cx),
         }
     }
 
     /// It is known whether the responder's signature is right.
     pub(super) fn auth_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
-        match verified(outcome, &answer.theirs) {
+        match verified(outcome, &answer.ids.1) {
             Ok(()) => self.peer_proven(answer, cx),
             Err(closed) => self.refuse_peer(closed, cx),
         }
     }
 
     pub(super) fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
-        let Answer { mine, theirs, child, payloads } = answer;
+        let Answer { first: (mine, theirs), child, payloads, .. } = answer;
         // RFC 5685 §6
         if self.redirected_auth(&payloads, child.as_ref().map(|offer| &offer.config), cx) {
             return;
@@ -297,20 +356,26 @@ impl IkeSa {
         // RFC 5723 §5.1: who has come back has proven who it is before.
         let before = self.resumed.as_ref().and_then(|resumed| resumed.method);
         let asked = payloads.id_responder().or(self.resumed.as_ref().map(|resumed| &resumed.ids.0));
-        let found = self.connection_for(theirs, asked, before.or(method), cx);
+        let how = (before.or(method), says_another(payloads));
+        let found = self.connection_for(theirs, asked, how, cx);
         let checked = found.and_then(|(connection, mine)| {
             if connection.childless == Childless::Never && payloads.security_association().is_none() {
                 return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
             }
             let asks_eap = method.is_none() && connection.remote_auth.is_eap();
-            let answering = Answering {
+            let ids = (mine.clone(), theirs.clone());
+            let mut answering = Answering {
                 connection: connection.clone(),
-                ids: (mine.clone(), theirs.clone()),
+                first: ids.clone(),
+                ids,
+                done: Done::default(),
                 payloads: payloads.clone(),
             };
             if asks_eap {
                 return Ok((None, answering));
             }
+            answering.done.theirs = 1;
+            self.check_another(&connection, answering.done, payloads)?;
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
             if before.is_some_and(|method| !connection.remote_auth.takes(method))
                 || before.is_some() && !connection.resumes
@@ -339,8 +404,8 @@ impl IkeSa {
     }
 
     /// The initiator is who it says.
-    fn prove_too(&mut self, answering: Answering, cx: &mut Context<'_>) {
-        match self.prove(&answering.connection.local_auth, &answering.ids, cx) {
+    pub(super) fn prove_too(&mut self, mut answering: Answering, cx: &mut Context<'_>) {
+        match self.prove_round(&mut answering, cx) {
             Ok(Proof::Made(proofs)) => self.answer_proven(answering, proofs, cx),
             Ok(Proof::Job(signing)) => {
                 self.after(Job::Sign(signing), Then::AuthAnswer(Box::new(answering)), cx);
@@ -350,8 +415,8 @@ impl IkeSa {
     }
 
     /// A responder proves who it is, and the initiator comes behind it by EAP.
-    pub(super) fn prove_first(&mut self, answering: Answering, cx: &mut Context<'_>) {
-        match self.prove(&answering.connection.local_auth, &answering.ids, cx) {
+    pub(super) fn prove_first(&mut self, mut answering: Answering, cx: &mut Context<'_>) {
+        match self.prove_round(&mut answering, cx) {
             Ok(Proof::Made(proofs)) => self.first_eap(answering, proofs, cx),
             Ok(Proof::Job(signing)) => {
                 self.after(Job::Sign(signing), Then::EapBegin(Box::new(answering)), cx);
@@ -376,25 +441,31 @@ impl IkeSa {
         }
     }
 
-    pub(super) fn answer_proven(
+    fn answer_proven(&mut self, mut answering: Answering, proofs: Vec<Authentication>, cx: &mut Context<'_>) {
+        let answer = answering.round(proofs, self.resumed.is_some());
+        self.answer_last(answering, answer, cx);
+    }
+
+    /// Answers with what proves who we are, and with all else, if it is the last answer.
+    pub(super) fn answer_last(
         &mut self,
         answering: Answering,
-        proofs: Vec<Authentication>,
+        mut answer: Vec<Payload>,
         cx: &mut Context<'_>,
     ) {
+        if !self.is_last(&answering) {
+            return self.await_round(answering, answer, cx);
+        }
         let by_eap = self.eap_id.clone();
-        // With EAP, who we are was said in the first answer.
-        let mut answer = if by_eap.is_some() { vec![] } else { answering.who_we_are(self.resumed.is_some()) };
-        let Answering { connection, ids, payloads } = answering;
+        let Answering { connection, first: ids, payloads, .. } = answering;
         if let Some(elsewhere) = self.redirects_to(&connection, cx) {
-            return self.answer_elsewhere(&connection, ids, (proofs, elsewhere), cx);
+            return self.answer_elsewhere(&connection, ids, (answer, elsewhere), cx);
         }
         if let Err(closed) = self.keep_unique(&connection, &ids, &payloads) {
             return self.refuse_initiator(closed, cx);
         }
         self.connection = connection.clone();
         let (mine, theirs) = ids;
-        answer.extend(proofs.into_iter().map(Payload::Authentication));
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
         answer.extend(self.ticket_answer(&payloads, (&mine, &theirs), cx));
@@ -447,13 +518,10 @@ impl IkeSa {
         &mut self,
         connection: &Arc<Connection>,
         (mine, theirs): Ids,
-        (proofs, elsewhere): (Vec<Authentication>, Payload),
+        (mut answer, elsewhere): (Vec<Payload>, Payload),
         cx: &mut Context<'_>,
     ) {
         self.connection = connection.clone();
-        let mut answer = vec![Payload::IdResponder(mine.clone())];
-        answer.extend(certificates(&connection.local_auth));
-        answer.extend(proofs.into_iter().map(Payload::Authentication));
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.push(elsewhere);
         self.answer(ExchangeType::IKE_AUTH, &Payloads(answer), cx);
@@ -462,7 +530,12 @@ impl IkeSa {
 
     /// Who we are in a connection.
     fn id_in(&self, connection: &Connection) -> Identification {
-        connection.local_id.identity().unwrap_or_else(|| match &connection.local_auth {
+        self.id_of(&connection.local_id, &connection.local_auth)
+    }
+
+    /// Who we are by what we prove it by, if it is not said.
+    pub(super) fn id_by(&self, auth: &LocalAuth) -> Identification {
+        match auth {
             LocalAuth::PublicKey(credential) => {
                 let subject = credential.certificate().subject();
                 Identification::new(IdType::ID_DER_ASN1_DN, subject.der())
@@ -470,7 +543,7 @@ impl IkeSa {
             // RFC 7619 §2.2
             LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
             LocalAuth::SharedKey | LocalAuth::Eap(_) => id_of(self.path.local.ip()),
-        })
+        }
     }
 
     /// The connection for a peer, and who we are to it: of those that its addresses fit, the one that fits best how it
@@ -479,7 +552,7 @@ impl IkeSa {
         &self,
         theirs: &Identification,
         asked: Option<&Identification>,
-        method: Option<AuthMethod>,
+        (method, another): (Option<AuthMethod>, bool),
         cx: &Context<'_>,
     ) -> Result<(Arc<Connection>, Identification), Closed> {
         let agreement = self.agreement.as_ref();
@@ -488,8 +561,9 @@ impl IkeSa {
             let allows =
                 |agreed: &Agreement| connection.proposals.select(&[agreed.answer(&[])], connection.order);
             agreement.and_then(allows)?;
-            let takes = |method| connection.remote_auth.takes(method);
-            let is_method = method.map_or(connection.remote_auth.is_eap(), takes);
+            let is_method = begins_by(&connection.remote_auth, method);
+            // RFC 4739: by EAP it is not known yet.
+            let has_rounds = method.is_none() || !connection.further.remote.is_empty() == another;
             let remote = connection.remote_id.fits(theirs)?;
             let (local, mine) = match (asked, &connection.local_auth) {
                 (None, _) => (Fit::Any, self.id_in(connection)),
@@ -506,7 +580,7 @@ impl IkeSa {
                     (Fit::Exact, mine)
                 }
             };
-            Some(((is_method, remote, local), mine))
+            Some(((is_method, has_rounds, remote, local), mine))
         };
         let candidates = cx.config.between(self.path.local, self.path.peer);
         let found = candidates.iter().filter_map(|c| fits(c).map(|(fit, mine)| (fit, mine, c)));
@@ -601,7 +675,7 @@ impl IkeSa {
 }
 
 /// What is sent of our certificates.
-fn certificates(auth: &LocalAuth) -> Vec<Payload> {
+pub(super) fn certificates(auth: &LocalAuth) -> Vec<Payload> {
     match auth {
         LocalAuth::PublicKey(credential) => credential.payloads().map(Payload::Certificate).collect(),
         _ => vec![],

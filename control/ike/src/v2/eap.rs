@@ -50,6 +50,15 @@ enum Step {
     Asked(Box<Authenticator>),
     /// It has, and is to prove that it has the key.
     Proven(Proven),
+    /// A round of authentication is over, and another comes (RFC 4739).
+    Waits,
+}
+
+impl Serving {
+    /// Until the next round.
+    pub fn waiting(answering: Answering) -> Serving {
+        Serving { answering, step: Step::Waits }
+    }
 }
 
 /// What an initiator has asked for, and who both are.
@@ -93,15 +102,17 @@ impl Turn {
     }
 }
 
-impl Connection {
+impl LocalAuth {
     /// How we prove who we are by EAP as an initiator.
     pub(super) fn eap_means(&self) -> Option<&Means> {
-        match &self.local_auth {
+        match self {
             LocalAuth::Eap(means) => Some(means),
             _ => None,
         }
     }
+}
 
+impl Connection {
     /// Whether the other end proves who it is by EAP alone (RFC 5998): both are so configured, and the method can.
     fn is_eap_alone(&self) -> bool {
         match (&self.local_auth, &self.remote_auth) {
@@ -156,19 +167,20 @@ impl IkeSa {
     /// A responder has proven who it is: the first request goes with that.
     pub(super) fn first_eap(
         &mut self,
-        answering: Answering,
+        mut answering: Answering,
         proofs: Vec<Authentication>,
         cx: &mut Context<'_>,
     ) {
         let connection = answering.connection.clone();
-        let RemoteAuth::Eap(demand) = &connection.remote_auth else { return };
+        let Some((_, RemoteAuth::Eap(demand))) = connection.remote_round(answering.done.theirs) else {
+            return;
+        };
         let (mine, theirs) = &answering.ids;
         let secrets = &cx.config.eap_secrets;
         let mut end = Authenticator::new(demand, secrets, (&mine.to_string(), theirs), cx.unix_secs);
         match end.begin(cx.rng) {
             Next::Ask(octets) => {
-                let mut payloads = answering.who_we_are(false);
-                payloads.extend(proofs.into_iter().map(Payload::Authentication));
+                let mut payloads = answering.round(proofs, false);
                 payloads.push(eap(octets));
                 self.answer(EXCHANGE, &Payloads(payloads), cx);
                 self.serving = Some(Box::new(Serving { answering, step: Step::Asked(Box::new(end)) }));
@@ -180,18 +192,21 @@ impl IkeSa {
 
     /// The initiator goes on with EAP.
     pub(super) fn answer_eap(&mut self, serving: Serving, payloads: &Payloads, cx: &mut Context<'_>) {
-        let Serving { answering, step } = serving;
+        let Serving { mut answering, step } = serving;
         match (step, payloads.eap(), payloads.authentication()) {
+            (Step::Waits, ..) => self.answer_round(answering, payloads, cx),
             (Step::Asked(end), Some(octets), _) => {
                 let job = Job::Eap(Turn::Authenticator(end, octets.to_vec()));
                 self.after(job, Then::EapAnswer(Box::new(answering)), cx);
             }
             (Step::Proven(proven), _, Some(said)) => {
                 let checked = self.check_msk(&answering, &proven, said, payloads, cx);
-                match checked {
+                answering.done.theirs += 1;
+                let another = self.check_another(&answering.connection, answering.done, payloads);
+                match checked.and_then(|proof| another.map(|()| proof)) {
                     Ok(proof) => {
                         self.eap_id = Some(proven.who);
-                        self.answer_proven(answering, vec![proof], cx);
+                        self.answer_last(answering, vec![Payload::Authentication(proof)], cx);
                     }
                     Err(closed) => self.refuse_initiator(closed, cx),
                 }
@@ -207,7 +222,7 @@ impl IkeSa {
             let who = serving.answering.ids.1.to_string();
             match serving.step {
                 Step::Asked(end) => end.failure().map(|why| failed(&who, why)),
-                Step::Proven(_) => None,
+                Step::Proven(_) | Step::Waits => None,
             }
         });
         self.close(why.unwrap_or(Closed::Peer(kind)), cx);
@@ -271,11 +286,12 @@ impl IkeSa {
     /// An initiator knows who the responder is, or is to know it by EAP: answers the first request.
     pub(super) fn begin_eap_peer(&mut self, answer: Answer, cx: &mut Context<'_>) {
         let connection = self.connection.clone();
-        let Some(means) = connection.eap_means() else { return };
+        let round = connection.local_round(answer.done.mine);
+        let Some(means) = round.and_then(|(_, auth)| auth.eap_means()) else { return };
         let Some(octets) = answer.payloads.eap().map(<[u8]>::to_vec) else {
             return self.refuse_peer(Closed::Missing("EAP payload"), cx);
         };
-        let (mine, authority) = (answer.mine.to_string(), IdPattern::from(&answer.theirs));
+        let (mine, authority) = (answer.ids.0.to_string(), IdPattern::from(&answer.ids.1));
         let end = Peer::new(means, &cx.config.eap_secrets, (&mine, authority), cx.unix_secs);
         let wanting = Wanting { answer, proven: None };
         self.turn_eap(Box::new(end), octets, wanting, cx);
@@ -293,9 +309,9 @@ impl IkeSa {
                 self.ask(EXCHANGE, &Payloads(vec![eap(octets)]), cx);
                 self.asked = Some(Asked::Eap(Some(end), Box::new(wanting)));
             }
-            Reply::Failure(why) => self.close(failed(&wanting.answer.mine.to_string(), why), cx),
+            Reply::Failure(why) => self.close(failed(&wanting.answer.ids.0.to_string(), why), cx),
             Reply::Success(proven) => {
-                let mine = wanting.answer.mine.clone();
+                let mine = wanting.answer.ids.0.clone();
                 let before = self.by_msk(Role::Initiator, &mine, &proven.msk);
                 let plain = self.mix_ppk(cx);
                 let both =
@@ -304,6 +320,9 @@ impl IkeSa {
                     Ok([proof, before]) => {
                         let mut payloads = vec![Payload::Authentication(proof)];
                         payloads.extend(self.ppk_notifies(Some(&before)));
+                        let mut done = wanting.answer.done;
+                        done.begin(true);
+                        payloads.extend(self.connection.another_of(done));
                         wanting.proven = Some((proven, plain));
                         self.ask(EXCHANGE, &Payloads(payloads), cx);
                         self.asked = Some(Asked::Eap(None, Box::new(wanting)));
@@ -335,9 +354,9 @@ impl IkeSa {
                 let answer = Answer { payloads: payloads.clone(), ..wanting.answer };
                 let settled = self.settle_ppk(plain, payloads);
                 let checked =
-                    settled.and_then(|()| self.is_by_msk(Role::Responder, &answer.theirs, &proven.msk, said));
+                    settled.and_then(|()| self.is_by_msk(Role::Responder, &answer.ids.1, &proven.msk, said));
                 match checked {
-                    Ok(()) => self.finish_auth(answer, cx),
+                    Ok(()) => self.eap_proven(answer, cx),
                     Err(closed) => self.refuse_peer(closed, cx),
                 }
             }

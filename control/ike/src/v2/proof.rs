@@ -76,10 +76,7 @@ impl IkeSa {
         }
         // It is not known yet which of these it is.
         let connections = cx.config.between(self.path.local, self.path.peer);
-        let trusts = connections.iter().filter_map(|connection| match &connection.remote_auth {
-            RemoteAuth::PublicKey(trust) => Some(&**trust),
-            _ => None,
-        });
+        let trusts = connections.iter().flat_map(|connection| connection.trusts());
         // RFC 7427 §4: who does not say it does not know of it.
         let says = self.peer_hashes.is_some() && connections.iter().any(|c| c.has_signatures());
         certificate_request(trusts).into_iter().chain(says.then_some(notify)).collect()

@@ -61,12 +61,22 @@ pub struct Init {
     pub int_auth: IntAuth,
     /// How many of these exchanges there were.
     pub intermediates: u32,
+    /// The responder takes several rounds of authentication (RFC 4739).
+    pub takes_rounds: bool,
 }
 
 impl Init {
     /// By the request and the response, and their nonces.
     pub(super) fn new((request, response): (Vec<u8>, Vec<u8>), (ni, nr): (Vec<u8>, Vec<u8>)) -> Init {
-        Init { request, response, ni, nr, int_auth: IntAuth::default(), intermediates: 0 }
+        Init {
+            request,
+            response,
+            ni,
+            nr,
+            int_auth: IntAuth::default(),
+            intermediates: 0,
+            takes_rounds: false,
+        }
     }
 
     /// Ni and Nr.
@@ -261,7 +271,8 @@ impl IkeSa {
         (self.init_error, self.deadline_ms) = (None, u64::MAX);
         self.channel.set_spis(Spis { responder, ..self.channel.spis() });
         let (ni, nr) = (question.asking.nonce, nr.to_vec());
-        let init = Init::new((question.request, octets), (ni, nr));
+        let takes_rounds = payloads.has_notify(NotifyType::MULTIPLE_AUTH_SUPPORTED);
+        let init = Init { takes_rounds, ..Init::new((question.request, octets), (ni, nr)) };
         self.may_be_childless = payloads.has_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.learn_peer(payloads, self.channel.spis());
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && self.ppk(cx).is_some();
@@ -340,6 +351,7 @@ impl IkeSa {
         payloads.extend(agreement.additional_key_exchanges().next().map(|_| intermediate_notify()));
         payloads.extend(self.uses_ppk.then(ppk::use_notify));
         payloads.extend(self.signature_payloads(cx));
+        payloads.extend(self.rounds_notify(cx));
         let Some(response) = self.answer(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) else { return };
         self.make_keys(&agreement, secret, Init::new((request, response), (ni, nr)), cx);
     }

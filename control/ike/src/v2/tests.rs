@@ -13,6 +13,7 @@ mod reauth;
 mod redirect;
 mod resource;
 mod resumption;
+mod rounds;
 mod seeds;
 mod signatures;
 mod unique;

@@ -66,8 +66,7 @@ impl Children {
             children.shunts.push((shunt.clone(), policies));
             Ok(())
         };
-        let again: Vec<_> =
-            fresh.into_iter().filter(|shunt| add(self, sadb, shunt).is_err()).collect();
+        let again: Vec<_> = fresh.into_iter().filter(|shunt| add(self, sadb, shunt).is_err()).collect();
         for index in gone.into_iter().flat_map(|(_, policies)| policies) {
             let _ = sadb.remove_policy(index);
         }
@@ -79,8 +78,12 @@ impl Children {
         let is_ours = |index: &PolicyIndex| {
             self.shunts.iter().chain(gone).any(|(_, policies)| policies.contains(index))
         };
-        let of_shunts = sadb.policies().filter(|(_, p)| p.action != Action::Protect && p.reqid == FIRST_REQID);
-        of_shunts.filter(|(index, _)| !is_ours(index)).map(|(index, policy)| (place(&policy), index)).collect()
+        let of_shunts =
+            sadb.policies().filter(|(_, p)| p.action != Action::Protect && p.reqid == FIRST_REQID);
+        of_shunts
+            .filter(|(index, _)| !is_ours(index))
+            .map(|(index, policy)| (place(&policy), index))
+            .collect()
     }
 }
 

@@ -114,12 +114,39 @@ fn who_is_authenticated_anew_redirected_and_resumed_is_as_written() {
 }
 
 #[test]
+fn rounds_are_in_their_order_and_shunts_are_no_children() {
+    let all = with(
+        "local-b { round = 2\n auth = eap-mschapv2\n id = carol }\n local-a { round = 1\n auth = psk\n id = other }",
+        "mode = transport\n priority = 7 }\n lan { mode = drop",
+    )
+    .unwrap();
+    let c = &all.connections[0];
+    let further: Vec<_> = c.further.local.iter().map(|r| format!("{} {}", r.id, r.auth)).collect();
+    assert_eq!(
+        (c.local_auth.to_string(), further),
+        ("a shared key".into(), vec!["other a shared key".to_owned(), "carol EAP".to_owned()])
+    );
+    assert!(c.further.remote.is_empty());
+    assert_eq!((c.children.len(), c.children[0].priority), (1, 7));
+    // With shunts alone there is nobody to prove anything.
+    let shunts = "connections { a { children { x { mode = pass } } } }";
+    assert!(of(shunts).unwrap().connections.is_empty());
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
         ("version = 1", "", "connections.a.version"),
-        ("local-2 { auth = psk }", "", "connections.a.local"),
+        (
+            "local-2 { auth = psk }\n local-3 { auth = psk }\n local-4 { auth = psk }",
+            "",
+            "connections.a.local-4.round",
+        ),
+        ("local-2 { auth = psk }\n ppk_id = a", "", "connections.a.ppk_id"),
+        ("local-2 { auth = psk }\n remote-2 { auth = eap-mschapv2 }", "", "connections.a.local.auth"),
+        ("remote-2 { auth = xauth }", "", "connections.a.remote-2.auth"),
         ("remote_addrs = gw.example.org", "", "connections.a.remote_addrs"),
-        ("", "mode = pass", "connections.a.children.net.mode"),
+        ("", "mode = pass\n remote_ts = 10.0.0.0/8[tcp", "connections.a.children.net.remote_ts"),
         ("", "interface = ipsec0", "connections.a.children.net.interface"),
         ("", "per_cpu_sas = encap", "connections.a.children.net.per_cpu_sas"),
     ] {

@@ -18,25 +18,25 @@ use crate::{
 };
 use std::sync::Arc;
 
-const NAMES: [&str; 2] = ["left.example.org", "right.example.org"];
+pub(super) const NAMES: [&str; 2] = ["left.example.org", "right.example.org"];
 
-struct Paper {
+pub(super) struct Paper {
     root: Holder,
     ends: [Holder; 2],
 }
 
-fn paper() -> Paper {
+pub(super) fn paper() -> Paper {
     let root = root("root", &|_| {});
     let ends = NAMES.map(|name| root.end(name, &|_| {}));
     Paper { root, ends }
 }
 
 impl Paper {
-    fn credential(&self, end: usize) -> Credential {
+    pub fn credential(&self, end: usize) -> Credential {
         Credential::new(self.ends[end].key(), vec![self.ends[end].certificate.clone()]).unwrap()
     }
 
-    fn trust(&self) -> Arc<Trust> {
+    pub fn trust(&self) -> Arc<Trust> {
         Arc::new(Trust { anchors: vec![self.root.certificate.clone()], ..Trust::default() })
     }
 
@@ -44,13 +44,13 @@ impl Paper {
         Tls { credential: self.credential(end), trust: self.trust() }
     }
 
-    fn means(&self, method: Method, identity: Option<&str>) -> LocalAuth {
+    pub fn means(&self, method: Method, identity: Option<&str>) -> LocalAuth {
         let tls = (method == Method::Tls).then(|| self.tls(LEFT));
         let identity = identity.map(str::to_owned);
         LocalAuth::Eap(Arc::new(Means { method: Some(method), identity, authority: None, tls }))
     }
 
-    fn demand(&self, method: Method, identity: Identity) -> RemoteAuth {
+    pub fn demand(&self, method: Method, identity: Identity) -> RemoteAuth {
         let tls = (method == Method::Tls).then(|| self.tls(RIGHT));
         RemoteAuth::Eap(Arc::new(Demand { method, identity, tls }))
     }
@@ -66,17 +66,17 @@ impl Paper {
     }
 }
 
-fn secrets(password: &str) -> Arc<Secrets> {
+pub(super) fn secrets(password: &str) -> Arc<Secrets> {
     let mut secrets = Secrets::default();
     let names = ["carol".to_owned(), NAMES[LEFT].to_owned()];
     assert!(secrets.add(&names, &NtHash::of(password)));
     Arc::new(secrets)
 }
 
-const ASKED: Identity = Identity::Asked(IdPattern::Any);
+pub(super) const ASKED: Identity = Identity::Asked(IdPattern::Any);
 
 /// Both are up, and go on.
-fn check_up(world: &mut World, eap_id: &str) {
+pub(super) fn check_up(world: &mut World, eap_id: &str) {
     world.check_children(1);
     assert_eq!(world.only_sa(RIGHT).eap_id(), Some(eap_id));
     assert_eq!(world.only_sa(LEFT).eap_id(), None);

@@ -82,6 +82,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
         mobike: false,
         local_auth: LocalAuth::SharedKey,
         remote_auth: RemoteAuth::SharedKey,
+        further: Default::default(),
         vips: vec![],
         pools: vec![],
         children: vec![child("net", nets[end], nets[1 - end])],

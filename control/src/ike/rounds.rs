@@ -1,0 +1,141 @@
+//! How both sides prove who they are, of `swanctl.conf` for the engine: one round each, or several (RFC 4739).
+
+use super::{
+    configured::{Unusable, unusable},
+    credentials::{self, Credentials},
+    eap::Sides,
+};
+use crate::swanctl::{
+    authentication::{Auth, LocalAuth, Method, RemoteAuth},
+    connection::Connection,
+};
+use portcullis_ike::{
+    connection::{self as ike, Further, Round},
+    identity::IdPattern,
+    message::IdType,
+};
+
+/// Rounds of a side, at most.
+const MOST: usize = 3;
+
+const ONE_BESIDE_EAP: &str =
+    "where one side proves by EAP who it is, the other does so in one round, and not by EAP";
+
+/// The first rounds, and all others.
+type Rounds = (Round<ike::LocalAuth>, Round<ike::RemoteAuth>, Further);
+
+/// All rounds of a connection.
+///
+/// # Errors
+/// The first key that cannot be used.
+pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds, Unusable> {
+    // Without a section, it is by a public key.
+    let ours = if c.local.is_empty() { vec![LocalAuth::default()] } else { c.local.clone() };
+    let anybody = || RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() };
+    let theirs = if c.remote.is_empty() { vec![anybody()] } else { c.remote.clone() };
+    check(c, &ours, &theirs)?;
+    let sides = |mine: usize, other: usize| Sides {
+        connection: c,
+        ours: &ours[mine],
+        theirs: &theirs[other],
+        credentials,
+    };
+    let (mut local, mut remote) = (vec![], vec![]);
+    match (ours.len(), theirs.len()) {
+        (1, 1) => {
+            let (mine, other) = sides(0, 0).auths()?;
+            (local, remote) = (vec![mine], vec![other]);
+        }
+        (mine, others) => {
+            for n in 0..mine {
+                let sides = sides(n, 0);
+                local.push(sides.means()?.map_or_else(|| sides.local(), Ok)?);
+            }
+            for n in 0..others {
+                let sides = sides(0, n);
+                remote.push(sides.demand()?.map_or_else(|| sides.remote(), Ok)?);
+            }
+        }
+    }
+    let mut local_rounds = vec![];
+    for (n, (of, auth)) in ours.iter().zip(local).enumerate() {
+        let id = match (id(c, "local", n, of.id.as_deref())?, &auth) {
+            // As strongSwan: who the certificate is of.
+            (IdPattern::Any, ike::LocalAuth::PublicKey(credential)) => {
+                let subject = credential.certificate().subject().der();
+                IdPattern::Like(IdType::ID_DER_ASN1_DN, subject.to_vec())
+            }
+            (id, _) => id,
+        };
+        local_rounds.push(Round { id, auth });
+    }
+    let mut remote_rounds = vec![];
+    for (n, (of, auth)) in theirs.iter().zip(remote).enumerate() {
+        remote_rounds.push(Round { id: id(c, "remote", n, Some(&of.id))?, auth });
+    }
+    let first = (local_rounds.remove(0), remote_rounds.remove(0));
+    Ok((first.0, first.1, Further { local: local_rounds, remote: remote_rounds }))
+}
+
+fn key(c: &Connection, side: &str, n: usize, key: &str) -> String {
+    match n {
+        0 => format!("connections.{}.{side}.{key}", c.name),
+        n => format!("connections.{}.{side}-{}.{key}", c.name, n + 1),
+    }
+}
+
+fn id(c: &Connection, side: &str, n: usize, text: Option<&str>) -> Result<IdPattern, Unusable> {
+    match text {
+        Some(text) => text.parse().map_err(|e| unusable(key(c, side, n, "id"), e)),
+        None => Ok(IdPattern::Any),
+    }
+}
+
+fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<(), Unusable> {
+    let sides: [(_, Vec<&Auth>); 2] = [
+        ("local", ours.iter().map(|of| &of.auth).collect()),
+        ("remote", theirs.iter().map(|of| &of.auth).collect()),
+    ];
+    for (side, auths) in &sides {
+        for (n, auth) in auths.iter().enumerate() {
+            if matches!(auth.method, Method::Xauth(_)) {
+                let why = "XAuth, which is of IKEv1, cannot be used yet";
+                return Err(unusable(key(c, side, n, "auth"), why));
+            }
+            credentials::demands(auth).map_err(|why| unusable(key(c, side, n, "auth"), why))?;
+        }
+        if auths.len() > MOST {
+            let why = format!("there are {MOST} rounds of authentication at most");
+            return Err(unusable(key(c, side, MOST, "round"), why));
+        }
+    }
+    let of_peer = theirs.iter().enumerate();
+    for (n, (name, is_there)) in of_peer.flat_map(|(n, of)| not_there(of).map(|key| (n, key))) {
+        if is_there {
+            return Err(unusable(key(c, "remote", n, name), "this key cannot be used yet"));
+        }
+    }
+    if ours.len() == 1 && theirs.len() == 1 {
+        return Ok(());
+    }
+    let is_eap = sides.each_ref().map(|(_, auths)| auths.iter().any(|a| matches!(a.method, Method::Eap(_))));
+    if is_eap == [true, true] || is_eap[0] && theirs.len() > 1 || is_eap[1] && ours.len() > 1 {
+        return Err(unusable(key(c, if is_eap[0] { "remote" } else { "local" }, 0, "auth"), ONE_BESIDE_EAP));
+    }
+    // RFC 8784 says nothing of them.
+    let why = "there is no PPK with several rounds of authentication";
+    match c.ppk_id.is_some() || c.ppk_required {
+        true => Err(unusable(format!("connections.{}.ppk_id", c.name), why)),
+        false => Ok(()),
+    }
+}
+
+/// Keys of a round that cannot be used, and whether they are there.
+fn not_there(of: &RemoteAuth) -> [(&'static str, bool); 4] {
+    [
+        ("pubkeys", !of.pubkeys.0.is_empty()),
+        ("groups", !of.groups.is_empty()),
+        ("cert_policy", !of.cert_policy.is_empty()),
+        ("ca_id", of.ca_id.is_some()),
+    ]
+}
