@@ -4,7 +4,7 @@
 //! | directory | of |
 //! |---|---|
 //! | `x509` | ends, with what their authorities have between themselves and them behind each |
-//! | `x509ca` | authorities: those that sign themselves are trusted, others may be left out by peers |
+//! | `x509ca` | authorities: those that sign themselves are trusted; others may be left out by peers, and are not by us |
 //! | `x509crl` | lists of what authorities have revoked |
 //! | `x509ocsp` | answers of OCSP responders |
 //! | `private`, `rsa`, `ecdsa`, `pkcs8` | private keys, which only their owner may read |
@@ -244,6 +244,8 @@ impl Credentials {
             }
             let private = private_key(&key.octets).map_err(|e| format!("{}: {e}", key.origin))?;
             if let Ok(credential) = Credential::new(private, certificates.clone()) {
+                let authorities = self.stores().flat_map(|store| &store.authorities);
+                let credential = credential.with_issuers(authorities);
                 return Ok(ike::LocalAuth::PublicKey(credential.demanding(of_ike)));
             }
         }

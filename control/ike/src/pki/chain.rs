@@ -15,8 +15,8 @@ use super::{
 };
 use crate::crypto::signature::demand::Demands;
 
-/// Certificates of a chain, at most.
-const MOST: usize = 8;
+/// Certificates of a chain, at most, with the anchor.
+pub(super) const MOST: usize = 8;
 
 /// Signatures that are verified in search of one, at most.
 const MOST_SIGNATURES: usize = 32;

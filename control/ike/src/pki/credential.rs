@@ -1,6 +1,6 @@
 //! What an end signs with: a private key, and certificates that say whose it is.
 
-use super::certificate::Certificate;
+use super::{certificate::Certificate, chain};
 use crate::{
     crypto::signature::{PrivateKey, PublicKey, Scheme, demand::Demands},
     message::{AuthMethod, Certificate as CertificatePayload, CertificateEncoding},
@@ -39,6 +39,21 @@ impl Credential {
     /// This one, to sign as is demanded, the best first.
     pub fn demanding(self, demands: Demands) -> Credential {
         Credential { demands, ..self }
+    }
+
+    /// With who has issued the last of its certificates, and so on, of authorities that are known: a peer may know them not.
+    /// Who signs itself is left out, since a peer has it or does not believe it.
+    pub fn with_issuers<'a>(mut self, known: impl Iterator<Item = &'a Certificate> + Clone) -> Credential {
+        while let Some(last) = self.certificates.last().filter(|last| !last.is_self_issued())
+            && self.certificates.len() < chain::MOST - 1
+        {
+            let has_issued = |c: &&Certificate| {
+                last.may_be_of(c) && !c.is_self_issued() && c.is_authority() && last.verify(c).is_ok()
+            };
+            let Some(issuer) = known.clone().find(has_issued) else { break };
+            self.certificates.push(issuer.clone());
+        }
+        self
     }
 
     /// The private key.

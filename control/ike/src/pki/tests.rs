@@ -6,6 +6,7 @@ use super::{
     BadCertificate, Wrong,
     certificate::Certificate,
     chain::{Shown, Trust},
+    credential::Credential,
     crl::Crl,
     revocation::{Reason, Revocation, Said, Status},
 };
@@ -64,6 +65,35 @@ impl Three {
 
 fn bad(subject: &str, wrong: Wrong) -> Result<(), BadCertificate> {
     Err(BadCertificate { subject: format!("O=Test, CN={subject}"), wrong })
+}
+
+#[test]
+fn what_is_sent_has_all_authorities_but_the_one_that_signs_itself() {
+    let mut holders = vec![root("root", AS_IT_IS)];
+    for n in 1..10 {
+        holders.push(holders[n - 1].authority(&format!("authority {n}"), AS_IT_IS));
+    }
+    // Those of the same name are others.
+    let other = root("root", AS_IT_IS).authority("authority 1", AS_IT_IS);
+    let known: Vec<_> =
+        [&other].into_iter().chain(holders.iter().rev()).map(|h| h.certificate.clone()).collect();
+    let sent = |end: &Holder, alone: usize| {
+        let credential = Credential::new(end.key(), vec![end.certificate.clone()]).unwrap();
+        let credential = credential.with_issuers(known[..alone].iter());
+        let payloads: Vec<_> = credential.payloads().map(|payload| payload.data).collect();
+        payloads.iter().map(|der| Certificate::from_der(der).unwrap()).collect::<Vec<_>>()
+    };
+    let end = holders[3].end("gw.example.org", AS_IT_IS);
+    let chain = certificates(&[&end, &holders[3], &holders[2], &holders[1]]);
+    assert_eq!(sent(&end, known.len()), chain);
+    // As far as they are known.
+    assert_eq!(sent(&end, known.len() - 2), chain[..3]);
+    assert_eq!(sent(&end, 0), chain[..1]);
+    assert_eq!(sent(&holders[0], known.len()), certificates(&[&holders[0]]));
+    // A longer one is believed by nobody.
+    assert_eq!(sent(&holders[9].end("gw.example.org", AS_IT_IS), known.len()).len(), 7);
+    let shown = Shown { certificates: sent(&end, known.len()), said: vec![] };
+    assert_eq!(trust(&[&holders[0]]).verify(&end.certificate, &shown, NOW), Ok(()));
 }
 
 #[test]
