@@ -255,7 +255,8 @@ impl IkeSa {
             };
         };
         let said = payloads.authentication();
-        let is_alone = said.is_none() && payloads.eap().is_some() && self.is_eap_alone();
+        // Of the first round only.
+        let is_alone = first.is_none() && said.is_none() && payloads.eap().is_some() && self.is_eap_alone();
         let (Some(theirs), true) = (payloads.id_responder(), said.is_some() || is_alone) else {
             let closed =
                 payloads.error().map_or(Closed::Missing("IDr or AUTH payload"), |n| self.refused_by(n.kind));

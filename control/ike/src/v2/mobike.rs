@@ -95,7 +95,9 @@ impl IkeSa {
     pub fn further(&self, here: &[IpAddr]) -> Vec<IpAddr> {
         let hosts = &self.connection.local;
         let is_further = |address: &IpAddr| {
-            *address != self.path.local.ip() && !self.given.ours.contains(address) && hosts.fits(*address).is_some()
+            *address != self.path.local.ip()
+                && !self.given.ours.contains(address)
+                && hosts.fits(*address).is_some()
         };
         match here {
             [] => hosts.addresses().filter(is_further).take(MOST_ADDRESSES).collect(),
