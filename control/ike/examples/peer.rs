@@ -79,6 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: "peer".into(),
         edition: 0,
         mark: 0,
+        ikev1: None,
         local: Hosts::one(local),
         remote: Hosts::Any,
         local_port: 500,

@@ -2,13 +2,15 @@
 
 use crate::{
     connection::{Child, rekey_at_ms},
+    context::Context,
     crypto::{
         exchange::ExchangeError,
         keys::{ChildKeys, Role},
     },
     kept::{Damaged, Keep, Reader, Writer, keep, keep_enum},
-    message::{NotifyType, Protocol},
+    message::{NotifyType, Protocol, isakmp},
     nat::Nat,
+    output::{ChildChange, Event, Output},
     proposal::{AcceptError, Agreement},
     traffic_selector::Policy,
 };
@@ -49,6 +51,34 @@ pub enum EndedBy {
     Peer,
     /// The peer does not answer.
     Silence,
+}
+
+/// The datapath gets a child SA; what is to be told of it.
+pub(crate) fn put(children: &mut Vec<ChildSa>, install: Install, cx: &mut Context<'_>) -> Event {
+    let (name, spi_in) = (install.sa.config.name.clone(), install.sa.spi_in);
+    let up = match install.replaces {
+        Some(old) => Event::ChildReplaced(name, old, spi_in),
+        None => Event::ChildUp(name, spi_in),
+    };
+    // Nearly all have one.
+    children.reserve_exact(1);
+    children.push(install.sa.clone());
+    cx.out.push_back(Output::Child(ChildChange::Install(Box::new(install))));
+    up
+}
+
+/// A child SA is gone; what is to be told of it.
+pub(crate) fn remove(children: &mut Vec<ChildSa>, spi_in: u32, cx: &mut Context<'_>) -> Option<Event> {
+    let at = children.iter().position(|child| child.spi_in == spi_in)?;
+    let mut child = children.remove(at);
+    // Whoever has replaced it: packets by it may be under way.
+    child.is_replaced |= child.successor.is_some();
+    // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
+    let successor = child.successor.filter(|spi| children.iter().any(|c| c.spi_in == *spi));
+    cx.out.extend(successor.map(|spi| Output::Child(ChildChange::Use(spi))));
+    let down = Event::ChildDown(child.config.name.clone(), spi_in);
+    cx.out.push_back(Output::Child(ChildChange::Remove(Box::new(child))));
+    Some(down)
 }
 
 /// What the datapath is to install: an SA in each direction, of which the inbound one comes first.
@@ -108,6 +138,12 @@ pub enum ChildError {
     /// The peer wants none.
     #[error("the peer says {0}")]
     Peer(NotifyType),
+    /// The peer wants none, in IKEv1.
+    #[error("the peer says {0}")]
+    PeerV1(isakmp::NotifyType),
+    /// The peer does not say.
+    #[error("the peer does not answer")]
+    Silent,
     /// The peer takes nothing of what it was offered.
     #[error("the peer says {kind}: it was offered {offered}")]
     Offer {

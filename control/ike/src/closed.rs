@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::{auth::IntermediateError, exchange::ExchangeError},
-    message::{Malformed, NotifyType},
+    message::{Malformed, NotifyType, isakmp},
     proof::Unproven,
     proposal::AcceptError,
 };
@@ -16,6 +16,9 @@ pub enum Closed {
     /// The peer has refused.
     #[error("the peer says {0}")]
     Peer(NotifyType),
+    /// The peer has refused, in IKEv1.
+    #[error("the peer says {0}")]
+    PeerV1(isakmp::NotifyType),
     /// The peer takes nothing of what it was offered.
     #[error("the peer says {kind}: it was offered {offered}")]
     Offer {

@@ -4,7 +4,7 @@ use crate::{
     crypto::Secret,
     eap::{self, Demand, Means},
     identity::{Fit, IdPattern},
-    message::{AuthMethod, Identification},
+    message::{AuthMethod, IdType, Identification},
     pki::{chain::Trust, credential::Credential},
     pool::Pool,
     proposal::{Order, Proposals},
@@ -62,6 +62,8 @@ pub struct Connection {
     pub edition: u64,
     /// What tells it, with its children, from all others that there are or were: what is kept of IKE SAs names it by that.
     pub mark: u64,
+    /// It is of IKEv1, and not of IKEv2.
+    pub ikev1: Option<Ikev1>,
     /// Our addresses.
     pub local: Hosts,
     /// The peer's.
@@ -143,6 +145,13 @@ pub struct Round<A> {
     pub auth: A,
 }
 
+/// What there is of IKEv1 alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ikev1 {
+    /// A peer that does not say that it is there counts as dead after so long; 0 is as for all messages (RFC 3706).
+    pub dpd_timeout_ms: u64,
+}
+
 /// What becomes of an IKE SA when there is another one of the same two identities. Unless it is `Never`, who begins the only one
 /// says so (RFC 7296 §2.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -199,6 +208,21 @@ impl fmt::Display for LocalAuth {
     }
 }
 
+impl LocalAuth {
+    /// Who we are by what we prove it by, at an address.
+    pub fn identity(&self, at: IpAddr) -> Identification {
+        match self {
+            LocalAuth::PublicKey(credential) => {
+                let subject = credential.certificate().subject();
+                Identification::new(IdType::ID_DER_ASN1_DN, subject.der())
+            }
+            // RFC 7619 §2.2
+            LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
+            LocalAuth::SharedKey | LocalAuth::Eap(_) => Identification::of_address(at),
+        }
+    }
+}
+
 /// How a peer must prove who it is.
 #[derive(Clone, Default, Debug)]
 pub enum RemoteAuth {
@@ -248,6 +272,11 @@ impl Connection {
             [child] => &child.name,
             _ => &self.name,
         }
+    }
+
+    /// Who we are, at an address.
+    pub fn identity(&self, at: IpAddr) -> Identification {
+        self.local_id.identity().unwrap_or_else(|| self.local_auth.identity(at))
     }
 
     /// Whether either end signs.
@@ -388,12 +417,27 @@ impl SharedKey {
 }
 
 impl Configuration {
-    /// The connections that a peer's packets may be of, the best first.
+    /// The connections of IKEv2 that a peer's packets may be of, the best first.
     pub fn between(&self, local: SocketAddr, peer: SocketAddr) -> Vec<Arc<Connection>> {
+        self.between_of(local, peer, |connection| connection.ikev1.is_none())
+    }
+
+    /// Those of IKEv1.
+    pub fn between_v1(&self, local: SocketAddr, peer: SocketAddr) -> Vec<Arc<Connection>> {
+        self.between_of(local, peer, |connection| connection.ikev1.is_some())
+    }
+
+    fn between_of(
+        &self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        is_of: impl Fn(&Connection) -> bool,
+    ) -> Vec<Arc<Connection>> {
         let fits = |connection: &Connection| {
             Some((connection.remote.fits(peer.ip())?, connection.local.fits(local.ip())?))
         };
-        let mut found: Vec<_> = self.connections.iter().filter_map(|c| Some((fits(c)?, c.clone()))).collect();
+        let all = self.connections.iter().filter(|c| is_of(c));
+        let mut found: Vec<_> = all.filter_map(|c| Some((fits(c)?, c.clone()))).collect();
         found.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
         found.into_iter().map(|(_, connection)| connection).collect()
     }

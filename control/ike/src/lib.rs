@@ -23,4 +23,5 @@ pub mod proof;
 pub mod proposal;
 pub mod retransmission;
 pub mod traffic_selector;
+pub mod v1;
 pub mod v2;

@@ -17,6 +17,7 @@ mod configuration;
 mod delete;
 mod header;
 mod identity;
+pub mod isakmp;
 mod key_exchange;
 mod notify;
 mod octets;

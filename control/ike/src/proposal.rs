@@ -12,6 +12,7 @@
 //! whatever is agreed on has a [`Suite`] or an [`Algorithm`].
 
 mod keyword;
+mod single;
 
 pub use keyword::ProposalError;
 

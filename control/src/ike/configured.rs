@@ -135,6 +135,7 @@ pub(super) fn connection(
         name: c.name.clone(),
         edition,
         mark: c.source.mark(),
+        ikev1: None,
         local: hosts(&c.local_addrs).map_err(|why| unusable(key("local_addrs"), why))?,
         remote: hosts(&c.remote_addrs).map_err(|why| unusable(key("remote_addrs"), why))?,
         local_port: c.local_port.0,

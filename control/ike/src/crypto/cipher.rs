@@ -157,6 +157,20 @@ macro_rules! with_aes {
     };
 }
 
+/// AES-CBC of whole blocks, in place, with a key and an IV of their lengths.
+pub(crate) fn encrypt_cbc(key: &[u8], iv: &[u8], text: &mut [u8]) {
+    with_aes!(key, Aes => cbc::Encryptor::<Aes>::new_from_slices(key, iv)
+        .expect("key and IV have their lengths")
+        .encrypt_blocks(Array::slice_as_chunks_mut(text).0));
+}
+
+/// The other way.
+pub(crate) fn decrypt_cbc(key: &[u8], iv: &[u8], text: &mut [u8]) {
+    with_aes!(key, Aes => cbc::Decryptor::<Aes>::new_from_slices(key, iv)
+        .expect("key and IV have their lengths")
+        .decrypt_blocks(Array::slice_as_chunks_mut(text).0));
+}
+
 impl Direction {
     fn new(suite: Suite, e: Secret, a: Secret) -> Direction {
         let (encryption, integrity) = (suite.encryption(), suite.integrity());
@@ -187,9 +201,7 @@ impl Direction {
         let icv = match self.integrity {
             Some(integrity) => {
                 let key = self.e.bytes();
-                with_aes!(key, Aes => cbc::Encryptor::<Aes>::new_from_slices(key, iv)
-                    .expect("key and IV have their lengths")
-                    .encrypt_blocks(Array::slice_as_chunks_mut(text).0));
+                encrypt_cbc(key, iv, text);
                 // RFC 7296 §3.14: over the whole message.
                 integrity.icv(&self.a, &[headers, body])
             }
@@ -210,9 +222,7 @@ impl Direction {
                     return None;
                 }
                 let key = self.e.bytes();
-                with_aes!(key, Aes => cbc::Decryptor::<Aes>::new_from_slices(key, iv)
-                    .expect("key and IV have their lengths")
-                    .decrypt_blocks(Array::slice_as_chunks_mut(&mut text).0));
+                decrypt_cbc(key, iv, &mut text);
             }
             None => {
                 // Once to decrypt, which XORs the same stream, and once more for the ICV: libraries verify none that are

@@ -160,18 +160,11 @@ impl Keys {
     /// KEYMAT of a child SA, in the parts that the algorithm asks for. No secrets where it is made with IKE_AUTH, or
     /// without key exchange; else those of all its exchanges in their order.
     pub fn child(&self, algorithm: Algorithm, secrets: &[Secret], nonces: Nonces<'_>) -> ChildKeys {
-        let (e, i) = (algorithm.encryption().transform(), algorithm.integrity().transform());
-        let one_way = e.key + e.salt + i.key + i.salt;
+        let one_way = child_key_len(algorithm);
         let keymat = self.suite.prf().plus(self.d.bytes(), &seed(secrets, nonces), 2 * one_way);
-        // RFC 7296 §2.17: what the initiator sends with comes first, and of each the cipher's part, which has the salt in
-        // it (RFC 4106 §8.1).
-        let key = |octets: &[u8]| {
-            let (cipher, mac) = octets.split_at(e.key + e.salt);
-            let ((cipher, salt), (mac, mac_salt)) = (cipher.split_at(e.key), mac.split_at(i.key));
-            let parts = Secret::concat(&[cipher, mac, salt, mac_salt]);
-            Key::new(parts.bytes()).expect("an SA has room for the keys of all algorithms")
-        };
+        // RFC 7296 §2.17: what the initiator sends with comes first.
         let (from_initiator, from_responder) = keymat.bytes().split_at(one_way);
+        let key = |octets| child_key(algorithm, octets);
         ChildKeys { from_initiator: key(from_initiator), from_responder: key(from_responder) }
     }
 
@@ -192,6 +185,21 @@ impl Keys {
             Role::Responder => &self.pr,
         }
     }
+}
+
+/// Octets of KEYMAT for one direction of a child SA.
+pub(crate) fn child_key_len(algorithm: Algorithm) -> usize {
+    let (e, i) = (algorithm.encryption().transform(), algorithm.integrity().transform());
+    e.key + e.salt + i.key + i.salt
+}
+
+/// A key of that: first the cipher's part, which has the salt in it (RFC 7296 §2.17, RFC 4106 §8.1, RFC 2409 §5.5).
+pub(crate) fn child_key(algorithm: Algorithm, octets: &[u8]) -> Key {
+    let (e, i) = (algorithm.encryption().transform(), algorithm.integrity().transform());
+    let (cipher, mac) = octets.split_at(e.key + e.salt);
+    let ((cipher, salt), (mac, mac_salt)) = (cipher.split_at(e.key), mac.split_at(i.key));
+    let parts = Secret::concat(&[cipher, mac, salt, mac_salt]);
+    Key::new(parts.bytes()).expect("an SA has room for the keys of all algorithms")
 }
 
 /// SK(0) | Ni | Nr | SK(1) ..., or Ni | Nr alone (RFC 7296 §2.17, §2.18, RFC 9370 §2.2.4).

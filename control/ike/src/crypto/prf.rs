@@ -3,7 +3,7 @@
 use super::{Secret, transform::Prf};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use zeroize::Zeroize;
 
 /// More than this prf+ does not give, in outputs of the prf (RFC 7296 §2.13).
@@ -20,6 +20,21 @@ impl Prf {
             Prf::HmacSha512 => mac(&keyed::<Hmac<Sha512>>(key), parts, &mut out),
         }
         out.into()
+    }
+
+    /// The hash that it is made with, of all parts in a row.
+    pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
+        fn of<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
+            let mut hash = D::new();
+            parts.iter().for_each(|part| hash.update(part));
+            hash.finalize().to_vec()
+        }
+        match self {
+            Prf::HmacSha1 => of::<Sha1>(parts),
+            Prf::HmacSha256 => of::<Sha256>(parts),
+            Prf::HmacSha384 => of::<Sha384>(parts),
+            Prf::HmacSha512 => of::<Sha512>(parts),
+        }
     }
 
     /// The first `len` octets of prf+(key, seed), of which the parts are in a row.

@@ -118,6 +118,10 @@ pub enum Scheme {
     Ecdsa(Hash),
     /// ECDSA with the hash of the curve, r | s: methods 9 to 11.
     EcdsaOf(Curve),
+    /// RSASSA-PKCS1-v1_5 of octets as they are, without saying which hash they are of: IKEv1 (RFC 2409 §5.1).
+    RsaBare,
+    /// ECDSA of octets in the place of a hash, r | s: IKEv1 (RFC 4754 §7).
+    EcdsaBare(Curve),
     /// Ed25519: method 14.
     Ed25519,
     /// Ed448: method 14.
@@ -193,7 +197,9 @@ impl Scheme {
         match self {
             Scheme::RsaPkcs1(hash) | Scheme::RsaPss(hash) | Scheme::Ecdsa(hash) => Some(hash),
             Scheme::EcdsaOf(curve) => Some(curve.hash()),
-            Scheme::RsaSha1 | Scheme::Ed25519 | Scheme::Ed448 => None,
+            Scheme::RsaSha1 | Scheme::RsaBare | Scheme::EcdsaBare(_) | Scheme::Ed25519 | Scheme::Ed448 => {
+                None
+            }
         }
     }
 

@@ -52,7 +52,7 @@ registry! {
         IDENTITY_PROTECTION = 2, // main mode
         AGGRESSIVE = 4,
         INFORMATIONAL_V1 = 5,
-        TRANSACTION = 6,
+        TRANSACTION = 6, // draft-ietf-ipsec-isakmp-mode-cfg
         QUICK_MODE = 32,
         NEW_GROUP_MODE = 33,
         // RFC 7296 §3.1

@@ -5,6 +5,7 @@ use super::{
     octets::{Reader, Writer},
     registry::registry,
 };
+use std::net::IpAddr;
 
 registry! {
     /// Types of identifications.
@@ -12,7 +13,12 @@ registry! {
         ID_IPV4_ADDR = 1,
         ID_FQDN = 2,
         ID_RFC822_ADDR = 3,
+        // Of IKEv1 alone (RFC 2407 §4.6.2.1).
+        ID_IPV4_ADDR_SUBNET = 4,
         ID_IPV6_ADDR = 5,
+        ID_IPV6_ADDR_SUBNET = 6,
+        ID_IPV4_ADDR_RANGE = 7,
+        ID_IPV6_ADDR_RANGE = 8,
         ID_DER_ASN1_DN = 9,
         ID_DER_ASN1_GN = 10,
         ID_KEY_ID = 11,
@@ -25,7 +31,7 @@ registry! {
 pub struct Identification {
     /// The type of the data.
     pub kind: IdType,
-    /// Of no meaning, and kept only because AUTH is over it; 0 in what we send.
+    /// Of no meaning in IKEv2, and kept only because AUTH is over it; 0 in what we send. In IKEv1 a protocol and a port.
     pub reserved: [u8; 3],
     /// The Identification Data.
     pub data: Vec<u8>,
@@ -35,6 +41,14 @@ impl Identification {
     /// One to send.
     pub fn new(kind: IdType, data: &[u8]) -> Identification {
         Identification { kind, reserved: [0; 3], data: data.to_vec() }
+    }
+
+    /// That of an address.
+    pub fn of_address(address: IpAddr) -> Identification {
+        match address {
+            IpAddr::V4(ip) => Identification::new(IdType::ID_IPV4_ADDR, &ip.octets()),
+            IpAddr::V6(ip) => Identification::new(IdType::ID_IPV6_ADDR, &ip.octets()),
+        }
     }
 
     pub(super) fn parse(mut r: Reader<'_>) -> Result<Identification, Malformed> {

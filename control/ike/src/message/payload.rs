@@ -14,6 +14,24 @@ registry! {
     /// Types of payloads, with the RFCs' signs for them.
     PayloadType(u8) {
         NONE = 0,
+        // RFC 2408 §3.1
+        SA_V1 = 1,
+        KE_V1 = 4,
+        ID = 5,
+        CERT_V1 = 6,
+        CERTREQ_V1 = 7,
+        HASH = 8,
+        SIG = 9,
+        NONCE_V1 = 10,
+        N_V1 = 11,
+        D_V1 = 12,
+        V_V1 = 13,
+        ATTRIBUTES = 14, // draft-ietf-ipsec-isakmp-mode-cfg
+        NAT_D = 20, // RFC 3947
+        NAT_OA = 21,
+        NAT_D_DRAFT = 130, // draft-ietf-ipsec-nat-t-ike-03
+        NAT_OA_DRAFT = 131,
+        FRAGMENT = 132, // of vendors
         SA = 33,
         KE = 34,
         IDI = 35,

@@ -100,8 +100,8 @@ pub enum AttributeValue {
 /// The bit beside the type of an attribute that tells the format TV.
 const ATTRIBUTE_FORMAT: u16 = 0x8000;
 /// "Last Substruc" of proposals, and of transforms, that others follow (RFC 7296 §3.3.1, §3.3.2).
-const MORE_PROPOSALS: u8 = 2;
-const MORE_TRANSFORMS: u8 = 3;
+pub(super) const MORE_PROPOSALS: u8 = 2;
+pub(super) const MORE_TRANSFORMS: u8 = 3;
 
 impl Transform {
     /// A transform without attributes.
@@ -171,7 +171,7 @@ fn parse_transform(mut r: Reader<'_>) -> Result<Transform, Malformed> {
     Ok(Transform { kind, id, attributes })
 }
 
-fn parse_attribute(r: &mut Reader<'_>) -> Result<Attribute, Malformed> {
+pub(super) fn parse_attribute(r: &mut Reader<'_>) -> Result<Attribute, Malformed> {
     let format = r.u16("Attribute Type")?;
     let kind = AttributeType(format & !ATTRIBUTE_FORMAT);
     let value = if format & ATTRIBUTE_FORMAT != 0 {
@@ -210,7 +210,7 @@ fn emit_transforms(transforms: &[Transform], w: &mut Writer) {
     }
 }
 
-fn emit_attribute(attribute: &Attribute, w: &mut Writer) {
+pub(super) fn emit_attribute(attribute: &Attribute, w: &mut Writer) {
     let kind = attribute.kind.0 & !ATTRIBUTE_FORMAT;
     match &attribute.value {
         AttributeValue::Short(value) => {

@@ -13,7 +13,7 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa, Phase, Task, Then},
     informational,
     job::{Job, Outcome},
-    output::{ChildChange, Event, Output},
+    output::Event,
     ppk,
     proof::{Proof, certificate_request},
     rekey_ike::Legacy,
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::proposal::Agreement;
 use crate::{
+    child,
     connection::{Child, Childless, Connection, LocalAuth, RemoteAuth, Unique},
     crypto::{
         Secret,
@@ -29,14 +30,10 @@ use crate::{
     },
     identity::{Fit, IdPattern},
     message::{
-        AuthMethod, Authentication, ExchangeType, IdType, Identification, Notify, NotifyType, Payload,
-        Payloads,
+        AuthMethod, Authentication, ExchangeType, Identification, Notify, NotifyType, Payload, Payloads,
     },
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 /// What an initiator has asked.
 #[derive(Debug)]
@@ -110,14 +107,6 @@ impl Answering {
     }
 }
 
-/// The identity of an address.
-fn id_of(address: IpAddr) -> Identification {
-    match address {
-        IpAddr::V4(ip) => Identification::new(IdType::ID_IPV4_ADDR, &ip.octets()),
-        IpAddr::V6(ip) => Identification::new(IdType::ID_IPV6_ADDR, &ip.octets()),
-    }
-}
-
 impl IkeSa {
     /// The initiator proves who it is.
     pub(super) fn begin_auth(&mut self, cx: &mut Context<'_>) {
@@ -126,7 +115,10 @@ impl IkeSa {
             Some(resumed) => resumed.ids.clone(),
             None => {
                 let theirs = connection.remote_id.identity();
-                (self.id_in(&connection), theirs.unwrap_or_else(|| id_of(self.path.peer.ip())))
+                (
+                    self.id_in(&connection),
+                    theirs.unwrap_or_else(|| Identification::of_address(self.path.peer.ip())),
+                )
             }
         };
         // Who comes back has proven who it is before.
@@ -536,15 +528,7 @@ impl IkeSa {
 
     /// Who we are by what we prove it by, if it is not said.
     pub(super) fn id_by(&self, auth: &LocalAuth) -> Identification {
-        match auth {
-            LocalAuth::PublicKey(credential) => {
-                let subject = credential.certificate().subject();
-                Identification::new(IdType::ID_DER_ASN1_DN, subject.der())
-            }
-            // RFC 7619 §2.2
-            LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
-            LocalAuth::SharedKey | LocalAuth::Eap(_) => id_of(self.path.local.ip()),
-        }
+        auth.identity(self.path.local.ip())
     }
 
     /// The connection for a peer, and who we are to it: of those that its addresses fit, the one that fits best how it
@@ -662,16 +646,7 @@ impl IkeSa {
 
     /// The datapath gets a child SA; what is to be told of it.
     pub(super) fn put_child(&mut self, install: Install, cx: &mut Context<'_>) -> Event {
-        let (name, spi_in) = (install.sa.config.name.clone(), install.sa.spi_in);
-        let up = match install.replaces {
-            Some(old) => Event::ChildReplaced(name, old, spi_in),
-            None => Event::ChildUp(name, spi_in),
-        };
-        // Nearly all have one.
-        self.children.reserve_exact(1);
-        self.children.push(install.sa.clone());
-        cx.out.push_back(Output::Child(ChildChange::Install(Box::new(install))));
-        up
+        child::put(&mut self.children, install, cx)
     }
 }
 

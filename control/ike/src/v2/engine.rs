@@ -5,6 +5,7 @@
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6).
 
 mod first;
+mod v1;
 
 use super::{
     admission::Rates,
@@ -28,6 +29,7 @@ use crate::{
     kept::Damaged,
     message::{Flags, Header, IkeSpi, Version},
     pool::Leases,
+    v1::ike_sa::Task as TaskV1,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -42,6 +44,8 @@ const MOST_TICKETS: usize = 1024;
 #[derive(Debug)]
 pub struct Engine {
     sas: HashMap<IkeSaId, Box<IkeSa>>,
+    /// Those of IKEv1.
+    v1: HashMap<IkeSaId, Box<crate::v1::ike_sa::IkeSa>>,
     /// By our SPI.
     by_spi: HashMap<IkeSpi, IkeSaId>,
     /// Those that have child SAs, by our SPIs of these.
@@ -69,6 +73,7 @@ impl Engine {
     pub fn new(cx: &mut Context<'_>) -> Engine {
         Engine {
             sas: HashMap::new(),
+            v1: HashMap::new(),
             by_spi: HashMap::new(),
             by_child: HashMap::new(),
             half_open: HashMap::new(),
@@ -87,12 +92,14 @@ impl Engine {
 
     /// The IKE SAs of either version, in no order.
     pub fn ike_sas(&self) -> impl Iterator<Item = &dyn crate::ike_sa::IkeSa> {
-        self.sas.values().map(|sa| &**sa as &dyn crate::ike_sa::IkeSa)
+        let v1 = self.v1.values().map(|sa| &**sa as &dyn crate::ike_sa::IkeSa);
+        self.sas.values().map(|sa| &**sa as &dyn crate::ike_sa::IkeSa).chain(v1)
     }
 
     /// An IKE SA of either version.
     pub fn ike_sa(&self, id: IkeSaId) -> Option<&dyn crate::ike_sa::IkeSa> {
-        self.sa(id).map(|sa| sa as &dyn crate::ike_sa::IkeSa)
+        let v1 = || self.v1.get(&id).map(|sa| &**sa as &dyn crate::ike_sa::IkeSa);
+        self.sa(id).map(|sa| sa as &dyn crate::ike_sa::IkeSa).or_else(v1)
     }
 
     /// Those of IKEv2, in no order.
@@ -114,7 +121,7 @@ impl Engine {
     /// Whether it knows whose each child SA is.
     #[cfg(test)]
     pub(super) fn knows_children(&self) -> bool {
-        let all = self.sas().flat_map(|sa| sa.children().iter().map(|child| (child.spi_in, sa.id())));
+        let all = self.ike_sas().flat_map(|sa| sa.children().iter().map(|child| (child.spi_in, sa.id())));
         all.collect::<HashMap<_, _>>() == self.by_child
     }
 
@@ -131,6 +138,9 @@ impl Engine {
         between: (IpAddr, IpAddr),
         cx: &mut Context<'_>,
     ) -> IkeSaId {
+        if connection.ikev1.is_some() {
+            return self.begin_v1(connection, child, between, cx);
+        }
         // RFC 5723 §4.3: each is used once.
         let ticket = self.tickets.remove(&(connection.name.clone(), between.1));
         let ticket = ticket.filter(|ticket| connection.resumes && ticket.is_good(cx.now_ms));
@@ -163,6 +173,9 @@ impl Engine {
 
     /// Deletes an IKE SA. False if there is none.
     pub fn terminate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        if self.with_v1(id, cx, |sa, cx| sa.delete(Closed::ByUs, cx)) {
+            return true;
+        }
         self.stop_anew(id, cx);
         self.with(id, cx, |sa, cx| match sa.phase() {
             Phase::Connecting => sa.close(Closed::ByUs, cx),
@@ -173,6 +186,9 @@ impl Engine {
     /// Ends an IKE SA at once: the peer is told, if nothing else is being asked of it, and not waited for. False if there
     /// is none.
     pub fn abandon(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        if self.with_v1(id, cx, |sa, cx| sa.delete(Closed::ByUs, cx)) {
+            return true;
+        }
         self.stop_anew(id, cx);
         self.with(id, cx, |sa, cx| {
             if sa.is_asking_nothing() {
@@ -185,12 +201,14 @@ impl Engine {
     /// Deletes a child SA, by our SPI. False if there is none.
     pub fn terminate_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
         let Some(id) = self.by_child.get(&spi_in).copied() else { return false };
-        self.with(id, cx, |sa, cx| sa.ask_later(Task::DeleteChild(spi_in), cx))
+        self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::DeleteChild(spi_in), cx))
+            || self.with(id, cx, |sa, cx| sa.ask_later(Task::DeleteChild(spi_in), cx))
     }
 
     /// Asks for a further child SA. False if there is no such IKE SA.
     pub fn initiate_child(&mut self, id: IkeSaId, child: &Arc<Child>, cx: &mut Context<'_>) -> bool {
-        self.with(id, cx, |sa, cx| sa.ask_later(Task::Child(child.clone()), cx))
+        self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::Child(child.clone()), cx))
+            || self.with(id, cx, |sa, cx| sa.ask_later(Task::Child(child.clone()), cx))
     }
 
     /// Asks for a further child SA like one that is there, for a resource (RFC 9611). False if there is no such IKE SA.
@@ -207,17 +225,21 @@ impl Engine {
     /// Has a child SA replaced, by our SPI. False if there is none.
     pub fn rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) -> bool {
         let Some(id) = self.by_child.get(&spi_in).copied() else { return false };
-        self.with(id, cx, |sa, cx| sa.ask_later(Task::RekeyChild(spi_in), cx))
+        self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::RekeyChild(spi_in), cx))
+            || self.with(id, cx, |sa, cx| sa.ask_later(Task::RekeyChild(spi_in), cx))
     }
 
     /// Has an IKE SA replaced. False if there is none.
     pub fn rekey(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
-        self.with(id, cx, |sa, cx| sa.ask_later(Task::Rekey, cx))
+        self.with_v1(id, cx, |sa, _| sa.rekey()) || self.with(id, cx, |sa, cx| sa.ask_later(Task::Rekey, cx))
     }
 
     /// Has both ends of an IKE SA prove anew who they are, under another in its place. False if there is none, or it is for
     /// the peer to do, which has begun.
     pub fn reauthenticate(&mut self, id: IkeSaId, cx: &mut Context<'_>) -> bool {
+        if self.with_v1(id, cx, |sa, _| sa.rekey()) {
+            return true;
+        }
         let mut may = false;
         self.with(id, cx, |sa, cx| {
             may = sa.leads() && *sa.phase() == Phase::Established;
@@ -319,7 +341,10 @@ impl Engine {
 
     /// A job of an IKE SA is done. Of one that is gone, it is forgotten.
     pub fn done(&mut self, job: JobId, outcome: Outcome, cx: &mut Context<'_>) {
-        self.with(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx));
+        match self.v1.contains_key(&job.ike_sa) {
+            true => self.with_v1(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx)),
+            false => self.with(job.ike_sa, cx, |sa, cx| sa.done(job.answers, outcome, cx)),
+        };
     }
 
     /// Who has which addresses of pools.
@@ -341,7 +366,7 @@ impl Engine {
     pub fn tick(&mut self, cx: &mut Context<'_>) {
         let due: Vec<_> = self.due.iter().take_while(|(ms, _)| *ms <= cx.now_ms).map(|(_, id)| *id).collect();
         for id in due {
-            self.with(id, cx, |sa, cx| sa.tick(cx));
+            let _ = self.with_v1(id, cx, |sa, cx| sa.tick(cx)) || self.with(id, cx, |sa, cx| sa.tick(cx));
         }
     }
 
@@ -352,7 +377,10 @@ impl Engine {
     pub fn receive(&mut self, datagram: &Datagram, cx: &mut Context<'_>) -> Result<(), Refused> {
         let Datagram { local, peer, octets } = datagram;
         let path = Path { local: *local, peer: *peer };
-        let (header, ..) = Header::parse(octets).map_err(Dropped::from)?;
+        let (header, first, body) = Header::parse(octets).map_err(Dropped::from)?;
+        if header.version.major == Version::V1.major {
+            return self.receive_v1((&header, first, body), octets, path, cx);
+        }
         if header.version.major != Version::V2.major {
             return self.refuse_version(&header, path, cx);
         }
@@ -512,6 +540,7 @@ impl Engine {
                 self.sas.insert(id, heir);
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
             }
+            Legacy::Superseded(id, _) if self.v1.contains_key(&id) => self.supersede(id, cx),
             Legacy::Superseded(id, is_known) => {
                 self.with(id, cx, |sa, cx| sa.be_superseded(is_known, cx));
             }

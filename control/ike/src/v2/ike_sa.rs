@@ -21,7 +21,7 @@ use super::{
     job::{Job, Outcome},
     mobike::Mobike,
     nat::Nat,
-    output::{ChildChange, Event, JobId, Output},
+    output::{Event, JobId, Output},
     reauth::{Lifetime, Reauthenticates},
     redirect::{Gateway, Redirection},
     rekey_ike::{self, Legacy},
@@ -30,6 +30,7 @@ use super::{
     ticket::TicketKeys,
 };
 use crate::{
+    child,
     connection::{Child, Connection},
     crypto::keys::{Keys, Role, Spis},
     eap::Peer,
@@ -552,15 +553,7 @@ impl IkeSa {
 
     /// A child SA is gone.
     pub(super) fn remove_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
-        if let Some(at) = self.children.iter().position(|child| child.spi_in == spi_in) {
-            let mut child = self.children.remove(at);
-            // Whoever has replaced it: packets by it may be under way.
-            child.is_replaced |= child.successor.is_some();
-            // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
-            let successor = child.successor.filter(|spi| self.children.iter().any(|c| c.spi_in == *spi));
-            cx.out.extend(successor.map(|spi| Output::Child(ChildChange::Use(spi))));
-            let down = Event::ChildDown(child.config.name.clone(), spi_in);
-            cx.out.push_back(Output::Child(ChildChange::Remove(Box::new(child))));
+        if let Some(down) = child::remove(&mut self.children, spi_in, cx) {
             self.event(down, cx);
         }
     }

@@ -122,9 +122,13 @@ impl PrivateKey {
         message: &[u8],
         rng: &mut dyn CryptoRng,
     ) -> Option<Vec<u8>> {
-        let digest = hash.digest(message);
+        self.sign_digest(&hash.digest(message), rng)
+    }
+
+    /// The same of what is a digest.
+    pub fn sign_digest(&self, digest: &[u8], rng: &mut dyn CryptoRng) -> Option<Vec<u8>> {
         with_curve!(PrivateKey, self, (key, Signature) => {
-            let signature: Signature = key.sign_prehash_with_rng(rng, &digest).ok()?;
+            let signature: Signature = key.sign_prehash_with_rng(rng, digest).ok()?;
             Some(signature.to_bytes().to_vec())
         })
     }
@@ -186,13 +190,17 @@ impl PublicKey {
         message: &[u8],
         signature: &[u8],
     ) -> bool {
-        let digest = hash.digest(message);
+        self.verify_digest(form, &hash.digest(message), signature)
+    }
+
+    /// The same of what is a digest.
+    pub fn verify_digest(&self, form: Form, digest: &[u8], signature: &[u8]) -> bool {
         with_curve!(PublicKey, self, (key, Signature) => {
             let signature = match form {
                 Form::Der => Signature::from_der(signature),
                 Form::Concatenated => Signature::from_slice(signature),
             };
-            signature.is_ok_and(|signature| key.verify_prehash(&digest, &signature).is_ok())
+            signature.is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok())
         })
     }
 }

@@ -135,6 +135,12 @@ impl PrivateKey {
                 // RFC 8420 §2: without a context.
                 key.try_sign(message).ok().map(|signature| signature.to_bytes().to_vec())
             }
+            (Private::Rsa(key), Scheme::RsaBare) => {
+                key.sign_with_rng(rng, Pkcs1v15Sign::new_unprefixed(), message).ok()
+            }
+            (Private::Ecdsa(key), Scheme::EcdsaBare(curve)) if curve == key.curve() => {
+                key.sign_digest(message, rng)
+            }
             (Private::Ecdsa(key), scheme) => {
                 let (hash, form) = ecdsa_of(key.curve(), scheme).ok_or(SignatureError::Scheme)?;
                 key.sign(hash, form, message, rng)
@@ -230,9 +236,10 @@ impl PublicKey {
     /// Whether a scheme is for keys of its kind.
     pub fn takes(&self, scheme: Scheme) -> bool {
         match (&self.0, scheme) {
-            (Public::Rsa(_), Scheme::RsaSha1 | Scheme::RsaPkcs1(_) | Scheme::RsaPss(_))
+            (Public::Rsa(_), Scheme::RsaSha1 | Scheme::RsaBare | Scheme::RsaPkcs1(_) | Scheme::RsaPss(_))
             | (Public::Ed25519(_), Scheme::Ed25519)
             | (Public::Ed448(_), Scheme::Ed448) => true,
+            (Public::Ecdsa(key), Scheme::EcdsaBare(curve)) => key.curve() == curve,
             (Public::Ecdsa(key), scheme) => ecdsa_of(key.curve(), scheme).is_some(),
             _ => false,
         }
@@ -266,6 +273,12 @@ impl PublicKey {
                 signature.is_ok_and(|signature| {
                     is_ed448_point(signature.r_bytes()) && key.verify_raw(&signature, message).is_ok()
                 })
+            }
+            (Public::Rsa(key), Scheme::RsaBare) => {
+                key.verify(Pkcs1v15Sign::new_unprefixed(), message, signature).is_ok()
+            }
+            (Public::Ecdsa(key), Scheme::EcdsaBare(curve)) if curve == key.curve() => {
+                key.verify_digest(Form::Concatenated, message, signature)
             }
             (Public::Ecdsa(key), scheme) => {
                 let (hash, form) = ecdsa_of(key.curve(), scheme).ok_or(SignatureError::Scheme)?;

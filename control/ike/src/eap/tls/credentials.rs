@@ -110,7 +110,7 @@ fn of_tls(scheme: Scheme) -> Option<SignatureScheme> {
         Scheme::Ecdsa(Hash::Sha512) => SignatureScheme::ECDSA_NISTP521_SHA512,
         Scheme::Ed25519 => SignatureScheme::ED25519,
         Scheme::Ed448 => SignatureScheme::ED448,
-        Scheme::RsaSha1 | Scheme::EcdsaOf(_) => return None,
+        Scheme::RsaSha1 | Scheme::RsaBare | Scheme::EcdsaBare(_) | Scheme::EcdsaOf(_) => return None,
     })
 }
 

@@ -67,6 +67,7 @@ pub fn connection(name: &str, end: usize) -> Connection {
         name: name.into(),
         edition: 0,
         mark: 0,
+        ikev1: None,
         local: Hosts::one(address(end)),
         remote: Hosts::one(address(1 - end)),
         local_port: 500,

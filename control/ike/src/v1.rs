@@ -1,0 +1,35 @@
+//! IKEv1 (RFC 2407, RFC 2408, RFC 2409): what an end does with messages, commands and time, for who speaks nothing newer.
+//!
+//! ```text
+//!  ike_sa        an ISAKMP SA: what is asked, what is answered, what waits
+//!    main_mode       phase 1: it is made, and both ends prove who they are
+//!    quick_mode      phase 2: child SAs are made under it
+//!    informational   notifications, deletions, and whether the peer is there
+//!    times           what it does because of the time
+//!  oakley        what an ISAKMP SA is made of
+//!  doi           what child SAs are made of
+//!  keys          the keys of both
+//!  selector      what child SAs are for
+//!  vendor, nat   what the peer can do, and what is between
+//! ```
+//!
+//! All else is that of IKEv2: connections, identities, certificates, child SAs, jobs, outputs, and the engine, which has the
+//! ISAKMP SAs beside its own IKE SAs. None of them is kept over a restart: peers begin again.
+//!
+//! # Dangers
+//! IKEv1 is historic (RFC 9395): who begins is not known to be where it says, identities of responders and shared keys of who
+//! uses aggressive mode can be tried offline, and what is deleted is not answered. It is only for connections that say so.
+
+mod doi;
+pub mod ike_sa;
+mod informational;
+pub mod keys;
+mod main_mode;
+mod nat;
+mod oakley;
+mod quick_mode;
+mod selector;
+mod times;
+mod vendor;
+
+pub(crate) use main_mode::{first, refuse_first};

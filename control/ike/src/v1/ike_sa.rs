@@ -1,0 +1,569 @@
+//! An ISAKMP SA, from its first message to its last.
+//!
+//! Phase 1 is one exchange. Behind it there may be several at a time: at most one quick mode of ours, and some of the peer's.
+//! What else is to be asked waits in [`Task`]s. At most one [`Job`] is being done for what we ask, and one for what we answer.
+
+use super::{
+    informational::Liveness,
+    keys::{Iv, Keys},
+    main_mode::{self, Phase1},
+    nat::Encapsulation,
+    oakley::Suite,
+    quick_mode,
+    vendor::{Abilities, NatT},
+};
+use crate::{
+    child::{self, ChildSa, EndedBy, Install, Place},
+    closed::Closed,
+    connection::{Child, Connection},
+    contacts::Contacts,
+    context::Context,
+    crypto::keys::{Role, Spis},
+    ike_sa::{IkeSaId, Path, Phase},
+    job::{Job, Outcome},
+    message::{
+        ExchangeType, Flags, Header, Identification, PayloadType, Version,
+        isakmp::{self, Chain, Payload},
+    },
+    nat::Nat,
+    output::{Datagram, Event, JobId, Output},
+    proposal::Agreement,
+    retransmission::{Datagrams, Open},
+    v2::{channel::Dropped, configuration::Given, window::digest},
+};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// What is still to be asked.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// For a child SA.
+    Child(Arc<Child>),
+    /// For a child SA in the place of one, by our SPI.
+    RekeyChild(u32),
+    /// Nothing: a child SA is deleted, by our SPI.
+    DeleteChild(u32),
+    /// Nothing: the ISAKMP SA is deleted.
+    Delete,
+    /// Whether the peer is there.
+    Liveness,
+}
+
+/// What comes when a job is done.
+#[derive(Debug)]
+pub(super) enum Then {
+    KeAsk,
+    KeFinish,
+    KeAnswer,
+    ProofAsk(Box<main_mode::Proven>),
+    ProofAnswer(Box<main_mode::Proven>),
+    Verified(Box<main_mode::Said>),
+    QuickAsk(Box<quick_mode::Wish>),
+    QuickFinish(Box<quick_mode::Answer>),
+    QuickAnswer(Box<quick_mode::Answering>),
+}
+
+/// What is left to the engine.
+#[derive(Debug)]
+pub(crate) enum Legacy {
+    /// Another of the same two is closed.
+    Superseded(IkeSaId),
+    /// This one has the child SAs of another of the same two from now on.
+    Heir(IkeSaId),
+    /// Another is to be begun in its place.
+    Anew,
+}
+
+/// Messages that are known again when they come again, at most.
+const MOST_SEEN: usize = 16;
+
+/// What came last, and what was answered: the same messages are answered the same (RFC 2408 §5.1).
+#[derive(Debug, Default)]
+struct Seen(VecDeque<([u8; 32], Datagrams)>);
+
+impl Seen {
+    fn answer(&self, octets: &[u8]) -> Option<&Datagrams> {
+        let digest = digest(octets);
+        self.0.iter().find(|(seen, _)| *seen == digest).map(|(_, answer)| answer)
+    }
+
+    fn add(&mut self, digest: [u8; 32], answer: Datagrams) {
+        self.0.retain(|(seen, _)| *seen != digest);
+        if self.0.len() >= MOST_SEEN {
+            self.0.pop_front();
+        }
+        self.0.push_back((digest, answer));
+    }
+}
+
+/// A message that came, in clear or decrypted.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// What it is known again by.
+    pub digest: [u8; 32],
+    pub chain: Chain,
+    /// What the payloads were in.
+    pub octets: Vec<u8>,
+    /// The IV behind it, if it was encrypted and is the peer's.
+    pub next: Option<Iv>,
+}
+
+/// An ISAKMP SA.
+#[derive(Debug)]
+pub struct IkeSa {
+    pub(super) id: IkeSaId,
+    pub(super) connection: Arc<Connection>,
+    pub(super) role: Role,
+    pub(super) spis: Spis,
+    pub(super) path: Path,
+    /// The way back of what is being answered.
+    pub(super) answer_path: Path,
+    first_peer: SocketAddr,
+    pub(super) abilities: Abilities,
+    /// Whether there is a NAT, if the peer can tell.
+    pub(super) nat: Option<Nat>,
+    pub(super) phase: Phase,
+    /// Phase 1, until it is over.
+    pub(super) phase_1: Option<Box<Phase1>>,
+    seen: Seen,
+    /// Our message of phase 1 that is not answered.
+    pub(super) open: Option<Open>,
+    pub(super) suite: Option<Box<Suite>>,
+    pub(super) keys: Option<Keys>,
+    /// The last block of phase 1.
+    pub(super) last: Option<Iv>,
+    pub(super) ids: Option<(Identification, Identification)>,
+    pub(super) given: Given,
+    pub(super) children: Vec<ChildSa>,
+    /// Our quick mode.
+    pub(super) asking: Option<Box<quick_mode::Asking>>,
+    /// The peer's quick modes, of which the last message is waited for.
+    pub(super) awaited: Vec<quick_mode::Awaited>,
+    thens: [Option<Then>; 2],
+    pub(super) tasks: VecDeque<Task>,
+    pub(super) later: Vec<(u64, Task)>,
+    pub(super) liveness: Liveness,
+    pub(super) established_ms: Option<u64>,
+    /// When another is to be begun in its place.
+    pub(super) rekey_at_ms: u64,
+    /// When it ends if there is none.
+    pub(super) ends_at_ms: u64,
+    /// When the peer last sent something that is its own.
+    pub(super) heard_ms: u64,
+    /// When both ends must be authenticated.
+    pub(super) deadline_ms: u64,
+    /// What was said that nobody need believe.
+    pub(super) doubt: Option<Box<Closed>>,
+    /// Those of all, while it does something.
+    pub(crate) contacts: Contacts,
+    /// Where its peer is, if it is one of them.
+    pub(crate) contact_at: Option<IpAddr>,
+    /// When the engine knows it to be due.
+    pub(crate) noted_due_ms: u64,
+    pub(crate) legacies: Vec<Legacy>,
+    /// What has its child SAs.
+    pub(crate) heir: Option<IkeSaId>,
+    /// What was begun to take its place.
+    pub(crate) anew: Option<IkeSaId>,
+    /// It has taken the place of another.
+    pub(crate) has_taken_place: bool,
+    /// The child that is to be made with it.
+    pub(crate) wanted: Option<Arc<Child>>,
+}
+
+impl IkeSa {
+    /// A new one, which has done nothing.
+    pub(crate) fn new(
+        id: IkeSaId,
+        connection: Arc<Connection>,
+        (role, spis): (Role, Spis),
+        path: Path,
+        (now_ms, half_open_ms): (u64, u64),
+    ) -> IkeSa {
+        IkeSa {
+            id,
+            connection,
+            role,
+            spis,
+            path,
+            answer_path: path,
+            first_peer: path.peer,
+            abilities: Abilities::default(),
+            nat: None,
+            phase: Phase::Connecting,
+            phase_1: None,
+            seen: Seen::default(),
+            open: None,
+            suite: None,
+            keys: None,
+            last: None,
+            ids: None,
+            given: Given::default(),
+            children: vec![],
+            asking: None,
+            awaited: vec![],
+            thens: [None, None],
+            tasks: VecDeque::new(),
+            later: vec![],
+            liveness: Liveness::default(),
+            established_ms: None,
+            rekey_at_ms: u64::MAX,
+            ends_at_ms: u64::MAX,
+            heard_ms: now_ms,
+            // An initiator has the times of its messages.
+            deadline_ms: if role == Role::Responder { now_ms + half_open_ms } else { u64::MAX },
+            doubt: None,
+            contacts: Contacts::default(),
+            contact_at: None,
+            noted_due_ms: u64::MAX,
+            legacies: vec![],
+            heir: None,
+            anew: None,
+            has_taken_place: false,
+            wanted: None,
+        }
+    }
+
+    /// Where the peer was at first.
+    pub(crate) fn first_peer(&self) -> SocketAddr {
+        self.first_peer
+    }
+
+    /// A message came.
+    pub(crate) fn receive(&mut self, octets: &[u8], path: Path, cx: &mut Context<'_>) -> Result<(), Dropped> {
+        if let Some(answer) = self.seen.answer(octets) {
+            let answer = answer.clone();
+            self.send(answer, path, cx);
+            return Ok(());
+        }
+        let (header, first, body) = Header::parse(octets)?;
+        self.answer_path = path;
+        let taken = match header.exchange {
+            ExchangeType::IDENTITY_PROTECTION => self.receive_main(&header, first, body, octets, cx),
+            ExchangeType::QUICK_MODE => self.receive_quick(&header, first, body, octets, cx),
+            ExchangeType::INFORMATIONAL_V1 => self.receive_informational(&header, first, body, octets, cx),
+            _ => Err(Dropped::Exchange),
+        };
+        self.go_on(cx);
+        taken
+    }
+
+    /// A message in clear.
+    pub(super) fn open_clear(
+        &self,
+        header: &Header,
+        first: PayloadType,
+        body: &[u8],
+        octets: &[u8],
+    ) -> Result<Message, Dropped> {
+        if isakmp::is_encrypted(header) {
+            return Err(Dropped::Sealing);
+        }
+        let chain = Chain::parse(first, body, false)?;
+        Ok(Message { digest: digest(octets), chain, octets: body.to_vec(), next: None })
+    }
+
+    /// An encrypted message. Nobody knows yet whose it is.
+    pub(super) fn open_sealed(
+        &self,
+        header: &Header,
+        first: PayloadType,
+        body: &[u8],
+        octets: &[u8],
+        iv: Iv,
+    ) -> Result<Message, Dropped> {
+        if !isakmp::is_encrypted(header) {
+            return Err(Dropped::Sealing);
+        }
+        let keys = self.keys.as_ref().ok_or(Dropped::Sealing)?;
+        let length = crate::crypto::cipher::OpenError::Length(body.len());
+        let (plain, next) = keys.decrypt(iv, body).ok_or(Dropped::Open(length))?;
+        let chain = Chain::parse(first, &plain, true)?;
+        Ok(Message { digest: digest(octets), chain, octets: plain, next: Some(next) })
+    }
+
+    fn header(&self, exchange: ExchangeType, message_id: u32, flags: Flags) -> Header {
+        let Spis { initiator: initiator_spi, responder: responder_spi } = self.spis;
+        Header { initiator_spi, responder_spi, version: Version::V1, exchange, flags, message_id }
+    }
+
+    /// The octets of a message in clear.
+    pub(super) fn clear(&self, exchange: ExchangeType, message_id: u32, payloads: &[Payload]) -> Datagrams {
+        let message = isakmp::emit(payloads).and_then(|(first, octets)| {
+            isakmp::message(&self.header(exchange, message_id, Flags::default()), first, &octets)
+        });
+        message.into_iter().collect()
+    }
+
+    /// The octets of an encrypted message, and the IV behind it.
+    pub(super) fn sealed(
+        &self,
+        exchange: ExchangeType,
+        message_id: u32,
+        iv: Iv,
+        payloads: &[Payload],
+    ) -> (Datagrams, Iv) {
+        let header = self.header(exchange, message_id, Flags::ENCRYPTION);
+        let Some(keys) = &self.keys else { return (vec![], iv) };
+        let made = isakmp::emit(payloads).and_then(|(first, octets)| {
+            let (text, next) = keys.encrypt(iv, &octets);
+            Ok((isakmp::message(&header, first, &text)?, next))
+        });
+        made.map_or((vec![], iv), |(octets, next)| (vec![octets], next))
+    }
+
+    /// Sends.
+    pub(super) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
+        let out = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets }));
+        cx.out.extend(out);
+    }
+
+    /// Answers a message, also whenever it comes again.
+    pub(super) fn answer(&mut self, request: [u8; 32], datagrams: Datagrams, cx: &mut Context<'_>) {
+        self.seen.add(request, datagrams.clone());
+        self.send(datagrams, self.answer_path, cx);
+    }
+
+    /// Knows a message again that has no answer.
+    pub(super) fn note(&mut self, request: [u8; 32]) {
+        self.seen.add(request, vec![]);
+    }
+
+    /// A message that is sent again until it is answered.
+    pub(super) fn opened(&self, datagrams: &Datagrams, cx: &mut Context<'_>) -> Open {
+        let random = u8::from_be_bytes(cx.random());
+        Open::new(datagrams.clone(), &self.connection.retransmission, cx.now_ms, random)
+    }
+
+    /// A job is done.
+    pub(crate) fn done(&mut self, answers: bool, outcome: Outcome, cx: &mut Context<'_>) {
+        match self.thens[usize::from(answers)].take() {
+            Some(Then::KeAsk) => self.ke_ask(outcome, cx),
+            Some(Then::KeFinish) => self.ke_finish(outcome, cx),
+            Some(Then::KeAnswer) => self.ke_answer(outcome, cx),
+            Some(Then::ProofAsk(proven)) => self.proof_ask(*proven, outcome, cx),
+            Some(Then::ProofAnswer(proven)) => self.proof_answer(*proven, outcome, cx),
+            Some(Then::Verified(said)) => self.verified(*said, outcome, cx),
+            Some(Then::QuickAsk(wish)) => self.quick_ask(*wish, outcome, cx),
+            Some(Then::QuickFinish(answer)) => self.quick_finish(*answer, outcome, cx),
+            Some(Then::QuickAnswer(answering)) => self.quick_answer(*answering, outcome, cx),
+            None => {}
+        }
+        self.go_on(cx);
+    }
+
+    /// Has a job done.
+    pub(super) fn after(&mut self, job: Job, then: Then, cx: &mut Context<'_>) {
+        let answers = match then {
+            Then::KeAsk | Then::KeFinish | Then::ProofAsk(_) => false,
+            Then::KeAnswer | Then::ProofAnswer(_) => true,
+            Then::Verified(_) => self.role == Role::Responder,
+            Then::QuickAsk(_) | Then::QuickFinish(_) => false,
+            Then::QuickAnswer(_) => true,
+        };
+        self.thens[usize::from(answers)] = Some(then);
+        cx.out.push_back(Output::Job(JobId { ike_sa: self.id, answers }, job));
+    }
+
+    /// Whether a job is done for what we answer, or for what we ask.
+    pub(super) fn is_at_work(&self, answers: bool) -> bool {
+        self.thens[usize::from(answers)].is_some()
+    }
+
+    /// Whether nothing is asked, nor about to be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asking.is_none() && self.thens[0].is_none() && self.tasks.is_empty()
+    }
+
+    /// Something is to be asked when it is its turn.
+    pub(crate) fn ask_later(&mut self, task: Task, cx: &mut Context<'_>) {
+        self.tasks.push_back(task);
+        self.go_on(cx);
+    }
+
+    /// Asks what waits, if nothing is under way.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
+        while self.phase == Phase::Established && self.asking.is_none() && self.thens[0].is_none() {
+            let Some(task) = self.tasks.pop_front() else { return };
+            match task {
+                Task::Child(config) => self.ask_child(&config, None, cx),
+                Task::RekeyChild(spi_in) => self.ask_rekey_child(spi_in, cx),
+                Task::DeleteChild(spi_in) => self.delete_child(spi_in, cx),
+                Task::Delete => self.delete(Closed::ByUs, cx),
+                Task::Liveness => self.ask_liveness(cx),
+            }
+        }
+    }
+
+    /// Whether ESP goes in UDP: the peer can do so, and there is a NAT, or it is asked for.
+    pub(super) fn is_in_udp(&self) -> bool {
+        self.nat.is_some_and(|nat| nat.is_any() || self.connection.forces_udp)
+    }
+
+    /// What child SAs are called.
+    pub(super) fn encapsulation(&self) -> Encapsulation {
+        match self.is_in_udp() {
+            true => Encapsulation::Udp(self.abilities.nat_t.unwrap_or(NatT::Rfc)),
+            false => Encapsulation::None,
+        }
+    }
+
+    /// ESP and IKE go to port 4500, where there is a NAT (RFC 3947 §4).
+    pub(super) fn float(&mut self) {
+        if self.is_in_udp() {
+            for address in [&mut self.path.local, &mut self.path.peer] {
+                if address.port() == 500 {
+                    address.set_port(4500);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn event(&self, event: Event, cx: &mut Context<'_>) {
+        cx.out.push_back(Output::Event(self.id, event));
+    }
+
+    /// Where packets of child SAs go.
+    pub(super) fn place(&self) -> Place<'_> {
+        let Path { local, peer } = self.path;
+        let (is_in_udp, nat) = (self.is_in_udp(), self.nat.unwrap_or_default());
+        Place { connection: &self.connection.name, local, peer, is_in_udp, nat }
+    }
+
+    /// The datapath gets a child SA; what is to be told of it.
+    pub(super) fn put_child(&mut self, install: Install, cx: &mut Context<'_>) -> Event {
+        child::put(&mut self.children, install, cx)
+    }
+
+    /// A child SA is gone.
+    pub(super) fn remove_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        self.awaited.retain(|awaited| awaited.spi_in() != spi_in);
+        if let Some(down) = child::remove(&mut self.children, spi_in, cx) {
+            self.event(down, cx);
+        }
+    }
+
+    /// The same, and nobody here has ended it, unless it was replaced.
+    pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
+        let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
+        if let Some(child) = child.filter(|child| !child.is_replaced && child.successor.is_none()) {
+            child.ended_by = Some(by);
+        }
+        self.remove_child(spi_in, cx);
+    }
+
+    /// Another has its place, and what child SAs both ends have.
+    pub(crate) fn be_replaced(&mut self, heir: IkeSaId, ends_at_ms: u64) {
+        self.phase = Phase::Replaced;
+        (self.heir, self.ends_at_ms) = (Some(heir), ends_at_ms);
+    }
+
+    /// Its child SAs that the peer knows, which are another's from now on.
+    pub(crate) fn take_known_children(&mut self) -> Vec<ChildSa> {
+        let is_awaited = |c: &ChildSa| self.awaited.iter().any(|awaited| awaited.spi_in() == c.spi_in);
+        self.children.extract_if(.., |child| !is_awaited(child)).collect()
+    }
+
+    /// What it was to do for them.
+    pub(crate) fn take_tasks(&mut self) -> (Vec<Task>, Vec<(u64, Task)>) {
+        (std::mem::take(&mut self.tasks).into(), std::mem::take(&mut self.later))
+    }
+
+    /// It has what was another's.
+    pub(crate) fn take_over(&mut self, children: Vec<ChildSa>, tasks: Vec<Task>, later: Vec<(u64, Task)>) {
+        self.children.extend(children);
+        self.tasks.extend(tasks);
+        self.later.extend(later);
+        self.has_taken_place = true;
+    }
+
+    /// It is gone, and all its children.
+    pub(crate) fn close(&mut self, why: Closed, cx: &mut Context<'_>) {
+        if matches!(self.phase, Phase::Closed(_)) {
+            return;
+        }
+        let by = match why {
+            Closed::ByPeer => Some(EndedBy::Peer),
+            Closed::Silent => Some(EndedBy::Silence),
+            _ => None,
+        };
+        for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
+            match by {
+                Some(by) => self.lose_child(spi_in, by, cx),
+                None => self.remove_child(spi_in, cx),
+            }
+        }
+        self.event(Event::Closed(why.to_string()), cx);
+        self.phase = Phase::Closed(Box::new(why));
+        (self.thens, self.asking, self.awaited, self.open) = ([None, None], None, vec![], None);
+    }
+}
+
+impl crate::ike_sa::IkeSa for IkeSa {
+    fn id(&self) -> IkeSaId {
+        self.id
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    fn spis(&self) -> Spis {
+        self.spis
+    }
+
+    fn role(&self) -> Role {
+        self.role
+    }
+
+    fn path(&self) -> Path {
+        self.path
+    }
+
+    fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    fn ids(&self) -> Option<&(Identification, Identification)> {
+        self.ids.as_ref()
+    }
+
+    fn eap_id(&self) -> Option<&str> {
+        None
+    }
+
+    fn agreement(&self) -> Option<&Agreement> {
+        self.suite.as_ref().map(|suite| &suite.agreement)
+    }
+
+    fn has_ppk(&self) -> bool {
+        false
+    }
+
+    fn established_ms(&self) -> Option<u64> {
+        self.established_ms
+    }
+
+    fn rekey_at_ms(&self) -> Option<u64> {
+        Some(self.rekey_at_ms).filter(|ms| *ms < u64::MAX)
+    }
+
+    fn nat(&self) -> Option<Nat> {
+        self.nat
+    }
+
+    fn given(&self) -> &Given {
+        &self.given
+    }
+
+    fn children(&self) -> &[ChildSa] {
+        &self.children
+    }
+}

@@ -1,0 +1,205 @@
+//! Informational exchanges (RFC 2409 §5.7): what is deleted, what is wrong, and whether the peer is there (RFC 3706). Each is one
+//! message, which nobody answers, but for the last.
+
+use super::{
+    ike_sa::{IkeSa, Message},
+    main_mode::ANOTHER_MS,
+};
+use crate::{
+    child::{ChildError, EndedBy},
+    closed::Closed,
+    context::Context,
+    ike_sa::Phase,
+    message::{
+        ExchangeType, Header, PayloadType, Protocol,
+        isakmp::{self, Delete, Notify, NotifyType, Payload},
+    },
+    retransmission::Open,
+    v2::channel::Dropped,
+};
+
+const EXCHANGE: ExchangeType = ExchangeType::INFORMATIONAL_V1;
+
+/// Whether the peer is there (RFC 3706 §6).
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    /// The number of our last question.
+    seq: Option<u32>,
+    /// What is not answered.
+    pub open: Option<Open>,
+    /// Since when.
+    pub since_ms: u64,
+    /// The number of the peer's last question.
+    theirs: Option<u32>,
+}
+
+impl IkeSa {
+    /// A message with a HASH payload in front.
+    pub(super) fn informational(&self, payloads: Vec<Payload>, cx: &mut Context<'_>) -> Vec<Vec<u8>> {
+        let message_id = self.new_message_id(cx);
+        let Some(iv) = self.iv_of(message_id) else { return vec![] };
+        self.hashed(EXCHANGE, (message_id, iv), &[], payloads).0
+    }
+
+    fn tell(&self, payload: Payload, cx: &mut Context<'_>) {
+        let datagrams = self.informational(vec![payload], cx);
+        self.send(datagrams, self.path, cx);
+    }
+
+    /// Deletes a child SA, and tells the peer.
+    pub(super) fn delete_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let Some(child) = self.children.iter().find(|child| child.spi_in == spi_in) else { return };
+        let delete = Delete::child_sas(child.protocol(), &[spi_in]);
+        self.tell(Payload::Delete(delete), cx);
+        self.remove_child(spi_in, cx);
+    }
+
+    /// Deletes it all, and tells the peer.
+    pub(crate) fn delete(&mut self, why: Closed, cx: &mut Context<'_>) {
+        if self.phase == Phase::Established || self.phase == Phase::Replaced {
+            // What is under it need not go with it (RFC 2408 §5.15).
+            let of = |protocol| self.children.iter().filter(move |c| c.protocol() == protocol);
+            for protocol in [Protocol::ESP, Protocol::AH] {
+                let spis: Vec<_> = of(protocol).map(|child| child.spi_in).collect();
+                if !spis.is_empty() {
+                    self.tell(Payload::Delete(Delete::child_sas(protocol, &spis)), cx);
+                }
+            }
+            let delete = Delete::ike_sa(self.spis.initiator, self.spis.responder);
+            self.tell(Payload::Delete(delete), cx);
+        }
+        self.close(why, cx);
+    }
+
+    /// Asks whether the peer is there.
+    pub(super) fn ask_liveness(&mut self, cx: &mut Context<'_>) {
+        if !self.abilities.dpd || self.liveness.open.is_some() {
+            return;
+        }
+        // RFC 3706 §6.2: random at first, and one more each time.
+        let seq = match self.liveness.seq {
+            Some(seq) => seq.wrapping_add(1),
+            None => u32::from_be_bytes(cx.random()) >> 1,
+        };
+        let cookies = (self.spis.initiator, self.spis.responder);
+        let notify = Notify::of_ike_sa(NotifyType::R_U_THERE, cookies, &seq.to_be_bytes());
+        let datagrams = self.informational(vec![Payload::Notify(notify)], cx);
+        self.liveness.open = Some(self.opened(&datagrams, cx));
+        (self.liveness.seq, self.liveness.since_ms) = (Some(seq), cx.now_ms);
+        self.send(datagrams, self.path, cx);
+    }
+
+    /// A message came.
+    pub(super) fn receive_informational(
+        &mut self,
+        header: &Header,
+        first: PayloadType,
+        body: &[u8],
+        octets: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Dropped> {
+        if !isakmp::is_encrypted(header) {
+            let message = self.open_clear(header, first, body, octets)?;
+            return self.hear_anybody(&message, cx);
+        }
+        let id = header.message_id;
+        let iv = self.iv_of(id).ok_or(Dropped::Sealing)?;
+        let message = self.open_sealed(header, first, body, octets, iv)?;
+        self.check_hash(id, &[], &message)?;
+        self.note(message.digest);
+        for payload in &message.chain.payloads {
+            match payload {
+                Payload::Delete(delete) => self.hear_delete(delete, cx),
+                Payload::Notify(notify) => self.hear_notify(notify, cx),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said in clear, which anybody can: something else is waited for, though not for long.
+    fn hear_anybody(&mut self, message: &Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
+        let error = message.chain.notifies().find(|notify| notify.kind.is_error()).map(|notify| notify.kind);
+        match (error, &self.phase) {
+            (Some(kind), Phase::Connecting) if self.doubt.is_none() => {
+                self.doubt = Some(Box::new(Closed::PeerV1(kind)));
+                self.deadline_ms = self.deadline_ms.min(cx.now_ms + ANOTHER_MS);
+                Ok(())
+            }
+            _ => Err(Dropped::Sealing),
+        }
+    }
+
+    fn hear_delete(&mut self, delete: &Delete, cx: &mut Context<'_>) {
+        match delete.protocol {
+            Protocol::IKE => {
+                let ours = isakmp::cookies(self.spis.initiator, self.spis.responder);
+                if delete.spis.contains(&ours) {
+                    self.be_deleted(cx);
+                }
+            }
+            protocol => {
+                for spi in &delete.spis {
+                    // It names what it receives by, which we send by.
+                    let is_it = |c: &&crate::child::ChildSa| {
+                        c.protocol() == protocol && c.spi_out.to_be_bytes() == spi[..]
+                    };
+                    if let Some(spi_in) = self.children.iter().find(is_it).map(|c| c.spi_in) {
+                        self.lose_child(spi_in, EndedBy::Peer, cx);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The peer has deleted it. What is under it goes on under another, if there is one (RFC 2408 §5.15).
+    fn be_deleted(&mut self, cx: &mut Context<'_>) {
+        let others = self.ids.as_ref().map(|ids| self.contacts.others(ids, self.id)).unwrap_or_default();
+        match (self.heir.or(others.last().copied()), &self.phase) {
+            (Some(heir), Phase::Established | Phase::Replaced) => self.be_replaced(heir, cx.now_ms),
+            _ => self.close(Closed::ByPeer, cx),
+        }
+    }
+
+    fn hear_notify(&mut self, notify: &Notify, cx: &mut Context<'_>) {
+        let cookies = isakmp::cookies(self.spis.initiator, self.spis.responder);
+        let seq = || notify.data.first_chunk().map(|seq| u32::from_be_bytes(*seq));
+        match notify.kind {
+            NotifyType::R_U_THERE if notify.spi == cookies => {
+                let Some(seq) = seq() else { return };
+                // RFC 3706 §6.2: what is old is said again by somebody else.
+                if self.liveness.theirs.is_some_and(|last| (seq.wrapping_sub(last) as i32) < 0) {
+                    return;
+                }
+                self.liveness.theirs = Some(seq);
+                self.heard_ms = cx.now_ms;
+                let ack = Notify { kind: NotifyType::R_U_THERE_ACK, ..notify.clone() };
+                let datagrams = self.informational(vec![Payload::Notify(ack)], cx);
+                self.send(datagrams, self.answer_path, cx);
+            }
+            NotifyType::R_U_THERE_ACK if notify.spi == cookies && seq() == self.liveness.seq => {
+                if self.liveness.open.take().is_some() {
+                    self.heard_ms = cx.now_ms;
+                }
+            }
+            NotifyType::INITIAL_CONTACT => self.hear_initial_contact(),
+            kind if kind.is_error() => {
+                self.heard_ms = cx.now_ms;
+                if let Some(asking) = self.asking.take() {
+                    let (name, replaces) = asking.what();
+                    self.child_not_made(&name.to_owned(), replaces, &ChildError::PeerV1(kind), cx);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The peer knows no other with us.
+    fn hear_initial_contact(&mut self) {
+        if self.connection.unique == crate::connection::Unique::Never {
+            return;
+        }
+        let others = self.ids.as_ref().map(|ids| self.contacts.others(ids, self.id)).unwrap_or_default();
+        self.legacies.extend(others.into_iter().map(super::ike_sa::Legacy::Superseded));
+    }
+}

@@ -1,0 +1,648 @@
+//! Quick mode (RFC 2409 §5.5): child SAs.
+//!
+//! ```text
+//!  initiator                                     responder
+//!  *HASH(1), SA, Ni, [KE], [IDci, IDcr] ──▶
+//!                                      ◀── *HASH(2), SA, Nr, [KE], [IDci, IDcr], [N]
+//!  *HASH(3) ──▶
+//! ```
+//!
+//! The responder can open what comes from its answer on, and seals by the new SA from HASH(3) on. Who begins sends the first
+//! message again until it is answered, and who answers the second one; the third is sent again when the second comes again.
+//!
+//! A child SA in the place of another is one for the same: nothing says so.
+
+use super::{
+    doi::{self, Life},
+    ike_sa::{IkeSa, Message, Task, Then},
+    keys::Iv,
+    main_mode::NONCE,
+    selector,
+};
+use crate::{
+    child::{ChildError, ChildSa, Install},
+    connection::Child,
+    context::Context,
+    crypto::{
+        Secret,
+        exchange::Initiator,
+        keys::{Nonces, Role},
+        transform::KeyExchange as Method,
+    },
+    job::{Job, Outcome},
+    message::{
+        ExchangeType, Header, Identification, PayloadType, Protocol,
+        isakmp::{self, Chain, Notify, NotifyType, Payload, SecurityAssociation},
+    },
+    output::{ChildChange, Event, Output},
+    proposal::Agreement,
+    retransmission::Open,
+    traffic_selector::{self, Policy, TrafficSelectors},
+    v2::channel::Dropped,
+};
+use std::sync::Arc;
+
+const EXCHANGE: ExchangeType = ExchangeType::QUICK_MODE;
+
+/// Quick modes of a peer under way, at most.
+const MOST_AWAITED: usize = 8;
+
+/// Child SAs of an ISAKMP SA, at most.
+const MOST_CHILDREN: usize = 256;
+
+/// How long what was replaced stays, for packets and for HASH(3) that are under way.
+const REPLACED_MS: u64 = 5000;
+
+/// When a child SA that was not replaced is tried again.
+const AGAIN_MS: u64 = 60_000;
+
+/// A child SA that is to be asked for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    child: Arc<Child>,
+    replaces: Option<u32>,
+    offered: Vec<Agreement>,
+    policy: Policy,
+    /// IDci and IDcr.
+    ids: [Identification; 2],
+}
+
+/// What we have asked for.
+#[derive(Debug)]
+pub(super) struct Asking {
+    message_id: u32,
+    iv: Iv,
+    wish: Wish,
+    spi_in: u32,
+    ni: Vec<u8>,
+    private: Option<Initiator>,
+    pub(super) open: Open,
+}
+
+impl Asking {
+    /// The name of the child, and what it is to take the place of.
+    pub fn what(&self) -> (&str, Option<u32>) {
+        (&self.wish.child.name, self.wish.replaces)
+    }
+}
+
+/// What was answered to us.
+#[derive(Debug)]
+pub(super) struct Answer {
+    asking: Asking,
+    agreed: doi::Agreed,
+    nr: Vec<u8>,
+    digest: [u8; 32],
+    iv: Iv,
+}
+
+/// What the peer has asked for.
+#[derive(Debug)]
+pub(super) struct Answering {
+    message_id: u32,
+    iv: Iv,
+    digest: [u8; 32],
+    child: Arc<Child>,
+    agreed: doi::Agreed,
+    sa: SecurityAssociation,
+    policy: Policy,
+    /// IDci and IDcr, if there are any.
+    ids: Vec<Identification>,
+    ni: Vec<u8>,
+    /// There are no further exchanges in it.
+    method: Option<Method>,
+}
+
+/// A child SA that the peer has still to know of.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    message_id: u32,
+    iv: Iv,
+    nonces: [Vec<u8>; 2],
+    spi_in: u32,
+    up: Event,
+    pub(super) open: Open,
+}
+
+impl Awaited {
+    /// Our SPI.
+    pub fn spi_in(&self) -> u32 {
+        self.spi_in
+    }
+}
+
+/// What is agreed on for one.
+struct Parts {
+    child: Arc<Child>,
+    agreed: doi::Agreed,
+    policy: Policy,
+    spi_in: u32,
+}
+
+impl IkeSa {
+    /// The IV of a new exchange.
+    pub(super) fn iv_of(&self, message_id: u32) -> Option<Iv> {
+        Some(self.last?.of_exchange(self.keys.as_ref()?.prf(), message_id))
+    }
+
+    /// A message ID that is not in use.
+    pub(super) fn new_message_id(&self, cx: &mut Context<'_>) -> u32 {
+        loop {
+            let id = u32::from_be_bytes(cx.random());
+            if id != 0 && !self.awaited.iter().any(|awaited| awaited.message_id == id) {
+                return id;
+            }
+        }
+    }
+
+    /// An encrypted message with its HASH payload in front, over all the rest.
+    pub(super) fn hashed(
+        &self,
+        exchange: ExchangeType,
+        (message_id, iv): (u32, Iv),
+        front: &[&[u8]],
+        payloads: Vec<Payload>,
+    ) -> (Vec<Vec<u8>>, Iv) {
+        let Some((keys, Ok((_, rest)))) = self.keys.as_ref().map(|keys| (keys, isakmp::emit(&payloads)))
+        else {
+            return (vec![], iv);
+        };
+        let parts: Vec<_> = front.iter().copied().chain([&rest[..]]).collect();
+        let hash = keys.hash(&[], message_id, &parts);
+        let payloads = [vec![Payload::Hash(hash.bytes().to_vec())], payloads].concat();
+        self.sealed(exchange, message_id, iv, &payloads)
+    }
+
+    /// Whether the HASH payload in front of a message is the peer's.
+    pub(super) fn check_hash(
+        &self,
+        message_id: u32,
+        front: &[&[u8]],
+        message: &Message,
+    ) -> Result<(), Dropped> {
+        let keys = self.keys.as_ref().ok_or(Dropped::Sealing)?;
+        let rest = message.chain.behind_first(&message.octets);
+        let parts: Vec<_> = front.iter().copied().chain([rest]).collect();
+        is_hash(&message.chain, &keys.hash(&[], message_id, &parts))
+    }
+
+    /// Asks for a child SA.
+    pub(super) fn ask_child(&mut self, child: &Arc<Child>, replaces: Option<u32>, cx: &mut Context<'_>) {
+        let offered = doi::offered(child);
+        let policy = match replaces.and_then(|old| self.children.iter().find(|c| c.spi_in == old)) {
+            Some(old) => (*old.policy).clone(),
+            None => child.policy(&[self.path.local.ip()], &[self.path.peer.ip()]),
+        };
+        // Of all that is configured there is one pair in an SA.
+        let pair = policy.pairs().next();
+        let ids = pair.and_then(|(l, r)| Some(([selector::emit(&l)?, selector::emit(&r)?], l, r)));
+        let (Some((ids, local, remote)), false) = (ids, offered.is_empty()) else {
+            let why =
+                "nothing of it is of IKEv1: neither several ports nor algorithms without a number there"
+                    .to_owned();
+            return self.event(Event::ChildFailed(child.name.clone(), why), cx);
+        };
+        let policy =
+            Policy { local: TrafficSelectors::new([local]), remote: TrafficSelectors::new([remote]) };
+        let method = offered.first().and_then(Agreement::key_exchange);
+        let wish = Wish { child: child.clone(), replaces, offered, policy, ids };
+        match method {
+            Some(method) => self.after(Job::Generate(method), Then::QuickAsk(Box::new(wish)), cx),
+            None => self.send_quick(wish, None, cx),
+        }
+    }
+
+    /// Asks for one in the place of another.
+    pub(super) fn ask_rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let old = self.children.iter().find(|child| child.spi_in == spi_in && !child.is_replaced);
+        if let Some(config) = old.filter(|old| old.successor.is_none()).map(|child| child.config.clone()) {
+            self.ask_child(&config, Some(spi_in), cx);
+        }
+    }
+
+    /// There is a private key.
+    pub(super) fn quick_ask(&mut self, wish: Wish, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Generated(private, public) = outcome else { return };
+        self.send_quick(wish, Some((private, public)), cx);
+    }
+
+    fn send_quick(&mut self, wish: Wish, key: Option<(Initiator, Vec<u8>)>, cx: &mut Context<'_>) {
+        let Some(spi_in) = (cx.child_spi)() else {
+            return self.child_failed(&wish.child.name.clone(), &ChildError::Full, cx);
+        };
+        let message_id = self.new_message_id(cx);
+        let (Some(iv), ni) = (self.iv_of(message_id), cx.random::<NONCE>().to_vec()) else { return };
+        let encapsulation = self.encapsulation().id(wish.child.mode);
+        let sa = doi::offer(&wish.offered, spi_in, encapsulation, Life::of(&wish.child));
+        let mut payloads = vec![Payload::SecurityAssociation(sa), Payload::Nonce(ni.clone())];
+        let (private, public) = key.unzip();
+        payloads.extend(public.map(Payload::KeyExchange));
+        payloads.extend(wish.ids.iter().cloned().map(Payload::Identification));
+        let (datagrams, iv) = self.hashed(EXCHANGE, (message_id, iv), &[], payloads);
+        let open = self.opened(&datagrams, cx);
+        self.send(datagrams, self.path, cx);
+        self.asking = Some(Box::new(Asking { message_id, iv, wish, spi_in, ni, private, open }));
+    }
+
+    /// A message of quick mode came.
+    pub(super) fn receive_quick(
+        &mut self,
+        header: &Header,
+        first: PayloadType,
+        body: &[u8],
+        octets: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Dropped> {
+        let id = header.message_id;
+        let fresh = self.iv_of(id).filter(|_| id != 0).ok_or(Dropped::MessageId(id))?;
+        if let Some(asking) = self.asking.take_if(|asking| asking.message_id == id) {
+            let message = self.open_sealed(header, first, body, octets, asking.iv);
+            let checked = message.and_then(|message| {
+                self.check_hash(id, &[&asking.ni], &message)?;
+                Ok(message)
+            });
+            return match checked {
+                Ok(message) => {
+                    self.heard_ms = cx.now_ms;
+                    self.quick_answered(*asking, message, cx);
+                    Ok(())
+                }
+                Err(dropped) => {
+                    self.asking = Some(asking);
+                    Err(dropped)
+                }
+            };
+        }
+        if let Some(at) = self.awaited.iter().position(|awaited| awaited.message_id == id) {
+            let awaited = &self.awaited[at];
+            let message = self.open_sealed(header, first, body, octets, awaited.iv)?;
+            let keys = self.keys.as_ref().ok_or(Dropped::Sealing)?;
+            // RFC 2409 §5.5: HASH(3)
+            let hash = keys.hash(&[0], id, &[&awaited.nonces[0], &awaited.nonces[1]]);
+            is_hash(&message.chain, &hash)?;
+            self.heard_ms = cx.now_ms;
+            self.note(message.digest);
+            let awaited = self.awaited.remove(at);
+            self.child_known(awaited, cx);
+            return Ok(());
+        }
+        let message = self.open_sealed(header, first, body, octets, fresh)?;
+        self.check_hash(id, &[], &message)?;
+        self.heard_ms = cx.now_ms;
+        if self.is_at_work(true) || self.awaited.len() >= MOST_AWAITED {
+            // It comes again.
+            return Err(Dropped::Exchange);
+        }
+        self.answer_quick(id, message, cx);
+        Ok(())
+    }
+
+    /// The responder has answered.
+    fn quick_answered(&mut self, mut asking: Asking, message: Message, cx: &mut Context<'_>) {
+        let chain = &message.chain;
+        let wish = &asking.wish;
+        let (name, replaces) = (wish.child.name.clone(), wish.replaces);
+        let accepted = (|| {
+            let (Some(sa), Some(nr)) = (chain.security_association(), chain.nonce()) else {
+                return Err(ChildError::Missing("SA or Nonce payload"));
+            };
+            let (encapsulation, mode) = (self.encapsulation(), wish.child.mode);
+            let agreed = doi::accept(&wish.offered, sa, encapsulation, mode)?;
+            let ids: Vec<_> = chain.identifications().take(3).collect();
+            let is_same = match &ids[..] {
+                [ci, cr] => {
+                    [ci, cr].map(|id| selector::parse(id)) == wish.ids.each_ref().map(selector::parse)
+                }
+                // What is between the ends themselves needs none.
+                [] => wish
+                    .ids
+                    .iter()
+                    .all(|id| selector::parse(id).is_some_and(|s| s.addresses().0 == s.addresses().1)),
+                _ => false,
+            };
+            if !is_same {
+                return Err(ChildError::Widened);
+            }
+            Ok((agreed, nr.to_vec()))
+        })();
+        let (mut agreed, nr) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.child_not_made(&name, replaces, &error, cx),
+        };
+        // RFC 2407 §4.6.3.1
+        let told = chain.notifies().find(|notify| notify.kind == NotifyType::RESPONDER_LIFETIME);
+        if let Some(life) = told.and_then(|notify| doi::life_of(&notify.data)) {
+            agreed.life = agreed.life.and(life);
+        }
+        let Some(iv) = message.next else { return };
+        let (digest, private) = (message.digest, asking.private.take());
+        let public = chain.key_exchange().map(<[u8]>::to_vec);
+        let answer = Answer { agreed, nr, digest, iv, asking };
+        match (answer.agreed.agreement.key_exchange(), private, public) {
+            (None, ..) => self.finish_quick(answer, None, cx),
+            (Some(_), Some(private), Some(public)) => {
+                self.after(Job::Finish(private, public), Then::QuickFinish(Box::new(answer)), cx);
+            }
+            _ => self.child_not_made(&name, replaces, &ChildError::Missing("KE payload"), cx),
+        }
+    }
+
+    /// There is a secret.
+    pub(super) fn quick_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Finished(secret) = outcome else { return };
+        match secret {
+            Ok(secret) => self.finish_quick(answer, Some(&secret), cx),
+            Err(error) => {
+                let (name, replaces) = (answer.asking.wish.child.name.clone(), answer.asking.wish.replaces);
+                self.child_not_made(&name, replaces, &ChildError::Exchange(error), cx);
+            }
+        }
+    }
+
+    /// The child SA is there, at both ends.
+    fn finish_quick(&mut self, answer: Answer, secret: Option<&Secret>, cx: &mut Context<'_>) {
+        let Answer { asking, agreed, nr, digest, iv } = answer;
+        let Asking { message_id, wish, spi_in, ni, .. } = asking;
+        let Wish { child, replaces, policy, .. } = wish;
+        let nonces = Nonces { initiator: &ni, responder: &nr };
+        let name = child.name.clone();
+        let parts = Parts { child, agreed, policy, spi_in };
+        let Some(install) = self.made(parts, Role::Initiator, secret, nonces, cx) else {
+            return self.child_not_made(
+                &name,
+                replaces,
+                &ChildError::Missing("SPI or transforms of a child SA"),
+                cx,
+            );
+        };
+        let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
+        let up = self.put_child(Install { replaces: old, ..install }, cx);
+        // RFC 2409 §5.5: HASH(3)
+        if let Some(keys) = &self.keys {
+            let hash = keys.hash(&[0], message_id, &[&ni, &nr]);
+            let payloads = [Payload::Hash(hash.bytes().to_vec())];
+            let (datagrams, _) = self.sealed(EXCHANGE, message_id, iv, &payloads);
+            self.answer(digest, datagrams, cx);
+        }
+        self.event(up, cx);
+        if let Some(old) = old {
+            self.later.push((cx.now_ms + REPLACED_MS, Task::DeleteChild(old)));
+            if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == old) {
+                (old.is_replaced, old.rekey_at_ms) = (true, u64::MAX);
+            }
+        }
+    }
+
+    /// With its keys, for the datapath.
+    fn made(
+        &self,
+        parts: Parts,
+        role: Role,
+        secret: Option<&Secret>,
+        nonces: Nonces<'_>,
+        cx: &mut Context<'_>,
+    ) -> Option<Install> {
+        let Parts { child, agreed, policy, spi_in } = parts;
+        let doi::Agreed { agreement, life } = agreed;
+        let (spi_out, algorithm, keys) =
+            (agreement.child_spi()?, agreement.algorithm()?, self.keys.as_ref()?);
+        let protocol = agreement.protocol();
+        let spis = match role {
+            Role::Initiator => [spi_in, spi_out],
+            Role::Responder => [spi_out, spi_in],
+        };
+        let made = keys.child((protocol, algorithm), secret, nonces, spis);
+        let sa = ChildSa {
+            mode: child.mode,
+            config: child,
+            agreement,
+            policy: Arc::new(policy),
+            spi_in,
+            spi_out,
+            resource: None,
+            rekey_at_ms: u64::MAX,
+            is_replaced: false,
+            successor: None,
+            ended_by: None,
+        };
+        let at = (cx.now_ms, u32::from_be_bytes(cx.random()));
+        let mut install = sa.install((algorithm, made), role, self.place(), at);
+        // It ends at the peer then.
+        if let Some(secs) = life.secs {
+            let before = secs.saturating_mul(1000) / 10 * 9;
+            install.sa.rekey_at_ms = install.sa.rekey_at_ms.min(cx.now_ms.saturating_add(before));
+        }
+        Some(install)
+    }
+
+    pub(super) fn child_failed(&self, name: &str, error: &ChildError, cx: &mut Context<'_>) {
+        self.event(Event::ChildFailed(name.to_owned(), error.to_string()), cx);
+    }
+
+    /// There is no child SA. What it was to replace goes on, and is tried again.
+    pub(super) fn child_not_made(
+        &mut self,
+        name: &str,
+        replaces: Option<u32>,
+        error: &ChildError,
+        cx: &mut Context<'_>,
+    ) {
+        self.child_failed(name, error, cx);
+        if let Some(child) = self.children.iter_mut().find(|child| Some(child.spi_in) == replaces) {
+            child.rekey_at_ms = cx.now_ms + AGAIN_MS;
+        }
+    }
+
+    /// The peer asks for a child SA.
+    fn answer_quick(&mut self, message_id: u32, message: Message, cx: &mut Context<'_>) {
+        match self.agree(message_id, &message, cx) {
+            Ok((answering, None)) => self.finish_answer(answering, None, cx),
+            Ok((answering, Some((method, public)))) => {
+                self.after(Job::Respond(method, public), Then::QuickAnswer(Box::new(answering)), cx);
+            }
+            Err(error) => self.refuse_child(message.digest, &error, cx),
+        }
+    }
+
+    /// There is none, which the peer is told.
+    fn refuse_child(&mut self, digest: [u8; 32], error: &ChildError, cx: &mut Context<'_>) {
+        let kind = match error {
+            ChildError::Selectors { .. } => NotifyType::INVALID_ID_INFORMATION,
+            ChildError::Missing(_) => NotifyType::PAYLOAD_MALFORMED,
+            ChildError::Exchange(_) => NotifyType::INVALID_KEY_INFORMATION,
+            _ => NotifyType::NO_PROPOSAL_CHOSEN,
+        };
+        let notify = Notify { protocol: Protocol::ESP, spi: vec![], kind, data: vec![] };
+        let datagrams = self.informational(vec![Payload::Notify(notify)], cx);
+        self.answer(digest, datagrams, cx);
+        self.child_failed(&self.connection.name_of_children().to_owned(), error, cx);
+    }
+
+    /// What is agreed on, of what the peer asks for.
+    fn agree(
+        &self,
+        message_id: u32,
+        message: &Message,
+        cx: &Context<'_>,
+    ) -> Result<(Answering, Option<(Method, Vec<u8>)>), ChildError> {
+        let _ = cx;
+        let chain = &message.chain;
+        let (Some(offered), Some(ni), Some(iv)) = (chain.security_association(), chain.nonce(), message.next)
+        else {
+            return Err(ChildError::Missing("SA or Nonce payload"));
+        };
+        if self.children.len() >= MOST_CHILDREN {
+            return Err(ChildError::Full);
+        }
+        let (ours, theirs) = (self.path.local.ip(), self.path.peer.ip());
+        let ids: Vec<_> = chain.identifications().take(3).cloned().collect();
+        let of = |address| traffic_selector::TrafficSelector::between(address, address);
+        // RFC 2409 §5.5: without identities, it is between the ends themselves.
+        let asked = match &ids[..] {
+            [] => of(theirs).zip(of(ours)),
+            [ci, cr] => selector::parse(ci).zip(selector::parse(cr)),
+            _ => None,
+        };
+        let (remote, local) = asked.ok_or(ChildError::Missing("IDci or IDcr payload that is a selector"))?;
+        let (tsi, tsr) = (TrafficSelectors::new([remote]), TrafficSelectors::new([local]));
+        let selectors = || ChildError::Selectors {
+            local: tsr.to_string(),
+            remote: tsi.to_string(),
+            ours: self
+                .connection
+                .children
+                .iter()
+                .take(8)
+                .map(|c| format!("'{}'", c.name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        // All of it, or nothing: it cannot be narrowed.
+        let fitting = |child: &&Arc<Child>| {
+            let narrowed = traffic_selector::narrow(&[child.policy(&[ours], &[theirs])], &tsi, &tsr);
+            narrowed.is_some_and(|n| n.accepted.local == tsr && n.accepted.remote == tsi)
+        };
+        let mut children = self.connection.children.iter().filter(fitting).peekable();
+        children.peek().ok_or_else(selectors)?;
+        let order = self.connection.order;
+        let found = children
+            .find_map(|child| Some((child, doi::select(child, offered, self.encapsulation(), order)?)));
+        let (child, (agreed, sa)) = found.ok_or_else(|| ChildError::Proposals {
+            offered: format!("{} proposals", offered.proposals.len()),
+            ours: self
+                .connection
+                .children
+                .iter()
+                .take(8)
+                .map(|c| c.proposals.to_string())
+                .collect::<Vec<_>>()
+                .join("; "),
+        })?;
+        let method = agreed.agreement.key_exchange();
+        let key = match (method, chain.key_exchange()) {
+            (Some(method), Some(public)) => Some((method, public.to_vec())),
+            (Some(_), None) => return Err(ChildError::Missing("KE payload")),
+            (None, _) => None,
+        };
+        let answering = Answering {
+            message_id,
+            iv,
+            digest: message.digest,
+            child: child.clone(),
+            agreed,
+            sa,
+            policy: Policy { local: tsr, remote: tsi },
+            ids,
+            ni: ni.to_vec(),
+            method,
+        };
+        Ok((answering, key))
+    }
+
+    /// There is a public value and a secret.
+    pub(super) fn quick_answer(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Responded(responded) = outcome else { return };
+        match responded {
+            Ok(responded) => self.finish_answer(answering, Some(responded), cx),
+            Err(error) => self.refuse_child(answering.digest, &ChildError::Exchange(error), cx),
+        }
+    }
+
+    fn finish_answer(&mut self, answering: Answering, key: Option<(Vec<u8>, Secret)>, cx: &mut Context<'_>) {
+        let Answering { message_id, iv, digest, child, mut agreed, mut sa, policy, ids, ni, method } =
+            answering;
+        let Some(spi_in) = (cx.child_spi)() else { return self.refuse_child(digest, &ChildError::Full, cx) };
+        let nr = cx.random::<NONCE>().to_vec();
+        let (public, secret) = key.unzip();
+        debug_assert_eq!(method.is_some(), public.is_some());
+        sa.proposals.iter_mut().for_each(|proposal| proposal.spi = spi_in.to_be_bytes().to_vec());
+        let mut payloads = vec![Payload::SecurityAssociation(sa), Payload::Nonce(nr.clone())];
+        payloads.extend(public.map(Payload::KeyExchange));
+        payloads.extend(ids.into_iter().map(Payload::Identification));
+        // RFC 2407 §4.6.3.1: what we have is shorter.
+        let ours = Life::of(&child);
+        let both = agreed.life.and(ours);
+        if both != agreed.life {
+            let spi = spi_in.to_be_bytes().to_vec();
+            let protocol = agreed.agreement.protocol();
+            let notify =
+                Notify { protocol, spi, kind: NotifyType::RESPONDER_LIFETIME, data: doi::life_octets(both) };
+            payloads.push(Payload::Notify(notify));
+        }
+        agreed.life = both;
+        let nonces = Nonces { initiator: &ni, responder: &nr };
+        let old = self.elder(&child, &policy);
+        let parts = Parts { child, agreed, policy, spi_in };
+        let Some(install) = self.made(parts, Role::Responder, secret.as_ref(), nonces, cx) else {
+            return self.refuse_child(digest, &ChildError::Missing("SPI or transforms of a child SA"), cx);
+        };
+        let (datagrams, iv) = self.hashed(EXCHANGE, (message_id, iv), &[&ni], payloads);
+        let up = self.put_child(Install { replaces: old, sends: false, ..install }, cx);
+        let open = self.opened(&datagrams, cx);
+        self.answer(digest, datagrams, cx);
+        self.awaited.push(Awaited { message_id, iv, nonces: [ni, nr], spi_in, up, open });
+        if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
+            old.successor = Some(spi_in);
+        }
+    }
+
+    /// The child SA that one is in the place of, which nobody says: one for the same.
+    fn elder(&self, child: &Arc<Child>, policy: &Policy) -> Option<u32> {
+        let is_elder = |c: &&ChildSa| {
+            c.config.name == child.name && *c.policy == *policy && !c.is_replaced && c.successor.is_none()
+        };
+        self.children.iter().find(is_elder).map(|c| c.spi_in)
+    }
+
+    /// The peer has the child SA, too: what leaves goes by it.
+    fn child_known(&mut self, awaited: Awaited, cx: &mut Context<'_>) {
+        let Awaited { spi_in, up, .. } = awaited;
+        if self.children.iter().any(|child| child.spi_in == spi_in) {
+            cx.out.push_back(Output::Child(ChildChange::Use(spi_in)));
+            self.event(up, cx);
+        }
+        // The peer is to delete what it was in the place of.
+        for old in self.children.iter_mut().filter(|child| child.successor == Some(spi_in)) {
+            old.rekey_at_ms = u64::MAX;
+        }
+    }
+
+    /// The peer does not say that it has a child SA: it is none.
+    pub(super) fn child_unknown(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let Some(at) = self.children.iter().position(|child| child.spi_in == spi_in) else { return };
+        let name = self.children[at].config.name.clone();
+        for old in self.children.iter_mut().filter(|child| child.successor == Some(spi_in)) {
+            old.successor = None;
+        }
+        self.child_failed(&name, &ChildError::Missing("third message"), cx);
+        self.delete_child(spi_in, cx);
+    }
+}
+
+/// Whether the first payload is this HASH.
+fn is_hash(chain: &Chain, hash: &Secret) -> Result<(), Dropped> {
+    match chain.payloads.first() {
+        Some(Payload::Hash(said)) if Secret::copy_of(said) == *hash => Ok(()),
+        _ => Err(Dropped::Open(crate::crypto::cipher::OpenError::Icv)),
+    }
+}

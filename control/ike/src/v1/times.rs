@@ -1,0 +1,169 @@
+//! What an ISAKMP SA does because of the time.
+
+use super::ike_sa::{IkeSa, Legacy, Task};
+use crate::{
+    child::ChildError,
+    closed::Closed,
+    connection::{Connection, rekey_at_ms},
+    context::Context,
+    ike_sa::Phase,
+    retransmission::{Late, Open},
+};
+
+/// What is offered where nothing is configured: a day.
+const DAY_SECS: u32 = 24 * 3600;
+
+/// How long it takes to make another, at most.
+const MAKING_MS: u64 = 60_000;
+
+impl IkeSa {
+    /// When another is begun in its place, of what is configured; 0 is never.
+    fn replaced_after_ms(&self) -> u64 {
+        let Connection { rekey_ms, reauth_ms, .. } = *self.connection;
+        [rekey_ms, reauth_ms].into_iter().filter(|ms| *ms > 0).min().unwrap_or(0)
+    }
+
+    /// For how long we offer to have it.
+    pub(super) fn life_secs(&self) -> u32 {
+        match self.replaced_after_ms() {
+            0 => DAY_SECS,
+            ms => ((ms + self.connection.over_ms) / 1000).try_into().unwrap_or(u32::MAX),
+        }
+    }
+
+    /// It is established, and the initiator has it for so long.
+    pub(super) fn live_for(&mut self, life_secs: Option<u64>, cx: &mut Context<'_>) {
+        let random = u32::from_be_bytes(cx.random());
+        let life_secs =
+            life_secs.map_or(u64::from(self.life_secs()), |secs| secs.min(self.life_secs().into()));
+        let life_ms = life_secs.saturating_mul(1000);
+        let after_ms = match self.replaced_after_ms() {
+            0 => 0,
+            ms => ms.min(life_ms / 10 * 9).max(1),
+        };
+        self.rekey_at_ms = rekey_at_ms(cx.now_ms, after_ms, self.connection.rand_ms, random);
+        self.ends_at_ms = match after_ms {
+            0 => u64::MAX,
+            _ => cx.now_ms.saturating_add(life_ms),
+        };
+    }
+
+    /// When [`IkeSa::tick`] has something to do.
+    pub(crate) fn due_ms(&self) -> u64 {
+        let opens = [
+            self.open.as_ref(),
+            self.asking.as_ref().map(|asking| &asking.open),
+            self.liveness.open.as_ref(),
+        ];
+        let opens = opens.into_iter().flatten().chain(self.awaited.iter().map(|awaited| &awaited.open));
+        let due = opens.map(|open| open.due_ms).fold(u64::MAX, u64::min);
+        match self.phase {
+            Phase::Connecting => due.min(self.deadline_ms),
+            Phase::Established => {
+                let later = self.later.iter().map(|(ms, _)| *ms);
+                let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
+                let due = later.chain(rekeys).fold(due, u64::min).min(self.ends_at_ms).min(self.rekey_at_ms);
+                if self.is_idle() { due.min(self.silent_at_ms()) } else { due }
+            }
+            Phase::Replaced => due.min(self.ends_at_ms),
+            _ => due,
+        }
+    }
+
+    /// When the peer is to be asked whether it is there.
+    fn silent_at_ms(&self) -> u64 {
+        match self.connection.dpd_ms {
+            ms if ms > 0 && self.abilities.dpd && self.liveness.open.is_none() => {
+                self.heard_ms.saturating_add(ms)
+            }
+            _ => u64::MAX,
+        }
+    }
+
+    /// Sends again what is due.
+    fn send_again(&self, open: &mut Open, cx: &mut Context<'_>) -> bool {
+        let random = u8::from_be_bytes(cx.random());
+        match open.late(&self.connection.retransmission, cx.now_ms, random) {
+            Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
+            Some(Late::GivenUp) => return true,
+            None => {}
+        }
+        false
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut open) = self.open.take() {
+            if self.send_again(&mut open, cx) {
+                let why = self.doubt.take().map_or(Closed::Silent, |why| *why);
+                return self.close(why, cx);
+            }
+            self.open = Some(open);
+        }
+        if let Some(mut asking) = self.asking.take() {
+            match self.send_again(&mut asking.open, cx) {
+                true => {
+                    let (name, replaces) = asking.what();
+                    self.child_not_made(&name.to_owned(), replaces, &ChildError::Silent, cx);
+                    self.tasks.push_back(Task::Liveness);
+                }
+                false => self.asking = Some(asking),
+            }
+        }
+        if let Some(mut open) = self.liveness.open.take() {
+            let timeout_ms = self.connection.ikev1.as_ref().map_or(0, |v1| v1.dpd_timeout_ms);
+            let is_over = timeout_ms > 0 && cx.now_ms >= self.liveness.since_ms.saturating_add(timeout_ms);
+            if self.send_again(&mut open, cx) || is_over {
+                return self.close(Closed::Silent, cx);
+            }
+            self.liveness.open = Some(open);
+        }
+        let mut awaited = std::mem::take(&mut self.awaited);
+        let unknown: Vec<_> = awaited
+            .extract_if(.., |awaited| self.send_again(&mut awaited.open, cx))
+            .map(|awaited| awaited.spi_in())
+            .collect();
+        self.awaited = awaited;
+        unknown.into_iter().for_each(|spi_in| self.child_unknown(spi_in, cx));
+        self.wake(cx);
+        match self.phase {
+            Phase::Connecting if self.deadline_ms <= cx.now_ms => {
+                let why = self.doubt.take().map_or(Closed::HalfOpen, |why| *why);
+                return self.close(why, cx);
+            }
+            Phase::Established | Phase::Replaced if self.ends_at_ms <= cx.now_ms => {
+                return self.delete(Closed::ByUs, cx);
+            }
+            _ => {}
+        }
+        self.go_on(cx);
+    }
+
+    /// What has come to its time waits for its turn.
+    fn wake(&mut self, cx: &mut Context<'_>) {
+        let now_ms = cx.now_ms;
+        let due = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task);
+        self.tasks.extend(due);
+        if self.phase != Phase::Established {
+            return;
+        }
+        if self.rekey_at_ms <= now_ms {
+            self.rekey_at_ms = now_ms.saturating_add(MAKING_MS);
+            self.legacies.push(Legacy::Anew);
+        }
+        for child in self.children.iter_mut().filter(|child| child.rekey_at_ms <= now_ms) {
+            child.rekey_at_ms = u64::MAX;
+            self.tasks.push_back(Task::RekeyChild(child.spi_in));
+        }
+        if self.is_idle() && self.silent_at_ms() <= now_ms {
+            self.tasks.push_back(Task::Liveness);
+        }
+    }
+
+    /// Another is to be begun in its place.
+    pub(crate) fn rekey(&mut self) {
+        if self.phase == Phase::Established {
+            self.legacies.push(Legacy::Anew);
+        }
+    }
+}

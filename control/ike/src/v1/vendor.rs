@@ -1,0 +1,52 @@
+//! Vendor IDs: what an end can do besides (RFC 2408 §3.16).
+
+use crate::message::isakmp::{Chain, Payload};
+
+/// RFC 3947 §3.1.
+const NAT_T: [u8; 16] = *b"\x4a\x13\x1c\x81\x07\x03\x58\x45\x5c\x57\x28\xf2\x0e\x95\x45\x2f";
+/// draft-ietf-ipsec-nat-t-ike-03, and 02 in both ways that there are of it: as RFC 3947, with other numbers.
+const NAT_T_DRAFTS: [[u8; 16]; 3] = [
+    *b"\x7d\x94\x19\xa6\x53\x10\xca\x6f\x2c\x17\x9d\x92\x15\x52\x9d\x56",
+    *b"\x90\xcb\x80\x91\x3e\xbb\x69\x6e\x08\x63\x81\xb5\xec\x42\x7b\x1f",
+    *b"\xcd\x60\x46\x43\x35\xdf\x21\xf8\x7c\xfd\xb2\xfc\x68\xb6\xa4\x48",
+];
+/// RFC 3706 §5.2, version 1.0.
+const DPD: [u8; 16] = *b"\xaf\xca\xd7\x13\x68\xa1\xf1\xc9\x6b\x86\x96\xfc\x77\x57\x01\x00";
+
+/// How NATs are traversed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum NatT {
+    /// As in the drafts that are like the RFC.
+    Draft,
+    /// RFC 3947.
+    Rfc,
+}
+
+/// What the peer can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Abilities {
+    pub nat_t: Option<NatT>,
+    pub dpd: bool,
+}
+
+impl Abilities {
+    /// What a message says, besides what is known.
+    pub fn learn(&mut self, chain: &Chain) {
+        for id in chain.vendor_ids() {
+            let nat_t = match id {
+                id if id == NAT_T => Some(NatT::Rfc),
+                id if NAT_T_DRAFTS.iter().any(|draft| id == draft) => Some(NatT::Draft),
+                _ => None,
+            };
+            self.nat_t = self.nat_t.max(nat_t);
+            // The last octet is the minor version.
+            self.dpd |= id.len() == DPD.len() && id[..15] == DPD[..15];
+        }
+    }
+}
+
+/// What we say in our first message.
+pub(super) fn payloads() -> Vec<Payload> {
+    let [draft_03, draft_02n, _] = NAT_T_DRAFTS;
+    [NAT_T, draft_03, draft_02n, DPD].map(|id| Payload::VendorId(id.to_vec())).into()
+}

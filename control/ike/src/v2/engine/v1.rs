@@ -1,0 +1,257 @@
+//! ISAKMP SAs of IKEv1 in the same engine: they have the same numbers, admission and contacts as IKE SAs.
+
+use super::{Engine, host, note_children, ours};
+use crate::{
+    child::ChildSa,
+    closed::Closed,
+    connection::{Child, Connection},
+    context::Context,
+    crypto::keys::{Role, Spis},
+    ike_sa::{IkeSa as _, IkeSaId, Path, Phase},
+    message::{ExchangeType, Header, IkeSpi, PayloadType},
+    output::{Event, Output},
+    v1::{
+        self,
+        ike_sa::{IkeSa, Legacy},
+    },
+    v2::{channel::Dropped, refused::Refused},
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// Octets of a first message, at most.
+const LONGEST_FIRST: usize = 8 * 1024;
+
+/// Two that were established in so long are of both ends at once.
+const AT_ONCE_MS: u64 = 60_000;
+
+/// How long one stays whose place another has: what is under way ends.
+const REPLACED_MS: u64 = 10_000;
+
+impl Engine {
+    /// Begins one.
+    pub(super) fn begin_v1(
+        &mut self,
+        connection: &Arc<Connection>,
+        child: Option<&Arc<Child>>,
+        (local, peer): (IpAddr, IpAddr),
+        cx: &mut Context<'_>,
+    ) -> IkeSaId {
+        let path = Path {
+            local: SocketAddr::new(local, connection.local_port),
+            peer: SocketAddr::new(peer, connection.remote_port),
+        };
+        let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
+        let id = self.add_v1(connection, (Role::Initiator, spis), path, cx);
+        self.with_v1(id, cx, |sa, cx| {
+            sa.wanted = child.cloned();
+            sa.begin(cx);
+        });
+        id
+    }
+
+    fn add_v1(
+        &mut self,
+        connection: &Arc<Connection>,
+        (role, spis): (Role, Spis),
+        path: Path,
+        cx: &Context<'_>,
+    ) -> IkeSaId {
+        let id = IkeSaId(self.next);
+        self.next += 1;
+        let times = (cx.now_ms, cx.config.half_open_ms);
+        self.v1.insert(id, Box::new(IkeSa::new(id, connection.clone(), (role, spis), path, times)));
+        self.by_spi.insert(ours(role, spis), id);
+        id
+    }
+
+    /// A message of IKEv1 came.
+    pub(super) fn receive_v1(
+        &mut self,
+        (header, first, body): (&Header, PayloadType, &[u8]),
+        octets: &[u8],
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        // Off unless a connection says so.
+        if self.v1.is_empty() && cx.config.connections.iter().all(|c| c.ikev1.is_none()) {
+            return Err(Refused::Version);
+        }
+        let (initiator, responder) = (header.initiator_spi, header.responder_spi);
+        let begins = responder == IkeSpi::NONE && header.exchange == ExchangeType::IDENTITY_PROTECTION;
+        if begins && !self.by_spi.contains_key(&initiator) {
+            return match self.half_open.get(&(path.peer, initiator)).copied() {
+                Some(id) => self.receive_of_v1(id, octets, path, cx),
+                None => self.receive_first_v1((header, first, body), octets, path, cx),
+            };
+        }
+        let of = |spi: IkeSpi, role| {
+            let id = self.by_spi.get(&spi).copied()?;
+            let sa = self.v1.get(&id).filter(|sa| sa.role() == role)?;
+            Some((id, sa.spis()))
+        };
+        let found = of(responder, Role::Responder).filter(|(_, spis)| spis.initiator == initiator);
+        // While the responder's is not known, its first message says it.
+        let is_its = |spis: Spis| spis.responder == responder || spis.responder == IkeSpi::NONE;
+        let found = found.or_else(|| of(initiator, Role::Initiator).filter(|(_, spis)| is_its(*spis)));
+        let (id, _) = found.ok_or(Refused::UnknownSpi)?;
+        self.receive_of_v1(id, octets, path, cx)
+    }
+
+    fn receive_of_v1(
+        &mut self,
+        id: IkeSaId,
+        octets: &[u8],
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let mut received = Ok(());
+        self.with_v1(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
+        Ok(received?)
+    }
+
+    /// A message that might begin one. There are no cookies in IKEv1: of those that are half-open there is an end.
+    fn receive_first_v1(
+        &mut self,
+        (header, first, body): (&Header, PayloadType, &[u8]),
+        octets: &[u8],
+        path: Path,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        if octets.len() > LONGEST_FIRST {
+            return Err(Refused::TooLong);
+        }
+        if header.message_id != 0 {
+            return Err(Dropped::MessageId(header.message_id).into());
+        }
+        if !self.rates.take(path.peer.ip(), cx.config.firsts_a_second, cx.now_ms) {
+            return Err(Refused::TooOften);
+        }
+        let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
+        if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
+            return Err(Refused::TooMany);
+        }
+        let connection = match v1::first(first, body, path, cx.config) {
+            Ok(connection) => connection,
+            Err(refused) => {
+                if refused == Refused::NoProposal {
+                    v1::refuse_first(header, path, cx);
+                }
+                return Err(refused);
+            }
+        };
+        let spis = Spis { initiator: header.initiator_spi, responder: self.free_spi(cx) };
+        let id = self.add_v1(&connection, (Role::Responder, spis), path, cx);
+        self.half_open.insert((path.peer, header.initiator_spi), id);
+        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
+        self.receive_of_v1(id, octets, path, cx)
+    }
+
+    /// Does something with one, and keeps what is known of it in step. False if there is none.
+    pub(super) fn with_v1(
+        &mut self,
+        id: IkeSaId,
+        cx: &mut Context<'_>,
+        does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
+    ) -> bool {
+        let Some(sa) = self.v1.get_mut(&id) else { return false };
+        let told = cx.out.len();
+        std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        does(sa, cx);
+        std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
+        if let Some(ids) = sa.ids().filter(|_| contact_at != sa.contact_at) {
+            match contact_at {
+                Some(at) => self.contacts.add(ids, id, at),
+                None => self.contacts.remove(ids, id),
+            }
+            sa.contact_at = contact_at;
+        }
+        note_children(&mut self.by_child, id, cx.out.range(told..));
+        let legacies = std::mem::take(&mut sa.legacies);
+        let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
+        let noted = std::mem::replace(&mut sa.noted_due_ms, due);
+        let (is_connecting, is_closed) =
+            (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
+        let left = sa.heir.map(|heir| (heir, sa.take_known_children()));
+        self.due.remove(&(noted, id));
+        if !is_connecting {
+            self.no_longer_half_open(id, (first, spis.initiator));
+        }
+        if is_closed {
+            cx.out.extend(self.v1.remove(&id).map(|sa| Output::Closed(sa)));
+            self.by_spi.remove(&ours(role, spis));
+        } else {
+            self.due.insert((due, id));
+        }
+        if let Some((heir, children)) = left.filter(|(_, children)| !children.is_empty()) {
+            self.pass_on(id, heir, children, cx);
+        }
+        legacies.into_iter().for_each(|legacy| self.inherit_v1(id, legacy, cx));
+        true
+    }
+
+    /// The child SAs of one are another's.
+    fn pass_on(&mut self, from: IkeSaId, heir: IkeSaId, children: Vec<ChildSa>, cx: &mut Context<'_>) {
+        let to = if self.v1.contains_key(&heir) { heir } else { from };
+        self.by_child.extend(children.iter().map(|child| (child.spi_in, to)));
+        if let Some(from) = self.v1.get_mut(&from).filter(|_| to != from) {
+            let (tasks, later) = from.take_tasks();
+            self.with_v1(to, cx, |sa, _| sa.take_over(children, tasks, later));
+        } else if let Some(sa) = self.v1.get_mut(&to) {
+            sa.heir = None;
+            self.with_v1(to, cx, |sa, _| sa.take_over(children, vec![], vec![]));
+        }
+    }
+
+    /// Another takes what one leaves.
+    fn inherit_v1(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
+        match legacy {
+            Legacy::Superseded(other) => self.supersede(other, cx),
+            Legacy::Heir(other) => {
+                let of = |id| {
+                    let sa = self.v1.get(&id).filter(|sa| *sa.phase() == Phase::Established)?;
+                    Some((sa.spis().initiator, sa.established_ms()?, sa.connection().name.clone()))
+                };
+                let (Some(this), Some(that)) = (of(from), of(other)) else { return };
+                if this.2 != that.2 {
+                    return;
+                }
+                // Both ends may have begun one: both take the same.
+                let is_at_once = this.1.abs_diff(that.1) < AT_ONCE_MS && that.1 > 0;
+                let (heir, old) = if is_at_once && that.0 > this.0 && self.is_anew(other) {
+                    (other, from)
+                } else {
+                    (from, other)
+                };
+                self.with_v1(heir, cx, |sa, cx| sa.event(Event::Replaced(old), cx));
+                let ends_at_ms = cx.now_ms + REPLACED_MS;
+                self.with_v1(old, cx, |sa, _| sa.be_replaced(heir, ends_at_ms));
+            }
+            Legacy::Anew => {
+                let Some(sa) = self.v1.get(&from) else { return };
+                let (connection, path) = (sa.connection().clone(), sa.path());
+                if sa.anew.is_some_and(|anew| self.v1.contains_key(&anew)) {
+                    return;
+                }
+                let id = self.begin_v1(&connection, None, (path.local.ip(), path.peer.ip()), cx);
+                self.with_v1(id, cx, |sa, cx| sa.event(Event::Reauthenticating(from), cx));
+                self.with_v1(from, cx, |sa, _| sa.anew = Some(id));
+            }
+        }
+    }
+
+    /// Whether it has taken the place of another.
+    fn is_anew(&self, id: IkeSaId) -> bool {
+        self.v1.get(&id).is_some_and(|sa| sa.has_taken_place)
+    }
+
+    /// The peer knows one no more, of either version.
+    pub(super) fn supersede(&mut self, id: IkeSaId, cx: &mut Context<'_>) {
+        if !self.with_v1(id, cx, |sa, cx| sa.close(Closed::Superseded, cx)) {
+            self.with(id, cx, |sa, cx| sa.be_superseded(false, cx));
+        }
+    }
+}
