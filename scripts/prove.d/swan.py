@@ -173,7 +173,7 @@ class Swan:
         return self
 
     def __exit__(self, *error):
-        if error[0] and os.environ.get("PROVE_VERBOSE"):
+        if error and error[0] and os.environ.get("PROVE_VERBOSE"):
             print(self.ask("log"))
         self.ask("down")
 
@@ -224,7 +224,7 @@ class Pair:
             f.write(text)
 
     def __exit__(self, *error):
-        if error[0] and os.environ.get("PROVE_VERBOSE"):
+        if error and error[0] and os.environ.get("PROVE_VERBOSE"):
             print(self.log() or self.gateway.portcullis("status"))
         self.swan.__exit__(*error)
         self.gateway.down()
