@@ -228,6 +228,7 @@ pub fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
         esn: true,
         replay_window: 1024,
         reqid: REQID,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("path").expect("a short name"),

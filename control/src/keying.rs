@@ -3,7 +3,7 @@
 
 use crate::{secret::Secret, selection::NextLayer};
 use portcullis_machine::strict::{ConfigError, Place, Table, Value};
-use portcullis_sadb::{Algorithm, CLASSES, DSCPS, Fields, OPAQUE_PORT, Spi};
+use portcullis_sadb::{Algorithm, DSCPS, Fields, OPAQUE_PORT, Spi};
 
 /// SPI and key of one direction.
 #[derive(Clone, Debug)]
@@ -134,11 +134,6 @@ fn class(
 ) -> Result<Pair, ConfigError> {
     let shown = format!("{shown}, class");
     table.rename(shown.clone());
-    if others.len() == CLASSES {
-        let why =
-            format!("{shown}: {} classes are the most beside all others; take this one out", CLASSES - 1);
-        return Err(ConfigError::Contradiction { place: table.place(), why });
-    }
     let value = table.required("dscp", "[46, 34]")?;
     let mut dscps: Vec<u8> = vec![];
     for item in value.list()? {

@@ -174,6 +174,8 @@ pub struct WorkerStatus {
     pub tx_packets: u64,
     /// Their octets.
     pub tx_bytes: u64,
+    /// Frames that other workers have handed over, whose SAs they are not.
+    pub handed: u64,
     /// Packets dropped, for any reason.
     pub dropped: u64,
     /// Frames that the kernel dropped before the worker saw them: its receive rings were full.
@@ -425,6 +427,7 @@ fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
         rx_bytes: t.rx_bytes,
         tx_packets: t.tx_packets,
         tx_bytes: t.tx_bytes,
+        handed: t.handed,
         dropped: record.drops.iter().sum(),
         rx_ring_full: record.ports.rx_ring_full,
         rx_no_chunk: record.ports.rx_no_chunk,

@@ -154,11 +154,9 @@ pub fn run(batch: &mut Batch, who: (u32, u32), flows: &FlowCache, sas: &SaTable)
             Kind::Clear if meta.ip.place != Place::Whole && flows.select_ports() => {
                 general(frame, meta, l3, Why::Received)
             }
-            Kind::TooBig if worker_of_spi(meta.esp.spi, who.1) == who.0 => {
-                general(frame, meta, l3, Why::TooBig)
-            }
-            // What is about an SA of ours, steering has sent to its owner: this is on its way to another.
-            Kind::Clear | Kind::TooBig => {
+            // What is about an SA of ours may have been handed on, until it is where the SA is.
+            Kind::TooBig => general(frame, meta, l3, Why::TooBig),
+            Kind::Clear => {
                 found.outbound = true;
                 clear(flows, frame, meta, l3)
             }

@@ -13,13 +13,13 @@ use crate::{
         Port,
         af_xdp::{self, Copying, Interface, XskError},
     },
-    sa::{BytesPerSa, SaTable},
+    sa::{BytesPerSa, SaTable, owner_of},
     steering::{Mode, Owner, Steering, SteeringError, Wanted},
     umem::{self, UmemError},
     wire::UdpPorts,
     worker::{self, Worker},
 };
-use portcullis_ebpf::{Reason, worker_of_spi};
+use portcullis_ebpf::Reason;
 use portcullis_machine::{Crypto, HugePages, Machine, XdpMode, strict::ConfigError};
 use portcullis_sadb::{Action, Direction, Guard, Prefix, Reader, RegionError, Runtime};
 use serde::Serialize;
@@ -360,16 +360,23 @@ impl PolicySync {
         versions: (u64, u64, u64),
     ) -> Result<(), SteeringError> {
         let mut wanted = BTreeMap::new();
-        for (_, policy) in self.reader.policies() {
+        for (index, policy) in self.reader.policies() {
             // Clear traffic to what an outbound policy names; and from it too, since the program looks at
             // sources as well. Discard and Bypass are looked at where they share a prefix with a Protect.
             if policy.direction != Direction::Outbound || policy.action == Action::Bypass {
                 continue;
             }
-            let spi = policy.sa.and_then(|sa| self.reader.spi(sa));
-            let owner = spi.map_or(0, |s| worker_of_spi(s.0, self.workers));
+            let owner = match self.reader.is_for_workers(index) {
+                // RFC 9611: each has an SA, or hands on what it gets.
+                true => Owner::Workers,
+                false => {
+                    let of = |sa| Some((self.reader.spi(sa)?.0, self.reader.worker(sa)));
+                    let of = policy.sa.and_then(of);
+                    Owner::Worker(of.map_or(0, |(spi, worker)| owner_of(spi, worker, self.workers)))
+                }
+            };
             let dst = policy.selector.dst;
-            wanted.insert(fib::Prefix { addr: dst.addr(), len: dst.len() }, Owner::Worker(owner));
+            wanted.insert(fib::Prefix { addr: dst.addr(), len: dst.len() }, owner);
         }
         for own in fib.own() {
             wanted.insert(*own, Owner::Kernel);

@@ -176,6 +176,8 @@ pub struct General {
     was_cut: bool,
     /// Errors that may be sent.
     errors: RateLimit,
+    /// What was said of packets that were too big, of SAs that may be other workers'.
+    asks_others: RateLimit,
     /// Who is told of packets that policies forbid.
     tells_prohibited: Prohibited,
     /// What iked was asked for.
@@ -206,6 +208,7 @@ impl General {
             from: From::Clear,
             was_cut: false,
             errors: RateLimit::new(told::RATE.0, told::RATE.1),
+            asks_others: RateLimit::new(pmtu::OTHERS.0, pmtu::OTHERS.1),
             tells_prohibited: Prohibited::default(),
             acquires: Acquires::new(policies),
             reassembly: Reassembly::new(Limits::default()),

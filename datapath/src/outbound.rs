@@ -146,7 +146,8 @@ fn is_current(state: u32, policy: PolicyIndex, sas: &SaTable, reader: &Reader) -
     reader.policy_sa(policy).is_some_and(|slot| sas.is_at(state, slot))
 }
 
-/// An SA that is not where it was the last time, or that of a packet's class. A packet without one is dropped.
+/// An SA that is not where it was the last time, or that of a packet's class, or of this worker. A packet without one is
+/// dropped.
 #[inline(never)]
 fn find_sa(
     frame: &mut Frame,
@@ -154,12 +155,15 @@ fn find_sa(
     (sas, flows): (&mut SaTable, &mut FlowCache),
     (reader, runtime): (&Reader, &Runtime),
 ) {
-    let slot = reader.sa_for(meta.policy, meta.ip.dscp());
+    let slot = reader.sa_for(meta.policy, meta.ip.dscp(), sas.worker());
+    if slot.is_some_and(|slot| sas.is_at(meta.sa, slot)) {
+        return;
+    }
     match slot.map_or(Found::Nowhere, |slot| sas.find(slot, reader, runtime)) {
         Found::Here(state) if sas.get(state).direction == Direction::Outbound => {
             meta.sa = state;
             // The next packet of the flow may be of another class.
-            if reader.policy_sa(meta.policy) == slot {
+            if !reader.has_classes(meta.policy) {
                 flows.keep(meta.homes[0], meta.ip.key(), |decision| decision.found_at(state));
             }
         }

@@ -83,6 +83,11 @@ pub struct BytesPerSa {
 /// States and keys, by index.
 pub type Split<'a> = (&'a mut [Option<SaState>], &'a [Option<AeadKey>]);
 
+/// The worker that an SA is of: the one that it says, or else the one that its SPI names.
+pub fn owner_of(spi: u32, worker: Option<u8>, workers: u32) -> u32 {
+    worker.map_or_else(|| worker_of_spi(spi, workers), |worker| u32::from(worker) % workers)
+}
+
 /// All SAs of one worker.
 pub struct SaTable {
     me: u32,
@@ -279,9 +284,22 @@ impl SaTable {
         Some((self.inbound.get(i as usize)?.as_ref()?, self.rings.get(i as usize)?))
     }
 
-    /// The worker that an SPI is of.
-    pub fn owner(&self, spi: u32) -> u32 {
+    /// The worker whose table it is.
+    #[inline]
+    pub fn worker(&self) -> u32 {
+        self.me
+    }
+
+    /// The worker that packets with an SPI, and what is said of these, are steered to.
+    pub fn steered_to(&self, spi: u32) -> u32 {
         worker_of_spi(spi, self.workers)
+    }
+
+    /// The worker that is next asked for an outbound SA with this SPI, which may be of any, when it is not here: they are
+    /// asked in turn, from the one on that what is said of it is steered to.
+    pub fn next_asked(&self, spi: u32) -> Option<u32> {
+        let next = (self.me + 1) % self.workers;
+        (next != self.steered_to(spi)).then_some(next)
     }
 
     /// Whether an inbound SA is for the policies with this number.
@@ -606,14 +624,14 @@ impl SaTable {
             self.evict(i);
         }
         // Another's need not be copied; a hint, for the SA may change under it.
-        match reader.spi(slot).map(|spi| worker_of_spi(spi.0, self.workers)) {
+        match reader.spi(slot).map(|spi| owner_of(spi.0, reader.worker(slot), self.workers)) {
             Some(owner) if owner != self.me => return Found::At(owner),
             _ => {}
         }
         let place = reader.endpoint_version(slot);
         let Some((generation, sa)) = reader.copy_sa(slot) else { return Found::Nowhere };
         // Whoever else had it would use the same sequence numbers.
-        let owner = worker_of_spi(sa.spi.0, self.workers);
+        let owner = owner_of(sa.spi.0, sa.worker, self.workers);
         if owner != self.me {
             return Found::At(owner);
         }

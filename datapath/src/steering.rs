@@ -16,7 +16,8 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use portcullis_ebpf::{
-    MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROGRAM, Reason, TO_KERNEL, UDP_PORT_WORDS, maps, udp_port, xsk_key,
+    BY_FLOW, MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROGRAM, Reason, TO_KERNEL, UDP_PORT_WORDS, maps, udp_port,
+    xsk_key,
 };
 
 use crate::fib::Prefix;
@@ -59,6 +60,8 @@ pub struct Attached {
 pub enum Owner {
     /// Protected: this worker's.
     Worker(u32),
+    /// Protected: of any worker, each flow of one.
+    Workers,
     /// The gateway's own address, or bypassed.
     Kernel,
 }
@@ -204,6 +207,7 @@ impl Steering {
                 return Err(SteeringError::Worker { prefix, worker, workers: self.workers });
             }
             Owner::Worker(worker) => worker,
+            Owner::Workers => BY_FLOW,
             Owner::Kernel => TO_KERNEL,
         };
         if self.protected.get(&prefix) == Some(&owner) {

@@ -293,6 +293,7 @@ impl<M: Meter> Worker<M> {
         let (handed_octets, handed_jumbos) = look(&frames[before..handed]);
         let (octets, jumbos) = look(&frames[handed..]);
         self.has_jumbos |= handed_jumbos | jumbos;
+        self.traffic.handed += (handed - before) as u64;
         self.traffic.rx_packets += (frames.len() - handed) as u64;
         self.traffic.rx_bytes += octets as u64;
         self.received = (frames.len() - before, octets + handed_octets);

@@ -262,6 +262,7 @@ fn one_sa() -> Sa {
         esn: true,
         replay_window: 64,
         reqid: 1,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("peer").unwrap(),

@@ -17,8 +17,8 @@ use frames::{IPV4, IPV6, TCP, ipv4, ipv6};
 use portcullis_datapath::fib::Prefix;
 use portcullis_datapath::steering::{Counters, Mode, Owner, Steering, SteeringError, Wanted};
 use portcullis_ebpf::{
-    Decision, Family, MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROTECTED_ENTRIES, Reason, TO_KERNEL, TO_NOBODY,
-    steer,
+    BY_FLOW, Decision, Family, MAX_PORTS, MAX_QUEUES, MAX_WORKERS, PROTECTED_ENTRIES, Reason, TO_KERNEL,
+    TO_NOBODY, steer,
 };
 
 const WORKERS: u32 = 4;
@@ -44,7 +44,11 @@ impl Oracle {
                 Family::V4 => Prefix { addr: address.to_canonical(), len: len - 96 },
                 Family::V6 => Prefix { addr: address, len },
             };
-            let owner = if value == TO_KERNEL { Owner::Kernel } else { Owner::Worker(value) };
+            let owner = match value {
+                TO_KERNEL => Owner::Kernel,
+                BY_FLOW => Owner::Workers,
+                worker => Owner::Worker(worker),
+            };
             steering.protect(prefix, owner).unwrap();
         }
         steering.set_udp_ports(ESP_PORTS).unwrap();
@@ -117,8 +121,11 @@ fn prefixes(rng: &mut Rng) -> BTreeMap<Prefix, Owner> {
     let mut prefixes = BTreeMap::new();
     for _ in 0..rng.below(40) {
         let low = rng.next() as u16;
-        let owner =
-            if rng.one_in(4) { Owner::Kernel } else { Owner::Worker(rng.below(WORKERS as usize) as u32) };
+        let owner = match rng.below(6) {
+            0 => Owner::Kernel,
+            1 | 2 => Owner::Workers,
+            n => Owner::Worker(n as u32 % WORKERS),
+        };
         let prefix = if rng.one_in(2) {
             Prefix { addr: Ipv4Addr::from(0x0a00_0000 | u32::from(low)).into(), len: 8 + rng.below(25) as u8 }
         } else {
@@ -143,10 +150,11 @@ fn the_tables_follow_by_their_differences() {
         assert!(oracle.tables.entries.len() <= wanted.len());
         for _ in 0..20 {
             let mut host = || (rng.next() as u16 & 0x1ff).to_be_bytes();
-            let ([a, b], [c, d]) = (host(), host());
-            oracle.compare(&frames::ethernet(&[], IPV4, &ipv4([10, 0, a, b], [10, 0, c, d], TCP, &[0; 20])));
+            let ([a, b], [c, d], [e, f]) = (host(), host(), host());
+            let segment = [e, f, f, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            oracle.compare(&frames::ethernet(&[], IPV4, &ipv4([10, 0, a, b], [10, 0, c, d], TCP, &segment)));
             let six = |high, low| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low];
-            oracle.compare(&frames::ethernet(&[], IPV6, &ipv6(six(a, b), six(c, d), TCP, &[0; 20])));
+            oracle.compare(&frames::ethernet(&[], IPV6, &ipv6(six(a, b), six(c, d), TCP, &segment)));
         }
     }
 }
@@ -155,6 +163,7 @@ fn entry((prefix, owner): (&Prefix, &Owner)) -> Entry {
     let value = match owner {
         Owner::Kernel => TO_KERNEL,
         Owner::Worker(worker) => *worker,
+        Owner::Workers => BY_FLOW,
     };
     match prefix.addr {
         IpAddr::V4(addr) => v4(addr.octets(), prefix.len, value),

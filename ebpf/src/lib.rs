@@ -14,7 +14,7 @@ mod steer;
 pub use datagram::Family;
 pub use packet::Packet;
 pub use reason::{Fate, Reason};
-pub use steer::{Decision, FragmentKey, Tables, steer, worker_of_addresses};
+pub use steer::{Decision, FragmentKey, Tables, steer, worker_of_addresses, worker_of_flow};
 
 /// The program's name in the object.
 pub const PROGRAM: &str = "portcullis";
@@ -25,9 +25,9 @@ pub mod maps {
     pub const XSKMAP: &str = "XSKMAP";
     /// ifindex -> port.
     pub const PORTS: &str = "PORTS";
-    /// IPv4 prefix -> worker or [`TO_KERNEL`](crate::TO_KERNEL).
+    /// IPv4 prefix -> worker, [`BY_FLOW`](crate::BY_FLOW) or [`TO_KERNEL`](crate::TO_KERNEL).
     pub const PROTECTED_V4: &str = "PROTECTED_V4";
-    /// IPv6 prefix -> worker or [`TO_KERNEL`](crate::TO_KERNEL).
+    /// IPv6 prefix -> worker, [`BY_FLOW`](crate::BY_FLOW) or [`TO_KERNEL`](crate::TO_KERNEL).
     pub const PROTECTED_V6: &str = "PROTECTED_V6";
     /// One value: the number of workers.
     pub const CONFIG: &str = "CONFIG";
@@ -56,6 +56,10 @@ pub const FRAGMENTS_ENTRIES: u32 = 8192;
 
 /// Value of a prefix that is the kernel's: the gateway's own addresses, and what a policy bypasses.
 pub const TO_KERNEL: u32 = u32::MAX;
+
+/// Value of a protected prefix that any worker may have packets of: those of a flow go to one, which
+/// [`worker_of_flow`] names.
+pub const BY_FLOW: u32 = u32::MAX - 3;
 
 /// Stands for the value of an address in no prefix. It is not stored.
 pub const UNPROTECTED: u32 = u32::MAX - 1;

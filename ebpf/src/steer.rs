@@ -9,7 +9,7 @@
 
 use crate::datagram::{Datagram, Family, Place, protocol};
 use crate::packet::{Bounded, Packet};
-use crate::{GOLDEN, Reason, TO_KERNEL, TO_NOBODY, UNPROTECTED, scale, worker_of_spi};
+use crate::{BY_FLOW, GOLDEN, Reason, TO_KERNEL, TO_NOBODY, UNPROTECTED, scale, worker_of_spi};
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -94,7 +94,13 @@ pub fn steer(packet: &(impl Packet + ?Sized), workers: u32, tables: &impl Tables
     };
     match datagram {
         Ok(datagram) if datagram.is_link_scope() => Decision::kernel(Reason::LinkScope),
-        Ok(datagram) => by_protocol(packet, &datagram, workers, tables),
+        Ok(datagram) => match by_protocol(packet, &datagram, workers, tables) {
+            Decision { worker: BY_FLOW, reason } => {
+                let ports = ports(packet, &datagram);
+                Decision::worker(worker_of_flow(&datagram.src, &datagram.dst, ports, workers), reason)
+            }
+            decision => decision,
+        },
         Err(reason) => Decision::kernel(reason),
     }
 }
@@ -102,13 +108,33 @@ pub fn steer(packet: &(impl Packet + ?Sized), workers: u32, tables: &impl Tables
 /// The worker at which all fragments of a datagram meet, in whatever order they come.
 #[inline(always)]
 pub fn worker_of_addresses(src: &[u8; 16], dst: &[u8; 16], workers: u32) -> u32 {
+    scale(hash_of_addresses(src, dst), workers)
+}
+
+/// The worker of a flow: by its addresses and both ports, source first; or by its addresses alone, of what has or shows no
+/// ports.
+#[inline(always)]
+pub fn worker_of_flow(src: &[u8; 16], dst: &[u8; 16], ports: u32, workers: u32) -> u32 {
+    match ports {
+        0 => worker_of_addresses(src, dst, workers),
+        _ => scale(hash_with(hash_of_addresses(src, dst), ports), workers),
+    }
+}
+
+#[inline(always)]
+fn hash_of_addresses(src: &[u8; 16], dst: &[u8; 16]) -> u32 {
     let mut hash = 0u32;
     for address in [src, dst] {
         for word in address.as_chunks().0 {
-            hash = (hash.rotate_left(5) ^ u32::from_be_bytes(*word)).wrapping_mul(GOLDEN);
+            hash = hash_with(hash, u32::from_be_bytes(*word));
         }
     }
-    scale(hash, workers)
+    hash
+}
+
+#[inline(always)]
+fn hash_with(hash: u32, word: u32) -> u32 {
+    (hash.rotate_left(5) ^ word).wrapping_mul(GOLDEN)
 }
 
 /// The EtherType behind the VLAN tags, and where its header starts.
@@ -213,10 +239,11 @@ fn ipsec<P: Packet + ?Sized>(
 // Not an `Option`: as in `Decision`.
 #[inline(always)]
 fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram, tables: &impl Tables) -> u32 {
-    let about = match (message.family, message.protocol, packet.bytes::<8>(message.payload)) {
-        (Family::V4, protocol::ICMP, Some([3, 4, ..])) => Datagram::ipv4(packet, message.payload + 8),
+    let Some([kind, code, ..]) = packet.bytes::<8>(message.payload) else { return 0 };
+    let about = match (message.family, message.protocol, kind, code) {
+        (Family::V4, protocol::ICMP, 3, 4) => Datagram::ipv4(packet, message.payload + 8),
         // RFC 4443 §3.2: the code is not looked at.
-        (Family::V6, protocol::ICMPV6, Some([2, ..])) => Datagram::ipv6(packet, message.payload + 8),
+        (Family::V6, protocol::ICMPV6, 2, _) => Datagram::ipv6(packet, message.payload + 8),
         _ => return 0,
     };
     let Ok(about) = about else { return 0 };
@@ -268,4 +295,15 @@ fn clear(datagram: &Datagram, tables: &impl Tables) -> Decision {
         },
         worker => Decision::worker(worker, Reason::ClearTo),
     }
+}
+
+/// Source and destination port, or 0 of what does not show any. Fragments that follow do not, so none does.
+// Not an `Option`: as in `Decision`.
+#[inline(always)]
+fn ports(packet: &(impl Packet + ?Sized), datagram: &Datagram) -> u32 {
+    let has_some = matches!(datagram.protocol, protocol::TCP | protocol::UDP);
+    if !has_some || datagram.flaw.is_some() || datagram.fragment.place != Place::Whole {
+        return 0;
+    }
+    Bounded { packet, end: datagram.end }.bytes(datagram.payload).map_or(0, u32::from_be_bytes)
 }

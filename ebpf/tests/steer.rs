@@ -4,12 +4,13 @@ mod frames;
 
 use frames::generate::{self, Rng};
 use frames::tables::{
-    BYPASS4, BYPASS6, HERE4, HERE6, HostTables, OWN4, OWN6, PEER4, PEER6, THERE4, THERE6, mapped, tables,
+    ALL4, ALL6, BYPASS4, BYPASS6, HERE4, HERE6, HostTables, OWN4, OWN6, PEER4, PEER6, THERE4, THERE6, mapped,
+    tables,
 };
 use frames::*;
 use portcullis_ebpf::Reason::{self, *};
 use portcullis_ebpf::{
-    Decision, Fate, TO_KERNEL, TO_NOBODY, Tables, steer, worker_of_addresses, worker_of_spi,
+    Decision, Fate, TO_KERNEL, TO_NOBODY, Tables, steer, worker_of_addresses, worker_of_flow, worker_of_spi,
 };
 
 const WORKERS: u32 = 4;
@@ -233,6 +234,49 @@ fn clear_traffic_goes_by_prefix() {
             }
         }
     }
+}
+
+#[test]
+fn packets_of_a_flow_go_to_one_worker() {
+    let ports = |src: u16, dst: u16| [src.to_be_bytes(), dst.to_be_bytes()].concat();
+    for protocol in [TCP, UDP] {
+        let mut flows = [[0; WORKERS as usize]; 4];
+        for n in 0..256u16 {
+            // From there, and to there; by the ports of one, and by those of the other.
+            let (src, dst) = if n % 2 == 0 { (5000 + n, 80) } else { (5000, n) };
+            let payload = [&ports(src, dst)[..], &[0; 16]].concat();
+            let word = u32::from(src) << 16 | u32::from(dst);
+            for (way, (from, to)) in [(THERE4, ALL4), (ALL4, PEER4)].into_iter().enumerate() {
+                let worker = worker_of_flow(&mapped(from), &mapped(to), word, WORKERS);
+                let reason = if way == 0 { ClearTo } else { ClearFrom };
+                expect_v4(&ipv4(from, to, protocol, &payload), Decision::worker(worker, reason));
+                flows[way][worker as usize] += 1;
+            }
+            for (way, (from, to)) in [(THERE6, ALL6), (ALL6, PEER6)].into_iter().enumerate() {
+                let worker = worker_of_flow(&from, &to, word, WORKERS);
+                let reason = if way == 0 { ClearTo } else { ClearFrom };
+                expect_v6(&ipv6(from, to, protocol, &payload), Decision::worker(worker, reason));
+                flows[2 + way][worker as usize] += 1;
+            }
+        }
+        assert!(flows.iter().flatten().all(|n| (32..=96).contains(n)), "{flows:?}");
+    }
+    // What shows no ports goes by its addresses, and so do all fragments of a datagram.
+    let [v4, v6] = [(mapped(HERE4), mapped(ALL4)), (HERE6, ALL6)]
+        .map(|(from, to)| Decision::worker(worker_of_addresses(&from, &to, WORKERS), ClearTo));
+    for protocol in [ICMP, 47] {
+        expect_v4(&ipv4(HERE4, ALL4, protocol, &[7; 20]), v4);
+        expect_v6(&ipv6(HERE6, ALL6, protocol, &[7; 20]), v6);
+    }
+    for offset in [0, 7] {
+        let piece = (9, offset, true);
+        expect_v4(&ipv4_with(HERE4, ALL4, TCP, 0, Some(piece), &[7; 24]), v4);
+        expect_v6(&ipv6(HERE6, ALL6, FRAGMENT, &fragment(TCP, piece, &[7; 24])), v6);
+    }
+    expect_v4(&ipv4(HERE4, ALL4, TCP, &[7; 3]), v4);
+    // The kernel's own stay its.
+    expect_v4(&ipv4(ALL4, OWN4, TCP, &[7; 20]), kernel(Local));
+    expect_v4(&ipv4(BYPASS4, PEER4, TCP, &[7; 20]), kernel(Unprotected));
 }
 
 /// A packet of ours as a router shows it that it was too big for.

@@ -27,7 +27,7 @@ static GOOD: LazyLock<(PathBuf, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
         let index = sadb.add_policy(&policy).unwrap();
         if n == 5 {
             let mut classes = Classes::new(Some(slot));
-            assert!(classes.add(&[46], Some(slot)));
+            classes.add(&[46], Some(slot));
             sadb.set_policy_classes(index, &classes).unwrap();
         }
     }
@@ -50,6 +50,7 @@ fn sa(n: u32, direction: Direction) -> Sa {
         esn: true,
         replay_window: 1024,
         reqid: n,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),

@@ -115,6 +115,7 @@ fn worker(tunnel: &Tunnel, from: PcapPort, to: PcapPort) -> Result<(Worker, Sadb
         esn: false,
         replay_window: 0,
         reqid: REQID,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("peer").ok_or("no name")?,

@@ -408,6 +408,7 @@ fn sas(install: &Install, reqid: u32, now_secs: u32) -> [Sa; 2] {
         esn: child.agreement.esn(),
         replay_window: child.config.replay_window,
         reqid,
+        worker: None,
         mtu: 0,
         handling,
         name: name_of(&install.connection),

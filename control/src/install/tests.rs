@@ -502,7 +502,7 @@ fn classes_have_sas_of_their_own_and_are_rekeyed_by_themselves() {
     let mut bench = Bench::new(16, 16);
     let spis = |bench: &Bench, indices: &[PolicyIndex]| {
         let of = |dscp| {
-            let sas = indices.iter().map(|index| bench.reader.sa_for(*index, dscp));
+            let sas = indices.iter().map(|index| bench.reader.sa_for(*index, dscp, 0));
             let mut spis: Vec<_> = sas.map(|sa| bench.reader.spi(sa.unwrap()).unwrap().0).collect();
             spis.dedup();
             assert_eq!(spis.len(), 1, "the same of both families");

@@ -59,7 +59,7 @@ fn all_parts_come_together() {
     runtime.set_ready(1);
     let worker = runtime.worker(0);
     worker.quiesce();
-    worker.count_traffic(&Traffic { rx_packets: 7, rx_bytes: 700, tx_packets: 6, tx_bytes: 600 });
+    worker.count_traffic(&Traffic { rx_packets: 7, rx_bytes: 700, tx_packets: 6, tx_bytes: 600, handed: 2 });
     worker.count_drops(1, 3);
     worker.count_drops(9, 2);
     runtime.sa(SlotIndex(0)).adopt(Generation(5));

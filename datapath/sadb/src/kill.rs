@@ -104,6 +104,7 @@ fn sa(spi: u32, direction: Direction) -> Sa {
         esn: true,
         replay_window: 1024,
         reqid: spi,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),
@@ -371,7 +372,8 @@ fn killed_in_set_policy_classes() {
     let dir = Dir::new("classes");
     let classes = |sas: [Option<SlotIndex>; 3]| {
         let mut classes = Classes::new(sas[0]);
-        assert!(classes.add(&[46], sas[1]) && classes.add(&[34, 36], sas[2]));
+        classes.add(&[46], sas[1]);
+        classes.add(&[34, 36], sas[2]);
         classes
     };
     let index = PolicyIndex(0);
@@ -379,7 +381,7 @@ fn killed_in_set_policy_classes() {
     while cut_off {
         let (mut sadb, spis) = base(&dir.0);
         let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
-        let asked = |dscp| reader.sa_for(index, dscp);
+        let asked = |dscp| reader.sa_for(index, dscp, 0);
         let found = || [0, 46, 36].map(asked);
         let [a, b, c] = [0, 1, 2].map(|i| Some(sadb.find(Spi(spis[i])).unwrap()));
         let first = found();
@@ -402,6 +404,57 @@ fn killed_in_set_policy_classes() {
         sadb.remove_policy(index).unwrap();
         sadb.reclaim();
         assert_eq!((reader.policy_sa(index), sadb.policy_classes(index)), (None, None));
+        check_spd(&sadb);
+        check_capacity(&mut sadb, &reader, &runtime.worker(0));
+        n += 1;
+    }
+    assert!(n > 3);
+}
+
+/// Each worker has the SA of before or the one of after, and all have the one for all where theirs is gone.
+#[test]
+fn killed_in_set_worker_sa() {
+    let dir = Dir::new("workers");
+    let index = PolicyIndex(0);
+    let (mut n, mut cut_off) = (0, true);
+    while cut_off {
+        let (mut sadb, spis) = base(&dir.0);
+        let (reader, runtime, _) = Reader::attach(&dir.0).unwrap();
+        let found = || [0, 1, 2].map(|worker| reader.sa_for(index, 0, worker));
+        let all = Some(sadb.find(Spi(spis[0])).unwrap());
+        sadb.set_policy_sa(index, all).unwrap();
+        spis[1..4].iter().for_each(|spi| sadb.retire(sadb.find(Spi(*spi)).unwrap()).unwrap());
+        sadb.reclaim();
+        let own = [(0, 0x7000), (0, 0x7001), (1, 0x7002)].map(|(worker, spi)| {
+            let sa = Sa { worker: Some(worker), ..sa(spi, Direction::Outbound) };
+            Some(sadb.publish(&sa).unwrap())
+        });
+        cut_off = false;
+        let steps = [
+            (0, own[0], [all, all, all], [own[0], all, all]),
+            (1, own[2], [own[0], all, all], [own[0], own[2], all]),
+            (0, own[1], [own[0], own[2], all], [own[1], own[2], all]),
+            (1, None, [own[1], own[2], all], [own[1], all, all]),
+        ];
+        for (worker, sa, before, after) in steps {
+            cut_off |= killed_at(n, || sadb.set_worker_sa(index, worker, sa).unwrap()).is_none();
+            let now = found();
+            assert!(now == before || now == after, "store {n}: {now:?}");
+            drop(sadb);
+            sadb = Sadb::open(&dir.0).unwrap();
+            assert_eq!(found(), now);
+            sadb.set_worker_sa(index, worker, sa).unwrap();
+            assert_eq!(found(), after);
+        }
+        // RFC 9611 §3: then that for all.
+        let gone = killed_at(n, || sadb.retire(own[1].unwrap()).unwrap()).is_some();
+        cut_off |= !gone;
+        drop(sadb);
+        let mut sadb = Sadb::open(&dir.0).unwrap();
+        assert!(found() == [all; 3] || !gone && reader.generation(own[1].unwrap()).is_some());
+        sadb.remove_policy(index).unwrap();
+        sadb.reclaim();
+        assert_eq!((reader.policy_sa(index), reader.is_for_workers(index)), (None, false));
         check_spd(&sadb);
         check_capacity(&mut sadb, &reader, &runtime.worker(0));
         n += 1;

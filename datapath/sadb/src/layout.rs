@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sadb:    SadbHeader | SPI buckets | SA slots | endpoints | tuples | chain heads | policy slots | SAs of policies |
-//!          classes of policies
+//!          sets of SAs of policies
 //! runtime: RuntimeHeader | WorkerBlock x MAX_WORKERS | SaLine per slot
 //! ```
 //!
@@ -13,10 +13,10 @@
 
 use crate::{
     SadbError,
-    class_set::ClassSet,
     index::{Bucket, buckets_for},
     policy::PolicySlot,
     runtime::{SaLine, WorkerBlock},
+    sa_set::SaSet,
     slot::Slot,
     spd::{MAX_TUPLES, TupleSlot, heads_for},
     sync::{AtomicU32, AtomicU64},
@@ -28,7 +28,7 @@ pub const SADB_MAGIC: u64 = u64::from_le_bytes(*b"PCLSADB\0");
 /// First octets of the `runtime` file.
 pub const RUNTIME_MAGIC: u64 = u64::from_le_bytes(*b"PCLRUNT\0");
 /// Version of the contract.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Workers, at most.
 pub const MAX_WORKERS: usize = 64;
 /// SAs, at most.
@@ -49,7 +49,7 @@ pub const LAYOUT_HASH: u64 = {
         TupleSlot::LAYOUT,
         AtomicU32::LAYOUT,
         PolicySlot::LAYOUT,
-        ClassSet::LAYOUT,
+        SaSet::LAYOUT,
         RuntimeHeader::LAYOUT,
         WorkerBlock::LAYOUT,
         SaLine::LAYOUT,
@@ -151,7 +151,7 @@ pub struct BytesPerSa {
     pub index: usize,
     /// Its line in the runtime region.
     pub runtime: usize,
-    /// Its share of the SPD, at these sizes: policies with their words and classes, and chain heads. The classes of
+    /// Its share of the SPD, at these sizes: policies with their words and sets of SAs, and chain heads. The sets of
     /// policies that have none are memory that nobody touches.
     pub policies: usize,
 }
@@ -183,7 +183,7 @@ impl Sizes {
 
     /// What each SA costs.
     pub fn bytes_per_sa(&self) -> BytesPerSa {
-        let policy = size_of::<PolicySlot>() + size_of::<AtomicU32>() + size_of::<ClassSet>();
+        let policy = size_of::<PolicySlot>() + size_of::<AtomicU32>() + size_of::<SaSet>();
         let policies =
             self.max_policies as usize * policy + heads_for(self.max_policies) * size_of::<AtomicU32>();
         BytesPerSa {
@@ -265,7 +265,7 @@ pub(crate) struct SadbLayout {
     pub(crate) heads: (usize, usize),
     pub(crate) policies: (usize, usize),
     pub(crate) policy_sas: (usize, usize),
-    pub(crate) classes: (usize, usize),
+    pub(crate) sets: (usize, usize),
     pub(crate) end: usize,
 }
 
@@ -285,7 +285,7 @@ impl SadbLayout {
             heads: part(heads_for(sizes.max_policies), size_of::<AtomicU32>()),
             policies: part(sizes.max_policies as usize, size_of::<PolicySlot>()),
             policy_sas: part(sizes.max_policies as usize, size_of::<AtomicU32>()),
-            classes: part(sizes.max_policies as usize, size_of::<ClassSet>()),
+            sets: part(sizes.max_policies as usize, size_of::<SaSet>()),
             end: at,
         }
     }

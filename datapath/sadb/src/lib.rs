@@ -18,7 +18,6 @@
 #![deny(missing_docs)]
 
 mod algorithm;
-mod class_set;
 mod epoch;
 mod event;
 mod handling;
@@ -35,6 +34,7 @@ mod reader;
 mod region;
 mod runtime;
 mod sa;
+mod sa_set;
 mod sadb;
 mod selector;
 mod slot;
@@ -43,7 +43,6 @@ mod sync;
 mod udp;
 
 pub use algorithm::{Algorithm, Encryption, Integrity, Transform};
-pub use class_set::{CLASSES, Classes, DSCPS};
 pub use event::{ABOUT, EVENTS, Event, EventKind};
 pub use handling::{Aggfrag, DfBit, Dscp, Handling, Lifetime, Limits, OUTER_TTL};
 pub use layout::{
@@ -60,6 +59,7 @@ pub use runtime::{
 pub use sa::{
     Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo, SlotIndex, Spi,
 };
+pub use sa_set::{Classes, DSCPS};
 pub use sadb::Sadb;
 pub use selector::{ANY_PORT, Flow, OPAQUE_PORT, Prefix, Selector};
 pub use spd::MAX_TUPLES;

@@ -10,13 +10,13 @@
 use crate::{
     Action, Direction, Endpoint, Event, EventKind, Flow, Generation, Policy, PolicyHit, PolicyIndex,
     Populate, Selector, SlotIndex, Spi,
-    class_set::{ClassSet, Classes},
     epoch::{self, OFFLINE},
     event::{ABOUT, EVENTS, EventRing},
     index::{Bucket, SpiIndex},
     policy::{LIVE, PolicySlot},
-    policy_sa::PolicySas,
+    policy_sa::{By, PolicySas},
     sa::SaWords,
+    sa_set::SaSet,
     slot::Slot,
     spd::{MAX_TUPLES, Spd, TupleSlot},
     sync::{AtomicU32, AtomicU64, Ordering},
@@ -273,7 +273,7 @@ fn who_finds_an_spi_finds_its_sa() {
 struct SpdParts {
     policies: [PolicySlot; 3],
     sas: [AtomicU32; 3],
-    classes: [ClassSet; 1],
+    sets: [SaSet; 1],
     heads: [AtomicU32; 1],
     tuples: Vec<TupleSlot>,
     version: AtomicU64,
@@ -286,7 +286,7 @@ impl SpdParts {
         SpdParts {
             policies: std::array::from_fn(|_| PolicySlot::new()),
             sas: std::array::from_fn(|_| zero()),
-            classes: [ClassSet::new()],
+            sets: [SaSet::new()],
             heads: [zero()],
             tuples: (0..2 * MAX_TUPLES).map(|_| tuple()).collect(),
             version: AtomicU64::new(0),
@@ -294,8 +294,8 @@ impl SpdParts {
     }
 
     fn spd(&self) -> Spd<'_> {
-        let SpdParts { policies, sas, classes, heads, tuples, version } = self;
-        Spd { policies, sas: PolicySas(sas), classes, heads, tuples, version, seed: 1 }
+        let SpdParts { policies, sas, sets, heads, tuples, version } = self;
+        Spd { policies, sas: PolicySas(sas), sets, heads, tuples, version, seed: 1 }
     }
 
     fn add(&self, index: u32, policy: &Policy) {
@@ -407,7 +407,7 @@ fn a_policy_points_to_an_sa_that_is_published(
     type Shared = (SpdParts, Slot<1>);
     let writer = |(parts, slot): &Shared| {
         slot.publish(&SaWords([300]));
-        parts.spd().sas.point(PolicyIndex(0), Some(SlotIndex(0)));
+        parts.spd().sas.point(PolicyIndex(0), By::Nothing, Some(SlotIndex(0)));
     };
     let reader = move |(parts, slot): &Shared| {
         assert!(sa(parts).is_none() || slot.spi() == Some(Spi(300)));
@@ -442,7 +442,7 @@ fn no_kept_decision_meets_another_policy(first: u64) {
         parts.spd().bump();
         let epoch = epoch::advance(global);
         if epoch::passed([worker], epoch) {
-            parts.spd().sas.point(PolicyIndex(0), Some(SlotIndex(1)));
+            parts.spd().sas.point(PolicyIndex(0), By::Nothing, Some(SlotIndex(1)));
         }
     };
     let reader = |(parts, worker, global): &Shared| {
@@ -468,79 +468,65 @@ fn a_worker_that_goes_on_meets_no_other_policy() {
     no_kept_decision_meets_another_policy(0);
 }
 
-/// A class is rekeyed, and a policy gets classes: whoever finds an SA finds it published.
+/// A policy gets classes, or a worker an SA of its own: whoever finds an SA finds it published.
 #[test]
-fn a_class_points_to_an_sa_that_is_published() {
+fn one_of_several_sas_is_published() {
     type Shared = (SpdParts, Slot<1>, Slot<1>);
     let new = || {
         let shared = (with(&[(0, 1)]), Slot::new(), Slot::new());
         shared.1.publish(&SaWords([300]));
-        shared.0.spd().sas.point(PolicyIndex(0), Some(SlotIndex(0)));
+        shared.0.spd().sas.point(PolicyIndex(0), By::Nothing, Some(SlotIndex(0)));
         shared
     };
-    let writer = |(parts, _, slot): &Shared| {
+    fn writer((parts, _, slot): &Shared, by: By) {
         slot.publish(&SaWords([301]));
-        let mut classes = Classes::new(Some(SlotIndex(0)));
-        assert!(classes.add(&[46], Some(SlotIndex(1))));
-        parts.classes[0].set(&classes);
-        parts.spd().sas.point(PolicyIndex(0), Some(SlotIndex::BY_CLASS));
+        parts.sets[0].point(0, Some(SlotIndex(0)));
+        parts.sets[0].point(1, Some(SlotIndex(1)));
+        parts.spd().sas.point(PolicyIndex(0), by, Some(SlotIndex(0)));
+    }
+    let reader = |(parts, old, new): &Shared| match parts.spd().sa_for(PolicyIndex(0), 1, 1) {
+        Some(SlotIndex(1)) => assert_eq!(new.spi(), Some(Spi(301))),
+        sa => assert_eq!((sa, old.spi()), (Some(SlotIndex(0)), Some(Spi(300)))),
     };
-    let reader = |(parts, old, new): &Shared| {
-        let found = match parts.spd().sas.get(PolicyIndex(0)) {
-            Some(SlotIndex::BY_CLASS) => parts.classes[0].sa(46),
-            sa => sa,
-        };
-        match found {
-            Some(SlotIndex(1)) => assert_eq!(new.spi(), Some(Spi(301))),
-            sa => assert_eq!((sa, old.spi()), (Some(SlotIndex(0)), Some(Spi(300)))),
-        }
-    };
-    race(new, writer, reader, |_| {});
+    race(new, |shared| writer(shared, By::Dscp), reader, |_| {});
+    race(new, |shared| writer(shared, By::Worker), reader, |_| {});
 }
 
 #[test]
-fn a_class_that_is_rekeyed_points_to_the_one_or_the_other() {
-    type Shared = (ClassSet, Slot<1>);
-    let classes = |sa| {
-        let mut classes = Classes::new(None);
-        assert!(classes.add(&[46], Some(SlotIndex(sa))));
-        classes
-    };
-    let new = move || {
-        let shared = (ClassSet::new(), Slot::new());
-        shared.0.set(&classes(0));
+fn one_that_is_rekeyed_is_the_one_or_the_other() {
+    type Shared = (SaSet, Slot<1>);
+    let new = || {
+        let shared = (SaSet::new(), Slot::new());
+        shared.0.point(1, Some(SlotIndex(0)));
         shared
     };
-    let writer = move |(set, slot): &Shared| {
+    let writer = |(set, slot): &Shared| {
         slot.publish(&SaWords([301]));
-        set.set(&classes(1));
+        set.point(1, Some(SlotIndex(1)));
     };
-    let reader = |(set, slot): &Shared| match set.sa(46) {
+    let reader = |(set, slot): &Shared| match set.get(1) {
         Some(SlotIndex(1)) => assert_eq!(slot.spi(), Some(Spi(301))),
         sa => assert_eq!(sa, Some(SlotIndex(0))),
     };
     race(new, writer, reader, |_| {});
 }
 
-/// A DSCP gets a class of its own: its packets have an SA all the way.
+/// The SA of a worker goes, and with it the set: the worker has the one for all then, or had its own.
 #[test]
-fn a_dscp_that_moves_is_never_without_an_sa() {
-    type Shared = (ClassSet, Slot<1>);
-    let of_one = || Classes::new(Some(SlotIndex(0)));
-    let new = move || {
-        let shared = (ClassSet::new(), Slot::new());
-        shared.0.set(&of_one());
-        shared
+fn a_worker_whose_sa_goes_is_never_without_one() {
+    let new = || {
+        let parts = with(&[(0, 1)]);
+        parts.sets[0].point(1, Some(SlotIndex(1)));
+        parts.spd().sas.point(PolicyIndex(0), By::Worker, Some(SlotIndex(0)));
+        parts
     };
-    let writer = move |(set, slot): &Shared| {
-        slot.publish(&SaWords([301]));
-        let mut classes = of_one();
-        assert!(classes.add(&[46], Some(SlotIndex(1))));
-        set.set(&classes);
+    let writer = |parts: &SpdParts| {
+        parts.sets[0].forget(SlotIndex(1));
+        parts.spd().sas.point(PolicyIndex(0), By::Nothing, Some(SlotIndex(0)));
     };
-    let reader = |(set, slot): &Shared| match set.sa(46) {
-        Some(SlotIndex(1)) => assert_eq!(slot.spi(), Some(Spi(301))),
-        sa => assert_eq!(sa, Some(SlotIndex(0))),
+    let reader = |parts: &SpdParts| {
+        let [first, second] = [0; 2].map(|_| parts.spd().sa_for(PolicyIndex(0), 1, 1).map(|sa| sa.0));
+        assert!([(Some(1), Some(1)), (Some(1), Some(0)), (Some(0), Some(0))].contains(&(first, second)));
     };
     race(new, writer, reader, |_| {});
 }

@@ -16,20 +16,37 @@
 //!
 //! A policy has its word before a lookup can find it. Where no policy is, the word is 0.
 //!
-//! The word of a policy that has several SAs says so ([`SlotIndex::BY_CLASS`]), and which they are stands elsewhere
-//! (`class_set.rs`): where each policy has one, nothing is spent on that.
+//! The word of a policy that has several SAs says so, so that it names no slot to those who take it for one; which they are
+//! stands elsewhere (`sa_set.rs`): where each policy has one, nothing is spent on that. There is an SA for each class of
+//! traffic; or some workers have one of their own, and all others use the one that the word names.
 
 use crate::{
     PolicyIndex, SlotIndex,
+    layout::MAX_SAS,
     sync::{AtomicU32, Ordering},
 };
 
-/// For each policy the slot + 1, or 0: outbound Protect policies that have an SA.
+/// What the SAs of a policy are asked by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum By {
+    /// There is one, or none.
+    Nothing = 0,
+    /// There is one for each DSCP.
+    Dscp = 1 << 31,
+    /// Some workers have one of their own.
+    Worker = 1 << 30,
+}
+
+/// The part of a word that names an SA.
+const SLOT: u32 = !(By::Dscp as u32 | By::Worker as u32);
+const _: () = assert!(MAX_SAS < SLOT);
+
+/// For each policy the slot + 1, or 0, of outbound Protect policies that have an SA; and what more there are asked by.
 #[derive(Clone, Copy)]
 pub(crate) struct PolicySas<'a>(pub(crate) &'a [AtomicU32]);
 
 impl<'a> PolicySas<'a> {
-    /// The SA that a policy uses now, or [`SlotIndex::BY_CLASS`].
+    /// The SA that a policy uses now, or a number that is no slot, where there are several.
     #[inline]
     pub(crate) fn get(self, index: PolicyIndex) -> Option<SlotIndex> {
         // Pairs with the Release in `point`: the SA was published before.
@@ -41,9 +58,21 @@ impl<'a> PolicySas<'a> {
         self.0.get(index.0 as usize)
     }
 
-    /// Writer: gives a policy another SA, or none.
-    pub(crate) fn point(self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        // Pairs with the Acquire in `get`.
-        self.0[index.0 as usize].store(sa.map_or(0, |s| s.0 + 1), Ordering::Release);
+    /// What a policy's SAs are asked by, and the SA that its word names.
+    pub(crate) fn uses(self, index: PolicyIndex) -> (By, Option<SlotIndex>) {
+        // Pairs with the Release in `point`: the SA was published before, and those of its set stand there.
+        let word = self.word(index).map_or(0, |word| word.load(Ordering::Acquire));
+        let by = match word & !SLOT {
+            by if by == By::Dscp as u32 => By::Dscp,
+            by if by == By::Worker as u32 => By::Worker,
+            _ => By::Nothing,
+        };
+        (by, (word & SLOT).checked_sub(1).map(SlotIndex))
+    }
+
+    /// Writer: gives a policy another SA, or none. If others are asked for, they are in its set.
+    pub(crate) fn point(self, index: PolicyIndex, by: By, sa: Option<SlotIndex>) {
+        // Pairs with the Acquire in `get` and `uses`.
+        self.0[index.0 as usize].store(sa.map_or(0, |s| s.0 + 1) | by as u32, Ordering::Release);
     }
 }

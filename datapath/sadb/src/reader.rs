@@ -3,13 +3,13 @@
 use crate::{
     Direction, Flow, Generation, Policy, PolicyHit, PolicyIndex, Populate, RegionError, Runtime, Sa,
     SlotIndex, Spi,
-    class_set::ClassSet,
     index::SpiIndex,
     layout::{RUNTIME_MAGIC, SADB_MAGIC, SadbHeader, SadbLayout, Sizes},
     policy::PolicySlot,
-    policy_sa::PolicySas,
+    policy_sa::{By, PolicySas},
     region::{Guard, Part, Region},
     runtime::{RUNTIME_FILE, RuntimeMap},
+    sa_set::SaSet,
     slot::Slot,
     spd::{MAX_TUPLES, Spd},
     sync::{AtomicU32, Ordering},
@@ -67,8 +67,8 @@ impl SadbMap {
         PolicySas(&self.policy_sas)
     }
 
-    pub(crate) fn classes(&self) -> &[ClassSet] {
-        let (at, count) = self.layout.classes;
+    pub(crate) fn sets(&self) -> &[SaSet] {
+        let (at, count) = self.layout.sets;
         self.region.slice(at, count)
     }
 
@@ -77,7 +77,7 @@ impl SadbMap {
         Spd {
             policies: self.region.slice(layout.policies.0, layout.policies.1),
             sas: self.policy_sas(),
-            classes: self.classes(),
+            sets: self.sets(),
             heads: self.region.slice(layout.heads.0, layout.heads.1),
             tuples: self.region.slice(layout.tuples.0, 2 * MAX_TUPLES),
             version: &self.header().spd_version,
@@ -151,6 +151,11 @@ impl Reader {
         self.map.slots().get(slot.0 as usize)?.generation()
     }
 
+    /// The worker that the SA in a slot is for, if its SPI does not say it; a hint, as all of an SA that is not copied.
+    pub fn worker(&self, slot: SlotIndex) -> Option<u8> {
+        self.map.slots().get(slot.0 as usize)?.worker()
+    }
+
     /// The SPI of the SA that lives in a slot.
     pub fn spi(&self, slot: SlotIndex) -> Option<Spi> {
         self.map.slots().get(slot.0 as usize)?.spi()
@@ -178,8 +183,8 @@ impl Reader {
     }
 
     /// The SA that a policy uses now: what a worker asks for each packet, with the index that it has kept of a
-    /// lookup's hit. `None` is no SA; [`SlotIndex::BY_CLASS`] is one for each class, and [`Reader::sa_for`] says
-    /// which. In a damaged region it can be any number.
+    /// lookup's hit. `None` is no SA; of several, [`Reader::sa_for`] says which, and this is a number that no slot
+    /// has. In a damaged region it can be any number.
     ///
     /// The index must come from a lookup of this turn; or of an earlier one, if [`Reader::spd_version`], asked since
     /// the worker last announced its epoch ([`WorkerRuntime::quiesce`](crate::WorkerRuntime::quiesce)), is what it was
@@ -190,13 +195,20 @@ impl Reader {
         self.map.policy_sas().get(index)
     }
 
-    /// The SA by which packets with a DSCP leave, of a policy that may have one for each class (RFC 4301 §4.1). As
-    /// [`Reader::policy_sa`], in the same turn.
-    pub fn sa_for(&self, index: PolicyIndex, dscp: u8) -> Option<SlotIndex> {
-        match self.policy_sa(index)? {
-            SlotIndex::BY_CLASS => self.map.classes().get(index.0 as usize)?.sa(dscp),
-            slot => Some(slot),
-        }
+    /// The SA by which packets with a DSCP leave that a worker has received, of a policy that may have one for each class
+    /// (RFC 4301 §4.1) or for each worker (RFC 9611). As [`Reader::policy_sa`], in the same turn.
+    pub fn sa_for(&self, index: PolicyIndex, dscp: u8, worker: u32) -> Option<SlotIndex> {
+        self.map.spd().sa_for(index, dscp, worker)
+    }
+
+    /// Whether packets of one flow leave by several SAs: one for each class.
+    pub fn has_classes(&self, index: PolicyIndex) -> bool {
+        self.map.policy_sas().uses(index).0 == By::Dscp
+    }
+
+    /// Whether workers have SAs of their own under a policy, so that any of them may have its packets.
+    pub fn is_for_workers(&self, index: PolicyIndex) -> bool {
+        self.map.policy_sas().uses(index).0 == By::Worker
     }
 
     /// Brings the word that [`Reader::policy_sa`] reads into the cache.

@@ -31,11 +31,11 @@ shared! {
         pub(crate) epoch: AtomicU64,
         /// Turns of its loop.
         heartbeat: AtomicU64,
-        traffic: [AtomicU64; 4],
+        traffic: [AtomicU64; 5],
         /// [`PortCounters`], in the order of its fields.
         ports: [AtomicU64; 4],
         acquires_untold: AtomicU64,
-        reserved: [AtomicU64; 5],
+        reserved: [AtomicU64; 4],
         drops: [AtomicU64; DROP_COUNTERS],
         pub(crate) events: EventRing,
     }
@@ -110,6 +110,8 @@ pub struct Traffic {
     pub tx_packets: u64,
     /// Their octets.
     pub tx_bytes: u64,
+    /// Frames that other workers have handed over.
+    pub handed: u64,
 }
 
 /// What the kernel counts of a worker's halves of all ports, since the datapath started.
@@ -241,7 +243,7 @@ impl WorkerRuntime {
 
     /// Adds to the worker's traffic.
     pub fn count_traffic(&self, t: &Traffic) {
-        let add = [t.rx_packets, t.rx_bytes, t.tx_packets, t.tx_bytes];
+        let add = [t.rx_packets, t.rx_bytes, t.tx_packets, t.tx_bytes, t.handed];
         for (counter, n) in self.block().traffic.iter().zip(add) {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         }
@@ -458,6 +460,7 @@ impl RuntimeReader {
                 rx_bytes: traffic(1),
                 tx_packets: traffic(2),
                 tx_bytes: traffic(3),
+                handed: traffic(4),
             },
             ports: PortCounters {
                 rx_ring_full: block.ports[0].load(Ordering::Relaxed),

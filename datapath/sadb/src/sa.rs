@@ -6,6 +6,7 @@
 use crate::{
     Algorithm, Endpoint, SadbError, UdpEncap,
     handling::{HANDLING_WORDS, Handling},
+    layout::MAX_WORKERS,
 };
 use std::{fmt, net::IpAddr, ops::RangeInclusive};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -18,6 +19,11 @@ pub const KEY_ROOM: usize = 104;
 
 /// Octets of a connection's name, at most.
 pub const NAME_ROOM: usize = 32;
+
+/// The word that has the worker.
+pub(crate) const WORKER_WORD: usize = 1;
+
+const WORKER_SHIFT: u32 = 24;
 
 const NAME_WORD: usize = 8;
 const KEY_WORD: usize = 12;
@@ -44,12 +50,6 @@ impl fmt::Display for Spi {
 /// Where an SA is in the SAD.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SlotIndex(pub u32);
-
-impl SlotIndex {
-    /// No slot: what [`Reader::policy_sa`](crate::Reader::policy_sa) says of a policy that has an SA for each class of
-    /// traffic.
-    pub const BY_CLASS: SlotIndex = SlotIndex(u32::MAX - 1);
-}
 
 /// Which SA of its slot it is: odd while it lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -193,6 +193,9 @@ pub struct Sa {
     pub replay_window: u32,
     /// Ties it to its policies.
     pub reqid: u32,
+    /// The worker whose SA it is, below [`MAX_WORKERS`](crate::MAX_WORKERS), whatever its SPI: outbound, of several for the
+    /// same packets (RFC 9611). Of fewer workers, one of these has it.
+    pub worker: Option<u8>,
     /// The largest outer packet in octets; 0 where only the interface limits it.
     pub mtu: u16,
     /// What it asks for beyond sealing and opening.
@@ -236,6 +239,12 @@ impl Sa {
         {
             return invalid("replay_window with follow_peer", 0);
         }
+        // The peer's packets come to the worker that the SPI names.
+        if let Some(worker) = self.worker
+            && (self.direction == Direction::Inbound || usize::from(worker) >= MAX_WORKERS)
+        {
+            return invalid("worker", worker.into());
+        }
         if self.name.len == 0 {
             return invalid("name length", 0);
         }
@@ -267,7 +276,11 @@ impl Sa {
             | (self.protocol as u64) << 40
             | (self.mode as u64) << 48
             | family << 56;
-        w[1] = self.algorithm.code() as u64 | flags << 16 | (self.replay_window as u64) << 32;
+        let worker = self.worker.map_or(0, |worker| u64::from(worker) + 1);
+        w[WORKER_WORD] = self.algorithm.code() as u64
+            | flags << 16
+            | worker << WORKER_SHIFT
+            | (self.replay_window as u64) << 32;
         w[2] = self.reqid as u64
             | (self.mtu as u64) << 32
             | (self.key.len as u64) << 48
@@ -288,7 +301,7 @@ impl Sa {
             6 => false,
             other => return Err(SadbError::Invalid { field: "family", value: other as u64 }),
         };
-        let flags = w[1] >> 16 & 0xffff;
+        let flags = w[1] >> 16 & 0xff;
         let mut name = Name { octets: [0; NAME_ROOM], len: ((w[2] >> 56) as u8).min(NAME_ROOM as u8) };
         unpack(&w[NAME_WORD..NAME_WORD + NAME_ROOM / 8], &mut name.octets);
         let mut key = Key { octets: [0; KEY_ROOM], len: ((w[2] >> 48) as u8).min(KEY_ROOM as u8) };
@@ -305,6 +318,7 @@ impl Sa {
             esn: flags & ESN != 0,
             replay_window: (w[1] >> 32) as u32,
             reqid: w[2] as u32,
+            worker: worker_of_word(w[WORKER_WORD]),
             mtu: (w[2] >> 32) as u16,
             handling: Handling::from_words(w[HANDLING_WORD..].first_chunk().expect("words enough"))?,
             name,
@@ -313,6 +327,11 @@ impl Sa {
         sa.check()?;
         Ok(sa)
     }
+}
+
+/// The worker that the word says, which has it.
+pub(crate) fn worker_of_word(word: u64) -> Option<u8> {
+    ((word >> WORKER_SHIFT) as u8).checked_sub(1)
 }
 
 fn pack(octets: &[u8], words: &mut [u64]) {

@@ -5,13 +5,15 @@
 //! to the SA that it was given, or to none: an SA is parted from its policies before it is retired.
 
 use crate::{
-    Classes, Direction, Endpoint, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit,
+    Classes, DSCPS, Direction, Endpoint, Event, Flow, Generation, Guard, OPAQUE_PORT, Policy, PolicyHit,
     PolicyIndex, Populate, Reader, RegionError, Runtime, RuntimeReader, Sa, SadbError, SlotIndex, Spi, epoch,
     layout::{MAX_WORKERS, RUNTIME_MAGIC, SADB_MAGIC, Sizes},
     policy::{FREE, LIVE, PolicySlot},
+    policy_sa::By,
     reader::{SADB_FILE, SadbMap},
     region::{self, Region, WriterLock},
     runtime::{RUNTIME_FILE, RuntimeMap},
+    sa_set::SET,
     spd::{MAX_TUPLES, Spd},
     sync::Ordering,
     udp::check_endpoint,
@@ -279,7 +281,7 @@ impl Sadb {
                 }
                 Some((_, Limbo::Policy(index))) => {
                     let spd = self.map.spd();
-                    spd.sas.point(index, None);
+                    spd.sas.point(index, By::Nothing, None);
                     spd.policies[index.0 as usize].state.store(FREE, Ordering::Release);
                     self.free_policies.push(index);
                 }
@@ -381,15 +383,18 @@ impl Sadb {
 
     /// Makes a Protect policy use another SA, or none. Workers keep what they decided: their next packets of this
     /// policy use the other SA. Who rekeys publishes the new SA, points the policies to it, and retires the old one.
+    /// Workers that have one of their own go on with it.
     ///
     /// # Errors
     /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`].
     pub fn set_policy_sa(&mut self, index: PolicyIndex, sa: Option<SlotIndex>) -> Result<(), SadbError> {
         self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
         self.check_target(sa)?;
-        self.forget_user(index);
-        self.point(index, sa);
-        self.note_user(index);
+        let by = match self.map.policy_sas().uses(index).0 {
+            By::Worker => By::Worker,
+            By::Nothing | By::Dscp => By::Nothing,
+        };
+        self.use_others(index, |sadb| sadb.map.policy_sas().point(index, by, sa));
         Ok(())
     }
 
@@ -401,19 +406,54 @@ impl Sadb {
     pub fn set_policy_classes(&mut self, index: PolicyIndex, classes: &Classes) -> Result<(), SadbError> {
         self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
         classes.sas().try_for_each(|sa| self.check_target(Some(sa)))?;
-        self.forget_user(index);
-        self.map.classes()[index.0 as usize].set(classes);
-        if self.map.policy_sas().get(index) != Some(SlotIndex::BY_CLASS) {
-            self.map.policy_sas().point(index, Some(SlotIndex::BY_CLASS));
-        }
-        self.bump_policy_sas();
-        self.note_user(index);
+        self.use_others(index, |sadb| {
+            let set = &sadb.map.sets()[index.0 as usize];
+            (0u8..).take(DSCPS).for_each(|dscp| set.point(dscp as usize, classes.sa(dscp)));
+            sadb.map.policy_sas().point(index, By::Dscp, classes.default_sa());
+        });
         Ok(())
     }
 
     /// The classes of a policy that has any.
     pub fn policy_classes(&self, index: PolicyIndex) -> Option<Classes> {
-        Some(self.map.spd().classes(index)?.get())
+        let set = self.map.spd().set(index, By::Dscp)?;
+        Some(Classes::of(|dscp| set.get(dscp), self.map.spd().sa(index)))
+    }
+
+    /// Makes a Protect policy use another SA for what one worker receives, whose SA it is; or none but that for all
+    /// (RFC 9611).
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchPolicy`], [`SadbError::NoSuchSa`]; [`SadbError::Invalid`] for the SA of another worker.
+    pub fn set_worker_sa(
+        &mut self,
+        index: PolicyIndex,
+        worker: u8,
+        sa: Option<SlotIndex>,
+    ) -> Result<(), SadbError> {
+        self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
+        self.check_target(sa)?;
+        // What a worker hands on because its own is another's would come back.
+        let is_its = |slot| self.sa(slot).is_some_and(|(_, sa)| sa.worker == Some(worker));
+        if usize::from(worker) >= MAX_WORKERS || sa.is_some_and(|slot| !is_its(slot)) {
+            return Err(SadbError::Invalid { field: "worker", value: worker.into() });
+        }
+        self.use_others(index, |sadb| {
+            let (sas, set) = (sadb.map.policy_sas(), &sadb.map.sets()[index.0 as usize]);
+            let (by, of_all) = sas.uses(index);
+            if by != By::Worker {
+                sas.point(index, By::Nothing, of_all);
+                (0..SET).for_each(|worker| set.point(worker, None));
+            }
+            set.point(worker.into(), sa);
+            sadb.end_set(index, by);
+        });
+        Ok(())
+    }
+
+    /// The SA that a worker has of its own under a policy.
+    pub fn worker_sa(&self, index: PolicyIndex, worker: u8) -> Option<SlotIndex> {
+        self.map.spd().set(index, By::Worker)?.get(worker.into())
     }
 
     /// Removes a policy.
@@ -468,20 +508,37 @@ impl Sadb {
         }
     }
 
-    /// A policy does not point to this SA any more.
-    fn part(&self, index: PolicyIndex, sa: SlotIndex) {
-        match self.map.spd().classes(index) {
-            Some(classes) => {
-                classes.forget(sa);
-                self.bump_policy_sas();
-            }
-            None => self.point(index, None),
-        }
+    /// Changes which SAs a policy uses.
+    fn use_others(&mut self, index: PolicyIndex, change: impl FnOnce(&Sadb)) {
+        self.forget_user(index);
+        change(self);
+        self.bump_policy_sas();
+        self.note_user(index);
     }
 
-    fn point(&self, index: PolicyIndex, sa: Option<SlotIndex>) {
-        self.map.policy_sas().point(index, sa);
+    /// A policy does not point to this SA any more.
+    fn part(&self, index: PolicyIndex, sa: SlotIndex) {
+        let sas = self.map.policy_sas();
+        let (by, named) = sas.uses(index);
+        if named == Some(sa) {
+            sas.point(index, by, None);
+        }
+        if let Some(set) = self.map.spd().set(index, by) {
+            set.forget(sa);
+            if by == By::Worker {
+                self.end_set(index, by);
+            }
+        }
         self.bump_policy_sas();
+    }
+
+    /// Says that workers have SAs of their own, or that they have not any more, where that is not what was said.
+    fn end_set(&self, index: PolicyIndex, said: By) {
+        let is_empty = self.map.sets()[index.0 as usize].sas().next().is_none();
+        let by = if is_empty { By::Nothing } else { By::Worker };
+        if by != said {
+            self.map.policy_sas().point(index, by, self.map.spd().sa(index));
+        }
     }
 
     fn bump_policy_sas(&self) {
@@ -692,7 +749,7 @@ impl Sadb {
                 (FREE, ..) => {
                     // It may have been given an SA, and then did not come.
                     if spd.sas.get(index).is_some() {
-                        spd.sas.point(index, None);
+                        spd.sas.point(index, By::Nothing, None);
                     }
                     self.free_policies.push(index);
                 }

@@ -13,7 +13,7 @@
 use crate::{
     Generation, Spi,
     layout::shared,
-    sa::{BODY_WORDS, SaWords},
+    sa::{BODY_WORDS, SaWords, WORKER_WORD, worker_of_word},
     sync::{AtomicU64, Ordering, fence},
 };
 
@@ -50,6 +50,12 @@ impl<const N: usize> Slot<N> {
     pub(crate) fn spi(&self) -> Option<Spi> {
         self.generation()?;
         Some(Spi(self.body[0].load(Ordering::Relaxed) as u32))
+    }
+
+    /// The worker that what lives here says that it is for; a hint, too.
+    pub(crate) fn worker(&self) -> Option<u8> {
+        self.generation()?;
+        worker_of_word(self.body.get(WORKER_WORD)?.load(Ordering::Relaxed))
     }
 
     /// A whole copy of the body, with the generation it belongs to.

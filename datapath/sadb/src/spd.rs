@@ -16,11 +16,11 @@
 
 use crate::{
     ANY_PORT, Direction, Flow, Policy, PolicyHit, PolicyIndex, Populate, SlotIndex,
-    class_set::ClassSet,
     layout::shared,
     policy::PolicySlot,
-    policy_sa::PolicySas,
+    policy_sa::{By, PolicySas},
     sa::address_words,
+    sa_set::SaSet,
     selector::masked,
     sync::{AtomicU32, AtomicU64, Ordering, fence},
 };
@@ -124,8 +124,8 @@ impl TupleSlot {
 pub(crate) struct Spd<'a> {
     pub(crate) policies: &'a [PolicySlot],
     pub(crate) sas: PolicySas<'a>,
-    /// By policy: of those with an SA for each class.
-    pub(crate) classes: &'a [ClassSet],
+    /// By policy: of those with several.
+    pub(crate) sets: &'a [SaSet],
     pub(crate) heads: &'a [AtomicU32],
     /// `MAX_TUPLES` for inbound, then as many for outbound.
     pub(crate) tuples: &'a [TupleSlot],
@@ -221,31 +221,37 @@ impl<'a> Spd<'a> {
         Some(Policy { sa: self.sa(index), ..policy })
     }
 
-    /// The SA that a policy uses, for packets of no special class.
+    /// The SA that a policy uses, for packets of no special class and workers without one of their own.
     pub(crate) fn sa(&self, index: PolicyIndex) -> Option<SlotIndex> {
-        match self.sas.get(index)? {
-            SlotIndex::BY_CLASS => self.classes.get(index.0 as usize)?.default_sa(),
-            sa => Some(sa),
+        self.sas.uses(index).1
+    }
+
+    /// The SA that a policy uses for packets with a DSCP that a worker has received.
+    pub(crate) fn sa_for(&self, index: PolicyIndex, dscp: u8, worker: u32) -> Option<SlotIndex> {
+        let set = self.sets.get(index.0 as usize);
+        match self.sas.uses(index) {
+            (By::Nothing, sa) => sa,
+            (By::Dscp, _) => set?.get(dscp as usize),
+            // RFC 9611 §3: who has none of its own uses that for all.
+            (By::Worker, sa) => set?.get(worker as usize).or(sa),
         }
     }
 
-    /// The classes of a policy that has any.
-    pub(crate) fn classes(&self, index: PolicyIndex) -> Option<&'a ClassSet> {
-        let has_any = self.sas.get(index) == Some(SlotIndex::BY_CLASS);
-        self.classes.get(index.0 as usize).filter(|_| has_any)
+    /// The set of a policy that has one asked so.
+    pub(crate) fn set(&self, index: PolicyIndex, by: By) -> Option<&'a SaSet> {
+        let has_it = by != By::Nothing && self.sas.uses(index).0 == by;
+        self.sets.get(index.0 as usize).filter(|_| has_it)
     }
 
-    /// All SAs that a policy uses.
+    /// All SAs that a policy uses, some several times.
     pub(crate) fn all_sas(&self, index: PolicyIndex) -> Vec<SlotIndex> {
-        match self.classes(index) {
-            Some(classes) => classes.sas().collect(),
-            None => self.sas.get(index).into_iter().collect(),
-        }
+        let (by, sa) = self.sas.uses(index);
+        self.set(index, by).into_iter().flat_map(SaSet::sas).chain(sa).collect()
     }
 
     /// Writer: puts a policy into a free slot, for `link`.
     pub(crate) fn fill(&self, index: PolicyIndex, policy: &Policy, populate: Populate) {
-        self.sas.point(index, policy.sa);
+        self.sas.point(index, By::Nothing, policy.sa);
         self.policies[index.0 as usize].fill(policy, populate);
     }
 

@@ -19,6 +19,7 @@ fn sa(spi: u32) -> Sa {
         esn: true,
         replay_window: 1024,
         reqid: spi,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),

@@ -34,6 +34,7 @@ fn sa(spi: u32, direction: Direction) -> Sa {
         esn: true,
         replay_window: 1024,
         reqid: 7,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),

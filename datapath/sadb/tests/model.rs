@@ -112,6 +112,7 @@ impl Rng {
             esn: self.below(2) == 0,
             replay_window: self.of(&[0, 64, 128, 65_536]),
             reqid: self.next() as u32,
+            worker: None,
             mtu: self.next() as u16,
             handling: Handling {
                 df: self.of(&[DfBit::Copy, DfBit::Set, DfBit::Clear]),
@@ -122,6 +123,9 @@ impl Rng {
             name: Name::new(self.of(&["a", "site", "0123456789abcdef0123456789abcdef"])).unwrap(),
             key: Key::new(&key).unwrap(),
         };
+        if sa.direction == Direction::Outbound {
+            sa.worker = self.of(&[None, Some(0), Some(0), Some(1), Some(63)]);
+        }
         if let (0, Some(udp)) = (sa.replay_window, &mut sa.udp) {
             udp.follow_peer = false; // whoever copies a packet would be followed
         }
@@ -176,8 +180,52 @@ impl Numbers {
 /// Given once: policies of one index, one after the other, are not the same.
 type PolicyId = usize;
 
-/// The SA that a policy points to, by DSCP.
-type Pointed = [Option<SlotIndex>; DSCPS];
+/// What the SAs of a policy are asked by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Nothing,
+    Dscp,
+    Worker,
+}
+
+/// The SAs that a policy points to: one, and those of DSCPs or of workers.
+#[derive(Clone, Debug)]
+struct Pointed {
+    by: By,
+    one: Option<SlotIndex>,
+    own: [Option<SlotIndex>; DSCPS],
+}
+
+impl Pointed {
+    fn to(one: Option<SlotIndex>) -> Pointed {
+        Pointed { by: By::Nothing, one, own: [None; DSCPS] }
+    }
+
+    fn sa_for(&self, dscp: usize, worker: usize) -> Option<SlotIndex> {
+        match self.by {
+            By::Nothing => self.one,
+            By::Dscp => self.own[dscp],
+            By::Worker => self.own[worker].or(self.one),
+        }
+    }
+
+    /// Whether it pointed to an SA that goes.
+    fn forget(&mut self, sa: SlotIndex) -> bool {
+        let uses = self.one == Some(sa) || self.own.contains(&Some(sa));
+        let left = |own: &mut Option<SlotIndex>| *own = own.filter(|own| *own != sa);
+        left(&mut self.one);
+        self.own.iter_mut().for_each(left);
+        self.end();
+        uses
+    }
+
+    /// Without an SA of its own no worker is asked for.
+    fn end(&mut self) {
+        if self.by == By::Worker && self.own == [None; DSCPS] {
+            self.by = By::Nothing;
+        }
+    }
+}
 
 #[derive(Default)]
 struct Model {
@@ -193,10 +241,6 @@ struct Model {
     ids: HashMap<PolicyIndex, PolicyId>,
     /// What each policy that ever was points to, or did when it went.
     pointed: Vec<Pointed>,
-    /// Policies that have classes.
-    by_class: HashSet<PolicyId>,
-    /// SAs of classes that no DSCP has.
-    unlisted: HashSet<(PolicyIndex, SlotIndex)>,
     /// What each worker has kept: the version of the SPD, and a policy of it.
     kept: [Option<(u64, PolicyIndex, PolicyId)>; WORKERS],
     last_generation: HashMap<SlotIndex, Generation>,
@@ -275,10 +319,8 @@ fn retire(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     };
     // No policy points to it any more.
     for (index, policy) in &mut m.policies {
-        let pointed = &mut m.pointed[m.ids[index]];
         policy.sa = policy.sa.filter(|sa| *sa != slot);
-        m.changes.1 += u64::from(pointed.contains(&Some(slot)) || m.unlisted.remove(&(*index, slot)));
-        pointed.iter_mut().for_each(|sa| *sa = sa.filter(|sa| *sa != slot));
+        m.changes.1 += u64::from(m.pointed[m.ids[index]].forget(slot));
     }
     sadb.retire(slot).unwrap();
     m.moved.remove(&slot);
@@ -335,7 +377,7 @@ fn add_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     assert!(m.policies.iter().all(|(i, _)| *i != index), "{index:?} is in use");
     m.changes.0 += 1;
     m.ids.insert(index, m.pointed.len());
-    m.pointed.push([policy.sa; DSCPS]);
+    m.pointed.push(Pointed::to(policy.sa));
     m.policies.push((index, policy));
 }
 
@@ -350,15 +392,16 @@ fn change_policy(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb, remove: bool) {
         (Some(at), true) => {
             m.policies.swap_remove(at);
             m.ids.remove(&index);
-            m.unlisted.retain(|(i, _)| *i != index);
             m.changes.0 += 1;
             m.wait(false, index.0);
         }
         (Some(at), false) => {
             m.policies[at].1.sa = sa;
-            m.pointed[m.ids[&index]] = [sa; DSCPS];
-            m.by_class.remove(&m.ids[&index]);
-            m.unlisted.retain(|(i, _)| *i != index);
+            let pointed = &mut m.pointed[m.ids[&index]];
+            match pointed.by {
+                By::Worker => pointed.one = sa,
+                By::Nothing | By::Dscp => *pointed = Pointed::to(sa),
+            }
             m.changes.1 += 1;
         }
         (None, _) => {}
@@ -373,15 +416,13 @@ fn change_classes(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
         m.sas.contains_key(&slot).then_some(slot)
     };
     let default = target(m);
-    let (mut classes, mut pointed, mut all) = (Classes::new(default), [default; DSCPS], vec![default]);
+    let (mut classes, mut own) = (Classes::new(default), [default; DSCPS]);
     for class in 0..7 {
         let sa = target(m);
         let dscps = [class, (7 * class + default.map_or(0, |s| s.0 as usize)) % 9, 63];
-        assert!(classes.add(&dscps.map(|d| d as u8), sa));
-        dscps.iter().for_each(|dscp| pointed[*dscp] = sa);
-        all.push(sa);
+        classes.add(&dscps.map(|d| d as u8), sa);
+        dscps.iter().for_each(|dscp| own[*dscp] = sa);
     }
-    assert!(!classes.add(&[1], None), "eight at most");
     let got = sadb.set_policy_classes(index, &classes);
     let Some(at) = m.policies.iter().position(|(i, _)| *i == index) else {
         return assert_eq!(got, Err(SadbError::NoSuchPolicy { index }));
@@ -390,11 +431,33 @@ fn change_classes(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
     assert_eq!(sadb.policy_classes(index), Some(classes));
     let id = m.ids[&index];
     m.policies[at].1.sa = default;
-    m.pointed[id] = pointed;
-    m.by_class.insert(id);
-    m.unlisted.retain(|(i, _)| *i != index);
-    m.unlisted
-        .extend(all.into_iter().flatten().filter(|sa| !pointed.contains(&Some(*sa))).map(|sa| (index, sa)));
+    m.pointed[id] = Pointed { by: By::Dscp, one: default, own };
+    m.changes.1 += 1;
+}
+
+/// RFC 9611: a worker has an SA of its own, another one, or none any more.
+fn change_worker(m: &mut Model, rng: &mut Rng, sadb: &mut Sadb) {
+    let index = PolicyIndex(rng.below(SIZES.max_policies as usize + 2) as u32);
+    let worker = rng.of(&[0u8, 0, 1, 63, 64]);
+    let slot = m.any_slot(rng);
+    let sa = m.sas.get(&slot).filter(|_| rng.below(4) > 0);
+    let is_its = sa.is_none_or(|(_, sa)| sa.worker == Some(worker)) && worker < 64;
+    let sa = sa.map(|_| slot);
+    let got = sadb.set_worker_sa(index, worker, sa);
+    if !m.policies.iter().any(|(i, _)| *i == index) {
+        return assert_eq!(got, Err(SadbError::NoSuchPolicy { index }));
+    }
+    if !is_its {
+        return assert_eq!(got, Err(SadbError::Invalid { field: "worker", value: worker.into() }));
+    }
+    got.unwrap();
+    let pointed = &mut m.pointed[m.ids[&index]];
+    if pointed.by != By::Worker {
+        *pointed = Pointed { by: By::Worker, ..Pointed::to(pointed.one) };
+    }
+    pointed.own[worker as usize] = sa;
+    pointed.end();
+    assert_eq!(sadb.worker_sa(index, worker), sa);
     m.changes.1 += 1;
 }
 
@@ -420,10 +483,18 @@ fn look(m: &Model, rng: &mut Rng, reader: &Reader) {
     assert_eq!(reader.copy_sa(slot), sa.map(|(g, sa)| (g, where_it_is(sa, m.moved.get(&slot)))));
     for (_, kept) in m.workers.iter().zip(m.kept).filter(|(worker, _)| worker.is_some()) {
         if let Some((_, index, id)) = kept {
-            let dscp = rng.below(DSCPS);
-            let by_class = reader.policy_sa(index) == Some(SlotIndex::BY_CLASS);
-            assert_eq!(by_class, m.by_class.contains(&id));
-            assert_eq!(reader.sa_for(index, dscp as u8), m.pointed[id][dscp], "the SA of another policy");
+            let (dscp, worker) = (rng.below(DSCPS), rng.of(&[0, 1, 2, 63]));
+            let (pointed, one) = (&m.pointed[id], reader.policy_sa(index));
+            assert_eq!(
+                (reader.has_classes(index), reader.is_for_workers(index)),
+                (pointed.by == By::Dscp, pointed.by == By::Worker)
+            );
+            match pointed.by {
+                By::Nothing => assert_eq!(one, pointed.one),
+                By::Dscp | By::Worker => assert!(one.is_some_and(|slot| slot.0 >= SIZES.max_sas)),
+            }
+            let sa = reader.sa_for(index, dscp as u8, worker as u32);
+            assert_eq!(sa, pointed.sa_for(dscp, worker), "the SA of another policy");
         }
     }
 }
@@ -443,6 +514,7 @@ fn a_million_operations_do_what_plain_maps_do() {
             40..48 => change_policy(&mut m, &mut rng, &mut sadb, true),
             48..50 => change_policy(&mut m, &mut rng, &mut sadb, false),
             50..52 => change_classes(&mut m, &mut rng, &mut sadb),
+            72..80 => change_worker(&mut m, &mut rng, &mut sadb),
             52..56 => assert_eq!(sadb.reclaim(), m.reclaim()),
             56..64 => {
                 let w = rng.below(WORKERS);

@@ -45,6 +45,7 @@ fn sa(spi: Spi, count: u32) -> Sa {
         esn: true,
         replay_window: 1024,
         reqid: count,
+        worker: None,
         mtu: salt as u16,
         handling: Handling::default(),
         name: Name::new(&format!("{salt:x}")).unwrap(),

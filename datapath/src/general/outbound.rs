@@ -59,7 +59,7 @@ impl General {
             Decision::Drop(reason) => return Err(self.refuse(env, reason, &ip)),
             Decision::LetIn { .. } | Decision::LetOn { .. } => return Err(DropReason::NoPolicy),
         };
-        let Some(slot) = env.reader.sa_for(policy, ip.dscp()) else {
+        let Some(slot) = env.reader.sa_for(policy, ip.dscp(), env.sas.worker()) else {
             return Err(self.ask_for_sa(env, policy, &ip));
         };
         match env.sas.find(slot, env.reader, env.runtime) {

@@ -4,7 +4,7 @@
 //! floor, for no longer than ten minutes.
 
 use super::{
-    Env, General,
+    Env, General, To,
     icmp::{Carried, TooBig},
 };
 use crate::{drop::DropReason, wire::Ip};
@@ -18,6 +18,9 @@ pub const FLOOR_V4: u16 = 576;
 
 /// The floor for IPv6, below which no link is (RFC 8200 §5).
 pub const FLOOR_V6: u16 = 1280;
+
+/// What other workers are asked about, a second and at once: anybody can say that packets of any SPI were too big.
+pub const OTHERS: (u32, u32) = (1000, 256);
 
 /// The path MTU between the outer addresses of an SA, in octets of outer packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,9 +74,13 @@ impl General {
             env.sas.learn_mtu(i, said.mtu, env.now_ms);
             return Ok(());
         }
-        match env.is_own(ip.dst()) {
-            true => Err(DropReason::UnknownSpi),
-            false => self.outbound(env, ip),
+        if !env.is_own(ip.dst()) {
+            return self.outbound(env, ip);
+        }
+        let next = said.and_then(|said| env.sas.next_asked(said.carried.spi()?));
+        match next.filter(|_| self.asks_others.take(env.now_ms)) {
+            Some(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
+            None => Err(DropReason::UnknownSpi),
         }
     }
 }

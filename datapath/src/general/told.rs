@@ -136,7 +136,7 @@ impl General {
 /// To the worker of the SA that a message is about, as steering would have it.
 fn to_owner(env: &Env<'_>, message: &[u8]) -> To {
     let spi = icmp::TooBig::parse(message).and_then(|said| said.carried.spi());
-    spi.map_or(To::Receive, |spi| To::Worker { owner: env.sas.owner(spi), is_sealed: false })
+    spi.map_or(To::Receive, |spi| To::Worker { owner: env.sas.steered_to(spi), is_sealed: false })
 }
 
 impl Env<'_> {

@@ -20,6 +20,7 @@ fn inbound() -> Sa {
         esn: true,
         replay_window: 64,
         reqid: 7,
+        worker: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("told").unwrap(),

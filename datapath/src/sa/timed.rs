@@ -1,9 +1,8 @@
 //! SAs that have something to send, or to give up, as time passes: [`General`](crate::general::General) looks at them by the
 //! worker's clock.
 
-use super::{SaTable, keepalive::Keepalives};
+use super::{SaTable, keepalive::Keepalives, owner_of};
 use crate::general::Tfc;
-use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{Reader, Runtime, SlotIndex};
 
 /// Slots that one [`SaTable::seek`] looks at.
@@ -55,7 +54,7 @@ impl SaTable {
     fn is_met(&self, slot: SlotIndex, reader: &Reader) -> bool {
         let Some(spi) = reader.spi(slot) else { return true };
         let state = self.index(slot).and_then(|i| self.states[i as usize].as_ref());
-        worker_of_spi(spi.0, self.workers) != self.me
+        owner_of(spi.0, reader.worker(slot), self.workers) != self.me
             || state.is_some_and(|state| reader.generation(slot) == Some(state.generation))
     }
 }

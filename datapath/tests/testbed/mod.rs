@@ -125,6 +125,7 @@ pub fn sa(t: &Tunnel, me: u8, from: u8, to: u8) -> Sa {
         esn: t.esn,
         replay_window: t.window,
         reqid: 1,
+        worker: None,
         mtu: 0,
         handling: t.handling,
         name: Name::new("peer").unwrap(),

@@ -1,6 +1,6 @@
 //! Frames by chance. The same seed gives the same frames.
 
-use super::tables::{BYPASS4, BYPASS6, HERE4, HERE6, OWN4, OWN6, PEER4, PEER6, THERE4, THERE6};
+use super::tables::{ALL4, ALL6, BYPASS4, BYPASS6, HERE4, HERE6, OWN4, OWN6, PEER4, PEER6, THERE4, THERE6};
 use super::{
     AH, ARP, DESTINATION_OPTIONS, ESP, FRAGMENT, HOP_BY_HOP, ICMP, ICMP6, IPV4, IPV6, NO_NEXT, Piece,
     ROUTING, SERVICE_VLAN, TCP, UDP, VLAN, ah, esp, ethernet, fragment, ipv4_with, ipv6, options, routing,
@@ -88,7 +88,7 @@ fn piece(rng: &mut Rng) -> Piece {
 }
 
 fn datagram_v4(rng: &mut Rng) -> Vec<u8> {
-    let near = [OWN4, PEER4, HERE4, THERE4, BYPASS4];
+    let near = [OWN4, PEER4, HERE4, THERE4, ALL4, BYPASS4];
     let src = rng.pick(&near);
     let dst = match rng.below(12) {
         0 => rng.pick(&[[224, 0, 0, 5], [239, 255, 1, 1], [255; 4], [0; 4], [8, 8, 8, 8]]),
@@ -103,7 +103,7 @@ fn datagram_v4(rng: &mut Rng) -> Vec<u8> {
 fn datagram_v6(rng: &mut Rng) -> Vec<u8> {
     const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const GROUP: [u8; 16] = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    let near = [OWN6, PEER6, HERE6, THERE6, BYPASS6];
+    let near = [OWN6, PEER6, HERE6, THERE6, ALL6, BYPASS6];
     let src = if rng.one_in(12) { LINK_LOCAL } else { rng.pick(&near) };
     let dst = if rng.one_in(12) { rng.pick(&[LINK_LOCAL, GROUP]) } else { rng.pick(&near) };
     let (mut next, mut payload) = upper(rng, ICMP6);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use portcullis_ebpf::{Family, FragmentKey, TO_KERNEL, Tables, UNPROTECTED};
+use portcullis_ebpf::{BY_FLOW, Family, FragmentKey, TO_KERNEL, Tables, UNPROTECTED};
 
 /// A prefix of the family, and its value.
 pub type Entry = (Family, [u8; 16], u8, u32);
@@ -64,6 +64,9 @@ pub const HERE4: [u8; 4] = [10, 1, 0, 5];
 pub const HERE6: [u8; 16] = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
 pub const THERE4: [u8; 4] = [10, 2, 0, 5];
 pub const THERE6: [u8; 16] = [0xfd, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+/// A host of all workers.
+pub const ALL4: [u8; 4] = [10, 3, 0, 5];
+pub const ALL6: [u8; 16] = [0xfd, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
 /// A bypass within worker 3's prefix.
 pub const BYPASS4: [u8; 4] = [10, 2, 9, 9];
 pub const BYPASS6: [u8; 16] = [0xfd, 0, 0, 2, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
@@ -81,6 +84,8 @@ pub fn entries() -> Vec<Entry> {
         v6(prefix(HERE6, 4), 32, 2),
         v4([10, 2, 0, 0], 16, 3),
         v6(prefix(THERE6, 4), 32, 3),
+        v4([10, 3, 0, 0], 16, BY_FLOW),
+        v6(prefix(ALL6, 4), 32, BY_FLOW),
         v4([10, 2, 9, 0], 24, TO_KERNEL),
         v6(prefix(BYPASS6, 6), 48, TO_KERNEL),
     ]
