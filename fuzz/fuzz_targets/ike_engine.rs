@@ -39,9 +39,9 @@ struct World {
 impl World {
     fn with(&mut self, at: usize, does: impl FnOnce(&mut End, &mut Rng, u64)) {
         does(&mut self.ends[at], &mut self.rng, self.now_ms);
-        for Datagram { local, peer, octets } in self.ends[at].sent.drain(..) {
+        for Datagram { local, peer, octets, .. } in self.ends[at].sent.drain(..) {
             if self.network.len() < MOST {
-                self.network.push((1 - at, Datagram { local: peer, peer: local, octets }));
+                self.network.push((1 - at, Datagram { local: peer, peer: local, octets, dscp: 0 }));
             }
         }
     }

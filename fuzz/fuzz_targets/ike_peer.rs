@@ -90,7 +90,7 @@ impl Peer {
     /// The engine's messages after these.
     fn exchange(&mut self, end: &mut End, datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
         for octets in datagrams {
-            let datagram = Datagram { local: at(0), peer: at(1), octets: octets.clone() };
+            let datagram = Datagram { local: at(0), peer: at(1), octets: octets.clone(), dscp: 0 };
             end.receive(&datagram, &mut self.rng, self.now_ms);
         }
         while end.has_jobs() {

@@ -110,6 +110,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         redirect_to: vec![],
         forces_udp: false,
         fragment_octets: 1280,
+        says_fragments: true,
+        keying_tries: 1,
+        dscp: 0,
+        sends_certificates: Default::default(),
+        asks_for_certificates: true,
     });
     let config = Configuration {
         connections: vec![connection.clone()],
@@ -160,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     None => continue,
                 }
             }
-            if let Err(refused) = engine.receive(&Datagram { local: here, peer, octets }, &mut cx) {
+            if let Err(refused) = engine.receive(&Datagram { local: here, peer, octets, dscp: 0 }, &mut cx) {
                 println!("refused: {refused}");
             }
         }
@@ -197,7 +202,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             quiet_since = Instant::now();
             match output {
                 Output::Keys(_) => {}
-                Output::Send(Datagram { local, peer, octets }) => send(&sockets, local, peer, octets)?,
+                Output::Send(Datagram { local, peer, octets, .. }) => send(&sockets, local, peer, octets)?,
                 Output::Job(id, job) => {
                     let outcome = job.run(cx.rng);
                     engine.done(id, outcome, &mut cx);

@@ -121,10 +121,32 @@ pub struct Connection {
     pub follows_redirects: bool,
     /// The gateways that peers are sent to which begin, if they can be; none are without any.
     pub redirect_to: Vec<Gateway>,
+    /// How often the first messages are sent again as `retransmission` says, until it is given up; 0 is for ever.
+    pub keying_tries: u32,
+    /// The DSCP of its messages.
+    pub dscp: u8,
+    /// Whether our certificates are sent.
+    pub sends_certificates: SendCertificates,
+    /// Whether the peer's are asked for.
+    pub asks_for_certificates: bool,
     /// ESP goes in UDP, whether there is a NAT or not.
     pub forces_udp: bool,
     /// Octets of an IP packet of IKE, at most, if the peer can put fragments together; 0 cuts none (RFC 7383).
     pub fragment_octets: usize,
+    /// The peer is told that it may cut its messages. If it does anyway, they are taken.
+    pub says_fragments: bool,
+}
+
+/// When our certificates are sent (RFC 7296 §3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SendCertificates {
+    /// When the peer asks for some.
+    #[default]
+    Asked,
+    /// Always.
+    Always,
+    /// Never: it has them.
+    Never,
 }
 
 /// Rounds of authentication behind the first, in their order (RFC 4739).
@@ -199,9 +221,10 @@ impl fmt::Display for LocalAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LocalAuth::SharedKey => f.write_str("a shared key"),
-            LocalAuth::PublicKey(credential) => {
-                write!(f, "certificate '{}'", credential.certificate().subject())
-            }
+            LocalAuth::PublicKey(credential) => match credential.certificate() {
+                Some(certificate) => write!(f, "certificate '{}'", certificate.subject()),
+                None => f.write_str("a public key"),
+            },
             LocalAuth::Eap(_) => f.write_str("EAP"),
             LocalAuth::Null => f.write_str("nothing"),
         }
@@ -212,10 +235,10 @@ impl LocalAuth {
     /// Who we are by what we prove it by, at an address.
     pub fn identity(&self, at: IpAddr) -> Identification {
         match self {
-            LocalAuth::PublicKey(credential) => {
-                let subject = credential.certificate().subject();
-                Identification::new(IdType::ID_DER_ASN1_DN, subject.der())
-            }
+            LocalAuth::PublicKey(credential) => match credential.certificate() {
+                Some(of) => Identification::new(IdType::ID_DER_ASN1_DN, of.subject().der()),
+                None => Identification::of_address(at),
+            },
             // RFC 7619 §2.2
             LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
             LocalAuth::SharedKey | LocalAuth::Eap(_) => Identification::of_address(at),

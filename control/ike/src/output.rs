@@ -47,6 +47,8 @@ pub struct Datagram {
     pub peer: SocketAddr,
     /// From the IKE header on.
     pub octets: Vec<u8>,
+    /// The DSCP of one that is sent.
+    pub dscp: u8,
 }
 
 /// What becomes of child SAs in the datapath. Each is named by our SPI.

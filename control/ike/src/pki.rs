@@ -83,6 +83,12 @@ pub enum Wrong {
     /// Nor is the signature of its authority.
     #[error("its authority's signature is not what `auth` of the connection demands")]
     WeakSignature,
+    /// None of the authorities above it is who is asked for.
+    #[error("ca_id: none of its authorities is {0}")]
+    Authority(String),
+    /// It does not have a policy that is asked for.
+    #[error("certificatePolicies: it does not have {0}")]
+    Policy(ObjectIdentifier),
     /// Nobody who is trusted has issued it, as far as is known.
     #[error("issuer: '{0}' is not known")]
     NoIssuer(String),

@@ -151,7 +151,16 @@ impl Verification {
                 _ => {}
             }
         }
+        // Who says which key it has of those that are known says nothing new (RFC 7670 §3).
+        let keys = &self.trust.keys;
+        if let Some(end) = end.as_ref().filter(|end| keys.contains(end.key())) {
+            return self.is_by(end.key());
+        }
         let Some(end) = end else {
+            let by_key = keys.iter().map(|key| self.is_by(key)).reduce(Result::or);
+            if let Some(checked) = by_key {
+                return checked;
+            }
             let pinned = self.trust.pinned.iter().filter(|c| c.proves(&self.id));
             let checked = pinned.map(|end| self.check(end, &shown));
             return checked.reduce(Result::or).unwrap_or(Err(Unproven::NoCertificate));

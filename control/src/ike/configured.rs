@@ -4,7 +4,7 @@ use super::{children::Shunt, credentials::Credentials, eap, pools, rounds};
 use crate::swanctl::{
     self,
     child::{self, Child, CopyDscp, PerCpu, TfcPadding},
-    connection::{Childless, Connection, Fragmentation, Host, Unique, Version},
+    connection::{Childless, Connection, Fragmentation, Host, SendCert, Unique, Version},
     secret::{Purpose, Secrets, Shared},
 };
 use portcullis_ike::{
@@ -179,6 +179,15 @@ pub(super) fn connection(
         redirect_to: c.redirect_to.iter().map(|to| to.0.clone()).collect(),
         forces_udp: c.encap,
         fragment_octets: if cuts { FRAGMENT } else { 0 },
+        says_fragments: c.fragmentation != Fragmentation::No,
+        keying_tries: c.keyingtries,
+        dscp: c.dscp.0,
+        sends_certificates: match c.send_cert {
+            SendCert::IfAsked => ike::SendCertificates::Asked,
+            SendCert::Always => ike::SendCertificates::Always,
+            SendCert::Never => ike::SendCertificates::Never,
+        },
+        asks_for_certificates: c.send_certreq,
     })
 }
 

@@ -7,6 +7,7 @@
 //! | `x509ca` | authorities: those that sign themselves are trusted; others may be left out by peers, and are not by us |
 //! | `x509crl` | lists of what authorities have revoked |
 //! | `x509ocsp` | answers of OCSP responders |
+//! | `pubkey` | public keys, which connections name |
 //! | `private`, `rsa`, `ecdsa`, `pkcs8` | private keys, which only their owner may read |
 
 use crate::swanctl::{
@@ -20,6 +21,7 @@ use portcullis_ike::{
         self, PrivateKey,
         demand::{Demand, Demands},
     },
+    identity::IdPattern,
     pki::{
         certificate::Certificate,
         chain::Trust,
@@ -227,6 +229,9 @@ impl Credentials {
         if auth.auth.method == Method::Psk {
             return Ok(ike::LocalAuth::SharedKey);
         }
+        if !auth.pubkeys.0.is_empty() {
+            return self.local_key(auth);
+        }
         let named = self.named(&auth.certs, "x509")?;
         let candidates: Vec<_> = match named.is_empty() {
             true => self.stores().flat_map(|store| &store.ends).cloned().collect(),
@@ -261,6 +266,34 @@ impl Credentials {
         })
     }
 
+    /// How we do so by a key that has no certificate.
+    fn local_key(&self, auth: &LocalAuth) -> Result<ike::LocalAuth, String> {
+        let publics = self.public_keys(&auth.pubkeys)?;
+        let (_, of_ike) = demands(&auth.auth)?;
+        // As strongSwan: the first counts.
+        let is_it = |key: &&Key| publics.first() == Some(&key.public);
+        let key = self.stores().flat_map(|store| &store.keys).find(is_it);
+        let key = key.ok_or("there is no private key for the public one in pubkeys; put it into private")?;
+        let private = private_key(&key.octets).map_err(|e| format!("{}: {e}", key.origin))?;
+        Ok(ike::LocalAuth::PublicKey(Credential::raw(private).demanding(of_ike)))
+    }
+
+    /// The public keys that a key of the configuration names.
+    fn public_keys(&self, of: &value::Credentials) -> Result<Vec<signature::PublicKey>, String> {
+        let read = |credential: &value::Credential| {
+            let (file, octets) = match credential {
+                value::Credential::Octets(octets) => (PathBuf::from("a public key"), octets.clone()),
+                value::Credential::File(file) => {
+                    let file = self.directory.join("pubkey").join(file);
+                    let octets = fs::read(&file).map_err(|e| bad(&file, e))?;
+                    (file, octets)
+                }
+            };
+            signature::PublicKey::from_file(&octets).map_err(|e| bad(&file, e))
+        };
+        of.0.iter().map(read).collect()
+    }
+
     /// How a peer must prove who it is.
     ///
     /// # Errors
@@ -279,7 +312,10 @@ impl Credentials {
             .filter_map(|mut c| (!c.is_empty()).then(|| c.remove(0)))
             .collect();
         let anchors = if named.is_empty() { anchors } else { named };
-        if anchors.is_empty() && pinned.is_empty() {
+        let keys = self.public_keys(&auth.pubkeys)?;
+        // Keys that are named are all that counts.
+        let anchors = if keys.is_empty() { anchors } else { vec![] };
+        if anchors.is_empty() && pinned.is_empty() && keys.is_empty() {
             return Err("nobody is trusted; put certificates of authorities into x509ca".to_owned());
         }
         let revocation = match auth.revocation {
@@ -289,7 +325,22 @@ impl Credentials {
         };
         let said = self.stores().flat_map(|store| &store.said).cloned().collect();
         let (demands, ike_demands) = demands(&auth.auth)?;
-        let trust = Trust { anchors, pinned, intermediates, said, revocation, demands, ike_demands };
+        let authority =
+            auth.ca_id.as_deref().map(|id| id.parse::<IdPattern>().map_err(|e| format!("ca_id: {e}")));
+        let policies =
+            auth.cert_policy.iter().map(|oid| oid.0.parse().map_err(|e| format!("cert_policy: {e}")));
+        let trust = Trust {
+            anchors,
+            pinned,
+            keys,
+            authority: authority.transpose()?,
+            policies: policies.collect::<Result<_, String>>()?,
+            intermediates,
+            said,
+            revocation,
+            demands,
+            ike_demands,
+        };
         Ok(ike::RemoteAuth::PublicKey(Arc::new(trust)))
     }
 

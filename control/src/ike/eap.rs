@@ -53,7 +53,10 @@ impl Sides<'_> {
     fn tls(&self) -> Result<Option<Tls>, Unusable> {
         match (self.local()?, self.remote()?) {
             (ike::LocalAuth::PublicKey(credential), ike::RemoteAuth::PublicKey(trust)) => {
-                Ok(Some(Tls { credential, trust }))
+                match credential.certificate().is_some() && trust.keys.is_empty() {
+                    true => Ok(Some(Tls { credential, trust })),
+                    false => Err(unusable(self.key("local.pubkeys"), "TLS is by certificates; write certs")),
+                }
             }
             _ => Ok(None),
         }

@@ -13,6 +13,7 @@ use portcullis_ike::{
     connection::{self as ike, Further, Round},
     identity::IdPattern,
     message::IdType,
+    pki::certificate::Certificate,
 };
 
 /// Rounds of a side, at most.
@@ -20,6 +21,8 @@ const MOST: usize = 3;
 
 const ONE_BESIDE_EAP: &str =
     "where one side proves by EAP who it is, the other does so in one round, and not by EAP";
+
+const GROUPS: &str = "nobody says who is of a group: there are no attribute certificates, and no RADIUS; write whom it is for in id";
 
 /// The first rounds, and all others.
 type Rounds = (Round<ike::LocalAuth>, Round<ike::RemoteAuth>, Further);
@@ -62,8 +65,9 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
         let id = match (id(c, "local", n, of.id.as_deref())?, &auth) {
             // As strongSwan: who the certificate is of.
             (IdPattern::Any, ike::LocalAuth::PublicKey(credential)) => {
-                let subject = credential.certificate().subject().der();
-                IdPattern::Like(IdType::ID_DER_ASN1_DN, subject.to_vec())
+                let subject =
+                    |of: &Certificate| IdPattern::Like(IdType::ID_DER_ASN1_DN, of.subject().der().to_vec());
+                credential.certificate().map_or(IdPattern::Any, subject)
             }
             (id, _) => id,
         };
@@ -109,11 +113,8 @@ fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<()
             return Err(unusable(key(c, side, MOST, "round"), why));
         }
     }
-    let of_peer = theirs.iter().enumerate();
-    for (n, (name, is_there)) in of_peer.flat_map(|(n, of)| not_there(of).map(|key| (n, key))) {
-        if is_there {
-            return Err(unusable(key(c, "remote", n, name), "this key cannot be used yet"));
-        }
+    if let Some(n) = theirs.iter().position(|of| !of.groups.is_empty()) {
+        return Err(unusable(key(c, "remote", n, "groups"), GROUPS));
     }
     if ours.len() == 1 && theirs.len() == 1 {
         return Ok(());
@@ -128,14 +129,4 @@ fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<()
         true => Err(unusable(format!("connections.{}.ppk_id", c.name), why)),
         false => Ok(()),
     }
-}
-
-/// Keys of a round that cannot be used, and whether they are there.
-fn not_there(of: &RemoteAuth) -> [(&'static str, bool); 4] {
-    [
-        ("pubkeys", !of.pubkeys.0.is_empty()),
-        ("groups", !of.groups.is_empty()),
-        ("cert_policy", !of.cert_policy.is_empty()),
-        ("ca_id", of.ca_id.is_some()),
-    ]
 }

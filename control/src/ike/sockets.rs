@@ -117,13 +117,12 @@ impl Sockets {
     /// # Errors
     /// What the system says: it is as lost as one on its way.
     pub fn send(&self, datagram: &Datagram) -> io::Result<()> {
-        let Datagram { local, peer, octets } = datagram;
+        let Datagram { local, peer, octets, dscp } = datagram;
         let fits = |socket: &&Socket| socket.port == local.port() && socket.is_v4 == local.is_ipv4();
         let socket = self.all.iter().find(fits).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        match socket.port {
-            NAT_T => socket.send(local.ip(), *peer, &[IoSlice::new(&NON_ESP_MARKER), IoSlice::new(octets)]),
-            _ => socket.send(local.ip(), *peer, &[IoSlice::new(octets)]),
-        }
+        let parts = [IoSlice::new(&NON_ESP_MARKER), IoSlice::new(octets)];
+        let parts = if socket.port == NAT_T { &parts[..] } else { &parts[1..] };
+        socket.send(local.ip(), *peer, parts, *dscp)
     }
 }
 
@@ -157,7 +156,7 @@ impl Socket {
             let (len, local, peer) = self.receive_any(room)?;
             if let (Some(local), Some(octets)) = (local, room[..len].strip_prefix(marker)) {
                 let local = SocketAddr::new(local, self.port);
-                return Some(Datagram { local, peer, octets: octets.to_vec() });
+                return Some(Datagram { local, peer, octets: octets.to_vec(), dscp: 0 });
             }
         }
         None
@@ -186,7 +185,9 @@ impl Socket {
         Some((message.bytes, local, peer))
     }
 
-    fn send(&self, local: IpAddr, peer: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    fn send(&self, local: IpAddr, peer: SocketAddr, parts: &[IoSlice<'_>], dscp: u8) -> io::Result<()> {
+        // RFC 2474 §3: in front of the two bits of ECN.
+        let class = dscp << 2;
         let (fd, flags) = (self.fd.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
         match (local, peer) {
             (IpAddr::V4(local), SocketAddr::V4(peer)) => {
@@ -197,13 +198,16 @@ impl Socket {
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
                 let to = SockaddrIn::from(peer);
-                sendmsg(fd, parts, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))?;
+                let about = [ControlMessage::Ipv4PacketInfo(&info), ControlMessage::Ipv4Tos(&class)];
+                sendmsg(fd, parts, &about, flags, Some(&to))?;
             }
             (IpAddr::V6(local), SocketAddr::V6(peer)) => {
                 let source = libc::in6_addr { s6_addr: local.octets() };
                 let info = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
                 let to = SockaddrIn6::from(peer);
-                sendmsg(fd, parts, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))?;
+                let class = i32::from(class);
+                let about = [ControlMessage::Ipv6PacketInfo(&info), ControlMessage::Ipv6TClass(&class)];
+                sendmsg(fd, parts, &about, flags, Some(&to))?;
             }
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }

@@ -79,8 +79,7 @@ impl Requests {
 
 fn message(device: u32, ip: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
-    let (family, bits) =
-        if ip.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+    let (family, bits) = if ip.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
     message.header.family = family;
     message.header.prefix_len = bits;
     message.header.index = device;

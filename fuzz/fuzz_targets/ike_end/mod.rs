@@ -130,6 +130,11 @@ fn config(at: usize) -> Configuration {
         redirect_to: vec![],
         forces_udp: at == 1,
         fragment_octets: 1280,
+        says_fragments: true,
+        keying_tries: 1,
+        dscp: 0,
+        sends_certificates: Default::default(),
+        asks_for_certificates: true,
     };
     Configuration {
         connections: vec![Arc::new(connection)],

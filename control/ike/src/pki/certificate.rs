@@ -3,6 +3,7 @@
 use super::{BadCertificate, Wrong, distinguished_name::DistinguishedName, signed::Signed};
 use crate::{
     crypto::signature::{PublicKey, Scheme},
+    identity::IdPattern,
     message::{IdType, Identification},
 };
 use const_oid::{
@@ -20,8 +21,9 @@ use std::{fmt, sync::Arc};
 use x509_cert::{
     TbsCertificate,
     ext::pkix::{
-        AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints,
-        ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName, SubjectKeyIdentifier,
+        AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CertificatePolicies,
+        CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName,
+        SubjectKeyIdentifier,
         name::{DistributionPointName, GeneralName},
     },
 };
@@ -52,6 +54,9 @@ const PURPOSES: [ObjectIdentifier; 8] = [
     ObjectIdentifier::new_unwrap("1.3.6.1.5.5.8.2.2"),
 ];
 
+/// anyPolicy (RFC 5280 §4.2.1.4).
+const ANY_POLICY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32.0");
+
 /// A certificate. Nothing here says that it is to be believed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate(Arc<Content>);
@@ -79,6 +84,8 @@ struct Content {
     constraints: Option<NameConstraints>,
     crl_names: Vec<GeneralName>,
     ocsp_uris: Vec<String>,
+    policies: Vec<ObjectIdentifier>,
+    inhibits_any_policy: bool,
     unknown: Option<ObjectIdentifier>,
 }
 
@@ -117,6 +124,8 @@ impl Certificate {
             extension::<CrlDistributionPoints>(tbs).ok_or_else(|| unreadable("cRLDistributionPoints"))?;
         let access =
             extension::<AuthorityInfoAccessSyntax>(tbs).ok_or_else(|| unreadable("authorityInfoAccess"))?;
+        let policies =
+            extension::<CertificatePolicies>(tbs).ok_or_else(|| unreadable("certificatePolicies"))?;
         let unknown = tbs.extensions().into_iter().flatten();
         let unknown = unknown.filter(|e| e.critical).map(|e| e.extn_id).find(|id| !KNOWN.contains(id));
         let content = Content {
@@ -141,6 +150,10 @@ impl Certificate {
             constraints: extension(tbs).ok_or_else(|| unreadable("nameConstraints"))?,
             crl_names: points.map(crl_names).unwrap_or_default(),
             ocsp_uris: access.map(ocsp_uris).unwrap_or_default(),
+            policies: policies.into_iter().flat_map(|all| all.0).map(|of| of.policy_identifier).collect(),
+            inhibits_any_policy: tbs
+                .extensions()
+                .is_some_and(|all| all.iter().any(|e| e.extn_id == ID_CE_INHIBIT_ANY_POLICY)),
             unknown,
             subject,
         };
@@ -226,6 +239,22 @@ impl Certificate {
             }
             _ => self.0.names.iter().any(is),
         }
+    }
+
+    /// Whether it is of whom is asked for, as [`Certificate::proves`] has it.
+    pub(super) fn is_like(&self, pattern: &IdPattern) -> bool {
+        let subject = || Identification::new(IdType::ID_DER_ASN1_DN, self.0.subject.der());
+        pattern.fits(&subject()).is_some() || pattern.identity().is_some_and(|id| self.proves(&id))
+    }
+
+    /// Whether it has a policy; or any, if that counts.
+    pub(super) fn has_policy(&self, policy: ObjectIdentifier, counts_any: bool) -> bool {
+        let is_it = |of: &ObjectIdentifier| *of == policy || counts_any && *of == ANY_POLICY;
+        self.0.policies.iter().any(is_it)
+    }
+
+    pub(super) fn inhibits_any_policy(&self) -> bool {
+        self.0.inhibits_any_policy
     }
 
     /// The bits of its key, of which OCSP has hashes.
@@ -352,7 +381,7 @@ fn ocsp_uris(access: AuthorityInfoAccessSyntax) -> Vec<String> {
 }
 
 /// The blocks of a PEM file that have one of these labels, as far as they can be read; `None` if it is no PEM.
-pub(super) fn from_pem(octets: &[u8], labels: &[&str]) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn from_pem(octets: &[u8], labels: &[&str]) -> Option<Vec<Vec<u8>>> {
     const BEGIN: &str = "-----BEGIN ";
     let text = std::str::from_utf8(octets).ok().filter(|text| text.contains(BEGIN))?;
     let blocks = text.match_indices(BEGIN).filter_map(|(at, _)| {

@@ -13,7 +13,11 @@ use super::{
     constraint,
     revocation::{Revocation, Said},
 };
-use crate::crypto::signature::demand::Demands;
+use crate::{
+    crypto::signature::{PublicKey, demand::Demands},
+    identity::IdPattern,
+};
+use const_oid::ObjectIdentifier;
 
 /// Certificates of a chain, at most, with the anchor.
 pub(super) const MOST: usize = 8;
@@ -28,6 +32,12 @@ pub struct Trust {
     pub anchors: Vec<Certificate>,
     /// Ends that need no authority.
     pub pinned: Vec<Certificate>,
+    /// Keys that need no certificate: whoever has one is whoever is asked for (RFC 7670).
+    pub keys: Vec<PublicKey>,
+    /// Who must be among the authorities of a chain.
+    pub authority: Option<IdPattern>,
+    /// Policies that all of a chain must have but its anchor (RFC 5280 §4.2.1.4).
+    pub policies: Vec<ObjectIdentifier>,
     /// Authorities that peers might leave out, and whom others must have signed.
     pub intermediates: Vec<Certificate>,
     /// What authorities say of what they have issued.
@@ -114,7 +124,7 @@ impl<'a> Search<'a> {
             }
             self.path.push(issuer);
             let is_good = match is_anchor {
-                true => self.revocation().map_err(|wrong| self.note(wrong)).is_ok(),
+                true => self.complete().map_err(|wrong| self.note(wrong)).is_ok(),
                 false => self.climb(),
             };
             if is_good {
@@ -149,6 +159,28 @@ impl<'a> Search<'a> {
         }
         self.left -= 1;
         below.verify(issuer)
+    }
+
+    /// Whether a chain up to an anchor is one that is asked for.
+    fn complete(&self) -> Result<(), BadCertificate> {
+        self.revocation()?;
+        let (end, authorities) = (self.path[0], &self.path[1..]);
+        if let Some(wanted) = &self.trust.authority
+            && !authorities.iter().any(|authority| authority.is_like(wanted))
+        {
+            return Err(Wrong::Authority(wanted.to_string()).of(end));
+        }
+        let below = &self.path[..self.path.len() - 1];
+        // RFC 5280 §4.2.1.14: whom it would still count for is not looked at.
+        let counts_any = below.iter().all(|certificate| !certificate.inhibits_any_policy());
+        let has =
+            |n: usize, certificate: &Certificate, policy| certificate.has_policy(policy, counts_any && n > 0);
+        for policy in &self.trust.policies {
+            if let Some((_, without)) = below.iter().enumerate().find(|(n, c)| !has(*n, c, *policy)) {
+                return Err(Wrong::Policy(*policy).of(without));
+            }
+        }
+        Ok(())
     }
 
     fn revocation(&self) -> Result<(), BadCertificate> {

@@ -1,4 +1,4 @@
-//! What an end signs with: a private key, and certificates that say whose it is.
+//! What an end signs with: a private key, and certificates that say whose it is, if the peer does not know it by itself.
 
 use super::{certificate::Certificate, chain};
 use crate::{
@@ -11,6 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Credential {
     key: Arc<PrivateKey>,
+    public: PublicKey,
     certificates: Vec<Certificate>,
     demands: Demands,
 }
@@ -31,9 +32,15 @@ impl Credential {
     pub fn new(key: PrivateKey, certificates: Vec<Certificate>) -> Result<Credential, Mismatch> {
         let first = certificates.first().ok_or(Mismatch::NoCertificate)?;
         match *first.key() == key.public_key() {
-            true => Ok(Credential { key: Arc::new(key), certificates, demands: Demands::default() }),
+            true => Ok(Credential { certificates, ..Credential::raw(key) }),
             false => Err(Mismatch::Key),
         }
+    }
+
+    /// Without a certificate: peers have the public key.
+    pub fn raw(key: PrivateKey) -> Credential {
+        let public = key.public_key();
+        Credential { key: Arc::new(key), public, certificates: vec![], demands: Demands::default() }
     }
 
     /// This one, to sign as is demanded, the best first.
@@ -61,9 +68,14 @@ impl Credential {
         &self.key
     }
 
-    /// The certificate of the key.
-    pub fn certificate(&self) -> &Certificate {
-        &self.certificates[0]
+    /// What verifies its signatures.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The certificate of the key, if there is one.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificates.first()
     }
 
     /// What is sent of it: the first is that of the key (RFC 7296 §3.6).
@@ -74,7 +86,7 @@ impl Credential {
 
     /// How it signs for an end that takes digital signatures of these hashes, or none (RFC 7427 §4).
     pub fn method(&self, hashes: Option<&[u16]>) -> Option<(AuthMethod, Scheme)> {
-        let key = self.certificate().key();
+        let key = &self.public;
         let is_taken =
             |scheme: &&Scheme| scheme.hash_id().is_some_and(|id| hashes.unwrap_or_default().contains(&id));
         let ranked = key.schemes().iter().filter(is_taken);

@@ -317,7 +317,8 @@ impl IkeSa {
 
     /// Sends.
     pub(super) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
-        let out = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets }));
+        let dscp = self.connection.dscp;
+        let out = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets, dscp }));
         cx.out.extend(out);
     }
 

@@ -154,7 +154,7 @@ pub(crate) fn refuse_first(header: &Header, path: Path, cx: &mut Context<'_>) {
     let octets = isakmp::emit(&[Payload::Notify(notify)])
         .and_then(|(first, octets)| isakmp::message(&header, first, &octets));
     if let Ok(octets) = octets {
-        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets }));
+        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets, dscp: 0 }));
     }
 }
 

@@ -90,7 +90,7 @@ impl Method {
         match (&connection.local_auth, &connection.remote_auth) {
             (LocalAuth::SharedKey, RemoteAuth::SharedKey) => Some(Method::SharedKey),
             (LocalAuth::PublicKey(credential), RemoteAuth::PublicKey(_)) => {
-                Method::of_key(credential.certificate().key())
+                Method::of_key(credential.public())
             }
             _ => None,
         }

@@ -23,7 +23,7 @@ use super::{
 use crate::proposal::Agreement;
 use crate::{
     child,
-    connection::{Child, Childless, Connection, LocalAuth, RemoteAuth, Unique},
+    connection::{Child, Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
     crypto::{
         Secret,
         keys::{Keys, Nonces, Role},
@@ -99,7 +99,10 @@ impl Answering {
         let Some((_, auth)) = connection.local_round(self.done.mine) else { return vec![] };
         let id = Payload::IdResponder(self.ids.0.clone());
         // RFC 5723 §5.1: who comes back knows our certificates.
-        let certificates = if is_known { vec![] } else { certificates(auth) };
+        let certificates = match is_known {
+            true => vec![],
+            false => certificates(&connection, auth, self.payloads.asks_for_certificates()),
+        };
         self.done.mine += 1;
         let another = connection.another_of(self.done).filter(|_| !is_known);
         let proofs = proofs.into_iter().map(Payload::Authentication);
@@ -165,9 +168,11 @@ impl IkeSa {
         let mut payloads = vec![Payload::IdInitiator(ids.0.clone())];
         // RFC 5723 §4.3.3: who has come back shows no certificates.
         if self.resumed.is_none() {
-            payloads.extend(certificates(&connection.local_auth));
+            payloads.extend(self.our_certificates(&connection.local_auth));
         }
-        if let (None, RemoteAuth::PublicKey(trust)) = (&self.resumed, &connection.remote_auth) {
+        if let (None, RemoteAuth::PublicKey(trust), true) =
+            (&self.resumed, &connection.remote_auth, connection.asks_for_certificates)
+        {
             payloads.extend(certificate_request(std::iter::once(&**trust)));
         }
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
@@ -192,6 +197,12 @@ impl IkeSa {
         self.ask(ExchangeType::IKE_AUTH, &Payloads(payloads), cx);
         asking.done.begin(!proofs.is_empty());
         self.asked = Some(Asked::Auth(Box::new(Question { child, ..asking.into() })));
+    }
+
+    /// What an initiator sends of its certificates with a round.
+    pub(super) fn our_certificates(&self, auth: &LocalAuth) -> Vec<Payload> {
+        let is_asked = self.init.as_ref().is_some_and(|init| init.asks_for_certificates);
+        certificates(&self.connection, auth, is_asked)
     }
 
     /// The child SA that IKE_AUTH makes. Without one, the peer must be able to do so (RFC 6023 §3).
@@ -554,7 +565,8 @@ impl IkeSa {
                 (None, _) => (Fit::Any, self.id_in(connection)),
                 // Whoever our certificate is of, if we are not told who we are.
                 (Some(asked), LocalAuth::PublicKey(credential))
-                    if connection.local_id == IdPattern::Any && credential.certificate().proves(asked) =>
+                    if connection.local_id == IdPattern::Any
+                        && credential.certificate().is_some_and(|c| c.proves(asked)) =>
                 {
                     (Fit::Exact, Identification::new(asked.kind, &asked.data))
                 }
@@ -651,9 +663,16 @@ impl IkeSa {
 }
 
 /// What is sent of our certificates.
-pub(super) fn certificates(auth: &LocalAuth) -> Vec<Payload> {
+fn certificates(connection: &Connection, auth: &LocalAuth, is_asked: bool) -> Vec<Payload> {
+    let sends = match connection.sends_certificates {
+        SendCertificates::Asked => is_asked,
+        SendCertificates::Always => true,
+        SendCertificates::Never => false,
+    };
     match auth {
-        LocalAuth::PublicKey(credential) => credential.payloads().map(Payload::Certificate).collect(),
+        LocalAuth::PublicKey(credential) if sends => {
+            credential.payloads().map(Payload::Certificate).collect()
+        }
         _ => vec![],
     }
 }

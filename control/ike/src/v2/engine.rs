@@ -375,7 +375,7 @@ impl Engine {
     /// # Errors
     /// Why nothing came of it.
     pub fn receive(&mut self, datagram: &Datagram, cx: &mut Context<'_>) -> Result<(), Refused> {
-        let Datagram { local, peer, octets } = datagram;
+        let Datagram { local, peer, octets, .. } = datagram;
         let path = Path { local: *local, peer: *peer };
         let (header, first, body) = Header::parse(octets).map_err(Dropped::from)?;
         if header.version.major == Version::V1.major {

@@ -203,6 +203,8 @@ pub struct IkeSa {
     pub(super) rekey_at_ms: u64,
     /// We have asked for message IDs to go on with.
     pub(super) syncing: Option<Syncing>,
+    /// How often its first messages were given up.
+    sequences: u32,
     /// What the peer has said last that it goes on with.
     pub(super) synced: Option<u32>,
     /// What makes tickets, while it does something.
@@ -288,6 +290,7 @@ impl IkeSa {
             established_ms: None,
             rekey_at_ms: u64::MAX,
             syncing: None,
+            sequences: 0,
             synced: None,
             tickets: None,
             ticket: None,

@@ -76,7 +76,8 @@ impl IkeSa {
         }
         // It is not known yet which of these it is.
         let connections = cx.config.between(self.path.local, self.path.peer);
-        let trusts = connections.iter().flat_map(|connection| connection.trusts());
+        let asking = connections.iter().filter(|connection| connection.asks_for_certificates);
+        let trusts = asking.flat_map(|connection| connection.trusts());
         // RFC 7427 §4: who does not say it does not know of it.
         let says = self.peer_hashes.is_some() && connections.iter().any(|c| c.has_signatures());
         certificate_request(trusts).into_iter().chain(says.then_some(notify)).collect()
@@ -197,6 +198,12 @@ impl IkeSa {
 const TOO_EARLY: Closed = Closed::Configured("there are no keys yet");
 
 impl Payloads {
+    /// Whether the peer asks for certificates (RFC 7296 §3.7).
+    pub(super) fn asks_for_certificates(&self) -> bool {
+        let is_request = |payload: &Payload| matches!(payload, Payload::CertificateRequest(r) if r.encoding == CertificateEncoding::X509_SIGNATURE);
+        self.0.iter().any(is_request)
+    }
+
     /// Certificates and what goes with them, in their order.
     fn certificates(&self) -> impl Iterator<Item = &CertificatePayload> {
         self.0.iter().filter_map(|payload| match payload {

@@ -16,7 +16,7 @@
 //! ends are to each other, which others may be known by: an IKE SA is theirs.
 
 use super::{
-    auth::{Answer, Answering, Asking, certificates},
+    auth::{Answer, Answering, Asking},
     context::Context,
     eap,
     ike_sa::{Asked, Closed, IkeSa, Then},
@@ -148,7 +148,10 @@ impl IkeSa {
         let connection = self.connection.clone();
         let mut payloads = vec![Payload::IdInitiator(asking.ids.0.clone())];
         payloads.extend(
-            connection.local_round(asking.done.mine).into_iter().flat_map(|(_, auth)| certificates(auth)),
+            connection
+                .local_round(asking.done.mine)
+                .into_iter()
+                .flat_map(|(_, auth)| self.our_certificates(auth)),
         );
         payloads.extend(proofs.iter().cloned().map(Payload::Authentication));
         asking.done.begin(true);

@@ -63,6 +63,8 @@ pub struct Init {
     pub intermediates: u32,
     /// The responder takes several rounds of authentication (RFC 4739).
     pub takes_rounds: bool,
+    /// The responder asks for certificates.
+    pub asks_for_certificates: bool,
 }
 
 impl Init {
@@ -76,6 +78,7 @@ impl Init {
             int_auth: IntAuth::default(),
             intermediates: 0,
             takes_rounds: false,
+            asks_for_certificates: false,
         }
     }
 
@@ -191,7 +194,8 @@ impl IkeSa {
         let kinds = [NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, NotifyType::CHILDLESS_IKEV2_SUPPORTED];
         // RFC 6023 §3: a responder says that it may be childless.
         let may = self.channel.role() == Role::Responder && self.connection.childless != Childless::Never;
-        let kinds = kinds.into_iter().filter(|kind| *kind != NotifyType::CHILDLESS_IKEV2_SUPPORTED || may);
+        let says = [self.connection.says_fragments, may];
+        let kinds = kinds.into_iter().zip(says).filter_map(|(kind, says)| says.then_some(kind));
         notifies.extend(kinds.map(|kind| Payload::Notify(Notify::new(kind, &[]))));
         notifies
     }
@@ -272,7 +276,9 @@ impl IkeSa {
         self.channel.set_spis(Spis { responder, ..self.channel.spis() });
         let (ni, nr) = (question.asking.nonce, nr.to_vec());
         let takes_rounds = payloads.has_notify(NotifyType::MULTIPLE_AUTH_SUPPORTED);
-        let init = Init { takes_rounds, ..Init::new((question.request, octets), (ni, nr)) };
+        let asks_for_certificates = payloads.asks_for_certificates();
+        let init =
+            Init { takes_rounds, asks_for_certificates, ..Init::new((question.request, octets), (ni, nr)) };
         self.may_be_childless = payloads.has_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.learn_peer(payloads, self.channel.spis());
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && self.ppk(cx).is_some();

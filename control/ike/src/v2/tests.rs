@@ -443,7 +443,8 @@ fn first_messages_do_nothing_to_what_is_there() {
                 message_id: 0,
             };
             let octets = Message { header, payloads: Payloads::default(), sealed: None }.emit().unwrap();
-            let datagram = Datagram { local: path.local, peer: "203.0.113.1:500".parse().unwrap(), octets };
+            let datagram =
+                Datagram { local: path.local, peer: "203.0.113.1:500".parse().unwrap(), octets, dscp: 0 };
             assert!(world.with(end, |engine, cx| engine.receive(&datagram, cx)).is_err());
             assert_eq!(world.only_sa(end).path(), path);
         }
@@ -487,7 +488,9 @@ fn an_answer_that_says_no_is_not_believed_at_once() {
         };
         let (local, peer) = (sa.path().local, sa.path().peer);
         let octets = Message { header, payloads: Payloads(vec![payload]), sealed: None }.emit().unwrap();
-        world.with(LEFT, |engine, cx| engine.receive(&Datagram { local, peer, octets }, cx)).unwrap();
+        world
+            .with(LEFT, |engine, cx| engine.receive(&Datagram { local, peer, octets, dscp: 0 }, cx))
+            .unwrap();
         world.run_until_quiet();
         world.check_children(1);
     }

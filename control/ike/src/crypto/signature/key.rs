@@ -152,6 +152,14 @@ impl PrivateKey {
 }
 
 impl PublicKey {
+    /// Reads a file: a SubjectPublicKeyInfo in PEM or DER.
+    pub fn from_file(octets: &[u8]) -> Result<PublicKey, SignatureError> {
+        match crate::pki::certificate::from_pem(octets, &["PUBLIC KEY"]) {
+            Some(blocks) => PublicKey::from_spki(blocks.first().ok_or(SignatureError::PublicKey)?),
+            None => PublicKey::from_spki(octets),
+        }
+    }
+
     /// Reads a SubjectPublicKeyInfo.
     pub fn from_spki(octets: &[u8]) -> Result<PublicKey, SignatureError> {
         if let Some(key) = ecdsa::PublicKey::from_spki(octets) {

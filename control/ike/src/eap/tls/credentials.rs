@@ -59,7 +59,7 @@ pub(super) fn client(tls: &Tls, authority: IdPattern, unix_secs: u64) -> Result<
 
 fn certified(tls: &Tls) -> Arc<CertifiedKey> {
     let chain = tls.credential.payloads().map(|payload| payload.data.into()).collect();
-    let schemes = tls.credential.certificate().key().schemes();
+    let schemes = tls.credential.public().schemes();
     Arc::new(CertifiedKey::new(chain, Arc::new(Key { key: tls.credential.key().clone(), schemes })))
 }
 

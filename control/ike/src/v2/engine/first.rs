@@ -211,6 +211,6 @@ fn answer_first_all(header: &Header, notifies: Vec<Notify>, path: Path, cx: &mut
         Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..*header };
     let message = Message { header, payloads, sealed: None };
     if let Ok(octets) = message.emit() {
-        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets }));
+        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets, dscp: 0 }));
     }
 }

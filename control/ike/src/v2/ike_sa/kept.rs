@@ -145,6 +145,7 @@ impl IkeSa {
             ticket: _,
             resumed: _,
             syncing: _,
+            sequences: _,
             synced,
             rival_ike,
             awaits_estate,

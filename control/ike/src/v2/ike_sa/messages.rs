@@ -254,7 +254,8 @@ impl IkeSa {
     }
 
     pub(in crate::v2) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
-        let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets }));
+        let dscp = self.connection.dscp;
+        let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets, dscp }));
         cx.out.extend(all);
     }
 }

@@ -57,10 +57,18 @@ impl IkeSa {
         }
     }
 
+    /// Whether the first messages are sent again from the beginning, as often as they were.
+    fn tries_again(&mut self) -> bool {
+        self.sequences += 1;
+        let most = self.connection.keying_tries;
+        self.phase == Phase::Connecting && (most == 0 || self.sequences < most)
+    }
+
     /// Time has passed.
     pub(in crate::v2) fn tick(&mut self, cx: &mut Context<'_>) {
         match self.channel.late(cx.now_ms, cx.rng) {
             Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
+            Some(Late::GivenUp) if self.tries_again() => self.channel.ask_anew(cx.now_ms),
             Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
             None => {}
         }

@@ -88,7 +88,7 @@ fn what_is_sent_again_changes_nothing() {
     for n in 0..3 {
         rekey_only_child(&mut world, n % 2);
         let path = world.only_sa(LEFT).path();
-        let datagram = Datagram { local: path.local, peer: path.peer, octets: octets.clone() };
+        let datagram = Datagram { local: path.local, peer: path.peer, octets: octets.clone(), dscp: 0 };
         world.with(LEFT, |engine, cx| engine.receive(&datagram, cx)).unwrap();
         world.run_for(1000);
     }

@@ -47,7 +47,7 @@ fn who_does_not_work_seldom_comes_in() {
         let header = Header { initiator_spi: IkeSpi(1000 + n), ..first.header };
         let send = |world: &mut World, payloads: Payloads| {
             let octets = Message { header, payloads, sealed: None }.emit().unwrap();
-            let datagram = Datagram { local, peer, octets };
+            let datagram = Datagram { local, peer, octets, dscp: 0 };
             world.with(RIGHT, |engine, cx| {
                 let received = engine.receive(&datagram, cx);
                 let answer = cx.out.iter().find_map(|output| match output {
@@ -92,7 +92,7 @@ fn what_is_in_clear_ends_nothing_meanwhile() {
                 };
                 let payloads = Payloads(vec![Payload::Notify(Notify::new(kind, &[]))]);
                 let octets = Message { header, payloads, sealed: None }.emit().unwrap();
-                let datagram = Datagram { local: path.local, peer: path.peer, octets };
+                let datagram = Datagram { local: path.local, peer: path.peer, octets, dscp: 0 };
                 let _ = world.with(LEFT, |engine, cx| engine.receive(&datagram, cx));
             }
         };

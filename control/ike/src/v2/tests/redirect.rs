@@ -196,7 +196,7 @@ fn without_our_nonce_nobody_sends_us_elsewhere() {
     let notify = Notify::new(NotifyType::REDIRECT, &[&[1, 4, 198, 51, 100, 7], &[0; 32][..]].concat());
     let payloads = Payloads(vec![Payload::Notify(notify)]);
     let octets = Message { header, payloads, sealed: None }.emit().unwrap();
-    world.with(LEFT, |engine, cx| engine.receive(&Datagram { local, peer, octets }, cx)).unwrap();
+    world.with(LEFT, |engine, cx| engine.receive(&Datagram { local, peer, octets, dscp: 0 }, cx)).unwrap();
     world.run_until_quiet();
     world.check_children(1);
     assert_eq!(world.only_sa(LEFT).path().peer.ip(), address(RIGHT));

@@ -149,7 +149,8 @@ fn what_is_sent_again_does_nothing() {
     let (octets, spis) = (octets.clone(), world.only_sa(RIGHT).spis());
     for port in [500, 501] {
         let peer = (address(LEFT), port).into();
-        let datagram = Datagram { local: (address(RIGHT), 500).into(), peer, octets: octets.clone() };
+        let datagram =
+            Datagram { local: (address(RIGHT), 500).into(), peer, octets: octets.clone(), dscp: 0 };
         world.with(RIGHT, |engine, cx| engine.receive(&datagram, cx)).unwrap();
     }
     assert_eq!(world.ends[RIGHT].engine.half_open(), 2);

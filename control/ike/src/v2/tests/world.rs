@@ -98,6 +98,11 @@ pub fn connection(name: &str, end: usize) -> Connection {
         redirect_to: vec![],
         forces_udp: false,
         fragment_octets: 1280,
+        says_fragments: true,
+        keying_tries: 1,
+        dscp: 0,
+        sends_certificates: Default::default(),
+        asks_for_certificates: true,
     }
 }
 
@@ -356,7 +361,7 @@ impl World {
             }
         }
         if let Some(n) = self.network.iter().position(|(ms, ..)| *ms <= now) {
-            let (_, at, Datagram { local, mut peer, octets }) = self.network.remove(n);
+            let (_, at, Datagram { local, mut peer, octets, .. }) = self.network.remove(n);
             if let Some(nat) = self.nat.filter(|nat| at == LEFT && nat.ip() == peer.ip()) {
                 let port = if peer.port() == nat.port() { 500 } else { 4500 };
                 peer = SocketAddr::new(self.addresses[LEFT], port);
@@ -367,7 +372,7 @@ impl World {
             }
             self.carried += 1;
             // Theirs is ours.
-            let datagram = Datagram { local: peer, peer: local, octets };
+            let datagram = Datagram { local: peer, peer: local, octets, dscp: 0 };
             if let Err(refused) = self.with(at, |engine, cx| engine.receive(&datagram, cx)) {
                 self.ends[at].refused.push(refused);
             }
