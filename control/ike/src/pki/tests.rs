@@ -67,6 +67,74 @@ fn bad(subject: &str, wrong: Wrong) -> Result<(), BadCertificate> {
     Err(BadCertificate { subject: format!("O=Test, CN={subject}"), wrong })
 }
 
+/// A DER object identifier of few octets, with its tag.
+fn policies(of: &[&[u8]]) -> CustomExtension {
+    let tagged = |tag: u8, inner: Vec<u8>| [vec![tag, inner.len() as u8], inner].concat();
+    let each = of.iter().map(|oid| tagged(0x30, tagged(0x06, oid.to_vec())));
+    // 2.5.29.32
+    CustomExtension::from_oid_content(&[2, 5, 29, 32], tagged(0x30, each.collect::<Vec<_>>().concat()))
+}
+
+// RFC 5280 §6.1.3 d, §6.1.4
+#[test]
+fn a_chain_has_the_policies_that_are_asked_for() {
+    // 1.2.3.4, 1.2.3.5 and anyPolicy.
+    let (wanted, other, any): (&[u8], &[u8], &[u8]) = (&[0x2a, 3, 4], &[0x2a, 3, 5], &[0x55, 0x1d, 0x20, 0]);
+    let policy: const_oid::ObjectIdentifier = "1.2.3.4".parse().unwrap();
+    let without = |name| bad(name, Wrong::Policy(policy));
+    for (middle, end, inhibits, found) in [
+        (vec![wanted], vec![wanted], false, Ok(())),
+        (vec![other, wanted], vec![wanted, other], false, Ok(())),
+        (vec![any], vec![wanted], false, Ok(())),
+        (vec![any], vec![wanted], true, without("middle")),
+        // That of an end is not any.
+        (vec![wanted], vec![any], false, without("gw.example.org")),
+        (vec![wanted], vec![other], false, without("gw.example.org")),
+        (vec![other], vec![wanted], false, without("middle")),
+        (vec![wanted], vec![], false, without("gw.example.org")),
+    ] {
+        let has = |of: &[&[u8]]| (!of.is_empty()).then(|| policies(of));
+        let three = three(
+            AS_IT_IS,
+            &|p| {
+                p.custom_extensions.extend(has(&middle));
+                // inhibitAnyPolicy: 0.
+                let inhibit = CustomExtension::from_oid_content(&[2, 5, 29, 54], vec![2, 1, 0]);
+                p.custom_extensions.extend(inhibits.then_some(inhibit));
+            },
+            &|p| p.custom_extensions.extend(has(&end)),
+        );
+        let trust = Trust { policies: vec![policy], ..trust(&[&three.root]) };
+        assert_eq!(
+            trust.verify(&three.end.certificate, &shown(&[&three.middle]), NOW),
+            found,
+            "{middle:?} {end:?}"
+        );
+    }
+}
+
+#[test]
+fn a_chain_is_under_the_authority_that_is_asked_for() {
+    let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
+    for (wanted, is_there) in [
+        ("O=Test, CN=middle", true),
+        ("O=Test, CN=root", true),
+        ("O=Test, CN=m*", false),
+        ("O=Test, CN=*", true),
+        ("%any", true),
+        ("O=Test, CN=other", false),
+        // It is not itself an authority.
+        ("O=Test, CN=gw.example.org", false),
+        ("gw.example.org", false),
+    ] {
+        let wanted: IdPattern = wanted.parse().unwrap();
+        let trust = Trust { authority: Some(wanted.clone()), ..trust(&[&three.root]) };
+        let found = trust.verify(&three.end.certificate, &shown(&[&three.middle]), NOW);
+        let wrong = || bad("gw.example.org", Wrong::Authority(wanted.to_string()));
+        assert_eq!(found, if is_there { Ok(()) } else { wrong() }, "{wanted}");
+    }
+}
+
 #[test]
 fn what_is_sent_has_all_authorities_but_the_one_that_signs_itself() {
     let mut holders = vec![root("root", AS_IT_IS)];

@@ -15,6 +15,7 @@ mod resource;
 mod resumption;
 mod rounds;
 mod seeds;
+mod settings;
 mod signatures;
 mod unique;
 mod world;

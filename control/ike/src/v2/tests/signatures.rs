@@ -26,10 +26,10 @@ use std::sync::Arc;
 const NAMES: [&str; 2] = ["left.example.org", "right.example.org"];
 
 /// Two authorities, and who they have issued certificates to.
-struct Paper {
-    root: Holder,
+pub(super) struct Paper {
+    pub root: Holder,
     middle: Holder,
-    ends: [Holder; 2],
+    pub ends: [Holder; 2],
 }
 
 fn keys(kind: &str) -> KeyPair {
@@ -42,7 +42,7 @@ fn keys(kind: &str) -> KeyPair {
     .unwrap()
 }
 
-fn paper(kind: &str) -> Paper {
+pub(super) fn paper(kind: &str) -> Paper {
     let root = root_of("root", keys(kind), &|_| {});
     let middle = root.authority("middle", &|_| {});
     let ends = NAMES.map(|name| middle.end_of(name, keys(kind), &|_| {}));
@@ -55,12 +55,12 @@ impl Paper {
         LocalAuth::PublicKey(Credential::new(self.ends[end].key(), certificates.to_vec()).unwrap())
     }
 
-    fn trust(&self) -> Trust {
+    pub fn trust(&self) -> Trust {
         Trust { anchors: vec![self.root.certificate.clone()], ..Trust::default() }
     }
 
     /// A world in which both sign.
-    fn world(&self, seed: u64) -> World {
+    pub fn world(&self, seed: u64) -> World {
         World::new(seed, [LEFT, RIGHT].map(|end| config(self.connection(end))))
     }
 
@@ -70,7 +70,7 @@ impl Paper {
     }
 }
 
-fn trusting(world: &mut World, end: usize, trust: Trust) {
+pub(super) fn trusting(world: &mut World, end: usize, trust: Trust) {
     world.configure(end, |c| c.remote_auth = RemoteAuth::PublicKey(Arc::new(trust)));
 }
 
