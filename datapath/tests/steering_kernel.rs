@@ -102,7 +102,7 @@ fn the_kernel_decides_as_the_host_does() {
     let mut sum = vec![0; Reason::ALL.len()];
     for worker in 0..WORKERS {
         let mut oracle = Oracle::new(worker);
-        for seed in 0..4_000 {
+        for seed in 0..5_000 {
             let seed = u64::from(worker) << 32 | seed;
             oracle.compare(&generate::frame(&mut Rng(seed)));
             oracle.compare(&generate::mutated(&mut Rng(seed)));

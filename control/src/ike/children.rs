@@ -3,6 +3,9 @@
 //! An inbound SA is there before anything leads to it; packets leave by an outbound one once the peer has its other half.
 //! Where one takes the place of another, the policies stay and point to the new one: no packet goes without. What was
 //! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
+//!
+//! A child SA for a resource (RFC 9611) is a worker's, which sends by it what it receives: of the workers one that has the
+//! fewest for the same packets, whatever number the peer has for it. Workers without one send by the one for all.
 
 mod adopt;
 mod shunt;
@@ -24,8 +27,8 @@ use portcullis_ike::{
     },
 };
 use portcullis_sadb::{
-    Action, Direction, Endpoint, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector, SlotIndex,
-    Spi, UdpEncap,
+    Action, Direction, Endpoint, MAX_WORKERS, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError,
+    Selector, SlotIndex, Spi, UdpEncap,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -87,8 +90,8 @@ pub struct Installed {
     pub outbound: SlotIndex,
     /// That of its group.
     reqid: u32,
-    /// It is not for one worker, beside one for all (RFC 9611), by which is sent: a policy has one SA.
-    is_for_all: bool,
+    /// The worker that sends by it, if not all do (RFC 9611).
+    worker: Option<u8>,
 }
 
 /// Which packets of which connection child SAs are for.
@@ -118,12 +121,27 @@ struct Group {
     reqid: u32,
     outbound: Vec<PolicyIndex>,
     inbound: Vec<PolicyIndex>,
-    /// Outbound SAs, by whether their child SAs are for all, and these' numbers, in order.
-    sas: Vec<((bool, u32), SlotIndex)>,
+    /// Outbound SAs, those for all behind, in the order of their child SAs' numbers.
+    sas: Vec<Outbound>,
     /// Inbound SAs of those that were replaced, and until when they stay, by the boot clock.
     lingering: Vec<(u32, SlotIndex)>,
     /// The child whose trap it is: its policies stay without an SA.
     trap: Option<String>,
+}
+
+/// An outbound SA of a group.
+#[derive(Clone, Copy, Debug)]
+struct Outbound {
+    worker: Option<u8>,
+    /// Its child SA's number.
+    id: u32,
+    slot: SlotIndex,
+}
+
+impl Outbound {
+    fn rank(&self) -> (bool, u32) {
+        (self.worker.is_none(), self.id)
+    }
 }
 
 impl Children {
@@ -170,9 +188,9 @@ impl Children {
                 reqid
             }
         };
-        let id = self.last + 1;
+        let (id, worker) = (self.last + 1, self.worker_for(install, reqid, sadb));
         let Some(group) = self.groups.get_mut(&reqid) else { return Ok(()) };
-        let added = group.add(sadb, install, id, now_secs);
+        let added = group.add(sadb, install, (id, worker), now_secs);
         if !group.is_needed() {
             self.forget_group(reqid);
         }
@@ -180,17 +198,27 @@ impl Children {
         let spi_in = install.sa.spi_in;
         self.last = id;
         self.spis.extend([(inbound, spi_in), (outbound, spi_in)]);
-        let is_for_all = install.sa.resource.is_none();
-        self.installed.insert(spi_in, Installed { id, inbound, outbound, reqid, is_for_all });
+        self.installed.insert(spi_in, Installed { id, inbound, outbound, reqid, worker });
         Ok(())
+    }
+
+    /// The worker that sends by a child SA, if it is for a resource.
+    fn worker_for(&self, install: &Install, reqid: u32, sadb: &Sadb) -> Option<u8> {
+        install.sa.resource?;
+        // RFC 9611 §3: one that is rekeyed stays with its resource.
+        let replaced = install.replaces.and_then(|spi_in| self.installed(spi_in));
+        replaced
+            .and_then(|replaced| replaced.worker)
+            .or_else(|| self.groups.get(&reqid).map(|group| group.idle_worker(sadb.runtime().workers())))
+            .or(Some(0))
     }
 
     /// What is sent goes by this one.
     pub fn send_by(&mut self, sadb: &mut Sadb, spi_in: u32) {
-        if let Some(Installed { reqid, outbound, is_for_all: true, .. }) = self.installed(spi_in)
+        if let Some(Installed { reqid, outbound, worker, .. }) = self.installed(spi_in)
             && let Some(group) = self.groups.get(&reqid)
         {
-            group.point(sadb, outbound);
+            group.point(sadb, worker, outbound);
         }
     }
 
@@ -223,20 +251,12 @@ impl Children {
     /// Its inbound SA stays until then, if another is for the same packets.
     fn take_out(&mut self, sadb: &mut Sadb, spi_in: u32, until: u32) {
         let Some(gone) = self.installed.remove(&spi_in) else { return };
-        let Installed { id, inbound, outbound, reqid, is_for_all } = gone;
+        let Installed { inbound, outbound, reqid, .. } = gone;
         for slot in [inbound, outbound] {
             self.spis.remove(&slot);
         }
         if let Some(group) = self.groups.get_mut(&reqid) {
-            if let Ok(at) = group.sas.binary_search_by_key(&(is_for_all, id), |(key, _)| *key) {
-                group.sas.remove(at);
-            }
-            match group.sas.last() {
-                Some((_, other)) if group.sends_by(sadb, outbound) => group.point(sadb, *other),
-                Some(_) => {}
-                None if group.trap.is_some() => {}
-                None => group.forget_policies(sadb),
-            }
+            group.leave(sadb, outbound);
             let _ = sadb.retire(outbound);
             group.lingering.push((until, inbound));
             group.expire(sadb, 0);
@@ -304,34 +324,64 @@ impl Group {
         &mut self,
         sadb: &mut Sadb,
         install: &Install,
-        id: u32,
+        (id, worker): (u32, Option<u8>),
         now_secs: u32,
     ) -> Result<[SlotIndex; 2], SadbError> {
-        let [inbound, outbound] = sas(install, self.reqid, now_secs);
+        let [inbound, outbound] = sas(install, (self.reqid, worker), now_secs);
         let inbound = sadb.publish(&inbound)?;
         let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
-        let is_for_all = install.sa.resource.is_none();
-        if self.outbound.is_empty() {
+        let is_first = self.outbound.is_empty();
+        if is_first {
             self.add_policies(sadb, Some(outbound)).inspect_err(|_| {
                 self.forget_policies(sadb);
                 for slot in [outbound, inbound] {
                     let _ = sadb.retire(slot);
                 }
             })?;
-        } else if install.sends && is_for_all {
-            self.point(sadb, outbound);
         }
-        self.put_sa((is_for_all, id), outbound);
+        if install.sends && !(is_first && worker.is_none()) {
+            self.point(sadb, worker, outbound);
+        }
+        self.put_sa(Outbound { worker, id, slot: outbound });
         Ok([inbound, outbound])
     }
 
-    fn put_sa(&mut self, key: (bool, u32), outbound: SlotIndex) {
+    /// One of the workers with the fewest SAs of their own.
+    fn idle_worker(&self, workers: u32) -> u8 {
+        let has = |worker: &u8| self.sas.iter().filter(|sa| sa.worker == Some(*worker)).count();
+        (0..workers.clamp(1, MAX_WORKERS as u32) as u8).min_by_key(has).unwrap_or(0)
+    }
+
+    fn put_sa(&mut self, sa: Outbound) {
         // Nearly all have one.
         if self.sas.is_empty() {
             self.sas.reserve_exact(1);
         }
-        let at = self.sas.partition_point(|(other, _)| *other < key);
-        self.sas.insert(at, (key, outbound));
+        let at = self.sas.partition_point(|other| other.rank() < sa.rank());
+        self.sas.insert(at, sa);
+    }
+
+    /// An outbound SA goes: what is sent goes by another, if there is one.
+    fn leave(&mut self, sadb: &mut Sadb, outbound: SlotIndex) {
+        let Some(at) = self.sas.iter().position(|sa| sa.slot == outbound) else { return };
+        let gone = self.sas.remove(at);
+        // RFC 9611 §3: a worker without another of its own sends by the one for all.
+        for worker in [gone.worker, None] {
+            if let Some(other) = self.last(worker)
+                && self.sends_by(sadb, worker).is_none_or(|sa| sa == outbound)
+            {
+                self.point(sadb, worker, other);
+            }
+        }
+        if self.sas.is_empty() && self.trap.is_none() {
+            self.forget_policies(sadb);
+        }
+    }
+
+    /// The last of a worker's own; or that for all, and if there is none, any.
+    fn last(&self, worker: Option<u8>) -> Option<SlotIndex> {
+        let is_its = |sa: &&Outbound| worker.is_none() || sa.worker == worker;
+        self.sas.iter().rfind(is_its).map(|sa| sa.slot)
     }
 
     /// What comes in is let in before anything goes out.
@@ -370,22 +420,37 @@ impl Group {
         }
     }
 
-    fn point(&self, sadb: &mut Sadb, outbound: SlotIndex) {
+    /// What a worker sends, or all that have none of their own, goes by this one.
+    fn point(&self, sadb: &mut Sadb, worker: Option<u8>, outbound: SlotIndex) {
         for index in &self.outbound {
-            if let Err(error) = sadb.set_policy_sa(*index, Some(outbound)) {
+            if sends(sadb, *index, worker) == Some(outbound) {
+                continue;
+            }
+            let pointed = match worker {
+                Some(worker) => sadb.set_worker_sa(*index, worker, Some(outbound)),
+                None => sadb.set_policy_sa(*index, Some(outbound)),
+            };
+            if let Err(error) = pointed {
                 tracing::error!("connection '{}': {error}", self.purpose.connection);
             }
         }
     }
 
-    fn sends_by(&self, sadb: &Sadb, outbound: SlotIndex) -> bool {
-        let first = self.outbound.first().and_then(|index| sadb.policy(*index));
-        first.is_none_or(|policy| policy.sa.is_none_or(|sa| sa == outbound))
+    /// What a worker sends by of its own, or all that have none.
+    fn sends_by(&self, sadb: &Sadb, worker: Option<u8>) -> Option<SlotIndex> {
+        sends(sadb, *self.outbound.first()?, worker)
     }
 }
 
-/// The two SAs of a child SA, inbound first.
-fn sas(install: &Install, reqid: u32, now_secs: u32) -> [Sa; 2] {
+fn sends(sadb: &Sadb, policy: PolicyIndex, worker: Option<u8>) -> Option<SlotIndex> {
+    match worker {
+        Some(worker) => sadb.worker_sa(policy, worker),
+        None => sadb.policy(policy)?.sa,
+    }
+}
+
+/// The two SAs of a child SA, inbound first, with the number of their group and the worker that sends.
+fn sas(install: &Install, (reqid, worker): (u32, Option<u8>), now_secs: u32) -> [Sa; 2] {
     let Install { sa: child, algorithm, local, peer, .. } = install;
     let encap = |from: SocketAddr, to: SocketAddr| {
         install.is_in_udp.then(|| UdpEncap {
@@ -408,7 +473,7 @@ fn sas(install: &Install, reqid: u32, now_secs: u32) -> [Sa; 2] {
         esn: child.agreement.esn(),
         replay_window: child.config.replay_window,
         reqid,
-        worker: None,
+        worker: worker.filter(|_| direction == Direction::Outbound),
         mtu: 0,
         handling,
         name: name_of(&install.connection),

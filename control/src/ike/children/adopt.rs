@@ -1,13 +1,13 @@
 //! Child SAs that a predecessor has put into the SADB. What is there says itself what belongs together, by the numbers that tie
 //! SAs to policies: nothing of it is touched. What was still to be put there is put there now.
 
-use super::{Children, FIRST_REQID, Group, Installed, LINGER_SECS, Purpose, sas, selectors};
+use super::{Children, FIRST_REQID, Group, Installed, LINGER_SECS, Outbound, Purpose, sas, selectors};
 use portcullis_ike::v2::{
     child::{ChildSa, Install},
     kept::Untold,
 };
 use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SlotIndex, Spi};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A child SA that there must be.
 #[derive(Debug)]
@@ -78,7 +78,9 @@ impl Children {
             let outbound = present.outbound.get(&(Spi(sa.spi_out), reqid)).copied();
             // It was killed between the two: only what was never there may be made of a key.
             let outbound = outbound.or_else(|| {
-                let [_, outbound] = sas(installs.get(&sa.spi_in)?, reqid, now_secs);
+                let install = installs.get(&sa.spi_in)?;
+                let worker = self.worker_for(install, reqid, sadb);
+                let [_, outbound] = sas(install, (reqid, worker), now_secs);
                 sadb.publish(&outbound).ok()
             });
             let Some(outbound) = outbound else {
@@ -92,10 +94,12 @@ impl Children {
             }
             let id = number.unwrap_or(self.last + 1);
             self.last = self.last.max(id);
-            let is_for_all = sa.resource.is_none();
-            self.groups.entry(reqid).and_modify(|group| group.put_sa((is_for_all, id), outbound));
+            let worker = sadb.sa(outbound).and_then(|(_, sa)| sa.worker);
+            self.groups
+                .entry(reqid)
+                .and_modify(|group| group.put_sa(Outbound { worker, id, slot: outbound }));
             self.spis.extend([(inbound, sa.spi_in), (outbound, sa.spi_in)]);
-            self.installed.insert(sa.spi_in, Installed { id, is_for_all, inbound, outbound, reqid });
+            self.installed.insert(sa.spi_in, Installed { id, worker, inbound, outbound, reqid });
         }
         let until = now_secs.saturating_add(LINGER_SECS);
         for group in self.groups.values_mut() {
@@ -121,7 +125,7 @@ impl Children {
 impl Group {
     /// All its policies, if it was killed before they were there, and an SA for what is sent.
     fn complete(&mut self, sadb: &mut Sadb) {
-        let Some((_, last)) = self.sas.last().copied() else { return };
+        let Some(last) = self.last(None) else { return };
         let count = selectors(&self.purpose.traffic).map_or(0, |all| all.len());
         if (self.outbound.len(), self.inbound.len()) != (count, count) {
             self.forget_policies(sadb);
@@ -129,16 +133,21 @@ impl Group {
                 tracing::error!("connection '{}': {error}", self.purpose.connection);
             }
         }
-        let sends = self.outbound.first().and_then(|index| sadb.policy(*index)?.sa);
-        if !self.sas.iter().any(|(_, outbound)| Some(*outbound) == sends) {
-            self.point(sadb, last);
+        // It may have been killed in the middle of its policies.
+        let workers: BTreeSet<_> = self.sas.iter().map(|sa| sa.worker).chain([None]).collect();
+        for worker in workers {
+            let sends = self.sends_by(sadb, worker);
+            let is_there = |slot: &SlotIndex| self.sas.iter().any(|sa| sa.slot == *slot);
+            if let Some(by) = sends.filter(is_there).or_else(|| self.last(worker)) {
+                self.point(sadb, worker, by);
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Bench, install, nets};
+    use super::super::tests::{Bench, further, install, nets};
     use super::*;
     use std::collections::HashSet;
 
@@ -191,7 +200,7 @@ mod tests {
         for is_half in [false, true] {
             let mut bench = Bench::new(16, 64);
             if is_half {
-                let [inbound, _] = sas(&one, FIRST_REQID, 7);
+                let [inbound, _] = sas(&one, (FIRST_REQID, None), 7);
                 bench.sadb.publish(&inbound).unwrap();
             }
             assert!(adopted(&mut bench, &[&one], &[&one]).is_empty());
@@ -217,5 +226,37 @@ mod tests {
             HashSet::from([0x1002, 0x2002])
         );
         assert!(bench.sadb.find(Spi(0x1001)).is_none(), "it has stayed long enough");
+    }
+
+    /// RFC 9611: workers go on by what they have, and what was half done of it is done.
+    #[test]
+    fn workers_keep_their_own() {
+        let mut bench = Bench::new(32, 64);
+        bench.runtime.set_ready(2);
+        let all = install(0x1001, 0x2001, nets(), None, true);
+        let own = [further(0x1002, 0x2002, None, 0), further(0x1003, 0x2003, None, 1)];
+        let new = further(0x1004, 0x2004, Some(0x1002), 0);
+        bench.install(&all).unwrap();
+        own.iter().for_each(|own| bench.install(own).unwrap());
+        bench.install(&new).unwrap();
+        let wanted = [&all, &own[0], &own[1], &new];
+        assert!(adopted(&mut bench, &wanted, &[]).is_empty());
+        assert_eq!(bench.workers_send_by(), [0x2002, 0x2003, 0x2001]);
+        bench.children.send_by(&mut bench.sadb, 0x1004);
+        assert_eq!(bench.workers_send_by(), [0x2004, 0x2003, 0x2001]);
+        // Killed between the policies of one, and before those of the other.
+        let outbound: Vec<_> = bench.sadb.policies().filter(|(_, policy)| policy.sa.is_some()).collect();
+        outbound[1..].iter().for_each(|(index, _)| bench.sadb.set_worker_sa(*index, 0, None).unwrap());
+        outbound.iter().for_each(|(index, _)| bench.sadb.set_worker_sa(*index, 1, None).unwrap());
+        assert!(adopted(&mut bench, &wanted, &[]).is_empty());
+        assert_eq!(bench.workers_send_by(), [0x2004, 0x2003, 0x2001]);
+        // Killed before its outbound SA was there: it is for the worker of the one that it replaces.
+        let next = further(0x1005, 0x2005, Some(0x1003), 1);
+        let reqid = bench.sadb.sas().next().unwrap().2.reqid;
+        let [inbound, _] = sas(&next, (reqid, Some(1)), 7);
+        bench.sadb.publish(&inbound).unwrap();
+        assert!(adopted(&mut bench, &[&all, &own[0], &own[1], &new, &next], &[&next]).is_empty());
+        let worker = bench.children.installed(0x1005).and_then(|installed| installed.worker);
+        assert_eq!((worker, bench.workers_send_by()), (Some(1), [0x2004, 0x2003, 0x2001]));
     }
 }

@@ -80,14 +80,14 @@ pub(super) fn install(
 pub(super) struct Bench {
     pub sadb: Sadb,
     pub reader: Reader,
-    _runtime: Runtime,
+    pub runtime: Runtime,
     pub children: Children,
 }
 
 impl Bench {
     pub fn new(max_sas: u32, max_policies: u32) -> Bench {
         let (sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas, max_policies }).unwrap();
-        Bench { sadb, reader, _runtime: runtime, children: Children::default() }
+        Bench { sadb, reader, runtime, children: Children::default() }
     }
 
     pub fn install(&mut self, install: &Install) -> Result<(), SadbError> {
@@ -101,6 +101,21 @@ impl Bench {
         let hit = self.reader.lookup(Direction::Outbound, &flow)?;
         let slot = self.reader.policy_sa(hit.index)?;
         Some(self.reader.spi(slot).unwrap().0)
+    }
+
+    /// The SPIs that two workers send by, and any other.
+    pub fn workers_send_by(&self) -> [u32; 3] {
+        let flow = Flow {
+            src: "10.1.0.1".parse().unwrap(),
+            dst: "10.3.0.6".parse().unwrap(),
+            protocol: 17,
+            ports: Some((1, 2)),
+        };
+        let hit = self.reader.lookup(Direction::Outbound, &flow).unwrap();
+        [0, 1, 63].map(|worker| {
+            let slot = self.reader.sa_for(hit.index, 0, worker).unwrap();
+            self.reader.spi(slot).unwrap().0
+        })
     }
 
     /// The SPIs of all SAs, and how many policies there are.
@@ -140,30 +155,52 @@ fn a_child_is_two_sas_and_policies_for_its_traffic() {
     assert_eq!(bench.children.slots().count() + bench.children.policies().count(), 0);
 }
 
-/// What leaves goes by the one for all, as long as there is such.
+/// One for a resource, of the peer's number.
+pub(super) fn further(spi_in: u32, spi_out: u32, replaces: Option<u32>, resource: u32) -> Install {
+    let mut install = install(spi_in, spi_out, nets(), replaces, replaces.is_none());
+    install.sa.resource = Some(resource);
+    install
+}
+
+/// RFC 9611 §3, §4
 #[test]
-fn a_child_for_a_worker_is_beside_the_one_for_all() {
-    let mut bench = Bench::new(16, 64);
-    let by = |bench: &Bench| bench.leaves_by("10.1.0.1", "10.2.0.1");
-    let further = |spi_in, spi_out, replaces, worker| {
-        let mut install = install(spi_in, spi_out, nets(), replaces, true);
-        install.sa.resource = Some(worker);
-        install
-    };
+fn each_worker_sends_by_a_child_of_its_own_and_others_by_the_one_for_all() {
+    let mut bench = Bench::new(32, 64);
+    bench.runtime.set_ready(2);
     bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
-    bench.install(&further(0x1002, 0x2002, None, 0)).unwrap();
-    bench.install(&further(0x1003, 0x2003, None, 1)).unwrap();
-    bench.install(&further(0x1004, 0x2004, Some(0x1003), 1)).unwrap();
-    assert_eq!((by(&bench), bench.has().0.len()), (Some(0x2001), 8));
+    assert_eq!(bench.workers_send_by(), [0x2001; 3]);
+    // Whatever the peer calls them: who has the fewest gets the next.
+    bench.install(&further(0x1002, 0x2002, None, 7)).unwrap();
+    assert_eq!(bench.workers_send_by(), [0x2002, 0x2001, 0x2001]);
+    bench.install(&further(0x1003, 0x2003, None, 7)).unwrap();
+    assert_eq!(bench.workers_send_by(), [0x2002, 0x2003, 0x2001]);
+    let worker = |bench: &Bench, spi| bench.sadb.sas().find(|(.., sa)| sa.spi.0 == spi).unwrap().2.worker;
+    assert_eq!(
+        [0x1002, 0x2001, 0x2002, 0x2003].map(|spi| worker(&bench, spi)),
+        [None, None, Some(0), Some(1)]
+    );
+    // One that is rekeyed stays with its worker, and is used once the peer has it.
+    bench.install(&further(0x1004, 0x2004, Some(0x1002), 7)).unwrap();
+    assert_eq!(bench.workers_send_by(), [0x2002, 0x2003, 0x2001]);
+    bench.children.send_by(&mut bench.sadb, 0x1004);
+    assert_eq!(bench.workers_send_by(), [0x2004, 0x2003, 0x2001]);
+    bench.children.remove_replaced(&mut bench.sadb, 0x1002, 100);
+    assert_eq!((bench.workers_send_by(), worker(&bench, 0x2004)), ([0x2004, 0x2003, 0x2001], Some(0)));
     bench.install(&install(0x1005, 0x2005, nets(), Some(0x1001), true)).unwrap();
-    for spi in [0x1001, 0x1003] {
-        bench.children.remove(&mut bench.sadb, spi);
-        assert_eq!(by(&bench), Some(0x2005));
-    }
-    bench.children.remove(&mut bench.sadb, 0x1005);
-    assert_eq!(by(&bench), Some(0x2004));
+    bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+    assert_eq!(bench.workers_send_by(), [0x2004, 0x2003, 0x2005]);
+    // More than there are workers: the last is sent by, and the one before it again.
+    bench.install(&further(0x1006, 0x2006, None, 0)).unwrap();
+    assert_eq!(bench.workers_send_by(), [0x2006, 0x2003, 0x2005]);
+    bench.children.remove(&mut bench.sadb, 0x1006);
+    assert_eq!(bench.workers_send_by(), [0x2004, 0x2003, 0x2005]);
+    // Without one of its own a worker sends by the one for all, and without that by what there is.
     bench.children.remove(&mut bench.sadb, 0x1004);
-    bench.children.remove(&mut bench.sadb, 0x1002);
+    assert_eq!(bench.workers_send_by(), [0x2005, 0x2003, 0x2005]);
+    bench.children.remove(&mut bench.sadb, 0x1005);
+    assert_eq!(bench.workers_send_by(), [0x2003; 3]);
+    bench.children.remove(&mut bench.sadb, 0x1003);
+    bench.children.expire(&mut bench.sadb, 1000);
     assert_eq!(bench.has(), (vec![], 0));
 }
 
