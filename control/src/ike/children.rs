@@ -91,7 +91,7 @@ pub struct Installed {
     /// That of its group.
     reqid: u32,
     /// The worker that sends by it, if not all do (RFC 9611).
-    worker: Option<u8>,
+    pub worker: Option<u8>,
 }
 
 /// Which packets of which connection child SAs are for.

@@ -85,7 +85,8 @@ impl Ike {
             remote_ts: texts(&child.policy.remote),
             ..ChildReport::default()
         };
-        let Some(Installed { id, inbound, outbound, .. }) = self.children.installed(child.spi_in) else {
+        let Some(Installed { id, inbound, outbound, worker, .. }) = self.children.installed(child.spi_in)
+        else {
             return report;
         };
         let sa = sadb.sa(inbound).map(|(_, sa)| (sa.reqid, sa.udp.is_some(), sa.handling.born_secs));
@@ -97,6 +98,7 @@ impl Ike {
         ChildReport {
             id,
             reqid,
+            worker,
             udp_encap,
             packets_in: came.packets,
             bytes_in: came.bytes,

@@ -150,6 +150,9 @@ pub struct ChildReport {
     /// Ties its SAs to their policies.
     #[serde(default)]
     pub reqid: u32,
+    /// The worker that sends by it, of several for the same packets (RFC 9611); nothing if it is for all.
+    #[serde(default)]
+    pub worker: Option<u8>,
     /// `installed`, or `replaced`: the other is in use, and this one will be deleted.
     #[serde(default)]
     pub state: String,
@@ -314,9 +317,10 @@ impl fmt::Display for IkeReport {
             for child in &sa.children {
                 writeln!(
                     f,
-                    "  child '{}' ({}): {}; in {}, out {}; {} to {}; {}; {} packets in, {} out",
+                    "  child '{}' ({}{}): {}; in {}, out {}; {} to {}; {}; {} packets in, {} out",
                     child.name,
                     child.state,
+                    child.worker.map(|worker| format!(", of worker {worker}")).unwrap_or_default(),
                     child.mode,
                     child.spi_in,
                     child.spi_out,
