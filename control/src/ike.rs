@@ -16,6 +16,8 @@ mod failures;
 mod keeping;
 pub mod keylog;
 mod loading;
+mod names;
+mod paths;
 mod placement;
 mod pool;
 mod pools;
@@ -32,11 +34,14 @@ use events::Events;
 use failures::Failures;
 use keeping::Keeping;
 use keylog::KeyLog;
+use names::{Names, Waiting};
+use paths::Watch;
 use placement::Placement;
 use pool::Pool;
 use portcullis_ike::{
     connection::{Child, Configuration, Connection},
     ike_sa::{IkeSa, IkeSaId, Phase},
+    retransmission::Retransmission,
     v2::{
         context::Context,
         engine::Engine,
@@ -52,9 +57,9 @@ use sockets::{SocketError, Sockets};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -146,6 +151,12 @@ pub struct Ike {
     refused: BTreeMap<&'static str, u64>,
     keeping: Keeping,
     actions: Actions,
+    /// Addresses and routes of this machine, if they can be followed.
+    watch: Option<Watch>,
+    names: Names,
+    /// What begins when names are looked up.
+    waiting: Vec<Waiting>,
+    retransmission: Retransmission,
 }
 
 impl Ike {
@@ -194,8 +205,15 @@ impl Ike {
             refused: BTreeMap::new(),
             keeping: Keeping::default(),
             actions: Actions::default(),
+            watch: Watch::open()
+                .inspect_err(|e| tracing::warn!("IKE SAs stay when addresses change: netlink: {e}"))
+                .ok(),
+            names: Names::new(names::look_up)?,
+            waiting: vec![],
+            retransmission: Retransmission::default(),
         };
         ike.limit(limits);
+        ike.note_names();
         Ok(Some(ike))
     }
 
@@ -205,6 +223,16 @@ impl Ike {
         self.config.most_half_open_of_one = limits.half_open_per_host;
         self.config.cookies_from = limits.cookies_from;
         self.config.firsts_a_second = limits.init_per_second;
+        let retransmission = Retransmission {
+            timeout_ms: limits.retransmit_timeout_ms,
+            base: limits.retransmit_base,
+            tries: limits.retransmit_tries,
+            limit_ms: limits.retransmit_limit_ms,
+            jitter: limits.retransmit_jitter,
+        };
+        if std::mem::replace(&mut self.retransmission, retransmission) != retransmission {
+            self.make_connections();
+        }
     }
 
     /// Writes down the keys of all SAs from now on.
@@ -215,7 +243,8 @@ impl Ike {
 
     /// What is to be waited for.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.fds().chain([self.pool.fd()])
+        let watch = self.watch.iter().map(|watch| watch.news.as_fd());
+        self.sockets.fds().chain([self.pool.fd(), self.names.fd()]).chain(watch)
     }
 
     /// In how long [`Ike::turn`] is to be called at the latest.
@@ -223,7 +252,10 @@ impl Ike {
         if !self.jobs.is_empty() {
             return Some(Duration::ZERO);
         }
-        Some(Duration::from_millis(self.engine.due_ms()?.saturating_sub(self.now_ms())))
+        let (engine, names) = (self.engine.due_ms(), self.names.due_ms());
+        let due = engine.into_iter().chain(names).min().map(|ms| ms.saturating_sub(self.now_ms()));
+        let watch = self.watch.as_ref().and_then(Watch::due);
+        due.map(Duration::from_millis).into_iter().chain(watch).min()
     }
 
     /// The SAs and policies in the SADB that are IKE's.
@@ -352,6 +384,8 @@ impl Ike {
 
     /// Takes what came, and what has come to its time.
     pub fn turn(&mut self, sadb: &mut Sadb) {
+        self.follow_addresses(sadb);
+        self.turn_names(sadb);
         for _ in 0..MESSAGES_A_TURN {
             let Some(datagram) = self.sockets.receive() else { break };
             let mut received = Ok(());
@@ -415,16 +449,37 @@ impl Ike {
             }
             return Ok(id);
         }
-        let peer = found.remote.first().ok_or("remote_addrs has no address to begin with")?;
-        let local = match found.local.first() {
-            Some(local) => local,
-            None => source_for(peer).map_err(|e| format!("there is no route to {peer}: {e}"))?,
-        };
-        let mut id = None;
-        self.with(sadb, |engine, cx| id = Some(engine.initiate(&found, child.as_ref(), (local, peer), cx)));
-        let id = id.ok_or_else(|| "it was not begun".to_owned())?;
-        self.tell_begun(id);
+        let is_it = |waiting: &&Waiting| waiting.connection == found.name;
+        if let Some(waiting) = self.waiting.iter().find(is_it).filter(|w| same(&w.child, &child)) {
+            return Ok(waiting.id);
+        }
+        if self.waits_for_names(&found.name) {
+            let id = self.engine.reserve();
+            self.waiting.push(Waiting { id, connection: found.name.clone(), child });
+            return Ok(id);
+        }
+        let between = self.ends(&found)?;
+        let id = self.engine.reserve();
+        self.begin_between(id, &found, child.as_ref(), between, sadb);
         Ok(id)
+    }
+
+    /// Begins an IKE SA between two addresses, of a number that was reserved.
+    fn begin_between(
+        &mut self,
+        id: IkeSaId,
+        connection: &Arc<Connection>,
+        child: Option<&Arc<Child>>,
+        between: (IpAddr, IpAddr),
+        sadb: &mut Sadb,
+    ) {
+        self.with(sadb, |engine, cx| engine.initiate_as(id, connection, child, between, cx));
+        self.tell_begun(id);
+    }
+
+    /// Whether an IKE SA is to be begun when it is known where the peer is.
+    pub fn is_waiting(&self, id: IkeSaId) -> bool {
+        self.waiting.iter().any(|waiting| waiting.id == id)
     }
 
     /// Has an engine do something, keeps what has changed by it, and does what it wants done.
@@ -531,11 +586,7 @@ fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result
     }
 }
 
-/// The address that packets to a peer leave from. Nothing is sent.
-fn source_for(peer: IpAddr) -> io::Result<IpAddr> {
-    let any =
-        if peer.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect((peer, sockets::IKE))?;
-    Ok(socket.local_addr()?.ip())
+/// Whether two children are one, by their names.
+fn same(one: &Option<Arc<Child>>, other: &Option<Arc<Child>>) -> bool {
+    one.as_ref().map(|child| &child.name) == other.as_ref().map(|child| &child.name)
 }

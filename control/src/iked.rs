@@ -9,10 +9,11 @@ use crate::{
     install::{self, Changes, InstallError, Installer},
     interface::path_of,
     keying::Pair,
+    news::thread_time,
     report::{
         ConnectionReport, EventReport, IkeReport, InterfaceReport, PairReport, Report, SaReport, StockReport,
     },
-    routes::{RouteSelectors, Routes, thread_time},
+    routes::{RouteSelectors, Routes},
     state::{self, StateError},
 };
 use portcullis_machine::{Ike as Limits, Machine, strict::ConfigError};

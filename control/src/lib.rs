@@ -15,6 +15,7 @@ pub mod iked;
 pub mod install;
 pub mod interface;
 pub mod keying;
+pub mod news;
 pub mod report;
 pub mod routes;
 pub mod secret;

@@ -2,15 +2,14 @@
 //!
 //! As in the datapath's mirror, changes are gathered and the tables then dumped anew, since changes by themselves do not
 //! say enough: a device that goes down takes its routes with it untold, and what is lost when changes come too fast is not
-//! known. A dump that takes long is not repeated at once, so that large tables cost at most a tenth of a core.
+//! known.
 
 mod selectors;
 
 pub use selectors::{ROUTE_PRIORITY, RouteSelectors, RouteTable, any, priority};
 
-use crate::interface;
-use portcullis_netlink::{Event, Events, FAMILIES, Requests, Route, RouteNetlinkMessage, Topic};
-use rustix::time::{ClockId, clock_gettime};
+use crate::{interface, news::News};
+use portcullis_netlink::{FAMILIES, Requests, Route, RouteNetlinkMessage, Topic};
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -18,10 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long changes are gathered.
-const GATHER: Duration = Duration::from_millis(10);
-/// After an error, the tables are read again after this long.
-const RECOVER: Duration = Duration::from_secs(1);
 /// A dump that the kernel calls incomplete is repeated this often before it is taken.
 const WHOLE_DUMPS: usize = 5;
 
@@ -29,11 +24,9 @@ const WHOLE_DUMPS: usize = 5;
 #[derive(Debug)]
 pub struct Routes {
     requests: Requests,
-    events: Events,
+    news: News,
     /// Interfaces of tunnels, and what is wrong with those that are not as they must be.
     interfaces: BTreeMap<String, Option<String>>,
-    due: Option<Instant>,
-    rest_until: Instant,
 }
 
 impl Routes {
@@ -43,14 +36,11 @@ impl Routes {
     /// What the system says.
     pub fn open(interfaces: impl Iterator<Item = String>) -> io::Result<Routes> {
         // First to be told of changes, then to read: nothing falls between.
-        let events = Events::of_routes()?;
-        let now = Instant::now();
+        let news = News::open()?;
         let mut routes = Routes {
             requests: Requests::open()?,
-            events,
+            news,
             interfaces: interfaces.map(|name| (name, None)).collect(),
-            due: Some(now),
-            rest_until: now,
         };
         let Routes { requests, interfaces, .. } = &mut routes;
         for (name, problem) in interfaces {
@@ -76,37 +66,21 @@ impl Routes {
 
     /// When it is to be looked again, if that is known.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        self.news.due()
     }
 
     /// Takes in what changed. The selectors, if they are to be read anew now.
     pub fn turn(&mut self) -> Option<RouteSelectors> {
-        let now = Instant::now();
-        let mut has_news = false;
-        let told = self.events.read(|event| {
-            has_news |= match event {
-                Event::Message(message) => is_about_routes(&message),
-                Event::Unread | Event::Overrun => true,
-            };
-        });
-        if let Err(e) = told {
-            tracing::warn!("netlink: {e}; the routes are read again");
-            self.due = Some(now + RECOVER);
-        }
-        if has_news {
-            self.due.get_or_insert((now + GATHER).max(self.rest_until));
-        }
-        if self.due.is_none_or(|due| now < due) {
+        if !self.news.turn() {
             return None;
         }
         match self.read() {
             Ok(selectors) => {
-                self.due = None;
+                self.news.read();
                 Some(selectors)
             }
             Err(e) => {
-                tracing::warn!("netlink: {e}; the routes are read again");
-                self.due = Some(now + RECOVER);
+                self.news.retry(&e);
                 None
             }
         }
@@ -150,30 +124,19 @@ impl Routes {
     }
 
     /// Rests for nine times as long as the last reading, and what came of it, kept this thread busy: since this
-    /// [`thread_time`].
+    /// [`thread_time`](crate::news::thread_time).
     pub fn rest(&mut self, since: Duration) {
-        self.rest_until = Instant::now() + thread_time().saturating_sub(since) * 9;
+        self.news.rest(since);
     }
 
     /// Reads the routes again in a while, since what they were could not be installed.
     pub fn retry(&mut self) {
-        self.due = Some(Instant::now() + RECOVER);
+        self.news.read_later();
     }
-}
-
-/// For how long this thread has been busy so far.
-pub fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 impl AsFd for Routes {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.news.as_fd()
     }
-}
-
-fn is_about_routes(message: &RouteNetlinkMessage) -> bool {
-    use RouteNetlinkMessage::*;
-    matches!(message, NewLink(_) | DelLink(_) | NewAddress(_) | DelAddress(_) | NewRoute(_) | DelRoute(_))
 }

@@ -371,7 +371,7 @@ impl Child {
 pub enum Hosts {
     /// Whatever the packets have.
     Any,
-    /// These. One that begins has the first address.
+    /// These. Who begins has one that is written by itself, and the peer as well.
     Ranges(Vec<RangeInclusive<IpAddr>>),
 }
 
@@ -398,14 +398,6 @@ impl Hosts {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let ranges = if let Hosts::Ranges(ranges) = self { &ranges[..] } else { &[] };
         ranges.iter().filter(|range| range.start() == range.end()).map(|range| *range.start())
-    }
-
-    /// The address of who begins, if it is known.
-    pub fn first(&self) -> Option<IpAddr> {
-        match self {
-            Hosts::Any => None,
-            Hosts::Ranges(ranges) => ranges.first().map(|range| *range.start()),
-        }
     }
 }
 

@@ -6,7 +6,8 @@
 use super::{
     Ike,
     children::{Shunt, Trap},
-    configured, source_for,
+    configured,
+    names::names_of,
 };
 use crate::{
     acquire::Acquire,
@@ -177,7 +178,7 @@ impl Ike {
                     Some(Ok(Laid::Trap(trap))) => traps.push(trap),
                     Some(Ok(Laid::Shunt(shunt))) => shunts.push(shunt),
                     Some(Err(why)) => failed.push((named, why)),
-                    None => {}
+                    Some(Ok(Laid::Later)) | None => {}
                 }
             }
         }
@@ -198,9 +199,10 @@ impl Ike {
         let made = self.config.connection(&connection.name).ok_or("it is not loaded")?;
         let config = made.children.iter().find(|config| config.name == child.name);
         let config = config.ok_or("it is not loaded")?;
-        let peer = made.remote.first().ok_or("remote_addrs has no address")?;
-        let local = made.local.first().map_or_else(|| source_for(peer), Ok);
-        let local = local.map_err(|e| format!("there is no route to {peer}: {e}"))?;
+        if names_of(connection).any(|name| self.names.is_unknown(name)) {
+            return Ok(Laid::Later);
+        }
+        let (local, peer) = self.ends(made)?;
         Ok(Laid::Trap(Trap {
             connection: connection.name.clone(),
             child: child.name.clone(),
@@ -214,4 +216,6 @@ impl Ike {
 enum Laid {
     Trap(Trap),
     Shunt(Shunt),
+    /// Nothing before its names are looked up.
+    Later,
 }

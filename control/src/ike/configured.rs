@@ -111,7 +111,7 @@ fn ppk_id(text: &str) -> Result<Vec<u8>, &'static str> {
     id.map(|id| id.data).ok_or("it is not one identity")
 }
 
-/// A connection, of this edition.
+/// A connection, of this edition. Its names have no addresses yet, and its retransmissions are the default.
 ///
 /// # Errors
 /// As of [`configuration`].
@@ -136,8 +136,8 @@ pub(super) fn connection(
         edition,
         mark: c.source.mark(),
         ikev1: None,
-        local: hosts(&c.local_addrs).map_err(|why| unusable(key("local_addrs"), why))?,
-        remote: hosts(&c.remote_addrs).map_err(|why| unusable(key("remote_addrs"), why))?,
+        local: hosts(&c.local_addrs, &|_| vec![]),
+        remote: hosts(&c.remote_addrs, &|_| vec![]),
         local_port: c.local_port.0,
         remote_port: c.remote_port.0,
         proposals: Proposals::ike(proposals).map_err(|e| unusable(key("proposals"), e))?,
@@ -199,20 +199,22 @@ fn secs(time: Duration) -> u32 {
     time.as_secs().try_into().unwrap_or(u32::MAX)
 }
 
-fn hosts(hosts: &[Host]) -> Result<ike::Hosts, &'static str> {
+/// Where an end may be; `named` says what names have.
+pub(super) fn hosts(hosts: &[Host], named: &dyn Fn(&str) -> Vec<IpAddr>) -> ike::Hosts {
     let mut ranges: Vec<RangeInclusive<IpAddr>> = vec![];
     for host in hosts {
         match host {
-            Host::Any => return Ok(ike::Hosts::Any),
+            Host::Any => return ike::Hosts::Any,
             Host::Any4 => ranges.push(IpAddr::from([0; 4])..=IpAddr::from([255; 4])),
             Host::Any6 => ranges.push(IpAddr::from([0; 16])..=IpAddr::from([255; 16])),
             Host::Address(address) => ranges.push(*address..=*address),
             Host::Subnet(subnet) => ranges.push(subnet.addr()..=last_of(subnet)),
             Host::Range(first, last) => ranges.push(*first..=*last),
-            Host::Name(_) => return Err("names of hosts cannot be used yet; write addresses"),
+            Host::Name(name) => ranges.extend(named(name).into_iter().map(|address| address..=address)),
         }
     }
-    Ok(if ranges.is_empty() { ike::Hosts::Any } else { ike::Hosts::Ranges(ranges) })
+    // A name that nobody knows is nowhere.
+    if hosts.is_empty() { ike::Hosts::Any } else { ike::Hosts::Ranges(ranges) }
 }
 
 /// The last address of a subnet.
@@ -325,4 +327,4 @@ fn handling(child: &Child) -> Handling {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

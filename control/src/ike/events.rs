@@ -1,6 +1,6 @@
 //! What happens, for the log and for whoever listens.
 
-use super::{Ike, failures::Failure};
+use super::{Ike, failures::Failure, names::Waiting};
 use crate::report::{ChildReport, EventReport, IkeSaReport, What};
 use portcullis_ike::{
     crypto::keys::Role,
@@ -125,6 +125,16 @@ impl Ike {
         let text = format!("connection '{name}': IKE SA {} is begun with {peer}", id.0);
         tracing::info!("{text}");
         self.put(id, What::IkeBegun, name, text, vec![], None);
+    }
+
+    /// It is not known where the peer of an IKE SA is that was to be begun.
+    pub(super) fn tell_not_begun(&mut self, waiting: &Waiting, why: &str) {
+        let name = waiting.connection.clone();
+        self.note_outcome(&name, &Event::Closed(why.to_owned()));
+        let text = format!("connection '{name}': IKE SA {} is not begun: {why}", waiting.id.0);
+        tracing::warn!("{text}");
+        self.events.counters.entry(name.clone()).or_default().count(&What::IkeFailed);
+        self.put(waiting.id, What::IkeFailed, name, text, vec![], None);
     }
 
     /// Tells an event.

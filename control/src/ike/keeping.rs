@@ -13,7 +13,7 @@
 //! A connection is kept as what it was read from, as long as an IKE SA or a child is of it. So IKE SAs of connections that are
 //! gone or others since are what they would be after a reload: they stay, and new ones are of the new configuration.
 
-use super::{Ike, children::Wanted, configured, rng, unix_secs};
+use super::{Ike, children::Wanted, rng, unix_secs};
 use crate::{
     iked::boot_secs,
     state::{self, Kind, Record, StateError, StateFile},
@@ -112,7 +112,7 @@ impl Ike {
         let read = source.read().ok_or_else(|| "it cannot be read".to_owned());
         let made = read.and_then(|connection| {
             self.edition += 1;
-            let made = configured::connection(&connection, &self.credentials, self.edition);
+            let made = self.made(&connection, self.edition);
             made.map_err(|e| e.to_string())
         });
         let unusable =

@@ -3,7 +3,7 @@
 //! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are; new ones are of the new
 //! configuration.
 
-use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap};
+use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap, names::names_of};
 use crate::swanctl::{
     self,
     authority::Authority,
@@ -12,6 +12,7 @@ use crate::swanctl::{
     diff::{Changes, Diff},
     secret::{Secrets, Shared},
 };
+use portcullis_ike::connection as ike;
 use portcullis_sadb::Sadb;
 use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -103,7 +104,7 @@ impl Ike {
         };
         configured::shunts(&connection)?;
         let configured = match connection.has_ike() {
-            true => Some(Arc::new(configured::connection(&connection, &self.credentials, edition)?)),
+            true => Some(Arc::new(self.made(&connection, edition)?)),
             false => None,
         };
         self.edition = self.edition.max(edition);
@@ -121,19 +122,25 @@ impl Ike {
         tracing::info!("connection '{name}' is loaded");
         let is_other = |child: &&Child| before.as_ref().is_some_and(|b| !b.children.contains(child));
         connection.children.iter().filter(is_other).for_each(|child| self.note_child(name, &child.name));
+        if before.iter().chain([&connection]).any(|c| names_of(c).next().is_some()) {
+            self.note_names();
+        }
         self.note_connections();
         self.begin_children(&connection, before.as_ref(), sadb);
         Ok(())
     }
 
     /// Makes all of them anew, of keys and certificates that may be others. One that cannot be is as before.
-    fn make_connections(&mut self) {
+    pub(super) fn make_connections(&mut self) {
         let written: HashMap<_, _> = self.swanctl.connections.iter().map(|c| (&*c.name, c)).collect();
-        for present in &mut self.config.connections {
-            let Some(connection) = written.get(&*present.name) else { continue };
-            match configured::connection(connection, &self.credentials, present.edition) {
-                Ok(configured) => *present = Arc::new(configured),
-                Err(unusable) => tracing::error!("it is as before: {unusable}"),
+        let of =
+            |present: &Arc<ike::Connection>| Some(self.made(written.get(&*present.name)?, present.edition));
+        let made: Vec<_> = self.config.connections.iter().map(of).collect();
+        for (made, present) in made.into_iter().zip(&mut self.config.connections) {
+            match made {
+                None => {}
+                Some(Ok(made)) => *present = Arc::new(made),
+                Some(Err(unusable)) => tracing::error!("it is as before: {unusable}"),
             }
         }
     }

@@ -217,9 +217,10 @@ impl Control {
 
     /// The answer, if it has come true, cannot any more, or has taken too long.
     pub fn outcome(&self, ike: Option<&Ike>, now: Instant) -> Option<Message> {
-        let Some(engine) = ike.map(Ike::engine) else {
+        let Some(ike) = ike else {
             return Some(self.goal.outcome(Err("there is no IKE")));
         };
+        let engine = ike.engine();
         let is_done = match &self.goal {
             Goal::ChildUp(_, _, is_up) => *is_up,
             Goal::IkeUp(id) => engine.ike_sa(*id).is_some_and(|sa| *sa.phase() == Phase::Established),
@@ -229,7 +230,7 @@ impl Control {
             }
         };
         let is_lost = match &self.goal {
-            Goal::IkeUp(id) | Goal::ChildUp(id, ..) => engine.ike_sa(*id).is_none(),
+            Goal::IkeUp(id) | Goal::ChildUp(id, ..) => engine.ike_sa(*id).is_none() && !ike.is_waiting(*id),
             Goal::Gone(..) => false,
         };
         if is_done {

@@ -25,6 +25,11 @@
 //! half_open_per_host = 10   # of one address of IPv4, or /64 of IPv6
 //! cookies_from = 30         # from so many on, peers must first show that they are where they say
 //! init_per_second = 1000    # first messages that do not show it, of a /24 of IPv4 or /48 of IPv6; 0 is no limit
+//! retransmit_timeout_ms = 4000  # a request that is not answered is sent again after so long
+//! retransmit_base = 1.8     # and then each time after so many times as long
+//! retransmit_tries = 5      # so often; then its peer is given up, by these numbers after 165 s
+//! retransmit_limit_ms = 0   # no time between is longer; 0 is no limit
+//! retransmit_jitter = 0     # up to so many hundredths of each time are taken off at random: 0 to 20
 //!
 //! [[port]]
 //! interface = "eth0"
@@ -41,6 +46,7 @@ pub mod strict;
 use std::{
     net::IpAddr,
     num::NonZeroU32,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 use strict::{ConfigError, Document, Table};
@@ -129,6 +135,16 @@ pub struct Ike {
     pub cookies_from: usize,
     /// First messages without a cookie that are answered, of a /24 of IPv4 or a /48 of IPv6 in a second; 0 is no limit.
     pub init_per_second: u32,
+    /// How long a request is waited for before it is sent again (RFC 7296 §2.4).
+    pub retransmit_timeout_ms: u32,
+    /// Each time is so many thousandths of the one before.
+    pub retransmit_base: u32,
+    /// How often it is sent again.
+    pub retransmit_tries: u32,
+    /// No time is longer; 0 is no limit.
+    pub retransmit_limit_ms: u32,
+    /// Up to so many hundredths of a time are taken off at random.
+    pub retransmit_jitter: u8,
 }
 
 /// Octets of a huge page.
@@ -355,8 +371,31 @@ fn ike(mut table: Table<'_>) -> Result<Ike, ConfigError> {
         None => 1000,
         Some(value) => value.number_in(0..=1_000_000)? as u32,
     };
+    let mut times = |key, range: RangeInclusive<u64>, default| match table.optional(key)? {
+        None => Ok(default),
+        Some(value) => value.number_in(range).map(|n| n as u32),
+    };
+    let retransmit_timeout_ms = times("retransmit_timeout_ms", 100..=60_000, 4000)?;
+    let retransmit_tries = times("retransmit_tries", 0..=30, 5)?;
+    let retransmit_limit_ms = times("retransmit_limit_ms", 0..=3_600_000, 0)?;
+    let retransmit_jitter = times("retransmit_jitter", 0..=20, 0)? as u8;
+    let retransmit_base = match table.optional("retransmit_base")? {
+        None => 1800,
+        Some(value) => value.thousandths_in(1000..=10_000)? as u32,
+    };
     table.finish()?;
-    Ok(Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second })
+    Ok(Ike {
+        threads,
+        half_open,
+        half_open_per_host,
+        cookies_from,
+        init_per_second,
+        retransmit_timeout_ms,
+        retransmit_base,
+        retransmit_tries,
+        retransmit_limit_ms,
+        retransmit_jitter,
+    })
 }
 
 fn udp_encap_ports(value: &strict::Value<'_>) -> Result<Vec<u16>, ConfigError> {

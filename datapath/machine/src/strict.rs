@@ -284,6 +284,26 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// It is a number from here to there, whole or with a point and up to three digits behind it: in thousandths.
+    pub fn thousandths_in(&self, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
+        let written = match &self.value {
+            DeValue::Float(n) => Some(n.as_str()),
+            DeValue::Integer(n) if n.radix() == 10 => Some(n.as_str()),
+            _ => None,
+        };
+        let thousandths = written.and_then(|text| {
+            let (whole, behind) = text.split_once('.').unwrap_or((text, ""));
+            let is_right = behind.len() <= 3 && behind.bytes().all(|b| b.is_ascii_digit());
+            let behind = is_right.then(|| format!("{behind:0<3}"))?;
+            whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(behind.parse().ok()?)
+        });
+        thousandths.filter(|n| range.contains(n)).ok_or_else(|| {
+            let of = |n: u64| n as f64 / 1000.0;
+            let (first, last) = (of(*range.start()), of(*range.end()));
+            self.wrong(format!("a number from {first} to {last}, with three digits behind its point at most"))
+        })
+    }
+
     /// It is one of these words.
     pub fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let found = self.value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
@@ -320,6 +340,7 @@ impl<'a> Value<'a> {
         let shown = match &self.value {
             DeValue::String(s) if !could_be_secret(s) => format!(" = \"{s}\""),
             DeValue::Integer(n) if !could_be_secret(n.as_str()) => format!(" = {n}"),
+            DeValue::Float(n) if !could_be_secret(n.as_str()) => format!(" = {n}"),
             DeValue::Boolean(b) => format!(" = {b}"),
             DeValue::Array(_) => " is a list and".to_owned(),
             DeValue::Table(_) => " is a table and".to_owned(),

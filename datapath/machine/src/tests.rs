@@ -51,7 +51,12 @@ fn all_but_a_port_has_a_default() {
             half_open: 10_000,
             half_open_per_host: 10,
             cookies_from: 30,
-            init_per_second: 1000
+            init_per_second: 1000,
+            retransmit_timeout_ms: 4000,
+            retransmit_base: 1800,
+            retransmit_tries: 5,
+            retransmit_limit_ms: 0,
+            retransmit_jitter: 0,
         }
     );
     assert_eq!(m.ports, [Port { interface: "eth0".into(), queues: None }]);
@@ -63,7 +68,9 @@ fn all_keys_are_read() {
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nring = 512\nxdp_mode = \"generic\"\n\
          huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = [\"10.1.0.0/16\", \"fd00::1\"]\n\
-         [ike]\nthreads = 3\nhalf_open = 7\nhalf_open_per_host = 5\ncookies_from = 6\ninit_per_second = 0\n[[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
+         [ike]\nthreads = 3\nhalf_open = 7\nhalf_open_per_host = 5\ncookies_from = 6\ninit_per_second = 0\n\
+         retransmit_timeout_ms = 500\nretransmit_base = 1.25\nretransmit_tries = 9\nretransmit_limit_ms = 30_000\nretransmit_jitter = 20\n\
+         [[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
     .unwrap();
     assert_eq!(m.regions, Regions { directory: "/tmp/r".into(), max_sas: 1 << 20, max_policies: 16 });
@@ -84,7 +91,11 @@ fn all_keys_are_read() {
     );
     let threads = NonZeroU32::new(3);
     let (half_open, half_open_per_host, cookies_from, init_per_second) = (7, 5, 6, 0);
-    assert_eq!(m.ike, Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second });
+    let of_peers = Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second, ..m.ike };
+    assert_eq!(m.ike, of_peers);
+    let Ike { retransmit_timeout_ms, retransmit_base, retransmit_tries, .. } = m.ike;
+    assert_eq!((retransmit_timeout_ms, retransmit_base, retransmit_tries), (500, 1250, 9));
+    assert_eq!((m.ike.retransmit_limit_ms, m.ike.retransmit_jitter), (30_000, 20));
     let port =
         |interface: &str, queues| Port { interface: interface.into(), queues: NonZeroU32::new(queues) };
     assert_eq!(m.ports, [port("b", 4), port("a", 0)]);
@@ -237,4 +248,30 @@ fn no_error_quotes_a_key() {
 #[test]
 fn a_place_is_a_file_and_a_line() {
     assert_eq!(Place { file: "a.toml".into(), line: 3 }.to_string(), "a.toml:3");
+}
+
+#[test]
+fn times_between_retransmissions_have_their_bounds() {
+    let base = |text: &str| {
+        machine(&format!("[ike]\nretransmit_base = {text}\n{LEAST}")).map(|m| m.ike.retransmit_base)
+    };
+    for (text, thousandths) in
+        [("1", 1000), ("2", 2000), ("1.0", 1000), ("1.8", 1800), ("1.125", 1125), ("10", 10_000)]
+    {
+        assert_eq!(base(text).unwrap(), thousandths);
+    }
+    for text in ["0.9", "10.001", "1.8001", "-2", "1e1", "inf", "\"1.8\"", "true"] {
+        let error = base(text).unwrap_err().to_string();
+        assert!(error.starts_with("portcullis.toml:2: ike.retransmit_base"), "{error}");
+        assert!(
+            error.contains("a number from 1 to 10, with three digits behind its point at most"),
+            "{error}"
+        );
+    }
+    for (key, value) in
+        [("timeout_ms", 99), ("timeout_ms", 60_001), ("tries", 31), ("limit_ms", 3_600_001), ("jitter", 21)]
+    {
+        let (_, line) = error(&format!("[ike]\nretransmit_{key} = {value}\n{LEAST}"));
+        assert_eq!(line, 2);
+    }
 }

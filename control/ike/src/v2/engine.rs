@@ -130,6 +130,13 @@ impl Engine {
         self.half_open.len()
     }
 
+    /// The number of an IKE SA that is begun later.
+    pub fn reserve(&mut self) -> IkeSaId {
+        let id = IkeSaId(self.next);
+        self.next += 1;
+        id
+    }
+
     /// Begins an IKE SA from an address to another, with one of the connection's children or none.
     pub fn initiate(
         &mut self,
@@ -138,29 +145,43 @@ impl Engine {
         between: (IpAddr, IpAddr),
         cx: &mut Context<'_>,
     ) -> IkeSaId {
+        let id = self.reserve();
+        self.initiate_as(id, connection, child, between, cx);
+        id
+    }
+
+    /// The same, of a number that was reserved.
+    pub fn initiate_as(
+        &mut self,
+        id: IkeSaId,
+        connection: &Arc<Connection>,
+        child: Option<&Arc<Child>>,
+        between: (IpAddr, IpAddr),
+        cx: &mut Context<'_>,
+    ) {
         if connection.ikev1.is_some() {
-            return self.begin_v1(connection, child, between, cx);
+            return self.begin_v1(id, connection, child, between, cx);
         }
         // RFC 5723 §4.3: each is used once.
         let ticket = self.tickets.remove(&(connection.name.clone(), between.1));
         let ticket = ticket.filter(|ticket| connection.resumes && ticket.is_good(cx.now_ms));
-        self.begin(connection, child, between, ticket, cx)
+        self.begin(id, connection, child, (between, ticket), cx);
     }
 
     fn begin(
         &mut self,
+        id: IkeSaId,
         connection: &Arc<Connection>,
         child: Option<&Arc<Child>>,
-        (local, peer): (IpAddr, IpAddr),
-        ticket: Option<Arc<Ticket>>,
+        ((local, peer), ticket): ((IpAddr, IpAddr), Option<Arc<Ticket>>),
         cx: &mut Context<'_>,
-    ) -> IkeSaId {
+    ) {
         let path = Path {
             local: SocketAddr::new(local, connection.local_port),
             peer: SocketAddr::new(peer, connection.remote_port),
         };
         let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
-        let id = self.add(connection, (Role::Initiator, spis), path, cx);
+        self.add(id, connection, (Role::Initiator, spis), path, cx);
         self.with(id, cx, |sa, cx| {
             sa.wanted = child.cloned();
             match ticket {
@@ -168,7 +189,6 @@ impl Engine {
                 None => sa.begin_init(cx),
             }
         });
-        id
     }
 
     /// Deletes an IKE SA. False if there is none.
@@ -294,7 +314,8 @@ impl Engine {
             _ => (from, sa.origin),
         });
         let Some(place) = of else { return };
-        let id = self.begin(&anew.connection, None, anew.between, None, cx);
+        let id = self.reserve();
+        self.begin(id, &anew.connection, None, (anew.between, None), cx);
         self.with(id, cx, |sa, cx| {
             match anew.redirected {
                 Some(redirected) => sa.come_from(from, redirected, cx),
@@ -450,18 +471,16 @@ impl Engine {
 
     fn add(
         &mut self,
+        id: IkeSaId,
         connection: &Arc<Connection>,
         (role, spis): (Role, Spis),
         path: Path,
         cx: &Context<'_>,
-    ) -> IkeSaId {
-        let id = IkeSaId(self.next);
-        self.next += 1;
+    ) {
         let times = (cx.now_ms, cx.config.half_open_ms);
         self.sas.insert(id, Box::new(IkeSa::new(id, connection.clone(), (role, spis), path, times)));
         let ours = if role == Role::Initiator { spis.initiator } else { spis.responder };
         self.by_spi.insert(ours, id);
-        id
     }
 
     /// One from before is here, too.
@@ -533,8 +552,7 @@ impl Engine {
     fn inherit(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
         match legacy {
             Legacy::Heir(mut heir) => {
-                let id = IkeSaId(self.next);
-                self.next += 1;
+                let id = self.reserve();
                 heir.id = id;
                 self.by_spi.insert(ours(heir.role(), heir.spis()), id);
                 self.sas.insert(id, heir);

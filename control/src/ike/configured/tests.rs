@@ -13,6 +13,11 @@ fn with(connection: &str, child: &str) -> Result<ike::Configuration, Unusable> {
     of(&format!("connections {{ a {{ {LEAST} {connection}\n children {{ net {{ {child} }} }} }} }}"))
 }
 
+/// A connection of which nothing is written that need not be.
+pub fn any_connection() -> ike::Connection {
+    (*with("", "").unwrap().connections[0]).clone()
+}
+
 #[test]
 fn what_is_written_is_what_the_engine_has() {
     let all = of("connections {

@@ -180,7 +180,8 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> IkeSaId {
         let spis = Spis { initiator, responder: self.free_spi(cx) };
-        let id = self.add(connection, (Role::Responder, spis), path, cx);
+        let id = self.reserve();
+        self.add(id, connection, (Role::Responder, spis), path, cx);
         self.half_open.insert((path.peer, initiator), id);
         *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
         id

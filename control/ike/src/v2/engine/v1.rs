@@ -34,37 +34,35 @@ impl Engine {
     /// Begins one.
     pub(super) fn begin_v1(
         &mut self,
+        id: IkeSaId,
         connection: &Arc<Connection>,
         child: Option<&Arc<Child>>,
         (local, peer): (IpAddr, IpAddr),
         cx: &mut Context<'_>,
-    ) -> IkeSaId {
+    ) {
         let path = Path {
             local: SocketAddr::new(local, connection.local_port),
             peer: SocketAddr::new(peer, connection.remote_port),
         };
         let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
-        let id = self.add_v1(connection, (Role::Initiator, spis), path, cx);
+        self.add_v1(id, connection, (Role::Initiator, spis), path, cx);
         self.with_v1(id, cx, |sa, cx| {
             sa.wanted = child.cloned();
             sa.begin(cx);
         });
-        id
     }
 
     fn add_v1(
         &mut self,
+        id: IkeSaId,
         connection: &Arc<Connection>,
         (role, spis): (Role, Spis),
         path: Path,
         cx: &Context<'_>,
-    ) -> IkeSaId {
-        let id = IkeSaId(self.next);
-        self.next += 1;
+    ) {
         let times = (cx.now_ms, cx.config.half_open_ms);
         self.v1.insert(id, Box::new(IkeSa::new(id, connection.clone(), (role, spis), path, times)));
         self.by_spi.insert(ours(role, spis), id);
-        id
     }
 
     /// A message of IKEv1 came.
@@ -143,7 +141,8 @@ impl Engine {
             }
         };
         let spis = Spis { initiator: header.initiator_spi, responder: self.free_spi(cx) };
-        let id = self.add_v1(&connection, (Role::Responder, spis), path, cx);
+        let id = self.reserve();
+        self.add_v1(id, &connection, (Role::Responder, spis), path, cx);
         self.half_open.insert((path.peer, header.initiator_spi), id);
         *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
         self.receive_of_v1(id, octets, path, cx)

@@ -1,0 +1,328 @@
+//! Names of hosts in `local_addrs` and `remote_addrs`, as the system looks them up: in the DNS, or in `/etc/hosts`.
+//!
+//! That takes long at times, so threads do it and nobody waits for them but who is to begin with such a host. What a name has is
+//! looked up when it is loaded, when a connection is begun, and now and then, since who answers is to know its peer, too.
+//! What it had last stays, if it cannot be looked up.
+
+use super::{Ike, Unusable, configured};
+use crate::swanctl::connection::{self as written, Host};
+use portcullis_ike::{
+    connection::{self as ike, Child},
+    ike_sa::IkeSaId,
+};
+use portcullis_sadb::Sadb;
+use rustix::event::{EventfdFlags, eventfd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, ToSocketAddrs},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+/// What was looked up counts for so long where a connection is begun.
+const FRESH_MS: u64 = 5_000;
+
+/// It is looked up again after so long, and after less if it could not be.
+const AGAIN_MS: u64 = 60_000;
+const FAILED_AGAIN_MS: u64 = 10_000;
+
+/// Names that are looked up at a time, at most.
+const AT_A_TIME: usize = 8;
+
+/// What a name was found to have, or why nothing.
+type Found = Result<Vec<IpAddr>, String>;
+
+/// The names that there are.
+#[derive(Debug)]
+pub(super) struct Names {
+    known: BTreeMap<String, Name>,
+    sender: Sender<(String, Found)>,
+    receiver: Receiver<(String, Found)>,
+    /// Rings when something is found.
+    bell: Arc<OwnedFd>,
+    look_up: fn(&str) -> Found,
+}
+
+#[derive(Debug, Default)]
+struct Name {
+    addresses: Vec<IpAddr>,
+    problem: Option<String>,
+    is_asked: bool,
+    /// When it was last looked up.
+    found_ms: Option<u64>,
+    due_ms: u64,
+}
+
+impl Names {
+    /// Without any. `look_up` takes as long as it takes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(look_up: fn(&str) -> Found) -> io::Result<Names> {
+        let (sender, receiver) = channel();
+        let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        Ok(Names { known: BTreeMap::new(), sender, receiver, bell, look_up })
+    }
+
+    /// There are these, and no others.
+    pub fn want(&mut self, names: &BTreeSet<&str>) {
+        self.known.retain(|name, _| names.contains(&**name));
+        for name in names {
+            self.known.entry((*name).to_owned()).or_default();
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Whether a name is still to be looked up for the first time.
+    pub fn is_unknown(&self, name: &str) -> bool {
+        self.known.get(name).is_some_and(|name| name.found_ms.is_none())
+    }
+
+    /// What is to be waited for.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// When something is to be done.
+    pub fn due_ms(&self) -> Option<u64> {
+        let is_busy = self.asked() >= AT_A_TIME;
+        let waiting = self.known.values().filter(|name| !name.is_asked && !is_busy);
+        waiting.map(|name| name.due_ms).min()
+    }
+
+    fn asked(&self) -> usize {
+        self.known.values().filter(|name| name.is_asked).count()
+    }
+
+    /// Takes what was found, and looks up what is due. Whether anything is another now.
+    pub fn turn(&mut self, now_ms: u64) -> bool {
+        let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+        let mut has_changed = false;
+        while let Ok((name, found)) = self.receiver.try_recv() {
+            let Some(known) = self.known.get_mut(&name) else { continue };
+            (known.is_asked, known.found_ms) = (false, Some(now_ms));
+            match found {
+                Ok(addresses) => {
+                    has_changed |= known.addresses != addresses;
+                    (known.addresses, known.problem) = (addresses, None);
+                    known.due_ms = now_ms + AGAIN_MS;
+                }
+                Err(why) => {
+                    if known.problem.as_ref() != Some(&why) {
+                        tracing::warn!("{name} is not found: {why}");
+                    }
+                    known.problem = Some(why);
+                    known.due_ms = now_ms + FAILED_AGAIN_MS;
+                }
+            }
+        }
+        let free = AT_A_TIME - self.asked().min(AT_A_TIME);
+        let due = self.known.iter_mut().filter(|(_, name)| !name.is_asked && name.due_ms <= now_ms);
+        for (name, known) in due.take(free) {
+            let (sender, bell, look_up, asked) =
+                (self.sender.clone(), self.bell.clone(), self.look_up, name.clone());
+            let begun = thread::Builder::new().name("ike-name".to_owned()).spawn(move || {
+                let found = look_up(&asked);
+                if sender.send((asked, found)).is_ok() {
+                    let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
+                }
+            });
+            match begun {
+                Ok(_) => known.is_asked = true,
+                Err(e) => {
+                    (known.problem, known.due_ms) = (Some(e.to_string()), now_ms + FAILED_AGAIN_MS);
+                    known.found_ms = Some(now_ms);
+                }
+            }
+        }
+        has_changed
+    }
+
+    /// What a name has, as far as is known.
+    pub fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        self.known.get(name).map(|name| name.addresses.clone()).unwrap_or_default()
+    }
+
+    /// Has a name looked up now, unless it just was. False if that is done, one way or the other.
+    pub fn ask(&mut self, name: &str, now_ms: u64) -> bool {
+        let Some(known) = self.known.get_mut(name) else { return false };
+        let is_fresh = known.found_ms.is_some_and(|found_ms| now_ms < found_ms + FRESH_MS);
+        if !is_fresh && !known.is_asked {
+            known.due_ms = now_ms;
+        }
+        !is_fresh
+    }
+
+    /// What is wrong with a name.
+    pub fn problem(&self, name: &str) -> Option<&str> {
+        self.known.get(name)?.problem.as_deref()
+    }
+}
+
+/// By the system's resolver.
+pub(super) fn look_up(name: &str) -> Found {
+    let found = (name, 0).to_socket_addrs().map_err(|e| e.to_string())?;
+    let mut all: Vec<IpAddr> = vec![];
+    for address in found.map(|address| address.ip()) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    if all.is_empty() { Err("it has no address".to_owned()) } else { Ok(all) }
+}
+
+fn names(hosts: &[Host]) -> impl Iterator<Item = &str> {
+    hosts.iter().filter_map(|host| match host {
+        Host::Name(name) => Some(&**name),
+        _ => None,
+    })
+}
+
+/// The names of a connection.
+pub(super) fn names_of(connection: &written::Connection) -> impl Iterator<Item = &str> {
+    names(&connection.local_addrs).chain(names(&connection.remote_addrs))
+}
+
+/// A connection that is to be begun, when its names are looked up.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub id: IkeSaId,
+    pub connection: String,
+    pub child: Option<Arc<Child>>,
+}
+
+impl Ike {
+    /// A connection as the engine takes it, with what is not written in it.
+    ///
+    /// # Errors
+    /// What of it cannot be used.
+    pub(super) fn made(
+        &self,
+        written: &written::Connection,
+        edition: u64,
+    ) -> Result<ike::Connection, Unusable> {
+        let made = configured::connection(written, &self.credentials, edition)?;
+        let named = |name: &str| self.names.addresses(name);
+        Ok(ike::Connection {
+            local: configured::hosts(&written.local_addrs, &named),
+            remote: configured::hosts(&written.remote_addrs, &named),
+            retransmission: self.retransmission,
+            ..made
+        })
+    }
+
+    /// Connections have names, or no more.
+    pub(super) fn note_names(&mut self) {
+        let all = self.swanctl.connections.iter().flat_map(names_of).collect();
+        self.names.want(&all);
+    }
+
+    /// Takes what was looked up, and begins what has waited for it.
+    pub(super) fn turn_names(&mut self, sadb: &mut Sadb) {
+        if self.names.is_empty() && self.waiting.is_empty() {
+            return;
+        }
+        let now_ms = self.now_ms();
+        if self.names.turn(now_ms) {
+            self.make_connections();
+            self.note_connections();
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            match self.config.connection(&waiting.connection).cloned() {
+                Some(connection) if self.waits_for_names(&connection.name) => self.waiting.push(waiting),
+                Some(connection) => self.begin_named(&connection, waiting, sadb),
+                None => self.tell_not_begun(&waiting, "it is not configured any more"),
+            }
+        }
+    }
+
+    /// Has the names of a connection looked up, if they were not just now. False if all are.
+    pub(super) fn waits_for_names(&mut self, connection: &str) -> bool {
+        let now_ms = self.now_ms();
+        let Some(written) = self.swanctl.connections.iter().find(|c| c.name == connection) else {
+            return false;
+        };
+        names_of(written).fold(false, |waits, name| self.names.ask(name, now_ms) | waits)
+    }
+
+    fn begin_named(&mut self, connection: &Arc<ike::Connection>, waiting: Waiting, sadb: &mut Sadb) {
+        match self.ends(connection) {
+            Ok(between) => self.begin_between(waiting.id, connection, waiting.child.as_ref(), between, sadb),
+            Err(why) => self.tell_not_begun(&waiting, &why),
+        }
+    }
+
+    /// Addresses to begin a connection between.
+    ///
+    /// # Errors
+    /// Why there are none, for people: with the name of the key.
+    pub(super) fn ends(&self, connection: &ike::Connection) -> Result<(IpAddr, IpAddr), String> {
+        super::paths::ends(connection).map_err(|why| {
+            let written = self.swanctl.connections.iter().find(|c| c.name == connection.name);
+            let keys = written.map(|c| [("remote_addrs", &c.remote_addrs), ("local_addrs", &c.local_addrs)]);
+            let problem = keys.into_iter().flatten().find_map(|(key, hosts)| {
+                names(hosts).find_map(|name| {
+                    Some(format!("{key}: {name} is not found: {}", self.names.problem(name)?))
+                })
+            });
+            problem.unwrap_or(why)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str) -> Found {
+        match name {
+            "gw.example.org" => Ok(vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()]),
+            _ => Err("no such host".to_owned()),
+        }
+    }
+
+    /// Until it has found what it is asked.
+    fn turn(names: &mut Names, now_ms: u64) -> bool {
+        let mut has_changed = names.turn(now_ms);
+        while names.asked() > 0 {
+            thread::sleep(std::time::Duration::from_millis(1));
+            has_changed |= names.turn(now_ms);
+        }
+        has_changed
+    }
+
+    #[test]
+    fn a_name_is_looked_up_at_once_and_now_and_then() {
+        let mut names = Names::new(found).unwrap();
+        names.want(&BTreeSet::from(["gw.example.org", "nobody.example.org"]));
+        assert!(names.ask("gw.example.org", 1000), "it is not known yet");
+        assert!(turn(&mut names, 1000));
+        assert_eq!(names.addresses("gw.example.org").len(), 2);
+        assert_eq!(names.problem("gw.example.org"), None);
+        assert_eq!(names.problem("nobody.example.org"), Some("no such host"));
+        assert!(!names.ask("gw.example.org", 1000 + FRESH_MS - 1));
+        assert_eq!(names.due_ms(), Some(1000 + FAILED_AGAIN_MS));
+        // It is looked up again where a connection is begun; what it has is the same.
+        assert!(names.ask("gw.example.org", 1000 + FRESH_MS));
+        assert!(!turn(&mut names, 1000 + FRESH_MS));
+        assert!(!names.ask("gw.example.org", 1000 + FRESH_MS));
+        names.want(&BTreeSet::from(["gw.example.org"]));
+        assert_eq!(names.due_ms(), Some(1000 + FRESH_MS + AGAIN_MS));
+        assert!(names.addresses("nobody.example.org").is_empty());
+    }
+
+    #[test]
+    fn the_system_knows_this_machine() {
+        assert!(look_up("localhost").unwrap().iter().all(IpAddr::is_loopback));
+        assert!(look_up("nobody.invalid").is_err());
+    }
+}
