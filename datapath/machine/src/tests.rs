@@ -262,7 +262,7 @@ fn times_between_retransmissions_have_their_bounds() {
     }
     for text in ["0.9", "10.001", "1.8001", "-2", "1e1", "inf", "\"1.8\"", "true"] {
         let error = base(text).unwrap_err().to_string();
-        assert!(error.starts_with("portcullis.toml:2: ike.retransmit_base"), "{error}");
+        assert!(error.starts_with("portcullis.toml:2: retransmit_base"), "{error}");
         assert!(
             error.contains("a number from 1 to 10, with three digits behind its point at most"),
             "{error}"

@@ -139,6 +139,19 @@ fn rounds_are_in_their_order_and_shunts_are_no_children() {
 }
 
 #[test]
+fn a_name_that_nobody_has_looked_up_is_nowhere() {
+    let c = &with("remote_addrs = gw.example.org", "").unwrap().connections[0];
+    assert_eq!(c.remote, Hosts::Ranges(vec![]));
+    assert!(c.remote.fits([192, 0, 2, 1].into()).is_none());
+    let named = |name: &str| if name == "gw.example.org" { vec![[192, 0, 2, 1].into()] } else { vec![] };
+    let both = [Host::Name("gw.example.org".into()), Host::Address([192, 0, 2, 9].into())];
+    let found: Vec<_> = hosts(&both, &named).addresses().collect();
+    assert_eq!(found, [[192, 0, 2, 1], [192, 0, 2, 9]].map(std::net::IpAddr::from));
+    assert_eq!(hosts(&[both[0].clone(), Host::Any], &named), Hosts::Any);
+    assert_eq!(hosts(&[], &named), Hosts::Any);
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
         ("version = 1", "", "connections.a.version"),
@@ -150,7 +163,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ("local-2 { auth = psk }\n ppk_id = a", "", "connections.a.ppk_id"),
         ("local-2 { auth = psk }\n remote-2 { auth = eap-mschapv2 }", "", "connections.a.local.auth"),
         ("remote-2 { auth = xauth }", "", "connections.a.remote-2.auth"),
-        ("remote_addrs = gw.example.org", "", "connections.a.remote_addrs"),
         ("", "mode = pass\n remote_ts = 10.0.0.0/8[tcp", "connections.a.children.net.remote_ts"),
         ("", "interface = ipsec0", "connections.a.children.net.interface"),
         ("", "per_cpu_sas = encap", "connections.a.children.net.per_cpu_sas"),
