@@ -24,6 +24,7 @@ mod pools;
 mod report;
 mod rounds;
 pub mod sockets;
+mod virtual_ips;
 
 use crate::{install::Apart, swanctl};
 use actions::Actions;
@@ -66,6 +67,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use thiserror::Error;
+use virtual_ips::VirtualIps;
 
 /// The file of connections in the configuration directory.
 pub const FILE: &str = "swanctl.conf";
@@ -157,6 +159,7 @@ pub struct Ike {
     /// What begins when names are looked up.
     waiting: Vec<Waiting>,
     retransmission: Retransmission,
+    virtual_ips: VirtualIps,
 }
 
 impl Ike {
@@ -211,6 +214,7 @@ impl Ike {
             names: Names::new(names::look_up)?,
             waiting: vec![],
             retransmission: Retransmission::default(),
+            virtual_ips: VirtualIps::default(),
         };
         ike.limit(limits);
         ike.note_names();
@@ -223,6 +227,7 @@ impl Ike {
         self.config.most_half_open_of_one = limits.half_open_per_host;
         self.config.cookies_from = limits.cookies_from;
         self.config.firsts_a_second = limits.init_per_second;
+        self.virtual_ips.set_interface(limits.vip_interface.as_deref());
         let retransmission = Retransmission {
             timeout_ms: limits.retransmit_timeout_ms,
             base: limits.retransmit_base,
@@ -401,6 +406,7 @@ impl Ike {
         self.give_jobs(sadb);
         self.children.expire(sadb, crate::iked::boot_secs());
         self.act(sadb);
+        self.put_virtual_ips();
         self.tidy();
     }
 

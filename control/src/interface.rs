@@ -23,10 +23,8 @@ use portcullis_netlink::{Device, Requests, complete_checksums};
 use std::{fs, io};
 use thiserror::Error;
 
-/// What the name of the datapath's end has behind that of the device.
-pub const PATH: &str = "-path";
-/// Octets of a device's name, at most, so that there is room for that (IFNAMSIZ).
-pub const NAME_ROOM: usize = 15 - PATH.len();
+pub use portcullis_machine::{VETH_NAME_ROOM as NAME_ROOM, VETH_PATH as PATH};
+
 /// The MTU of a device that we make: what fits into a packet of 1500 octets, whatever the algorithm and the outer header.
 pub const MTU: u16 = 1400;
 /// That of its other end, so that the first counts alone.

@@ -12,7 +12,10 @@
 //! | numbers | do not wrap around, have no sign, and no `0` in front that makes them octal |
 //! | `version` | 0, 1 or 2 |
 //! | `local_port`, `remote_port` | are not 0 |
-//! | `*_addrs` | are not what cannot be a name of the DNS, such as 10.0.0.256 |
+//! | `*_addrs` | are not what cannot be a name of the DNS, such as 10.0.0.256; names are looked up when they are loaded, when we begin, and each minute; we begin between the first of the written addresses that there is a way between |
+//! | `mobike` | addresses change to those that `local_addrs` and `remote_addrs` have, and to that of a better route unless ours is written by itself; without it, an address that is gone has another IKE SA begun, the old one ends behind it |
+//! | `vips` | what we are given is put on the device `[ike] vip_interface` of portcullis.toml, and on none without it; servers of names are told by `list` and events, and nothing is asked of them |
+//! | `charon.retransmit_*` of strongswan.conf | are `retransmit_*` in `[ike]` of portcullis.toml |
 //! | proposals | have algorithms that are there for their protocol, and what they cannot do without |
 //! | `*_ts` | have no ports without a protocol |
 //! | `pools` of a connection | are in `pools`, or it is an error: there are no others |

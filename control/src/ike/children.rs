@@ -515,7 +515,8 @@ fn selectors(traffic: &Traffic) -> Option<Vec<Selector>> {
     Some(all)
 }
 
-fn prefixes(selector: &TrafficSelector) -> Vec<Prefix> {
+/// All that a selector has of the peer's, or of ours.
+pub(super) fn prefixes(selector: &TrafficSelector) -> Vec<Prefix> {
     match selector.addresses() {
         (IpAddr::V4(first), IpAddr::V4(last)) => cover(first.to_bits().into(), last.to_bits().into(), 32),
         (IpAddr::V6(first), IpAddr::V6(last)) => cover(first.to_bits(), last.to_bits(), 128),

@@ -141,6 +141,9 @@ impl Ike {
     pub(super) fn tell(&mut self, sadb: &Sadb, id: IkeSaId, event: Event) {
         let Some(sa) = self.any_sa(id) else { return tracing::info!("IKE SA {}: {event:?}", id.0) };
         let name = sa.connection().name.clone();
+        if !sa.given().ours.is_empty() {
+            self.virtual_ips.note();
+        }
         self.note_outcome(&name, &event);
         let Some(sa) = self.any_sa(id) else { return };
         let of = |spi: u32| {

@@ -25,6 +25,8 @@
 //! half_open_per_host = 10   # of one address of IPv4, or /64 of IPv6
 //! cookies_from = 30         # from so many on, peers must first show that they are where they say
 //! init_per_second = 1000    # first messages that do not show it, of a /24 of IPv4 or /48 of IPv6; 0 is no limit
+//! vip_interface = "vip0"     # the device that addresses go on which peers give us, made if it is not there; its other end, vip0-path, is
+//!                           # a port. Default: none, they are on no device
 //! retransmit_timeout_ms = 4000  # a request that is not answered is sent again after so long
 //! retransmit_base = 1.8     # and then each time after so many times as long
 //! retransmit_tries = 5      # so often; then its peer is given up, by these numbers after 165 s
@@ -67,6 +69,10 @@ pub const MAX_UDP_ENCAP_PORTS: usize = 8;
 const NAT_T_PORT: u16 = 4500;
 /// The UDP port of IKE (RFC 7296 §2.23), at which there is no ESP.
 const IKE_PORT: u16 = 500;
+/// What the name of the datapath's end of a veth pair has behind that of the other.
+pub const VETH_PATH: &str = "-path";
+/// Octets of the other's name, at most, so that there is room for that (IFNAMSIZ).
+pub const VETH_NAME_ROOM: usize = 15 - VETH_PATH.len();
 /// SAs, at most.
 pub const MAX_SAS: u32 = 1 << 20;
 /// Policies, at most.
@@ -123,7 +129,7 @@ pub struct Datapath {
 }
 
 /// What IKE may take of the machine, and anybody of IKE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ike {
     /// Threads that do key exchange and signatures, if the file says how many.
     pub threads: Option<NonZeroU32>,
@@ -135,6 +141,8 @@ pub struct Ike {
     pub cookies_from: usize,
     /// First messages without a cookie that are answered, of a /24 of IPv4 or a /48 of IPv6 in a second; 0 is no limit.
     pub init_per_second: u32,
+    /// The device for addresses that peers give us, if the file says which.
+    pub vip_interface: Option<String>,
     /// How long a request is waited for before it is sent again (RFC 7296 §2.4).
     pub retransmit_timeout_ms: u32,
     /// Each time is so many thousandths of the one before.
@@ -235,6 +243,15 @@ impl Machine {
         }
         if ports.is_empty() {
             return Err(top.missing("[[port]]", "[[port]] with interface = \"eth0\""));
+        }
+        if let Some(name) = &ike.vip_interface {
+            let path = format!("{name}{VETH_PATH}");
+            if !ports.iter().any(|port| port.interface == path) {
+                return Err(top.missing(
+                    "[[port]]",
+                    &format!("[[port]] with interface = \"{path}\", for [ike] vip_interface"),
+                ));
+            }
         }
         top.finish()?;
         Ok(Machine { regions, datapath, ike, ports })
@@ -371,6 +388,10 @@ fn ike(mut table: Table<'_>) -> Result<Ike, ConfigError> {
         None => 1000,
         Some(value) => value.number_in(0..=1_000_000)? as u32,
     };
+    let vip_interface = match table.optional("vip_interface")? {
+        None => None,
+        Some(value) => Some(interface_name(&value, VETH_NAME_ROOM)?),
+    };
     let mut times = |key, range: RangeInclusive<u64>, default| match table.optional(key)? {
         None => Ok(default),
         Some(value) => value.number_in(range).map(|n| n as u32),
@@ -390,6 +411,7 @@ fn ike(mut table: Table<'_>) -> Result<Ike, ConfigError> {
         half_open_per_host,
         cookies_from,
         init_per_second,
+        vip_interface,
         retransmit_timeout_ms,
         retransmit_base,
         retransmit_tries,
@@ -425,22 +447,25 @@ fn network(value: &strict::Value<'_>) -> Result<(IpAddr, u8), ConfigError> {
 
 fn port(mut table: Table<'_>) -> Result<Port, ConfigError> {
     let interface = table.required("interface", "\"eth0\"")?;
-    let name = interface.text()?;
-    // What the kernel takes for a name: IFNAMSIZ is 16 with the closing zero.
-    let is_name = (1..16).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
-    if !is_name {
-        return Err(interface.wrong("the name of an interface, of at most 15 bytes, as `ip link` shows it"));
-    }
-    let interface = name.to_owned();
+    let interface = interface_name(&interface, 15)?;
     let queues = match table.optional("queues")? {
         None => None,
         Some(value) => NonZeroU32::new(value.number_in(1..=u64::from(MAX_QUEUES))? as u32),
     };
     table.finish()?;
     Ok(Port { interface, queues })
+}
+
+/// What the kernel takes for a name: IFNAMSIZ is 16 with the closing zero.
+fn interface_name(value: &strict::Value<'_>, most: usize) -> Result<String, ConfigError> {
+    let name = value.text()?;
+    let is_name = (1..=most).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    let wrong =
+        || value.wrong(format!("the name of an interface, of at most {most} bytes, as `ip link` shows it"));
+    if is_name { Ok(name.to_owned()) } else { Err(wrong()) }
 }
 
 impl Datapath {

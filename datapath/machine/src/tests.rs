@@ -52,6 +52,7 @@ fn all_but_a_port_has_a_default() {
             half_open_per_host: 10,
             cookies_from: 30,
             init_per_second: 1000,
+            vip_interface: None,
             retransmit_timeout_ms: 4000,
             retransmit_base: 1800,
             retransmit_tries: 5,
@@ -91,7 +92,8 @@ fn all_keys_are_read() {
     );
     let threads = NonZeroU32::new(3);
     let (half_open, half_open_per_host, cookies_from, init_per_second) = (7, 5, 6, 0);
-    let of_peers = Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second, ..m.ike };
+    let of_peers =
+        Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second, ..m.ike.clone() };
     assert_eq!(m.ike, of_peers);
     let Ike { retransmit_timeout_ms, retransmit_base, retransmit_tries, .. } = m.ike;
     assert_eq!((retransmit_timeout_ms, retransmit_base, retransmit_tries), (500, 1250, 9));
@@ -274,4 +276,14 @@ fn times_between_retransmissions_have_their_bounds() {
         let (_, line) = error(&format!("[ike]\nretransmit_{key} = {value}\n{LEAST}"));
         assert_eq!(line, 2);
     }
+}
+
+#[test]
+fn the_other_end_of_the_device_for_virtual_addresses_is_a_port() {
+    let of = |text: &str| machine(&format!("[ike]\nvip_interface = {text}\n{LEAST}"));
+    let error = of("\"vip0\"").unwrap_err().to_string();
+    assert!(error.contains("interface = \"vip0-path\", for [ike] vip_interface"), "{error}");
+    let with_port = format!("[ike]\nvip_interface = \"vip0\"\n{LEAST}[[port]]\ninterface = \"vip0-path\"\n");
+    assert_eq!(machine(&with_port).unwrap().ike.vip_interface.as_deref(), Some("vip0"));
+    assert!(of("\"a-long-name\"").unwrap_err().to_string().contains("at most 10 bytes"));
 }

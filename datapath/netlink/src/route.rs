@@ -1,13 +1,18 @@
 //! Routes, read from netlink messages.
 
+use crate::{FAMILIES, Requests, Topic};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
-        RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+        RouteNextHopFlags, RouteProtocol, RouteScope, RouteType, RouteVia,
     },
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 const TABLE_LOCAL: u32 = 255;
 const TABLE_MAIN: u32 = 254;
@@ -168,6 +173,67 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
 
 fn encapsulated(attributes: &[RouteAttribute]) -> bool {
     attributes.iter().any(|a| matches!(a, RouteAttribute::Encap(_) | RouteAttribute::EncapType(_)))
+}
+
+/// A destination's first address, and how many leading bits of it count.
+type Network = (IpAddr, u8);
+
+impl Requests {
+    /// The networks that are routed to a device, in table main; not what the kernel has routed there itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn routes_to(&mut self, device: u32) -> io::Result<Vec<Network>> {
+        let mut all = vec![];
+        for family in FAMILIES {
+            self.dump(Topic::Routes(family), |message| {
+                let RouteNetlinkMessage::NewRoute(message) = message else { return };
+                let Some(Route { table: Table::Main, target: Target::Unicast(hops), prefix, .. }) =
+                    Route::of(&message)
+                else {
+                    return;
+                };
+                let is_kernels = message.header.protocol == RouteProtocol::Kernel;
+                if !is_kernels && hops.iter().all(|hop| hop.device == Some(device)) {
+                    all.push(prefix);
+                }
+            })?;
+        }
+        Ok(all)
+    }
+
+    /// Routes a network to a device, in table main; what goes there and has no address yet has this one. In the place of another
+    /// route to the same network, of the same priority.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn put_route(&mut self, to: Network, device: u32, source: IpAddr) -> io::Result<()> {
+        let mut message = to_device(to, device);
+        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
+        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Takes such a route away.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_route(&mut self, to: Network, device: u32) -> io::Result<()> {
+        self.change(RouteNetlinkMessage::DelRoute(to_device(to, device)), 0)
+    }
+}
+
+fn to_device((address, bits): Network, device: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family =
+        if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.destination_prefix_length = bits;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = if address.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    message.header.kind = RouteType::Unicast;
+    message.attributes =
+        vec![RouteAttribute::Destination(RouteAddress::from(address)), RouteAttribute::Oif(device)];
+    message
 }
 
 #[cfg(test)]

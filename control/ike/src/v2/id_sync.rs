@@ -7,6 +7,13 @@
 //!                                                                    ◀── ID 0: nonce, P2 it sends next, M2 it expects next
 //! ```
 //!
+//! Peers that are clusters ask, and are answered. iked has no situation in which to ask ([`Engine::synchronize`]): what an engine has done
+//! is in its state file before anybody else sees it (`control/src/ike/keeping.rs`), and that file is of one machine and one run of it: it
+//! is on a tmpfs, sealed under a key of that kernel's keyring, and goes when it cannot be written. So no IKE SA goes on from an older
+//! state than the peer has seen; without the file, peers begin anew. It is for whoever hands IKE SAs to another machine.
+//!
+//! [`Engine::synchronize`]: super::engine::Engine::synchronize
+//!
 //! # Dangers
 //! - What was sent before is to do nothing when it is sent again: who is not ahead of all that was seen is not heard.
 
