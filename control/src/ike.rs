@@ -321,7 +321,8 @@ impl Ike {
         let (connection, child) = self.named(name).ok_or_else(|| format!("nothing is named '{name}'"))?;
         let child = child.as_ref().map(|child| &*child.name);
         let id = self.initiate(Some(&connection.name), child, sadb)?;
-        Ok(format!("IKE SA {} of connection '{}' is begun", id.0, connection.name))
+        let when = if self.is_waiting(id) { " when its names are looked up" } else { "" };
+        Ok(format!("IKE SA {} of connection '{}' is begun{when}", id.0, connection.name))
     }
 
     /// Deletes the child SAs of a name, or the IKE SAs of a connection.

@@ -105,10 +105,13 @@ fn wanted_of(sa: &dyn IkeSa) -> impl Iterator<Item = (IpAddr, BTreeSet<(IpAddr, 
     let peer = sa.path().peer.ip();
     let remote = sa.children().iter().flat_map(|child| child.policy.remote.iter());
     let networks: BTreeSet<Prefix> = remote.flat_map(prefixes).collect();
-    sa.given().ours.iter().map(move |ip| {
-        let reached = networks.iter().filter(|of| of.addr().is_ipv4() == ip.is_ipv4() && !of.contains(peer));
-        (*ip, reached.map(|of| (of.addr(), of.len())).collect())
-    })
+    sa.given().ours.iter().map(move |ip| (*ip, reached(*ip, peer, &networks)))
+}
+
+/// What a virtual address is used for, of the networks behind a peer.
+fn reached(ip: IpAddr, peer: IpAddr, networks: &BTreeSet<Prefix>) -> BTreeSet<(IpAddr, u8)> {
+    let fits = |of: &&Prefix| of.addr().is_ipv4() == ip.is_ipv4() && !of.contains(peer);
+    networks.iter().filter(fits).map(|of| (of.addr(), of.len())).collect()
 }
 
 impl Ike {
@@ -126,5 +129,24 @@ impl Ike {
         if wanted != self.virtual_ips.put || wanted.is_empty() {
             self.virtual_ips.put_on(&interface, &wanted);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_peer_is_in_itself_has_no_route() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let all = ["10.2.0.0/16", "198.51.100.0/24", "0.0.0.0/0", "2001:db8:2::/48", "::/0"];
+        let networks = all.map(|text| text.parse().unwrap()).into();
+        let of = |own: &str, peer: &str| reached(ip(own), ip(peer), &networks);
+        let net = |text: &str, len| (ip(text), len);
+        assert_eq!(of("10.3.0.1", "198.51.100.1"), BTreeSet::from([net("10.2.0.0", 16)]));
+        assert_eq!(of("2001:db8:3::1", "2001:db8::1"), BTreeSet::from([net("2001:db8:2::", 48)]));
+        // By the other family there is no loop.
+        let six = BTreeSet::from([net("2001:db8:2::", 48), net("::", 0)]);
+        assert_eq!(of("2001:db8:3::1", "198.51.100.1"), six);
     }
 }

@@ -272,4 +272,15 @@ mod tests {
             assert_eq!(devices_of(hops), expected);
         }
     }
+
+    #[test]
+    fn a_route_to_a_device_is_read_as_it_is_written() {
+        for (ip, bits) in [("10.2.0.0", 16), ("2001:db8:2::", 48), ("0.0.0.0", 0)] {
+            let prefix = (ip.parse().unwrap(), bits);
+            let route = Route::of(&to_device(prefix, 7)).unwrap();
+            assert_eq!((route.table, route.prefix, route.priority), (Table::Main, prefix, 0));
+            let hop = Hop { device: Some(7), gateway: None, mtu: 0, weight: 1 };
+            assert_eq!(route.target, Target::Unicast(vec![hop]));
+        }
+    }
 }
