@@ -267,11 +267,13 @@ impl Ike {
     /// Why there are none, for people: with the name of the key.
     pub(super) fn ends(&self, connection: &ike::Connection) -> Result<(IpAddr, IpAddr), String> {
         super::paths::ends(connection).map_err(|why| {
-            let written = self.swanctl.connections.iter().find(|c| c.name == connection.name);
+            let of = &connection.name;
+            let written = self.swanctl.connections.iter().find(|c| c.name == *of);
             let keys = written.map(|c| [("remote_addrs", &c.remote_addrs), ("local_addrs", &c.local_addrs)]);
             let problem = keys.into_iter().flatten().find_map(|(key, hosts)| {
                 names(hosts).find_map(|name| {
-                    Some(format!("{key}: {name} is not found: {}", self.names.problem(name)?))
+                    let problem = self.names.problem(name)?;
+                    Some(format!("{key} of connection '{of}': {name} is not found: {problem}"))
                 })
             });
             problem.unwrap_or(why)
