@@ -235,7 +235,7 @@ impl Engine {
                 if sa.anew.is_some_and(|anew| self.v1.contains_key(&anew)) {
                     return;
                 }
-                let id = self.begin_v1(&connection, None, (path.local.ip(), path.peer.ip()), cx);
+                let id = self.initiate(&connection, None, (path.local.ip(), path.peer.ip()), cx);
                 self.with_v1(id, cx, |sa, cx| sa.event(Event::Reauthenticating(from), cx));
                 self.with_v1(from, cx, |sa, _| sa.anew = Some(id));
             }
