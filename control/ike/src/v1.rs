@@ -33,3 +33,6 @@ mod times;
 mod vendor;
 
 pub(crate) use main_mode::{first, refuse_first};
+
+#[cfg(test)]
+mod tests;

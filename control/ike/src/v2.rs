@@ -56,4 +56,4 @@ use crate::contacts;
 pub use crate::{context, job, nat, output};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -66,6 +66,9 @@ mod tests {
         assert_eq!(names(&esp), ["aes128gcm16-noesn-ecp256", "aes128gcm16-noesn", "aes128-sha256-noesn"]);
         let hybrid = Proposals::ike(["aes256-sha256-x25519-ke1_mlkem768"]).unwrap();
         assert!(hybrid.singles().is_empty());
-        assert_eq!(Proposals::ike(["default"]).unwrap().singles().len(), 255);
+        assert_eq!(Proposals::ike(["default"; 3]).unwrap().singles().len(), 189);
+        let many = "aes128-aes192-aes256-sha1-sha256-sha384-sha512-prfsha1-prfsha256-prfsha384-prfsha512-modp2048-\
+                    modp3072-modp4096-ecp256-ecp384-ecp521";
+        assert_eq!(Proposals::ike([many]).unwrap().singles().len(), 255);
     }
 }

@@ -406,6 +406,10 @@ impl IkeSa {
         let doi::Agreed { agreement, life } = agreed;
         let (spi_out, algorithm, keys) =
             (agreement.child_spi()?, agreement.algorithm()?, self.keys.as_ref()?);
+        // RFC 2409 §5.5: only SPIs tell the keys of both directions apart.
+        if spi_in == spi_out {
+            return None;
+        }
         let protocol = agreement.protocol();
         let spis = match role {
             Role::Initiator => [spi_in, spi_out],
@@ -571,7 +575,10 @@ impl IkeSa {
     fn finish_answer(&mut self, answering: Answering, key: Option<(Vec<u8>, Secret)>, cx: &mut Context<'_>) {
         let Answering { message_id, iv, digest, child, mut agreed, mut sa, policy, ids, ni, method } =
             answering;
-        let Some(spi_in) = (cx.child_spi)() else { return self.refuse_child(digest, &ChildError::Full, cx) };
+        let of_peer = agreed.agreement.child_spi();
+        // Another than the peer's: only SPIs tell the keys of both directions apart.
+        let spi_in = (cx.child_spi)().filter(|spi| Some(*spi) != of_peer).or_else(|| (cx.child_spi)());
+        let Some(spi_in) = spi_in else { return self.refuse_child(digest, &ChildError::Full, cx) };
         let nr = cx.random::<NONCE>().to_vec();
         let (public, secret) = key.unzip();
         debug_assert_eq!(method.is_some(), public.is_some());

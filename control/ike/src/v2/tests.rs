@@ -16,9 +16,9 @@ mod resumption;
 mod rounds;
 mod seeds;
 mod settings;
-mod signatures;
+pub(crate) mod signatures;
 mod unique;
-mod world;
+pub(crate) mod world;
 
 use super::{
     ike_sa::Phase,

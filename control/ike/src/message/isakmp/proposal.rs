@@ -65,10 +65,11 @@ impl Attribute {
 
 impl SecurityAssociation {
     pub(super) fn parse(mut r: Reader<'_>) -> Result<SecurityAssociation, Malformed> {
-        let (doi, situation) = (r.malformed("DOI"), r.malformed("Situation"));
+        let doi = r.malformed("DOI");
         if r.u32("DOI")? != IPSEC_DOI {
             return Err(doi);
         }
+        let situation = r.malformed("Situation");
         // RFC 2407 §4.2: no labels, which are behind it.
         if r.u32("Situation")? != IDENTITY_ONLY {
             return Err(situation);

@@ -26,7 +26,7 @@ use std::sync::Arc;
 const NAMES: [&str; 2] = ["left.example.org", "right.example.org"];
 
 /// Two authorities, and who they have issued certificates to.
-pub(super) struct Paper {
+pub(crate) struct Paper {
     pub root: Holder,
     middle: Holder,
     pub ends: [Holder; 2],
@@ -42,7 +42,7 @@ fn keys(kind: &str) -> KeyPair {
     .unwrap()
 }
 
-pub(super) fn paper(kind: &str) -> Paper {
+pub(crate) fn paper(kind: &str) -> Paper {
     let root = root_of("root", keys(kind), &|_| {});
     let middle = root.authority("middle", &|_| {});
     let ends = NAMES.map(|name| middle.end_of(name, keys(kind), &|_| {}));
@@ -50,12 +50,12 @@ pub(super) fn paper(kind: &str) -> Paper {
 }
 
 impl Paper {
-    fn local(&self, end: usize) -> LocalAuth {
+    pub(crate) fn local(&self, end: usize) -> LocalAuth {
         let certificates = [&self.ends[end], &self.middle].map(|holder| holder.certificate.clone());
         LocalAuth::PublicKey(Credential::new(self.ends[end].key(), certificates.to_vec()).unwrap())
     }
 
-    pub fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> Trust {
         Trust { anchors: vec![self.root.certificate.clone()], ..Trust::default() }
     }
 

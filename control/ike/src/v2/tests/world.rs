@@ -416,10 +416,10 @@ impl World {
     }
 
     fn check_steady(&self) {
-        let is_alive = self.ends.iter().all(|end| end.engine.sas().count() > 0);
+        let is_alive = self.ends.iter().all(|end| end.engine.ike_sas().count() > 0);
         for at in [LEFT, RIGHT].into_iter().filter(|_| self.is_steady && is_alive) {
             // What another IKE SA has the place of is not sent by.
-            let children = self.ends[at].engine.sas().flat_map(IkeSa::children);
+            let children = self.ends[at].engine.ike_sas().flat_map(|sa| sa.children());
             let replaced: BTreeSet<u32> = children.filter(|c| c.is_replaced).map(|c| c.spi_in).collect();
             for spi in self.ends[at].sends.difference(&replaced) {
                 let out = self.ends[at].installed[spi].sa.spi_out;

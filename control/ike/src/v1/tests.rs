@@ -1,0 +1,313 @@
+//! Two engines in a box that speak IKEv1.
+
+mod seeds;
+
+use crate::{
+    child::Install,
+    connection::{Configuration, Connection, Ikev1, LocalAuth, RemoteAuth},
+    ike_sa::{IkeSa, Phase},
+    output::Event,
+    proposal::Proposals,
+    v2::tests::{
+        signatures::paper,
+        world::{self, LEFT, RIGHT, World, config},
+    },
+};
+use portcullis_sadb::Mode;
+use std::sync::Arc;
+
+/// The connection of an end to the other.
+fn connection(name: &str, end: usize) -> Connection {
+    let mut connection = Connection {
+        ikev1: Some(Ikev1::default()),
+        proposals: Proposals::ike(["aes128-sha256-ecp256", "aes256-sha384-modp2048"]).unwrap(),
+        ..world::connection(name, end)
+    };
+    change_child(&mut connection, |child| {
+        child.proposals = Proposals::esp(["aes128gcm16-ecp256", "aes256-sha256"]).unwrap();
+    });
+    connection
+}
+
+fn change_child(connection: &mut Connection, change: impl FnOnce(&mut crate::connection::Child)) {
+    change(Arc::make_mut(&mut connection.children[0]));
+}
+
+fn world_as(seed: u64, change: impl Fn(usize, &mut Connection)) -> World {
+    let of = |end: usize| -> Configuration {
+        let mut connection = connection(["a", "b"][end], end);
+        change(end, &mut connection);
+        config(connection)
+    };
+    let mut world = World::new(seed, [of(LEFT), of(RIGHT)]);
+    // RFC 2409 §5.5: keys of two SAs with one SPI would be the same.
+    world.ends[RIGHT].next_spi += 0x1_0000;
+    world
+}
+
+fn events(world: &World, end: usize) -> Vec<Event> {
+    world.ends[end].events.iter().map(|(_, event)| event.clone()).collect()
+}
+
+fn only(world: &World, end: usize) -> &dyn IkeSa {
+    let mut all = world.ends[end].engine.ike_sas();
+    let sa = all.next().expect("there is an ISAKMP SA");
+    assert!(all.next().is_none(), "there is one ISAKMP SA");
+    sa
+}
+
+/// What is agreed on, with all of it up.
+fn comes_up(mut world: World) -> World {
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    for end in [LEFT, RIGHT] {
+        let [Event::Established, Event::ChildUp(name, _)] = &events(&world, end)[..] else {
+            panic!("{end}: {:?} {:?}", world.ends[end].events, world.ends[end].refused);
+        };
+        assert_eq!(name, "net");
+        let sa = only(&world, end);
+        assert_eq!((sa.version(), sa.phase(), sa.children().len()), (1, &Phase::Established, 1));
+    }
+    world.check_children(1);
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 0);
+    world
+}
+
+fn install(world: &World, end: usize) -> &Install {
+    world.ends[end].installed.values().next().unwrap()
+}
+
+#[test]
+fn an_isakmp_sa_and_its_child_come_up_and_go() {
+    let mut world = comes_up(world_as(1, |_, _| {}));
+    assert_eq!(install(&world, LEFT).sa.agreement.to_string(), "aes128gcm16-noesn-ecp256");
+    assert_eq!(only(&world, LEFT).agreement().unwrap().to_string(), "aes128-sha256-prfsha256-ecp256");
+    assert!(!install(&world, LEFT).is_in_udp);
+    // One end deletes the child, the other one the ISAKMP SA.
+    let spi = only(&world, RIGHT).children()[0].spi_in;
+    world.with(RIGHT, |engine, cx| assert!(engine.terminate_child(spi, cx)));
+    world.run_until_quiet();
+    world.check_children(0);
+    let id = only(&world, LEFT).id();
+    world.with(LEFT, |engine, cx| assert!(engine.terminate(id, cx)));
+    world.run_until_quiet();
+    for (end, why) in [(LEFT, "deleted"), (RIGHT, "the peer has deleted it")] {
+        assert_eq!(world.ends[end].engine.ike_sas().count(), 0);
+        assert_eq!(events(&world, end).last(), Some(&Event::Closed(why.into())));
+    }
+}
+
+#[test]
+fn with_an_isakmp_sa_go_its_children() {
+    let mut world = comes_up(world_as(1, |_, _| {}));
+    let id = only(&world, RIGHT).id();
+    world.with(RIGHT, |engine, cx| assert!(engine.terminate(id, cx)));
+    world.run_until_quiet();
+    assert!(world.ends.iter().all(|end| end.installed.is_empty() && end.engine.ike_sas().count() == 0));
+}
+
+// RFC 2409 §5.5, RFC 2407 §4.5
+#[test]
+fn child_sas_are_made_of_what_both_have() {
+    for (proposals, ah, agreed) in [
+        ("aes128-sha256", false, "aes128-sha256-noesn"),
+        ("aes256-sha384-modp2048", false, "aes256-sha384-noesn-modp2048"),
+        ("aes128-sha1-ecp384", false, "aes128-sha1-noesn-ecp384"),
+        ("aes192gcm16-esn-noesn", false, "aes192gcm16-esn"),
+        ("aes256ccm16-x25519", false, "aes256ccm16-noesn-x25519"),
+        ("aes128gmac", false, "aes128gmac-noesn"),
+        ("aes128ctr-aesxcbc", false, "aes128ctr-aesxcbc-noesn"),
+        ("camellia256-sha512", false, "camellia256-sha512-noesn"),
+        ("3des-sha1", false, "3des-sha1-noesn"),
+        ("null-sha256", false, "null-sha256-noesn"),
+        ("sha256-ecp521", true, "sha256-noesn-ecp521"),
+        ("aes256gmac", true, "aes256gmac-noesn"),
+        ("sha512-esn", true, "sha512-esn"),
+    ] {
+        let world = comes_up(world_as(2, |_, connection| {
+            let of = if ah { Proposals::ah([proposals]) } else { Proposals::esp([proposals]) };
+            change_child(connection, |child| child.proposals = of.unwrap());
+        }));
+        assert_eq!(install(&world, RIGHT).sa.agreement.to_string(), agreed);
+    }
+}
+
+#[test]
+fn isakmp_sas_are_made_of_what_both_have() {
+    for (proposals, agreed) in [
+        ("aes256-sha512-modp4096", "aes256-sha512-prfsha512-modp4096"),
+        ("aes192-sha1-modp2048", "aes192-sha1-prfsha1-modp2048"),
+        ("aes128-sha256-x25519", "aes128-sha256-prfsha256-x25519"),
+        ("aes256gcm16-prfsha256-ecp256,aes128-sha384-ecp521", "aes128-sha384-prfsha384-ecp521"),
+    ] {
+        let world = comes_up(world_as(3, |_, connection| {
+            connection.proposals = Proposals::ike(proposals.split(',')).unwrap();
+        }));
+        assert_eq!(only(&world, LEFT).agreement().unwrap().to_string(), agreed);
+    }
+}
+
+#[test]
+fn transport_mode_is_between_the_ends() {
+    let world = comes_up(world_as(4, |_, connection| {
+        let all = crate::traffic_selector::ConfiguredSelectors::parse(["dynamic"]).unwrap();
+        change_child(connection, |child| {
+            (child.mode, child.local, child.remote) = (Mode::Transport, all.clone(), all);
+        });
+    }));
+    assert_eq!(install(&world, LEFT).sa.mode, Mode::Transport);
+}
+
+// RFC 2409 §5.1, RFC 4754
+#[test]
+fn ends_prove_who_they_are_by_signatures() {
+    for (kind, proposal) in [
+        ("rsa", "aes128-sha256-ecp256"),
+        ("rsa", "aes128-sha1-modp2048"),
+        ("ecp256", "aes128-sha256-ecp256"),
+        ("ecp384", "aes256-sha384-ecp384"),
+    ] {
+        let paper = paper(kind);
+        let mut world = world_as(5, |end, connection| {
+            connection.local_auth = paper.local(end);
+            connection.remote_auth = RemoteAuth::PublicKey(Arc::new(paper.trust()));
+            connection.proposals = Proposals::ike([proposal]).unwrap();
+        });
+        world.now_ms = 1;
+        let world = comes_up(world);
+        assert!(matches!(only(&world, LEFT).connection().local_auth, LocalAuth::PublicKey(_)));
+    }
+}
+
+// RFC 3947
+#[test]
+fn behind_a_nat_all_goes_in_udp() {
+    let mut world = world_as(6, |_, _| {});
+    world.configure(RIGHT, |connection| connection.remote = crate::connection::Hosts::Any);
+    world.nat = Some("203.0.113.1:1000".parse().unwrap());
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    for end in [LEFT, RIGHT] {
+        let install = install(&world, end);
+        assert!(install.is_in_udp, "{end}");
+        assert_eq!(install.local.port(), 4500);
+        assert_eq!((install.nat.is_here, install.nat.is_there), (end == LEFT, end == RIGHT));
+    }
+}
+
+#[test]
+fn another_shared_key_proves_nothing() {
+    let mut world = world_as(7, |_, _| {});
+    world.ends[RIGHT].config.shared_keys[0].key = b"another".to_vec().into();
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    for end in [LEFT, RIGHT] {
+        assert_eq!(world.ends[end].engine.ike_sas().count(), 0, "{end}");
+        let Some(Event::Closed(why)) = events(&world, end).pop() else { panic!() };
+        println!("{end}: {why}");
+    }
+}
+
+#[test]
+fn nothing_in_common_is_said() {
+    let mut world = world_as(8, |_, _| {});
+    world.configure(RIGHT, |connection| {
+        connection.proposals = Proposals::ike(["aes256-sha512-ecp521"]).unwrap();
+    });
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    assert_eq!(events(&world, LEFT), [Event::Closed("the peer says NO_PROPOSAL_CHOSEN".into())]);
+    let mut world = world_as(8, |_, _| {});
+    world.configure(RIGHT, |connection| {
+        change_child(connection, |child| child.proposals = Proposals::esp(["aes256gcm16"]).unwrap());
+    });
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    let failed = Event::ChildFailed("net".into(), "the peer says NO_PROPOSAL_CHOSEN".into());
+    assert_eq!(events(&world, LEFT), [Event::Established, failed]);
+    world.check_children(0);
+}
+
+/// Off unless a connection says so.
+#[test]
+fn without_a_connection_of_it_there_is_none() {
+    let mut world = world_as(9, |end, connection| {
+        if end == RIGHT {
+            connection.ikev1 = None;
+        }
+    });
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    assert_eq!(events(&world, LEFT), [Event::Closed("the peer does not answer".into())]);
+    assert!(world.ends[RIGHT].events.is_empty());
+    assert!(world.ends[RIGHT].refused.iter().all(|why| *why == crate::v2::refused::Refused::Version));
+}
+
+#[test]
+fn a_child_is_replaced_without_a_gap_by_either_end() {
+    for end in [LEFT, RIGHT] {
+        let mut world = comes_up(world_as(10, |_, _| {}));
+        world.is_steady = true;
+        let before: Vec<u32> = world.ends[LEFT].installed.keys().copied().collect();
+        let spi = only(&world, end).children()[0].spi_in;
+        world.with(end, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+        world.run_until_quiet();
+        world.check_children(1);
+        let after: Vec<u32> = world.ends[LEFT].installed.keys().copied().collect();
+        assert_ne!(before, after);
+        let is_replaced = |event: &Event| matches!(event, Event::ChildReplaced(..));
+        assert!([LEFT, RIGHT].iter().all(|end| events(&world, *end).iter().any(is_replaced)));
+    }
+}
+
+#[test]
+fn an_isakmp_sa_is_replaced_and_its_children_stay() {
+    for end in [LEFT, RIGHT] {
+        let mut world = comes_up(world_as(11, |_, _| {}));
+        world.is_steady = true;
+        let (before, spis) = (only(&world, end).id(), only(&world, end).spis());
+        world.with(end, |engine, cx| assert!(engine.rekey(before, cx)));
+        world.run_until_quiet();
+        world.check_children(1);
+        assert_ne!(only(&world, end).spis(), spis);
+        assert_eq!(only(&world, LEFT).spis(), only(&world, RIGHT).spis());
+        assert_eq!(world.ends[end].gone, []);
+    }
+}
+
+// RFC 3706
+#[test]
+fn a_peer_that_is_gone_is_noticed() {
+    let mut world = comes_up(world_as(12, |_, connection| {
+        connection.dpd_ms = 30_000;
+        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms: 20_000 });
+    }));
+    let carried = world.carried;
+    world.run_for(100_000);
+    assert!(world.carried > carried && world.ends.iter().all(|end| end.engine.ike_sas().count() == 1));
+    world.loss = 100;
+    world.run_for(100_000);
+    for end in [LEFT, RIGHT] {
+        assert_eq!(events(&world, end).last(), Some(&Event::Closed("the peer does not answer".into())));
+        assert!(world.ends[end].installed.is_empty());
+    }
+}
+
+/// Whatever the network does, what both have in the end is the same.
+#[test]
+fn whatever_the_network_does_both_have_the_same() {
+    let seeds = 0..500;
+    println!("seeds {seeds:?}");
+    let mut up = 0;
+    for seed in seeds.clone() {
+        let mut world = world_as(seed, |_, _| {});
+        (world.loss, world.again, world.late_ms) = (20, 10, 3000);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        if !world.ends[LEFT].installed.is_empty() {
+            up += 1;
+            world.check_children(1);
+        }
+    }
+    assert!(up > seeds.end * 9 / 10, "{up}");
+}

@@ -1,0 +1,1 @@
+//! Many worlds, each by its seed.
