@@ -7,7 +7,7 @@ from lab import H1, H2, PEERS, WIRE, Failed, Gateway, Lab, output, wait_for
 CONNECTION = """
 connections {
   peer {
-    version = 2
+    version = %(version)s
     local_addrs = %(local)s
     remote_addrs = %(remote)s
     proposals = %(ike)s
@@ -41,7 +41,7 @@ def connection(n, **options):
     """swanctl.conf of one end: the connection `peer` with the child `net`."""
     other = 3 - n
     return CONNECTION % dict(
-        dict(local=WIRE[n][4], remote=WIRE[other][4], local_id=IDS[n], remote_id=IDS[other], local_ts=NETS[n],
+        dict(version=2, local=WIRE[n][4], remote=WIRE[other][4], local_id=IDS[n], remote_id=IDS[other], local_ts=NETS[n],
              remote_ts=NETS[other], ike="aes128gcm16-prfsha256-x25519", esp="aes128gcm16-x25519", rekey="0", ike_rekey="0",
              auth="psk", more="", more_of_child="", secret="a key of this lab alone", more_secrets=""), **options)
 

@@ -121,12 +121,13 @@ pub(super) fn connection(
     edition: u64,
 ) -> Result<ike::Connection, Unusable> {
     let key = |key: &str| format!("connections.{}.{key}", c.name);
-    let missing = |name: &str, what: &str| Err(unusable(key(name), format!("{what} cannot be used yet")));
-    if c.version == Version::One {
-        return missing("version", "IKEv1");
-    }
     let (Round { id: local_id, auth: local_auth }, Round { id: remote_id, auth: remote_auth }, further) =
         rounds::rounds(c, credentials)?;
+    let ikev1 = match c.version {
+        Version::One => Some(ikev1(c, (&local_auth, &remote_auth, &further))?),
+        // A peer that begins with IKEv1 is told nothing.
+        Version::Any | Version::Two => None,
+    };
     let proposals = c.proposals.iter().map(|proposal| &*proposal.0);
     let with_sas = c.children.iter().filter(|child| !child.mode.is_shunt());
     let children = with_sas.map(|child| self::child(c, child).map(Arc::new));
@@ -135,7 +136,7 @@ pub(super) fn connection(
         name: c.name.clone(),
         edition,
         mark: c.source.mark(),
-        ikev1: None,
+        ikev1,
         local: hosts(&c.local_addrs, &|_| vec![]),
         remote: hosts(&c.remote_addrs, &|_| vec![]),
         local_port: c.local_port.0,
@@ -189,6 +190,39 @@ pub(super) fn connection(
         },
         asks_for_certificates: c.send_certreq,
     })
+}
+
+/// What there is of IKEv1, and nothing that there is not.
+fn ikev1(
+    c: &Connection,
+    (ours, theirs, further): (&ike::LocalAuth, &ike::RemoteAuth, &ike::Further),
+) -> Result<ike::Ikev1, Unusable> {
+    let is_one = matches!(
+        (ours, theirs),
+        (ike::LocalAuth::SharedKey, ike::RemoteAuth::SharedKey)
+            | (ike::LocalAuth::PublicKey(_), ike::RemoteAuth::PublicKey(_))
+    );
+    for (name, why, is_there) in [
+        ("aggressive", "aggressive mode cannot be used yet", c.aggressive),
+        ("vips", "addresses of the peer's pools cannot be used with IKEv1 yet", !c.vips.is_empty()),
+        ("pools", "pools cannot be used with IKEv1 yet", !c.pools.is_empty()),
+        ("ppk_id", "there are no PPKs in IKEv1", c.ppk_id.is_some()),
+        (
+            "local.auth",
+            "with IKEv1 both sides prove who they are by shared keys, or both by certificates",
+            !is_one,
+        ),
+        (
+            "local",
+            "there is one round of authentication in IKEv1",
+            !further.local.is_empty() || !further.remote.is_empty(),
+        ),
+    ] {
+        if is_there {
+            return Err(unusable(format!("connections.{}.{name}", c.name), why));
+        }
+    }
+    Ok(ike::Ikev1 { dpd_timeout_ms: millis(c.dpd_timeout) })
 }
 
 fn millis(time: Duration) -> u64 {

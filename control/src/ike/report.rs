@@ -42,6 +42,7 @@ impl Ike {
         let ids = sa.ids().map(|(ours, theirs)| (ours.to_string(), theirs.to_string())).unzip();
         let (spis, nat, now) = (sa.spis(), sa.nat().unwrap_or_default(), self.now_ms());
         IkeSaReport {
+            version: sa.version(),
             id: sa.id().0,
             connection: sa.connection().name.clone(),
             state: state.to_owned(),

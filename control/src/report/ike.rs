@@ -71,6 +71,9 @@ impl fmt::Display for FailureReport {
 /// An IKE SA.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct IkeSaReport {
+    /// Which IKE it is of: 1 or 2.
+    #[serde(default)]
+    pub version: u8,
     /// Its number, which no other has while iked runs.
     pub id: u64,
     /// The connection that it is of.

@@ -15,7 +15,7 @@ use std::{net::IpAddr, time::Duration};
 words! {
     /// Which IKE is spoken.
     Version {
-        /// IKEv2, and IKEv1 if the peer begins with it.
+        /// IKEv2: IKEv1 is for who asks for it by name.
         Any = "0",
         /// IKEv1.
         One = "1",

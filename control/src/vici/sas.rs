@@ -51,7 +51,10 @@ fn ike_keys(writer: &mut Writer, sa: &IkeSaReport) {
         "closed" => "DESTROYING".to_owned(),
         other => other.to_ascii_uppercase(),
     };
-    writer.value("uniqueid", sa.id.to_string()).value("version", "2").value("state", state);
+    writer
+        .value("uniqueid", sa.id.to_string())
+        .value("version", sa.version.to_string())
+        .value("state", state);
     for (side, address, id) in [("local", &sa.local, &sa.local_id), ("remote", &sa.remote, &sa.remote_id)] {
         if let Ok(address) = address.parse::<SocketAddr>() {
             writer.value(&format!("{side}-host"), address.ip().to_string());

@@ -138,6 +138,21 @@ fn rounds_are_in_their_order_and_shunts_are_no_children() {
     assert!(of(shunts).unwrap().connections.is_empty());
 }
 
+/// IKEv1 is off unless a connection says so.
+#[test]
+fn a_connection_is_of_one_version() {
+    for (version, is_v1) in
+        [("", false), ("version = 0", false), ("version = 1", true), ("version = 2", false)]
+    {
+        let text = format!(
+            "connections {{ a {{ {version}\n dpd_timeout = 20s\n local {{ auth = psk }}\n remote {{ auth = psk }}\n\
+             children {{ net {{ }} }} }} }}"
+        );
+        let ikev1 = of(&text).unwrap().connections[0].ikev1.clone();
+        assert_eq!(ikev1.map(|v1| v1.dpd_timeout_ms), is_v1.then_some(20_000), "{version}");
+    }
+}
+
 #[test]
 fn a_name_that_nobody_has_looked_up_is_nowhere() {
     let c = &with("remote_addrs = gw.example.org", "").unwrap().connections[0];
@@ -154,7 +169,9 @@ fn a_name_that_nobody_has_looked_up_is_nowhere() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
-        ("version = 1", "", "connections.a.version"),
+        ("version = 1\n aggressive = yes", "", "connections.a.aggressive"),
+        ("version = 1\n vips = 0.0.0.0", "", "connections.a.vips"),
+        ("version = 1\n local-2 { auth = psk }", "", "connections.a.local"),
         (
             "local-2 { auth = psk }\n local-3 { auth = psk }\n local-4 { auth = psk }",
             "",
