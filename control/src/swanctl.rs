@@ -20,16 +20,21 @@
 //! | `*_ts` | have no ports without a protocol |
 //! | `pools` of a connection | are in `pools`, or it is an error: there are no others |
 //! | `auth` | constraints have known algorithms, but not SHA-1; there is no BLISS; `ed25519` and `ed448` may come first; `rsa` is RSASSA-PSS, too |
+//! | several `local` or `remote` | three of each at most; with EAP on one side, one on the other, and not by EAP; without a PPK |
+//! | `pubkeys` | are SubjectPublicKeyInfo in PEM or DER; where there are some, no authority counts |
+//! | `cert_policy` | policies that are mapped to others do not count |
+//! | `groups` | nobody says who is of one: there are no attribute certificates, and no RADIUS |
+//! | `fragmentation` | `force` is `yes` with IKEv2 |
 //! | `auth = eap-...` | `eap-mschapv2` and `eap-tls`, and no other; who answers signs, or both have `eap-tls` |
 //! | `eap_id` of `remote` | is asked of the peer, whoever it is; without it, it is who it is in IKE, or anybody if `id` is `%any` |
 //! | `pools` | their addresses stay as they are while peers have some |
 //! | `if_id_*`, `mark_*`, `reqid` | are 0: what they tell apart is told by `interface`, or by names |
-//! | `interface` | names the device whose routes are the child's selectors, as in `connections.toml` |
+//! | `interface` | cannot be used yet: write `connections.toml` for a device whose routes say what is protected |
 //! | `mediation*`, `mediated_by` | there is no mediation |
 //! | `updown` | there are no scripts, and `hostaccess` has nobody to tell it to |
 //! | `policies` | yes |
 //! | `policies_fwd_out` | either: what is forwarded has the same policies |
-//! | `mode` | not `beet` or `transport_proxy` |
+//! | `mode` | not `beet` or `transport_proxy`; `pass` and `drop` are laid by `start_action = trap` and not `start`; a connection that has only such children is nobody's |
 //! | `ipcomp`, `sha256_96`, `label` | no, and nothing |
 //! | `hw_offload` | `no`, or `auto`, which is `no` |
 //! | `replay_window` | is 1024 by default, and a multiple of 64, upwards |
@@ -37,6 +42,7 @@
 //! | `crl_uris`, `ocsp_uris` | are of files: nothing is fetched; there is a directory `x509ocsp`, too |
 //! | `cert_uri_base` | certificates are sent themselves |
 //! | `handle`, `slot`, `module`, `secrets.token` | keys are in files |
+//! | `private`, `rsa`, `ecdsa`, `pkcs8`, `pkcs12` of `secrets` | are for swanctl, which decrypts keys and loads them: iked reads files that are not encrypted |
 //! | a secret | is not empty; hexadecimal digits are even in number; one of `ntlm` has 16 octets |
 //! | `""` | is no value, as nothing behind `=` is |
 

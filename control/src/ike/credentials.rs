@@ -479,5 +479,10 @@ fn private_key(octets: &[u8]) -> Result<PrivateKey, String> {
         Ok(text) if text.contains("-----BEGIN ") => PrivateKey::from_pem(text),
         _ => PrivateKey::from_der(octets),
     };
-    key.map_err(|e| e.to_string())
+    key.map_err(|e| match e {
+        signature::SignatureError::Encrypted => {
+            format!("{e}; swanctl --load-creds decrypts it, and loads it by VICI")
+        }
+        e => e.to_string(),
+    })
 }

@@ -157,6 +157,44 @@ fn each_key_takes_what_is_right_and_refuses_what_is_wrong() {
     each_key::<Authority>("authorities.a", ("authorities { a {\nfile = /a", "} }"), &["cacert"]);
 }
 
+/// Each key of swanctl.conf(5) of strongSwan 5.9 is one here, and has its meaning or says why not; these others are ours.
+#[test]
+fn all_keys_of_the_manual_are_known() {
+    fn check<K: Kind>(manual: &str, ours: &str) {
+        let known: Vec<_> = K::KEYS.iter().map(|key| key.name).collect();
+        let wanted: Vec<_> = manual.split_whitespace().chain(ours.split_whitespace()).collect();
+        for name in &wanted {
+            assert!(known.contains(name), "{name}");
+        }
+        assert_eq!(known.len(), wanted.len(), "{known:?}");
+    }
+    check::<Connection>(
+        "version local_addrs remote_addrs local_port remote_port proposals vips aggressive pull \
+         dscp encap mobike dpd_delay dpd_timeout fragmentation childless send_certreq send_cert \
+         ppk_id ppk_required keyingtries unique reauth_time rekey_time over_time rand_time pools \
+         if_id_in if_id_out mediation mediated_by mediation_peer",
+        "resumption follow_redirects redirect_to",
+    );
+    check::<LocalAuth>("round certs pubkeys auth id eap_id aaa_id xauth_id", "");
+    check::<RemoteAuth>("round id eap_id groups cert_policy certs cacerts ca_id pubkeys revocation auth", "");
+    check::<Certificate>("file handle slot module", "");
+    check::<Child>(
+        "ah_proposals esp_proposals sha256_96 local_ts remote_ts rekey_time life_time rand_time \
+         rekey_bytes life_bytes rand_bytes rekey_packets life_packets rand_packets updown \
+         hostaccess mode policies policies_fwd_out dpd_action ipcomp inactivity reqid priority \
+         interface mark_in mark_in_sa mark_out set_mark_in set_mark_out if_id_in if_id_out label \
+         label_mode tfc_padding replay_window hw_offload copy_df copy_ecn copy_dscp start_action \
+         close_action",
+        "per_cpu_sas",
+    );
+    check::<SharedSection>("secret id", "");
+    check::<PassphraseSection>("file secret", "");
+    check::<Authority>("cacert file handle slot module crl_uris ocsp_uris cert_uri_base", "");
+    let secrets: Vec<_> = Secrets::PARTS.iter().map(|part| part.name).collect();
+    let manual = "eap xauth ntlm ike ppk private rsa ecdsa pkcs8 pkcs12 token";
+    assert!(manual.split(' ').all(|name| secrets.contains(&name)), "{secrets:?}");
+}
+
 #[test]
 fn what_is_not_written_has_its_default() {
     let configuration = parse("connections { c { local { }\n remote { }\n children { n { } } } }").unwrap();
