@@ -51,7 +51,7 @@ use portcullis_ike::{
         refused::Refused,
     },
 };
-use portcullis_machine::Ike as Limits;
+use portcullis_machine::{Ike as Limits, Machine};
 use portcullis_sadb::{self as sadb, EventKind, Sadb, Spi};
 use rand_core::UnwrapErr;
 use sockets::{SocketError, Sockets};
@@ -167,7 +167,7 @@ impl Ike {
     ///
     /// # Errors
     /// [`IkeError`].
-    pub fn open(directory: &Path, limits: &Limits) -> Result<Option<Ike>, IkeError> {
+    pub fn open(directory: &Path, machine: &Machine) -> Result<Option<Ike>, IkeError> {
         let file = directory.join(FILE);
         if !file.exists() {
             return Ok(None);
@@ -179,7 +179,7 @@ impl Ike {
             credentials.load_authority(authority).map_err(IkeError::Credentials)?;
         }
         let config = configured::configuration(&swanctl, &credentials)?;
-        let (sockets, pool) = (Sockets::open()?, Pool::new(threads(limits))?);
+        let (sockets, pool) = (Sockets::open()?, Pool::new(threads(&machine.ike))?);
         let mut out = VecDeque::new();
         let mut cx = Context {
             now_ms: now_ms(),
@@ -216,13 +216,19 @@ impl Ike {
             retransmission: Retransmission::default(),
             virtual_ips: VirtualIps::default(),
         };
-        ike.limit(limits);
+        ike.limit(machine);
         ike.note_names();
         Ok(Some(ike))
     }
 
-    /// Others may take so much from now on. Threads are as many as before.
-    pub fn limit(&mut self, limits: &Limits) {
+    /// Others may take so much from now on, and the datapath will have so many workers when it starts. Threads are as many as
+    /// before.
+    pub fn limit(&mut self, machine: &Machine) {
+        let limits = &machine.ike;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = machine.datapath.worker_cores(cores).len() as u16;
+        self.placement.usual = workers;
+        self.children.usual_workers = workers.into();
         self.config.most_half_open = limits.half_open;
         self.config.most_half_open_of_one = limits.half_open_per_host;
         self.config.cookies_from = limits.cookies_from;

@@ -16,7 +16,7 @@ use crate::{
     routes::{RouteSelectors, Routes},
     state::{self, StateError},
 };
-use portcullis_machine::{Ike as Limits, Machine, strict::ConfigError};
+use portcullis_machine::{Machine, strict::ConfigError};
 use portcullis_sadb::{
     Direction, Endpoint, Event, Mode, Protocol, RUNTIME_FILE, RegionError, SADB_FILE, Sa, Sadb, Sizes, Spi,
 };
@@ -201,7 +201,7 @@ impl Iked {
         let machine = Machine::load(config)?;
         connections.check_udp_ports(&machine.datapath.udp_encap_ports)?;
         let ports = machine.ports.iter().map(|port| port.interface.clone()).collect();
-        let (directory, limits) = (machine.regions.directory, machine.ike);
+        let directory = machine.regions.directory.clone();
         let sizes = Sizes { max_sas: machine.regions.max_sas, max_policies: machine.regions.max_policies };
         let io = |source| IkedError::Io { path: directory.clone(), what: "make it", source };
         fs::create_dir_all(&directory).map_err(io)?;
@@ -213,7 +213,7 @@ impl Iked {
                 (Sadb::create(&directory, &sizes, random)?, true)
             }
         };
-        let (mut ike, mut sadb) = (Ike::open(config, &limits).map_err(Box::new)?, sadb);
+        let (mut ike, mut sadb) = (Ike::open(config, &machine).map_err(Box::new)?, sadb);
         match &mut ike {
             Some(ike) => ike.take_up(&directory, &mut sadb),
             None => state::forget(&directory)?,
@@ -457,7 +457,7 @@ impl Iked {
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 let answer = self.change(Some(connections), down, "connections are reloaded".into())?;
-                self.reload_ike(&machine.ike).map_err(|e| e.to_string())?;
+                self.reload_ike(&machine).map_err(|e| e.to_string())?;
                 self.ports = machine.ports.into_iter().map(|port| port.interface).collect();
                 Ok(answer)
             }
@@ -468,14 +468,14 @@ impl Iked {
         }
     }
 
-    fn reload_ike(&mut self, limits: &Limits) -> Result<(), IkeError> {
+    fn reload_ike(&mut self, machine: &Machine) -> Result<(), IkeError> {
         match &mut self.ike {
             Some(ike) => {
-                ike.limit(limits);
+                ike.limit(machine);
                 ike.reload(&self.config, &mut self.sadb)
             }
             None => {
-                self.ike = Ike::open(&self.config, limits)?;
+                self.ike = Ike::open(&self.config, machine)?;
                 if let Some(ike) = &mut self.ike {
                     ike.take_up(&self.directory, &mut self.sadb);
                     ike.begin(&mut self.sadb);

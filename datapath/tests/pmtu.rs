@@ -382,3 +382,43 @@ fn the_worker_that_has_the_sa_learns() {
         }
     }
 }
+
+/// RFC 9611: what is said of an SA is steered by its SPI, which does not say whose it is. The workers are asked in turn.
+#[test]
+fn the_worker_whose_own_it_is_learns_wherever_it_is_told() {
+    for workers in [2, 3, 4] {
+        for (tunnel, least) in tunnels() {
+            let tunnel = Tunnel { workers, ..tunnel };
+            let mut path = Path::new(tunnel);
+            let told = worker_of_spi(spi(2), workers);
+            let own = (told + workers - 1) % workers;
+            let spi = (spi(2) + 1..).find(|spi| worker_of_spi(*spi, workers) == told).unwrap();
+            let sadb = &mut path.gateways[0].sadb;
+            let slot = Sa { spi: Spi(spi), worker: Some(own as u8), ..sa(&tunnel, 1, 1, 2) };
+            let slot = sadb.publish(&slot).unwrap();
+            let uses = |(index, policy): (PolicyIndex, Policy)| policy.sa.map(|_| index);
+            for index in sadb.policies().filter_map(uses).collect::<Vec<_>>() {
+                sadb.set_worker_sa(index, own as u8, Some(slot)).unwrap();
+            }
+            let [(WAN, sealed)] = &path.pass_at(1, (own, LAN), &inner(true, PAYLOAD))[..] else { panic!() };
+            let before = path.gateways[0].drops();
+            assert_eq!(path.pass_at(1, (told, WAN), &about(sealed, 1300, least)), []);
+            assert_eq!(path.gateways[0].drops(), before);
+            for worker in 0..workers {
+                let out = path.pass_at(1, (worker, LAN), &inner(true, PAYLOAD));
+                let port = if worker == own { LAN } else { WAN };
+                assert!(matches!(&out[..], [(to, _)] if *to == port), "{worker} of {workers}: {out:02x?}");
+            }
+            // Of one that is nobody's there is an end.
+            let mut nobodys = sealed.clone();
+            let at = nobodys.windows(4).position(|word| word == spi.to_be_bytes()).unwrap();
+            nobodys[at..at + 4].copy_from_slice(&(spi + 1).to_be_bytes());
+            let before = path.gateways[0].drops();
+            assert_eq!(
+                path.pass_at(1, (worker_of_spi(spi + 1, workers), WAN), &about(&nobodys, 1300, least)),
+                []
+            );
+            assert_eq!(path.gateways[0].dropped_since(&before), Some(DropReason::UnknownSpi));
+        }
+    }
+}

@@ -75,6 +75,8 @@ pub struct Children {
     /// The number of the last one.
     last: u32,
     last_reqid: u32,
+    /// How many workers a datapath will have, while there is none.
+    pub usual_workers: u32,
     /// When inbound SAs of groups have stayed long enough, the soonest first.
     lingering: VecDeque<(u32, u32)>,
 }
@@ -205,11 +207,15 @@ impl Children {
     /// The worker that sends by a child SA, if it is for a resource.
     fn worker_for(&self, install: &Install, reqid: u32, sadb: &Sadb) -> Option<u8> {
         install.sa.resource?;
+        let workers = match sadb.runtime().workers() {
+            0 => self.usual_workers,
+            workers => workers,
+        };
         // RFC 9611 §3: one that is rekeyed stays with its resource.
         let replaced = install.replaces.and_then(|spi_in| self.installed(spi_in));
         replaced
             .and_then(|replaced| replaced.worker)
-            .or_else(|| self.groups.get(&reqid).map(|group| group.idle_worker(sadb.runtime().workers())))
+            .or_else(|| self.groups.get(&reqid).map(|group| group.idle_worker(workers)))
             .or(Some(0))
     }
 

@@ -18,6 +18,8 @@ const TRIES_A_WORKER: u32 = 32;
 #[derive(Debug, Default)]
 pub struct Placement {
     workers: Vec<Worker>,
+    /// How many workers a datapath will have, while there is none.
+    pub usual: u16,
     looked_ms: Option<u64>,
 }
 
@@ -48,9 +50,12 @@ impl Placement {
         self.pick(u64::from(live), rng, |spi| sadb.find(Spi(spi)).is_none())
     }
 
-    /// How many workers there are, as far as that is known.
+    /// How many workers there are, or will be.
     pub fn workers(&self) -> u16 {
-        self.workers.len().max(1) as u16
+        match self.workers.len() {
+            0 => self.usual.max(1),
+            workers => workers as u16,
+        }
     }
 
     /// Notes what each worker has done until now.

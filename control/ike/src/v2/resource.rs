@@ -39,7 +39,8 @@ pub(super) fn is_said(config: &Child, payloads: &Payloads) -> bool {
     config.per_worker && payloads.has_notify(NotifyType::SA_RESOURCE_INFO)
 }
 
-/// The resource that a peer says: a number, if it is one; what it is to the peer is nothing to us.
+/// The resource that a peer says: a number, if it is one. What it is to the peer is nothing to us: a name to tell them apart
+/// (RFC 9611 §5.1).
 fn said(payloads: &Payloads) -> Option<u32> {
     let data = &payloads.notifies(NotifyType::SA_RESOURCE_INFO).next()?.data;
     (1..=4).contains(&data.len()).then(|| data.iter().fold(0, |n, octet| n << 8 | u32::from(*octet)))
