@@ -123,7 +123,7 @@ fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<()
     if is_eap == [true, true] || is_eap[0] && theirs.len() > 1 || is_eap[1] && ours.len() > 1 {
         return Err(unusable(key(c, if is_eap[0] { "remote" } else { "local" }, 0, "auth"), ONE_BESIDE_EAP));
     }
-    // RFC 8784 says nothing of them.
+    // Which of the AUTH payloads would be by it was tried with nobody.
     let why = "there is no PPK with several rounds of authentication";
     match c.ppk_id.is_some() || c.ppk_required {
         true => Err(unusable(format!("connections.{}.ppk_id", c.name), why)),

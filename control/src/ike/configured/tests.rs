@@ -180,7 +180,6 @@ fn what_is_not_there_yet_is_refused_by_name() {
         ("local-2 { auth = psk }\n ppk_id = a", "", "connections.a.ppk_id"),
         ("local-2 { auth = psk }\n remote-2 { auth = eap-mschapv2 }", "", "connections.a.local.auth"),
         ("remote-2 { auth = xauth }", "", "connections.a.remote-2.auth"),
-        ("", "mode = pass\n remote_ts = 10.0.0.0/8[tcp", "connections.a.children.net.remote_ts"),
         ("", "interface = ipsec0", "connections.a.children.net.interface"),
         ("", "per_cpu_sas = encap", "connections.a.children.net.per_cpu_sas"),
     ] {
