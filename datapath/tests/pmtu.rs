@@ -400,7 +400,8 @@ fn the_worker_whose_own_it_is_learns_wherever_it_is_told() {
             for index in sadb.policies().filter_map(uses).collect::<Vec<_>>() {
                 sadb.set_worker_sa(index, own as u8, Some(slot)).unwrap();
             }
-            let [(WAN, sealed)] = &path.pass_at(1, (own, LAN), &inner(true, PAYLOAD))[..] else { panic!() };
+            let out = path.pass_at(1, (own, LAN), &inner(true, PAYLOAD));
+            let [(WAN, sealed)] = &out[..] else { panic!("{out:02x?}") };
             let before = path.gateways[0].drops();
             assert_eq!(path.pass_at(1, (told, WAN), &about(sealed, 1300, least)), []);
             assert_eq!(path.gateways[0].drops(), before);

@@ -28,6 +28,7 @@ use crate::{
 
 /// What the SAs of a policy are asked by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub(crate) enum By {
     /// There is one, or none.
     Nothing = 0,
