@@ -46,8 +46,8 @@ pub enum Task {
     RekeyChild(u32),
     /// Nothing: a child SA is deleted, by our SPI.
     DeleteChild(u32),
-    /// Nothing: the ISAKMP SA is deleted.
-    Delete,
+    /// Nothing: a child SA that another has the place of is deleted, by our SPI.
+    Retire(u32),
     /// Whether the peer is there.
     Liveness,
 }
@@ -146,6 +146,8 @@ pub struct IkeSa {
     pub(super) tasks: VecDeque<Task>,
     pub(super) later: Vec<(u64, Task)>,
     pub(super) liveness: Liveness,
+    /// When it was begun.
+    pub(crate) begun_ms: u64,
     pub(super) established_ms: Option<u64>,
     /// When another is to be begun in its place.
     pub(super) rekey_at_ms: u64,
@@ -209,6 +211,7 @@ impl IkeSa {
             tasks: VecDeque::new(),
             later: vec![],
             liveness: Liveness::default(),
+            begun_ms: now_ms,
             established_ms: None,
             rekey_at_ms: u64::MAX,
             ends_at_ms: u64::MAX,
@@ -240,13 +243,17 @@ impl IkeSa {
             return Ok(());
         }
         let (header, first, body) = Header::parse(octets)?;
-        self.answer_path = path;
+        // Whoever sends nothing of the peer's has no answer that is under way.
+        let before = std::mem::replace(&mut self.answer_path, path);
         let taken = match header.exchange {
             ExchangeType::IDENTITY_PROTECTION => self.receive_main(&header, first, body, octets, cx),
             ExchangeType::QUICK_MODE => self.receive_quick(&header, first, body, octets, cx),
             ExchangeType::INFORMATIONAL_V1 => self.receive_informational(&header, first, body, octets, cx),
             _ => Err(Dropped::Exchange),
         };
+        if taken.is_err() {
+            self.answer_path = before;
+        }
         self.go_on(cx);
         taken
     }
@@ -393,7 +400,7 @@ impl IkeSa {
                 Task::Child(config) => self.ask_child(&config, None, cx),
                 Task::RekeyChild(spi_in) => self.ask_rekey_child(spi_in, cx),
                 Task::DeleteChild(spi_in) => self.delete_child(spi_in, cx),
-                Task::Delete => self.delete(Closed::ByUs, cx),
+                Task::Retire(spi_in) => self.retire_child(spi_in, cx),
                 Task::Liveness => self.ask_liveness(cx),
             }
         }

@@ -177,17 +177,19 @@ impl IkeSa {
                 let datagrams = self.informational(vec![Payload::Notify(ack)], cx);
                 self.send(datagrams, self.answer_path, cx);
             }
-            NotifyType::R_U_THERE_ACK if notify.spi == cookies && seq() == self.liveness.seq => {
-                if self.liveness.open.take().is_some() {
-                    self.heard_ms = cx.now_ms;
-                }
+            NotifyType::R_U_THERE_ACK
+                if notify.spi == cookies
+                    && seq() == self.liveness.seq
+                    && self.liveness.open.take().is_some() =>
+            {
+                self.heard_ms = cx.now_ms;
             }
             NotifyType::INITIAL_CONTACT => self.hear_initial_contact(),
             kind if kind.is_error() => {
                 self.heard_ms = cx.now_ms;
                 if let Some(asking) = self.asking.take() {
                     let (name, replaces) = asking.what();
-                    self.child_not_made(&name.to_owned(), replaces, &ChildError::PeerV1(kind), cx);
+                    self.child_not_made(name, replaces, &ChildError::PeerV1(kind), cx);
                 }
             }
             _ => {}

@@ -200,3 +200,6 @@ fn longer(prf: Prf, e: Secret, len: usize) -> Secret {
     }
     Secret::copy_of(&all[..len])
 }
+
+#[cfg(test)]
+mod tests;

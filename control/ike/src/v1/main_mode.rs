@@ -27,6 +27,7 @@ use crate::{
     context::Context,
     crypto::{
         Secret,
+        cipher::OpenError,
         exchange::Initiator,
         keys::{Nonces, Role},
     },
@@ -122,6 +123,13 @@ pub(super) struct Said {
     digest: [u8; 32],
     next: Option<Iv>,
     notifies: Vec<Notify>,
+}
+
+impl Said {
+    /// The peer says that it knows no other with us.
+    fn is_only(&self) -> bool {
+        self.notifies.iter().any(|notify| notify.kind == NotifyType::INITIAL_CONTACT)
+    }
 }
 
 /// The connection for a first message: of those that its addresses fit, the first that something is in common with.
@@ -226,12 +234,14 @@ impl IkeSa {
             (Expects::Proof, _) => {
                 let iv = iv.ok_or(Dropped::Sealing)?;
                 let message = self.open_sealed(header, first, body, octets, iv);
-                if matches!(message, Err(Dropped::Malformed(_))) {
+                let checked = message.and_then(|message| self.check_peer(message, cx));
+                let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+                if checked.is_err() && by_key {
                     // Another shared key makes nothing of it, as does whoever sends anything.
                     let who = self.path.peer.ip().to_string();
                     self.doubt = Some(Box::new(Closed::Authentication { who, why: Unproven::SharedKey }));
                 }
-                self.check_peer(message?, cx)
+                checked
             }
             _ => Err(Dropped::MessageId(0)),
         }
@@ -362,7 +372,7 @@ impl IkeSa {
     /// The responder's key came.
     fn ke_answered(&mut self, message: &Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
         let public = self.take_ke(message)?;
-        self.open = None;
+        (self.open, self.doubt, self.deadline_ms) = (None, None, u64::MAX);
         self.note(message.digest);
         let Some(private) = self.phase_1.as_mut().and_then(|p| p.private.take()) else { return Ok(()) };
         self.after(Job::Finish(private, public), Then::KeFinish, cx);
@@ -499,6 +509,11 @@ impl IkeSa {
     fn check_peer(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
         let Message { digest, chain, next, .. } = message;
         let theirs = chain.identification().ok_or(Dropped::Sealing)?.clone();
+        let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+        let proof = self.proof_of(other(self.role), &theirs).ok_or(Dropped::Sealing)?;
+        if by_key && chain.hash().map(Secret::copy_of).as_ref() != Some(&proof) {
+            return Err(Dropped::Open(OpenError::Icv));
+        }
         let found = match self.role {
             Role::Initiator => self.whom_we_asked(&theirs),
             Role::Responder => self.connection_for(&theirs, cx),
@@ -512,20 +527,14 @@ impl IkeSa {
         };
         let notifies = chain.notifies().cloned().collect();
         let said = Said { connection, ids: (mine, theirs), digest, next, notifies };
-        let who = other(self.role);
-        let (Some(proof), Some(suite)) = (self.proof_of(who, &said.ids.1), &self.suite) else {
-            return Err(Dropped::Sealing);
-        };
+        let Some(suite) = &self.suite else { return Err(Dropped::Sealing) };
         let wrong = |why, said: &Said| Closed::Authentication { who: said.ids.1.to_string(), why };
         match (suite.method.scheme(), &said.connection.remote_auth) {
             (None, _) => {
-                let is_it = chain.hash().is_some_and(|hash| Secret::copy_of(hash) == proof);
                 // Whoever shares a key with us would be taken for us.
-                let is_us = IdPattern::from(&said.ids.0).fits(&said.ids.1).is_some();
-                match (is_it, is_us) {
-                    (true, false) => self.peer_proven(said, cx),
-                    (true, true) => self.refuse_peer(wrong(Unproven::Us, &said), cx),
-                    (false, _) => self.refuse_peer(wrong(Unproven::SharedKey, &said), cx),
+                match IdPattern::from(&said.ids.0).fits(&said.ids.1) {
+                    None => self.peer_proven(said, cx),
+                    Some(_) => self.refuse_peer(wrong(Unproven::Us, &said), cx),
                 }
             }
             (Some(scheme), RemoteAuth::PublicKey(trust)) => {
@@ -568,7 +577,7 @@ impl IkeSa {
 
     /// The peer is who it says.
     fn peer_proven(&mut self, said: Said, cx: &mut Context<'_>) {
-        if let Err(closed) = self.keep_unique(&said) {
+        if let Err(closed) = self.may_be(&said) {
             return self.refuse_peer(closed, cx);
         }
         match (self.role, said.next) {
@@ -586,21 +595,26 @@ impl IkeSa {
         }
     }
 
-    /// What becomes of others of the same two, or of this one.
-    fn keep_unique(&mut self, said: &Said) -> Result<(), Closed> {
-        let unique = said.connection.unique;
-        if unique == Unique::Never {
-            return Ok(());
-        }
+    /// Whether there may be another of the same two.
+    fn may_be(&self, said: &Said) -> Result<(), Closed> {
         let others = self.contacts.others(&said.ids, self.id);
-        let is_only = said.notifies.iter().any(|notify| notify.kind == NotifyType::INITIAL_CONTACT);
-        let elsewhere = !self.contacts.is_at(&said.ids, self.path.peer.ip());
-        if unique == Unique::Keep && !others.is_empty() && !is_only && elsewhere {
-            return Err(Closed::NotUnique(said.ids.1.to_string()));
+        let is_elsewhere = !self.contacts.is_at(&said.ids, self.path.peer.ip());
+        match said.connection.unique {
+            Unique::Keep if !others.is_empty() && !said.is_only() && is_elsewhere => {
+                Err(Closed::NotUnique(said.ids.1.to_string()))
+            }
+            _ => Ok(()),
         }
-        let legacy = |other| if is_only { Legacy::Superseded(other) } else { Legacy::Heir(other) };
+    }
+
+    /// What becomes of others of the same two: the peer knows no other, or they go on as this one.
+    fn take_places(&mut self, said: &Said) {
+        let others = match said.connection.unique {
+            Unique::Never => vec![],
+            _ => self.contacts.others(&said.ids, self.id),
+        };
+        let legacy = |other| if said.is_only() { Legacy::Superseded(other) } else { Legacy::Heir(other) };
         self.legacies.extend(others.into_iter().map(legacy));
-        Ok(())
     }
 
     /// Both ends are authenticated.
@@ -615,6 +629,7 @@ impl IkeSa {
         self.heard_ms = cx.now_ms;
         self.live_for(life_secs, cx);
         self.event(Event::Established, cx);
+        self.take_places(said);
         self.tasks.extend(self.wanted.take().map(Task::Child));
     }
 

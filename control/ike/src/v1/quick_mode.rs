@@ -131,6 +131,9 @@ impl Awaited {
     }
 }
 
+/// That of the peer.
+type PublicValue = (Method, Vec<u8>);
+
 /// What is agreed on for one.
 struct Parts {
     child: Arc<Child>,
@@ -459,7 +462,7 @@ impl IkeSa {
 
     /// The peer asks for a child SA.
     fn answer_quick(&mut self, message_id: u32, message: Message, cx: &mut Context<'_>) {
-        match self.agree(message_id, &message, cx) {
+        match self.agree(message_id, &message) {
             Ok((answering, None)) => self.finish_answer(answering, None, cx),
             Ok((answering, Some((method, public)))) => {
                 self.after(Job::Respond(method, public), Then::QuickAnswer(Box::new(answering)), cx);
@@ -479,7 +482,7 @@ impl IkeSa {
         let notify = Notify { protocol: Protocol::ESP, spi: vec![], kind, data: vec![] };
         let datagrams = self.informational(vec![Payload::Notify(notify)], cx);
         self.answer(digest, datagrams, cx);
-        self.child_failed(&self.connection.name_of_children().to_owned(), error, cx);
+        self.child_failed(self.connection.name_of_children(), error, cx);
     }
 
     /// What is agreed on, of what the peer asks for.
@@ -487,9 +490,7 @@ impl IkeSa {
         &self,
         message_id: u32,
         message: &Message,
-        cx: &Context<'_>,
-    ) -> Result<(Answering, Option<(Method, Vec<u8>)>), ChildError> {
-        let _ = cx;
+    ) -> Result<(Answering, Option<PublicValue>), ChildError> {
         let chain = &message.chain;
         let (Some(offered), Some(ni), Some(iv)) = (chain.security_association(), chain.nonce(), message.next)
         else {
@@ -628,9 +629,25 @@ impl IkeSa {
             cx.out.push_back(Output::Child(ChildChange::Use(spi_in)));
             self.event(up, cx);
         }
-        // The peer is to delete what it was in the place of.
+        // The peer is to delete what it was in the place of, and some leave that to its lifetime.
         for old in self.children.iter_mut().filter(|child| child.successor == Some(spi_in)) {
             old.rekey_at_ms = u64::MAX;
+            self.later.push((cx.now_ms + 2 * REPLACED_MS, Task::Retire(old.spi_in)));
+        }
+    }
+
+    /// A child SA whose place the peer has given to another is deleted, if that is still there.
+    pub(super) fn retire_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let successor = self.children.iter().find(|child| child.spi_in == spi_in).and_then(|c| c.successor);
+        match successor {
+            Some(new) if self.children.iter().any(|child| child.spi_in == new) => {
+                self.delete_child(spi_in, cx)
+            }
+            _ => {
+                let stays =
+                    self.children.iter_mut().filter(|child| child.spi_in == spi_in && !child.is_replaced);
+                stays.for_each(|child| child.successor = None);
+            }
         }
     }
 

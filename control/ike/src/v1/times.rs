@@ -104,7 +104,7 @@ impl IkeSa {
             match self.send_again(&mut asking.open, cx) {
                 true => {
                     let (name, replaces) = asking.what();
-                    self.child_not_made(&name.to_owned(), replaces, &ChildError::Silent, cx);
+                    self.child_not_made(name, replaces, &ChildError::Silent, cx);
                     self.tasks.push_back(Task::Liveness);
                 }
                 false => self.asking = Some(asking),

@@ -160,7 +160,11 @@ impl Engine {
         cx: &mut Context<'_>,
     ) {
         if connection.ikev1.is_some() {
-            return self.begin_v1(id, connection, child, between, cx);
+            let path = Path {
+                local: SocketAddr::new(between.0, connection.local_port),
+                peer: SocketAddr::new(between.1, connection.remote_port),
+            };
+            return self.begin_v1(id, connection, child, path, cx);
         }
         // RFC 5723 §4.3: each is used once.
         let ticket = self.tickets.remove(&(connection.name.clone(), between.1));

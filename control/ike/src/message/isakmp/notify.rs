@@ -141,7 +141,8 @@ impl Delete {
         }
         let malformed = r.malformed("# of SPIs");
         let spis = r.rest();
-        if spis.len() != count * spi_size {
+        // It is of something.
+        if count == 0 || spis.len() != count * spi_size {
             return Err(malformed);
         }
         Ok(Delete { protocol, spis: spis.chunks(spi_size).map(<[u8]>::to_vec).collect() })

@@ -1,1 +1,114 @@
-//! Many worlds, each by its seed.
+//! Many worlds, each by its seed: whatever their networks and their people do, no end sends by what the other has not, and once all
+//! that nobody answers is over, both have the same.
+
+use super::{change_child, world_as};
+use crate::{
+    connection::Ikev1,
+    ike_sa::Phase,
+    v2::{
+        engine::Engine,
+        tests::world::{LEFT, RIGHT, World},
+    },
+};
+use std::collections::BTreeSet;
+
+/// As many worlds as this environment variable says, in place of some.
+const SEEDS: &str = "PORTCULLIS_SEEDS";
+
+/// For how long things happen, and how long it takes until nothing is under way any more. What is deleted and not heard stays until
+/// its ISAKMP SA ends, so that all of them end and begin again behind it.
+const BUSY_MS: u64 = 60_000;
+const QUIET_MS: u64 = 600_000;
+
+fn world_of(seed: u64) -> World {
+    world_as(seed, |_, connection| {
+        connection.dpd_ms = 30_000;
+        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms: [0, 60_000][usize::from(seed.is_multiple_of(2))] });
+        if seed.is_multiple_of(3) {
+            change_child(connection, |child| {
+                child.proposals = crate::proposal::Proposals::esp(["aes256-sha256"]).unwrap();
+            });
+        }
+    })
+}
+
+/// What happens next.
+fn happen(world: &mut World) {
+    let end = [LEFT, RIGHT][world.below(2) as usize];
+    let (what, which) = (world.below(8), world.below(8) as usize);
+    let connection = world.ends[end].config.connections[0].clone();
+    let all = |engine: &Engine| {
+        let mut ids: Vec<_> = engine.ike_sas().map(|sa| sa.id()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let ids = all(&world.ends[end].engine);
+    let id = ids.get(which % ids.len().max(1)).copied();
+    let spis: Vec<u32> = world.ends[end].installed.keys().copied().collect();
+    let spi = spis.get(which % spis.len().max(1)).copied().unwrap_or(1);
+    match (what, id) {
+        // Behind a NAT nobody is found.
+        (0, None) if end == LEFT || world.nat.is_none() => world.initiate(end, Some(0)),
+        (1, Some(id)) => {
+            world.with(end, |engine, cx| engine.initiate_child(id, &connection.children[0], cx));
+        }
+        (2, Some(id)) => _ = world.with(end, |engine, cx| engine.rekey(id, cx)),
+        (3 | 4, _) => _ = world.with(end, |engine, cx| engine.rekey_child(spi, cx)),
+        (5, _) => _ = world.with(end, |engine, cx| engine.terminate_child(spi, cx)),
+        (6, Some(id)) if which == 0 => _ = world.with(end, |engine, cx| engine.terminate(id, cx)),
+        _ => {}
+    }
+}
+
+/// The cookies of the ISAKMP SAs of an end.
+fn cookies(world: &World, end: usize) -> BTreeSet<(u64, u64)> {
+    world.ends[end].engine.ike_sas().map(|sa| (sa.spis().initiator.0, sa.spis().responder.0)).collect()
+}
+
+/// True if both have something.
+fn ends_in_agreement(seed: u64) -> bool {
+    let mut world = world_of(seed);
+    (world.loss, world.again) = (world.below(51) as u32, world.below(20) as u32);
+    world.late_ms = world.below(3000);
+    if world.below(2) == 0 {
+        world.configure(RIGHT, |connection| connection.remote = crate::connection::Hosts::Any);
+        world.nat = Some("203.0.113.1:1000".parse().unwrap());
+    }
+    world.initiate(LEFT, Some(0));
+    while world.now_ms < BUSY_MS {
+        let ms = world.below(6000);
+        world.run_for(ms);
+        happen(&mut world);
+    }
+    (world.loss, world.again, world.late_ms) = (0, 0, 20);
+    world.run_for(QUIET_MS);
+    let [left, right] = [LEFT, RIGHT].map(|end| cookies(&world, end));
+    assert_eq!(left, right, "seed {seed}: the ISAKMP SAs");
+    for end in [LEFT, RIGHT] {
+        assert!(world.ends[end].engine.ike_sas().all(|sa| *sa.phase() == Phase::Established), "seed {seed}");
+        let all = world.ends[end].engine.ike_sas().flat_map(|sa| sa.children().iter().map(|c| c.spi_in));
+        let children: BTreeSet<u32> = all.collect();
+        assert!(children.iter().eq(world.ends[end].installed.keys()), "seed {seed}: the datapath of {end}");
+        assert!(world.ends[end].sends.is_subset(&children), "seed {seed}: {end} sends by what is there");
+    }
+    // Nobody answers that something is deleted: one end may have what the other has not. Of what both have, the keys are the same.
+    let [left, right] = &world.ends;
+    let both =
+        left.installed.values().filter_map(|ours| Some((ours, right.installed.get(&ours.sa.spi_out)?)));
+    let mut up = 0;
+    for (ours, theirs) in both {
+        assert_eq!((theirs.sa.spi_out, ours.key_in.bytes()), (ours.sa.spi_in, theirs.key_out.bytes()));
+        assert_eq!(ours.key_out.bytes(), theirs.key_in.bytes());
+        up += 1;
+    }
+    up > 0
+}
+
+#[test]
+fn each_seed_ends_in_agreement() {
+    let seeds: u64 = std::env::var(SEEDS).ok().map_or(500, |n| n.parse().expect("a number of seeds"));
+    println!("seeds 0..{seeds}; {SEEDS}=N runs others");
+    let up = (0..seeds).filter(|seed| ends_in_agreement(*seed)).count();
+    println!("{up} of {seeds} end with SAs at both ends");
+    assert!(up as u64 > seeds / 10);
+}

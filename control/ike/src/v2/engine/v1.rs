@@ -16,16 +16,10 @@ use crate::{
     },
     v2::{channel::Dropped, refused::Refused},
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// Octets of a first message, at most.
 const LONGEST_FIRST: usize = 8 * 1024;
-
-/// Two that were established in so long are of both ends at once.
-const AT_ONCE_MS: u64 = 60_000;
 
 /// How long one stays whose place another has: what is under way ends.
 const REPLACED_MS: u64 = 10_000;
@@ -37,13 +31,9 @@ impl Engine {
         id: IkeSaId,
         connection: &Arc<Connection>,
         child: Option<&Arc<Child>>,
-        (local, peer): (IpAddr, IpAddr),
+        path: Path,
         cx: &mut Context<'_>,
     ) {
-        let path = Path {
-            local: SocketAddr::new(local, connection.local_port),
-            peer: SocketAddr::new(peer, connection.remote_port),
-        };
         let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
         self.add_v1(id, connection, (Role::Initiator, spis), path, cx);
         self.with_v1(id, cx, |sa, cx| {
@@ -212,19 +202,20 @@ impl Engine {
             Legacy::Heir(other) => {
                 let of = |id| {
                     let sa = self.v1.get(&id).filter(|sa| *sa.phase() == Phase::Established)?;
-                    Some((sa.spis().initiator, sa.established_ms()?, sa.connection().name.clone()))
+                    Some((
+                        sa.spis().initiator,
+                        sa.connection().name.clone(),
+                        sa.begun_ms,
+                        sa.established_ms()?,
+                    ))
                 };
                 let (Some(this), Some(that)) = (of(from), of(other)) else { return };
-                if this.2 != that.2 {
+                if this.1 != that.1 {
                     return;
                 }
-                // Both ends may have begun one: both take the same.
-                let is_at_once = this.1.abs_diff(that.1) < AT_ONCE_MS && that.1 > 0;
-                let (heir, old) = if is_at_once && that.0 > this.0 && self.is_anew(other) {
-                    (other, from)
-                } else {
-                    (from, other)
-                };
+                // Both ends may have begun one in the place of a third: both take the same.
+                let is_at_once = this.2 <= that.3 && self.is_anew(other);
+                let (heir, old) = if is_at_once && that.0 > this.0 { (other, from) } else { (from, other) };
                 self.with_v1(heir, cx, |sa, cx| sa.event(Event::Replaced(old), cx));
                 let ends_at_ms = cx.now_ms + REPLACED_MS;
                 self.with_v1(old, cx, |sa, _| sa.be_replaced(heir, ends_at_ms));
@@ -235,7 +226,9 @@ impl Engine {
                 if sa.anew.is_some_and(|anew| self.v1.contains_key(&anew)) {
                     return;
                 }
-                let id = self.initiate(&connection, None, (path.local.ip(), path.peer.ip()), cx);
+                // RFC 3947 §4: at the ports that they have, where a NAT knows them.
+                let id = self.reserve();
+                self.begin_v1(id, &connection, None, path, cx);
                 self.with_v1(id, cx, |sa, cx| sa.event(Event::Reauthenticating(from), cx));
                 self.with_v1(from, cx, |sa, _| sa.anew = Some(id));
             }
