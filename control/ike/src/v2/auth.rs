@@ -559,7 +559,7 @@ impl IkeSa {
             agreement.and_then(allows)?;
             let is_method = begins_by(&connection.remote_auth, method);
             // RFC 4739: by EAP it is not known yet.
-            let has_rounds = method.is_none() || !connection.further.remote.is_empty() == another;
+            let has_rounds = method.is_none() || connection.further.remote.is_empty() != another;
             let remote = connection.remote_id.fits(theirs)?;
             let (local, mine) = match (asked, &connection.local_auth) {
                 (None, _) => (Fit::Any, self.id_in(connection)),
