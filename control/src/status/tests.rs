@@ -122,15 +122,15 @@ fn all_parts_come_together() {
         ["slot", "index", "runtime"].iter().map(|k| b[k].as_u64().unwrap()).sum::<u64>()
     );
 
-    // Eight of each: a policy has two lines, its word and two chain heads, and a line for classes.
+    // Eight of each: a policy has two lines, its word and two chain heads, and a set of SAs for classes or workers.
     assert_eq!((b["slot"].as_u64(), b["runtime"].as_u64()), (Some(360), Some(128)));
-    assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4 + 64));
+    assert_eq!(b["policies"].as_u64(), Some(128 + 4 + 2 * 4 + 256));
     assert_eq!(d["bytes_per_sa"], serde_json::json!({"state": 1000, "index": 8}));
 
     let text = status.to_string();
     let index = b["index"].as_u64().unwrap();
     let memory = format!(
-        "memory    bytes per SA: regions {} (slot 360, index {index}, runtime 128) and 204 for policies; datapath 1000 \
+        "memory    bytes per SA: regions {} (slot 360, index {index}, runtime 128) and 396 for policies; datapath 1000 \
          in its worker and 8 in each; iked 800\n",
         360 + index + 128
     );
