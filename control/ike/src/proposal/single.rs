@@ -11,7 +11,7 @@ impl Proposals {
     pub fn singles(&self) -> Vec<Agreement> {
         let Some(plain) = self.without_additional_key_exchanges() else { return vec![] };
         let mut all = vec![];
-        for (number, proposal) in (1..).zip(&plain.0) {
+        for (number, proposal) in (1..=u8::MAX).zip(&plain.0) {
             let mut choices: Vec<Vec<Transform>> = vec![vec![]];
             for kind in TYPES.into_iter().filter(|kind| proposal.has(*kind)) {
                 let with = |choice: &Vec<Transform>| {

@@ -394,7 +394,12 @@ impl IkeSa {
 
     /// Asks what waits, if nothing is under way.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
-        while self.phase == Phase::Established && self.asking.is_none() && self.thens[0].is_none() {
+        // Nothing more is asked of a peer that may not be there.
+        let may_ask = |sa: &IkeSa| {
+            let is_asking = sa.asking.is_some() || sa.thens[0].is_some() || sa.liveness.open.is_some();
+            sa.phase == Phase::Established && !is_asking
+        };
+        while may_ask(self) {
             let Some(task) = self.tasks.pop_front() else { return };
             match task {
                 Task::Child(config) => self.ask_child(&config, None, cx),

@@ -228,6 +228,19 @@ fn nothing_in_common_is_said() {
     world.check_children(0);
 }
 
+// RFC 2407 §4.6.3.1
+#[test]
+fn the_shorter_lifetime_is_that_of_both() {
+    let mut world = world_as(14, |end, connection| {
+        change_child(connection, |child| child.handling.lifetime.hard.secs = [3600, 1200][end]);
+    });
+    world = comes_up(world);
+    for end in [LEFT, RIGHT] {
+        let at = only(&world, end).children()[0].rekey_at_ms;
+        assert!((1_079_000..1_082_000).contains(&at), "{end}: {at}");
+    }
+}
+
 /// Off unless a connection says so.
 #[test]
 fn without_a_connection_of_it_there_is_none() {
@@ -262,8 +275,14 @@ fn a_child_is_replaced_without_a_gap_by_either_end() {
 
 #[test]
 fn an_isakmp_sa_is_replaced_and_its_children_stay() {
-    for end in [LEFT, RIGHT] {
-        let mut world = comes_up(world_as(11, |_, _| {}));
+    let paper = paper("ecp256");
+    for (end, signs) in [(LEFT, false), (RIGHT, false), (LEFT, true), (RIGHT, true)] {
+        let mut world = comes_up(world_as(11, |end, connection| {
+            if signs {
+                connection.local_auth = paper.local(end);
+                connection.remote_auth = RemoteAuth::PublicKey(Arc::new(paper.trust()));
+            }
+        }));
         world.is_steady = true;
         let (before, spis) = (only(&world, end).id(), only(&world, end).spis());
         world.with(end, |engine, cx| assert!(engine.rekey(before, cx)));

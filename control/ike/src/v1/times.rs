@@ -105,7 +105,7 @@ impl IkeSa {
                 true => {
                     let (name, replaces) = asking.what();
                     self.child_not_made(name, replaces, &ChildError::Silent, cx);
-                    self.tasks.push_back(Task::Liveness);
+                    self.ask_liveness(cx);
                 }
                 false => self.asking = Some(asking),
             }
