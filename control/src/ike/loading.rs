@@ -7,7 +7,7 @@ use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials,
 use crate::swanctl::{
     self,
     authority::Authority,
-    child::Child,
+    child::{Child, Mode},
     connection::Connection,
     diff::{Changes, Diff},
     secret::{Secrets, Shared},
@@ -120,6 +120,13 @@ impl Ike {
             None => self.swanctl.connections.push(connection.clone()),
         }
         tracing::info!("connection '{name}' is loaded");
+        for child in connection.children.iter().filter(|child| child.mode == Mode::Transport) {
+            tracing::warn!(
+                "connection '{name}': '{}' has mode = transport, which protects what comes in by a port; what this machine's \
+                 own kernel sends goes past it, in clear",
+                child.name
+            );
+        }
         let is_other = |child: &&Child| before.as_ref().is_some_and(|b| !b.children.contains(child));
         connection.children.iter().filter(is_other).for_each(|child| self.note_child(name, &child.name));
         if before.iter().chain([&connection]).any(|c| names_of(c).next().is_some()) {
