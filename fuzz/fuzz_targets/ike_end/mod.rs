@@ -97,6 +97,7 @@ fn config(at: usize) -> Configuration {
         rand_ms: 30_000,
     };
     let connection = Connection {
+        ikev1: None,
         name: "peer".into(),
         edition: 0,
         mark: 0,
