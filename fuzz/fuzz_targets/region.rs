@@ -74,7 +74,7 @@ fuzz_target!(|changes: Vec<(u32, u64)>| {
             let _ = (reader.generation(slot), reader.copy_sa(slot));
             let sa = reader.policy_sa(PolicyIndex(n * 10));
             let _ = sa.map(|slot| {
-                (reader.generation(slot), reader.copy_sa(slot), reader.sa_for(PolicyIndex(n), n as u8))
+                (reader.generation(slot), reader.copy_sa(slot), reader.sa_for(PolicyIndex(n), n as u8, n % 3))
             });
             let (src, dst) = ([10, n as u8, 1, 1].into(), [10, n as u8 + 1, 1, 1].into());
             let flow = Flow { src, dst, protocol: 17, ports: Some((1, 2)) };
