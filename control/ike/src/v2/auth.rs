@@ -358,10 +358,14 @@ impl IkeSa {
         };
         let method = payloads.authentication().map(|said| said.method);
         // RFC 5723 §5.1: who has come back has proven who it is before.
-        let before = self.resumed.as_ref().and_then(|resumed| resumed.method);
+        let before = self.resumed.as_ref().and_then(|resumed| resumed.proven.clone());
         let asked = payloads.id_responder().or(self.resumed.as_ref().map(|resumed| &resumed.ids.0));
-        let how = (before.or(method), says_another(payloads));
+        let how = (before.as_ref().map(|proven| proven.method).or(method), says_another(payloads));
         let found = self.connection_for(theirs, asked, how, cx);
+        let found = match before {
+            Some(_) => found.map_err(|_| Closed::NotResumed(theirs.to_string())),
+            None => found,
+        };
         let checked = found.and_then(|(connection, mine)| {
             if connection.childless == Childless::Never && payloads.security_association().is_none() {
                 return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
@@ -381,9 +385,7 @@ impl IkeSa {
             answering.done.theirs = 1;
             self.check_another(&connection, answering.done, payloads)?;
             let said = payloads.authentication().ok_or(Closed::Missing("AUTH payload"))?;
-            if before.is_some_and(|method| !connection.remote_auth.takes(method))
-                || before.is_some() && !connection.resumes
-            {
+            if before.as_ref().is_some_and(|proven| !proven.suffices(&connection)) {
                 return Err(Closed::NotResumed(theirs.to_string()));
             }
             let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
@@ -460,8 +462,12 @@ impl IkeSa {
         if !self.is_last(&answering) {
             return self.await_round(answering, answer, cx);
         }
+        let before = self.resumed.as_ref().and_then(|resumed| resumed.proven.as_ref());
+        if let Some(proven) = before {
+            self.eap_id.clone_from(&proven.eap_id);
+        }
         let by_eap = self.eap_id.clone();
-        let Answering { connection, first: ids, payloads, .. } = answering;
+        let Answering { connection, first: ids, payloads, done, .. } = answering;
         if let Some(elsewhere) = self.redirects_to(&connection, cx) {
             return self.answer_elsewhere(&connection, ids, (answer, elsewhere), cx);
         }
@@ -472,7 +478,7 @@ impl IkeSa {
         let (mine, theirs) = ids;
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
-        answer.extend(self.ticket_answer(&payloads, (&mine, &theirs), cx));
+        answer.extend(self.ticket_answer(&payloads, done.theirs, (&mine, &theirs), cx));
         self.learn_sync(&payloads);
         answer.extend(self.channel.may_sync().then(|| self.sync_notify()));
         self.learn_mobike(&payloads);
@@ -552,7 +558,13 @@ impl IkeSa {
         cx: &Context<'_>,
     ) -> Result<(Arc<Connection>, Identification), Closed> {
         let agreement = self.agreement.as_ref();
+        let resumed_in = self.resumed.as_ref().and_then(|resumed| resumed.proven.as_ref());
+        let resumed_in = resumed_in.map(|proven| &proven.connection);
         let fits = |connection: &Arc<Connection>| {
+            // Who comes back has proven who it is for one alone.
+            if resumed_in.is_some_and(|name| *name != connection.name) {
+                return None;
+            }
             // What was agreed on before it was known who it is must be what this one allows.
             let allows =
                 |agreed: &Agreement| connection.proposals.select(&[agreed.answer(&[])], connection.order);

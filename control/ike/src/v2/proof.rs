@@ -150,7 +150,7 @@ impl IkeSa {
         cx: &Context<'_>,
     ) -> Result<Option<Job>, Closed> {
         if self.resumed.is_some() {
-            return self.check_resumed(theirs, said).map(|()| None);
+            return self.check_resumed(mine, theirs, said).map(|()| None);
         }
         let wrong = |why| Closed::Authentication { who: theirs.to_string(), why };
         if !auth.takes(said.method) {

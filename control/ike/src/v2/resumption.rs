@@ -21,7 +21,7 @@ use super::{
     ike_sa::{Asked, Closed, IkeSa},
     output::Event,
     sa_init::Init,
-    ticket::Session,
+    ticket::{Proven, Session},
 };
 use crate::{
     crypto::{
@@ -73,8 +73,8 @@ impl Ticket {
 pub(super) struct Resumed {
     /// Who we are, and who the peer is.
     pub ids: (Identification, Identification),
-    /// How the initiator has proven who it is.
-    pub method: Option<AuthMethod>,
+    /// How the initiator has proven who it is, for the responder.
+    pub proven: Option<Proven>,
     /// How long ago that was.
     pub authenticated_ago_ms: u64,
     agreement: Agreement,
@@ -100,10 +100,10 @@ pub(super) fn said(payloads: &Payloads) -> Option<&[u8]> {
 impl Resumed {
     /// What a responder has opened, of a connection that allows it.
     pub(super) fn new(session: Session, agreement: Agreement, now_secs: u64) -> Resumed {
-        let Session { authenticated_secs, has_ppk, method, initiator, responder, d, .. } = session;
+        let Session { authenticated_secs, has_ppk, proven, initiator, responder, d, .. } = session;
         Resumed {
             ids: (responder, initiator),
-            method: Some(method),
+            proven: Some(proven),
             authenticated_ago_ms: now_secs.saturating_sub(authenticated_secs) * 1000,
             agreement,
             has_ppk,
@@ -123,10 +123,11 @@ impl IkeSa {
         self.connection.resumes.then_some(Payload::Notify(notify))
     }
 
-    /// The answer to that. `method` is how the initiator has proven who it is, and `ids` who we are and who it is.
+    /// The answer to that. `rounds` is how often the initiator has proven who it is, and `ids` who we are and who it is.
     pub(super) fn ticket_answer(
         &mut self,
         payloads: &Payloads,
+        rounds: usize,
         ids: (&Identification, &Identification),
         cx: &mut Context<'_>,
     ) -> Option<Payload> {
@@ -134,6 +135,12 @@ impl IkeSa {
         let (agreement, keys) = (self.agreement.as_ref().filter(|_| is_asked)?, self.keys.as_ref()?);
         let ago_secs = self.resumed.as_ref().map_or(0, |resumed| resumed.authenticated_ago_ms / 1000);
         let said = payloads.authentication().map(|said| said.method)?;
+        let proven = || Proven {
+            connection: self.connection.name.clone(),
+            method: said,
+            rounds,
+            eap_id: self.eap_id.clone(),
+        };
         let most_secs = match self.connection.reauth_ms {
             0 => Session::MOST_SECS,
             // RFC 5723 §4.2: no longer than both are taken for authenticated.
@@ -143,7 +150,7 @@ impl IkeSa {
             until_secs: cx.unix_secs + most_secs,
             authenticated_secs: cx.unix_secs.saturating_sub(ago_secs),
             has_ppk: self.has_ppk,
-            method: self.resumed.as_ref().and_then(|resumed| resumed.method).unwrap_or(said),
+            proven: self.resumed.as_ref().and_then(|resumed| resumed.proven.clone()).unwrap_or_else(proven),
             proposal: agreement.answer(&[]),
             initiator: ids.1.clone(),
             responder: ids.0.clone(),
@@ -247,7 +254,7 @@ impl IkeSa {
         let Ticket { authenticated_ms, agreement, ids, has_ppk, d, .. } = &*question.ticket;
         let resumed = Resumed {
             ids: ids.clone(),
-            method: None,
+            proven: None,
             authenticated_ago_ms: cx.now_ms.saturating_sub(*authenticated_ms),
             agreement: agreement.clone(),
             has_ppk: *has_ppk,
@@ -299,14 +306,19 @@ impl IkeSa {
         Some(Authentication { method: AuthMethod::SHARED_KEY, data: mac.bytes().to_vec() })
     }
 
-    /// Whether the peer of one that has come back is who it was.
-    pub(super) fn check_resumed(&self, theirs: &Identification, said: &Authentication) -> Result<(), Closed> {
+    /// Whether the peer of one that has come back is who it was, and takes us for whom it did.
+    pub(super) fn check_resumed(
+        &self,
+        mine: &Identification,
+        theirs: &Identification,
+        said: &Authentication,
+    ) -> Result<(), Closed> {
         let who = if self.role() == Role::Initiator { Role::Responder } else { Role::Initiator };
         let proof = self.resumption_proof(who, theirs);
         let is_it = |proof: Authentication| {
             said.method == proof.method && Secret::from(proof.data) == Secret::copy_of(&said.data)
         };
-        let is_same = self.resumed.as_ref().is_some_and(|resumed| resumed.ids.1 == *theirs);
+        let is_same = self.resumed.as_ref().is_some_and(|resumed| resumed.ids == (mine.clone(), theirs.clone()));
         match proof.is_some_and(is_it) && is_same {
             true => Ok(()),
             false => Err(Closed::NotResumed(theirs.to_string())),

@@ -6,6 +6,7 @@
 //!   after some time.
 
 use crate::{
+    connection::Connection,
     crypto::Secret,
     message::{AuthMethod, Identification, Payload, PayloadType, Payloads, Proposal},
 };
@@ -35,8 +36,8 @@ pub struct Session {
     pub authenticated_secs: u64,
     /// A PPK is mixed into its keys.
     pub has_ppk: bool,
-    /// How the peer has proven who it is.
-    pub method: AuthMethod,
+    /// How who has begun has proven who it is.
+    pub proven: Proven,
     /// What was agreed on.
     pub proposal: Proposal,
     /// Who has begun.
@@ -45,6 +46,29 @@ pub struct Session {
     pub responder: Identification,
     /// SK_d.
     pub d: Secret,
+}
+
+/// How an initiator has proven who it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proven {
+    /// In which connection.
+    pub connection: String,
+    /// By which method, in the first round.
+    pub method: AuthMethod,
+    /// In how many rounds.
+    pub rounds: usize,
+    /// Who it is in EAP, if that was one of them.
+    pub eap_id: Option<String>,
+}
+
+impl Proven {
+    /// Whether that is what a connection demands, so that it need not be proven anew.
+    pub fn suffices(&self, connection: &Connection) -> bool {
+        connection.resumes
+            && connection.name == self.connection
+            && connection.remote_auth.takes(self.method)
+            && 1 + connection.further.remote.len() == self.rounds
+    }
 }
 
 /// What seals tickets and opens them.
@@ -133,36 +157,49 @@ impl Session {
             Payload::IdResponder(self.responder.clone()),
         ]);
         let (_, payloads) = payloads.emit().ok()?;
-        let d_len = u8::try_from(self.d.bytes().len()).ok()?;
-        Some(
-            [
-                &self.until_secs.to_be_bytes()[..],
-                &self.authenticated_secs.to_be_bytes(),
-                &[u8::from(self.has_ppk), self.method.0, d_len],
-                self.d.bytes(),
-                &payloads,
-            ]
-            .concat(),
-        )
+        let Proven { connection, method, rounds, eap_id } = &self.proven;
+        let has_eap_id = u8::from(eap_id.is_some());
+        let eap_id = eap_id.as_deref().unwrap_or_default();
+        let mut octets = [self.until_secs.to_be_bytes(), self.authenticated_secs.to_be_bytes()].concat();
+        octets.extend([u8::from(self.has_ppk), method.0, u8::try_from(*rounds).ok()?, has_eap_id]);
+        for field in [self.d.bytes(), connection.as_bytes(), eap_id.as_bytes()] {
+            octets.push(u8::try_from(field.len()).ok()?);
+            octets.extend(field);
+        }
+        octets.extend(payloads);
+        Some(octets)
     }
 
     fn parse(octets: &[u8]) -> Option<Session> {
         let (until, rest) = octets.split_first_chunk()?;
         let (authenticated, rest) = rest.split_first_chunk()?;
-        let (&[has_ppk, method, d_len], rest) = rest.split_first_chunk()?;
-        let (d, payloads) = rest.split_at_checked(d_len.into())?;
+        let (&[has_ppk, method, rounds, has_eap_id], rest) = rest.split_first_chunk()?;
+        let ((d, rest), text) = (field(rest)?, |octets: &[u8]| String::from_utf8(octets.to_vec()).ok());
+        let (connection, rest) = field(rest)?;
+        let (eap_id, payloads) = field(rest)?;
         let payloads = Payloads::parse(PayloadType::SA, payloads).ok()?;
         Some(Session {
             until_secs: u64::from_be_bytes(*until),
             authenticated_secs: u64::from_be_bytes(*authenticated),
             has_ppk: has_ppk != 0,
-            method: AuthMethod(method),
+            proven: Proven {
+                connection: text(connection)?,
+                method: AuthMethod(method),
+                rounds: rounds.into(),
+                eap_id: if has_eap_id == 0 { None } else { Some(text(eap_id)?) },
+            },
             proposal: payloads.security_association()?.first()?.clone(),
             initiator: payloads.id_initiator()?.clone(),
             responder: payloads.id_responder()?.clone(),
             d: Secret::copy_of(d),
         })
     }
+}
+
+/// A field that has its length in front, and what is behind it.
+fn field(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = octets.split_first()?;
+    rest.split_at_checked((*len).into())
 }
 
 #[cfg(test)]
@@ -176,7 +213,12 @@ mod tests {
             until_secs,
             authenticated_secs: 900,
             has_ppk: true,
-            method: AuthMethod::SHARED_KEY,
+            proven: Proven {
+                connection: "users".into(),
+                method: AuthMethod::SHARED_KEY,
+                rounds: 2,
+                eap_id: Some("carol".into()),
+            },
             proposal: Proposals::ike(["aes256-sha256-x25519"]).unwrap().offer(&[]).remove(0),
             initiator: id(b"a.example.org"),
             responder: id(b"b.example.org"),

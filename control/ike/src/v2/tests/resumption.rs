@@ -1,18 +1,28 @@
 use super::{
+    eap::{ASKED, NAMES, paper, secrets},
     events, rekey_only_child,
     world::{LEFT, RIGHT, World, address, config, connection},
 };
 use crate::{
-    connection::{Connection, RemoteAuth},
+    connection::{Connection, RemoteAuth, Round},
+    eap::Method,
+    identity::IdPattern,
     message::{ExchangeType, Header},
+    pool::Pool,
     v2::{
         output::{Datagram, Event},
         refused::Refused,
     },
 };
+use std::sync::Arc;
 
 /// A world in which an IKE SA with a ticket was up, and the left end has given it up since.
 fn gone(seed: u64, change: impl Fn(&mut Connection)) -> World {
+    gone_of(seed, |world| [LEFT, RIGHT].into_iter().for_each(|end| world.configure(end, &change)))
+}
+
+/// The same, of ends that are otherwise.
+fn gone_of(seed: u64, change: impl FnOnce(&mut World)) -> World {
     let mut world = World::new(seed, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
     for end in [LEFT, RIGHT] {
         world.configure(end, |connection| {
@@ -20,18 +30,23 @@ fn gone(seed: u64, change: impl Fn(&mut Connection)) -> World {
             if end == LEFT {
                 connection.dpd_ms = 20_000;
             }
-            change(connection);
         });
     }
+    change(&mut world);
     world.initiate(LEFT, Some(0));
     world.run_for(10_000);
     world.check_children(1);
+    give_up(&mut world);
+    world
+}
+
+/// The left end does not hear of the other.
+fn give_up(world: &mut World) {
     world.loss = 100;
     world.run_for(250_000);
-    assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed("the peer does not answer".into())));
+    assert_eq!(events(world, LEFT).last(), Some(&Event::Closed("the peer does not answer".into())));
     world.loss = 0;
     world.requests.clear();
-    world
 }
 
 fn exchanges(world: &World) -> Vec<ExchangeType> {
@@ -132,10 +147,85 @@ fn who_must_prove_it_otherwise_since_does_not_come_back() {
     world.configure(RIGHT, |connection| connection.remote_auth = RemoteAuth::Null);
     world.initiate(LEFT, Some(0));
     world.run_for(10_000);
+    assert_eq!(exchanges(&world), [RESUME, INIT, AUTH]);
     let told = "the peer says AUTHENTICATION_FAILED: we are left.example.org, by a shared key, and asked for right.example.org";
     assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(told.into())));
+    assert_eq!(world.ends[RIGHT].engine.sas().count(), 0);
+}
+
+/// A ticket of one connection opens no other: the other may demand more.
+#[test]
+fn a_ticket_is_of_one_connection() {
+    let other: IdPattern = "other.example.org".parse().unwrap();
+    let mut world = gone(7, |_| {});
+    let mut second = connection("second", RIGHT);
+    (second.local_id, second.resumes) = (other.clone(), true);
+    world.ends[RIGHT].config.connections.push(Arc::new(second));
+    world.configure(LEFT, |connection| connection.remote_id = other);
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    assert_eq!(exchanges(&world), [RESUME, AUTH]);
     let why = "left.example.org has come back, and has not the keys that it had";
     assert!(events(&world, RIGHT).contains(&Event::Closed(why.into())));
+    assert_eq!([LEFT, RIGHT].map(|end| world.ends[end].engine.sas().count()), [0, 0]);
+}
+
+/// By a ticket of fewer rounds of authentication than are demanded since, none of them is left out.
+#[test]
+fn who_must_prove_more_since_begins_anew() {
+    let round = Round { id: IdPattern::Any, auth: RemoteAuth::SharedKey };
+    let mut world = gone(8, |_| {});
+    world.configure(RIGHT, |connection| connection.further.remote.push(round.clone()));
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    assert_eq!(exchanges(&world), [RESUME, INIT, AUTH]);
+    assert_eq!(world.ends[RIGHT].engine.sas().count(), 0);
+    // It is seen, too, where that changes only after the ticket was taken.
+    let mut world = gone(8, |_| {});
+    world.initiate(LEFT, Some(0));
+    while world.ends[RIGHT].engine.sas().count() == 0 {
+        world.run_for(1);
+    }
+    world.configure(RIGHT, |connection| connection.further.remote.push(round));
+    world.run_for(10_000);
+    assert_eq!(exchanges(&world), [RESUME, AUTH]);
+    let why = "left.example.org has come back, and has not the keys that it had";
+    assert!(events(&world, RIGHT).contains(&Event::Closed(why.into())));
+    assert_eq!(world.ends[RIGHT].engine.sas().count(), 0);
+}
+
+/// Who has proven in two rounds who it is comes back with all that it has proven, again and again.
+#[test]
+fn who_comes_back_is_the_same_in_eap() {
+    let (paper, address) = (paper(), "10.3.0.7".parse().unwrap());
+    let pool = Pool { name: "p".into(), first: address, last: address, attributes: vec![] };
+    let mut world = gone_of(9, |world| {
+        let rights = &mut world.ends[RIGHT].config;
+        rights.pools = vec![Arc::new(pool)];
+        world.ends.iter_mut().for_each(|end| end.config.eap_secrets = secrets("secret"));
+        world.configure(LEFT, |connection| {
+            let auth = paper.means(Method::MsChapV2, Some("carol"));
+            connection.further.local.push(Round { id: NAMES[LEFT].parse().unwrap(), auth });
+            connection.vips = vec!["0.0.0.0".parse().unwrap()];
+        });
+        world.configure(RIGHT, |connection| {
+            let auth = paper.demand(Method::MsChapV2, ASKED);
+            connection.further.remote.push(Round { id: NAMES[LEFT].parse().unwrap(), auth });
+            connection.pools = vec!["p".into()];
+        });
+        // One that demands less, by which it could be taken first.
+        let less = Connection { resumes: true, ..connection("less", RIGHT) };
+        world.ends[RIGHT].config.connections.push(Arc::new(less));
+    });
+    for _ in 0..2 {
+        world.initiate(LEFT, Some(0));
+        world.run_for(10_000);
+        assert_eq!(exchanges(&world), [RESUME, AUTH]);
+        assert_eq!(world.only_sa(RIGHT).eap_id(), Some("carol"));
+        assert_eq!(world.only_sa(RIGHT).connection().name, "b");
+        assert_eq!(world.ends[RIGHT].engine.leases().told("p"), [(address, "carol", true)]);
+        give_up(&mut world);
+    }
 }
 
 // RFC 5723 §9.8: what was seen on the way is of no use.
