@@ -47,6 +47,13 @@ pub(super) struct Question {
     plain: Option<Keys>,
 }
 
+impl Question {
+    /// The child SA that was asked for.
+    pub fn wanted(&self) -> Option<&Arc<Child>> {
+        Some(&self.child.as_ref()?.config)
+    }
+}
+
 /// What an initiator will ask, once it has signed.
 #[derive(Debug)]
 pub(super) struct Asking {

@@ -22,7 +22,7 @@ use super::{
     proof::Unproven,
 };
 use crate::{
-    connection::{Connection, LocalAuth, RemoteAuth},
+    connection::{Child, Connection, LocalAuth, RemoteAuth},
     crypto::{
         Secret,
         keys::{Keys, Role},
@@ -34,6 +34,7 @@ use crate::{
     },
 };
 use rand_core::CryptoRng;
+use std::sync::Arc;
 
 const EXCHANGE: ExchangeType = ExchangeType::IKE_AUTH;
 
@@ -67,6 +68,13 @@ pub(super) struct Wanting {
     answer: Answer,
     /// Of EAP, once that has succeeded; and the keys without the PPK.
     proven: Option<(Proven, Option<Keys>)>,
+}
+
+impl Wanting {
+    /// The child SA that was asked for.
+    pub fn wanted(&self) -> Option<&Arc<Child>> {
+        Some(&self.answer.child.as_ref()?.config)
+    }
 }
 
 /// A packet of EAP to be answered: TLS takes long.

@@ -509,7 +509,7 @@ impl Engine {
         does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
     ) -> bool {
         let Some(sa) = self.sas.get_mut(&id) else { return false };
-        let told = cx.out.len();
+        let (told, before) = (cx.out.len(), ours(sa.role(), sa.spis()));
         // Lent to it: what it is told may be for those of the same two alone.
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
@@ -532,6 +532,11 @@ impl Engine {
         let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
         let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
+        let now = ours(role, spis);
+        if now != before {
+            self.by_spi.remove(&before);
+            self.by_spi.insert(now, id);
+        }
         let noted = std::mem::replace(&mut sa.noted_due_ms, due);
         let (is_connecting, is_closed) =
             (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
@@ -541,7 +546,7 @@ impl Engine {
         }
         if is_closed {
             cx.out.extend(self.sas.remove(&id).map(|sa| Output::Closed(sa)));
-            self.by_spi.remove(if role == Role::Initiator { &spis.initiator } else { &spis.responder });
+            self.by_spi.remove(&now);
         } else {
             self.due.insert((due, id));
         }

@@ -13,6 +13,7 @@
 //! Nothing of it is authenticated yet: IKE_AUTH is over the octets of both messages.
 
 use super::{
+    channel::Channel,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
@@ -30,7 +31,7 @@ use crate::{
         keys::{Keys, Nonces, Role, Spis},
         transform::KeyExchange as Method,
     },
-    message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads, Proposal},
+    message::{ExchangeType, IkeSpi, KeyExchange, Notify, NotifyType, Payload, Payloads, Proposal},
     proposal::{Agreement, without_additional_key_exchanges},
 };
 
@@ -142,6 +143,24 @@ impl IkeSa {
         };
         let nonce = cx.random::<NONCE>().to_vec();
         self.generate(Asking { method, nonce, cookie: None, solution: None, round: 0 }, cx);
+    }
+
+    /// Begins once more, under another SPI: the responder has forgotten by now what there was, if it has ever known of it.
+    pub(super) fn begin_again(&mut self, cx: &mut Context<'_>) {
+        let wanted = match &self.asked {
+            Some(Asked::Auth(question)) => question.wanted(),
+            Some(Asked::Eap(_, wanting)) => wanting.wanted(),
+            _ => None,
+        };
+        self.wanted = self.wanted.take().or(wanted.cloned());
+        let spis = Spis { initiator: IkeSpi::from(cx.random::<8>()), responder: IkeSpi::NONE };
+        self.channel = Channel::new(Role::Initiator, spis, self.connection.retransmission);
+        self.path.local.set_port(self.connection.local_port);
+        self.path.peer.set_port(self.connection.remote_port);
+        (self.asked, self.init, self.keys, self.agreement) = (None, None, None, None);
+        (self.resumed, self.nat, self.peer_hashes) = (None, None, None);
+        (self.uses_ppk, self.has_ppk, self.may_be_childless) = (false, false, false);
+        self.begin_init(cx);
     }
 
     fn generate(&mut self, asking: Asking, cx: &mut Context<'_>) {
@@ -268,7 +287,7 @@ impl IkeSa {
             let missing = Closed::Missing("KE payload of the method that was agreed on");
             return self.wait_for_another(question, missing, cx);
         }
-        let Some(responder) = spi.ok().filter(|spi| *spi != crate::message::IkeSpi::NONE) else {
+        let Some(responder) = spi.ok().filter(|spi| *spi != IkeSpi::NONE) else {
             return self.wait_for_another(question, Closed::Missing("SPI of the responder"), cx);
         };
         self.channel.take_response();
@@ -326,7 +345,7 @@ impl IkeSa {
     ) {
         let (Some(ke), Some(ni)) = (payloads.key_exchange(), payloads.nonce()) else { return };
         // RFC 7296 §2.23: in the request, SPIr is zero.
-        let spis = Spis { responder: crate::message::IkeSpi::NONE, ..self.channel.spis() };
+        let spis = Spis { responder: IkeSpi::NONE, ..self.channel.spis() };
         self.learn_peer(payloads, spis);
         self.redirection.is_taken = redirect::is_taken(payloads);
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && !cx.config.ppks.is_empty();

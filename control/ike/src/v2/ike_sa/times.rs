@@ -68,7 +68,10 @@ impl IkeSa {
     pub(in crate::v2) fn tick(&mut self, cx: &mut Context<'_>) {
         match self.channel.late(cx.now_ms, cx.rng) {
             Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
-            Some(Late::GivenUp) if self.tries_again() => self.channel.ask_anew(cx.now_ms),
+            Some(Late::GivenUp) if self.tries_again() => match self.keys {
+                None => self.channel.ask_anew(cx.now_ms),
+                Some(_) => self.begin_again(cx),
+            },
             Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
             None => {}
         }

@@ -109,6 +109,49 @@ fn the_first_messages_are_sent_again_from_the_beginning() {
     assert_eq!(world.ends[LEFT].engine.sas().count(), 0);
 }
 
+/// What has forgotten the IKE SA meanwhile is not asked for ever to go on with it.
+#[test]
+fn what_is_given_up_behind_the_first_messages_begins_anew() {
+    for tries in [0, 2] {
+        for nat in [None, Some("198.51.100.1:7000".parse().unwrap())] {
+            let mut world = World::new(1, [LEFT, RIGHT].map(|end| config(connection("a", end))));
+            world.nat = nat;
+            world.configure(LEFT, |c| (c.keying_tries, c.resumes) = (tries, true));
+            world.configure(RIGHT, |c| {
+                c.resumes = true;
+                if nat.is_some() {
+                    c.remote = crate::connection::Hosts::Any;
+                }
+            });
+            world.lost = Some(ExchangeType::IKE_AUTH);
+            world.initiate(LEFT, Some(0));
+            world.run_for(60_000);
+            // The responder waits no more.
+            assert_eq!(counts(&world), [1, 0]);
+            let spi = world.only_sa(LEFT).spis().initiator;
+            world.lost = None;
+            world.run_for(200_000);
+            world.check_children(1);
+            assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis());
+            assert_ne!(world.only_sa(LEFT).spis().initiator, spi);
+            // It is known by its SPI, and by no other.
+            let id = world.only_sa(LEFT).id();
+            world.with(RIGHT, |engine, cx| engine.rekey(engine.sas().next().unwrap().id(), cx));
+            world.run_for(10_000);
+            world.check_children(1);
+            assert_ne!(world.only_sa(LEFT).id(), id);
+        }
+    }
+    // As often as it may, and no more.
+    let mut world = World::new(1, [LEFT, RIGHT].map(|end| config(connection("a", end))));
+    world.configure(LEFT, |c| c.keying_tries = 2);
+    world.lost = Some(ExchangeType::IKE_AUTH);
+    assert!(!up(&mut world));
+    assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed("the peer does not answer".into())));
+    let first = |octets: &&Vec<u8>| Header::parse(octets).unwrap().0.exchange == ExchangeType::IKE_SA_INIT;
+    assert_eq!(world.requests.iter().filter(first).count(), 2);
+}
+
 /// The messages of an IKE SA have the DSCP of its connection, and say of fragments what it says.
 #[test]
 fn a_connection_has_a_dscp_and_may_say_nothing_of_fragments() {

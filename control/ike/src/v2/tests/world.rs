@@ -6,7 +6,7 @@ use crate::{
         Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
     },
     crypto::vectors::{Known, seeded},
-    message::{Flags, Header},
+    message::{ExchangeType, Flags, Header},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -163,6 +163,8 @@ pub struct World {
     pub slow: Option<(usize, u64)>,
     /// Nothing from this end comes through.
     pub one_way: Option<usize>,
+    /// Nothing of this exchange comes through.
+    pub lost: Option<ExchangeType>,
     /// Where each end is: what is sent elsewhere is lost, and nothing leaves from elsewhere unless it is said so.
     pub addresses: [IpAddr; 2],
     /// Where the right end is besides.
@@ -217,6 +219,7 @@ impl World {
             late_ms: 0,
             slow: None,
             one_way: None,
+            lost: None,
             addresses: [address(LEFT), address(RIGHT)],
             further: None,
             nat: None,
@@ -282,6 +285,7 @@ impl World {
             Output::Keys(_) => {}
             Output::Send(datagram) => {
                 self.check_sealed_once(at, &datagram.octets);
+                let exchange = Header::parse(&datagram.octets).ok().map(|(header, ..)| header.exchange);
                 let is_request = Header::parse(&datagram.octets)
                     .is_ok_and(|(header, ..)| !header.flags.contains(Flags::RESPONSE));
                 if is_request && !self.requests.contains(&datagram.octets) {
@@ -294,7 +298,8 @@ impl World {
                 }
                 let copies = 1 + usize::from(self.below(100) < self.again.into());
                 for _ in 0..copies {
-                    let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at);
+                    let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at)
+                        || self.lost.is_some() && self.lost == exchange;
                     let arrives = self.now_ms + 1 + self.below(self.late_ms + 1);
                     if !is_lost {
                         self.network.push((arrives, 1 - at, datagram.clone()));
