@@ -132,15 +132,21 @@ impl IkeSa {
         (!vips.is_empty()).then_some(Payload::Configuration(request))
     }
 
-    /// An initiator hears what it is given. What it has not asked for, it does not take.
+    /// An initiator hears what it is given. What it has not asked for, it does not take: no more of a family than it wants,
+    /// and no address that it has without the peer, which would come to be in the tunnel.
     pub(super) fn learn_configuration(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         let Some(reply) = said(payloads, ConfigurationType::CFG_REPLY) else { return };
         let vips = &self.connection.vips;
-        let is_wanted = |ip: &IpAddr| {
+        let is_here = |ip: &IpAddr| *ip == self.path.local.ip() || cx.config.here.contains(ip);
+        let mut ours: Vec<IpAddr> = vec![];
+        for ip in addresses(reply) {
             let is_host = !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback());
-            is_host && vips.iter().any(|vip| vip.is_ipv4() == ip.is_ipv4())
-        };
-        let ours: Vec<IpAddr> = addresses(reply).filter(is_wanted).collect();
+            let is_like = |other: &&IpAddr| other.is_ipv4() == ip.is_ipv4();
+            let is_left = ours.iter().filter(is_like).count() < vips.iter().filter(is_like).count();
+            if is_host && is_left && !ours.contains(&ip) && (vips.contains(&ip) || !is_here(&ip)) {
+                ours.push(ip);
+            }
+        }
         if ours.is_empty() {
             return;
         }

@@ -4,7 +4,10 @@ use super::{
 };
 use crate::{
     connection::{Configuration, Connection, Unique},
-    message::{ConfigurationAttribute, ConfigurationAttributeType as Kind},
+    message::{
+        self, ConfigurationAttribute, ConfigurationAttributeType as Kind, ConfigurationType, Payload,
+        Payloads,
+    },
     pool::Pool,
     traffic_selector::ConfiguredSelectors,
     v2::output::Event,
@@ -146,6 +149,38 @@ fn who_does_not_ask_where_it_must_gets_no_child_sa() {
     world.check_children(0);
     let why = "the peer says FAILED_CP_REQUIRED".to_owned();
     assert!(events(&world, LEFT).contains(&Event::ChildFailed("net".into(), why)));
+}
+
+/// A gateway gives addresses, and takes none away: it says nothing of those that are here anyway, unless they are asked for.
+#[test]
+fn a_gateway_gives_no_more_than_is_asked_for_and_nothing_of_ours() {
+    let reply = |of: &[&str]| {
+        let kind = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => Kind::INTERNAL_IP4_ADDRESS,
+            IpAddr::V6(_) => Kind::INTERNAL_IP6_ADDRESS,
+        };
+        let of = of.iter().map(|text| ip(text));
+        let attributes = of.map(|ip| ConfigurationAttribute::of_address(kind(&ip), ip)).collect();
+        Payloads(vec![Payload::Configuration(message::Configuration { kind: ConfigurationType::CFG_REPLY, attributes })])
+    };
+    for (vips, replied, taken) in [
+        (&["0.0.0.0"][..], &["10.3.0.1", "10.3.0.2", "fd03::1"][..], &["10.3.0.1"][..]),
+        (&["0.0.0.0", "0.0.0.0", "::"], &["10.3.0.1", "10.3.0.1", "fd03::1", "10.3.0.2"], &["10.3.0.1", "fd03::1", "10.3.0.2"]),
+        // Where it is, and where it is besides.
+        (&["0.0.0.0"], &["192.0.2.1", "198.51.100.9", "10.3.0.1"], &["10.3.0.1"]),
+        (&["198.51.100.9"], &["198.51.100.9"], &["198.51.100.9"]),
+        (&["0.0.0.0"], &["127.0.0.1", "224.0.0.1", "0.0.0.0"], &[]),
+    ] {
+        let mut world = World::new(1, ends(vips, &[]));
+        world.ends[LEFT].config.here = vec![ip("198.51.100.9")];
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        let id = world.only_sa(LEFT).id();
+        let replied = reply(replied);
+        world.with(LEFT, |engine, cx| engine.with(id, cx, |sa, cx| sa.learn_configuration(&replied, cx)));
+        let taken: Vec<_> = taken.iter().map(|text| ip(text)).collect();
+        assert_eq!(world.only_sa(LEFT).given().ours, taken);
+    }
 }
 
 /// Where the responder has no pools, who has asked goes on with the address that it has.
