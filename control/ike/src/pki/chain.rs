@@ -30,13 +30,13 @@ const MOST_SIGNATURES: usize = 32;
 pub struct Trust {
     /// Authorities.
     pub anchors: Vec<Certificate>,
-    /// Ends that need no authority.
+    /// Ends that need no authority, unless there is one that must be above all.
     pub pinned: Vec<Certificate>,
     /// Keys that need no certificate: whoever has one is whoever is asked for (RFC 7670).
     pub keys: Vec<PublicKey>,
     /// Who must be among the authorities of a chain.
     pub authority: Option<IdPattern>,
-    /// Policies that all of a chain must have but its anchor (RFC 5280 §4.2.1.4).
+    /// Policies that all of a chain must have but its anchor (RFC 5280 §4.2.1.4), and what is pinned by itself.
     pub policies: Vec<ObjectIdentifier>,
     /// Authorities that peers might leave out, and whom others must have signed.
     pub intermediates: Vec<Certificate>,
@@ -64,8 +64,9 @@ impl Trust {
         end.check(now_secs)?;
         end.check_end()?;
         self.check_key(end)?;
-        if self.pinned.contains(end) {
-            return Ok(());
+        if self.pinned.contains(end) && self.authority.is_none() {
+            let missing = self.policies.iter().find(|policy| !end.has_policy(**policy, false));
+            return missing.map_or(Ok(()), |policy| Err(Wrong::Policy(*policy).of(end)));
         }
         let mut search =
             Search { trust: self, shown, now_secs, left: MOST_SIGNATURES, path: vec![end], best: None };

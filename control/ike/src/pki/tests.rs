@@ -113,6 +113,34 @@ fn a_chain_has_the_policies_that_are_asked_for() {
     }
 }
 
+/// That an end is pinned says neither which policies it has, nor whom it is of.
+#[test]
+fn what_is_pinned_is_as_is_asked_for_too() {
+    let policy: const_oid::ObjectIdentifier = "1.2.3.4".parse().unwrap();
+    let without = || bad("gw.example.org", Wrong::Policy(policy));
+    for (has, found) in [(&[0x2a, 3, 4][..], Ok(())), (&[0x2a, 3, 5], without()), (&[0x55, 0x1d, 0x20, 0], without())] {
+        let three = three(AS_IT_IS, AS_IT_IS, &|p| p.custom_extensions.push(policies(&[has])));
+        let pinned = certificates(&[&three.end]);
+        let trust = Trust { pinned, policies: vec![policy], ..Trust::default() };
+        assert_eq!(trust.verify(&three.end.certificate, &Shown::default(), NOW), found, "{has:?}");
+    }
+    let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
+    for (wanted, anchors, found) in [
+        ("O=Test, CN=middle", vec![&three.root], Ok(())),
+        ("O=Test, CN=root", vec![&three.root], Ok(())),
+        (
+            "O=Test, CN=other",
+            vec![&three.root],
+            bad("gw.example.org", Wrong::Authority("O=Test, CN=other".into())),
+        ),
+        ("O=Test, CN=middle", vec![], bad("middle", Wrong::NoIssuer("O=Test, CN=root".into()))),
+    ] {
+        let authority = Some(wanted.parse().unwrap());
+        let trust = Trust { pinned: certificates(&[&three.end]), authority, ..trust(&anchors) };
+        assert_eq!(trust.verify(&three.end.certificate, &shown(&[&three.middle]), NOW), found, "{wanted}");
+    }
+}
+
 #[test]
 fn a_chain_is_under_the_authority_that_is_asked_for() {
     let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
