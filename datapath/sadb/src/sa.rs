@@ -193,7 +193,7 @@ pub struct Sa {
     pub replay_window: u32,
     /// Ties it to its policies.
     pub reqid: u32,
-    /// The worker whose SA it is, below [`MAX_WORKERS`](crate::MAX_WORKERS), whatever its SPI: outbound, of several for the
+    /// The worker whose SA it is, below [`MAX_WORKERS`], whatever its SPI: outbound, of several for the
     /// same packets (RFC 9611). Of fewer workers, one of these has it.
     pub worker: Option<u8>,
     /// The largest outer packet in octets; 0 where only the interface limits it.
