@@ -135,8 +135,8 @@ fn what_is_given_up_behind_the_first_messages_begins_anew() {
             assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis());
             assert_ne!(world.only_sa(LEFT).spis().initiator, spi);
             // It is known by its SPI, and by no other.
-            let id = world.only_sa(LEFT).id();
-            world.with(RIGHT, |engine, cx| engine.rekey(engine.sas().next().unwrap().id(), cx));
+            let [id, other] = [LEFT, RIGHT].map(|end| world.only_sa(end).id());
+            world.with(RIGHT, |engine, cx| engine.rekey(other, cx));
             world.run_for(10_000);
             world.check_children(1);
             assert_ne!(world.only_sa(LEFT).id(), id);
