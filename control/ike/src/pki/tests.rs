@@ -118,7 +118,9 @@ fn a_chain_has_the_policies_that_are_asked_for() {
 fn what_is_pinned_is_as_is_asked_for_too() {
     let policy: const_oid::ObjectIdentifier = "1.2.3.4".parse().unwrap();
     let without = || bad("gw.example.org", Wrong::Policy(policy));
-    for (has, found) in [(&[0x2a, 3, 4][..], Ok(())), (&[0x2a, 3, 5], without()), (&[0x55, 0x1d, 0x20, 0], without())] {
+    for (has, found) in
+        [(&[0x2a, 3, 4][..], Ok(())), (&[0x2a, 3, 5], without()), (&[0x55, 0x1d, 0x20, 0], without())]
+    {
         let three = three(AS_IT_IS, AS_IT_IS, &|p| p.custom_extensions.push(policies(&[has])));
         let pinned = certificates(&[&three.end]);
         let trust = Trust { pinned, policies: vec![policy], ..Trust::default() };

@@ -318,7 +318,8 @@ impl IkeSa {
         let is_it = |proof: Authentication| {
             said.method == proof.method && Secret::from(proof.data) == Secret::copy_of(&said.data)
         };
-        let is_same = self.resumed.as_ref().is_some_and(|resumed| resumed.ids == (mine.clone(), theirs.clone()));
+        let is_same =
+            self.resumed.as_ref().is_some_and(|resumed| resumed.ids == (mine.clone(), theirs.clone()));
         match proof.is_some_and(is_it) && is_same {
             true => Ok(()),
             false => Err(Closed::NotResumed(theirs.to_string())),

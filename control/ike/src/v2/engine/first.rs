@@ -160,7 +160,8 @@ impl Engine {
         let found = session.and_then(|session| {
             let allows =
                 |c: &Arc<Connection>| c.proposals.select(std::slice::from_ref(&session.proposal), c.order);
-            let found = between.iter().filter(|c| session.proven.suffices(c)).find_map(|c| Some((c, allows(c)?)));
+            let found =
+                between.iter().filter(|c| session.proven.suffices(c)).find_map(|c| Some((c, allows(c)?)));
             found.map(|(connection, agreement)| (connection, Resumed::new(session, agreement, cx.unix_secs)))
         });
         let Some((connection, resumed)) = found else {

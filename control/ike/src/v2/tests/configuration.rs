@@ -161,11 +161,18 @@ fn a_gateway_gives_no_more_than_is_asked_for_and_nothing_of_ours() {
         };
         let of = of.iter().map(|text| ip(text));
         let attributes = of.map(|ip| ConfigurationAttribute::of_address(kind(&ip), ip)).collect();
-        Payloads(vec![Payload::Configuration(message::Configuration { kind: ConfigurationType::CFG_REPLY, attributes })])
+        Payloads(vec![Payload::Configuration(message::Configuration {
+            kind: ConfigurationType::CFG_REPLY,
+            attributes,
+        })])
     };
     for (vips, replied, taken) in [
         (&["0.0.0.0"][..], &["10.3.0.1", "10.3.0.2", "fd03::1"][..], &["10.3.0.1"][..]),
-        (&["0.0.0.0", "0.0.0.0", "::"], &["10.3.0.1", "10.3.0.1", "fd03::1", "10.3.0.2"], &["10.3.0.1", "fd03::1", "10.3.0.2"]),
+        (
+            &["0.0.0.0", "0.0.0.0", "::"],
+            &["10.3.0.1", "10.3.0.1", "fd03::1", "10.3.0.2"],
+            &["10.3.0.1", "fd03::1", "10.3.0.2"],
+        ),
         // Where it is, and where it is besides.
         (&["0.0.0.0"], &["192.0.2.1", "198.51.100.9", "10.3.0.1"], &["10.3.0.1"]),
         (&["198.51.100.9"], &["198.51.100.9"], &["198.51.100.9"]),

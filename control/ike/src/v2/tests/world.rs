@@ -298,7 +298,8 @@ impl World {
                 }
                 let copies = 1 + usize::from(self.below(100) < self.again.into());
                 for _ in 0..copies {
-                    let is_lost = self.below(100) < self.loss.into() || self.one_way == Some(at)
+                    let is_lost = self.below(100) < self.loss.into()
+                        || self.one_way == Some(at)
                         || self.lost.is_some() && self.lost == exchange;
                     let arrives = self.now_ms + 1 + self.below(self.late_ms + 1);
                     if !is_lost {
