@@ -22,7 +22,7 @@
 //! | `pools` of a connection | are in `pools`, or it is an error: there are no others |
 //! | `auth` | constraints have known algorithms, but not SHA-1; there is no BLISS; `ed25519` and `ed448` may come first; `rsa` is RSASSA-PSS, too |
 //! | several `local` or `remote` | three of each at most; with EAP on one side, one on the other, and not by EAP; without a PPK |
-//! | `pubkeys` | are SubjectPublicKeyInfo in PEM or DER; where there are some, no authority counts |
+//! | `pubkeys` | are SubjectPublicKeyInfo in PEM or DER; where there are some, no authority counts, nor are there `ca_id` and `cert_policy`; with several, `id` of `remote` has no wildcards |
 //! | `cert_policy` | policies that are mapped to others do not count |
 //! | `groups` | nobody says who is of one: there are no attribute certificates, and no RADIUS |
 //! | `fragmentation` | `force` is `yes` with IKEv2 |

@@ -54,6 +54,20 @@ pub struct Credentials {
     authorities: Vec<(String, Store)>,
 }
 
+/// What of a side's section cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unfit {
+    /// The key in the section.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// What is wrong with a key.
+fn of_key<E: ToString>(key: &'static str) -> impl Fn(E) -> Unfit {
+    move |why| Unfit { key, why: why.to_string() }
+}
+
 /// Keys and certificates of one origin.
 #[derive(Clone, Debug, Default)]
 struct Store {
@@ -225,19 +239,19 @@ impl Credentials {
     ///
     /// # Errors
     /// Why we cannot.
-    pub fn local(&self, auth: &LocalAuth) -> Result<ike::LocalAuth, String> {
+    pub fn local(&self, auth: &LocalAuth) -> Result<ike::LocalAuth, Unfit> {
         if auth.auth.method == Method::Psk {
             return Ok(ike::LocalAuth::SharedKey);
         }
         if !auth.pubkeys.0.is_empty() {
             return self.local_key(auth);
         }
-        let named = self.named(&auth.certs, "x509")?;
+        let named = self.named(&auth.certs, "x509").map_err(of_key("certs"))?;
         let candidates: Vec<_> = match named.is_empty() {
             true => self.stores().flat_map(|store| &store.ends).cloned().collect(),
             false => named,
         };
-        let (of_chain, of_ike) = demands(&auth.auth)?;
+        let (of_chain, of_ike) = demands(&auth.auth).map_err(of_key("auth"))?;
         let mut is_weak = false;
         for certificates in &candidates {
             let is_of = |key: &&Key| certificates.first().is_some_and(|c| *c.key() == key.public);
@@ -247,7 +261,7 @@ impl Credentials {
                 is_weak = true;
                 continue;
             }
-            let private = private_key(&key.octets).map_err(|e| format!("{}: {e}", key.origin))?;
+            let private = key.private().map_err(of_key("certs"))?;
             if let Ok(credential) = Credential::new(private, certificates.clone()) {
                 let authorities = self.stores().flat_map(|store| &store.authorities);
                 let credential = credential.with_issuers(authorities);
@@ -255,26 +269,26 @@ impl Credentials {
             }
         }
         if is_weak {
-            return Err("none of our keys is what local.auth demands".to_owned());
+            return Err(of_key("auth")("none of our keys is what it demands"));
         }
         let of = candidates.first().and_then(|c| c.first()).map(|c| c.subject().to_string());
-        Err(match of {
+        Err(of_key("certs")(match of {
             Some(subject) => {
                 format!("there is no private key for the certificate of {subject}; put it into private")
             }
             None => "there is no certificate; put it into x509, and its key into private".to_owned(),
-        })
+        }))
     }
 
     /// How we do so by a key that has no certificate.
-    fn local_key(&self, auth: &LocalAuth) -> Result<ike::LocalAuth, String> {
-        let publics = self.public_keys(&auth.pubkeys)?;
-        let (_, of_ike) = demands(&auth.auth)?;
+    fn local_key(&self, auth: &LocalAuth) -> Result<ike::LocalAuth, Unfit> {
+        let publics = self.public_keys(&auth.pubkeys).map_err(of_key("pubkeys"))?;
+        let (_, of_ike) = demands(&auth.auth).map_err(of_key("auth"))?;
         // As strongSwan: the first counts.
         let is_it = |key: &&Key| publics.first() == Some(&key.public);
         let key = self.stores().flat_map(|store| &store.keys).find(is_it);
-        let key = key.ok_or("there is no private key for the public one in pubkeys; put it into private")?;
-        let private = private_key(&key.octets).map_err(|e| format!("{}: {e}", key.origin))?;
+        let missing = "there is no private key for the public one; put it into private";
+        let private = key.ok_or(missing.to_owned()).and_then(Key::private).map_err(of_key("pubkeys"))?;
         Ok(ike::LocalAuth::PublicKey(Credential::raw(private).demanding(of_ike)))
     }
 
@@ -298,25 +312,27 @@ impl Credentials {
     ///
     /// # Errors
     /// Why nobody could.
-    pub fn remote(&self, auth: &RemoteAuth) -> Result<ike::RemoteAuth, String> {
+    pub fn remote(&self, auth: &RemoteAuth) -> Result<ike::RemoteAuth, Unfit> {
         if auth.auth.method == Method::Psk {
             return Ok(ike::RemoteAuth::SharedKey);
         }
-        let named = self.named(&auth.cacerts, "x509ca")?.concat();
+        let named = self.named(&auth.cacerts, "x509ca").map_err(of_key("cacerts"))?.concat();
         let is_anchor = |certificate: &Certificate| certificate.subject().is(certificate.issuer());
         let authorities = self.stores().flat_map(|store| &store.authorities).cloned();
         let (anchors, intermediates): (Vec<_>, Vec<_>) = authorities.partition(is_anchor);
         let pinned: Vec<_> = self
-            .named(&auth.certs, "x509")?
+            .named(&auth.certs, "x509")
+            .map_err(of_key("certs"))?
             .into_iter()
             .filter_map(|mut c| (!c.is_empty()).then(|| c.remove(0)))
             .collect();
         let anchors = if named.is_empty() { anchors } else { named };
-        let keys = self.public_keys(&auth.pubkeys)?;
+        let keys = self.public_keys(&auth.pubkeys).map_err(of_key("pubkeys"))?;
+        check_keys(&keys, auth)?;
         // Keys that are named are all that counts.
         let anchors = if keys.is_empty() { anchors } else { vec![] };
         if anchors.is_empty() && pinned.is_empty() && keys.is_empty() {
-            return Err("nobody is trusted; put certificates of authorities into x509ca".to_owned());
+            return Err(of_key("cacerts")("nobody is trusted; put certificates of authorities into x509ca"));
         }
         let revocation = match auth.revocation {
             Revocation::Relaxed => revocation::Revocation::Relaxed,
@@ -324,17 +340,15 @@ impl Credentials {
             Revocation::Strict => revocation::Revocation::Strict,
         };
         let said = self.stores().flat_map(|store| &store.said).cloned().collect();
-        let (demands, ike_demands) = demands(&auth.auth)?;
-        let authority =
-            auth.ca_id.as_deref().map(|id| id.parse::<IdPattern>().map_err(|e| format!("ca_id: {e}")));
-        let policies =
-            auth.cert_policy.iter().map(|oid| oid.0.parse().map_err(|e| format!("cert_policy: {e}")));
+        let (demands, ike_demands) = demands(&auth.auth).map_err(of_key("auth"))?;
+        let authority = auth.ca_id.as_deref().map(|id| id.parse::<IdPattern>().map_err(of_key("ca_id")));
+        let policies = auth.cert_policy.iter().map(|oid| oid.0.parse().map_err(of_key("cert_policy")));
         let trust = Trust {
             anchors,
             pinned,
             keys,
             authority: authority.transpose()?,
-            policies: policies.collect::<Result<_, String>>()?,
+            policies: policies.collect::<Result<_, _>>()?,
             intermediates,
             said,
             revocation,
@@ -354,6 +368,32 @@ impl Credentials {
             }
         };
         of.0.iter().map(read).collect()
+    }
+}
+
+/// Whether all that is asked of a peer can be seen by the keys that it may have: they have no certificates.
+///
+/// # Errors
+/// What cannot.
+fn check_keys(keys: &[signature::PublicKey], auth: &RemoteAuth) -> Result<(), Unfit> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let why = "what is in pubkeys has no certificate; write certs";
+    if auth.ca_id.is_some() {
+        return Err(of_key("ca_id")(why));
+    }
+    if !auth.cert_policy.is_empty() {
+        return Err(of_key("cert_policy")(why));
+    }
+    // Which key is whose is not said.
+    let is_one = auth.id.parse::<IdPattern>().is_ok_and(|id| id.identity().is_some());
+    match keys.len() > 1 && !is_one {
+        true => Err(of_key("pubkeys")(format!(
+            "whoever has one of several keys may say to be any of '{}'; write one in id, or a connection for each",
+            auth.id
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -392,6 +432,11 @@ fn demand(scheme: &Scheme) -> Result<Demand, String> {
 }
 
 impl Key {
+    /// What is signed with.
+    fn private(&self) -> Result<PrivateKey, String> {
+        private_key(&self.octets).map_err(|e| format!("{}: {e}", self.origin))
+    }
+
     /// By which VICI knows it.
     fn name(&self) -> String {
         self.public.id().iter().map(|octet| format!("{octet:02x}")).collect()

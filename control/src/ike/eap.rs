@@ -2,7 +2,8 @@
 
 use super::{
     configured::{Unusable, unusable},
-    credentials::Credentials,
+    credentials::{Credentials, Unfit},
+    rounds,
 };
 use crate::swanctl::{
     authentication::{LocalAuth, Method, RemoteAuth},
@@ -20,17 +21,22 @@ const METHODS: &str = "of EAP there are eap-mschapv2 and eap-tls; write one of t
 const SIGNS: &str =
     "who answers with EAP signs (RFC 7296 §2.16): pubkey; or eap-tls for both sides (RFC 5998)";
 
-/// A connection whose sides prove who they are, in a round of each.
+/// A connection whose sides prove who they are, in a round of each, from 0.
 pub(super) struct Sides<'a> {
     pub connection: &'a Connection,
+    pub rounds: [usize; 2],
     pub ours: &'a LocalAuth,
     pub theirs: &'a RemoteAuth,
     pub credentials: &'a Credentials,
 }
 
 impl Sides<'_> {
-    fn key(&self, key: &str) -> String {
-        format!("connections.{}.{key}", self.connection.name)
+    fn our(&self, key: &str) -> String {
+        rounds::key(self.connection, "local", self.rounds[0], key)
+    }
+
+    fn their(&self, key: &str) -> String {
+        rounds::key(self.connection, "remote", self.rounds[1], key)
     }
 
     /// Our certificate, or key, and none by EAP.
@@ -38,7 +44,7 @@ impl Sides<'_> {
     /// # Errors
     /// The first key that cannot be used.
     pub fn local(&self) -> Result<ike::LocalAuth, Unusable> {
-        self.credentials.local(self.ours).map_err(|why| unusable(self.key("local.certs"), why))
+        self.credentials.local(self.ours).map_err(|Unfit { key, why }| unusable(self.our(key), why))
     }
 
     /// Whom we trust, and none by EAP.
@@ -46,29 +52,30 @@ impl Sides<'_> {
     /// # Errors
     /// As of [`Sides::local`].
     pub fn remote(&self) -> Result<ike::RemoteAuth, Unusable> {
-        self.credentials.remote(self.theirs).map_err(|why| unusable(self.key("remote.cacerts"), why))
+        self.credentials.remote(self.theirs).map_err(|Unfit { key, why }| unusable(self.their(key), why))
     }
 
     /// Both of signatures, for TLS.
     fn tls(&self) -> Result<Option<Tls>, Unusable> {
         match (self.local()?, self.remote()?) {
             (ike::LocalAuth::PublicKey(credential), ike::RemoteAuth::PublicKey(trust)) => {
-                match credential.certificate().is_some() && trust.keys.is_empty() {
-                    true => Ok(Some(Tls { credential, trust })),
-                    false => Err(unusable(self.key("local.pubkeys"), "TLS is by certificates; write certs")),
+                let why = "TLS is by certificates; write certs";
+                match (credential.certificate(), &trust.keys[..]) {
+                    (Some(_), []) => Ok(Some(Tls { credential, trust })),
+                    (None, _) => Err(unusable(self.our("pubkeys"), why)),
+                    (Some(_), _) => Err(unusable(self.their("pubkeys"), why)),
                 }
             }
             _ => Ok(None),
         }
     }
 
-    fn method(&self, side: &str, method: &Method) -> Result<Option<Option<eap::Method>>, Unusable> {
-        match method {
-            Method::Eap(name) => {
-                self::method(name.as_deref()).map(Some).ok_or_else(|| unusable(self.key(side), METHODS))
-            }
-            _ => Ok(None),
-        }
+    fn our_method(&self) -> Result<Option<Option<eap::Method>>, Unusable> {
+        eap_method(&self.ours.auth.method).map_err(|why| unusable(self.our("auth"), why))
+    }
+
+    fn their_method(&self) -> Result<Option<Option<eap::Method>>, Unusable> {
+        eap_method(&self.theirs.auth.method).map_err(|why| unusable(self.their("auth"), why))
     }
 
     /// What we prove who we are with by EAP, if that is how we do.
@@ -76,9 +83,9 @@ impl Sides<'_> {
     /// # Errors
     /// As of [`Sides::local`].
     pub fn means(&self) -> Result<Option<ike::LocalAuth>, Unusable> {
-        let Some(method) = self.method("local.auth", &self.ours.auth.method)? else { return Ok(None) };
+        let Some(method) = self.our_method()? else { return Ok(None) };
         let authority = self.ours.aaa_id.as_deref().map(|id| id.parse::<IdPattern>());
-        let authority = authority.transpose().map_err(|e| unusable(self.key("local.aaa_id"), e))?;
+        let authority = authority.transpose().map_err(|e| unusable(self.our("aaa_id"), e))?;
         let tls = match method {
             Some(eap::Method::Tls) => self.tls()?,
             // Where there is none, it is not offered.
@@ -94,11 +101,11 @@ impl Sides<'_> {
     /// # Errors
     /// As of [`Sides::local`].
     pub fn demand(&self) -> Result<Option<ike::RemoteAuth>, Unusable> {
-        let Some(method) = self.method("remote.auth", &self.theirs.auth.method)? else { return Ok(None) };
-        let method = method.ok_or_else(|| unusable(self.key("remote.auth"), METHODS))?;
+        let Some(method) = self.their_method()? else { return Ok(None) };
+        let method = method.ok_or_else(|| unusable(self.their("auth"), METHODS))?;
         let identity = match self.theirs.eap_id.as_deref().map(str::parse::<IdPattern>) {
             // As strongSwan: of `%any` each is asked.
-            Some(id) => Identity::Asked(id.map_err(|e| unusable(self.key("remote.eap_id"), e))?),
+            Some(id) => Identity::Asked(id.map_err(|e| unusable(self.their("eap_id"), e))?),
             None if self.theirs.id == "%any" => Identity::Proven,
             None => Identity::OfIke,
         };
@@ -127,10 +134,7 @@ impl Sides<'_> {
                 }
             }
             ([true, true], _) => {
-                let [mine, theirs] = [
-                    self.method("local.auth", methods[0])?.flatten(),
-                    self.method("remote.auth", methods[1])?.flatten(),
-                ];
+                let (mine, theirs) = (self.our_method()?.flatten(), self.their_method()?.flatten());
                 if mine == theirs
                     && mine.is_some_and(eap::Method::is_mutual)
                     && let (Some(means), Some(demand)) = (self.means()?, self.demand()?)
@@ -139,11 +143,19 @@ impl Sides<'_> {
                 }
             }
             _ => {
-                self.method("local.auth", methods[0])?;
-                self.method("remote.auth", methods[1])?;
+                self.our_method()?;
+                self.their_method()?;
             }
         }
-        Err(unusable(self.key(if is_eap[0] { "remote.auth" } else { "local.auth" }), SIGNS))
+        Err(unusable(if is_eap[0] { self.their("auth") } else { self.our("auth") }, SIGNS))
+    }
+}
+
+/// What of EAP a method is, if it is.
+fn eap_method(method: &Method) -> Result<Option<Option<eap::Method>>, &'static str> {
+    match method {
+        Method::Eap(name) => self::method(name.as_deref()).map(Some).ok_or(METHODS),
+        _ => Ok(None),
     }
 }
 

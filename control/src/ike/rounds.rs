@@ -39,6 +39,7 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
     check(c, &ours, &theirs)?;
     let sides = |mine: usize, other: usize| Sides {
         connection: c,
+        rounds: [mine, other],
         ours: &ours[mine],
         theirs: &theirs[other],
         credentials,
@@ -81,7 +82,8 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
     Ok((first.0, first.1, Further { local: local_rounds, remote: remote_rounds }))
 }
 
-fn key(c: &Connection, side: &str, n: usize, key: &str) -> String {
+/// The key of a section of a side, which is that of a round from 0.
+pub(super) fn key(c: &Connection, side: &str, n: usize, key: &str) -> String {
     match n {
         0 => format!("connections.{}.{side}.{key}", c.name),
         n => format!("connections.{}.{side}-{}.{key}", c.name, n + 1),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::swanctl::Configuration;
 use portcullis_ike::{connection::Hosts, identity::IdPattern};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const LEAST: &str = "local { auth = psk }\nremote { auth = psk }\n";
 
@@ -216,4 +216,62 @@ fn what_is_not_there_yet_is_refused_by_name() {
         let unusable = of(text).unwrap_err();
         assert_eq!(unusable.key, key, "{unusable}");
     }
+}
+
+/// A directory with two public keys of Ed25519 (RFC 8032 §7.1), `one.der` and `other.der`.
+fn with_public_keys() -> PathBuf {
+    const KEYS: [(&str, &str); 2] = [
+        ("one.der", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"),
+        ("other.der", "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"),
+    ];
+    let directory = std::env::temp_dir().join(format!("portcullis-pubkeys-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("pubkey")).unwrap();
+    for (name, key) in KEYS {
+        let spki = format!("302a300506032b6570032100{key}");
+        let octets = (0..spki.len()).step_by(2).map(|n| u8::from_str_radix(&spki[n..n + 2], 16).unwrap());
+        std::fs::write(directory.join("pubkey").join(name), octets.collect::<Vec<_>>()).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn what_is_wrong_with_a_side_is_told_by_its_own_key() {
+    let (directory, mut credentials) = (with_public_keys(), Credentials::default());
+    credentials.read(&directory).unwrap();
+    let of = |text: &str| {
+        configuration(&Configuration::parse(Path::new("swanctl.conf"), text).unwrap(), &credentials)
+    };
+    let (one, other) = ("one.der", "other.der");
+    let certificates = "local-2 { auth = psk }\n remote { auth = psk }\n remote-2";
+    for (sides, key) in [
+        ("local { pubkeys = none.pem }", "local.pubkeys"),
+        (&format!("local {{ pubkeys = {one} }}"), "local.pubkeys"),
+        ("local { certs = none.pem }", "local.certs"),
+        ("local { auth = psk }\n local-2 { auth = pubkey }", "local-2.certs"),
+        ("local { auth = psk }\n local-2 { auth = eap-none }", "local-2.auth"),
+        ("local { auth = psk }\n local-2 { auth = eap-tls\n aaa_id = \"C=\" }", "local-2.aaa_id"),
+        ("remote { cacerts = none.pem }", "remote.cacerts"),
+        ("remote { certs = none.pem }", "remote.certs"),
+        ("remote { pubkeys = none.pem }", "remote.pubkeys"),
+        (&format!("{certificates} {{ auth = pubkey }}"), "remote-2.cacerts"),
+        (&format!("{certificates} {{ pubkeys = {one}\n ca_id = \"C=\" }}"), "remote-2.ca_id"),
+        // They have neither authorities nor policies.
+        (&format!("remote {{ pubkeys = {one}\n id = gw\n ca_id = \"C=CH\" }}"), "remote.ca_id"),
+        (&format!("remote {{ pubkeys = {one}\n id = gw\n cert_policy = 1.2.3.4 }}"), "remote.cert_policy"),
+        // Who of several would be whom?
+        (&format!("remote {{ pubkeys = {one}, {other} }}"), "remote.pubkeys"),
+        (&format!("remote {{ pubkeys = {one}, {other}\n id = *.example.org }}"), "remote.pubkeys"),
+        (&format!("remote {{ pubkeys = {one}, {other}\n id = \"C=CH, CN=*\" }}"), "remote.pubkeys"),
+    ] {
+        let ours = if sides.contains("local {") { "" } else { "local { auth = psk }" };
+        let theirs = if sides.contains("remote {") { "" } else { "remote { auth = psk }" };
+        let unusable = of(&format!("connections {{ a {{ {ours}\n {theirs}\n {sides} }} }}")).unwrap_err();
+        assert_eq!(unusable.key, format!("connections.a.{key}"), "{unusable}");
+    }
+    // One key may be anybody's, and one peer may have several.
+    for remote in [format!("pubkeys = {one}"), format!("pubkeys = {one}, {other}\n id = gw.example.org")] {
+        let text = format!("connections {{ a {{ local {{ auth = psk }}\n remote {{ {remote} }} }} }}");
+        assert!(of(&text).is_ok(), "{remote}");
+    }
+    std::fs::remove_dir_all(directory).unwrap();
 }
