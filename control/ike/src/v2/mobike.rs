@@ -285,9 +285,27 @@ fn address_notify(address: IpAddr) -> Payload {
     })
 }
 
-/// How the peer sees us.
+/// How the peer sees us. RFC 7296 §2.23: it is a hash by SHA-1; what is of another length says nothing.
 fn seen_as(payloads: &Payloads) -> Option<Vec<u8>> {
-    payloads.notifies(NotifyType::NAT_DETECTION_DESTINATION_IP).next().map(|notify| notify.data.clone())
+    let said = payloads.notifies(NotifyType::NAT_DETECTION_DESTINATION_IP).next()?;
+    (said.data.len() == 20).then(|| said.data.clone())
 }
 
 crate::kept::keep!(Mobike { is_used, leads, addresses, seen_as });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 7296 §2.23
+    #[test]
+    fn a_hash_alone_says_how_the_peer_sees_us() {
+        let of = |length| {
+            let notify = Notify::new(NotifyType::NAT_DETECTION_DESTINATION_IP, &vec![7; length]);
+            seen_as(&Payloads(vec![Payload::Notify(notify)]))
+        };
+        assert_eq!([0, 19, 21, 60_000].map(of), [const { None }; 4]);
+        assert_eq!(of(20), Some(vec![7; 20]));
+        assert_eq!(seen_as(&Payloads::default()), None);
+    }
+}
