@@ -121,6 +121,11 @@ pub fn agrees_in_the_end(seed: u64, mut world: World) -> bool {
         let theirs = &right.installed[&ours.sa.spi_out];
         assert_eq!((theirs.sa.spi_out, ours.key_in.bytes()), (ours.sa.spi_in, theirs.key_out.bytes()));
         assert_eq!(ours.key_out.bytes(), theirs.key_in.bytes());
+        assert_eq!(
+            (&ours.sa.policy.local, &ours.sa.policy.remote),
+            (&theirs.sa.policy.remote, &theirs.sa.policy.local),
+            "seed {seed}: the selectors"
+        );
     }
     !left.installed.is_empty()
 }
