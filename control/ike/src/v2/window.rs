@@ -1,6 +1,8 @@
 //! Message IDs, and what is sent again until it is answered (RFC 7296 §2.1, §2.2, §2.3).
 //!
-//! Each end has one request under way at a time, and keeps the answer to the other's last one.
+//! Each end has one request under way at a time, and keeps the answer to the other's last one. That is the window without
+//! SET_WINDOW_SIZE (RFC 7296 §2.3): we send none, so that the peer asks one thing at a time, and take no notice of the peer's, which
+//! says what we may do and need not.
 
 use crate::{
     kept::{Damaged, Keep, Reader, Writer},
