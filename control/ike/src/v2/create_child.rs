@@ -39,6 +39,9 @@ const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
 /// Child SAs of an IKE SA, at most, that the peer may ask for.
 const MOST_CHILDREN: usize = 256;
 
+/// Replaced ones that the peer has not deleted, at most, besides as many as are in use: it may replace all before it deletes any.
+const MOST_REPLACED: usize = 8;
+
 /// Octets of our nonces.
 const NONCE: usize = 32;
 
@@ -443,6 +446,7 @@ impl IkeSa {
             (Some(_), Some((spi_in, _))) if self.is_deleting(*spi_in) || self.is_following_up(*spi_in) => {
                 Some(NotifyType::TEMPORARY_FAILURE)
             }
+            (Some(_), Some(_)) if self.has_many_replaced() => Some(NotifyType::TEMPORARY_FAILURE),
             _ => None,
         };
         if let Some(kind) = refusal {
@@ -536,6 +540,13 @@ impl IkeSa {
         }
     }
 
+    /// Whether so many replaced child SAs stay that the peer must delete some first.
+    fn has_many_replaced(&self) -> bool {
+        let replaced = self.children.iter().filter(|child| child.is_replaced).count();
+        let used = self.children.len() - replaced;
+        replaced >= used + MOST_REPLACED || self.children.len() >= 2 * MOST_CHILDREN
+    }
+
     /// Whether what the peer wants to replace is there and stays.
     fn may_replace(&self, replaces: Option<u32>) -> bool {
         let stays = |old| self.children.iter().any(|child| child.spi_in == old) && !self.is_deleting(old);
@@ -571,7 +582,9 @@ impl IkeSa {
         if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == replaced) {
             (old.is_replaced, old.rekey_at_ms) = (!is_collision, u64::MAX);
             old.successor = Some(spi_in);
-            // The peer is to delete it.
+            // The peer is to delete it, and has deleted others.
+            let is_there = |spi: u32| self.children.iter().any(|child| child.spi_in == spi);
+            self.later.retain(|(_, task)| !matches!(task, Task::DeleteChild(spi) if !is_there(*spi)));
             self.later.push((cx.now_ms + DELETE_MS, Task::DeleteChild(replaced)));
         }
     }

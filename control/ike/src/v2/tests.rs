@@ -6,6 +6,7 @@ mod followup;
 mod id_sync;
 mod intermediate;
 mod kept;
+mod limits;
 mod mobike;
 mod ppk;
 mod puzzle;
