@@ -231,6 +231,7 @@ impl Ike {
         self.children.usual_workers = workers.into();
         self.config.most_half_open = limits.half_open;
         self.config.most_half_open_of_one = limits.half_open_per_host;
+        self.config.most_ike_sas = limits.ike_sas;
         self.config.cookies_from = limits.cookies_from;
         self.config.firsts_a_second = limits.init_per_second;
         self.virtual_ips.set_interface(limits.vip_interface.as_deref());
@@ -578,7 +579,13 @@ impl Ike {
 
     fn note(&mut self, refused: &Refused, peer: SocketAddr) {
         tracing::debug!("a message of {peer} is dropped: {refused}");
-        *self.refused.entry(refused.kind()).or_default() += 1;
+        let times = self.refused.entry(refused.kind()).or_default();
+        *times += 1;
+        if *refused == Refused::Full && *times == 1 {
+            tracing::warn!(
+                "{peer} begins no IKE SA, nor does anybody: there are as many as ike_sas says in [ike]"
+            );
+        }
     }
 
     /// Takes its SAs and policies out of the SADB.

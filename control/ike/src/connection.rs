@@ -43,6 +43,8 @@ pub struct Configuration {
     pub most_half_open: usize,
     /// The same, of an address of IPv4, or of a /64 of IPv6.
     pub most_half_open_of_one: usize,
+    /// IKE SAs that are not half-open, at most: from so many on, peers begin none.
+    pub most_ike_sas: usize,
     /// First messages without a cookie that are answered, of a /24 of IPv4 or a /48 of IPv6 in a second; 0 is no limit.
     pub firsts_a_second: u32,
     /// How long one may be half-open.

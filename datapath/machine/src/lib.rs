@@ -23,6 +23,7 @@
 //! threads = 2               # that do key exchange and signatures; default: as many as cores of the machine
 //! half_open = 10000         # peers that have begun and not proven who they are, at most
 //! half_open_per_host = 10   # of one address of IPv4, or /64 of IPv6
+//! ike_sas = 100000          # IKE SAs besides those, at most: from so many on, peers begin none
 //! cookies_from = 30         # from so many on, peers must first show that they are where they say
 //! init_per_second = 1000    # first messages that do not show it, of a /24 of IPv4 or /48 of IPv6; 0 is no limit
 //! vip_interface = "vip0"     # the device that addresses go on which peers give us, made if it is not there; its other end, vip0-path, is
@@ -137,6 +138,8 @@ pub struct Ike {
     pub half_open: usize,
     /// The same, of an address of IPv4, or of a /64 of IPv6.
     pub half_open_per_host: usize,
+    /// IKE SAs besides those, at most.
+    pub ike_sas: usize,
     /// From so many on, peers must send a cookie back (RFC 7296 §2.6).
     pub cookies_from: usize,
     /// First messages without a cookie that are answered, of a /24 of IPv4 or a /48 of IPv6 in a second; 0 is no limit.
@@ -383,7 +386,7 @@ fn ike(mut table: Table<'_>) -> Result<Ike, ConfigError> {
         Some(value) => value.number_in(1..=1 << 20).map(|n| n as usize),
     };
     let (half_open, half_open_per_host) = (count("half_open", 10_000)?, count("half_open_per_host", 10)?);
-    let cookies_from = count("cookies_from", 30)?;
+    let (ike_sas, cookies_from) = (count("ike_sas", 100_000)?, count("cookies_from", 30)?);
     let init_per_second = match table.optional("init_per_second")? {
         None => 1000,
         Some(value) => value.number_in(0..=1_000_000)? as u32,
@@ -409,6 +412,7 @@ fn ike(mut table: Table<'_>) -> Result<Ike, ConfigError> {
         threads,
         half_open,
         half_open_per_host,
+        ike_sas,
         cookies_from,
         init_per_second,
         vip_interface,

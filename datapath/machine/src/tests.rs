@@ -50,6 +50,7 @@ fn all_but_a_port_has_a_default() {
             threads: None,
             half_open: 10_000,
             half_open_per_host: 10,
+            ike_sas: 100_000,
             cookies_from: 30,
             init_per_second: 1000,
             vip_interface: None,
@@ -69,7 +70,7 @@ fn all_keys_are_read() {
         "[regions]\ndirectory = \"/tmp/r\"\nmax_sas = 1_048_576\nmax_policies = 0x10\n\
          [datapath]\nworkers = 2\ncores = [3, 1]\nframes = 2048\nframe_size = 2048\nring = 512\nxdp_mode = \"generic\"\n\
          huge_pages = \"off\"\nudp_encap_ports = [4501, 4500]\ncrypto = \"aes-ni\"\nicmp_prohibited = [\"10.1.0.0/16\", \"fd00::1\"]\n\
-         [ike]\nthreads = 3\nhalf_open = 7\nhalf_open_per_host = 5\ncookies_from = 6\ninit_per_second = 0\n\
+         [ike]\nthreads = 3\nhalf_open = 7\nhalf_open_per_host = 5\nike_sas = 8\ncookies_from = 6\ninit_per_second = 0\n\
          retransmit_timeout_ms = 500\nretransmit_base = 1.25\nretransmit_tries = 9\nretransmit_limit_ms = 30_000\nretransmit_jitter = 20\n\
          [[port]]\ninterface = \"b\"\nqueues = 4\n[[port]]\ninterface = \"a\"\n",
     )
@@ -91,9 +92,16 @@ fn all_keys_are_read() {
         }
     );
     let threads = NonZeroU32::new(3);
-    let (half_open, half_open_per_host, cookies_from, init_per_second) = (7, 5, 6, 0);
-    let of_peers =
-        Ike { threads, half_open, half_open_per_host, cookies_from, init_per_second, ..m.ike.clone() };
+    let (half_open, half_open_per_host, ike_sas, cookies_from, init_per_second) = (7, 5, 8, 6, 0);
+    let of_peers = Ike {
+        threads,
+        half_open,
+        half_open_per_host,
+        ike_sas,
+        cookies_from,
+        init_per_second,
+        ..m.ike.clone()
+    };
     assert_eq!(m.ike, of_peers);
     let Ike { retransmit_timeout_ms, retransmit_base, retransmit_tries, .. } = m.ike;
     assert_eq!((retransmit_timeout_ms, retransmit_base, retransmit_tries), (500, 1250, 9));

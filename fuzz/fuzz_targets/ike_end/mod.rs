@@ -148,6 +148,7 @@ fn config(at: usize) -> Configuration {
         puzzles_from: 0,
         most_half_open: 6,
         most_half_open_of_one: 4,
+        most_ike_sas: 100,
         firsts_a_second: 0,
         half_open_ms: 30_000,
         here: vec![],

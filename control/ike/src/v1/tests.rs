@@ -8,9 +8,12 @@ use crate::{
     ike_sa::{IkeSa, Phase},
     output::Event,
     proposal::Proposals,
-    v2::tests::{
-        signatures::paper,
-        world::{self, LEFT, RIGHT, World, config},
+    v2::{
+        refused::Refused,
+        tests::{
+            signatures::paper,
+            world::{self, LEFT, RIGHT, World, config},
+        },
     },
 };
 use portcullis_sadb::Mode;
@@ -95,6 +98,19 @@ fn an_isakmp_sa_and_its_child_come_up_and_go() {
         assert_eq!(world.ends[end].engine.ike_sas().count(), 0);
         assert_eq!(events(&world, end).last(), Some(&Event::Closed(why.into())));
     }
+}
+
+#[test]
+fn there_is_an_end_to_isakmp_sas() {
+    let mut world = world_as(2, |_, _| {});
+    world.ends[RIGHT].config.most_ike_sas = 1;
+    let mut world = comes_up(world);
+    world.initiate(LEFT, Some(0));
+    world.run_for(60_000);
+    assert_eq!(world.ends[RIGHT].engine.ike_sas().count(), 1);
+    let refused = &world.ends[RIGHT].refused;
+    assert!(!refused.is_empty() && refused.iter().all(|why| *why == Refused::Full), "{refused:?}");
+    assert_eq!(world.ends[RIGHT].engine.half_open(), 0);
 }
 
 #[test]

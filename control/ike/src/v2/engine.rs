@@ -2,7 +2,8 @@
 //!
 //! # Dangers
 //! Anybody can send anything. Nothing is kept of a message that is of no IKE SA but a half-open one, of which there is an
-//! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6).
+//! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6). The IKE
+//! SAs of those who have proven who they are have an end, too.
 
 mod first;
 mod v1;
@@ -128,6 +129,11 @@ impl Engine {
     /// Half-open IKE SAs.
     pub fn half_open(&self) -> usize {
         self.half_open.len()
+    }
+
+    /// Whether there are as many IKE SAs as there may be.
+    fn is_full(&self, cx: &Context<'_>) -> bool {
+        (self.sas.len() + self.v1.len()).saturating_sub(self.half_open.len()) >= cx.config.most_ike_sas
     }
 
     /// The number of an IKE SA that is begun later.

@@ -38,6 +38,9 @@ pub enum Refused {
     /// A first message, and there are too many half-open IKE SAs.
     #[error("there are too many half-open IKE SAs")]
     TooMany,
+    /// A first message, and there are as many IKE SAs as there may be.
+    #[error("there are as many IKE SAs as there may be")]
+    Full,
     /// IKE of another version. The peer was told ours.
     #[error("IKE of another version")]
     Version,
@@ -69,6 +72,7 @@ impl Refused {
             Refused::Puzzle => "puzzle",
             Refused::TooOften => "rate",
             Refused::TooMany => "half_open",
+            Refused::Full => "ike_sas",
             Refused::Version => "version",
             Refused::TooLong => "too_long",
             Refused::Critical => "critical_payload",

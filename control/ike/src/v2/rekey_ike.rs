@@ -35,7 +35,7 @@ use crate::{
     pool::Leases,
     proposal::Agreement,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
 
@@ -47,6 +47,9 @@ const MOST_ROUNDS: u8 = 3;
 
 /// How long the peer has to delete what it has replaced, until we do: longer than it asks again for what it has missed.
 const DELETE_MS: u64 = 200_000;
+
+/// Those that are replaced and not deleted, at most, until the peer may put another in the place of their last.
+const MOST_REPLACED: usize = 8;
 
 /// What is to be asked.
 #[derive(Debug)]
@@ -328,7 +331,7 @@ impl IkeSa {
     /// The peer asks for an IKE SA in the place of this one.
     pub(super) fn answer_rekey(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         // RFC 7296 §2.25.2
-        if !self.may_be_replaced() || self.rival_ike.is_some() {
+        if !self.may_be_replaced() || self.rival_ike.is_some() || self.has_many_elders() {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let (Some(offered), Some(ke), Some(ni)) =
@@ -388,6 +391,11 @@ impl IkeSa {
         self.phase == Phase::Established && !self.is_changing_children() && !self.is_following_up_ike()
     }
 
+    /// Whether so many that it is in the place of are still there that the peer must delete some first.
+    fn has_many_elders(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| Arc::strong_count(line) > MOST_REPLACED)
+    }
+
     /// All keys of what the peer has asked for are exchanged: the other IKE SA is there, and it gets the last answer.
     pub(super) fn rekey_made(
         &mut self,
@@ -436,6 +444,7 @@ impl IkeSa {
         heir.established_ms = Some(cx.now_ms);
         heir.rekey_later(cx);
         (heir.lifetime, heir.origin) = (self.lifetime, self.origin);
+        heir.line = Some(self.line.get_or_insert_default().clone());
         heir.reauthenticated_by = self.reauthenticated_by;
         heir.redirection = self.redirection.clone();
         heir.ticket = self.ticket.clone();

@@ -61,6 +61,9 @@ impl Engine {
         if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
             return Err(Refused::TooMany);
         }
+        if self.is_full(cx) {
+            return Err(Refused::Full);
+        }
         let message = Message::parse(octets).map_err(Dropped::from)?;
         let payloads = &message.payloads;
         if message.sealed.is_some() {

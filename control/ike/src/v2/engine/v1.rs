@@ -121,6 +121,9 @@ impl Engine {
         if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
             return Err(Refused::TooMany);
         }
+        if self.is_full(cx) {
+            return Err(Refused::Full);
+        }
         let connection = match v1::first(first, body, path, cx.config) {
             Ok(connection) => connection,
             Err(refused) => {

@@ -136,6 +136,8 @@ impl IkeSa {
             rekey_at_ms,
             lifetime,
             origin,
+            // Those that are replaced are counted anew.
+            line: _,
             // What it is to take the place of stays; it is begun anew.
             reauthenticates: _,
             reauthenticated_by: _,

@@ -1,10 +1,24 @@
-//! What a peer may take that has proven who it is.
+//! What a peer may take that has proven who it is, and all of them together.
 
 use super::{
     established, events,
-    world::{LEFT, RIGHT, World},
+    world::{LEFT, RIGHT, World, config, connection},
 };
-use crate::v2::output::Event;
+use crate::v2::{
+    ike_sa::{IkeSa, IkeSaId, Phase},
+    output::Event,
+    refused::Refused,
+};
+
+fn ids(world: &World, end: usize) -> Vec<IkeSaId> {
+    let mut ids: Vec<_> = world.ends[end].engine.sas().map(IkeSa::id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn replaced_ike_sas(world: &World, end: usize) -> usize {
+    world.ends[end].engine.sas().filter(|sa| *sa.phase() == Phase::Replaced).count()
+}
 
 /// Until the left end asks.
 fn step_until_asked(world: &mut World) {
@@ -69,4 +83,59 @@ fn who_deletes_its_children_leaves_nothing() {
     }
     world.check_children(1);
     assert_eq!(world.only_sa(RIGHT).later.len(), 1);
+}
+
+#[test]
+fn who_deletes_no_ike_sa_may_replace_few() {
+    let mut world = established(63);
+    let mut made = 0;
+    while made < 300 {
+        let id = world.only_sa(LEFT).id();
+        world.with(LEFT, |engine, cx| assert!(engine.rekey(id, cx)));
+        step_until_asked(&mut world);
+        // It takes it for deleted, and tells nobody.
+        world.with(LEFT, |engine, cx| engine.with(id, cx, |sa, _| sa.is_deleted = true));
+        world.run_for(100);
+        if world.only_sa(LEFT).id() == id {
+            world.with(LEFT, |engine, cx| engine.with(id, cx, |sa, _| sa.is_deleted = false));
+            break;
+        }
+        made += 1;
+    }
+    assert_eq!((made, replaced_ike_sas(&world, RIGHT)), (8, 8));
+    world.check_children(1);
+    // They go, and it has been asked again until then.
+    world.run_for(900_000);
+    assert_eq!((ids(&world, LEFT).len(), ids(&world, RIGHT).len()), (1, 1));
+    assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis());
+    assert!(world.only_sa(LEFT).established_ms() > Some(100_000), "it has been replaced");
+    world.check_children(1);
+}
+
+#[test]
+fn there_is_an_end_to_ike_sas() {
+    let mut right = config(connection("b", RIGHT));
+    (right.most_ike_sas, right.most_half_open_of_one) = (3, 100);
+    let mut world = World::new(64, [config(connection("a", LEFT)), right]);
+    for _ in 0..5 {
+        world.initiate(LEFT, None);
+        world.run_for(1000);
+    }
+    let is_full = |world: &World| {
+        let refused = &world.ends[RIGHT].refused;
+        !refused.is_empty() && refused.iter().all(|why| *why == Refused::Full)
+    };
+    assert_eq!(ids(&world, RIGHT).len(), 3);
+    assert!(is_full(&world), "{:?}", world.ends[RIGHT].refused);
+    // Those that are there go on with new keys.
+    let all = ids(&world, RIGHT);
+    world.with(RIGHT, |engine, cx| all.iter().for_each(|id| assert!(engine.rekey(*id, cx))));
+    world.run_for(1000);
+    let anew = ids(&world, RIGHT);
+    assert!(anew.len() == 3 && all.iter().all(|id| !anew.contains(id)));
+    // Where one goes, one that waits has its place.
+    world.with(RIGHT, |engine, cx| assert!(engine.terminate(anew[0], cx)));
+    world.run_for(60_000);
+    assert_eq!(ids(&world, RIGHT).len(), 3);
+    assert!(!ids(&world, RIGHT).contains(&anew[0]) && is_full(&world));
 }

@@ -118,6 +118,7 @@ pub fn config(connection: Connection) -> Configuration {
         puzzles_from: 0,
         most_half_open: 100,
         most_half_open_of_one: 5,
+        most_ike_sas: 100,
         firsts_a_second: 0,
         half_open_ms: 30_000,
         here: vec![],
