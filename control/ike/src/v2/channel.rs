@@ -235,6 +235,16 @@ impl Channel {
         self.window.expected_id()
     }
 
+    /// Octets that are held of messages that are not whole.
+    pub(super) fn octets_of_pieces(&self) -> usize {
+        self.pieces.iter().flatten().map(|pieces| pieces.fragments.octets()).sum()
+    }
+
+    /// Messages that are not whole are let go: what comes again may come whole.
+    pub(super) fn forget_pieces(&mut self) {
+        self.pieces = [None, None];
+    }
+
     /// Reads a message that has the SPIs of this IKE SA.
     ///
     /// # Errors

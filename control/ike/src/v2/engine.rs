@@ -2,8 +2,8 @@
 //!
 //! # Dangers
 //! Anybody can send anything. Nothing is kept of a message that is of no IKE SA but a half-open one, of which there is an
-//! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6). The IKE
-//! SAs of those who have proven who they are have an end, too.
+//! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6). What they hold of
+//! messages that are not whole has an end, too, of all together; so have the IKE SAs of those who have proven who they are.
 
 mod first;
 mod v1;
@@ -14,6 +14,7 @@ use super::{
     contacts::Contacts,
     context::Context,
     cookie::Cookies,
+    fragments::Unproven,
     ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
     output::{ChildChange, Datagram, Event, JobId, Output},
@@ -55,6 +56,8 @@ pub struct Engine {
     half_open: HashMap<(SocketAddr, IkeSpi), IkeSaId>,
     /// Half-open ones of each address.
     of_host: HashMap<IpAddr, usize>,
+    /// What half-open ones hold of messages that are not whole.
+    unproven: Unproven,
     /// By when each is due.
     due: BTreeSet<(u64, IkeSaId)>,
     contacts: Contacts,
@@ -79,6 +82,7 @@ impl Engine {
             by_child: HashMap::new(),
             half_open: HashMap::new(),
             of_host: HashMap::new(),
+            unproven: Unproven::default(),
             due: BTreeSet::new(),
             contacts: Contacts::default(),
             leases: Leases::default(),
@@ -134,6 +138,12 @@ impl Engine {
     /// Whether there are as many IKE SAs as there may be.
     fn is_full(&self, cx: &Context<'_>) -> bool {
         (self.sas.len() + self.v1.len()).saturating_sub(self.half_open.len()) >= cx.config.most_ike_sas
+    }
+
+    /// Octets that half-open ones hold of messages that are not whole.
+    #[cfg(test)]
+    pub(super) fn unproven_octets(&self) -> usize {
+        self.unproven.octets()
     }
 
     /// The number of an IKE SA that is begun later.
@@ -520,7 +530,11 @@ impl Engine {
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);
+        let held = sa.unproven_octets();
         does(sa, cx);
+        if !self.unproven.change(held, sa.unproven_octets()) {
+            sa.channel.forget_pieces();
+        }
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);

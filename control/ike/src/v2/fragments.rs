@@ -1,7 +1,8 @@
 //! Messages in fragments, put together (RFC 7383 §2.6).
 //!
 //! Each fragment is authenticated by itself, so that nobody else can fill this up: what it holds is the peer's own, one
-//! message at a time and each way, and no more than a whole message may be.
+//! message at a time and each way, and no more than a whole message may be. While the peer may be anybody, all those together have
+//! an end ([`Unproven`]).
 
 use crate::message::{Fragment, PayloadType};
 
@@ -10,6 +11,32 @@ pub const MOST_OCTETS: usize = u16::MAX as usize;
 
 /// Fragments of a message, at most.
 pub const MOST_FRAGMENTS: u16 = 256;
+
+/// Octets of such messages that half-open IKE SAs hold, all together at most: a thousand of the longest.
+const MOST_UNPROVEN: usize = 64 << 20;
+
+/// What half-open IKE SAs hold of messages that are not whole: their initiators may be anybody.
+#[derive(Debug, Default)]
+pub struct Unproven {
+    octets: usize,
+}
+
+impl Unproven {
+    /// One of them has held so many octets, and now holds others. False if these are too many: it is to let them all go.
+    #[must_use]
+    pub fn change(&mut self, before: usize, now: usize) -> bool {
+        let others = self.octets.saturating_sub(before);
+        let may = now <= before || others + now <= MOST_UNPROVEN;
+        self.octets = if may { others + now } else { others };
+        may
+    }
+
+    /// Of all together.
+    #[cfg(test)]
+    pub fn octets(&self) -> usize {
+        self.octets
+    }
+}
 
 /// A message that is not whole, if there is one.
 #[derive(Debug, Default)]
@@ -22,6 +49,11 @@ pub struct Fragments {
 }
 
 impl Fragments {
+    /// Octets that it holds, with what it takes to tell them apart.
+    pub fn octets(&self) -> usize {
+        self.octets + self.parts.len() * size_of::<Option<Vec<u8>>>()
+    }
+
     /// Adds a fragment that was opened: of which message, what is in it, and the type of the first payload, which the first
     /// fragment says. The first type and all octets, once they are there.
     pub fn add(
@@ -99,6 +131,25 @@ mod tests {
         // Another message replaces what is there of one.
         assert_eq!((add(2, 1, 2), add(3, 2, 2), add(3, 1, 2)), (None, None, Some(vec![2, 2])));
         assert_eq!(add(4, 1, 1), Some(vec![1]));
+    }
+
+    /// Each of those that hold what may be held has its place; the next has none, until one of them goes.
+    #[test]
+    fn there_is_an_end_to_what_half_open_ones_hold() {
+        let (mut unproven, whole) = (Unproven::default(), MOST_OCTETS + 1);
+        let room = MOST_UNPROVEN / whole;
+        assert!((0..room).all(|_| unproven.change(0, whole)));
+        assert_eq!(unproven.octets(), MOST_UNPROVEN);
+        assert!(!unproven.change(0, 1));
+        assert_eq!(unproven.octets(), MOST_UNPROVEN, "who has no place takes none");
+        // Who holds something already lets all of it go.
+        assert!(!unproven.change(whole, whole + 1));
+        assert_eq!(unproven.octets(), MOST_UNPROVEN - whole);
+        assert!(unproven.change(0, whole) && !unproven.change(0, 1));
+        assert!(unproven.change(whole, 0) && unproven.change(0, 1));
+        assert!(unproven.change(1, 0));
+        (1..room).for_each(|_| assert!(unproven.change(whole, 0)));
+        assert_eq!(unproven.octets(), 0);
     }
 
     #[test]

@@ -478,6 +478,12 @@ impl IkeSa {
         self.asks_child() == Some(Some(spi_in))
     }
 
+    /// Octets that it holds of messages that are not whole, while its initiator may be anybody.
+    pub(super) fn unproven_octets(&self) -> usize {
+        let is_half_open = self.phase == Phase::Connecting && self.role() == Role::Responder;
+        if is_half_open { self.channel.octets_of_pieces() } else { 0 }
+    }
+
     /// Whether nothing is asked, nor about to be.
     fn is_idle(&self) -> bool {
         !self.channel.is_asking() && self.thens[0].is_none() && self.tasks.is_empty()

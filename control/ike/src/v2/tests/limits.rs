@@ -1,13 +1,16 @@
-//! What a peer may take that has proven who it is, and all of them together.
+//! What a peer may take that has proven who it is, and what one may that has not yet.
 
 use super::{
-    established, events,
+    established, established_as, events,
     world::{LEFT, RIGHT, World, config, connection},
 };
-use crate::v2::{
-    ike_sa::{IkeSa, IkeSaId, Phase},
-    output::Event,
-    refused::Refused,
+use crate::{
+    message::{ExchangeType, Notify, NotifyType, Payload, Payloads},
+    v2::{
+        ike_sa::{IkeSa, IkeSaId, Phase},
+        output::Event,
+        refused::Refused,
+    },
 };
 
 fn ids(world: &World, end: usize) -> Vec<IkeSaId> {
@@ -138,4 +141,51 @@ fn there_is_an_end_to_ike_sas() {
     world.run_for(60_000);
     assert_eq!(ids(&world, RIGHT).len(), 3);
     assert!(!ids(&world, RIGHT).contains(&anew[0]) && is_full(&world));
+}
+
+/// What of messages in fragments does not come is counted for half-open ones, until they are none.
+#[test]
+fn fragments_of_half_open_ones_are_counted() {
+    let mut some = 0;
+    for seed in 0..50 {
+        let mut world = World::new(seed, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        [LEFT, RIGHT].into_iter().for_each(|end| world.configure(end, |c| c.fragment_octets = 300));
+        world.loss = 40;
+        world.initiate(LEFT, Some(0));
+        while world.step(600_000) {
+            let held = world.ends[RIGHT].engine.unproven_octets();
+            some += usize::from(held > 0);
+            assert!(held == 0 || world.ends[RIGHT].engine.half_open() == 1);
+        }
+        assert_eq!(world.ends[RIGHT].engine.unproven_octets(), 0);
+    }
+    assert!(some > 0);
+}
+
+// RFC 7296 §2.3
+#[test]
+fn a_wider_window_of_the_peer_changes_nothing() {
+    let mut world = established_as(65, |connection| connection.fragment_octets = 0);
+    let id = world.only_sa(LEFT).id();
+    let says = Notify::new(NotifyType::SET_WINDOW_SIZE, &64u32.to_be_bytes());
+    let says = Payloads(vec![Payload::Notify(says)]);
+    world.with(LEFT, |engine, cx| {
+        engine.with(id, cx, |sa, cx| _ = sa.ask(ExchangeType::INFORMATIONAL, &says, cx))
+    });
+    world.run_for(1000);
+    assert!(world.only_sa(LEFT).is_asking_nothing(), "it is answered");
+    // Of three things that it has to ask, the peer asks one until that is answered.
+    let (id, child) =
+        (world.only_sa(RIGHT).id(), world.ends[RIGHT].config.connections[0].children[0].clone());
+    let asked = world.requests.len();
+    world.one_way = Some(LEFT);
+    for _ in 0..3 {
+        world.with(RIGHT, |engine, cx| assert!(engine.initiate_child(id, &child, cx)));
+    }
+    world.run_for(20_000);
+    assert_eq!(world.requests.len(), asked + 1);
+    world.one_way = None;
+    world.run_for(60_000);
+    assert_eq!(world.requests.len(), asked + 3);
+    world.check_children(4);
 }
