@@ -1,5 +1,5 @@
 //! Informational exchanges (RFC 2409 §5.7): what is deleted, what is wrong, and whether the peer is there (RFC 3706). Each is one
-//! message, which nobody answers, but for the last.
+//! message, which nobody answers, but for the last: an answer that is lost is said again when the question comes again.
 
 use super::{
     ike_sa::{IkeSa, Message},
@@ -110,7 +110,7 @@ impl IkeSa {
         for payload in &message.chain.payloads {
             match payload {
                 Payload::Delete(delete) => self.hear_delete(delete, cx),
-                Payload::Notify(notify) => self.hear_notify(notify, cx),
+                Payload::Notify(notify) => self.hear_notify(notify, message.digest, cx),
                 _ => {}
             }
         }
@@ -161,7 +161,7 @@ impl IkeSa {
         }
     }
 
-    fn hear_notify(&mut self, notify: &Notify, cx: &mut Context<'_>) {
+    fn hear_notify(&mut self, notify: &Notify, digest: [u8; 32], cx: &mut Context<'_>) {
         let cookies = isakmp::cookies(self.spis.initiator, self.spis.responder);
         let seq = || notify.data.first_chunk().map(|seq| u32::from_be_bytes(*seq));
         match notify.kind {
@@ -175,7 +175,7 @@ impl IkeSa {
                 self.heard_ms = cx.now_ms;
                 let ack = Notify { kind: NotifyType::R_U_THERE_ACK, ..notify.clone() };
                 let datagrams = self.informational(vec![Payload::Notify(ack)], cx);
-                self.send(datagrams, self.answer_path, cx);
+                self.answer(digest, datagrams, cx);
             }
             NotifyType::R_U_THERE_ACK
                 if notify.spi == cookies

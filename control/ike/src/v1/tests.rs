@@ -328,6 +328,31 @@ fn a_peer_that_is_gone_is_noticed() {
     }
 }
 
+/// Until something has come since.
+fn run_until_carried(world: &mut World) {
+    let carried = world.carried;
+    while world.carried == carried {
+        assert!(world.step(u64::MAX), "something is under way");
+    }
+}
+
+// RFC 3706 §5.3: an ACK that is lost is said again when the question comes again.
+#[test]
+fn one_lost_ack_ends_nothing() {
+    let mut world = world_as(20, |end, connection| {
+        connection.dpd_ms = [30_000, 0][end];
+        connection.retransmission.tries = 1;
+    });
+    world.initiate(LEFT, Some(0));
+    world.run_for(20_000);
+    world.one_way = Some(RIGHT);
+    run_until_carried(&mut world);
+    world.one_way = None;
+    assert!(only(&world, LEFT).phase() == &Phase::Established);
+    world.run_for(100_000);
+    assert!(world.ends.iter().all(|end| end.engine.ike_sas().count() == 1 && end.installed.len() == 1));
+}
+
 /// Whatever the network does, what both have in the end is the same.
 #[test]
 fn whatever_the_network_does_both_have_the_same() {
