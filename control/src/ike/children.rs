@@ -8,6 +8,7 @@
 //! fewest for the same packets, whatever number the peer has for it. Workers without one send by the one for all.
 
 mod adopt;
+mod shared;
 mod shunt;
 mod trap;
 
@@ -15,10 +16,7 @@ pub use adopt::Wanted;
 pub use shunt::Shunt;
 pub use trap::Trap;
 
-use crate::{
-    install::{back, used_reqids},
-    selection::cover,
-};
+use crate::{install::used_reqids, selection::cover};
 use portcullis_ike::{
     traffic_selector::{Policy as Traffic, TrafficSelector},
     v2::{
@@ -27,8 +25,8 @@ use portcullis_ike::{
     },
 };
 use portcullis_sadb::{
-    Action, Direction, Endpoint, MAX_WORKERS, Name, Policy, PolicyIndex, Prefix, Sa, Sadb, SadbError,
-    Selector, SlotIndex, Spi, UdpEncap,
+    Action, Direction, Endpoint, MAX_WORKERS, Name, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector,
+    SlotIndex, Spi, UdpEncap,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -62,10 +60,12 @@ const KEEPALIVE_SECS: u16 = 20;
 /// What there is of child SAs. All is found by number: there may be tens of thousands.
 #[derive(Debug, Default)]
 pub struct Children {
-    /// By the number that ties their SAs to their policies.
+    /// By number.
     groups: HashMap<u32, Box<Group>>,
     /// These numbers.
-    reqids: HashMap<Arc<Purpose>, u32>,
+    numbers: HashMap<Arc<Purpose>, u32>,
+    /// Policies that several groups are for: the last has it.
+    shared: HashMap<PolicyIndex, Vec<u32>>,
     /// By our SPI.
     installed: HashMap<u32, Installed>,
     /// Our SPIs.
@@ -74,7 +74,7 @@ pub struct Children {
     shunts: Vec<(Shunt, Vec<PolicyIndex>)>,
     /// The number of the last one.
     last: u32,
-    last_reqid: u32,
+    last_group: u32,
     /// How many workers a datapath will have, while there is none.
     pub usual_workers: u32,
     /// When inbound SAs of groups have stayed long enough, the soonest first.
@@ -90,8 +90,8 @@ pub struct Installed {
     pub inbound: SlotIndex,
     /// The SA that we send by.
     pub outbound: SlotIndex,
-    /// That of its group.
-    reqid: u32,
+    /// The number of its group.
+    group: u32,
     /// The worker that sends by it, if not all do (RFC 9611).
     pub worker: Option<u8>,
 }
@@ -120,7 +120,11 @@ impl Purpose {
 #[derive(Debug)]
 struct Group {
     purpose: Arc<Purpose>,
+    number: u32,
+    /// What ties its SAs to policies: its number, or that of a group before it of the same peer, whose packets may come by
+    /// either.
     reqid: u32,
+    /// None until something is sent by it.
     outbound: Vec<PolicyIndex>,
     inbound: Vec<PolicyIndex>,
     /// Outbound SAs, those for all behind, in the order of their child SAs' numbers.
@@ -153,7 +157,7 @@ impl Children {
         self.spis.keys().copied().chain(lingering)
     }
 
-    /// The policies that it has.
+    /// The policies that it has, some several times.
     pub fn policies(&self) -> impl Iterator<Item = PolicyIndex> {
         let of_groups = self.groups.values().flat_map(|group| group.outbound.iter().chain(&group.inbound));
         of_groups.chain(self.shunts.iter().flat_map(|(_, policies)| policies)).copied()
@@ -166,7 +170,7 @@ impl Children {
 
     /// The connection of the child SA with this SPI of ours.
     pub fn connection_of(&self, spi_in: u32) -> Option<&str> {
-        let group = self.groups.get(&self.installed.get(&spi_in)?.reqid)?;
+        let group = self.groups.get(&self.installed.get(&spi_in)?.group)?;
         Some(&group.purpose.connection)
     }
 
@@ -181,31 +185,57 @@ impl Children {
     /// Why not; then nothing of it is there.
     pub fn install(&mut self, sadb: &mut Sadb, install: &Install, now_secs: u32) -> Result<(), SadbError> {
         let purpose = Purpose::of(&install.connection, &install.sa);
-        let known = self.reqids.get(&purpose).copied();
-        let reqid = match known {
-            Some(reqid) => reqid,
+        let number = match self.numbers.get(&purpose) {
+            Some(number) => *number,
             None => {
-                let reqid = self.free_reqid(sadb);
-                self.put_group(Group::new(purpose, reqid));
-                reqid
+                let reqid = self.reqid_before(sadb, install, &purpose);
+                let number = self.free_number(sadb);
+                self.put_group(Group::new(purpose, (number, reqid.unwrap_or(number))));
+                number
             }
         };
-        let (id, worker) = (self.last + 1, self.worker_for(install, reqid, sadb));
-        let Some(group) = self.groups.get_mut(&reqid) else { return Ok(()) };
-        let added = group.add(sadb, install, (id, worker), now_secs);
-        if !group.is_needed() {
-            self.forget_group(reqid);
+        let added = self.add(sadb, install, number, now_secs);
+        if added.is_err() {
+            self.tidy(sadb, number);
         }
-        let [inbound, outbound] = added?;
+        added
+    }
+
+    /// The SAs of a child SA, inbound first, and the policies of its group that are not there yet.
+    fn add(
+        &mut self,
+        sadb: &mut Sadb,
+        install: &Install,
+        number: u32,
+        now_secs: u32,
+    ) -> Result<(), SadbError> {
+        let (id, worker) = (self.last + 1, self.worker_for(install, number, sadb));
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
+        let [inbound, outbound] = sas(install, (group.reqid, worker), now_secs);
+        let inbound = sadb.publish(&inbound)?;
+        let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
+        let there = Outbound { worker, id, slot: outbound };
+        self.groups.entry(number).and_modify(|group| group.put_sa(there));
+        let let_in = self.let_in(sadb, number);
+        let led = match install.sends {
+            true => let_in.and_then(|()| self.point(sadb, number, worker, outbound)),
+            false => let_in,
+        };
+        led.inspect_err(|_| {
+            self.leave(sadb, number, outbound);
+            for slot in [outbound, inbound] {
+                let _ = sadb.retire(slot);
+            }
+        })?;
         let spi_in = install.sa.spi_in;
         self.last = id;
         self.spis.extend([(inbound, spi_in), (outbound, spi_in)]);
-        self.installed.insert(spi_in, Installed { id, inbound, outbound, reqid, worker });
+        self.installed.insert(spi_in, Installed { id, inbound, outbound, group: number, worker });
         Ok(())
     }
 
     /// The worker that sends by a child SA, if it is for a resource.
-    fn worker_for(&self, install: &Install, reqid: u32, sadb: &Sadb) -> Option<u8> {
+    fn worker_for(&self, install: &Install, group: u32, sadb: &Sadb) -> Option<u8> {
         install.sa.resource?;
         let workers = match sadb.runtime().workers() {
             0 => self.usual_workers,
@@ -215,16 +245,16 @@ impl Children {
         let replaced = install.replaces.and_then(|spi_in| self.installed(spi_in));
         replaced
             .and_then(|replaced| replaced.worker)
-            .or_else(|| self.groups.get(&reqid).map(|group| group.idle_worker(workers)))
+            .or_else(|| self.groups.get(&group).map(|group| group.idle_worker(workers)))
             .or(Some(0))
     }
 
     /// What is sent goes by this one.
     pub fn send_by(&mut self, sadb: &mut Sadb, spi_in: u32) {
-        if let Some(Installed { reqid, outbound, worker, .. }) = self.installed(spi_in)
-            && let Some(group) = self.groups.get(&reqid)
-        {
-            group.point(sadb, worker, outbound);
+        let Some(Installed { group, outbound, worker, .. }) = self.installed(spi_in) else { return };
+        if let Err(error) = self.point(sadb, group, worker, outbound) {
+            let connection = self.connection_of(spi_in).unwrap_or_default();
+            tracing::error!("connection '{connection}': {error}");
         }
     }
 
@@ -254,33 +284,36 @@ impl Children {
         self.take_out(sadb, spi_in, now_secs.saturating_add(LINGER_SECS));
     }
 
-    /// Its inbound SA stays until then, if another is for the same packets.
+    /// Its inbound SA stays until then, and the policies that let in what comes by it; if that is over, with another that is
+    /// for the same packets.
     fn take_out(&mut self, sadb: &mut Sadb, spi_in: u32, until: u32) {
-        let Some(gone) = self.installed.remove(&spi_in) else { return };
-        let Installed { inbound, outbound, reqid, .. } = gone;
+        let Some(Installed { inbound, outbound, group: number, .. }) = self.installed.remove(&spi_in) else {
+            return;
+        };
         for slot in [inbound, outbound] {
             self.spis.remove(&slot);
         }
-        if let Some(group) = self.groups.get_mut(&reqid) {
-            group.leave(sadb, outbound);
-            let _ = sadb.retire(outbound);
+        self.leave(sadb, number, outbound);
+        let _ = sadb.retire(outbound);
+        if let Some(group) = self.groups.get_mut(&number) {
             group.lingering.push((until, inbound));
-            group.expire(sadb, 0);
-            if !group.is_needed() {
-                self.forget_group(reqid);
-            } else if until > 0 {
-                self.lingering.push_back((until, reqid));
-            }
+            let is_last = group.sas.is_empty() && until == 0;
+            group.expire(sadb, if is_last { u32::MAX } else { 0 });
+        }
+        self.tidy(sadb, number);
+        if until > 0 {
+            self.lingering.push_back((until, number));
         }
         sadb.reclaim();
     }
 
     /// Takes out what has stayed long enough.
     pub fn expire(&mut self, sadb: &mut Sadb, now_secs: u32) {
-        while let Some((_, reqid)) = self.lingering.pop_front_if(|(until, _)| *until <= now_secs) {
-            if let Some(group) = self.groups.get_mut(&reqid) {
+        while let Some((_, number)) = self.lingering.pop_front_if(|(until, _)| *until <= now_secs) {
+            if let Some(group) = self.groups.get_mut(&number) {
                 group.expire(sadb, now_secs);
             }
+            self.tidy(sadb, number);
         }
     }
 
@@ -290,66 +323,45 @@ impl Children {
         self.set_shunts(sadb, &[]);
         let all: Vec<_> = self.installed.keys().copied().collect();
         all.into_iter().for_each(|spi_in| self.remove(sadb, spi_in));
+        self.expire(sadb, u32::MAX);
     }
 
     /// A number that no group has. What is configured by hand has lower ones, and what a predecessor has left keeps its own.
-    fn free_reqid(&mut self, sadb: &Sadb) -> u32 {
-        if self.last_reqid == 0 {
-            self.last_reqid = used_reqids(sadb).into_iter().fold(FIRST_REQID - 1, u32::max);
+    fn free_number(&mut self, sadb: &Sadb) -> u32 {
+        if self.last_group == 0 {
+            self.last_group = used_reqids(sadb).into_iter().fold(FIRST_REQID - 1, u32::max);
         }
         loop {
-            self.last_reqid = self.last_reqid.checked_add(1).unwrap_or(FIRST_REQID);
-            if !self.groups.contains_key(&self.last_reqid) {
-                return self.last_reqid;
+            self.last_group = self.last_group.checked_add(1).unwrap_or(FIRST_REQID);
+            if !self.groups.contains_key(&self.last_group) {
+                return self.last_group;
             }
         }
     }
 
     fn put_group(&mut self, group: Group) {
-        self.reqids.insert(group.purpose.clone(), group.reqid);
-        self.groups.insert(group.reqid, Box::new(group));
+        self.numbers.insert(group.purpose.clone(), group.number);
+        self.groups.insert(group.number, Box::new(group));
     }
 
-    fn forget_group(&mut self, reqid: u32) {
-        if let Some(group) = self.groups.remove(&reqid)
-            && self.reqids.get(&group.purpose) == Some(&reqid)
+    /// A group of which there is nothing goes.
+    fn tidy(&mut self, sadb: &mut Sadb, number: u32) {
+        if self.groups.get(&number).is_none_or(|group| group.is_needed()) {
+            return;
+        }
+        self.forget_policies(sadb, number);
+        if let Some(group) = self.groups.remove(&number)
+            && self.numbers.get(&group.purpose) == Some(&number)
         {
-            self.reqids.remove(&group.purpose);
+            self.numbers.remove(&group.purpose);
         }
     }
 }
 
 impl Group {
-    fn new(purpose: Purpose, reqid: u32) -> Group {
+    fn new(purpose: Purpose, (number, reqid): (u32, u32)) -> Group {
         let (outbound, inbound, sas, lingering) = (vec![], vec![], vec![], vec![]);
-        Group { purpose: Arc::new(purpose), reqid, outbound, inbound, sas, lingering, trap: None }
-    }
-
-    /// The SAs of a child SA, inbound first.
-    fn add(
-        &mut self,
-        sadb: &mut Sadb,
-        install: &Install,
-        (id, worker): (u32, Option<u8>),
-        now_secs: u32,
-    ) -> Result<[SlotIndex; 2], SadbError> {
-        let [inbound, outbound] = sas(install, (self.reqid, worker), now_secs);
-        let inbound = sadb.publish(&inbound)?;
-        let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
-        let is_first = self.outbound.is_empty();
-        if is_first {
-            self.add_policies(sadb, Some(outbound)).inspect_err(|_| {
-                self.forget_policies(sadb);
-                for slot in [outbound, inbound] {
-                    let _ = sadb.retire(slot);
-                }
-            })?;
-        }
-        if install.sends && !(is_first && worker.is_none()) {
-            self.point(sadb, worker, outbound);
-        }
-        self.put_sa(Outbound { worker, id, slot: outbound });
-        Ok([inbound, outbound])
+        Group { purpose: Arc::new(purpose), number, reqid, outbound, inbound, sas, lingering, trap: None }
     }
 
     /// One of the workers with the fewest SAs of their own.
@@ -367,91 +379,17 @@ impl Group {
         self.sas.insert(at, sa);
     }
 
-    /// An outbound SA goes: what is sent goes by another, if there is one.
-    fn leave(&mut self, sadb: &mut Sadb, outbound: SlotIndex) {
-        let Some(at) = self.sas.iter().position(|sa| sa.slot == outbound) else { return };
-        let gone = self.sas.remove(at);
-        // RFC 9611 §3: a worker without another of its own sends by the one for all.
-        for worker in [gone.worker, None] {
-            if let Some(other) = self.last(worker)
-                && self.sends_by(sadb, worker).is_none_or(|sa| sa == outbound)
-            {
-                self.point(sadb, worker, other);
-            }
-        }
-        if self.sas.is_empty() && self.trap.is_none() {
-            self.forget_policies(sadb);
-        }
-    }
-
     /// The last of a worker's own; or that for all, and if there is none, any.
     fn last(&self, worker: Option<u8>) -> Option<SlotIndex> {
         let is_its = |sa: &&Outbound| worker.is_none() || sa.worker == worker;
         self.sas.iter().rfind(is_its).map(|sa| sa.slot)
     }
 
-    /// What comes in is let in before anything goes out.
-    fn add_policies(&mut self, sadb: &mut Sadb, outbound: Option<SlotIndex>) -> Result<(), SadbError> {
-        let there = selectors(&self.purpose.traffic).ok_or(TOO_MANY)?;
-        let policy = |direction, selector: Selector, sa| Policy {
-            direction,
-            priority: priority(&selector, Action::Protect, self.purpose.priority),
-            selector,
-            action: Action::Protect,
-            reqid: self.reqid,
-            sa,
-        };
-        self.inbound.reserve_exact(there.len());
-        self.outbound.reserve_exact(there.len());
-        for selector in &there {
-            self.inbound.push(sadb.add_policy(&policy(Direction::Inbound, back(selector), None))?);
-        }
-        for selector in there {
-            self.outbound.push(sadb.add_policy(&policy(Direction::Outbound, selector, outbound))?);
-        }
-        Ok(())
-    }
-
-    /// Without a child SA none stays.
+    /// Takes out inbound SAs that have stayed long enough.
     fn expire(&mut self, sadb: &mut Sadb, now_secs: u32) {
-        let is_over = self.sas.is_empty();
-        for (_, slot) in self.lingering.extract_if(.., |(until, _)| is_over || *until <= now_secs) {
+        for (_, slot) in self.lingering.extract_if(.., |(until, _)| *until <= now_secs) {
             let _ = sadb.retire(slot);
         }
-    }
-
-    fn forget_policies(&mut self, sadb: &mut Sadb) {
-        for index in self.outbound.drain(..).chain(self.inbound.drain(..)) {
-            let _ = sadb.remove_policy(index);
-        }
-    }
-
-    /// What a worker sends, or all that have none of their own, goes by this one.
-    fn point(&self, sadb: &mut Sadb, worker: Option<u8>, outbound: SlotIndex) {
-        for index in &self.outbound {
-            if sends(sadb, *index, worker) == Some(outbound) {
-                continue;
-            }
-            let pointed = match worker {
-                Some(worker) => sadb.set_worker_sa(*index, worker, Some(outbound)),
-                None => sadb.set_policy_sa(*index, Some(outbound)),
-            };
-            if let Err(error) = pointed {
-                tracing::error!("connection '{}': {error}", self.purpose.connection);
-            }
-        }
-    }
-
-    /// What a worker sends by of its own, or all that have none.
-    fn sends_by(&self, sadb: &Sadb, worker: Option<u8>) -> Option<SlotIndex> {
-        sends(sadb, *self.outbound.first()?, worker)
-    }
-}
-
-fn sends(sadb: &Sadb, policy: PolicyIndex, worker: Option<u8>) -> Option<SlotIndex> {
-    match worker {
-        Some(worker) => sadb.worker_sa(policy, worker),
-        None => sadb.policy(policy)?.sa,
     }
 }
 

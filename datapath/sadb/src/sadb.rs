@@ -381,6 +381,25 @@ impl Sadb {
         Ok(index)
     }
 
+    /// The policy of the same direction, selector and priority, which another cannot be beside.
+    pub fn find_policy(&self, policy: &Policy) -> Option<PolicyIndex> {
+        self.map.spd().twin(policy, Populate::No)
+    }
+
+    /// Ties a policy to SAs of another number: those must let in what it is for from now on.
+    ///
+    /// # Errors
+    /// [`SadbError::NoSuchPolicy`].
+    pub fn set_policy_reqid(&mut self, index: PolicyIndex, reqid: u32) -> Result<(), SadbError> {
+        let policy = self.policy(index).ok_or(SadbError::NoSuchPolicy { index })?;
+        if policy.reqid != reqid {
+            let spd = self.map.spd();
+            spd.policies[index.0 as usize].reqid.store(reqid, Ordering::Relaxed);
+            spd.bump();
+        }
+        Ok(())
+    }
+
     /// Makes a Protect policy use another SA, or none. Workers keep what they decided: their next packets of this
     /// policy use the other SA. Who rekeys publishes the new SA, points the policies to it, and retires the old one.
     /// Workers that have one of their own go on with it.

@@ -1,13 +1,18 @@
 //! Child SAs that a predecessor has put into the SADB. What is there says itself what belongs together, by the numbers that tie
 //! SAs to policies: nothing of it is touched. What was still to be put there is put there now.
 
-use super::{Children, FIRST_REQID, Group, Installed, LINGER_SECS, Outbound, Purpose, sas, selectors};
+use super::{
+    Children, FIRST_REQID, Group, Installed, LINGER_SECS, Outbound, Purpose, sas, selectors, shared::sends,
+};
 use portcullis_ike::v2::{
     child::{ChildSa, Install},
     kept::Untold,
 };
-use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SlotIndex, Spi};
-use std::collections::{BTreeSet, HashMap};
+use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SadbError, SlotIndex, Spi};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// A child SA that there must be.
 #[derive(Debug)]
@@ -26,24 +31,15 @@ struct Present {
     outbound: HashMap<(Spi, u32), SlotIndex>,
     /// By number.
     inbound: HashMap<u32, Vec<SlotIndex>>,
-    /// By number, those of each direction.
-    policies: HashMap<u32, [Vec<PolicyIndex>; 2]>,
 }
 
 impl Present {
     fn of(sadb: &Sadb) -> Present {
-        let mut present =
-            Present { outbound: HashMap::new(), inbound: HashMap::new(), policies: HashMap::new() };
+        let mut present = Present { outbound: HashMap::new(), inbound: HashMap::new() };
         for (slot, _, sa) in sadb.sas().filter(|(.., sa)| sa.reqid >= FIRST_REQID) {
             match sa.direction {
                 Direction::Outbound => _ = present.outbound.insert((sa.spi, sa.reqid), slot),
                 Direction::Inbound => present.inbound.entry(sa.reqid).or_default().push(slot),
-            }
-        }
-        for (index, policy) in sadb.policies().filter(|(_, policy)| policy.reqid >= FIRST_REQID) {
-            if policy.action == Action::Protect {
-                let of = present.policies.entry(policy.reqid).or_default();
-                of[usize::from(policy.direction == Direction::Inbound)].push(index);
             }
         }
         present
@@ -75,11 +71,12 @@ impl Children {
                 continue;
             };
             let reqid = published.reqid;
+            let group = self.group_of(sadb, Purpose::of(connection, sa), reqid);
             let outbound = present.outbound.get(&(Spi(sa.spi_out), reqid)).copied();
             // It was killed between the two: only what was never there may be made of a key.
             let outbound = outbound.or_else(|| {
                 let install = installs.get(&sa.spi_in)?;
-                let worker = self.worker_for(install, reqid, sadb);
+                let worker = self.worker_for(install, group, sadb);
                 let [_, outbound] = sas(install, (reqid, worker), now_secs);
                 sadb.publish(&outbound).ok()
             });
@@ -87,28 +84,34 @@ impl Children {
                 missing.push(sa.spi_in);
                 continue;
             };
-            if !self.groups.contains_key(&reqid) {
-                let [outbound, inbound] = present.policies.get(&reqid).cloned().unwrap_or_default();
-                let purpose = Purpose::of(connection, sa);
-                self.put_group(Group { outbound, inbound, ..Group::new(purpose, reqid) });
-            }
             let id = number.unwrap_or(self.last + 1);
             self.last = self.last.max(id);
             let worker = sadb.sa(outbound).and_then(|(_, sa)| sa.worker);
             self.groups
-                .entry(reqid)
+                .entry(group)
                 .and_modify(|group| group.put_sa(Outbound { worker, id, slot: outbound }));
             self.spis.extend([(inbound, sa.spi_in), (outbound, sa.spi_in)]);
-            self.installed.insert(sa.spi_in, Installed { id, worker, inbound, outbound, reqid });
+            self.installed.insert(sa.spi_in, Installed { id, worker, inbound, outbound, group });
         }
+        // One whose outbound SA is lost.
+        self.groups.retain(|_, group| !group.sas.is_empty());
+        self.numbers.retain(|_, number| self.groups.contains_key(number));
         let until = now_secs.saturating_add(LINGER_SECS);
-        for group in self.groups.values_mut() {
-            group.complete(sadb);
-            let of_group = present.inbound.get(&group.reqid).into_iter().flatten();
-            let left = of_group.filter(|slot| !self.spis.contains_key(slot));
-            group.lingering = left.map(|slot| (until, *slot)).collect();
+        self.claim(sadb);
+        let mut numbers: Vec<_> = self.groups.keys().copied().collect();
+        numbers.sort_unstable();
+        let mut left = present.inbound;
+        for number in numbers {
+            if let Err(error) = self.complete(sadb, number) {
+                let connection = self.groups.get(&number).map_or("", |group| &group.purpose.connection);
+                tracing::error!("connection '{connection}': {error}");
+            }
+            let Some(group) = self.groups.get_mut(&number) else { continue };
+            let of_group = left.remove(&group.reqid).unwrap_or_default().into_iter();
+            let lingers = of_group.filter(|slot| !self.spis.contains_key(slot));
+            group.lingering = lingers.map(|slot| (until, slot)).collect();
             if !group.lingering.is_empty() {
-                self.lingering.push_back((until, group.reqid));
+                self.lingering.push_back((until, number));
             }
         }
         missing.retain(|spi_in| {
@@ -122,26 +125,89 @@ impl Children {
     }
 }
 
-impl Group {
-    /// All its policies, if it was killed before they were there, and an SA for what is sent.
-    fn complete(&mut self, sadb: &mut Sadb) {
-        let Some(last) = self.last(None) else { return };
-        let count = selectors(&self.purpose.traffic).map_or(0, |all| all.len());
-        if (self.outbound.len(), self.inbound.len()) != (count, count) {
-            self.forget_policies(sadb);
-            if let Err(error) = self.add_policies(sadb, Some(last)) {
-                tracing::error!("connection '{}': {error}", self.purpose.connection);
+impl Children {
+    /// The group of a child SA that has this number that ties.
+    fn group_of(&mut self, sadb: &Sadb, purpose: Purpose, reqid: u32) -> u32 {
+        let known = self
+            .numbers
+            .get(&purpose)
+            .filter(|number| self.groups.get(number).is_some_and(|group| group.reqid == reqid));
+        if let Some(number) = known {
+            return *number;
+        }
+        let number = if self.groups.contains_key(&reqid) { self.free_number(sadb) } else { reqid };
+        self.put_group(Group::new(purpose, (number, reqid)));
+        number
+    }
+
+    /// Each group has its policies that are there. Of several that are for one, that has it by whose SA packets leave.
+    fn claim(&mut self, sadb: &Sadb) {
+        let mut claims: HashMap<PolicyIndex, Vec<(bool, bool, u32)>> = HashMap::new();
+        let connections: HashMap<u32, Arc<Purpose>> =
+            self.groups.values().map(|group| (group.reqid, group.purpose.clone())).collect();
+        for group in self.groups.values_mut() {
+            for direction in [Direction::Inbound, Direction::Outbound] {
+                let wanted = group.purpose.policies(direction, group.reqid).unwrap_or_default();
+                let there = wanted.iter().filter_map(|policy| {
+                    let index = sadb.find_policy(policy)?;
+                    let found = sadb.policy(index).filter(|found| found.action == Action::Protect)?;
+                    let of = connections.get(&found.reqid)?;
+                    let is_own = found.reqid == group.reqid;
+                    (of.connection == group.purpose.connection).then_some((index, is_own, found.sa))
+                });
+                let there: Vec<_> = there.collect();
+                let is_its = |sa: &Option<SlotIndex>| group.sas.iter().any(|its| Some(its.slot) == *sa);
+                // What is not sent by it yet has no policies of what is sent.
+                let sends = there.iter().any(|(_, is_own, sa)| *is_own && (sa.is_none() || is_its(sa)));
+                if direction == Direction::Outbound && !sends {
+                    continue;
+                }
+                for (index, is_own, sa) in &there {
+                    claims.entry(*index).or_default().push((*is_own, is_its(sa), group.number));
+                }
+                let indices = there.into_iter().map(|(index, ..)| index).collect();
+                match direction {
+                    Direction::Inbound => group.inbound = indices,
+                    Direction::Outbound => group.outbound = indices,
+                }
             }
+        }
+        for (index, mut groups) in claims.into_iter().filter(|(_, groups)| groups.len() > 1) {
+            groups.sort_unstable();
+            self.shared.insert(index, groups.into_iter().map(|(.., number)| number).collect());
+        }
+    }
+
+    /// All its policies, if it was killed before they were there, and an SA for what is sent.
+    fn complete(&mut self, sadb: &mut Sadb, number: u32) -> Result<(), SadbError> {
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
+        let count = selectors(&group.purpose.traffic).map_or(0, |all| all.len());
+        let (reqid, is_whole) = (group.reqid, (group.outbound.len(), group.inbound.len()) == (count, count));
+        let is_first = group.outbound.is_empty()
+            && self.groups.values().any(|other| other.number != number && other.reqid == reqid);
+        // What another was to go on by until the peer has this.
+        if is_first {
+            return self.let_in(sadb, number);
+        }
+        if !is_whole {
+            self.forget_policies(sadb, number);
+            self.let_in(sadb, number)?;
         }
         // It may have been killed in the middle of its policies.
-        let workers: BTreeSet<_> = self.sas.iter().map(|sa| sa.worker).chain([None]).collect();
+        let Some(group) = self.groups.get(&number) else { return Ok(()) };
+        let workers: BTreeSet<_> = group.sas.iter().map(|sa| sa.worker).chain([None]).collect();
         for worker in workers {
-            let sends = self.sends_by(sadb, worker);
-            let is_there = |slot: &SlotIndex| self.sas.iter().any(|sa| sa.slot == *slot);
-            if let Some(by) = sends.filter(is_there).or_else(|| self.last(worker)) {
-                self.point(sadb, worker, by);
+            let Some(group) = self.groups.get(&number) else { return Ok(()) };
+            let first = self.owned(number).first().copied();
+            let sends = first.and_then(|first| sends(sadb, first, worker));
+            let is_there = |slot: &SlotIndex| group.sas.iter().any(|sa| sa.slot == *slot);
+            match sends.filter(is_there).or_else(|| group.last(worker)) {
+                Some(by) if is_whole => self.lead_by(sadb, number, worker, by)?,
+                Some(by) => self.point(sadb, number, worker, by)?,
+                None => {}
             }
         }
+        Ok(())
     }
 }
 
@@ -170,8 +236,10 @@ mod tests {
     #[test]
     fn what_is_there_is_not_touched() {
         let mut bench = Bench::new(16, 64);
-        let [old, new] = [(0x1001, 0x2001, None), (0x1002, 0x2002, Some(0x1001))]
-            .map(|(spi_in, spi_out, replaces)| install(spi_in, spi_out, nets(), replaces, false));
+        let [old, new] =
+            [(0x1001, 0x2001, None), (0x1002, 0x2002, Some(0x1001))].map(|(spi_in, spi_out, replaces)| {
+                install(spi_in, spi_out, nets(), replaces, replaces.is_none())
+            });
         bench.install(&old).unwrap();
         bench.install(&new).unwrap();
         let all = |bench: &Bench| {

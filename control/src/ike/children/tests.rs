@@ -327,3 +327,122 @@ fn what_does_not_fit_leaves_nothing() {
     }
     assert_eq!(bench.has(), before);
 }
+
+const A: &str = "10.2.0.0/16";
+const B: &str = "10.3.0.0/16";
+const C: &str = "10.4.0.0/16";
+
+fn to(remote: &[&str]) -> Traffic {
+    traffic(&["10.1.0.0/16"], remote)
+}
+
+impl Bench {
+    /// The SPIs that packets to the first addresses of A, B and C leave by.
+    fn leaves(&self) -> [Option<u32>; 3] {
+        ["10.2.0.1", "10.3.0.1", "10.4.0.1"].map(|dst| self.leaves_by("10.1.0.1", dst))
+    }
+
+    /// RFC 4301 §5.2: whether what comes from there by this SA of ours is let in.
+    fn lets_in(&self, spi_in: u32, src: &str) -> bool {
+        let flow = Flow {
+            src: src.parse().unwrap(),
+            dst: "10.1.0.1".parse().unwrap(),
+            protocol: 17,
+            ports: Some((1, 2)),
+        };
+        let hit = self.reader.lookup(Direction::Inbound, &flow);
+        let sa = self.sadb.find(Spi(spi_in)).and_then(|slot| self.sadb.sa(slot));
+        hit.zip(sa).is_some_and(|(hit, (_, sa))| hit.reqid == sa.reqid)
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.children.expire(&mut self.sadb, u32::MAX);
+        let children = &self.children;
+        let has_none =
+            children.groups.is_empty() && children.numbers.is_empty() && children.shared.is_empty();
+        has_none && children.installed.is_empty() && self.has() == (vec![], 0)
+    }
+}
+
+#[test]
+fn what_the_peer_narrows_comes_before_its_trap_and_what_is_wider_takes_its_place() {
+    let mut bench = Bench::new(32, 64);
+    let trap = [Trap { connection: "peer".into(), child: "net".into(), traffic: to(&[A, B]), priority: 0 }];
+    assert!(bench.children.set_traps(&mut bench.sadb, &trap).is_empty());
+    bench.install(&install(0x1001, 0x2001, to(&[A]), None, true)).unwrap();
+    assert_eq!(bench.leaves(), [Some(0x2001), None, None]);
+    assert!(bench.lets_in(0x1001, "10.2.0.1") && !bench.lets_in(0x1001, "10.3.0.1"));
+    // It is rekeyed, and has more now.
+    bench.install(&install(0x1002, 0x2002, to(&[A, B, C]), Some(0x1001), false)).unwrap();
+    assert_eq!(bench.leaves(), [Some(0x2001), None, None]);
+    assert!(["10.2.0.1", "10.3.0.1", "10.4.0.1"].iter().all(|src| bench.lets_in(0x1002, src)));
+    assert!(bench.lets_in(0x1001, "10.2.0.1"));
+    bench.children.send_by(&mut bench.sadb, 0x1002);
+    assert_eq!(bench.leaves(), [Some(0x2002); 3]);
+    bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+    assert_eq!(bench.leaves(), [Some(0x2002); 3]);
+    assert!(bench.lets_in(0x1001, "10.2.0.1"), "it lingers");
+    bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+    assert_eq!(bench.has().0, [0x1002, 0x2002]);
+    assert!(["10.2.0.1", "10.3.0.1", "10.4.0.1"].iter().all(|src| bench.lets_in(0x1002, src)));
+    // The trap has its policies again.
+    bench.children.remove(&mut bench.sadb, 0x1002);
+    assert_eq!((bench.leaves(), bench.has()), ([None; 3], (vec![], 2 * 2)));
+    for (index, _) in bench.sadb.policies().collect::<Vec<_>>() {
+        assert_eq!(bench.children.trapped(&bench.sadb, index), Some(("peer".into(), "net".into())));
+    }
+    assert!(bench.children.set_traps(&mut bench.sadb, &[]).is_empty());
+    assert!(bench.is_empty());
+}
+
+#[test]
+fn of_several_for_a_network_the_newest_has_it_and_then_the_one_before() {
+    // Of another peer, which packets are not let in of by the others' numbers, and of the same.
+    for (is_same, other) in [(false, "192.0.2.7:4500"), (true, "192.0.2.2:4501")] {
+        let mut bench = Bench::new(32, 64);
+        bench.install(&install(0x1001, 0x2001, to(&[A, B]), None, true)).unwrap();
+        let second =
+            Install { peer: other.parse().unwrap(), ..install(0x1002, 0x2002, to(&[B, C]), None, true) };
+        bench.install(&second).unwrap();
+        assert_eq!(bench.leaves(), [Some(0x2001), Some(0x2002), Some(0x2002)]);
+        assert_eq!(bench.lets_in(0x1001, "10.3.0.1"), is_same);
+        assert_eq!(bench.lets_in(0x1002, "10.2.0.1"), is_same);
+        assert!(bench.lets_in(0x1001, "10.2.0.1") && bench.lets_in(0x1002, "10.3.0.1"));
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert_eq!(bench.leaves(), [Some(0x2001), Some(0x2001), None]);
+        assert!(bench.lets_in(0x1001, "10.3.0.1"));
+        // The older one goes first.
+        bench.install(&second).unwrap();
+        bench.children.remove(&mut bench.sadb, 0x1001);
+        assert_eq!(bench.leaves(), [None, Some(0x2002), Some(0x2002)]);
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert!(bench.is_empty());
+    }
+}
+
+/// RFC 7296 §2.8, §2.9.2
+#[test]
+fn what_is_narrowed_or_widened_as_it_is_rekeyed_loses_no_packet() {
+    for (before, after) in [("10.2.0.0/16", "10.2.0.0/24"), ("10.2.0.0/24", "10.2.0.0/16")] {
+        let mut bench = Bench::new(32, 64);
+        bench.install(&install(0x1001, 0x2001, to(&[before]), None, true)).unwrap();
+        let by = |bench: &Bench| bench.leaves_by("10.1.0.1", "10.2.0.1");
+        bench.install(&install(0x1002, 0x2002, to(&[after]), Some(0x1001), false)).unwrap();
+        let let_in = |bench: &Bench| [0x1001, 0x1002].map(|spi| bench.lets_in(spi, "10.2.0.1"));
+        assert_eq!((by(&bench), let_in(&bench)), (Some(0x2001), [true; 2]));
+        bench.children.send_by(&mut bench.sadb, 0x1002);
+        // What is narrower comes first, as long as it is there.
+        let is_wider = after == "10.2.0.0/16";
+        let now = if is_wider { 0x2001 } else { 0x2002 };
+        assert_eq!((by(&bench), let_in(&bench)), (Some(now), [true; 2]));
+        bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+        assert_eq!((by(&bench), let_in(&bench)), (Some(0x2002), [true; 2]));
+        let outside = bench.leaves_by("10.1.0.1", "10.2.9.1");
+        assert_eq!(outside, is_wider.then_some(0x2002));
+        bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+        assert_eq!((by(&bench), let_in(&bench)), (Some(0x2002), [false, true]));
+        assert_eq!(bench.has(), (vec![0x1002, 0x2002], 2));
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert!(bench.is_empty());
+    }
+}

@@ -1,7 +1,8 @@
 //! Traps: policies of child SAs that are not there, whose first packet asks for them (RFC 4301 §5.1).
 //!
 //! A trap has the policies that its child SA will have, so that the SA comes under them and packets go at once; when the last is
-//! gone the policies stay. Where the peer has narrowed what the child is for, the SA has policies of its own in front of the trap's.
+//! gone the policies stay. Where the peer has narrowed what the child is for, the SA has of the trap's
+//! policies those that are for the same, and else its own in front of them ([`super::shared`]).
 
 use super::{Children, FIRST_REQID, Group, Purpose};
 use crate::install::back;
@@ -37,51 +38,55 @@ impl Children {
     pub fn set_traps<'a>(&mut self, sadb: &mut Sadb, wanted: &'a [Trap]) -> Vec<(&'a Trap, SadbError)> {
         let trapped = self.groups.values().filter(|group| group.trap.is_some());
         let gone = trapped.filter(|group| !wanted.iter().any(|trap| group.is_trap(trap)));
-        for reqid in gone.map(|group| group.reqid).collect::<Vec<_>>() {
-            let Some(group) = self.groups.get_mut(&reqid) else { continue };
-            group.trap = None;
-            if !group.is_needed() {
-                group.forget_policies(sadb);
-                self.forget_group(reqid);
-            }
+        for number in gone.map(|group| group.number).collect::<Vec<_>>() {
+            self.groups.entry(number).and_modify(|group| group.trap = None);
+            self.tidy(sadb, number);
         }
         let mut failed = vec![];
         let mut left = None;
         for trap in wanted {
-            let known = self.reqids.get(&trap.purpose()).copied();
-            if let Some(group) = known.and_then(|reqid| self.groups.get_mut(&reqid)) {
+            let known = self.numbers.get(&trap.purpose()).copied();
+            if let Some(group) = known.and_then(|number| self.groups.get_mut(&number)) {
                 group.trap = Some(trap.child.clone());
                 continue;
             }
             let left = left.get_or_insert_with(|| Left::of(sadb, &self.policies().collect()));
-            match self.lay(sadb, trap, left) {
-                Ok(group) => self.put_group(group),
-                Err(error) => failed.push((trap, error)),
+            if let Err(error) = self.lay(sadb, trap, left) {
+                failed.push((trap, error));
             }
         }
         failed
     }
 
-    fn lay(&mut self, sadb: &mut Sadb, trap: &Trap, left: &mut Left) -> Result<Group, SadbError> {
-        let mut group = Group { trap: Some(trap.child.clone()), ..Group::new(trap.purpose(), 0) };
+    fn lay(&mut self, sadb: &mut Sadb, trap: &Trap, left: &mut Left) -> Result<(), SadbError> {
         let there = super::selectors(&trap.traffic).unwrap_or_default();
-        match there.first().and_then(|first| left.take(first, &there)) {
-            Some((reqid, [outbound, inbound])) => {
-                (group.reqid, group.outbound, group.inbound) = (reqid, outbound, inbound);
-            }
-            None => {
-                group.reqid = self.free_reqid(sadb);
-                group.add_policies(sadb, None).inspect_err(|_| group.forget_policies(sadb))?;
-            }
+        let left = there.first().and_then(|first| left.take(first, &there));
+        // One that is in use as it is, another group's is not.
+        let left = left.filter(|(reqid, _)| !self.groups.contains_key(reqid));
+        let number = left.as_ref().map_or_else(|| self.free_number(sadb), |(reqid, _)| *reqid);
+        let mut group =
+            Group { trap: Some(trap.child.clone()), ..Group::new(trap.purpose(), (number, number)) };
+        if let Some((_, [outbound, inbound])) = left {
+            (group.outbound, group.inbound) = (outbound, inbound);
+            self.put_group(group);
+            return Ok(());
         }
-        Ok(group)
+        self.put_group(group);
+        let mut laid = Ok(());
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            laid = laid.and_then(|()| self.have_policies(sadb, number, direction, None));
+        }
+        laid.inspect_err(|_| {
+            self.groups.entry(number).and_modify(|group| group.trap = None);
+            self.tidy(sadb, number);
+        })
     }
 
     /// The connection and the child whose trap has this policy, if it has no SA.
     pub fn trapped(&self, sadb: &Sadb, policy: PolicyIndex) -> Option<(String, String)> {
-        let group = self.groups.get(&sadb.policy(policy)?.reqid)?;
-        let child = group.trap.as_ref().filter(|_| sadb.policy(policy).is_some_and(|p| p.sa.is_none()))?;
-        Some((group.purpose.connection.clone(), child.clone()))
+        let there = sadb.policy(policy).filter(|p| p.reqid >= FIRST_REQID && p.sa.is_none());
+        let group = there.and_then(|_| self.owner(sadb, policy))?;
+        Some((group.purpose.connection.clone(), group.trap.clone()?))
     }
 }
 
@@ -132,7 +137,7 @@ impl Group {
 
     /// Whether there is anything of it.
     pub(super) fn is_needed(&self) -> bool {
-        !self.sas.is_empty() || self.trap.is_some()
+        !self.sas.is_empty() || self.trap.is_some() || !self.lingering.is_empty()
     }
 }
 
