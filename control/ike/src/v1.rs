@@ -6,6 +6,7 @@
 //!    quick_mode      phase 2: child SAs are made under it
 //!    informational   notifications, deletions, and whether the peer is there
 //!    times           what it does because of the time
+//!  message_ids   which exchanges of phase 2 there were
 //!  oakley        what an ISAKMP SA is made of
 //!  doi           what child SAs are made of
 //!  keys          the keys of both
@@ -25,6 +26,7 @@ pub mod ike_sa;
 mod informational;
 pub mod keys;
 mod main_mode;
+mod message_ids;
 mod nat;
 mod oakley;
 mod quick_mode;

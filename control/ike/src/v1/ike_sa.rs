@@ -7,6 +7,7 @@ use super::{
     informational::Liveness,
     keys::{Iv, Keys},
     main_mode::{self, Phase1},
+    message_ids::MessageIds,
     nat::Encapsulation,
     oakley::Suite,
     quick_mode,
@@ -146,6 +147,7 @@ pub struct IkeSa {
     pub(super) tasks: VecDeque<Task>,
     pub(super) later: Vec<(u64, Task)>,
     pub(super) liveness: Liveness,
+    pub(super) message_ids: MessageIds,
     /// When it was begun.
     pub(crate) begun_ms: u64,
     pub(super) established_ms: Option<u64>,
@@ -211,6 +213,7 @@ impl IkeSa {
             tasks: VecDeque::new(),
             later: vec![],
             liveness: Liveness::default(),
+            message_ids: MessageIds::default(),
             begun_ms: now_ms,
             established_ms: None,
             rekey_at_ms: u64::MAX,
@@ -320,6 +323,11 @@ impl IkeSa {
             Ok((isakmp::message(&header, first, &text)?, next))
         });
         made.map_or((vec![], iv), |(octets, next)| (vec![octets], next))
+    }
+
+    /// The peer has said something that is new: it is there.
+    pub(super) fn hear_peer(&mut self, cx: &Context<'_>) {
+        (self.heard_ms, self.liveness.open) = (cx.now_ms, None);
     }
 
     /// Sends.

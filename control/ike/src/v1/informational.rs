@@ -35,13 +35,13 @@ pub(super) struct Liveness {
 
 impl IkeSa {
     /// A message with a HASH payload in front.
-    pub(super) fn informational(&self, payloads: Vec<Payload>, cx: &mut Context<'_>) -> Vec<Vec<u8>> {
+    pub(super) fn informational(&mut self, payloads: Vec<Payload>, cx: &mut Context<'_>) -> Vec<Vec<u8>> {
         let message_id = self.new_message_id(cx);
         let Some(iv) = self.iv_of(message_id) else { return vec![] };
         self.hashed(EXCHANGE, (message_id, iv), &[], payloads).0
     }
 
-    fn tell(&self, payload: Payload, cx: &mut Context<'_>) {
+    fn tell(&mut self, payload: Payload, cx: &mut Context<'_>) {
         let datagrams = self.informational(vec![payload], cx);
         self.send(datagrams, self.path, cx);
     }
@@ -59,8 +59,8 @@ impl IkeSa {
         if self.phase == Phase::Established || self.phase == Phase::Replaced {
             // What is under it need not go with it (RFC 2408 §5.15).
             let of = |protocol| self.children.iter().filter(move |c| c.protocol() == protocol);
-            for protocol in [Protocol::ESP, Protocol::AH] {
-                let spis: Vec<_> = of(protocol).map(|child| child.spi_in).collect();
+            let spis = |protocol| of(protocol).map(|child| child.spi_in).collect::<Vec<_>>();
+            for (protocol, spis) in [Protocol::ESP, Protocol::AH].map(|protocol| (protocol, spis(protocol))) {
                 if !spis.is_empty() {
                     self.tell(Payload::Delete(Delete::child_sas(protocol, &spis)), cx);
                 }
@@ -104,8 +104,13 @@ impl IkeSa {
         }
         let id = header.message_id;
         let iv = self.iv_of(id).ok_or(Dropped::Sealing)?;
+        if !self.message_ids.is_free(id) {
+            return Err(Dropped::MessageId(id));
+        }
         let message = self.open_sealed(header, first, body, octets, iv)?;
         self.check_hash(id, &[], &message)?;
+        self.use_message_id(id, cx);
+        self.hear_peer(cx);
         self.note(message.digest);
         for payload in &message.chain.payloads {
             match payload {
@@ -172,22 +177,15 @@ impl IkeSa {
                     return;
                 }
                 self.liveness.theirs = Some(seq);
-                self.heard_ms = cx.now_ms;
                 let ack = Notify { kind: NotifyType::R_U_THERE_ACK, ..notify.clone() };
                 let datagrams = self.informational(vec![Payload::Notify(ack)], cx);
                 self.answer(digest, datagrams, cx);
             }
-            NotifyType::R_U_THERE_ACK
-                if notify.spi == cookies
-                    && seq() == self.liveness.seq
-                    && self.liveness.open.take().is_some() =>
-            {
-                self.heard_ms = cx.now_ms;
-            }
             NotifyType::INITIAL_CONTACT => self.hear_initial_contact(),
             kind if kind.is_error() => {
-                self.heard_ms = cx.now_ms;
-                if let Some(asking) = self.asking.take() {
+                // One that is of another says so.
+                let is_of = |spi_in: u32| notify.spi.len() != 4 || notify.spi == spi_in.to_be_bytes();
+                if let Some(asking) = self.asking.take_if(|asking| is_of(asking.spi_in)) {
                     let (name, replaces) = asking.what();
                     self.child_not_made(name, replaces, &ChildError::PeerV1(kind), cx);
                 }

@@ -73,7 +73,7 @@ pub(super) struct Asking {
     message_id: u32,
     iv: Iv,
     wish: Wish,
-    spi_in: u32,
+    pub(super) spi_in: u32,
     ni: Vec<u8>,
     private: Option<Initiator>,
     pub(super) open: Open,
@@ -148,13 +148,21 @@ impl IkeSa {
         Some(self.last?.of_exchange(self.keys.as_ref()?.prf(), message_id))
     }
 
-    /// A message ID that is not in use.
-    pub(super) fn new_message_id(&self, cx: &mut Context<'_>) -> u32 {
+    /// A message ID that was not used yet.
+    pub(super) fn new_message_id(&mut self, cx: &mut Context<'_>) -> u32 {
         loop {
             let id = u32::from_be_bytes(cx.random());
-            if id != 0 && !self.awaited.iter().any(|awaited| awaited.message_id == id) {
+            if id != 0 && !self.message_ids.is_used(id) {
+                self.use_message_id(id, cx);
                 return id;
             }
+        }
+    }
+
+    /// An exchange begins. Where no other can, another ISAKMP SA is to be in the place of this one.
+    pub(super) fn use_message_id(&mut self, id: u32, cx: &Context<'_>) {
+        if self.message_ids.add(id) {
+            self.rekey_at_ms = self.rekey_at_ms.min(cx.now_ms);
         }
     }
 
@@ -217,10 +225,15 @@ impl IkeSa {
 
     /// Asks for one in the place of another.
     pub(super) fn ask_rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
-        let old = self.children.iter().find(|child| child.spi_in == spi_in && !child.is_replaced);
-        if let Some(config) = old.filter(|old| old.successor.is_none()).map(|child| child.config.clone()) {
-            self.ask_child(&config, Some(spi_in), cx);
+        let old = self.children.iter_mut().find(|child| child.spi_in == spi_in && !child.is_replaced);
+        let Some(old) = old else { return };
+        if old.successor.is_some() {
+            // It may come to nothing.
+            old.rekey_at_ms = cx.now_ms + AGAIN_MS;
+            return;
         }
+        let config = old.config.clone();
+        self.ask_child(&config, Some(spi_in), cx);
     }
 
     /// There is a private key.
@@ -266,7 +279,7 @@ impl IkeSa {
             });
             return match checked {
                 Ok(message) => {
-                    self.heard_ms = cx.now_ms;
+                    self.hear_peer(cx);
                     self.quick_answered(*asking, message, cx);
                     Ok(())
                 }
@@ -283,19 +296,24 @@ impl IkeSa {
             // RFC 2409 §5.5: HASH(3)
             let hash = keys.hash(&[0], id, &[&awaited.nonces[0], &awaited.nonces[1]]);
             is_hash(&message.chain, &hash)?;
-            self.heard_ms = cx.now_ms;
+            self.hear_peer(cx);
             self.note(message.digest);
             let awaited = self.awaited.remove(at);
             self.child_known(awaited, cx);
             return Ok(());
         }
+        // Of an exchange that is over, or of ours, it is a copy.
+        if !self.message_ids.is_free(id) {
+            return Err(Dropped::MessageId(id));
+        }
         let message = self.open_sealed(header, first, body, octets, fresh)?;
         self.check_hash(id, &[], &message)?;
-        self.heard_ms = cx.now_ms;
         if self.is_at_work(true) || self.awaited.len() >= MOST_AWAITED {
             // It comes again.
             return Err(Dropped::Exchange);
         }
+        self.use_message_id(id, cx);
+        self.hear_peer(cx);
         self.answer_quick(id, message, cx);
         Ok(())
     }
@@ -630,8 +648,7 @@ impl IkeSa {
             self.event(up, cx);
         }
         // The peer is to delete what it was in the place of, and some leave that to its lifetime.
-        for old in self.children.iter_mut().filter(|child| child.successor == Some(spi_in)) {
-            old.rekey_at_ms = u64::MAX;
+        for old in self.children.iter().filter(|child| child.successor == Some(spi_in)) {
             self.later.push((cx.now_ms + 2 * REPLACED_MS, Task::Retire(old.spi_in)));
         }
     }

@@ -6,13 +6,14 @@ use crate::{
     child::Install,
     connection::{Configuration, Connection, Ikev1, LocalAuth, RemoteAuth},
     ike_sa::{IkeSa, Phase},
-    output::Event,
+    message::Header,
+    output::{Datagram, Event},
     proposal::Proposals,
     v2::{
         refused::Refused,
         tests::{
             signatures::paper,
-            world::{self, LEFT, RIGHT, World, config},
+            world::{self, LEFT, RIGHT, World, address, config},
         },
     },
 };
@@ -351,6 +352,51 @@ fn one_lost_ack_ends_nothing() {
     assert!(only(&world, LEFT).phase() == &Phase::Established);
     world.run_for(100_000);
     assert!(world.ends.iter().all(|end| end.engine.ike_sas().count() == 1 && end.installed.len() == 1));
+}
+
+/// A message that comes again, changed where nothing protects it.
+fn receive_copy(world: &mut World, end: usize, octets: &[u8], change: impl Fn(&mut Vec<u8>)) {
+    let mut octets = octets.to_vec();
+    change(&mut octets);
+    let (local, peer) = ((address(end), 500).into(), (address(1 - end), 500).into());
+    let datagram = Datagram { local, peer, octets, dscp: 0 };
+    let received = world.with(end, |engine, cx| engine.receive(&datagram, cx));
+    assert!(received.is_err(), "{received:?}");
+}
+
+fn append(octets: &mut Vec<u8>) {
+    octets.push(0);
+}
+
+// RFC 2408 §3.1: the flag of authentication only is nothing to us.
+fn change_flags(octets: &mut Vec<u8>) {
+    octets[19] |= 4;
+}
+
+#[test]
+fn copies_are_not_new_however_late_they_come() {
+    let mut world = comes_up(world_as(21, |end, connection| connection.dpd_ms = [30_000, 0][end]));
+    // More than are known again as a whole.
+    world.run_for(1_000_000);
+    let spi = only(&world, LEFT).children()[0].spi_in;
+    world.with(LEFT, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+    world.run_for(10_000);
+    let outcome = |world: &World| {
+        let children = |end: usize| world.ends[end].installed.keys().copied().collect::<Vec<_>>();
+        (events(world, LEFT).len(), events(world, RIGHT).len(), children(LEFT), children(RIGHT))
+    };
+    world.run_for(20_000);
+    let before = outcome(&world);
+    let is_of_phase_2 = |octets: &&Vec<u8>| Header::parse(octets).is_ok_and(|(h, ..)| h.message_id != 0);
+    let all: Vec<_> = world.requests.iter().filter(is_of_phase_2).cloned().collect();
+    assert!(all.len() > 60);
+    let sent = world.requests.len();
+    for (end, octets) in [LEFT, RIGHT].into_iter().flat_map(|end| all.iter().map(move |o| (end, o))) {
+        // Of the peer, and reflected.
+        receive_copy(&mut world, end, octets, append);
+        receive_copy(&mut world, end, octets, change_flags);
+    }
+    assert_eq!((outcome(&world), world.requests.len()), (before, sent));
 }
 
 /// Whatever the network does, what both have in the end is the same.
