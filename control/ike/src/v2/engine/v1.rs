@@ -100,7 +100,8 @@ impl Engine {
         Ok(received?)
     }
 
-    /// A message that might begin one. There are no cookies in IKEv1: of those that are half-open there is an end.
+    /// A message that might begin one. There are no cookies in IKEv1: where IKEv2 begins to ask for them, nothing is kept of it, so
+    /// that whoever is not where it says cannot take the place of IKE SAs.
     fn receive_first_v1(
         &mut self,
         (header, first, body): (&Header, PayloadType, &[u8]),
@@ -118,7 +119,8 @@ impl Engine {
             return Err(Refused::TooOften);
         }
         let of_host = self.of_host.get(&host(path.peer.ip())).copied().unwrap_or_default();
-        if self.half_open.len() >= cx.config.most_half_open || of_host >= cx.config.most_half_open_of_one {
+        let is_loaded = self.half_open.len() >= cx.config.cookies_from.min(cx.config.most_half_open);
+        if is_loaded || 2 * of_host >= cx.config.most_half_open_of_one {
             return Err(Refused::TooMany);
         }
         if self.is_full(cx) {
