@@ -174,6 +174,8 @@ pub struct IkeSa {
     pub(crate) anew: Option<IkeSaId>,
     /// It has taken the place of another.
     pub(crate) has_taken_place: bool,
+    /// Who the peer was of the one that it is begun in the place of.
+    pub(crate) expected: Option<Identification>,
     /// The child that is to be made with it.
     pub(crate) wanted: Option<Arc<Child>>,
 }
@@ -229,6 +231,7 @@ impl IkeSa {
             heir: None,
             anew: None,
             has_taken_place: false,
+            expected: None,
             wanted: None,
         }
     }

@@ -391,22 +391,26 @@ impl IkeSa {
         }
         self.float();
         let mine = self.connection.identity(self.path.local.ip());
-        let theirs = self.connection.remote_id.identity();
-        let theirs = theirs.unwrap_or_else(|| Identification::of_address(self.path.peer.ip()));
+        let theirs = self.expected_peer();
         self.prove(Proven { ids: (mine, theirs), said: None }, cx);
+    }
+
+    /// Who the peer is, as long as it has not said so: who it was, who is configured, or its address.
+    fn expected_peer(&self) -> Identification {
+        let theirs = self.expected.clone().or_else(|| self.connection.remote_id.identity());
+        theirs.unwrap_or_else(|| Identification::of_address(self.path.peer.ip()))
     }
 
     /// The keys, by the shared key of the connection if it is by one.
     fn make_keys(&mut self, secret: &Secret, cx: &Context<'_>) -> Result<(), Closed> {
+        let theirs = self.expected_peer();
         let (Some(suite), Some(phase_1)) = (&self.suite, &mut self.phase_1) else {
             return Err(Closed::Configured("there is no suite"));
         };
-        let at = (self.path.local.ip(), self.path.peer.ip());
         let shared = match suite.method {
             oakley::Method::SharedKey => {
-                let theirs = self.connection.remote_id.identity();
-                let theirs = theirs.unwrap_or_else(|| Identification::of_address(at.1));
-                let key = cx.config.shared_key(&self.connection.identity(at.0), &theirs);
+                let mine = self.connection.identity(self.path.local.ip());
+                let key = cx.config.shared_key(&mine, &theirs);
                 Some(key.ok_or(Closed::Configured("there is no shared key for this connection"))?)
             }
             _ => None,
@@ -481,7 +485,10 @@ impl IkeSa {
         payloads.push(proof);
         match proven.said {
             None => {
-                let says_so = connection.unique != Unique::Never
+                // Of whom it is not known who it is, it is not known either whether there is another.
+                let is_known = self.expected.is_none() && connection.remote_id.identity().is_some();
+                let says_so = is_known
+                    && connection.unique != Unique::Never
                     && self.contacts.others(&proven.ids, self.id).is_empty();
                 let cookies = (self.spis.initiator, self.spis.responder);
                 let notify = || Payload::Notify(Notify::of_ike_sa(NotifyType::INITIAL_CONTACT, cookies, &[]));
@@ -515,7 +522,7 @@ impl IkeSa {
             return Err(Dropped::Open(OpenError::Icv));
         }
         let found = match self.role {
-            Role::Initiator => self.whom_we_asked(&theirs),
+            Role::Initiator => self.whom_we_asked(&theirs, cx),
             Role::Responder => self.connection_for(&theirs, cx),
         };
         let (connection, mine) = match found {
@@ -634,10 +641,21 @@ impl IkeSa {
     }
 
     /// Whether the responder is who we have asked for.
-    fn whom_we_asked(&self, theirs: &Identification) -> Result<(Arc<Connection>, Identification), Closed> {
+    fn whom_we_asked(
+        &self,
+        theirs: &Identification,
+        cx: &Context<'_>,
+    ) -> Result<(Arc<Connection>, Identification), Closed> {
         let wanted = &self.connection.remote_id;
+        let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
+        let has_key =
+            |mine: &Identification| shared.is_none_or(|key| cx.config.shared_key(mine, theirs) == Some(key));
         match (wanted.fits(theirs), &self.ids) {
-            (Some(_), Some((mine, _))) => Ok((self.connection.clone(), mine.clone())),
+            (Some(_), Some((mine, _))) if has_key(mine) => Ok((self.connection.clone(), mine.clone())),
+            // Whoever has the key of another is not that one.
+            (Some(_), Some(_)) => {
+                Err(Closed::Authentication { who: theirs.to_string(), why: Unproven::SharedKey })
+            }
             _ => Err(Closed::Identity { found: theirs.to_string(), wanted: wanted.to_string() }),
         }
     }

@@ -228,13 +228,17 @@ impl Engine {
             Legacy::Anew => {
                 let Some(sa) = self.v1.get(&from) else { return };
                 let (connection, path) = (sa.connection().clone(), sa.path());
+                let expected = sa.ids().map(|(_, theirs)| theirs.clone());
                 if sa.anew.is_some_and(|anew| self.v1.contains_key(&anew)) {
                     return;
                 }
                 // RFC 3947 §4: at the ports that they have, where a NAT knows them.
                 let id = self.reserve();
                 self.begin_v1(id, &connection, None, path, cx);
-                self.with_v1(id, cx, |sa, cx| sa.event(Event::Reauthenticating(from), cx));
+                self.with_v1(id, cx, |sa, cx| {
+                    sa.expected = expected;
+                    sa.event(Event::Reauthenticating(from), cx);
+                });
                 self.with_v1(from, cx, |sa, _| sa.anew = Some(id));
             }
         }
