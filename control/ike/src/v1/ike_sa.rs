@@ -74,6 +74,8 @@ pub(crate) enum Legacy {
     Superseded(IkeSaId),
     /// This one has the child SAs of another of the same two from now on.
     Heir(IkeSaId),
+    /// The peer has deleted this one: another has its child SAs, if there is one.
+    Deleted,
     /// Another is to be begun in its place.
     Anew,
 }

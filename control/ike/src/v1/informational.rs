@@ -2,7 +2,7 @@
 //! message, which nobody answers, but for the last: an answer that is lost is said again when the question comes again.
 
 use super::{
-    ike_sa::{IkeSa, Message},
+    ike_sa::{IkeSa, Legacy, Message},
     main_mode::ANOTHER_MS,
 };
 use crate::{
@@ -159,10 +159,13 @@ impl IkeSa {
 
     /// The peer has deleted it. What is under it goes on under another, if there is one (RFC 2408 §5.15).
     fn be_deleted(&mut self, cx: &mut Context<'_>) {
-        let others = self.ids.as_ref().map(|ids| self.contacts.others(ids, self.id)).unwrap_or_default();
-        match (self.heir.or(others.last().copied()), &self.phase) {
-            (Some(heir), Phase::Established | Phase::Replaced) => self.be_replaced(heir, cx.now_ms),
-            _ => self.close(Closed::ByPeer, cx),
+        match self.heir {
+            _ if matches!(self.phase, Phase::Closed(_)) => {}
+            Some(heir) => self.be_replaced(heir, cx.now_ms),
+            None => {
+                (self.phase, self.ends_at_ms) = (Phase::Replaced, cx.now_ms);
+                self.legacies.push(Legacy::Deleted);
+            }
         }
     }
 
@@ -200,6 +203,6 @@ impl IkeSa {
             return;
         }
         let others = self.ids.as_ref().map(|ids| self.contacts.others(ids, self.id)).unwrap_or_default();
-        self.legacies.extend(others.into_iter().map(super::ike_sa::Legacy::Superseded));
+        self.legacies.extend(others.into_iter().map(Legacy::Superseded));
     }
 }

@@ -4,7 +4,7 @@ use super::{Engine, host, note_children, ours};
 use crate::{
     child::ChildSa,
     closed::Closed,
-    connection::{Child, Connection},
+    connection::{Child, Connection, Unique},
     context::Context,
     crypto::keys::{Role, Spis},
     ike_sa::{IkeSa as _, IkeSaId, Path, Phase},
@@ -204,26 +204,32 @@ impl Engine {
     fn inherit_v1(&mut self, from: IkeSaId, legacy: Legacy, cx: &mut Context<'_>) {
         match legacy {
             Legacy::Superseded(other) => self.supersede(other, cx),
+            Legacy::Heir(other) if !self.are_alike(from, other) => {
+                if self.v1.get(&from).is_some_and(|sa| sa.connection().unique == Unique::Replace) {
+                    self.supersede(other, cx);
+                }
+            }
             Legacy::Heir(other) => {
                 let of = |id| {
                     let sa = self.v1.get(&id).filter(|sa| *sa.phase() == Phase::Established)?;
-                    Some((
-                        sa.spis().initiator,
-                        sa.connection().name.clone(),
-                        sa.begun_ms,
-                        sa.established_ms()?,
-                    ))
+                    Some((sa.spis().initiator, sa.begun_ms, sa.established_ms()?))
                 };
                 let (Some(this), Some(that)) = (of(from), of(other)) else { return };
-                if this.1 != that.1 {
-                    return;
-                }
                 // Both ends may have begun one in the place of a third: both take the same.
-                let is_at_once = this.2 <= that.3 && self.is_anew(other);
+                let is_at_once = this.1 <= that.2 && self.is_anew(other);
                 let (heir, old) = if is_at_once && that.0 > this.0 { (other, from) } else { (from, other) };
                 self.with_v1(heir, cx, |sa, cx| sa.event(Event::Replaced(old), cx));
                 let ends_at_ms = cx.now_ms + REPLACED_MS;
                 self.with_v1(old, cx, |sa, _| sa.be_replaced(heir, ends_at_ms));
+            }
+            Legacy::Deleted => {
+                let ids = self.v1.get(&from).and_then(|sa| sa.ids().cloned());
+                let others = ids.map(|ids| self.contacts.others(&ids, from)).unwrap_or_default();
+                let heir = others.into_iter().rev().find(|other| self.are_alike(from, *other));
+                self.with_v1(from, cx, |sa, cx| match heir {
+                    Some(heir) => sa.be_replaced(heir, cx.now_ms),
+                    None => sa.close(Closed::ByPeer, cx),
+                });
             }
             Legacy::Anew => {
                 let Some(sa) = self.v1.get(&from) else { return };
@@ -242,6 +248,13 @@ impl Engine {
                 self.with_v1(from, cx, |sa, _| sa.anew = Some(id));
             }
         }
+    }
+
+    /// Whether what is under one can go on under another: both are of one connection, with a peer at one address.
+    fn are_alike(&self, one: IkeSaId, other: IkeSaId) -> bool {
+        let of = |id| self.v1.get(&id).map(|sa| (&sa.connection().name, sa.path().peer.ip()));
+        let is_there = self.v1.get(&other).is_some_and(|sa| *sa.phase() == Phase::Established);
+        is_there && of(one) == of(other)
     }
 
     /// Whether it has taken the place of another.
