@@ -83,22 +83,33 @@ pub(crate) enum Legacy {
 /// Messages that are known again when they come again, at most.
 const MOST_SEEN: usize = 16;
 
+/// How often a message is answered that comes again: anybody can send copies, from anywhere.
+const MOST_REPEATS: u8 = 10;
+
 /// What came last, and what was answered: the same messages are answered the same (RFC 2408 §5.1).
 #[derive(Debug, Default)]
-struct Seen(VecDeque<([u8; 32], Datagrams)>);
+struct Seen(VecDeque<Answered>);
+
+/// A message that was answered.
+#[derive(Debug)]
+struct Answered {
+    digest: [u8; 32],
+    datagrams: Datagrams,
+    /// How often it has come again.
+    repeats: u8,
+}
 
 impl Seen {
-    fn answer(&self, octets: &[u8]) -> Option<&Datagrams> {
-        let digest = digest(octets);
-        self.0.iter().find(|(seen, _)| *seen == digest).map(|(_, answer)| answer)
+    fn find(&mut self, digest: [u8; 32]) -> Option<&mut Answered> {
+        self.0.iter_mut().find(|answered| answered.digest == digest)
     }
 
-    fn add(&mut self, digest: [u8; 32], answer: Datagrams) {
-        self.0.retain(|(seen, _)| *seen != digest);
+    fn add(&mut self, digest: [u8; 32], datagrams: Datagrams) {
+        self.0.retain(|answered| answered.digest != digest);
         if self.0.len() >= MOST_SEEN {
             self.0.pop_front();
         }
-        self.0.push_back((digest, answer));
+        self.0.push_back(Answered { digest, datagrams, repeats: 0 });
     }
 }
 
@@ -245,12 +256,18 @@ impl IkeSa {
 
     /// A message came.
     pub(crate) fn receive(&mut self, octets: &[u8], path: Path, cx: &mut Context<'_>) -> Result<(), Dropped> {
-        if let Some(answer) = self.seen.answer(octets) {
-            let answer = answer.clone();
-            self.send(answer, path, cx);
+        let (header, first, body) = Header::parse(octets)?;
+        if let Some(answered) = self.seen.find(digest(octets)) {
+            // Until both ends are authenticated, all that came is of one address.
+            let is_elsewhere = self.phase == Phase::Connecting && path.peer.ip() != self.first_peer.ip();
+            if is_elsewhere || answered.repeats >= MOST_REPEATS {
+                return Err(Dropped::MessageId(header.message_id));
+            }
+            answered.repeats += 1;
+            let datagrams = answered.datagrams.clone();
+            self.send(datagrams, path, cx);
             return Ok(());
         }
-        let (header, first, body) = Header::parse(octets)?;
         // Whoever sends nothing of the peer's has no answer that is under way.
         let before = std::mem::replace(&mut self.answer_path, path);
         let taken = match header.exchange {

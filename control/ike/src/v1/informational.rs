@@ -100,7 +100,8 @@ impl IkeSa {
     ) -> Result<(), Dropped> {
         if !isakmp::is_encrypted(header) {
             let message = self.open_clear(header, first, body, octets)?;
-            return self.hear_anybody(&message, cx);
+            self.hear_anybody(&message, cx);
+            return Err(Dropped::Sealing);
         }
         let id = header.message_id;
         let iv = self.iv_of(id).ok_or(Dropped::Sealing)?;
@@ -122,16 +123,13 @@ impl IkeSa {
         Ok(())
     }
 
-    /// What is said in clear, which anybody can: something else is waited for, though not for long.
-    fn hear_anybody(&mut self, message: &Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
+    /// What is said in clear, which anybody can: something else is waited for, though not for long. It is never the peer's, so that
+    /// nothing is answered to where it came from.
+    fn hear_anybody(&mut self, message: &Message, cx: &mut Context<'_>) {
         let error = message.chain.notifies().find(|notify| notify.kind.is_error()).map(|notify| notify.kind);
-        match (error, &self.phase) {
-            (Some(kind), Phase::Connecting) if self.doubt.is_none() => {
-                self.doubt = Some(Box::new(Closed::PeerV1(kind)));
-                self.deadline_ms = self.deadline_ms.min(cx.now_ms + ANOTHER_MS);
-                Ok(())
-            }
-            _ => Err(Dropped::Sealing),
+        if let Some(kind) = error.filter(|_| self.phase == Phase::Connecting && self.doubt.is_none()) {
+            self.doubt = Some(Box::new(Closed::PeerV1(kind)));
+            self.deadline_ms = self.deadline_ms.min(cx.now_ms + ANOTHER_MS);
         }
     }
 

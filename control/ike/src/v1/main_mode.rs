@@ -213,6 +213,10 @@ impl IkeSa {
         if header.message_id != 0 {
             return Err(Dropped::MessageId(header.message_id));
         }
+        // RFC 3947 §4: a NAT moves ports, and no addresses.
+        if self.answer_path.peer.ip() != self.first_peer().ip() {
+            return Err(Dropped::MessageId(0));
+        }
         let phase_1 = self.phase_1.as_ref();
         if phase_1.is_none() && self.role == Role::Responder && self.phase == Phase::Connecting {
             let message = self.open_clear(header, first, body, octets)?;
