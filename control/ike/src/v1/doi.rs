@@ -1,6 +1,6 @@
 //! What child SAs are made of: transforms and attributes of ESP and AH (RFC 2407 §4.4, §4.5), as what is configured has them.
 
-use super::nat::Encapsulation;
+use super::{nat::Encapsulation, times::LEAST_SECS};
 use crate::{
     connection::Child,
     crypto::transform::KeyExchange,
@@ -81,13 +81,15 @@ impl Life {
         Life { secs: least(self.secs, other.secs), kilobytes: least(self.kilobytes, other.kilobytes) }
     }
 
-    /// That of attributes, as in RESPONDER-LIFETIME (RFC 2407 §4.6.3.1).
+    /// That of a peer's attributes, as in RESPONDER-LIFETIME (RFC 2407 §4.6.3.1).
     pub fn said(attributes: &[Attribute]) -> Life {
         let (mut life, mut kind) = (Life::default(), 0);
         for attribute in attributes {
             match (attribute.kind.0, attribute.as_number()) {
                 (LIFE_TYPE, Some(value)) => kind = value,
-                (LIFE_DURATION, value) if kind == SECONDS => life.secs = value,
+                (LIFE_DURATION, value) if kind == SECONDS => {
+                    life.secs = value.map(|secs| secs.max(LEAST_SECS))
+                }
                 (LIFE_DURATION, value) if kind == KILOBYTES => life.kilobytes = value,
                 _ => {}
             }

@@ -279,14 +279,14 @@ impl IkeSa {
         if responder == IkeSpi::NONE {
             return Err(Dropped::Sealing);
         }
-        let (suite, life_secs) = match oakley::accept(&phase_1.suites, sa) {
-            Ok(agreed) => agreed,
+        let suite = match oakley::accept(&phase_1.suites, sa) {
+            Ok(suite) => suite,
             Err(error) => {
                 self.wait_for_another(Closed::Accept(error), cx);
                 return Ok(());
             }
         };
-        (phase_1.expects, phase_1.life_secs) = (Expects::Nothing, life_secs);
+        phase_1.expects = Expects::Nothing;
         let group = suite.group;
         self.suite = Some(Box::new(suite));
         self.spis.responder = responder;

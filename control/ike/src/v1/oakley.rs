@@ -226,12 +226,11 @@ pub(super) fn select(
     Some(((suite.clone(), said.life_secs), SecurityAssociation { proposals: vec![chosen] }))
 }
 
-/// What the responder has chosen of [`offer`].
-pub(super) fn accept(suites: &[Suite], answer: &SecurityAssociation) -> Result<Agreed, AcceptError> {
+/// What the responder has chosen of [`offer`]. For how long it has it is its own affair: it must not change that (RFC 2409 §5).
+pub(super) fn accept(suites: &[Suite], answer: &SecurityAssociation) -> Result<Suite, AcceptError> {
     let [proposal] = &answer.proposals[..] else { return Err(AcceptError::Count(answer.proposals.len())) };
     let changed = AcceptError::Changed(proposal.number);
     let [transform] = &proposal.transforms[..] else { return Err(changed) };
     let said = Said::parse(transform).filter(|_| proposal.protocol == Protocol::IKE).ok_or(changed)?;
-    let suite = suites.iter().find(|suite| suite.is(&said)).ok_or(changed)?;
-    Ok((suite.clone(), said.life_secs))
+    suites.iter().find(|suite| suite.is(&said)).cloned().ok_or(changed)
 }

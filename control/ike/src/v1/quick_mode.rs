@@ -355,6 +355,7 @@ impl IkeSa {
         if let Some(life) = told.and_then(|notify| doi::life_of(&notify.data)) {
             agreed.life = agreed.life.and(life);
         }
+        agreed.life = agreed.life.and(Life::of(&wish.child));
         let Some(iv) = message.next else { return };
         let (digest, private) = (message.digest, asking.private.take());
         let public = chain.key_exchange().map(<[u8]>::to_vec);

@@ -13,6 +13,9 @@ use crate::{
 /// What is offered where nothing is configured: a day.
 const DAY_SECS: u32 = 24 * 3600;
 
+/// No peer has an SA for a shorter time: it would only be made again and again.
+pub(super) const LEAST_SECS: u64 = 60;
+
 /// How long it takes to make another, at most.
 const MAKING_MS: u64 = 60_000;
 
@@ -34,8 +37,8 @@ impl IkeSa {
     /// It is established, and the initiator has it for so long.
     pub(super) fn live_for(&mut self, life_secs: Option<u64>, cx: &mut Context<'_>) {
         let random = u32::from_be_bytes(cx.random());
-        let life_secs =
-            life_secs.map_or(u64::from(self.life_secs()), |secs| secs.min(self.life_secs().into()));
+        let ours = u64::from(self.life_secs());
+        let life_secs = life_secs.map_or(ours, |secs| secs.max(LEAST_SECS).min(ours));
         let life_ms = life_secs.saturating_mul(1000);
         let after_ms = match self.replaced_after_ms() {
             0 => 0,
