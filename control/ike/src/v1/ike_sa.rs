@@ -5,7 +5,7 @@
 
 use super::{
     informational::Liveness,
-    keys::{Iv, Keys},
+    keys::{self, Iv, Keys},
     main_mode::{self, Phase1},
     message_ids::MessageIds,
     nat::Encapsulation,
@@ -314,6 +314,11 @@ impl IkeSa {
         let length = crate::crypto::cipher::OpenError::Length(body.len());
         let (plain, next) = keys.decrypt(iv, body).ok_or(Dropped::Open(length))?;
         let chain = Chain::parse(first, &plain, true)?;
+        // No HASH payload is over what is behind: the next IV would be whoever's has put a block there.
+        let behind = chain.bodies.last().and_then(|last| plain.get(last.end..)).unwrap_or_default();
+        if !keys::is_padding(behind) {
+            return Err(Dropped::Open(length));
+        }
         Ok(Message { digest: digest(octets), chain, octets: plain, next: Some(next) })
     }
 

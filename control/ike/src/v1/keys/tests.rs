@@ -106,3 +106,14 @@ fn keys_are_made_longer_where_they_are_too_short() {
     assert_eq!(longer(prf, e.clone(), 24).bytes(), &all[..24]);
     assert_eq!(longer(prf, e.clone(), 16).bytes(), &e.bytes()[..16]);
 }
+
+// RFC 2409 §B
+#[test]
+fn less_than_a_block_is_behind_the_last_payload() {
+    assert!((0..BLOCK).all(|len| is_padding(&[7; 32][..len])));
+    let whole = |last: u8| [&[0; BLOCK - 1][..], &[last]].concat();
+    // racoon has a whole block where the payloads are of whole blocks, and says so.
+    assert!([15, 16].iter().all(|last| is_padding(&whole(*last))));
+    assert!([0, 14, 17, 32].iter().all(|last| !is_padding(&whole(*last))));
+    assert!(!is_padding(&[16; BLOCK + 1]) && !is_padding(&[16; 2 * BLOCK]));
+}
