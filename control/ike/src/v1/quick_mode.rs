@@ -29,6 +29,7 @@ use crate::{
         keys::{Nonces, Role},
         transform::KeyExchange as Method,
     },
+    ike_sa::Phase,
     job::{Job, Outcome},
     message::{
         ExchangeType, Header, Identification, PayloadType, Protocol,
@@ -515,7 +516,8 @@ impl IkeSa {
         else {
             return Err(ChildError::Missing("SA or Nonce payload"));
         };
-        if self.children.len() >= MOST_CHILDREN {
+        // What is under one whose place another has goes on under that one, and counts there.
+        if self.children.len() >= MOST_CHILDREN || self.phase != Phase::Established {
             return Err(ChildError::Full);
         }
         let (ours, theirs) = (self.path.local.ip(), self.path.peer.ip());
