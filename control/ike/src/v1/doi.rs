@@ -191,6 +191,7 @@ pub(super) fn offered(child: &Child) -> Vec<Agreement> {
     all.retain(|agreement| Said::of(agreement).is_some());
     let method = all.first().and_then(Agreement::key_exchange);
     all.retain(|agreement| agreement.key_exchange() == method);
+    all.truncate(u8::MAX.into());
     all
 }
 

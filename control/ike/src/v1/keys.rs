@@ -24,6 +24,9 @@ use portcullis_sadb::Algorithm;
 /// Octets of a block of AES.
 const BLOCK: usize = 16;
 
+/// Octets of a hash, at most: what keys are cut from does not move, so that no copy of it is left.
+const LONGEST_HASH: usize = 64;
+
 /// The keys of an ISAKMP SA.
 #[derive(Debug)]
 pub struct Keys {
@@ -172,7 +175,7 @@ impl Keys {
         len: usize,
     ) -> Secret {
         let (spi, secret) = (spi.to_be_bytes(), secret.map_or(&[][..], Secret::bytes));
-        let mut all = zeroize::Zeroizing::new(vec![]);
+        let mut all = zeroize::Zeroizing::new(Vec::with_capacity(len + LONGEST_HASH));
         let mut before = Secret::copy_of(&[]);
         while all.len() < len {
             let parts = [before.bytes(), secret, &[protocol.0], &spi, nonces.initiator, nonces.responder];
@@ -199,7 +202,7 @@ fn longer(prf: Prf, e: Secret, len: usize) -> Secret {
     if e.bytes().len() >= len {
         return Secret::copy_of(&e.bytes()[..len]);
     }
-    let mut all = zeroize::Zeroizing::new(vec![]);
+    let mut all = zeroize::Zeroizing::new(Vec::with_capacity(len + LONGEST_HASH));
     let mut before = Secret::copy_of(&[0]);
     while all.len() < len {
         before = prf.mac(e.bytes(), &[before.bytes()]);

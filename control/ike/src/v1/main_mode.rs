@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     closed::Closed,
-    connection::{Configuration, Connection, LocalAuth, RemoteAuth, Unique},
+    connection::{Configuration, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
     context::Context,
     crypto::{
         Secret,
@@ -82,7 +82,9 @@ pub(super) struct Phase1 {
     shared: Option<Secret>,
     /// What is being answered.
     request: [u8; 32],
-    /// How long the initiator has it, in seconds.
+    /// The peer wants our certificates.
+    is_asked: bool,
+    /// How long the initiator has it, in seconds, if that is the peer.
     life_secs: Option<u64>,
 }
 
@@ -98,6 +100,7 @@ impl Phase1 {
             iv: None,
             shared: None,
             request: [0; 32],
+            is_asked: false,
             life_secs: None,
         }
     }
@@ -180,7 +183,9 @@ fn other(role: Role) -> Role {
 impl IkeSa {
     /// The first message.
     pub(crate) fn begin(&mut self, cx: &mut Context<'_>) {
-        let suites = oakley::suites(&self.connection);
+        let mut suites = oakley::suites(&self.connection);
+        // Transforms have a number of one octet.
+        suites.truncate(u8::MAX.into());
         if suites.is_empty() {
             return self.close(
                 Closed::Configured("no proposal is one of IKEv1, for how both ends prove who they are"),
@@ -340,6 +345,7 @@ impl IkeSa {
         let Some(phase_1) = &mut self.phase_1 else { return Err(Dropped::Sealing) };
         (phase_1.public[theirs], phase_1.nonces[theirs]) = (public.to_vec(), nonce.to_vec());
         (phase_1.expects, phase_1.request) = (Expects::Nothing, message.digest);
+        phase_1.is_asked |= are_requested(&message.chain);
         Ok(public.to_vec())
     }
 
@@ -481,7 +487,13 @@ impl IkeSa {
     fn say_proof(&mut self, proven: Proven, proof: Payload, cx: &mut Context<'_>) {
         let connection = proven.said.as_ref().map_or(&self.connection, |said| &said.connection).clone();
         let mut payloads = vec![Payload::Identification(proven.ids.0.clone())];
-        if let LocalAuth::PublicKey(credential) = &connection.local_auth {
+        let is_asked = self.phase_1.as_ref().is_some_and(|phase_1| phase_1.is_asked);
+        let sends = match connection.sends_certificates {
+            SendCertificates::Asked => is_asked,
+            SendCertificates::Always => true,
+            SendCertificates::Never => false,
+        };
+        if let (LocalAuth::PublicKey(credential), true) = (&connection.local_auth, sends) {
             let certificates =
                 credential.payloads().filter(|c| c.encoding == CertificateEncoding::X509_SIGNATURE);
             payloads.extend(certificates.map(Payload::Certificate));
@@ -526,6 +538,11 @@ impl IkeSa {
             return Err(Dropped::Open(OpenError::Icv));
         }
         let found = match self.role {
+            _ if !is_of_ike(&theirs) => {
+                let [protocol, port @ ..] = theirs.reserved;
+                let found = format!("{theirs} of protocol {protocol}, port {}", u16::from_be_bytes(port));
+                Err(Closed::Identity { found, wanted: "of no protocol, or of UDP and port 500".to_owned() })
+            }
             Role::Initiator => self.whom_we_asked(&theirs, cx),
             Role::Responder => self.connection_for(&theirs, cx),
         };
@@ -536,6 +553,9 @@ impl IkeSa {
                 return Ok(());
             }
         };
+        if let Some(phase_1) = &mut self.phase_1 {
+            phase_1.is_asked |= are_requested(&chain);
+        }
         let notifies = chain.notifies().cloned().collect();
         let said = Said { connection, ids: (mine, theirs), digest, next, notifies };
         let Some(suite) = &self.suite else { return Err(Dropped::Sealing) };
@@ -710,9 +730,22 @@ impl IkeSa {
     }
 }
 
+/// Whether the protocol and port of an identity are none, or those of IKE, which a NAT may have moved (RFC 2407 §4.6.2).
+fn is_of_ike(id: &Identification) -> bool {
+    let [protocol, port @ ..] = id.reserved;
+    matches!((protocol, u16::from_be_bytes(port)), (0, 0) | (17, 0 | 500 | 4500))
+}
+
+/// Whether some certificate of ours is wanted.
+fn are_requested(chain: &Chain) -> bool {
+    let is_request = |payload: &Payload| matches!(payload, Payload::CertificateRequest(r) if r.encoding == CertificateEncoding::X509_SIGNATURE);
+    chain.payloads.iter().any(is_request)
+}
+
 /// Whose certificates are wanted (RFC 2408 §3.10).
 fn requests<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Vec<Payload> {
     let mut names: Vec<Vec<u8>> = connections
+        .filter(|connection| connection.asks_for_certificates)
         .filter_map(|connection| match &connection.remote_auth {
             RemoteAuth::PublicKey(trust) => Some(trust),
             _ => None,

@@ -10,6 +10,8 @@
 //! The responder can open what comes from its answer on, and seals by the new SA from HASH(3) on. Who begins sends the first
 //! message again until it is answered, and who answers the second one; the third is sent again when the second comes again.
 //!
+//! The commit bit is nothing to us (RFC 2408 §3.1): whoever answers opens from its answer on, and has nothing to wait for.
+//!
 //! A child SA in the place of another is one for the same: nothing says so.
 
 use super::{
