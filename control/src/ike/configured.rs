@@ -207,6 +207,7 @@ fn ikev1(
         ("vips", "addresses of the peer's pools cannot be used with IKEv1 yet", !c.vips.is_empty()),
         ("pools", "pools cannot be used with IKEv1 yet", !c.pools.is_empty()),
         ("ppk_id", "there are no PPKs in IKEv1", c.ppk_id.is_some()),
+        ("ppk_required", "there are no PPKs in IKEv1", c.ppk_required),
         (
             "local.auth",
             "with IKEv1 both sides prove who they are by shared keys, or both by certificates",

@@ -171,6 +171,7 @@ fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
         ("version = 1\n aggressive = yes", "", "connections.a.aggressive"),
         ("version = 1\n vips = 0.0.0.0", "", "connections.a.vips"),
+        ("version = 1\n ppk_required = yes", "", "connections.a.ppk_required"),
         ("version = 1\n local-2 { auth = psk }", "", "connections.a.local"),
         (
             "local-2 { auth = psk }\n local-3 { auth = psk }\n local-4 { auth = psk }",
