@@ -1,6 +1,7 @@
 //! Two engines in a box that speak IKEv1.
 
 mod seeds;
+mod strangers;
 
 use crate::{
     child::Install,
@@ -364,12 +365,8 @@ fn receive_copy(world: &mut World, end: usize, octets: &[u8], change: impl Fn(&m
     assert!(received.is_err(), "{received:?}");
 }
 
-fn append(octets: &mut Vec<u8>) {
-    octets.push(0);
-}
-
 // RFC 2408 §3.1: the flag of authentication only is nothing to us.
-fn change_flags(octets: &mut Vec<u8>) {
+fn change_flags(octets: &mut [u8]) {
     octets[19] |= 4;
 }
 
@@ -393,8 +390,8 @@ fn copies_are_not_new_however_late_they_come() {
     let sent = world.requests.len();
     for (end, octets) in [LEFT, RIGHT].into_iter().flat_map(|end| all.iter().map(move |o| (end, o))) {
         // Of the peer, and reflected.
-        receive_copy(&mut world, end, octets, append);
-        receive_copy(&mut world, end, octets, change_flags);
+        receive_copy(&mut world, end, octets, |octets| octets.push(0));
+        receive_copy(&mut world, end, octets, |octets| change_flags(octets));
     }
     assert_eq!((outcome(&world), world.requests.len()), (before, sent));
 }
