@@ -452,23 +452,17 @@ impl Ike {
             (None, None) => "no connection is configured".to_owned(),
         })?;
         let child = child.and_then(|name| found.children.iter().find(|child| child.name == name)).cloned();
-        let is_up = |sa: &&dyn IkeSa| {
-            (&sa.connection().name, sa.connection().edition) == (&found.name, found.edition)
-                && matches!(sa.phase(), Phase::Connecting | Phase::Established)
-        };
-        let present = self.engine.ike_sas().find(is_up).map(|sa| sa.id());
-        if let Some(id) = present {
-            if let Some(child) = &child {
-                self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));
-            }
+        if let Some(id) = self.begin_under(&found, child.as_ref(), sadb) {
             return Ok(id);
         }
         let is_it = |waiting: &&Waiting| waiting.connection == found.name;
-        if let Some(waiting) = self.waiting.iter().find(is_it).filter(|w| same(&w.child, &child)) {
+        if let Some(waiting) = self.waiting.iter().find(|w| is_it(w) && same(&w.child, &child)) {
             return Ok(waiting.id);
         }
         if self.waits_for_names(&found.name) {
-            let id = self.engine.reserve();
+            // Children that wait are to be under one IKE SA, too.
+            let begun = self.waiting.iter().find(is_it).map(|waiting| waiting.id);
+            let id = begun.unwrap_or_else(|| self.engine.reserve());
             self.waiting.push(Waiting { id, connection: found.name.clone(), child });
             return Ok(id);
         }
@@ -476,6 +470,24 @@ impl Ike {
         let id = self.engine.reserve();
         self.begin_between(id, &found, child.as_ref(), between, sadb);
         Ok(id)
+    }
+
+    /// Begins a child under the IKE SA of a connection, if there is one.
+    fn begin_under(
+        &mut self,
+        connection: &Connection,
+        child: Option<&Arc<Child>>,
+        sadb: &mut Sadb,
+    ) -> Option<IkeSaId> {
+        let is_up = |sa: &&dyn IkeSa| {
+            (&sa.connection().name, sa.connection().edition) == (&connection.name, connection.edition)
+                && matches!(sa.phase(), Phase::Connecting | Phase::Established)
+        };
+        let id = self.engine.ike_sas().find(is_up)?.id();
+        if let Some(child) = child {
+            self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));
+        }
+        Some(id)
     }
 
     /// Begins an IKE SA between two addresses, of a number that was reserved.

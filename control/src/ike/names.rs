@@ -255,6 +255,9 @@ impl Ike {
     }
 
     fn begin_named(&mut self, connection: &Arc<ike::Connection>, waiting: Waiting, sadb: &mut Sadb) {
+        if self.begin_under(connection, waiting.child.as_ref(), sadb).is_some() {
+            return;
+        }
         match self.ends(connection) {
             Ok(between) => self.begin_between(waiting.id, connection, waiting.child.as_ref(), between, sadb),
             Err(why) => self.tell_not_begun(&waiting, &why),
