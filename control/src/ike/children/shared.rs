@@ -49,11 +49,11 @@ impl Children {
             return self.groups.get(last).map(|group| &**group);
         }
         let reqid = sadb.policy(index)?.reqid;
-        let has_it = |group: &&Box<Group>| group.outbound.contains(&index) || group.inbound.contains(&index);
+        let has_it = |group: &&Group| group.outbound.contains(&index) || group.inbound.contains(&index);
         // Nearly all are tied by their group's own number.
-        let own = self.groups.get(&reqid).filter(has_it);
-        let any = || self.groups.values().filter(|group| group.reqid == reqid).find(has_it);
-        own.or_else(any).map(|group| &**group)
+        let own = self.groups.get(&reqid).map(|group| &**group).filter(has_it);
+        let all = self.groups.values().map(|group| &**group);
+        own.or_else(|| all.filter(|group| group.reqid == reqid).find(has_it))
     }
 
     /// What comes in for a group is let in.
