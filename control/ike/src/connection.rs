@@ -362,6 +362,11 @@ pub fn rekey_at_ms(now_ms: u64, rekey_ms: u64, rand_ms: u64, random: u32) -> u64
 }
 
 impl Child {
+    /// Whether what it is for takes in the ends themselves.
+    pub fn is_dynamic(&self) -> bool {
+        self.local.is_dynamic() || self.remote.is_dynamic()
+    }
+
     /// What it is for, between two ends that have these addresses.
     pub fn policy(&self, local: &[IpAddr], peer: &[IpAddr]) -> Policy {
         Policy { local: self.local.with(local), remote: self.remote.with(peer) }

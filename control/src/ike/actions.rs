@@ -199,14 +199,19 @@ impl Ike {
         let made = self.config.connection(&connection.name).ok_or("it is not loaded")?;
         let config = made.children.iter().find(|config| config.name == child.name);
         let config = config.ok_or("it is not loaded")?;
-        if names_of(connection).any(|name| self.names.is_unknown(name)) {
+        // Networks are protected whether it is known where the ends are or not.
+        let traffic = if !config.is_dynamic() {
+            config.policy(&[], &[])
+        } else if names_of(connection).any(|name| self.names.is_unknown(name)) {
             return Ok(Laid::Later);
-        }
-        let (local, peer) = self.ends(made)?;
+        } else {
+            let (local, peer) = self.ends(made)?;
+            config.policy(&[local], &[peer])
+        };
         Ok(Laid::Trap(Trap {
             connection: connection.name.clone(),
             child: child.name.clone(),
-            traffic: config.policy(&[local], &[peer]),
+            traffic,
             priority: config.priority,
         }))
     }

@@ -77,11 +77,6 @@ impl Names {
         }
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
     /// Whether a name is still to be looked up for the first time.
     pub fn is_unknown(&self, name: &str) -> bool {
         self.known.get(name).is_some_and(|name| name.found_ms.is_none())
@@ -228,10 +223,8 @@ impl Ike {
 
     /// Takes what was looked up, and begins what has waited for it.
     pub(super) fn turn_names(&mut self, sadb: &mut Sadb) {
-        if self.names.is_empty() && self.waiting.is_empty() {
-            return;
-        }
         let now_ms = self.now_ms();
+        // Also where there are none: one that is gone may still have been looked up, and rings until it is heard.
         if self.names.turn(now_ms) {
             self.make_connections();
             self.note_connections();

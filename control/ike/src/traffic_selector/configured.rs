@@ -125,6 +125,11 @@ impl ConfiguredSelectors {
         Ok(ConfiguredSelectors(selectors.into_iter().map(parse).collect::<Result<_, _>>()?))
     }
 
+    /// Whether any of them is `dynamic`.
+    pub fn is_dynamic(&self) -> bool {
+        self.0.iter().any(|configured| configured.addresses.is_none())
+    }
+
     /// These with `dynamic` for each of these addresses: the tunnel's outer one, or those that the side was given by
     /// configuration payloads. One that is unspecified is all of its family, as of a side that asks for some.
     pub fn with(&self, hosts: &[IpAddr]) -> TrafficSelectors {

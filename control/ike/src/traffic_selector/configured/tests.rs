@@ -30,6 +30,8 @@ fn addresses_are_prefixes_ranges_or_hosts() {
         ("dynamic", "192.0.2.7/32, 2001:db8::7/128"),
     ] {
         assert_eq!(read(selector).as_deref(), Ok(printed), "{selector}");
+        let configured = ConfiguredSelectors::parse(["10.9.0.0/16", selector]).unwrap();
+        assert_eq!(configured.is_dynamic(), selector == "dynamic");
     }
     for addresses in [
         "",
