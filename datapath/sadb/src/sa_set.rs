@@ -11,7 +11,7 @@
 
 use crate::{
     SlotIndex,
-    layout::{MAX_WORKERS, shared},
+    layout::shared,
     sync::{AtomicU32, Ordering},
 };
 
@@ -70,7 +70,7 @@ shared! {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<SaSet>() == 256 && DSCPS <= SET && MAX_WORKERS <= SET);
+const _: () = assert!(size_of::<SaSet>() == 256 && DSCPS <= SET && crate::layout::MAX_WORKERS <= SET);
 
 impl SaSet {
     #[cfg(all(test, loom))]

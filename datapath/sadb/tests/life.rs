@@ -282,3 +282,28 @@ fn events_come_in_order_and_a_full_ring_counts_what_it_loses() {
     worker.tell(&event(9));
     assert_eq!(sadb.poll_event(), Some(event(9)));
 }
+
+#[test]
+fn a_policy_is_found_by_what_it_is_for_and_tied_to_other_sas() {
+    let (mut sadb, reader, _runtime) = Sadb::heap(&SIZES).unwrap();
+    let first = policy("10.2.0.0/16", 5, None);
+    assert_eq!(sadb.find_policy(&first), None);
+    let index = sadb.add_policy(&first).unwrap();
+    // Whatever it is tied to; not in another place, nor for anything else.
+    assert_eq!(sadb.find_policy(&Policy { reqid: 9, ..first.clone() }), Some(index));
+    for other in [policy("10.2.0.0/16", 6, None), policy("10.2.0.0/17", 5, None)] {
+        assert_eq!(sadb.find_policy(&other), None);
+    }
+    let version = reader.spd_version();
+    sadb.set_policy_reqid(index, 7).unwrap();
+    assert_eq!(reader.spd_version(), version, "it is as it was");
+    sadb.set_policy_reqid(index, 9).unwrap();
+    // Workers look again.
+    assert_ne!(reader.spd_version(), version);
+    let hit = reader.lookup(Direction::Outbound, &flow("10.2.0.1")).unwrap();
+    assert_eq!((hit.reqid, sadb.policy(index).unwrap()), (9, Policy { reqid: 9, ..first }));
+    assert!(matches!(
+        sadb.set_policy_reqid(PolicyIndex(63), 9),
+        Err(SadbError::NoSuchPolicy { index: PolicyIndex(63) })
+    ));
+}
