@@ -112,8 +112,9 @@ fn keys_are_made_longer_where_they_are_too_short() {
 fn less_than_a_block_is_behind_the_last_payload() {
     assert!((0..BLOCK).all(|len| is_padding(&[7; 32][..len])));
     let whole = |last: u8| [&[0; BLOCK - 1][..], &[last]].concat();
-    // racoon has a whole block where the payloads are of whole blocks, and says so.
-    assert!([15, 16].iter().all(|last| is_padding(&whole(*last))));
-    assert!([0, 14, 17, 32].iter().all(|last| !is_padding(&whole(*last))));
+    // Where the payloads are of whole blocks, strongSwan has a block of zeros, and racoon one that says its length.
+    assert!([0, 15, 16].iter().all(|last| is_padding(&whole(*last))));
+    assert!([1, 14, 17, 32].iter().all(|last| !is_padding(&whole(*last))));
+    assert!(!is_padding(&[&[1][..], &[0; BLOCK - 1]].concat()));
     assert!(!is_padding(&[16; BLOCK + 1]) && !is_padding(&[16; 2 * BLOCK]));
 }
