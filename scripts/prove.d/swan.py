@@ -186,14 +186,15 @@ class Swan:
 class Pair:
     """The lab with us at one gateway, the first unless it is said, and strongSwan at the other: each with what `connection`
     makes of some options, or with a swanctl.conf of its own, its `text`. With a `key` there are certificates by keys of that
-    kind. `settings` are of strongswan.conf, and `conf` of the lab."""
+    kind. `settings` are of strongswan.conf, `machine` of our
+    portcullis.toml, and `conf` of the lab."""
 
-    def __init__(self, ours={}, theirs={}, lab=None, settings="", at=1, **conf):
+    def __init__(self, ours={}, theirs={}, lab=None, settings="", at=1, machine="", **conf):
         self.n, self.swan_n = at, 3 - at
         self.lab, self.ours, self.theirs, self.settings = lab or Lab(), dict(ours), dict(theirs), settings
         self.key = self.ours.pop("key", None) or self.theirs.pop("key", None)
         self.theirs.pop("key", None)
-        self.conf = conf
+        self.machine, self.conf = machine, conf
 
     def __enter__(self):
         lab = self.lab.__enter__()
@@ -201,6 +202,8 @@ class Pair:
         try:
             lab.conf("--udp-encap", *(part for k, v in self.conf.items() for part in ("--" + k.replace("_", "-"), str(v))))
             self.gateway = Gateway(lab, self.n)
+            with open(self.gateway.dir + "/portcullis.toml", "a") as f:
+                f.write(self.machine)
             self.make_certificates()
             os.remove(self.gateway.dir + "/connections.toml")
             self.write(self.text(self.n, self.ours))
