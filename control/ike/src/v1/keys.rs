@@ -190,7 +190,9 @@ impl Keys {
 /// strongSwan has it, or one that says its length as racoon has it.
 pub(super) fn is_padding(octets: &[u8]) -> bool {
     let says_so = |last: &u8| [BLOCK, BLOCK - 1].contains(&usize::from(*last));
-    octets.len() < BLOCK || octets == [0; BLOCK] || octets.len() == BLOCK && octets.last().is_some_and(says_so)
+    octets.len() < BLOCK
+        || octets == [0; BLOCK]
+        || octets.len() == BLOCK && octets.last().is_some_and(says_so)
 }
 
 fn last_block(text: &[u8]) -> Option<Iv> {
