@@ -520,12 +520,18 @@ impl IkeSa {
         (std::mem::take(&mut self.tasks).into(), std::mem::take(&mut self.later))
     }
 
-    /// It has what was another's.
-    pub(crate) fn take_over(&mut self, children: Vec<ChildSa>, tasks: Vec<Task>, later: Vec<(u64, Task)>) {
+    /// It has what was another's, and goes on with what was to be done for it.
+    pub(crate) fn take_over(
+        &mut self,
+        children: Vec<ChildSa>,
+        (tasks, later): (Vec<Task>, Vec<(u64, Task)>),
+        cx: &mut Context<'_>,
+    ) {
         self.children.extend(children);
         self.tasks.extend(tasks);
         self.later.extend(later);
         self.has_taken_place = true;
+        self.go_on(cx);
     }
 
     /// It is gone, and all its children.

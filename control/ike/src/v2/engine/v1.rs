@@ -192,11 +192,11 @@ impl Engine {
         let to = if self.v1.contains_key(&heir) { heir } else { from };
         self.by_child.extend(children.iter().map(|child| (child.spi_in, to)));
         if let Some(from) = self.v1.get_mut(&from).filter(|_| to != from) {
-            let (tasks, later) = from.take_tasks();
-            self.with_v1(to, cx, |sa, _| sa.take_over(children, tasks, later));
+            let tasks = from.take_tasks();
+            self.with_v1(to, cx, |sa, cx| sa.take_over(children, tasks, cx));
         } else if let Some(sa) = self.v1.get_mut(&to) {
             sa.heir = None;
-            self.with_v1(to, cx, |sa, _| sa.take_over(children, vec![], vec![]));
+            self.with_v1(to, cx, |sa, cx| sa.take_over(children, (vec![], vec![]), cx));
         }
     }
 
