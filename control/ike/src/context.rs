@@ -1,6 +1,11 @@
 //! What an engine is given each time that something happens.
 
-use crate::{connection::Configuration, output::Output};
+use crate::{
+    connection::Configuration,
+    ike_sa::Path,
+    output::{Datagram, Output},
+    retransmission::Datagrams,
+};
 use rand_core::CryptoRng;
 use std::collections::VecDeque;
 
@@ -26,5 +31,11 @@ impl Context<'_> {
         let mut octets = [0; N];
         self.rng.fill_bytes(&mut octets);
         octets
+    }
+
+    /// Messages are to be sent.
+    pub(crate) fn send(&mut self, datagrams: Datagrams, Path { local, peer }: Path, dscp: u8) {
+        let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets, dscp }));
+        self.out.extend(all);
     }
 }

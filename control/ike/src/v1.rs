@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  ike_sa        an ISAKMP SA: what is asked, what is answered, what waits
-//!    main_mode       phase 1: it is made, and both ends prove who they are
+//!    messages        what comes, what is sent, and what is known again
+//!    main_mode       phase 1: it is made
+//!    proof           both ends prove who they are
 //!    quick_mode      phase 2: child SAs are made under it
 //!    informational   notifications, deletions, and whether the peer is there
 //!    times           what it does because of the time
@@ -27,14 +29,17 @@ mod informational;
 pub mod keys;
 mod main_mode;
 mod message_ids;
+mod messages;
 mod nat;
 mod oakley;
+mod proof;
 mod quick_mode;
 mod selector;
 mod times;
 mod vendor;
 
 pub(crate) use main_mode::{first, refuse_first};
+pub(crate) use messages::Raw;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use super::{
     Attribute, Certificate, CertificateRequest, Flags, Header, Identification, Malformed, Oversized,
     PayloadType, Version,
     octets::{Reader, Writer},
-    proposal::{emit_attribute, parse_attribute},
+    proposal::{emit_attributes, parse_attributes},
     registry::registry,
 };
 use std::ops::Range;
@@ -139,7 +139,7 @@ impl Payload {
                 }
                 Payload::Nonce(nonce.to_vec())
             }
-            PayloadType::N_V1 => Payload::Notify(Notify::parse(r)?),
+            PayloadType::N_V1 => Payload::Notify(notify::parse(r)?),
             PayloadType::D_V1 => Payload::Delete(Delete::parse(r)?),
             PayloadType::V_V1 => Payload::VendorId(r.rest().to_vec()),
             PayloadType::ATTRIBUTES => Payload::Attributes(Attributes::parse(r)?),
@@ -158,7 +158,7 @@ impl Payload {
             Payload::Identification(id) | Payload::NatOriginal(id, _) => id.emit(w),
             Payload::Certificate(certificate) => certificate.emit(w),
             Payload::CertificateRequest(request) => request.emit(w),
-            Payload::Notify(notify) => notify.emit(w),
+            Payload::Notify(notify) => notify::emit(notify, w),
             Payload::Delete(delete) => delete.emit(w),
             Payload::Attributes(attributes) => attributes.emit(w),
             Payload::Fragment(fragment) => fragment.emit(w),
@@ -178,17 +178,13 @@ impl Attributes {
         let kind = AttributesType(r.u8("Type")?);
         r.u8("RESERVED")?;
         let identifier = r.u16("Identifier")?;
-        let mut all = vec![];
-        while !r.is_empty() {
-            all.push(parse_attribute(&mut r)?);
-        }
-        Ok(Attributes { kind, identifier, all })
+        Ok(Attributes { kind, identifier, all: parse_attributes(r)? })
     }
 
     fn emit(&self, w: &mut Writer) {
         w.octets(&[self.kind.0, 0]);
         w.u16(self.identifier);
-        self.all.iter().for_each(|attribute| emit_attribute(attribute, w));
+        emit_attributes(&self.all, w);
     }
 }
 
@@ -267,18 +263,13 @@ pub fn emit(payloads: &[Payload]) -> Result<(PayloadType, Vec<u8>), Oversized> {
 
 /// The attributes that fill octets, as in notifications.
 pub fn attributes(octets: &[u8]) -> Result<Vec<Attribute>, Malformed> {
-    let mut r = Reader::new(None, octets, 0);
-    let mut all = vec![];
-    while !r.is_empty() {
-        all.push(parse_attribute(&mut r)?);
-    }
-    Ok(all)
+    parse_attributes(Reader::new(None, octets, 0))
 }
 
 /// The octets of attributes.
-pub fn attribute_octets(all: impl Iterator<Item = Attribute>) -> Vec<u8> {
+pub fn attribute_octets(all: &[Attribute]) -> Vec<u8> {
     let mut w = Writer::default();
-    all.for_each(|attribute| emit_attribute(&attribute, &mut w));
+    emit_attributes(all, &mut w);
     w.finish().unwrap_or_default()
 }
 

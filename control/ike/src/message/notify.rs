@@ -101,15 +101,15 @@ impl NotifyType {
     }
 }
 
-/// A notification.
+/// A notification, of IKEv2 or, with its types and a DOI in front, of IKEv1.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Notify {
+pub struct Notify<K = NotifyType> {
     /// The protocol of the SA that the SPI names; 0 and ignored without an SPI.
     pub protocol: Protocol,
     /// The SPI of the SA that this is about, or nothing. At most 255 octets.
     pub spi: Vec<u8>,
     /// What it says.
-    pub kind: NotifyType,
+    pub kind: K,
     /// The Notification Data.
     pub data: Vec<u8>,
 }
@@ -120,11 +120,13 @@ impl Notify {
         // RFC 7296 §3.10: without an SPI the protocol MUST be sent as zero.
         Notify { protocol: Protocol::NONE, spi: vec![], kind, data: data.to_vec() }
     }
+}
 
-    pub(super) fn parse(mut r: Reader<'_>) -> Result<Notify, Malformed> {
+impl<K: From<u16> + Into<u16> + Copy> Notify<K> {
+    pub(super) fn parse(mut r: Reader<'_>) -> Result<Notify<K>, Malformed> {
         let protocol = Protocol(r.u8("Protocol ID")?);
         let spi_size = r.u8("SPI Size")?;
-        let kind = NotifyType(r.u16("Notify Message Type")?);
+        let kind = r.u16("Notify Message Type")?.into();
         let spi = r.take(spi_size.into(), "Security Parameter Index (SPI)")?.to_vec();
         Ok(Notify { protocol, spi, kind, data: r.rest().to_vec() })
     }
@@ -132,7 +134,7 @@ impl Notify {
     pub(super) fn emit(&self, w: &mut Writer) {
         w.u8(self.protocol.0);
         w.len8(self.spi.len(), "SPI Size");
-        w.u16(self.kind.0);
+        w.u16(self.kind.into());
         w.octets(&self.spi);
         w.octets(&self.data);
     }

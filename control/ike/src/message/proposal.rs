@@ -55,9 +55,10 @@ registry! {
     }
 }
 
-/// What may be chosen: of each type of transform that it has, one.
+/// What may be chosen: in IKEv2, of each type of transform that it has, one. In IKEv1 ([`isakmp`](super::isakmp)) transforms are others,
+/// and one of them all is chosen.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Proposal {
+pub struct Proposal<T = Transform> {
     /// Its number: 1 and up in an offer, that of the chosen one in an answer.
     pub number: u8,
     /// The protocol of the SA.
@@ -65,7 +66,7 @@ pub struct Proposal {
     /// The SPI of the sender, of 0, 4 or 8 octets by protocol and exchange (RFC 7296 §3.3.1). At most 255 octets.
     pub spi: Vec<u8>,
     /// The transforms, at most 255.
-    pub transforms: Vec<Transform>,
+    pub transforms: Vec<T>,
 }
 
 /// An algorithm by its number.
@@ -99,9 +100,16 @@ pub enum AttributeValue {
 
 /// The bit beside the type of an attribute that tells the format TV.
 const ATTRIBUTE_FORMAT: u16 = 0x8000;
+
 /// "Last Substruc" of proposals, and of transforms, that others follow (RFC 7296 §3.3.1, §3.3.2).
-pub(super) const MORE_PROPOSALS: u8 = 2;
-pub(super) const MORE_TRANSFORMS: u8 = 3;
+const MORE_PROPOSALS: u8 = 2;
+const MORE_TRANSFORMS: u8 = 3;
+
+/// A transform of either version, behind its generic header.
+pub(super) trait Form: Sized {
+    fn parse(r: Reader<'_>) -> Result<Self, Malformed>;
+    fn emit(&self, w: &mut Writer);
+}
 
 impl Transform {
     /// A transform without attributes.
@@ -124,7 +132,7 @@ impl Transform {
     }
 }
 
-pub(super) fn parse_all(mut r: Reader<'_>) -> Result<Vec<Proposal>, Malformed> {
+pub(super) fn parse_all<T: Form>(mut r: Reader<'_>) -> Result<Vec<Proposal<T>>, Malformed> {
     let mut proposals = vec![];
     while !r.is_empty() {
         let at = r.offset();
@@ -137,7 +145,14 @@ pub(super) fn parse_all(mut r: Reader<'_>) -> Result<Vec<Proposal>, Malformed> {
     Ok(proposals)
 }
 
-fn parse_proposal(mut r: Reader<'_>) -> Result<Proposal, Malformed> {
+pub(super) fn emit_all<T: Form>(proposals: &[Proposal<T>], w: &mut Writer) {
+    for (i, proposal) in proposals.iter().enumerate() {
+        let last = if i + 1 == proposals.len() { 0 } else { MORE_PROPOSALS };
+        w.frame([last, 0], "Proposal Length", |w| emit_proposal(proposal, w));
+    }
+}
+
+fn parse_proposal<T: Form>(mut r: Reader<'_>) -> Result<Proposal<T>, Malformed> {
     let number = r.u8("Proposal Num")?;
     let protocol = Protocol(r.u8("Protocol ID")?);
     let spi_size = r.u8("SPI Size")?;
@@ -151,7 +166,7 @@ fn parse_proposal(mut r: Reader<'_>) -> Result<Proposal, Malformed> {
         if last != if r.is_empty() { 0 } else { MORE_TRANSFORMS } {
             return Err(r.malformed_at("Last Substruc of a transform", at));
         }
-        transforms.push(parse_transform(body)?);
+        transforms.push(T::parse(body)?);
     }
     // RFC 7296 §3.3: lengths and counts MUST be consistent.
     if transforms.len() != usize::from(count) {
@@ -160,18 +175,43 @@ fn parse_proposal(mut r: Reader<'_>) -> Result<Proposal, Malformed> {
     Ok(Proposal { number, protocol, spi, transforms })
 }
 
-fn parse_transform(mut r: Reader<'_>) -> Result<Transform, Malformed> {
-    let kind = TransformType(r.u8("Transform Type")?);
-    r.u8("RESERVED")?;
-    let id = r.u16("Transform ID")?;
-    let mut attributes = vec![];
-    while !r.is_empty() {
-        attributes.push(parse_attribute(&mut r)?);
+fn emit_proposal<T: Form>(proposal: &Proposal<T>, w: &mut Writer) {
+    w.u8(proposal.number);
+    w.u8(proposal.protocol.0);
+    w.len8(proposal.spi.len(), "SPI Size");
+    w.len8(proposal.transforms.len(), "Num Transforms");
+    w.octets(&proposal.spi);
+    for (i, transform) in proposal.transforms.iter().enumerate() {
+        let last = if i + 1 == proposal.transforms.len() { 0 } else { MORE_TRANSFORMS };
+        w.frame([last, 0], "Transform Length", |w| transform.emit(w));
     }
-    Ok(Transform { kind, id, attributes })
 }
 
-pub(super) fn parse_attribute(r: &mut Reader<'_>) -> Result<Attribute, Malformed> {
+impl Form for Transform {
+    fn parse(mut r: Reader<'_>) -> Result<Transform, Malformed> {
+        let kind = TransformType(r.u8("Transform Type")?);
+        r.u8("RESERVED")?;
+        let id = r.u16("Transform ID")?;
+        Ok(Transform { kind, id, attributes: parse_attributes(r)? })
+    }
+
+    fn emit(&self, w: &mut Writer) {
+        w.octets(&[self.kind.0, 0]);
+        w.u16(self.id);
+        emit_attributes(&self.attributes, w);
+    }
+}
+
+/// All that are left.
+pub(super) fn parse_attributes(mut r: Reader<'_>) -> Result<Vec<Attribute>, Malformed> {
+    let mut all = vec![];
+    while !r.is_empty() {
+        all.push(parse_attribute(&mut r)?);
+    }
+    Ok(all)
+}
+
+fn parse_attribute(r: &mut Reader<'_>) -> Result<Attribute, Malformed> {
     let format = r.u16("Attribute Type")?;
     let kind = AttributeType(format & !ATTRIBUTE_FORMAT);
     let value = if format & ATTRIBUTE_FORMAT != 0 {
@@ -183,34 +223,11 @@ pub(super) fn parse_attribute(r: &mut Reader<'_>) -> Result<Attribute, Malformed
     Ok(Attribute { kind, value })
 }
 
-pub(super) fn emit_all(proposals: &[Proposal], w: &mut Writer) {
-    for (i, proposal) in proposals.iter().enumerate() {
-        let last = if i + 1 == proposals.len() { 0 } else { MORE_PROPOSALS };
-        w.frame([last, 0], "Proposal Length", |w| {
-            w.u8(proposal.number);
-            w.u8(proposal.protocol.0);
-            w.len8(proposal.spi.len(), "SPI Size");
-            w.len8(proposal.transforms.len(), "Num Transforms");
-            w.octets(&proposal.spi);
-            emit_transforms(&proposal.transforms, w);
-        });
-    }
+pub(super) fn emit_attributes(all: &[Attribute], w: &mut Writer) {
+    all.iter().for_each(|attribute| emit_attribute(attribute, w));
 }
 
-fn emit_transforms(transforms: &[Transform], w: &mut Writer) {
-    for (i, transform) in transforms.iter().enumerate() {
-        let last = if i + 1 == transforms.len() { 0 } else { MORE_TRANSFORMS };
-        w.frame([last, 0], "Transform Length", |w| {
-            w.octets(&[transform.kind.0, 0]);
-            w.u16(transform.id);
-            for attribute in &transform.attributes {
-                emit_attribute(attribute, w);
-            }
-        });
-    }
-}
-
-pub(super) fn emit_attribute(attribute: &Attribute, w: &mut Writer) {
+fn emit_attribute(attribute: &Attribute, w: &mut Writer) {
     let kind = attribute.kind.0 & !ATTRIBUTE_FORMAT;
     match &attribute.value {
         AttributeValue::Short(value) => {

@@ -24,6 +24,18 @@ macro_rules! registry {
             }
         }
 
+        impl From<$int> for $name {
+            fn from(number: $int) -> $name {
+                $name(number)
+            }
+        }
+
+        impl From<$name> for $int {
+            fn from(named: $name) -> $int {
+                named.0
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self.name() {

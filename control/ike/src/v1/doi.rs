@@ -105,7 +105,7 @@ pub(super) fn life_of(data: &[u8]) -> Option<Life> {
 
 /// The data of such a notification.
 pub(super) fn life_octets(life: Life) -> Vec<u8> {
-    isakmp::attribute_octets(life.attributes())
+    isakmp::attribute_octets(&life.attributes().collect::<Vec<_>>())
 }
 
 /// A transform of a child SA, by its numbers.

@@ -5,12 +5,13 @@
 
 use super::{
     informational::Liveness,
-    keys::{self, Iv, Keys},
-    main_mode::{self, Phase1},
+    keys::{Iv, Keys},
+    main_mode::Phase1,
     message_ids::MessageIds,
+    messages::Seen,
     nat::Encapsulation,
     oakley::Suite,
-    quick_mode,
+    proof, quick_mode,
     vendor::{Abilities, NatT},
 };
 use crate::{
@@ -22,15 +23,12 @@ use crate::{
     crypto::keys::{Role, Spis},
     ike_sa::{IkeSaId, Path, Phase},
     job::{Job, Outcome},
-    message::{
-        ExchangeType, Flags, Header, Identification, PayloadType, Version,
-        isakmp::{self, Chain, Payload},
-    },
+    message::Identification,
     nat::Nat,
-    output::{Datagram, Event, JobId, Output},
+    output::{Event, JobId, Output},
     proposal::Agreement,
     retransmission::{Datagrams, Open},
-    v2::{channel::Dropped, configuration::Given, window::digest},
+    v2::configuration::Given,
 };
 use std::{
     collections::VecDeque,
@@ -59,9 +57,9 @@ pub(super) enum Then {
     KeAsk,
     KeFinish,
     KeAnswer,
-    ProofAsk(Box<main_mode::Proven>),
-    ProofAnswer(Box<main_mode::Proven>),
-    Verified(Box<main_mode::Said>),
+    ProofAsk(Box<proof::Proven>),
+    ProofAnswer(Box<proof::Proven>),
+    Verified(Box<proof::Said>),
     QuickAsk(Box<quick_mode::Wish>),
     QuickFinish(Box<quick_mode::Answer>),
     QuickAnswer(Box<quick_mode::Answering>),
@@ -80,51 +78,6 @@ pub(crate) enum Legacy {
     Anew,
 }
 
-/// Messages that are known again when they come again, at most.
-const MOST_SEEN: usize = 16;
-
-/// How often a message is answered that comes again: anybody can send copies, from anywhere.
-const MOST_REPEATS: u8 = 10;
-
-/// What came last, and what was answered: the same messages are answered the same (RFC 2408 §5.1).
-#[derive(Debug, Default)]
-struct Seen(VecDeque<Answered>);
-
-/// A message that was answered.
-#[derive(Debug)]
-struct Answered {
-    digest: [u8; 32],
-    datagrams: Datagrams,
-    /// How often it has come again.
-    repeats: u8,
-}
-
-impl Seen {
-    fn find(&mut self, digest: [u8; 32]) -> Option<&mut Answered> {
-        self.0.iter_mut().find(|answered| answered.digest == digest)
-    }
-
-    fn add(&mut self, digest: [u8; 32], datagrams: Datagrams) {
-        self.0.retain(|answered| answered.digest != digest);
-        if self.0.len() >= MOST_SEEN {
-            self.0.pop_front();
-        }
-        self.0.push_back(Answered { digest, datagrams, repeats: 0 });
-    }
-}
-
-/// A message that came, in clear or decrypted.
-#[derive(Debug)]
-pub(super) struct Message {
-    /// What it is known again by.
-    pub digest: [u8; 32],
-    pub chain: Chain,
-    /// What the payloads were in.
-    pub octets: Vec<u8>,
-    /// The IV behind it, if it was encrypted and is the peer's.
-    pub next: Option<Iv>,
-}
-
 /// An ISAKMP SA.
 #[derive(Debug)]
 pub struct IkeSa {
@@ -135,14 +88,14 @@ pub struct IkeSa {
     pub(super) path: Path,
     /// The way back of what is being answered.
     pub(super) answer_path: Path,
-    first_peer: SocketAddr,
+    pub(super) first_peer: SocketAddr,
     pub(super) abilities: Abilities,
     /// Whether there is a NAT, if the peer can tell.
     pub(super) nat: Option<Nat>,
     pub(super) phase: Phase,
     /// Phase 1, until it is over.
     pub(super) phase_1: Option<Box<Phase1>>,
-    seen: Seen,
+    pub(super) seen: Seen,
     /// Our message of phase 1 that is not answered.
     pub(super) open: Option<Open>,
     pub(super) suite: Option<Box<Suite>>,
@@ -254,125 +207,9 @@ impl IkeSa {
         self.first_peer
     }
 
-    /// A message came.
-    pub(crate) fn receive(&mut self, octets: &[u8], path: Path, cx: &mut Context<'_>) -> Result<(), Dropped> {
-        let (header, first, body) = Header::parse(octets)?;
-        if let Some(answered) = self.seen.find(digest(octets)) {
-            // Until both ends are authenticated, all that came is of one address.
-            let is_elsewhere = self.phase == Phase::Connecting && path.peer.ip() != self.first_peer.ip();
-            if is_elsewhere || answered.repeats >= MOST_REPEATS {
-                return Err(Dropped::MessageId(header.message_id));
-            }
-            answered.repeats += 1;
-            let datagrams = answered.datagrams.clone();
-            self.send(datagrams, path, cx);
-            return Ok(());
-        }
-        // Whoever sends nothing of the peer's has no answer that is under way.
-        let before = std::mem::replace(&mut self.answer_path, path);
-        let taken = match header.exchange {
-            ExchangeType::IDENTITY_PROTECTION => self.receive_main(&header, first, body, octets, cx),
-            ExchangeType::QUICK_MODE => self.receive_quick(&header, first, body, octets, cx),
-            ExchangeType::INFORMATIONAL_V1 => self.receive_informational(&header, first, body, octets, cx),
-            _ => Err(Dropped::Exchange),
-        };
-        if taken.is_err() {
-            self.answer_path = before;
-        }
-        self.go_on(cx);
-        taken
-    }
-
-    /// A message in clear.
-    pub(super) fn open_clear(
-        &self,
-        header: &Header,
-        first: PayloadType,
-        body: &[u8],
-        octets: &[u8],
-    ) -> Result<Message, Dropped> {
-        if isakmp::is_encrypted(header) {
-            return Err(Dropped::Sealing);
-        }
-        let chain = Chain::parse(first, body, false)?;
-        Ok(Message { digest: digest(octets), chain, octets: body.to_vec(), next: None })
-    }
-
-    /// An encrypted message. Nobody knows yet whose it is.
-    pub(super) fn open_sealed(
-        &self,
-        header: &Header,
-        first: PayloadType,
-        body: &[u8],
-        octets: &[u8],
-        iv: Iv,
-    ) -> Result<Message, Dropped> {
-        if !isakmp::is_encrypted(header) {
-            return Err(Dropped::Sealing);
-        }
-        let keys = self.keys.as_ref().ok_or(Dropped::Sealing)?;
-        let length = crate::crypto::cipher::OpenError::Length(body.len());
-        let (plain, next) = keys.decrypt(iv, body).ok_or(Dropped::Open(length))?;
-        let chain = Chain::parse(first, &plain, true)?;
-        // No HASH payload is over what is behind: the next IV would be whoever's has put a block there.
-        let behind = chain.bodies.last().and_then(|last| plain.get(last.end..)).unwrap_or_default();
-        if !keys::is_padding(behind) {
-            return Err(Dropped::Open(length));
-        }
-        Ok(Message { digest: digest(octets), chain, octets: plain, next: Some(next) })
-    }
-
-    fn header(&self, exchange: ExchangeType, message_id: u32, flags: Flags) -> Header {
-        let Spis { initiator: initiator_spi, responder: responder_spi } = self.spis;
-        Header { initiator_spi, responder_spi, version: Version::V1, exchange, flags, message_id }
-    }
-
-    /// The octets of a message in clear.
-    pub(super) fn clear(&self, exchange: ExchangeType, message_id: u32, payloads: &[Payload]) -> Datagrams {
-        let message = isakmp::emit(payloads).and_then(|(first, octets)| {
-            isakmp::message(&self.header(exchange, message_id, Flags::default()), first, &octets)
-        });
-        message.into_iter().collect()
-    }
-
-    /// The octets of an encrypted message, and the IV behind it.
-    pub(super) fn sealed(
-        &self,
-        exchange: ExchangeType,
-        message_id: u32,
-        iv: Iv,
-        payloads: &[Payload],
-    ) -> (Datagrams, Iv) {
-        let header = self.header(exchange, message_id, Flags::ENCRYPTION);
-        let Some(keys) = &self.keys else { return (vec![], iv) };
-        let made = isakmp::emit(payloads).and_then(|(first, octets)| {
-            let (text, next) = keys.encrypt(iv, &octets);
-            Ok((isakmp::message(&header, first, &text)?, next))
-        });
-        made.map_or((vec![], iv), |(octets, next)| (vec![octets], next))
-    }
-
     /// The peer has said something that is new: it is there.
     pub(super) fn hear_peer(&mut self, cx: &Context<'_>) {
         (self.heard_ms, self.liveness.open) = (cx.now_ms, None);
-    }
-
-    /// Sends.
-    pub(super) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
-        let dscp = self.connection.dscp;
-        let out = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets, dscp }));
-        cx.out.extend(out);
-    }
-
-    /// Answers a message, also whenever it comes again.
-    pub(super) fn answer(&mut self, request: [u8; 32], datagrams: Datagrams, cx: &mut Context<'_>) {
-        self.seen.add(request, datagrams.clone());
-        self.send(datagrams, self.answer_path, cx);
-    }
-
-    /// Knows a message again that has no answer.
-    pub(super) fn note(&mut self, request: [u8; 32]) {
-        self.seen.add(request, vec![]);
     }
 
     /// A message that is sent again until it is answered.

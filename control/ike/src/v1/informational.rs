@@ -2,8 +2,9 @@
 //! message, which nobody answers, but for the last: an answer that is lost is said again when the question comes again.
 
 use super::{
-    ike_sa::{IkeSa, Legacy, Message},
+    ike_sa::{IkeSa, Legacy},
     main_mode::ANOTHER_MS,
+    messages::{Message, Raw},
 };
 use crate::{
     child::{ChildError, EndedBy},
@@ -11,7 +12,7 @@ use crate::{
     context::Context,
     ike_sa::Phase,
     message::{
-        ExchangeType, Header, PayloadType, Protocol,
+        ExchangeType, Protocol,
         isakmp::{self, Delete, Notify, NotifyType, Payload},
     },
     retransmission::Open,
@@ -92,23 +93,20 @@ impl IkeSa {
     /// A message came.
     pub(super) fn receive_informational(
         &mut self,
-        header: &Header,
-        first: PayloadType,
-        body: &[u8],
-        octets: &[u8],
+        raw: &Raw<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), Dropped> {
-        if !isakmp::is_encrypted(header) {
-            let message = self.open_clear(header, first, body, octets)?;
+        if !isakmp::is_encrypted(&raw.header) {
+            let message = self.open_clear(raw)?;
             self.hear_anybody(&message, cx);
             return Err(Dropped::Sealing);
         }
-        let id = header.message_id;
+        let id = raw.header.message_id;
         let iv = self.iv_of(id).ok_or(Dropped::Sealing)?;
         if !self.message_ids.is_free(id) {
             return Err(Dropped::MessageId(id));
         }
-        let message = self.open_sealed(header, first, body, octets, iv)?;
+        let message = self.open_sealed(raw, iv)?;
         self.check_hash(id, &[], &message)?;
         self.use_message_id(id, cx);
         self.hear_peer(cx);

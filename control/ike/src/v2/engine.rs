@@ -31,7 +31,7 @@ use crate::{
     kept::Damaged,
     message::{Flags, Header, IkeSpi, Version},
     pool::Leases,
-    v1::ike_sa::Task as TaskV1,
+    v1::{Raw, ike_sa::Task as TaskV1},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -420,7 +420,7 @@ impl Engine {
         let path = Path { local: *local, peer: *peer };
         let (header, first, body) = Header::parse(octets).map_err(Dropped::from)?;
         if header.version.major == Version::V1.major {
-            return self.receive_v1((&header, first, body), octets, path, cx);
+            return self.receive_v1(&Raw { header, first, body, octets }, path, cx);
         }
         if header.version.major != Version::V2.major {
             return self.refuse_version(&header, path, cx);
@@ -499,8 +499,7 @@ impl Engine {
     ) {
         let times = (cx.now_ms, cx.config.half_open_ms);
         self.sas.insert(id, Box::new(IkeSa::new(id, connection.clone(), (role, spis), path, times)));
-        let ours = if role == Role::Initiator { spis.initiator } else { spis.responder };
-        self.by_spi.insert(ours, id);
+        self.by_spi.insert(ours(role, spis), id);
     }
 
     /// One from before is here, too.
@@ -620,6 +619,11 @@ impl Engine {
                 });
             }
         }
+    }
+
+    fn now_half_open(&mut self, id: IkeSaId, first: (SocketAddr, IkeSpi)) {
+        self.half_open.insert(first, id);
+        *self.of_host.entry(host(first.0.ip())).or_default() += 1;
     }
 
     fn no_longer_half_open(&mut self, id: IkeSaId, first: (SocketAddr, IkeSpi)) {

@@ -2,7 +2,7 @@
 
 use super::IPSEC_DOI;
 use crate::message::{
-    IkeSpi, Malformed, Protocol,
+    self, IkeSpi, Malformed, Protocol,
     octets::{Reader, Writer},
     registry::registry,
 };
@@ -57,17 +57,7 @@ impl NotifyType {
 }
 
 /// A notification.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Notify {
-    /// The protocol of the SA that it is about.
-    pub protocol: Protocol,
-    /// The SPI of that. At most 255 octets.
-    pub spi: Vec<u8>,
-    /// What it says.
-    pub kind: NotifyType,
-    /// The Notification Data.
-    pub data: Vec<u8>,
-}
+pub type Notify = message::Notify<NotifyType>;
 
 /// SAs that the sender has deleted, by their SPIs; an ISAKMP SA by both cookies.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,24 +84,16 @@ impl Notify {
     pub fn of_ike_sa(kind: NotifyType, (initiator, responder): (IkeSpi, IkeSpi), data: &[u8]) -> Notify {
         Notify { protocol: Protocol::IKE, spi: cookies(initiator, responder), kind, data: data.to_vec() }
     }
+}
 
-    pub(super) fn parse(mut r: Reader<'_>) -> Result<Notify, Malformed> {
-        doi(&mut r)?;
-        let protocol = Protocol(r.u8("Protocol-ID")?);
-        let spi_size = r.u8("SPI Size")?;
-        let kind = NotifyType(r.u16("Notify Message Type")?);
-        let spi = r.take(spi_size.into(), "Security Parameter Index (SPI)")?.to_vec();
-        Ok(Notify { protocol, spi, kind, data: r.rest().to_vec() })
-    }
+pub(super) fn parse(mut r: Reader<'_>) -> Result<Notify, Malformed> {
+    doi(&mut r)?;
+    Notify::parse(r)
+}
 
-    pub(super) fn emit(&self, w: &mut Writer) {
-        w.u32(IPSEC_DOI);
-        w.u8(self.protocol.0);
-        w.len8(self.spi.len(), "SPI Size");
-        w.u16(self.kind.0);
-        w.octets(&self.spi);
-        w.octets(&self.data);
-    }
+pub(super) fn emit(notify: &Notify, w: &mut Writer) {
+    w.u32(IPSEC_DOI);
+    notify.emit(w);
 }
 
 impl Delete {

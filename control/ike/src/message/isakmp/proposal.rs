@@ -2,9 +2,9 @@
 
 use super::IPSEC_DOI;
 use crate::message::{
-    Attribute, AttributeType, AttributeValue, Malformed, Protocol,
+    self, Attribute, AttributeType, AttributeValue, Malformed,
     octets::{Reader, Writer},
-    proposal::{MORE_PROPOSALS, MORE_TRANSFORMS, emit_attribute, parse_attribute},
+    proposal::{Form, emit_all, emit_attributes, parse_all, parse_attributes},
 };
 
 /// SIT_IDENTITY_ONLY (RFC 2407 §4.2.1).
@@ -18,17 +18,7 @@ pub struct SecurityAssociation {
 }
 
 /// Transforms of a protocol, of which one is chosen.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Proposal {
-    /// Its number.
-    pub number: u8,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The SPI of the sender. At most 255 octets.
-    pub spi: Vec<u8>,
-    /// The transforms, at most 255.
-    pub transforms: Vec<Transform>,
-}
+pub type Proposal = message::Proposal<Transform>;
 
 /// An algorithm, and what else goes with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,78 +64,26 @@ impl SecurityAssociation {
         if r.u32("Situation")? != IDENTITY_ONLY {
             return Err(situation);
         }
-        let mut proposals = vec![];
-        while !r.is_empty() {
-            let at = r.offset();
-            let ([last, _], body) = r.frame("Proposal Length")?;
-            if last != if r.is_empty() { 0 } else { MORE_PROPOSALS } {
-                return Err(r.malformed_at("Next Payload of a proposal", at));
-            }
-            proposals.push(Proposal::parse(body)?);
-        }
-        Ok(SecurityAssociation { proposals })
+        Ok(SecurityAssociation { proposals: parse_all(r)? })
     }
 
     pub(super) fn emit(&self, w: &mut Writer) {
         w.u32(IPSEC_DOI);
         w.u32(IDENTITY_ONLY);
-        for (i, proposal) in self.proposals.iter().enumerate() {
-            let last = if i + 1 == self.proposals.len() { 0 } else { MORE_PROPOSALS };
-            w.frame([last, 0], "Proposal Length", |w| proposal.emit(w));
-        }
+        emit_all(&self.proposals, w);
     }
 }
 
-impl Proposal {
-    fn parse(mut r: Reader<'_>) -> Result<Proposal, Malformed> {
-        let number = r.u8("Proposal #")?;
-        let protocol = Protocol(r.u8("Protocol-Id")?);
-        let spi_size = r.u8("SPI Size")?;
-        let count_at = r.offset();
-        let count = r.u8("# of Transforms")?;
-        let spi = r.take(spi_size.into(), "SPI")?.to_vec();
-        let mut transforms = vec![];
-        while !r.is_empty() {
-            let at = r.offset();
-            let ([last, _], body) = r.frame("Transform Length")?;
-            if last != if r.is_empty() { 0 } else { MORE_TRANSFORMS } {
-                return Err(r.malformed_at("Next Payload of a transform", at));
-            }
-            transforms.push(Transform::parse(body)?);
-        }
-        if transforms.len() != usize::from(count) {
-            return Err(r.malformed_at("# of Transforms", count_at));
-        }
-        Ok(Proposal { number, protocol, spi, transforms })
-    }
-
-    fn emit(&self, w: &mut Writer) {
-        w.u8(self.number);
-        w.u8(self.protocol.0);
-        w.len8(self.spi.len(), "SPI Size");
-        w.len8(self.transforms.len(), "# of Transforms");
-        w.octets(&self.spi);
-        for (i, transform) in self.transforms.iter().enumerate() {
-            let last = if i + 1 == self.transforms.len() { 0 } else { MORE_TRANSFORMS };
-            w.frame([last, 0], "Transform Length", |w| transform.emit(w));
-        }
-    }
-}
-
-impl Transform {
+impl Form for Transform {
     fn parse(mut r: Reader<'_>) -> Result<Transform, Malformed> {
         let number = r.u8("Transform #")?;
         let id = r.u8("Transform-Id")?;
         r.u16("RESERVED2")?;
-        let mut attributes = vec![];
-        while !r.is_empty() {
-            attributes.push(parse_attribute(&mut r)?);
-        }
-        Ok(Transform { number, id, attributes })
+        Ok(Transform { number, id, attributes: parse_attributes(r)? })
     }
 
     fn emit(&self, w: &mut Writer) {
         w.octets(&[self.number, self.id, 0, 0]);
-        self.attributes.iter().for_each(|attribute| emit_attribute(attribute, w));
+        emit_attributes(&self.attributes, w);
     }
 }

@@ -172,9 +172,9 @@ fn what_must_not_be_is_refused_where_it_is() {
     for (at, octet, field, offset) in [
         (7, 2, "DOI", 4),
         (11, 4, "Situation", 8),
-        (12, 2, "Next Payload of a proposal", 12),
-        (19, 2, "# of Transforms", 19),
-        (20, 3, "Next Payload of a transform", 20),
+        (12, 2, "Last Substruc of a proposal", 12),
+        (19, 2, "Num Transforms", 19),
+        (20, 3, "Last Substruc of a transform", 20),
         (3, 0, "Payload Length", 2),
         (15, 255, "Proposal Length", 14),
     ] {

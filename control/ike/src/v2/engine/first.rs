@@ -10,7 +10,7 @@ use crate::{
         channel::Dropped,
         context::Context,
         ike_sa::{IkeSaId, Path},
-        output::{Datagram, Output},
+        output::Output,
         puzzle::{self, Puzzle},
         redirect,
         refused::Refused,
@@ -22,7 +22,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Octets of a first message, at most: of a half-open IKE SA it is kept for AUTH.
-const LONGEST_FIRST: usize = 8 * 1024;
+pub(super) const LONGEST_FIRST: usize = 8 * 1024;
 
 impl Engine {
     /// A message that might begin an IKE SA. Until it does, nothing is kept of it.
@@ -186,8 +186,7 @@ impl Engine {
         let spis = Spis { initiator, responder: self.free_spi(cx) };
         let id = self.reserve();
         self.add(id, connection, (Role::Responder, spis), path, cx);
-        self.half_open.insert((path.peer, initiator), id);
-        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
+        self.now_half_open(id, (path.peer, initiator));
         id
     }
 
@@ -215,7 +214,5 @@ fn answer_first_all(header: &Header, notifies: Vec<Notify>, path: Path, cx: &mut
     let header =
         Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..*header };
     let message = Message { header, payloads, sealed: None };
-    if let Ok(octets) = message.emit() {
-        cx.out.push_back(Output::Send(Datagram { local: path.local, peer: path.peer, octets, dscp: 0 }));
-    }
+    cx.send(message.emit().into_iter().collect(), path, 0);
 }

@@ -1,6 +1,6 @@
 //! ISAKMP SAs of IKEv1 in the same engine: they have the same numbers, admission and contacts as IKE SAs.
 
-use super::{Engine, host, note_children, ours};
+use super::{Engine, first::LONGEST_FIRST, host, note_children, ours};
 use crate::{
     child::ChildSa,
     closed::Closed,
@@ -8,18 +8,15 @@ use crate::{
     context::Context,
     crypto::keys::{Role, Spis},
     ike_sa::{IkeSa as _, IkeSaId, Path, Phase},
-    message::{ExchangeType, Header, IkeSpi, PayloadType},
+    message::{ExchangeType, IkeSpi},
     output::{Event, Output},
     v1::{
-        self,
+        self, Raw,
         ike_sa::{IkeSa, Legacy},
     },
     v2::{channel::Dropped, refused::Refused},
 };
 use std::sync::Arc;
-
-/// Octets of a first message, at most.
-const LONGEST_FIRST: usize = 8 * 1024;
 
 /// How long one stays whose place another has: what is under way ends.
 const REPLACED_MS: u64 = 10_000;
@@ -58,8 +55,7 @@ impl Engine {
     /// A message of IKEv1 came.
     pub(super) fn receive_v1(
         &mut self,
-        (header, first, body): (&Header, PayloadType, &[u8]),
-        octets: &[u8],
+        raw: &Raw<'_>,
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
@@ -67,12 +63,13 @@ impl Engine {
         if self.v1.is_empty() && cx.config.connections.iter().all(|c| c.ikev1.is_none()) {
             return Err(Refused::Version);
         }
+        let header = &raw.header;
         let (initiator, responder) = (header.initiator_spi, header.responder_spi);
         let begins = responder == IkeSpi::NONE && header.exchange == ExchangeType::IDENTITY_PROTECTION;
         if begins && !self.by_spi.contains_key(&initiator) {
             return match self.half_open.get(&(path.peer, initiator)).copied() {
-                Some(id) => self.receive_of_v1(id, octets, path, cx),
-                None => self.receive_first_v1((header, first, body), octets, path, cx),
+                Some(id) => self.receive_of_v1(id, raw, path, cx),
+                None => self.receive_first_v1(raw, path, cx),
             };
         }
         let of = |spi: IkeSpi, role| {
@@ -85,33 +82,28 @@ impl Engine {
         let is_its = |spis: Spis| spis.responder == responder || spis.responder == IkeSpi::NONE;
         let found = found.or_else(|| of(initiator, Role::Initiator).filter(|(_, spis)| is_its(*spis)));
         let (id, _) = found.ok_or(Refused::UnknownSpi)?;
-        self.receive_of_v1(id, octets, path, cx)
+        self.receive_of_v1(id, raw, path, cx)
     }
 
     fn receive_of_v1(
         &mut self,
         id: IkeSaId,
-        octets: &[u8],
+        raw: &Raw<'_>,
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         let mut received = Ok(());
-        self.with_v1(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
+        self.with_v1(id, cx, |sa, cx| received = sa.receive(raw, path, cx));
         Ok(received?)
     }
 
     /// A message that might begin one. There are no cookies in IKEv1: where IKEv2 begins to ask for them, nothing is kept of it, so
     /// that whoever is not where it says cannot take the place of IKE SAs.
-    fn receive_first_v1(
-        &mut self,
-        (header, first, body): (&Header, PayloadType, &[u8]),
-        octets: &[u8],
-        path: Path,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Refused> {
-        if octets.len() > LONGEST_FIRST {
+    fn receive_first_v1(&mut self, raw: &Raw<'_>, path: Path, cx: &mut Context<'_>) -> Result<(), Refused> {
+        if raw.octets.len() > LONGEST_FIRST {
             return Err(Refused::TooLong);
         }
+        let header = &raw.header;
         if header.message_id != 0 {
             return Err(Dropped::MessageId(header.message_id).into());
         }
@@ -126,7 +118,7 @@ impl Engine {
         if self.is_full(cx) {
             return Err(Refused::Full);
         }
-        let connection = match v1::first(first, body, path, cx.config) {
+        let connection = match v1::first(raw, path, cx.config) {
             Ok(connection) => connection,
             Err(refused) => {
                 if refused == Refused::NoProposal {
@@ -138,9 +130,8 @@ impl Engine {
         let spis = Spis { initiator: header.initiator_spi, responder: self.free_spi(cx) };
         let id = self.reserve();
         self.add_v1(id, &connection, (Role::Responder, spis), path, cx);
-        self.half_open.insert((path.peer, header.initiator_spi), id);
-        *self.of_host.entry(host(path.peer.ip())).or_default() += 1;
-        self.receive_of_v1(id, octets, path, cx)
+        self.now_half_open(id, (path.peer, header.initiator_spi));
+        self.receive_of_v1(id, raw, path, cx)
     }
 
     /// Does something with one, and keeps what is known of it in step. False if there is none.

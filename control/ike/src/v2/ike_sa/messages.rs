@@ -13,7 +13,7 @@ use crate::{
         context::Context,
         id_sync::Ids,
         informational, intermediate,
-        output::{Datagram, Output},
+        output::Output,
         sa_init,
         window::Datagrams,
     },
@@ -253,9 +253,7 @@ impl IkeSa {
         }
     }
 
-    pub(in crate::v2) fn send(&self, datagrams: Datagrams, Path { local, peer }: Path, cx: &mut Context<'_>) {
-        let dscp = self.connection.dscp;
-        let all = datagrams.into_iter().map(|octets| Output::Send(Datagram { local, peer, octets, dscp }));
-        cx.out.extend(all);
+    pub(in crate::v2) fn send(&self, datagrams: Datagrams, path: Path, cx: &mut Context<'_>) {
+        cx.send(datagrams, path, self.connection.dscp);
     }
 }

@@ -1,0 +1,386 @@
+//! Who both ends are, and how they prove it in the last two messages of main mode (RFC 2409 §5.1, §5.4): by a HASH payload that
+//! only who has the shared key can make, or by a signature over it.
+//!
+//! # Dangers
+//! Until the peer has proven who it is, nothing of another ISAKMP SA, nor of what is configured, changes by what it says.
+
+use super::{
+    ike_sa::{IkeSa, Legacy, Task, Then},
+    keys::{Iv, Keys},
+    main_mode::{EXCHANGE, Expects, other},
+    messages::Message,
+    oakley,
+};
+use crate::{
+    closed::Closed,
+    connection::{Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
+    context::Context,
+    crypto::{Secret, cipher::OpenError, keys::Role},
+    identity::{Fit, IdPattern},
+    ike_sa::Phase,
+    job::{Job, Outcome},
+    message::{
+        AuthMethod, CertificateEncoding, CertificateRequest, ExchangeType, Identification,
+        isakmp::{Chain, Notify, NotifyType, Payload},
+    },
+    output::Event,
+    proof::{Signature, Signing, Unproven, Verification},
+    v2::channel::Dropped,
+};
+use std::sync::Arc;
+
+/// Who we say to be, as what we prove it.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub ids: (Identification, Identification),
+    /// The initiator's message that is answered.
+    pub said: Option<Said>,
+}
+
+/// What the peer has said of itself, until it is known whether it is so.
+#[derive(Debug)]
+pub(super) struct Said {
+    connection: Arc<Connection>,
+    pub ids: (Identification, Identification),
+    digest: [u8; 32],
+    next: Option<Iv>,
+    notifies: Vec<Notify>,
+}
+
+impl Said {
+    /// The peer says that it knows no other with us.
+    fn is_only(&self) -> bool {
+        self.notifies.iter().any(|notify| notify.kind == NotifyType::INITIAL_CONTACT)
+    }
+}
+
+impl IkeSa {
+    /// Who the peer is, as long as it has not said so: who it was, who is configured, or its address.
+    pub(super) fn expected_peer(&self) -> Identification {
+        let theirs = self.expected.clone().or_else(|| self.connection.remote_id.identity());
+        theirs.unwrap_or_else(|| Identification::of_address(self.path.peer.ip()))
+    }
+
+    /// HASH_I or HASH_R.
+    fn proof_of(&self, who: Role, id: &Identification) -> Option<Secret> {
+        let (keys, phase_1) = (self.keys.as_ref()?, self.phase_1.as_ref()?);
+        Some(keys.proof(who, phase_1.exchanged(), self.spis, &id.body()))
+    }
+
+    /// Proves that we are who we say.
+    pub(super) fn prove(&mut self, proven: Proven, cx: &mut Context<'_>) {
+        let connection = proven.said.as_ref().map_or(&self.connection, |said| &said.connection).clone();
+        let (Some(proof), Some(suite)) = (self.proof_of(self.role, &proven.ids.0), &self.suite) else {
+            return;
+        };
+        match (suite.method.scheme(), &connection.local_auth) {
+            (Some(scheme), LocalAuth::PublicKey(credential)) => {
+                let octets = vec![proof.bytes().to_vec()];
+                let (key, method) = (credential.key().clone(), AuthMethod::RSA_SIGNATURE);
+                let signing = Box::new(Signing { key, method, scheme, octets });
+                let then = match self.role {
+                    Role::Initiator => Then::ProofAsk(Box::new(proven)),
+                    Role::Responder => Then::ProofAnswer(Box::new(proven)),
+                };
+                self.after(Job::Sign(signing), then, cx);
+            }
+            (None, _) => self.say_proof(proven, Payload::Hash(proof.bytes().to_vec()), cx),
+            _ => self.close(Closed::Configured("it has no key that signs"), cx),
+        }
+    }
+
+    fn signed(&mut self, proven: Proven, outcome: Outcome, cx: &mut Context<'_>) {
+        match outcome {
+            Outcome::Signed(Ok(signatures)) if signatures.len() == 1 => {
+                let data =
+                    signatures.into_iter().map(|signature| signature.data).collect::<Vec<_>>().concat();
+                self.say_proof(proven, Payload::Signature(data), cx);
+            }
+            _ => self.close(Closed::Configured("our private key does not sign"), cx),
+        }
+    }
+
+    /// An initiator has signed.
+    pub(super) fn proof_ask(&mut self, proven: Proven, outcome: Outcome, cx: &mut Context<'_>) {
+        self.signed(proven, outcome, cx);
+    }
+
+    /// A responder has signed.
+    pub(super) fn proof_answer(&mut self, proven: Proven, outcome: Outcome, cx: &mut Context<'_>) {
+        self.signed(proven, outcome, cx);
+    }
+
+    /// Says who we are, and proves it.
+    fn say_proof(&mut self, proven: Proven, proof: Payload, cx: &mut Context<'_>) {
+        let connection = proven.said.as_ref().map_or(&self.connection, |said| &said.connection).clone();
+        let mut payloads = vec![Payload::Identification(proven.ids.0.clone())];
+        let is_asked = self.phase_1.as_ref().is_some_and(|phase_1| phase_1.is_asked);
+        let sends = match connection.sends_certificates {
+            SendCertificates::Asked => is_asked,
+            SendCertificates::Always => true,
+            SendCertificates::Never => false,
+        };
+        if let (LocalAuth::PublicKey(credential), true) = (&connection.local_auth, sends) {
+            let certificates =
+                credential.payloads().filter(|c| c.encoding == CertificateEncoding::X509_SIGNATURE);
+            payloads.extend(certificates.map(Payload::Certificate));
+        }
+        payloads.push(proof);
+        match proven.said {
+            None => {
+                // Of whom it is not known who it is, it is not known either whether there is another.
+                let is_known = self.expected.is_none() && connection.remote_id.identity().is_some();
+                let says_so = is_known
+                    && connection.unique != Unique::Never
+                    && self.contacts.others(&proven.ids, self.id).is_empty();
+                let cookies = (self.spis.initiator, self.spis.responder);
+                let notify = || Payload::Notify(Notify::of_ike_sa(NotifyType::INITIAL_CONTACT, cookies, &[]));
+                payloads.extend(says_so.then(notify));
+                let Some(iv) = self.phase_1.as_ref().and_then(|p| p.iv) else { return };
+                let (datagrams, next) = self.sealed(EXCHANGE, 0, iv, &payloads);
+                self.ask(datagrams, cx);
+                self.ids = Some(proven.ids);
+                if let Some(phase_1) = &mut self.phase_1 {
+                    (phase_1.iv, phase_1.expects) = (Some(next), Expects::Proof);
+                }
+            }
+            Some(said) => {
+                let Some(iv) = said.next else { return };
+                let (datagrams, next) = self.sealed(EXCHANGE, 0, iv, &payloads);
+                self.connection = said.connection.clone();
+                self.path = self.answer_path;
+                self.answer(said.digest, datagrams, cx);
+                self.establish(&said, next, cx);
+            }
+        }
+    }
+
+    /// The peer says who it is, and proves it.
+    pub(super) fn check_peer(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
+        let Message { digest, chain, next, .. } = message;
+        let theirs = chain.identification().ok_or(Dropped::Sealing)?.clone();
+        let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+        let proof = self.proof_of(other(self.role), &theirs).ok_or(Dropped::Sealing)?;
+        if by_key && chain.hash().map(Secret::copy_of).as_ref() != Some(&proof) {
+            return Err(Dropped::Open(OpenError::Icv));
+        }
+        let found = match self.role {
+            _ if !is_of_ike(&theirs) => {
+                let [protocol, port @ ..] = theirs.reserved;
+                let found = format!("{theirs} of protocol {protocol}, port {}", u16::from_be_bytes(port));
+                Err(Closed::Identity { found, wanted: "of no protocol, or of UDP and port 500".to_owned() })
+            }
+            Role::Initiator => self.whom_we_asked(&theirs, cx),
+            Role::Responder => self.connection_for(&theirs, cx),
+        };
+        let (connection, mine) = match found {
+            Ok(found) => found,
+            Err(closed) => {
+                self.refuse_peer(closed, cx);
+                return Ok(());
+            }
+        };
+        if let Some(phase_1) = &mut self.phase_1 {
+            phase_1.is_asked |= are_requested(&chain);
+        }
+        let notifies = chain.notifies().cloned().collect();
+        let said = Said { connection, ids: (mine, theirs), digest, next, notifies };
+        let Some(suite) = &self.suite else { return Err(Dropped::Sealing) };
+        let wrong = |why, said: &Said| Closed::Authentication { who: said.ids.1.to_string(), why };
+        match (suite.method.scheme(), &said.connection.remote_auth) {
+            (None, _) => {
+                // Whoever shares a key with us would be taken for us.
+                match IdPattern::from(&said.ids.0).fits(&said.ids.1) {
+                    None => self.peer_proven(said, cx),
+                    Some(_) => self.refuse_peer(wrong(Unproven::Us, &said), cx),
+                }
+            }
+            (Some(scheme), RemoteAuth::PublicKey(trust)) => {
+                let Some(octets) = chain.signature() else {
+                    self.refuse_peer(wrong(Unproven::Algorithm, &said), cx);
+                    return Ok(());
+                };
+                // RFC 2407 §4.6.2: protocol and port say nothing of who it is.
+                let id = Identification::new(said.ids.1.kind, &said.ids.1.data);
+                let verification = Verification {
+                    trust: trust.clone(),
+                    id,
+                    certificates: chain.certificates().cloned().collect(),
+                    said: Signature { schemes: vec![scheme], octets: octets.to_vec() },
+                    octets: proof.bytes().to_vec(),
+                    unix_secs: cx.unix_secs,
+                };
+                if let Some(phase_1) = &mut self.phase_1 {
+                    phase_1.expects = Expects::Nothing;
+                }
+                self.open = None;
+                self.after(Job::Verify(Box::new(verification)), Then::Verified(Box::new(said)), cx);
+            }
+            _ => self.refuse_peer(wrong(Unproven::NoCertificate, &said), cx),
+        }
+        Ok(())
+    }
+
+    /// It is known whether the peer's signature is right.
+    pub(super) fn verified(&mut self, said: Said, outcome: Outcome, cx: &mut Context<'_>) {
+        match outcome {
+            Outcome::Verified(Ok(())) => self.peer_proven(said, cx),
+            Outcome::Verified(Err(why)) => {
+                let who = said.ids.1.to_string();
+                self.refuse_peer(Closed::Authentication { who, why }, cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// The peer is who it says.
+    fn peer_proven(&mut self, said: Said, cx: &mut Context<'_>) {
+        if let Err(closed) = self.may_be(&said) {
+            return self.refuse_peer(closed, cx);
+        }
+        match (self.role, said.next) {
+            (Role::Initiator, Some(last)) => {
+                self.note(said.digest);
+                self.establish(&said, last, cx);
+            }
+            (Role::Responder, _) => {
+                if let Some(phase_1) = &mut self.phase_1 {
+                    phase_1.expects = Expects::Nothing;
+                }
+                self.prove(Proven { ids: said.ids.clone(), said: Some(said) }, cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether there may be another of the same two.
+    fn may_be(&self, said: &Said) -> Result<(), Closed> {
+        let others = self.contacts.others(&said.ids, self.id);
+        let is_elsewhere = !self.contacts.is_at(&said.ids, self.path.peer.ip());
+        match said.connection.unique {
+            Unique::Keep if !others.is_empty() && !said.is_only() && is_elsewhere => {
+                Err(Closed::NotUnique(said.ids.1.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What becomes of others of the same two: the peer knows no other, or they go on as this one.
+    fn take_places(&mut self, said: &Said) {
+        let others = match said.connection.unique {
+            Unique::Never => vec![],
+            _ => self.contacts.others(&said.ids, self.id),
+        };
+        let legacy = |other| if said.is_only() { Legacy::Superseded(other) } else { Legacy::Heir(other) };
+        self.legacies.extend(others.into_iter().map(legacy));
+    }
+
+    /// Both ends are authenticated.
+    fn establish(&mut self, said: &Said, last: Iv, cx: &mut Context<'_>) {
+        let life_secs = self.phase_1.take().and_then(|phase_1| phase_1.life_secs);
+        (self.open, self.doubt, self.deadline_ms) = (None, None, u64::MAX);
+        self.last = Some(last);
+        self.ids = Some(said.ids.clone());
+        self.keys.iter_mut().for_each(Keys::forget_proofs);
+        self.phase = Phase::Established;
+        self.established_ms = Some(cx.now_ms);
+        self.heard_ms = cx.now_ms;
+        self.live_for(life_secs, cx);
+        self.event(Event::Established, cx);
+        self.take_places(said);
+        self.tasks.extend(self.wanted.take().map(Task::Child));
+    }
+
+    /// Whether the responder is who we have asked for.
+    fn whom_we_asked(
+        &self,
+        theirs: &Identification,
+        cx: &Context<'_>,
+    ) -> Result<(Arc<Connection>, Identification), Closed> {
+        let wanted = &self.connection.remote_id;
+        let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
+        let has_key =
+            |mine: &Identification| shared.is_none_or(|key| cx.config.shared_key(mine, theirs) == Some(key));
+        match (wanted.fits(theirs), &self.ids) {
+            (Some(_), Some((mine, _))) if has_key(mine) => Ok((self.connection.clone(), mine.clone())),
+            // Whoever has the key of another is not that one.
+            (Some(_), Some(_)) => {
+                Err(Closed::Authentication { who: theirs.to_string(), why: Unproven::SharedKey })
+            }
+            _ => Err(Closed::Identity { found: theirs.to_string(), wanted: wanted.to_string() }),
+        }
+    }
+
+    /// The connection for an initiator, and who we are to it: of those that its addresses fit and that allow what was agreed on, the
+    /// one that fits best who it says to be.
+    fn connection_for(
+        &self,
+        theirs: &Identification,
+        cx: &Context<'_>,
+    ) -> Result<(Arc<Connection>, Identification), Closed> {
+        let between = cx.config.between_v1(self.path.local, self.path.peer);
+        let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
+        let fits = |c: &Arc<Connection>| {
+            let suite = self.suite.as_ref()?;
+            let allows = oakley::suites(c).iter().any(|one| {
+                one.agreement.transforms().eq(suite.agreement.transforms()) && one.method == suite.method
+            });
+            let mine = c.identity(self.path.local.ip());
+            let has_key = shared.is_none_or(|key| cx.config.shared_key(&mine, theirs) == Some(key));
+            let fit: Fit = c.remote_id.fits(theirs).filter(|_| allows && has_key)?;
+            Some((fit, mine, c.clone()))
+        };
+        let best = between.iter().filter_map(fits).rev().max_by_key(|(fit, ..)| *fit);
+        best.map(|(_, mine, connection)| (connection, mine)).ok_or_else(|| Closed::Nobody {
+            theirs: theirs.to_string(),
+            asked: None,
+            misfits: between
+                .iter()
+                .take(8)
+                .map(|c| format!("'{}' is for {}", c.name, c.remote_id))
+                .collect::<Vec<_>>()
+                .join("; "),
+        })
+    }
+
+    /// The peer is not who it should be, and is told so.
+    fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
+        let cookies = (self.spis.initiator, self.spis.responder);
+        let notify = Notify::of_ike_sa(NotifyType::AUTHENTICATION_FAILED, cookies, &[]);
+        let datagrams = self.clear(
+            ExchangeType::INFORMATIONAL_V1,
+            u32::from_be_bytes(cx.random()) | 1,
+            &[Payload::Notify(notify)],
+        );
+        self.send(datagrams, self.answer_path, cx);
+        self.close(why, cx);
+    }
+}
+
+/// Whether the protocol and port of an identity are none, or those of IKE, which a NAT may have moved (RFC 2407 §4.6.2).
+fn is_of_ike(id: &Identification) -> bool {
+    let [protocol, port @ ..] = id.reserved;
+    matches!((protocol, u16::from_be_bytes(port)), (0, 0) | (17, 0 | 500 | 4500))
+}
+
+/// Whether some certificate of ours is wanted.
+pub(super) fn are_requested(chain: &Chain) -> bool {
+    let is_request = |payload: &Payload| matches!(payload, Payload::CertificateRequest(r) if r.encoding == CertificateEncoding::X509_SIGNATURE);
+    chain.payloads.iter().any(is_request)
+}
+
+/// Whose certificates are wanted (RFC 2408 §3.10).
+pub(super) fn requests<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> Vec<Payload> {
+    let mut names: Vec<Vec<u8>> = connections
+        .filter(|connection| connection.asks_for_certificates)
+        .filter_map(|connection| match &connection.remote_auth {
+            RemoteAuth::PublicKey(trust) => Some(trust),
+            _ => None,
+        })
+        .flat_map(|trust| trust.anchors.iter().map(|anchor| anchor.subject().der().to_vec()))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let request = |authority| CertificateRequest { encoding: CertificateEncoding::X509_SIGNATURE, authority };
+    names.into_iter().map(|name| Payload::CertificateRequest(request(name))).collect()
+}
