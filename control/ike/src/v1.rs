@@ -3,7 +3,8 @@
 //! ```text
 //!  ike_sa        an ISAKMP SA: what is asked, what is answered, what waits
 //!    messages        what comes, what is sent, and what is known again
-//!    main_mode       phase 1: it is made
+//!    phase_1         it is made, in either mode
+//!    main_mode       phase 1 in six messages
 //!    proof           both ends prove who they are
 //!    quick_mode      phase 2: child SAs are made under it
 //!    informational   notifications, deletions, and whether the peer is there
@@ -32,14 +33,15 @@ mod message_ids;
 mod messages;
 mod nat;
 mod oakley;
+mod phase_1;
 mod proof;
 mod quick_mode;
 mod selector;
 mod times;
 mod vendor;
 
-pub(crate) use main_mode::{first, refuse_first};
 pub(crate) use messages::Raw;
+pub(crate) use phase_1::{first, refuse_first};
 
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,11 @@
 use super::{
     informational::Liveness,
     keys::{Iv, Keys},
-    main_mode::Phase1,
     message_ids::MessageIds,
     messages::Seen,
     nat::Encapsulation,
     oakley::Suite,
+    phase_1::Phase1,
     proof, quick_mode,
     vendor::{Abilities, NatT},
 };

@@ -3,8 +3,8 @@
 
 use super::{
     ike_sa::{IkeSa, Legacy},
-    main_mode::ANOTHER_MS,
     messages::{Message, Raw},
+    phase_1::ANOTHER_MS,
 };
 use crate::{
     child::{ChildError, EndedBy},

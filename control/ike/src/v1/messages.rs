@@ -91,7 +91,7 @@ impl IkeSa {
         // Whoever sends nothing of the peer's has no answer that is under way.
         let before = std::mem::replace(&mut self.answer_path, path);
         let taken = match raw.header.exchange {
-            ExchangeType::IDENTITY_PROTECTION => self.receive_main(raw, cx),
+            ExchangeType::IDENTITY_PROTECTION => self.receive_phase_1(raw, cx),
             ExchangeType::QUICK_MODE => self.receive_quick(raw, cx),
             ExchangeType::INFORMATIONAL_V1 => self.receive_informational(raw, cx),
             _ => Err(Dropped::Exchange),

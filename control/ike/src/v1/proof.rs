@@ -7,9 +7,10 @@
 use super::{
     ike_sa::{IkeSa, Legacy, Task, Then},
     keys::{Iv, Keys},
-    main_mode::{EXCHANGE, Expects, other},
+    main_mode::EXCHANGE,
     messages::Message,
     oakley,
+    phase_1::{Expects, other},
 };
 use crate::{
     closed::Closed,

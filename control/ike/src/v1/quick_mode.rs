@@ -22,8 +22,8 @@ use super::{
     doi::{self, Life},
     ike_sa::{IkeSa, Task, Then},
     keys::Iv,
-    main_mode::NONCE,
     messages::{Message, Raw, is_hash},
+    phase_1::NONCE,
     selector,
 };
 use crate::{
