@@ -4,9 +4,11 @@
 //! What is encrypted is all behind the header, and has zeroes behind its last payload. HASH payloads are over the octets of all
 //! payloads behind them, and others over the bodies of payloads: [`Chain`] says where they are.
 
+mod attributes;
 mod notify;
 mod proposal;
 
+pub use attributes::{Attributes, AttributesType, XauthAttributeType};
 pub use notify::{Delete, Notify, NotifyType, cookies};
 pub use proposal::{Proposal, SecurityAssociation, Transform};
 
@@ -15,7 +17,6 @@ use super::{
     PayloadType, Version,
     octets::{Reader, Writer},
     proposal::{emit_attributes, parse_attributes},
-    registry::registry,
 };
 use std::ops::Range;
 
@@ -24,16 +25,6 @@ const IPSEC_DOI: u32 = 1;
 
 /// Octets of a nonce (RFC 2409 §5).
 const NONCE: std::ops::RangeInclusive<usize> = 8..=256;
-
-registry! {
-    /// What is done with attributes of a configuration.
-    AttributesType(u8) {
-        ISAKMP_CFG_REQUEST = 1,
-        ISAKMP_CFG_REPLY = 2,
-        ISAKMP_CFG_SET = 3,
-        ISAKMP_CFG_ACK = 4,
-    }
-}
 
 /// A payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,17 +61,6 @@ pub enum Payload {
     Fragment(Fragment),
     /// A payload of a type that is none of these.
     Unknown(PayloadType, Vec<u8>),
-}
-
-/// Attributes of a configuration (draft-ietf-ipsec-isakmp-mode-cfg §3.2).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attributes {
-    /// Whether they are asked for, or told.
-    pub kind: AttributesType,
-    /// Which transaction they are of.
-    pub identifier: u16,
-    /// The attributes.
-    pub all: Vec<Attribute>,
 }
 
 /// A part of a message, from its header on, as several vendors cut them.
@@ -170,21 +150,6 @@ impl Payload {
             | Payload::NatDetection(octets, _)
             | Payload::Unknown(_, octets) => w.octets(octets),
         }
-    }
-}
-
-impl Attributes {
-    fn parse(mut r: Reader<'_>) -> Result<Attributes, Malformed> {
-        let kind = AttributesType(r.u8("Type")?);
-        r.u8("RESERVED")?;
-        let identifier = r.u16("Identifier")?;
-        Ok(Attributes { kind, identifier, all: parse_attributes(r)? })
-    }
-
-    fn emit(&self, w: &mut Writer) {
-        w.octets(&[self.kind.0, 0]);
-        w.u16(self.identifier);
-        emit_attributes(&self.all, w);
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::message::{
-    AttributeType, AttributeValue, CertificateEncoding, ExchangeType, IdType, IkeSpi, Protocol,
+    AttributeType, AttributeValue, CertificateEncoding, ConfigurationAttribute, ConfigurationAttributeType,
+    ExchangeType, IdType, IkeSpi, Protocol,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -194,4 +195,25 @@ fn numbers_of_attributes_are_as_short_as_they_can_be() {
     }
     let of = |octets| Attribute { kind: AttributeType(12), value: AttributeValue::Long(octets) }.as_number();
     assert_eq!((of(vec![]), of(vec![0; 9]), of(vec![1; 8])), (None, None, Some(0x0101_0101_0101_0101)));
+}
+
+// draft-beaulieu-ike-xauth-02 §6, draft-dukes-ike-mode-cfg-02 §3.2
+#[test]
+fn users_and_addresses_are_attributes() {
+    let octets = b"\0\0\0\x1b\x02\0\x12\x34\x40\x89\0\x05carol\x40\x8a\0\x02pw\xc0\x8f\0\x01".as_slice();
+    let chain = Chain::parse(PayloadType::ATTRIBUTES, octets, false).unwrap();
+    let attributes = chain.attributes().unwrap();
+    assert_eq!((attributes.kind, attributes.identifier), (AttributesType::ISAKMP_CFG_REPLY, 0x1234));
+    let of = |kind| attributes.of_user(kind).map(|attribute| attribute.value.clone());
+    assert_eq!(of(XauthAttributeType::XAUTH_USER_NAME), Some(AttributeValue::Long(b"carol".to_vec())));
+    assert_eq!(of(XauthAttributeType::XAUTH_STATUS), Some(AttributeValue::Short(1)));
+    assert_eq!(of(XauthAttributeType::XAUTH_PASSCODE), None);
+    assert!(attributes.is_of_user());
+    assert_eq!(format!("{attributes:?}"), "ISAKMP_CFG_REPLY 4660: [16521, 16522, 16527]");
+    let kind = ConfigurationAttributeType::INTERNAL_IP4_ADDRESS;
+    let all = vec![ConfigurationAttribute::of_address(kind, [10, 3, 0, 1].into())];
+    let set = Attributes::of_configuration(AttributesType::ISAKMP_CFG_SET, 7, all.clone());
+    assert_eq!((set.configuration(), set.is_of_user()), (all, false));
+    let octets = body(&Payload::Attributes(set)).unwrap();
+    assert_eq!(octets, [3, 0, 0, 7, 0, 1, 0, 4, 10, 3, 0, 1]);
 }
