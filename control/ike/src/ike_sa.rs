@@ -5,10 +5,10 @@ use crate::{
     closed::Closed,
     connection::Connection,
     crypto::keys::{Role, Spis},
+    given::Given,
     message::Identification,
     nat::Nat,
     proposal::Agreement,
-    v2::configuration::Given,
 };
 use std::{fmt::Debug, net::SocketAddr, sync::Arc};
 

@@ -10,6 +10,7 @@ mod contacts;
 pub mod context;
 pub mod crypto;
 pub mod eap;
+pub mod given;
 pub mod identity;
 pub mod ike_sa;
 pub mod job;

@@ -24,7 +24,7 @@ mod admission;
 mod auth;
 pub mod channel;
 pub mod child;
-pub mod configuration;
+mod configuration;
 pub mod cookie;
 mod create_child;
 pub mod eap;

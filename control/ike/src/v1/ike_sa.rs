@@ -21,6 +21,7 @@ use crate::{
     contacts::Contacts,
     context::Context,
     crypto::keys::{Role, Spis},
+    given::Given,
     ike_sa::{IkeSaId, Path, Phase},
     job::{Job, Outcome},
     message::Identification,
@@ -28,7 +29,6 @@ use crate::{
     output::{Event, JobId, Output},
     proposal::Agreement,
     retransmission::{Datagrams, Open},
-    v2::configuration::Given,
 };
 use std::{
     collections::VecDeque,

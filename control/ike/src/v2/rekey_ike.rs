@@ -15,7 +15,6 @@
 
 use super::{
     child::{ChildError, ChildSa},
-    configuration::Given,
     context::Context,
     followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, IkeSaId, Phase, Task, Then},
@@ -30,6 +29,7 @@ use crate::{
         keys::{Nonces, Role, Spis},
         transform::KeyExchange as Method,
     },
+    given::Given,
     kept::keep,
     message::{ExchangeType, IkeSpi, KeyExchange, Notify, NotifyType, Payload, Payloads},
     pool::Leases,
