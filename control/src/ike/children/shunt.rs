@@ -8,10 +8,10 @@ use super::{Children, FIRST_REQID, priority, selectors};
 use crate::install::back;
 use portcullis_ike::traffic_selector::Policy as Traffic;
 use portcullis_sadb::{Action, Direction, Policy, PolicyIndex, Sadb, SadbError, Selector};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A policy that has no SA.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Shunt {
     /// Its connection.
     pub connection: String,
@@ -55,33 +55,40 @@ impl Children {
     /// There are these shunts from now on, and no others. Returns those that cannot be. What is new is there before anything
     /// goes, but where the two cannot be together.
     pub fn set_shunts<'a>(&mut self, sadb: &mut Sadb, wanted: &'a [Shunt]) -> Vec<(&'a Shunt, SadbError)> {
+        let all: HashSet<_> = wanted.iter().collect();
         let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.shunts).into_iter().partition(|(shunt, _)| wanted.contains(shunt));
+            std::mem::take(&mut self.shunts).into_iter().partition(|(shunt, _)| all.contains(shunt));
         self.shunts = kept;
-        let fresh: Vec<_> =
-            wanted.iter().filter(|shunt| self.shunts.iter().all(|(there, _)| there != *shunt)).collect();
-        let mut left = if fresh.is_empty() { HashMap::new() } else { self.left_shunts(sadb, &gone) };
-        let mut add = |children: &mut Children, sadb: &mut Sadb, shunt: &'a Shunt| {
-            let policies = add(sadb, shunt, &mut left).map_err(|error| (shunt, error))?;
+        let there: HashSet<_> = self.shunts.iter().map(|(shunt, _)| shunt).collect();
+        let fresh: Vec<_> = wanted.iter().filter(|shunt| !there.contains(shunt)).collect();
+        let mut left = if fresh.is_empty() { HashMap::new() } else { self.left_shunts(sadb) };
+        let add = |children: &mut Children, sadb: &mut Sadb, shunt: &'a Shunt, left: &mut _| {
+            let policies = add(sadb, shunt, left).map_err(|error| (shunt, error))?;
             children.shunts.push((shunt.clone(), policies));
             Ok(())
         };
-        let again: Vec<_> = fresh.into_iter().filter(|shunt| add(self, sadb, shunt).is_err()).collect();
-        for index in gone.into_iter().flat_map(|(_, policies)| policies) {
+        let again: Vec<_> =
+            fresh.into_iter().filter(|shunt| add(self, sadb, shunt, &mut left).is_err()).collect();
+        let ours = self.of_shunts();
+        for index in gone.into_iter().flat_map(|(_, policies)| policies).filter(|index| !ours.contains(index))
+        {
             let _ = sadb.remove_policy(index);
         }
-        again.into_iter().filter_map(|shunt| add(self, sadb, shunt).err()).collect()
+        left.retain(|_, index| sadb.policy(*index).is_some());
+        again.into_iter().filter_map(|shunt| add(self, sadb, shunt, &mut left).err()).collect()
     }
 
-    /// Policies that a predecessor has left: they are taken as they are, so that none is missing for a moment.
-    fn left_shunts(&self, sadb: &Sadb, gone: &[(Shunt, Vec<PolicyIndex>)]) -> HashMap<Place, PolicyIndex> {
-        let is_ours = |index: &PolicyIndex| {
-            self.shunts.iter().chain(gone).any(|(_, policies)| policies.contains(index))
-        };
+    fn of_shunts(&self) -> HashSet<PolicyIndex> {
+        self.shunts.iter().flat_map(|(_, policies)| policies).copied().collect()
+    }
+
+    /// Policies that a predecessor has left, or a shunt that goes: they are taken as they are, so that none is missing for a moment.
+    fn left_shunts(&self, sadb: &Sadb) -> HashMap<Place, PolicyIndex> {
+        let ours = self.of_shunts();
         let of_shunts =
             sadb.policies().filter(|(_, p)| p.action != Action::Protect && p.reqid == FIRST_REQID);
         of_shunts
-            .filter(|(index, _)| !is_ours(index))
+            .filter(|(index, _)| !ours.contains(index))
             .map(|(index, policy)| (place(&policy), index))
             .collect()
     }
@@ -92,20 +99,23 @@ fn add(
     shunt: &Shunt,
     left: &mut HashMap<Place, PolicyIndex>,
 ) -> Result<Vec<PolicyIndex>, SadbError> {
-    let mut there = vec![];
-    for policy in shunt.policies()? {
-        let index = match left.remove(&place(&policy)) {
-            Some(index) => Ok(index),
-            None => sadb.add_policy(&policy),
-        };
-        match index {
-            Ok(index) => there.push(index),
+    let policies = shunt.policies()?;
+    let (mut there, mut added) = (vec![], vec![]);
+    for policy in &policies {
+        if let Some(index) = left.get(&place(policy)) {
+            there.push(*index);
+            continue;
+        }
+        match sadb.add_policy(policy) {
+            Ok(index) => added.push(index),
             Err(error) => {
-                there.into_iter().for_each(|index| _ = sadb.remove_policy(index));
+                added.into_iter().for_each(|index| _ = sadb.remove_policy(index));
                 return Err(error);
             }
         }
     }
+    policies.iter().for_each(|policy| _ = left.remove(&place(policy)));
+    there.extend(added);
     Ok(there)
 }
 
@@ -179,6 +189,32 @@ mod tests {
         assert_eq!((indices(&bench), bench.children.policies().count()), (before, 4));
         assert!(bench.children.set_shunts(&mut bench.sadb, &[]).is_empty());
         assert_eq!(bench.has().1, 0);
+    }
+
+    #[test]
+    fn a_shunt_of_another_name_keeps_its_policies() {
+        let mut bench = Bench::new(16, 4);
+        let of = |connection: &str, action| Shunt {
+            connection: connection.into(),
+            priority: 7,
+            ..shunt(action, "10.2.7.0/24")
+        };
+        let set = |bench: &mut Bench, wanted: &[Shunt]| {
+            assert!(bench.children.set_shunts(&mut bench.sadb, wanted).is_empty());
+            (indices(bench), bench.children.policies().count())
+        };
+        let before = set(&mut bench, &[of("lan", Action::Discard)]);
+        assert_eq!(set(&mut bench, &[of("other", Action::Discard)]), before);
+        // One that cannot be takes nothing of what goes away with it.
+        let wide = Shunt {
+            traffic: traffic(&["0.0.0.0/0"], &["10.2.7.0/24", "10.4.0.0/16", "10.6.0.0/16"]),
+            ..of("wide", Action::Discard)
+        };
+        let all = [wide, of("lan", Action::Discard)];
+        let failed = bench.children.set_shunts(&mut bench.sadb, &all);
+        assert_eq!(failed.iter().map(|(shunt, _)| *shunt).collect::<Vec<_>>(), [&all[0]]);
+        assert_eq!((indices(&bench), bench.children.policies().count()), before);
+        assert_eq!(set(&mut bench, &[]), (vec![], 0));
     }
 
     #[test]

@@ -34,43 +34,77 @@ impl Trap {
 }
 
 impl Children {
-    /// There are these traps from now on, and no others. Returns those that cannot be.
+    /// There are these traps from now on, and no others. Returns those that cannot be. What is new is there before anything goes,
+    /// but where the two cannot be together.
     pub fn set_traps<'a>(&mut self, sadb: &mut Sadb, wanted: &'a [Trap]) -> Vec<(&'a Trap, SadbError)> {
-        let trapped = self.groups.values().filter(|group| group.trap.is_some());
-        let gone = trapped.filter(|group| !wanted.iter().any(|trap| group.is_trap(trap)));
-        for number in gone.map(|group| group.number).collect::<Vec<_>>() {
-            self.groups.entry(number).and_modify(|group| group.trap = None);
-            self.tidy(sadb, number);
+        let fresh: Vec<_> = wanted.iter().filter(|trap| !self.name_trap(trap)).collect();
+        let purposes: HashSet<_> = wanted.iter().map(Trap::purpose).collect();
+        let is_gone = |group: &Group| group.trap.is_some() && !purposes.contains(&*group.purpose);
+        let gone: Vec<_> = self.groups.values().filter(|group| is_gone(group)).map(|g| g.number).collect();
+        // What goes is left for others to take.
+        let over: Vec<_> = gone.into_iter().flat_map(|number| self.release(sadb, number)).collect();
+        if fresh.is_empty() && over.is_empty() {
+            return vec![];
         }
-        let mut failed = vec![];
-        let mut left = None;
-        for trap in wanted {
-            let known = self.numbers.get(&trap.purpose()).copied();
-            if let Some(group) = known.and_then(|number| self.groups.get_mut(&number)) {
-                group.trap = Some(trap.child.clone());
-                continue;
-            }
-            let left = left.get_or_insert_with(|| Left::of(sadb, &self.policies().collect()));
-            if let Err(error) = self.lay(sadb, trap, left) {
-                failed.push((trap, error));
-            }
+        let fresh = self.lay_all(sadb, fresh);
+        let placed: HashSet<_> = self.policies().collect();
+        for index in over.into_iter().filter(|index| !placed.contains(index)) {
+            let _ = sadb.remove_policy(index);
         }
-        failed
+        self.lay_all(sadb, fresh.into_iter().map(|(trap, _)| trap).collect())
     }
 
-    fn lay(&mut self, sadb: &mut Sadb, trap: &Trap, left: &mut Left) -> Result<(), SadbError> {
-        let there = super::selectors(&trap.traffic).unwrap_or_default();
-        let left = there.first().and_then(|first| left.take(first, &there));
+    /// A group is no trap's any more. Returns the policies that are nobody's then, and still there.
+    fn release(&mut self, sadb: &mut Sadb, number: u32) -> Vec<PolicyIndex> {
+        let Some(group) = self.groups.get_mut(&number) else { return vec![] };
+        group.trap = None;
+        if group.is_needed() {
+            return vec![];
+        }
+        let mut alone = vec![];
+        for of in [&mut group.outbound, &mut group.inbound] {
+            alone.extend(of.extract_if(.., |index| !self.shared.contains_key(index)));
+        }
+        self.tidy(sadb, number);
+        alone
+    }
+
+    /// Has a trap the child's whose policies are there. False if they are not.
+    fn name_trap(&mut self, trap: &Trap) -> bool {
+        let known = self.numbers.get(&trap.purpose()).and_then(|number| self.groups.get_mut(number));
+        known.map(|group| group.trap = Some(trap.child.clone())).is_some()
+    }
+
+    /// Lays traps, first those whose policies are all there. Returns those that cannot be.
+    fn lay_all<'a>(&mut self, sadb: &mut Sadb, traps: Vec<&'a Trap>) -> Vec<(&'a Trap, SadbError)> {
+        if traps.is_empty() {
+            return vec![];
+        }
+        let mut left = Left::of(sadb, &self.policies().collect());
+        let fresh: Vec<_> = traps.into_iter().filter(|trap| !self.take_left(trap, &mut left)).collect();
+        fresh.into_iter().filter_map(|trap| Some((trap, self.lay(sadb, trap).err()?))).collect()
+    }
+
+    /// A trap has what is left, if that is all that it has. False if it is not.
+    fn take_left(&mut self, trap: &Trap, left: &mut Left) -> bool {
+        let taken = trap.purpose().places().and_then(|places| left.take(&places));
         // One that is in use as it is, another group's is not.
-        let left = left.filter(|(reqid, _)| !self.groups.contains_key(reqid));
-        let number = left.as_ref().map_or_else(|| self.free_number(sadb), |(reqid, _)| *reqid);
-        let mut group =
-            Group { trap: Some(trap.child.clone()), ..Group::new(trap.purpose(), (number, number)) };
-        if let Some((_, [outbound, inbound])) = left {
-            (group.outbound, group.inbound) = (outbound, inbound);
-            self.put_group(group);
+        let Some((reqid, [outbound, inbound])) = taken.filter(|(reqid, _)| !self.groups.contains_key(reqid))
+        else {
+            return false;
+        };
+        let group = Group::new(trap.purpose(), (reqid, reqid));
+        self.put_group(Group { trap: Some(trap.child.clone()), outbound, inbound, ..group });
+        true
+    }
+
+    fn lay(&mut self, sadb: &mut Sadb, trap: &Trap) -> Result<(), SadbError> {
+        // Several children can be for the same.
+        if self.name_trap(trap) {
             return Ok(());
         }
+        let number = self.free_number(sadb);
+        let group = Group { trap: Some(trap.child.clone()), ..Group::new(trap.purpose(), (number, number)) };
         self.put_group(group);
         let mut laid = Ok(());
         for direction in [Direction::Inbound, Direction::Outbound] {
@@ -90,10 +124,22 @@ impl Children {
     }
 }
 
-/// Policies that a predecessor has left: those of traps are taken as they are, so that none is missing for a moment.
+/// Where a policy stands, and what it is for.
+type Place = (u32, Selector);
+
+impl Purpose {
+    /// Those of its policies of what goes out; nothing if they are too many.
+    fn places(&self) -> Option<Vec<Place>> {
+        let policies = self.policies(Direction::Outbound, 0)?;
+        Some(policies.into_iter().map(|policy| (policy.priority, policy.selector)).collect())
+    }
+}
+
+/// Policies that a predecessor has left, or a trap that goes: those of traps are taken as they are, so that none is missing for a
+/// moment.
 struct Left {
-    reqids: HashMap<Selector, u32>,
-    policies: HashMap<u32, [HashMap<Selector, PolicyIndex>; 2]>,
+    reqids: HashMap<Place, u32>,
+    policies: HashMap<u32, [HashMap<Place, PolicyIndex>; 2]>,
 }
 
 impl Left {
@@ -103,25 +149,27 @@ impl Left {
         for (index, policy) in sadb.policies().filter(|(index, p)| is_left(index) && p.reqid >= FIRST_REQID) {
             if policy.action == Action::Protect && policy.sa.is_none() {
                 let is_inbound = policy.direction == Direction::Inbound;
+                let place = (policy.priority, policy.selector);
                 if !is_inbound {
-                    left.reqids.insert(policy.selector.clone(), policy.reqid);
+                    left.reqids.insert(place.clone(), policy.reqid);
                 }
                 let of = left.policies.entry(policy.reqid).or_default();
-                of[usize::from(is_inbound)].insert(policy.selector, index);
+                of[usize::from(is_inbound)].insert(place, index);
             }
         }
         left
     }
 
     /// Those of a trap, if they are all there.
-    fn take(&mut self, first: &Selector, there: &[Selector]) -> Option<(u32, [Vec<PolicyIndex>; 2])> {
-        let reqid = *self.reqids.get(first)?;
+    fn take(&mut self, places: &[Place]) -> Option<(u32, [Vec<PolicyIndex>; 2])> {
+        let reqid = *self.reqids.get(places.first()?)?;
         let [outbound, inbound] = self.policies.get(&reqid)?;
-        if (outbound.len(), inbound.len()) != (there.len(), there.len()) {
+        if (outbound.len(), inbound.len()) != (places.len(), places.len()) {
             return None;
         }
-        let all = |of: &HashMap<Selector, PolicyIndex>, way: fn(&Selector) -> Selector| {
-            there.iter().map(|selector| of.get(&way(selector)).copied()).collect::<Option<Vec<_>>>()
+        let all = |of: &HashMap<Place, PolicyIndex>, way: fn(&Selector) -> Selector| {
+            let at = |(priority, selector): &Place| of.get(&(*priority, way(selector))).copied();
+            places.iter().map(at).collect::<Option<Vec<_>>>()
         };
         let found = [all(outbound, Selector::clone)?, all(inbound, back)?];
         self.policies.remove(&reqid);
@@ -130,11 +178,6 @@ impl Left {
 }
 
 impl Group {
-    /// Whether it is the trap's.
-    fn is_trap(&self, trap: &Trap) -> bool {
-        self.trap.as_ref() == Some(&trap.child) && *self.purpose == trap.purpose()
-    }
-
     /// Whether there is anything of it.
     pub(super) fn is_needed(&self) -> bool {
         !self.sas.is_empty() || self.trap.is_some() || !self.lingering.is_empty()
@@ -143,7 +186,7 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Bench, install, nets};
+    use super::super::tests::{Bench, install, nets, traffic};
     use super::*;
 
     fn trap() -> Trap {
@@ -199,5 +242,84 @@ mod tests {
         assert_eq!(bench.has().1, 8);
         assert!(bench.children.set_traps(&mut bench.sadb, &[]).is_empty());
         assert_eq!(bench.has(), (vec![], 0));
+    }
+
+    fn indices(bench: &Bench) -> Vec<PolicyIndex> {
+        bench.sadb.policies().map(|(index, _)| index).collect()
+    }
+
+    fn set(bench: &mut Bench, wanted: &[Trap]) -> Vec<PolicyIndex> {
+        assert!(bench.children.set_traps(&mut bench.sadb, wanted).is_empty());
+        let owned: HashSet<_> = bench.children.policies().collect();
+        assert_eq!(owned, indices(bench).into_iter().collect());
+        indices(bench)
+    }
+
+    #[test]
+    fn a_trap_of_another_name_keeps_its_policies() {
+        let mut bench = Bench::new(16, 64);
+        let before = set(&mut bench, &[trap()]);
+        let child = Trap { child: "other".into(), ..trap() };
+        assert_eq!(set(&mut bench, std::slice::from_ref(&child)), before);
+        let connection = Trap { connection: "other".into(), ..child };
+        assert_eq!(set(&mut bench, std::slice::from_ref(&connection)), before);
+        let named = Some(("other".to_owned(), "other".to_owned()));
+        let is_outbound =
+            |index: &PolicyIndex| bench.sadb.policy(*index).unwrap().direction == Direction::Outbound;
+        let outbound = before.iter().copied().find(is_outbound).unwrap();
+        assert_eq!(bench.children.trapped(&bench.sadb, outbound), named);
+        // In another place it has others.
+        let after = set(&mut bench, &[Trap { priority: 7, ..connection }]);
+        assert_eq!(after.len(), before.len());
+        assert!(bench.sadb.policies().all(|(_, policy)| policy.priority == 4007));
+    }
+
+    #[test]
+    fn what_is_new_has_of_what_goes_what_is_the_same() {
+        let mut bench = Bench::new(16, 64);
+        let wide = Trap { traffic: traffic(&["10.1.0.0/16"], &["10.2.0.0/16", "10.8.0.0/16"]), ..trap() };
+        let of_both = |bench: &Bench| {
+            let to = traffic(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+            let purpose = Trap { traffic: to, ..trap() }.purpose();
+            [Direction::Outbound, Direction::Inbound].map(|direction| {
+                let policy = purpose.policies(direction, 0).unwrap().remove(0);
+                bench.sadb.find_policy(&policy).unwrap()
+            })
+        };
+        for name in ["peer", "other"] {
+            set(&mut bench, &[trap()]);
+            let before = of_both(&bench);
+            let next = Trap { connection: name.into(), ..wide.clone() };
+            assert_eq!(set(&mut bench, std::slice::from_ref(&next)).len(), 4);
+            assert_eq!(of_both(&bench), before);
+            let asked = bench.children.trapped(&bench.sadb, before[0]);
+            assert_eq!(asked, Some((name.to_owned(), "net".to_owned())));
+            assert!(set(&mut bench, &[]).is_empty());
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_takes_nothing_of_what_goes_with_it() {
+        let mut bench = Bench::new(16, 4);
+        let to = |connection: &str, remote: &[&str]| Trap {
+            connection: connection.into(),
+            traffic: traffic(&["10.1.0.0/16"], remote),
+            ..trap()
+        };
+        let before = set(&mut bench, &[to("peer", &["10.2.0.0/16"])]);
+        let wanted =
+            [to("wide", &["10.2.0.0/16", "10.4.0.0/16", "10.6.0.0/16"]), to("other", &["10.2.0.0/16"])];
+        let failed = bench.children.set_traps(&mut bench.sadb, &wanted);
+        assert_eq!(failed.iter().map(|(trap, _)| *trap).collect::<Vec<_>>(), [&wanted[0]]);
+        assert_eq!(indices(&bench), before);
+        assert!(set(&mut bench, &[]).is_empty());
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_both_what_goes_makes_it() {
+        let mut bench = Bench::new(16, 8);
+        let other = Trap { traffic: traffic(&["10.1.0.0/16"], &["10.8.0.0/16"]), ..trap() };
+        assert_eq!(set(&mut bench, &[trap()]).len(), 8);
+        assert_eq!(set(&mut bench, std::slice::from_ref(&other)).len(), 2);
     }
 }
