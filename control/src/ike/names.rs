@@ -13,7 +13,7 @@ use portcullis_ike::{
 use portcullis_sadb::Sadb;
 use rustix::event::{EventfdFlags, eventfd};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{IpAddr, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -98,18 +98,22 @@ impl Names {
         self.known.values().filter(|name| name.is_asked).count()
     }
 
-    /// Takes what was found, and looks up what is due. Whether anything is another now.
-    pub fn turn(&mut self, now_ms: u64) -> bool {
+    /// Takes what was found, and looks up what is due. The names that have others now.
+    pub fn turn(&mut self, now_ms: u64) -> BTreeSet<String> {
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
-        let mut has_changed = false;
+        let mut changed = BTreeSet::new();
         while let Ok((name, found)) = self.receiver.try_recv() {
             let Some(known) = self.known.get_mut(&name) else { continue };
             (known.is_asked, known.found_ms) = (false, Some(now_ms));
             match found {
                 Ok(addresses) => {
-                    has_changed |= known.addresses != addresses;
-                    (known.addresses, known.problem) = (addresses, None);
+                    known.problem = None;
                     known.due_ms = now_ms + AGAIN_MS;
+                    // Who answers has them in another order each time, so that not all go to the same.
+                    if !is_same(&known.addresses, &addresses) {
+                        known.addresses = addresses;
+                        changed.insert(name);
+                    }
                 }
                 Err(why) => {
                     if known.problem.as_ref() != Some(&why) {
@@ -139,7 +143,7 @@ impl Names {
                 }
             }
         }
-        has_changed
+        changed
     }
 
     /// What a name has, as far as is known.
@@ -161,6 +165,11 @@ impl Names {
     pub fn problem(&self, name: &str) -> Option<&str> {
         self.known.get(name)?.problem.as_deref()
     }
+}
+
+/// Whether two have the same addresses, in whatever order.
+fn is_same(one: &[IpAddr], other: &[IpAddr]) -> bool {
+    one.len() == other.len() && one.iter().all(|address| other.contains(address))
 }
 
 /// By the system's resolver.
@@ -185,6 +194,27 @@ fn names(hosts: &[Host]) -> impl Iterator<Item = &str> {
 /// The names of a connection.
 pub(super) fn names_of(connection: &written::Connection) -> impl Iterator<Item = &str> {
     names(&connection.local_addrs).chain(names(&connection.remote_addrs))
+}
+
+/// Gives connections that have names that have changed their addresses, and no others. Returns those.
+fn relocate(
+    connections: &mut [Arc<ike::Connection>],
+    written: &[written::Connection],
+    changed: &BTreeSet<String>,
+    names: &Names,
+) -> Vec<Arc<ike::Connection>> {
+    let has_one = |c: &&written::Connection| names_of(c).any(|name| changed.contains(name));
+    let written: HashMap<_, _> = written.iter().filter(has_one).map(|c| (&*c.name, c)).collect();
+    let named = |name: &str| names.addresses(name);
+    let mut relocated = vec![];
+    for connection in connections {
+        let Some(written) = written.get(&*connection.name) else { continue };
+        let there = Arc::make_mut(connection);
+        there.local = configured::hosts(&written.local_addrs, &named);
+        there.remote = configured::hosts(&written.remote_addrs, &named);
+        relocated.push(connection.clone());
+    }
+    relocated
 }
 
 /// A connection that is to be begun, when its names are looked up.
@@ -223,10 +253,10 @@ impl Ike {
 
     /// Takes what was looked up, and begins what has waited for it.
     pub(super) fn turn_names(&mut self, sadb: &mut Sadb) {
-        let now_ms = self.now_ms();
         // Also where there are none: one that is gone may still have been looked up, and rings until it is heard.
-        if self.names.turn(now_ms) {
-            self.make_connections();
+        let changed = self.names.turn(self.now_ms());
+        if !changed.is_empty() {
+            self.follow_names(&changed);
             self.note_connections();
         }
         for waiting in std::mem::take(&mut self.waiting) {
@@ -236,6 +266,13 @@ impl Ike {
                 None => self.tell_not_begun(&waiting, "it is not configured any more"),
             }
         }
+    }
+
+    /// Gives connections that have these names their addresses, and IKE SAs that are of them.
+    fn follow_names(&mut self, changed: &BTreeSet<String>) {
+        let written = &self.swanctl.connections;
+        let relocated = relocate(&mut self.config.connections, written, changed, &self.names);
+        self.engine.follow_connections(&relocated);
     }
 
     /// Has the names of a connection looked up, if they were not just now. False if all are.
@@ -288,14 +325,14 @@ mod tests {
         }
     }
 
-    /// Until it has found what it is asked.
+    /// Until it has found what it is asked. Whether anything has changed.
     fn turn(names: &mut Names, now_ms: u64) -> bool {
-        let mut has_changed = names.turn(now_ms);
+        let mut changed = names.turn(now_ms);
         while names.asked() > 0 {
             thread::sleep(std::time::Duration::from_millis(1));
-            has_changed |= names.turn(now_ms);
+            changed.extend(names.turn(now_ms));
         }
-        has_changed
+        !changed.is_empty()
     }
 
     #[test]
@@ -316,6 +353,43 @@ mod tests {
         names.want(&BTreeSet::from(["gw.example.org"]));
         assert_eq!(names.due_ms(), Some(1000 + FRESH_MS + AGAIN_MS));
         assert!(names.addresses("nobody.example.org").is_empty());
+    }
+
+    #[test]
+    fn another_order_is_nothing_new() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let (one, turned) = (ips(&["192.0.2.7", "192.0.2.8"]), ips(&["192.0.2.8", "192.0.2.7"]));
+        assert!(is_same(&one, &turned));
+        assert!(!is_same(&one, &turned[..1]) && !is_same(&[], &one));
+        assert!(!is_same(&one, &ips(&["192.0.2.7", "192.0.2.9"])));
+    }
+
+    #[test]
+    fn only_connections_with_the_name_have_other_addresses() {
+        let of = |name: &str, host: &str| {
+            format!(
+                "{name} {{ remote_addrs = {host}, 192.0.2.1\nlocal {{ auth = psk }}\nremote {{ auth = psk }} }}"
+            )
+        };
+        let all = [of("one", "gw.example.org"), of("other", "nobody.example.org"), of("none", "192.0.2.9")];
+        let text = format!("connections {{ {} }}", all.join("\n"));
+        let swanctl =
+            crate::swanctl::Configuration::parse(std::path::Path::new("swanctl.conf"), &text).unwrap();
+        let before = configured::configuration(&swanctl, &Default::default()).unwrap().connections;
+        let mut names = Names::new(found).unwrap();
+        names.want(&swanctl.connections.iter().flat_map(names_of).collect());
+        let mut now = before.clone();
+        let mut relocate = |names: &Names, changed: &[&str]| {
+            let changed = changed.iter().map(|name| (*name).to_owned()).collect();
+            relocate(&mut now, &swanctl.connections, &changed, names);
+            now.clone()
+        };
+        assert!(turn(&mut names, 1000));
+        let now = relocate(&names, &["gw.example.org"]);
+        assert!(Arc::ptr_eq(&now[1], &before[1]) && Arc::ptr_eq(&now[2], &before[2]));
+        let gateway = IpAddr::from([192, 0, 2, 7]);
+        assert!(now[0].remote.fits(gateway).is_some() && before[0].remote.fits(gateway).is_none());
+        assert_eq!((now[0].mark, now[0].edition), (before[0].mark, before[0].edition));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) enum Legacy {
 #[derive(Debug)]
 pub struct IkeSa {
     pub(super) id: IkeSaId,
-    pub(super) connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     pub(super) role: Role,
     pub(super) spis: Spis,
     pub(super) path: Path,

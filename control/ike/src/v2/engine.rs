@@ -107,6 +107,17 @@ impl Engine {
         self.sa(id).map(|sa| sa as &dyn crate::ike_sa::IkeSa).or_else(v1)
     }
 
+    /// Connections have other addresses than when IKE SAs were made of them, and are otherwise the same.
+    pub fn follow_connections(&mut self, connections: &[Arc<Connection>]) {
+        let now: HashMap<_, _> = connections.iter().map(|c| ((c.mark, c.edition, &*c.name), c)).collect();
+        let v2 = self.sas.values_mut().map(|sa| &mut sa.connection);
+        for connection in v2.chain(self.v1.values_mut().map(|sa| &mut sa.connection)) {
+            if let Some(now) = now.get(&(connection.mark, connection.edition, &*connection.name)) {
+                *connection = (*now).clone();
+            }
+        }
+    }
+
     /// Those of IKEv2, in no order.
     pub fn sas(&self) -> impl Iterator<Item = &IkeSa> {
         self.sas.values().map(|sa| &**sa)

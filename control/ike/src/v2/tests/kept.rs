@@ -1,12 +1,12 @@
 //! Ends that die at any time, and go on with what was kept of them.
 
 use super::{
-    established_as, events,
+    established, established_as, events,
     seeds::{agrees_in_the_end, world_of},
     world::{LEFT, RIGHT, World},
 };
 use crate::{
-    connection::Connection,
+    connection::{Connection, Hosts},
     message::{ExchangeType, Flags, Message},
     v2::{
         context::Context,
@@ -245,6 +245,27 @@ fn ends_that_die_again_and_again_agree_in_the_end() {
     }
     println!("{up} of {seeds:?} end with SAs; {died} deaths");
     assert!(up > seeds.end / 10 && died > 1000);
+}
+
+/// A name is looked up behind a restart: what went on before that goes where it is.
+#[test]
+fn what_goes_on_has_the_addresses_that_its_connection_comes_to_have() {
+    let mut world = established(7);
+    world.keep_both(0);
+    let known = world.ends[LEFT].config.connections.clone();
+    let nowhere =
+        |c: &Arc<Connection>| Arc::new(Connection { remote: Hosts::Ranges(vec![]), ..(**c).clone() });
+    world.ends[LEFT].config.connections = known.iter().map(nowhere).collect();
+    world.come_back(LEFT);
+    let engine = &mut world.ends[LEFT].engine;
+    let remote = |engine: &Engine| engine.sas().map(|sa| sa.connection().remote.clone()).collect::<Vec<_>>();
+    assert_eq!(remote(engine), [Hosts::Ranges(vec![])]);
+    // Those of this name that are not it.
+    let other = |c: &Arc<Connection>| Connection { edition: c.edition + 1, ..(**c).clone() };
+    engine.follow_connections(&known.iter().map(|c| Arc::new(other(c))).collect::<Vec<_>>());
+    assert_eq!(remote(engine), [Hosts::Ranges(vec![])]);
+    engine.follow_connections(&known);
+    assert_eq!(remote(engine), [known[0].remote.clone()]);
 }
 
 /// A configuration that is not known, and octets that are no IKE SA of this version.
