@@ -1,4 +1,4 @@
-//! The Encrypted payload: AES-CBC with an HMAC (RFC 7296 §3.14), AES-GCM (RFC 5282), ChaCha20-Poly1305 (RFC 7634).
+//! The Encrypted payload: AES-CBC and 3DES with an HMAC (RFC 7296 §3.14), AES-GCM (RFC 5282), ChaCha20-Poly1305 (RFC 7634).
 //!
 //! ```text
 //!  IKE header | payloads in clear | SK header        | IV | payloads | padding | its length | ICV
@@ -26,6 +26,7 @@ use aes::{
     cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, KeyInit, KeyIvInit, consts::U12},
 };
 use aes_gcm::{AeadInOut, AesGcm};
+use des::TdesEde3;
 use rand_core::CryptoRng;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use subtle::ConstantTimeEq;
@@ -157,16 +158,29 @@ macro_rules! with_aes {
     };
 }
 
-/// AES-CBC of whole blocks, in place, with a key and an IV of their lengths.
-pub(crate) fn encrypt_cbc(key: &[u8], iv: &[u8], text: &mut [u8]) {
-    with_aes!(key, Aes => cbc::Encryptor::<Aes>::new_from_slices(key, iv)
+/// Does the same with the cipher that goes in CBC.
+macro_rules! with_cbc {
+    ($encryption:expr, $key:expr, $cipher:ident => $does:expr) => {
+        match $encryption {
+            Encryption::TripleDesCbc => {
+                type $cipher = TdesEde3;
+                $does
+            }
+            _ => with_aes!($key, $cipher => $does),
+        }
+    };
+}
+
+/// CBC of whole blocks, in place, with a key and an IV of their lengths.
+pub(crate) fn encrypt_cbc(encryption: Encryption, key: &[u8], iv: &[u8], text: &mut [u8]) {
+    with_cbc!(encryption, key, Cipher => cbc::Encryptor::<Cipher>::new_from_slices(key, iv)
         .expect("key and IV have their lengths")
         .encrypt_blocks(Array::slice_as_chunks_mut(text).0));
 }
 
 /// The other way.
-pub(crate) fn decrypt_cbc(key: &[u8], iv: &[u8], text: &mut [u8]) {
-    with_aes!(key, Aes => cbc::Decryptor::<Aes>::new_from_slices(key, iv)
+pub(crate) fn decrypt_cbc(encryption: Encryption, key: &[u8], iv: &[u8], text: &mut [u8]) {
+    with_cbc!(encryption, key, Cipher => cbc::Decryptor::<Cipher>::new_from_slices(key, iv)
         .expect("key and IV have their lengths")
         .decrypt_blocks(Array::slice_as_chunks_mut(text).0));
 }
@@ -200,8 +214,7 @@ impl Direction {
         let (iv, text) = body.split_at_mut(self.encryption.iv_len());
         let icv = match self.integrity {
             Some(integrity) => {
-                let key = self.e.bytes();
-                encrypt_cbc(key, iv, text);
+                encrypt_cbc(self.encryption, self.e.bytes(), iv, text);
                 // RFC 7296 §3.14: over the whole message.
                 integrity.icv(&self.a, &[headers, body])
             }
@@ -221,8 +234,7 @@ impl Direction {
                 if !bool::from(integrity.icv(&self.a, &[headers, covered]).ct_eq(icv)) {
                     return None;
                 }
-                let key = self.e.bytes();
-                decrypt_cbc(key, iv, &mut text);
+                decrypt_cbc(self.encryption, self.e.bytes(), iv, &mut text);
             }
             None => {
                 // Once to decrypt, which XORs the same stream, and once more for the ICV: libraries verify none that are

@@ -96,6 +96,7 @@ rows! {
         AesGcm192 => ["aes192gcm16", "aes192gcm128", "aes192gcm"],
         AesGcm256 => ["aes256gcm16", "aes256gcm128", "aes256gcm"],
         ChaCha20Poly1305 => ["chacha20poly1305"],
+        TripleDesCbc => ["3des"],
     }
 }
 
@@ -178,7 +179,10 @@ impl Encryption {
     /// What is encrypted is a multiple of this. RFC 5282 §3 needs no alignment.
     pub const fn block_len(self) -> usize {
         match self {
-            Encryption::AesCbc128 | Encryption::AesCbc192 | Encryption::AesCbc256 => self.row().block,
+            Encryption::AesCbc128
+            | Encryption::AesCbc192
+            | Encryption::AesCbc256
+            | Encryption::TripleDesCbc => self.row().block,
             _ => 1,
         }
     }
@@ -352,7 +356,10 @@ mod tests {
     fn numbers_are_those_of_iana() {
         let encryption: Vec<_> = Encryption::ALL.iter().map(|e| (e.id(), e.key_bits())).collect();
         let aes = |id| [128, 192, 256].map(|bits| (id, Some(bits)));
-        assert_eq!(encryption, [&aes(12)[..], &aes(18), &aes(19), &aes(20), &[(28, None)]].concat());
+        assert_eq!(
+            encryption,
+            [&aes(12)[..], &aes(18), &aes(19), &aes(20), &[(28, None), (3, None)]].concat()
+        );
         let integrity: Vec<_> = Integrity::ALL.iter().map(|i| i.id()).collect();
         assert_eq!(integrity, [2, 12, 13, 14]);
     }

@@ -42,7 +42,6 @@ const ESP_ENCRYPTION: &[(&str, sadb::Encryption)] = &[
     ("aes128gmac", sadb::Encryption::AesGmac128),
     ("aes192gmac", sadb::Encryption::AesGmac192),
     ("aes256gmac", sadb::Encryption::AesGmac256),
-    ("3des", sadb::Encryption::TripleDesCbc),
     ("camellia128", sadb::Encryption::CamelliaCbc128),
     ("camellia192", sadb::Encryption::CamelliaCbc192),
     ("camellia256", sadb::Encryption::CamelliaCbc256),

@@ -21,8 +21,8 @@ use crate::{
 };
 use portcullis_sadb::Algorithm;
 
-/// Octets of a block of AES.
-const BLOCK: usize = 16;
+/// Octets of a block, at most: of AES.
+const LONGEST_BLOCK: usize = 16;
 
 /// Octets of a hash, at most: what keys are cut from does not move, so that no copy of it is left.
 const LONGEST_HASH: usize = 64;
@@ -35,6 +35,7 @@ pub struct Keys {
     skeyid: Secret,
     d: Secret,
     a: Secret,
+    encryption: Encryption,
     cipher: Secret,
 }
 
@@ -43,7 +44,7 @@ pub struct Keys {
 pub struct Made<'a> {
     /// The prf, and the hash of it.
     pub prf: Prf,
-    /// How messages are encrypted: AES-CBC.
+    /// How messages are encrypted: by a cipher in CBC.
     pub encryption: Encryption,
     /// g^xy.
     pub secret: &'a Secret,
@@ -62,25 +63,9 @@ pub struct Exchanged<'a> {
     pub sa: &'a [u8],
 }
 
-/// The IV of the next message of an exchange.
+/// The IV of the next message of an exchange: as much of it as a block has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Iv([u8; BLOCK]);
-
-impl Iv {
-    /// Of the first encrypted message of phase 1 (RFC 2409 §B).
-    pub fn first(prf: Prf, public: [&[u8]; 2]) -> Iv {
-        Iv::of(&prf.digest(&public))
-    }
-
-    /// Of the first message of an exchange of phase 2, by the last block of phase 1.
-    pub fn of_exchange(self, prf: Prf, message_id: u32) -> Iv {
-        Iv::of(&prf.digest(&[&self.0, &message_id.to_be_bytes()]))
-    }
-
-    fn of(hash: &[u8]) -> Iv {
-        Iv(*hash.first_chunk().expect("a hash is longer than a block"))
-    }
-}
+pub struct Iv([u8; LONGEST_BLOCK]);
 
 impl Keys {
     /// With SKEYID by a shared key, or without one by signatures.
@@ -99,12 +84,33 @@ impl Keys {
         let a = next(d.bytes(), 1);
         let e = next(a.bytes(), 2);
         let cipher = longer(prf, e, encryption.key_len());
-        Keys { prf, skeyid, d, a, cipher }
+        Keys { prf, skeyid, d, a, encryption, cipher }
     }
 
-    /// The prf.
-    pub fn prf(&self) -> Prf {
-        self.prf
+    /// The IV of the first encrypted message of phase 1 (RFC 2409 §B).
+    pub fn first_iv(&self, public: [&[u8]; 2]) -> Iv {
+        self.iv(&self.prf.digest(&public))
+    }
+
+    /// The IV of the first message of an exchange of phase 2, by the last block of phase 1.
+    pub fn iv_of_exchange(&self, last: Iv, message_id: u32) -> Iv {
+        self.iv(&self.prf.digest(&[self.block(&last), &message_id.to_be_bytes()]))
+    }
+
+    fn iv(&self, hash: &[u8]) -> Iv {
+        let mut iv = [0; LONGEST_BLOCK];
+        let len = self.encryption.block_len();
+        iv[..len].copy_from_slice(&hash[..len]);
+        Iv(iv)
+    }
+
+    fn block<'a>(&self, iv: &'a Iv) -> &'a [u8] {
+        &iv.0[..self.encryption.block_len()]
+    }
+
+    /// The IV behind a text, which is its last block.
+    fn last_block(&self, text: &[u8]) -> Option<Iv> {
+        Some(self.iv(text.get(text.len().checked_sub(self.encryption.block_len())?..)?))
     }
 
     /// HASH_I or HASH_R: by who, whose ID payload has this body.
@@ -133,21 +139,30 @@ impl Keys {
     /// Encrypts, with zeroes behind, and says the next IV.
     pub fn encrypt(&self, iv: Iv, payloads: &[u8]) -> (Vec<u8>, Iv) {
         let mut text = payloads.to_vec();
-        text.resize(text.len().next_multiple_of(BLOCK), 0);
-        encrypt_cbc(self.cipher.bytes(), &iv.0, &mut text);
-        let next = last_block(&text).unwrap_or(iv);
+        text.resize(text.len().next_multiple_of(self.encryption.block_len()), 0);
+        encrypt_cbc(self.encryption, self.cipher.bytes(), self.block(&iv), &mut text);
+        let next = self.last_block(&text).unwrap_or(iv);
         (text, next)
     }
 
     /// Decrypts, and says the next IV, if it is the peer's message. Nothing if it is not of whole blocks.
     pub fn decrypt(&self, iv: Iv, text: &[u8]) -> Option<(Vec<u8>, Iv)> {
-        let next = last_block(text)?;
-        if !text.len().is_multiple_of(BLOCK) {
+        let next = self.last_block(text)?;
+        if !text.len().is_multiple_of(self.encryption.block_len()) {
             return None;
         }
         let mut text = text.to_vec();
-        decrypt_cbc(self.cipher.bytes(), &iv.0, &mut text);
+        decrypt_cbc(self.encryption, self.cipher.bytes(), self.block(&iv), &mut text);
         Some((text, next))
+    }
+
+    /// Whether this can be behind the last payload: less than a block (RFC 2409 §B), or, where there need be none, a block of zeros as
+    /// strongSwan has it, or one that says its length as racoon has it.
+    pub fn is_padding(&self, octets: &[u8]) -> bool {
+        let block = self.encryption.block_len();
+        let is_zero = || octets.iter().all(|octet| *octet == 0);
+        let says_so = || octets.last().is_some_and(|last| [block, block - 1].contains(&usize::from(*last)));
+        octets.len() < block || octets.len() == block && (is_zero() || says_so())
     }
 
     /// KEYMAT of a child SA in both directions, each by the SPI of who receives (RFC 2409 §5.5). The initiator is who began the
@@ -184,19 +199,6 @@ impl Keys {
         }
         Secret::copy_of(&all[..len])
     }
-}
-
-/// Whether this can be behind the last payload: less than a block (RFC 2409 §B), or, where there need be none, a block of zeros as
-/// strongSwan has it, or one that says its length as racoon has it.
-pub(super) fn is_padding(octets: &[u8]) -> bool {
-    let says_so = |last: &u8| [BLOCK, BLOCK - 1].contains(&usize::from(*last));
-    octets.len() < BLOCK
-        || octets == [0; BLOCK]
-        || octets.len() == BLOCK && octets.last().is_some_and(says_so)
-}
-
-fn last_block(text: &[u8]) -> Option<Iv> {
-    text.last_chunk().copied().map(Iv)
 }
 
 /// A key of so many octets (RFC 2409 §B).

@@ -1,9 +1,6 @@
 //! Messages of an ISAKMP SA: what comes, what is sent, and what is known again.
 
-use super::{
-    ike_sa::IkeSa,
-    keys::{self, Iv},
-};
+use super::{ike_sa::IkeSa, keys::Iv};
 use crate::{
     context::Context,
     crypto::{Secret, cipher::OpenError, keys::Spis},
@@ -123,7 +120,7 @@ impl IkeSa {
         let chain = Chain::parse(raw.first, &plain, true)?;
         // No HASH payload is over what is behind: the next IV would be whoever's has put a block there.
         let behind = chain.bodies.last().and_then(|last| plain.get(last.end..)).unwrap_or_default();
-        if !keys::is_padding(behind) {
+        if !keys.is_padding(behind) {
             return Err(Dropped::Open(length));
         }
         Ok(Message { digest: digest(raw.octets), chain, octets: plain, next: Some(next) })

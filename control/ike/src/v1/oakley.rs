@@ -1,7 +1,7 @@
 //! What an ISAKMP SA is made of: attributes of transforms (RFC 2409 §A), as what is configured has them.
 //!
-//! A peer chooses one transform of many. Of what is there for IKEv2, AES-CBC is left: IKEv1 has no AEADs. The prf is the HMAC of
-//! the hash (RFC 2409 §4). There are no DES, MD5, nor groups below 14.
+//! A peer chooses one transform of many. Of what is there for IKEv2, AES-CBC and 3DES are left: IKEv1 has no AEADs. The prf is the
+//! HMAC of the hash (RFC 2409 §4). There are no DES, MD5, nor groups below 14.
 
 use crate::{
     connection::{Connection, LocalAuth, RemoteAuth},
@@ -24,7 +24,6 @@ const LIFE_TYPE: u16 = 11;
 const LIFE_DURATION: u16 = 12;
 const KEY_LENGTH: u16 = AttributeType::KEY_LENGTH.0;
 
-const AES_CBC: u16 = 7;
 const SECONDS: u64 = 1;
 /// KEY_IKE (RFC 2407 §4.4.2.1).
 const KEY_IKE: u8 = 1;
@@ -97,6 +96,14 @@ impl Method {
     }
 }
 
+/// Its number, and the attribute Key Length in bits, which 3DES has not.
+fn encryption_id(encryption: Encryption) -> (u16, Option<u16>) {
+    match encryption {
+        Encryption::TripleDesCbc => (5, None),
+        _ => (7, encryption.key_bits()),
+    }
+}
+
 const fn hash_id(hash: Prf) -> u16 {
     match hash {
         Prf::HmacSha1 => 2,
@@ -166,8 +173,9 @@ impl Said {
 
 impl Suite {
     fn is(&self, said: &Said) -> bool {
-        said.encryption == u64::from(AES_CBC)
-            && said.key_bits == u64::from(self.encryption.key_bits().unwrap_or(0))
+        let (encryption, key_bits) = encryption_id(self.encryption);
+        said.encryption == u64::from(encryption)
+            && said.key_bits == u64::from(key_bits.unwrap_or(0))
             && said.hash == u64::from(hash_id(self.hash))
             && said.method == u64::from(self.method.id())
             && said.group == u64::from(self.group.id())
@@ -175,15 +183,16 @@ impl Suite {
 
     fn attributes(&self, life_secs: u32) -> Vec<Attribute> {
         let number = |kind, value: u16| Attribute::number(kind, value.into());
-        vec![
-            number(ENCRYPTION, AES_CBC),
-            number(KEY_LENGTH, self.encryption.key_bits().unwrap_or(0)),
+        let (encryption, key_bits) = encryption_id(self.encryption);
+        let key_length = key_bits.map(|bits| number(KEY_LENGTH, bits));
+        let rest = [
             number(HASH, hash_id(self.hash)),
             number(GROUP, self.group.id()),
             number(METHOD, self.method.id()),
             number(LIFE_TYPE, SECONDS as u16),
             Attribute::number(LIFE_DURATION, life_secs),
-        ]
+        ];
+        [number(ENCRYPTION, encryption)].into_iter().chain(key_length).chain(rest).collect()
     }
 }
 

@@ -313,8 +313,9 @@ impl IkeSa {
         let public = [&phase_1.public[0][..], &phase_1.public[1][..]];
         let nonces = Nonces { initiator: &phase_1.nonces[0], responder: &phase_1.nonces[1] };
         let (prf, encryption, spis) = (suite.hash, suite.encryption, self.spis);
-        self.keys = Some(Keys::new(shared, &Made { prf, encryption, secret, nonces, spis }));
-        phase_1.iv = Some(Iv::first(prf, public));
+        let keys = Keys::new(shared, &Made { prf, encryption, secret, nonces, spis });
+        phase_1.iv = Some(keys.first_iv(public));
+        self.keys = Some(keys);
         phase_1.shared = shared.cloned();
         Ok(())
     }

@@ -110,7 +110,7 @@ struct Parts {
 impl IkeSa {
     /// The IV of a new exchange.
     pub(super) fn iv_of(&self, message_id: u32) -> Option<Iv> {
-        Some(self.last?.of_exchange(self.keys.as_ref()?.prf(), message_id))
+        Some(self.keys.as_ref()?.iv_of_exchange(self.last?, message_id))
     }
 
     /// A message ID that was not used yet.

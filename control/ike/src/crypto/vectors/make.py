@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization as ser
 from cryptography.hazmat.primitives.asymmetric import dh, ec, ed448, ed25519, padding, rsa, utils, x448, x25519
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 
 NOTE = "# Made by make.py, which says how.\n"
 PRFS = {"prfsha1": "sha1", "prfsha256": "sha256", "prfsha384": "sha384", "prfsha512": "sha512"}
@@ -185,6 +186,7 @@ def sealed():
              body=bytes.fromhex("1011121314151617610394701f8d017f7c129248896b71bfe25236efd7cdc67066906315b2")),
     ]
     headers, payloads = known("headers", 32), known("inner", 100)
+    ciphers = []
     for bits in (128, 192, 256):
         for icv in (8, 12, 16):
             e, iv = known(f"e{bits}", bits // 8 + 4), known("iv", 8)
@@ -192,15 +194,18 @@ def sealed():
             out = AESGCM(e[:-4]).encrypt(e[-4:] + iv, payloads + b"\0", headers)
             records.append(dict(encryption=f"aes{bits}gcm{icv}", integrity="", e=e, a=b"", headers=headers,
                                 payloads=payloads, body=iv + out[:len(out) - 16 + icv]))
+        ciphers.append((f"aes{bits}", known(f"e{bits}", bits // 8), algorithms.AES, 16))
+    ciphers.append(("3des", known("e192", 24), TripleDES, 8))
+    for encryption, e, cipher, block in ciphers:
         for name, size, icv in (("sha1", 20, 12), ("sha256", 32, 16), ("sha384", 48, 24), ("sha512", 64, 32)):
-            e, a, iv = known(f"e{bits}", bits // 8), known("a" + name, size), known("iv", 16)
+            a, iv = known("a" + name, size), known("iv", block)
             for extra in (0, 2):  # blocks of padding that are not needed
-                padding_len = 16 * extra + 11
+                padding_len = block * extra + -(len(payloads) + 1) % block
                 text = payloads + known("pad", padding_len) + bytes([padding_len])
-                cbc = Cipher(algorithms.AES(e), modes.CBC(iv)).encryptor()
+                cbc = Cipher(cipher(e), modes.CBC(iv)).encryptor()
                 body = iv + cbc.update(text) + cbc.finalize()
                 mac = hmac.new(a, headers + body, name).digest()[:icv]
-                records.append(dict(encryption=f"aes{bits}", integrity=name, e=e, a=a, headers=headers,
+                records.append(dict(encryption=encryption, integrity=name, e=e, a=a, headers=headers,
                                     payloads=payloads, body=body + mac))
     write("sealed.txt", records)
 

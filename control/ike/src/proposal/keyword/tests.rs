@@ -122,7 +122,7 @@ fn errors_name_the_keyword_and_the_nearest() {
         assert!(matches!(of(Protocol::ESP, text), Err(ProposalError::Unknown { .. })), "{text}");
     }
     for (protocol, token, text) in [
-        (Protocol::IKE, "3des", "IKE has no '3des', which is in proposal 'sha1-3des'"),
+        (Protocol::AH, "3des", "AH has no '3des', which is in proposal 'sha1-3des'"),
         (Protocol::IKE, "esn", "IKE has no 'esn', which is in proposal 'sha1-esn'"),
         (Protocol::ESP, "prfsha256", "ESP has no 'prfsha256', which is in proposal 'sha1-prfsha256'"),
         (Protocol::AH, "aes128", "AH has no 'aes128', which is in proposal 'sha1-aes128'"),

@@ -42,7 +42,7 @@ fn keys_are_those_of_strongswan() {
     {
         assert_eq!(key.bytes(), fields.octets(name), "{name}");
     }
-    let iv = Iv::first(prf, public);
+    let iv = keys.first_iv(public);
     assert_eq!(iv.0.to_vec(), fields.octets("iv"));
     // HASH_I and HASH_R, in messages that go on in one chain of IVs.
     let sa = mm1.body(PayloadType::SA_V1, messages[0].2).unwrap();
@@ -64,7 +64,7 @@ fn keys_are_those_of_strongswan() {
     assert!(
         (6..9).all(|n| (messages[n].0.message_id, messages[n].0.exchange) == (id, ExchangeType::QUICK_MODE))
     );
-    let (qm1, plain1, iv) = open(6, last.of_exchange(prf, id));
+    let (qm1, plain1, iv) = open(6, keys.iv_of_exchange(last, id));
     let (qm2, plain2, iv) = open(7, iv);
     let (qm3, ..) = open(8, iv);
     let (ni, nr) = (qm1.nonce().unwrap(), qm2.nonce().unwrap());
@@ -107,14 +107,46 @@ fn keys_are_made_longer_where_they_are_too_short() {
     assert_eq!(longer(prf, e.clone(), 16).bytes(), &e.bytes()[..16]);
 }
 
+fn keys(encryption: Encryption) -> Keys {
+    let spis = Spis { initiator: IkeSpi(1), responder: IkeSpi(2) };
+    let (secret, prf) = (&Secret::copy_of(&[7; 256]), Prf::HmacSha1);
+    let nonces = Nonces { initiator: &[1; 16], responder: &[2; 16] };
+    Keys::new(Some(secret), &Made { prf, encryption, secret, nonces, spis })
+}
+
 // RFC 2409 §B
 #[test]
 fn less_than_a_block_is_behind_the_last_payload() {
-    assert!((0..BLOCK).all(|len| is_padding(&[7; 32][..len])));
-    let whole = |last: u8| [&[0; BLOCK - 1][..], &[last]].concat();
-    // Where the payloads are of whole blocks, strongSwan has a block of zeros, and racoon one that says its length.
-    assert!([0, 15, 16].iter().all(|last| is_padding(&whole(*last))));
-    assert!([1, 14, 17, 32].iter().all(|last| !is_padding(&whole(*last))));
-    assert!(!is_padding(&[&[1][..], &[0; BLOCK - 1]].concat()));
-    assert!(!is_padding(&[16; BLOCK + 1]) && !is_padding(&[16; 2 * BLOCK]));
+    for (encryption, block) in [(Encryption::AesCbc128, 16), (Encryption::TripleDesCbc, 8)] {
+        let is_padding = |octets: &[u8]| keys(encryption).is_padding(octets);
+        assert!((0..block).all(|len| is_padding(&[7; 32][..len])));
+        let whole = |last: usize| [&vec![0; block - 1][..], &[last as u8]].concat();
+        // Where the payloads are of whole blocks, strongSwan has a block of zeros, and racoon one that says its length.
+        assert!([0, block - 1, block].iter().all(|last| is_padding(&whole(*last))));
+        assert!([1, block - 2, block + 1, 32].iter().all(|last| !is_padding(&whole(*last))));
+        assert!(!is_padding(&[&[1][..], &vec![0; block - 1]].concat()));
+        assert!(!is_padding(&vec![block as u8; block + 1]) && !is_padding(&vec![0; 2 * block]));
+    }
+}
+
+// RFC 2409 §B: the last block is the next IV, of whatever cipher.
+#[test]
+fn what_is_encrypted_goes_on_in_one_chain() {
+    for (encryption, block, key) in [(Encryption::AesCbc256, 16, 32), (Encryption::TripleDesCbc, 8, 24)] {
+        let keys = keys(encryption);
+        assert_eq!(keys.cipher.bytes().len(), key);
+        let first = keys.first_iv([&[3; 256], &[4; 256]]);
+        let (one, next) = keys.encrypt(first, &[5; 41]);
+        let (two, last) = keys.encrypt(next, &[5; 48]);
+        assert_eq!((one.len(), two.len()), (48, 48));
+        assert_eq!((keys.block(&next), keys.block(&last)), (&one[48 - block..], &two[48 - block..]));
+        assert_eq!(next.0[block..], [0; LONGEST_BLOCK][block..]);
+        assert_eq!(keys.decrypt(first, &one), Some(([&[5; 41][..], &[0; 7]].concat(), next)));
+        assert_eq!(keys.decrypt(next, &two), Some((vec![5; 48], last)));
+        assert_eq!(keys.decrypt(next, &two[1..]), None);
+        assert_eq!(keys.decrypt(next, &[]), None);
+        // They are one after the other of the same stream.
+        assert_eq!(keys.encrypt(first, &[&[5; 41][..], &[0; 7], &[5; 48]].concat()).0, [one, two].concat());
+        assert_ne!(keys.iv_of_exchange(last, 1), keys.iv_of_exchange(last, 2));
+    }
 }
