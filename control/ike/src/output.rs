@@ -17,7 +17,7 @@ pub enum Output {
     Send(Datagram),
     /// Something takes long: any thread may do it, and say what came of it.
     Job(JobId, Job),
-    /// The keys of an IKE SA, where the configuration says so.
+    /// The keys of an IKE SA or an ISAKMP SA, where the configuration says so.
     Keys(Box<KeyLog>),
     /// Child SAs.
     Child(ChildChange),

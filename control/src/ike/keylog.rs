@@ -1,4 +1,4 @@
-//! The keys of all SAs, in two tables of Wireshark. Whoever may read them may read all that the SAs carry: nothing is
+//! The keys of all SAs, in tables of Wireshark. Whoever may read them may read all that the SAs carry: nothing is
 //! written unless somebody asks for it, and the log says so each time.
 //!
 //! ```text
@@ -9,7 +9,12 @@
 //! changes its keys before IKE_AUTH (RFC 9370) it takes the last row of the SPIs.
 
 use portcullis_ike::{
-    crypto::{Secret, key_log::KeyLog as Keys, transform},
+    crypto::{
+        Secret,
+        key_log::{KeyLog as Keys, SealKeys},
+        transform,
+    },
+    message::IkeSpi,
     v2::child::Install,
 };
 use portcullis_sadb::{Algorithm, Encryption, Integrity, Key};
@@ -22,12 +27,13 @@ use std::{
 };
 
 /// Wireshark's names of its tables.
-const TABLES: [&str; 2] = ["ikev2_decryption_table", "esp_sa"];
+const TABLES: [&str; 3] = ["ikev1_decryption_table", "ikev2_decryption_table", "esp_sa"];
 
 /// Where keys are written.
 #[derive(Debug)]
 pub struct KeyLog {
     directory: PathBuf,
+    isakmp: File,
     ike: File,
     esp: File,
 }
@@ -39,17 +45,25 @@ impl KeyLog {
     /// They cannot be made.
     pub fn open(directory: &Path) -> io::Result<KeyLog> {
         fs::create_dir_all(directory)?;
-        let [ike, esp] = TABLES
+        let [isakmp, ike, esp] = TABLES
             .map(|name| OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(name)));
-        let log = KeyLog { directory: directory.to_owned(), ike: ike?, esp: esp? };
+        let log = KeyLog { directory: directory.to_owned(), isakmp: isakmp?, ike: ike?, esp: esp? };
         log.warn("all keys of this gateway's SAs are written");
         Ok(log)
     }
 
-    /// An IKE SA has keys.
+    /// An IKE SA or an ISAKMP SA has keys.
     pub fn ike_sa(&mut self, keys: &Keys) {
-        let written = ike_row(keys).map_or(Ok(()), |row| writeln!(self.ike, "{row}"));
-        self.told(written, &format!("the keys of the IKE SA of {} are written", keys.spis.initiator));
+        let (written, of) = match keys {
+            Keys::V2(keys) => {
+                let row = ike_row(keys);
+                (row.map_or(Ok(()), |row| writeln!(self.ike, "{row}")), keys.spis.initiator)
+            }
+            Keys::V1 { initiator, cipher } => {
+                (writeln!(self.isakmp, "{}", isakmp_row(*initiator, cipher)), *initiator)
+            }
+        };
+        self.told(written, &format!("the keys of the IKE SA of {of} are written"));
     }
 
     /// A child SA has keys.
@@ -77,8 +91,13 @@ impl KeyLog {
     }
 }
 
+/// By the initiator's cookie, the key alone: algorithms are in clear in the messages.
+fn isakmp_row(initiator: IkeSpi, cipher: &Secret) -> String {
+    format!("{},{}", hex(&initiator.octets()), hex(cipher.bytes()))
+}
+
 /// Of Wireshark's names for these, the bits and octets are in the middle.
-fn ike_row(keys: &Keys) -> Option<String> {
+fn ike_row(keys: &SealKeys) -> Option<String> {
     use transform::{Encryption as E, Integrity as I};
     let encryption = match keys.encryption {
         E::AesCbc128 => "AES-CBC-128 [RFC3602]",

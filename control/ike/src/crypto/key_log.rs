@@ -1,4 +1,4 @@
-//! The keys of an IKE SA for whoever looks at a network and may know: off unless somebody asks for it.
+//! The keys of IKE SAs for whoever looks at a network and may know: off unless somebody asks for it.
 
 use super::{
     Secret,
@@ -6,10 +6,25 @@ use super::{
     keys::{Role, Spis},
     transform::{Encryption, Integrity},
 };
+use crate::message::IkeSpi;
+
+/// What messages are sealed with.
+#[derive(Clone, Debug)]
+pub enum KeyLog {
+    /// Those of an IKE SA.
+    V2(SealKeys),
+    /// Those of an ISAKMP SA.
+    V1 {
+        /// CKY-I.
+        initiator: IkeSpi,
+        /// What encrypts, both ways (RFC 2409 §B).
+        cipher: Secret,
+    },
+}
 
 /// What the messages of an IKE SA are sealed with (RFC 7296 §2.14).
 #[derive(Clone, Debug)]
-pub struct KeyLog {
+pub struct SealKeys {
     /// Its SPIs.
     pub spis: Spis,
     /// How it is encrypted.
@@ -22,12 +37,12 @@ pub struct KeyLog {
     pub a: [Secret; 2],
 }
 
-impl KeyLog {
+impl SealKeys {
     /// Of what an end seals and opens with.
-    pub(crate) fn new(role: Role, spis: Spis, sealer: &Sealer, opener: &Opener) -> KeyLog {
+    pub(crate) fn new(role: Role, spis: Spis, sealer: &Sealer, opener: &Opener) -> SealKeys {
         let (ours, theirs) = (sealer.keys(), opener.keys());
         let (i, r) = if role == Role::Initiator { (ours, theirs) } else { (theirs, ours) };
-        KeyLog {
+        SealKeys {
             spis,
             encryption: i.encryption,
             integrity: i.integrity,

@@ -14,6 +14,7 @@ use crate::{
     crypto::{
         Secret,
         cipher::{decrypt_cbc, encrypt_cbc},
+        key_log::KeyLog,
         keys::{ChildKeys, Nonces, Role, Spis, child_key, child_key_len},
         transform::{Encryption, Prf},
     },
@@ -111,6 +112,11 @@ impl Keys {
     /// The IV behind a text, which is its last block.
     fn last_block(&self, text: &[u8]) -> Option<Iv> {
         Some(self.iv(text.get(text.len().checked_sub(self.encryption.block_len())?..)?))
+    }
+
+    /// For whoever may know them.
+    pub fn log(&self, spis: Spis) -> KeyLog {
+        KeyLog::V1 { initiator: spis.initiator, cipher: self.cipher.clone() }
     }
 
     /// HASH_I or HASH_R: by who, whose ID payload has this body.

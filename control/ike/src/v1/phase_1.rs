@@ -27,6 +27,7 @@ use crate::{
         isakmp::{self, Chain, Notify, NotifyType, Payload, SecurityAssociation},
     },
     nat::Nat,
+    output::Output,
     v2::{channel::Dropped, refused::Refused},
 };
 use std::sync::Arc;
@@ -297,7 +298,7 @@ impl IkeSa {
     }
 
     /// The keys, by the shared key of the connection if it is by one.
-    fn make_keys(&mut self, secret: &Secret, cx: &Context<'_>) -> Result<(), Closed> {
+    fn make_keys(&mut self, secret: &Secret, cx: &mut Context<'_>) -> Result<(), Closed> {
         let theirs = self.expected_peer();
         let (Some(suite), Some(phase_1)) = (&self.suite, &mut self.phase_1) else {
             return Err(Closed::Configured("there is no suite"));
@@ -314,6 +315,9 @@ impl IkeSa {
         let nonces = Nonces { initiator: &phase_1.nonces[0], responder: &phase_1.nonces[1] };
         let (prf, encryption, spis) = (suite.hash, suite.encryption, self.spis);
         let keys = Keys::new(shared, &Made { prf, encryption, secret, nonces, spis });
+        if cx.config.tells_keys {
+            cx.out.push_back(Output::Keys(Box::new(keys.log(spis))));
+        }
         phase_1.iv = Some(keys.first_iv(public));
         self.keys = Some(keys);
         phase_1.shared = shared.cloned();

@@ -6,8 +6,9 @@ mod strangers;
 use crate::{
     child::Install,
     connection::{Configuration, Connection, Ikev1, LocalAuth, RemoteAuth},
+    crypto::{Secret, key_log::KeyLog},
     ike_sa::{IkeSa, Phase},
-    message::Header,
+    message::{Header, IkeSpi},
     output::{Datagram, Event},
     proposal::Proposals,
     v2::{
@@ -413,4 +414,24 @@ fn whatever_the_network_does_both_have_the_same() {
         }
     }
     assert!(up > seeds.end * 9 / 10, "{up}");
+}
+
+// RFC 2409 §B: both ends encrypt by the same key, which nobody is told of without being asked.
+#[test]
+fn keys_are_told_where_it_is_asked() {
+    for tells in [false, true] {
+        let mut world = world_as(12, |_, _| {});
+        world.ends.iter_mut().for_each(|end| end.config.tells_keys = tells);
+        let world = comes_up(world);
+        let told = [LEFT, RIGHT].map(|end| match &world.ends[end].keys[..] {
+            [] => None,
+            [KeyLog::V1 { initiator, cipher }] => Some((*initiator, cipher.clone())),
+            other => panic!("{other:?}"),
+        });
+        assert!(told[LEFT] == told[RIGHT] && told[LEFT].is_some() == tells);
+        let is_of_it = |(initiator, cipher): &(IkeSpi, Secret)| {
+            *initiator == only(&world, LEFT).spis().initiator && cipher.bytes().len() == 16
+        };
+        assert!(told[LEFT].as_ref().is_none_or(is_of_it));
+    }
 }

@@ -4,7 +4,7 @@ use super::{Asked, Closed, IkeSa, KNOWN, Path, Phase};
 use crate::{
     crypto::{
         cipher::{Opener, Sealer},
-        key_log::KeyLog,
+        key_log::{KeyLog, SealKeys},
         keys::Role,
     },
     message::{ExchangeType, Notify, NotifyType, Oversized, Payload, Payloads, Protocol},
@@ -73,8 +73,8 @@ impl IkeSa {
     /// Messages are sealed from now on, or by other keys.
     pub(in crate::v2) fn seal_with(&mut self, sealer: Sealer, opener: Opener, cx: &mut Context<'_>) {
         if cx.config.tells_keys {
-            let keys = KeyLog::new(self.role(), self.spis(), &sealer, &opener);
-            cx.out.push_back(Output::Keys(Box::new(keys)));
+            let keys = SealKeys::new(self.role(), self.spis(), &sealer, &opener);
+            cx.out.push_back(Output::Keys(Box::new(KeyLog::V2(keys))));
         }
         self.channel.seal_with(sealer, opener);
     }

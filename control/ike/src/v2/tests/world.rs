@@ -5,7 +5,10 @@ use crate::{
     connection::{
         Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
     },
-    crypto::vectors::{Known, seeded},
+    crypto::{
+        key_log::KeyLog,
+        vectors::{Known, seeded},
+    },
     message::{ExchangeType, Flags, Header},
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
@@ -132,6 +135,7 @@ pub struct End {
     pub config: Configuration,
     pub events: Vec<(IkeSaId, Event)>,
     pub refused: Vec<Refused>,
+    pub keys: Vec<KeyLog>,
     /// By our SPI.
     pub installed: BTreeMap<u32, Install>,
     /// What packets leave by.
@@ -204,6 +208,7 @@ impl World {
                 config,
                 events: vec![],
                 refused: vec![],
+                keys: vec![],
                 installed: BTreeMap::new(),
                 sends: BTreeSet::new(),
                 moves: vec![],
@@ -283,7 +288,7 @@ impl World {
 
     pub fn take(&mut self, at: usize, output: Output) {
         match output {
-            Output::Keys(_) => {}
+            Output::Keys(keys) => self.ends[at].keys.push(*keys),
             Output::Send(datagram) => {
                 self.check_sealed_once(at, &datagram.octets);
                 let exchange = Header::parse(&datagram.octets).ok().map(|(header, ..)| header.exchange);
