@@ -12,19 +12,20 @@ RUNS = {
     "v2": (dict(), "all"),
     "v1": (V1, "all"),
     "udp": (dict(more="encap = yes"), "begin"),
+    "eap": (dict(eap=True), "begin"),
 }
 ENDS = ("initiator", "10.99.0.1"), ("responder", "10.99.0.2")
 
 # What is shown of -V.
 PAYLOAD = r"Payload: (?!Proposal|Transform|Encrypted and)"
-CHOSEN = r"Transform ID|Transform Attribute.*Key Length|(IKE|IPsec) Attribute"
-DATA = r"Key Exchange Data|Nonce DATA|Authentication Data|Authentication Method: Shared|Hash DATA"
+CHOSEN = r"Transform ID|Transform Attribute.*Key Length|(IKE|IPsec) Attribute(?!.*Life-Type)"
+DATA = r"Key Exchange Data|Nonce DATA|Authentication Data|Authentication Method: Shared"
 WHO = r"ID_FQDN|Identification Data:\d|(Starting|Ending) Addr"
 SPI = r"SPI: |Delete SPI"
 OF = r"(Initiator|Responder) SPI"
 SEALED = r"Encrypted Data"
 TOLD = r"Notify Message Type"
-ESP = r"Internet Protocol|Internet Control|ESP (SPI|Sequence|IV|Enc|ICV|Pad)|Pad:|Next header|Type: [08]"
+ESP = r"Internet Protocol|ESP (SPI|Sequence|IV|Enc|ICV|Pad)|Next header"
 NOTHING = r"(?!)"
 
 
@@ -70,21 +71,22 @@ def block(run, step, exchange, *keeps):
 
 
 BLOCKS = {
-    "ikev2-sa-init": block("v2", "begin", "IKE_SA_INIT", any_of(OF, ALL), r"Responder SPI|Transform ID"),
-    "ikev2-auth": block("v2", "begin", "IKE_AUTH", any_of(OF, ALL), any_of(SEALED, "ID_FQDN", SPI)),
+    "ikev2-sa-init": block("v2", "begin", "IKE_SA_INIT", any_of(OF, ALL), r"Responder SPI"),
+    "ikev2-auth": block("v2", "begin", "IKE_AUTH", ALL, any_of(SEALED, "ID_FQDN", SPI)),
+    "ikev2-eap": block("eap", "begin", "IKE_AUTH", *[NOTHING] * 10),
     "esp": lambda told: texts(told, "v2", echoes(told, "v2"), ESP, r"ESP (SPI|Sequence)"),
     "ikev2-rekey-child": block("v2", "rekey child", None, any_of(SHORT, CHOSEN, SPI), *[SPI] * 3),
     "ikev2-rekey-ike": block("v2", "rekey ike", None, any_of(OF, PAYLOAD, SPI), SPI, any_of(PAYLOAD, r"Protocol ID"), NOTHING),
     "ikev2-alive": block("v2", "alive", None, SHORT, NOTHING),
     "ikev2-end": block("v2", "end", None, any_of(SHORT, r"Protocol ID"), SEALED),
     "ikev2-silence": lambda told: [re.sub(r"MID=\d+", "MID=<number>", line) for line in block("v2", "silence", None, *[NOTHING] * 3)(told)],
-    "ikev1-main": block("v1", "begin", "Main mode", any_of(OF, ALL), r"Transform ID|IKE Attribute.*-Algorithm", any_of(PAYLOAD, DATA), NOTHING,
+    "ikev1-main": block("v1", "begin", "Main mode", any_of(OF, ALL), r"Responder SPI", any_of(PAYLOAD, DATA), NOTHING,
                         any_of(SHORT, DATA, WHO, TOLD), any_of(SHORT, WHO)),
-    "ikev1-quick": block("v1", "begin", "Quick Mode", ALL, SPI, SHORT),
+    "ikev1-quick": block("v1", "begin", "Quick Mode", ALL, SPI, PAYLOAD),
     "ikev1-rekey-child": block("v1", "rekey child", None, *[SPI] * 2, NOTHING, any_of(PAYLOAD, SPI)),
     "ikev1-rekey-ike": block("v1", "rekey ike", None, *[OF] * 2, *[NOTHING] * 4),
-    "ikev1-alive": block("v1", "alive", None, *[any_of(SHORT, TOLD, "DPD")] * 2),
-    "ikev1-end": block("v1", "end", None, *[any_of(SHORT, SPI)] * 2),
+    "ikev1-alive": block("v1", "alive", None, *[any_of(TOLD, "DPD")] * 2),
+    "ikev1-end": block("v1", "end", None, *[any_of(PAYLOAD, SPI)] * 2),
     "udp": lambda told: texts(told, "udp", echoes(told, "udp")[:1], r"Internet Protocol|User Datagram|UDP Encap|ESP (SPI|Seq)"),
 }
 
@@ -149,6 +151,15 @@ def ikev2_begin(told):
                "Neither knows yet who the other one is.")
     story.exchange(of(told, "v2", "begin", "IKE_AUTH", 2))
     story.note("Both have proven who they are. The IKE SA is established, and the first child SA is there.")
+    return story.draw()
+
+
+def ikev2_eap(told):
+    packets = of(told, "eap", "begin", "IKE_AUTH", 10)
+    story = Story(told, "eap", "IKEv2: IKE_AUTH with EAP")
+    story.exchange(packets[:2]).note("The responder has proven who it is. The initiator has only said so.")
+    story.exchange(packets[2:8]).note("Both have the key that EAP has made.")
+    story.exchange(packets[8:]).note("Both have proven that they have it. The IKE SA is established.")
     return story.draw()
 
 
@@ -228,6 +239,6 @@ def layout(told):
 
 
 PICTURES = {
-    "ikev2-begin": ikev2_begin, "esp": esp, "esp-packet": layout, "ikev2-rekey": ikev2_rekeys, "ikev2-end": ikev2_end,
+    "ikev2-begin": ikev2_begin, "ikev2-eap": ikev2_eap, "esp": esp, "esp-packet": layout, "ikev2-rekey": ikev2_rekeys, "ikev2-end": ikev2_end,
     "ikev1-main": ikev1_main, "ikev1-quick": ikev1_quick, "ikev1-end": ikev1_end,
 }

@@ -1,21 +1,29 @@
 """Two of our gateways, what is sent between them, and when."""
 
-import os, sys, time
+import os, re, sys, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "prove.d"))
 from lab import BIN, H2, Gateway, Lab, wait_for
-from swan import connection
-import wire
+from swan import IDS, connection
+import certificates, wire
 
 MACHINE = "\n[ike]\nretransmit_timeout_ms = 500\nretransmit_base = 2\nretransmit_tries = 2\n"
 SILENT_SECONDS = 2
 
 
+# A user proves who it is by a password, and the second gateway by a certificate.
+EAP = {
+    1: ("eap-mschapv2", "eap_id = carol", "pubkey", ""),
+    2: ("pubkey", "", "eap-mschapv2", "eap_id = %any"),
+}
+PASSWORD = 'eap-carol { id = carol\n secret = "a password of this lab" }'
+
+
 class Run:
     """The first gateway begins all, and writes its keys. `steps` are the seconds of the clock that each was between."""
 
-    def __init__(self, **options):
-        self.options, self.steps = options, {}
+    def __init__(self, eap=False, **options):
+        self.eap, self.options, self.steps = eap, options, {}
 
     def __enter__(self):
         self.lab = Lab("up", "--tap").__enter__()
@@ -57,7 +65,14 @@ class Run:
         """Its swanctl.conf."""
         with open(directory + "/swanctl.conf", "w") as f:
             os.chmod(f.fileno(), 0o600)
-            f.write(connection(n, **dict(self.options, more=self.options.get("more", "") + more)))
+            options = dict(self.options, more=self.options.get("more", "") + more)
+            if self.eap:
+                ours, of_us, theirs, of_them = EAP[n]
+                options.update(auth="%s", more_secrets=PASSWORD)
+                f.write(re.sub("{ auth = %s", "{ %s\n auth = %s", connection(n, **options)) % (of_us, ours, of_them, theirs))
+                certificates.write(directory, IDS[2], has_key=n == 2)
+            else:
+                f.write(connection(n, **options))
 
     def sas(self, n=1):
         return self.gateways[n - 1].status()["ike"]["sas"]

@@ -67,6 +67,12 @@ class Packet:
             more = {"ISAKMP": "ISAKMP SA", "IKE": "IKE SA"}.get(of) or "ESP " + self.spi(at, "Delete SPI")
         if more == "REKEY_SA":
             more += " " + self.spi(at, "SPI")
+        if kind == "Extensible Authentication":
+            following = self.lines[at + 1:]
+            end = next((n for n, line in enumerate(following) if line.strip().startswith("Payload: ")), None)
+            said = dict(line.strip().split(" (")[0].split(": ", 1) for line in following[:end] if ": " in line)
+            of = said.get("EAP-MS-CHAP-v2 OpCode")
+            more = ", ".join(filter(None, (said["Code"], "MS-CHAP-v2 " + of if of else said.get("Type"))))
         return "%s(%s)" % (short, more) if more else short
 
 
@@ -85,7 +91,7 @@ def read(capture, keys):
     """All packets, in order."""
     fields = ("frame.time_epoch", "_ws.col.Source", "_ws.col.Destination", "_ws.col.Protocol", "frame.len", "_ws.col.Info")
     heads = shark(capture, keys, "-T", "fields", "-E", "separator=\t", *(part for field in fields for part in ("-e", field)))
-    details = shark(capture, keys, "-V", "-O", "isakmp,esp,icmp").split("\n\nFrame ")
+    details = shark(capture, keys, "-V", "-O", "isakmp,esp,icmp,eap").split("\n\nFrame ")
     # Of what is inside there are bytes, which are no frames.
     packets = []
     for head, detail in zip(heads.splitlines(), details):
