@@ -264,15 +264,16 @@ impl Ike {
         if !self.jobs.is_empty() {
             return Some(Duration::ZERO);
         }
-        let (engine, names) = (self.engine.due_ms(), self.names.due_ms());
-        let due = engine.into_iter().chain(names).min().map(|ms| ms.saturating_sub(self.now_ms()));
+        let due = [self.engine.due_ms(), self.names.due_ms(), self.actions.due_ms()];
+        let due = due.into_iter().flatten().min().map(|ms| ms.saturating_sub(self.now_ms()));
         let watch = self.watch.as_ref().and_then(Watch::due);
         due.map(Duration::from_millis).into_iter().chain(watch).min()
     }
 
     /// The SAs and policies in the SADB that are IKE's.
     pub fn owned(&self) -> Apart {
-        Apart { slots: self.children.slots().collect(), policies: self.children.policies().collect() }
+        let policies = self.children.policies().chain(self.children.held()).collect();
+        Apart { slots: self.children.slots().collect(), policies }
     }
 
     /// The IKE SAs, the oldest first.

@@ -27,6 +27,9 @@ type Named = (String, String);
 /// until a peer is given up.
 const AGAIN_MS: u64 = 200_000;
 
+/// Policies that a predecessor has left for traps stay so long at most, if it is not known what traps are for.
+const HELD_MS: u64 = 300_000;
+
 /// What is to be done about children.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
@@ -38,13 +41,25 @@ pub(super) struct Actions {
     ended: Vec<(Named, EndedBy)>,
     /// Traps and shunts may be others.
     is_changed: bool,
+    /// It is not known what some trap is for.
+    lacks_some: bool,
+    /// Until when policies of a predecessor stay for such.
+    held_until_ms: Option<u64>,
+}
+
+impl Actions {
+    /// When something is to be done.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.held_until_ms
+    }
 }
 
 impl Ike {
     /// A packet asks for what is not there. False if it is nothing of IKE's.
     pub fn hear_packet(&mut self, acquire: &Acquire, sadb: &mut Sadb) -> bool {
         let Some(named) = self.children.trapped(sadb, acquire.policy) else {
-            return self.children.policies().any(|index| index == acquire.policy);
+            let mut ours = self.children.policies().chain(self.children.held());
+            return ours.any(|index| index == acquire.policy);
         };
         let now_ms = self.now_ms();
         if self.actions.begun.get(&named).is_some_and(|until_ms| now_ms < *until_ms) {
@@ -104,8 +119,37 @@ impl Ike {
                 self.actions.is_changed |= self.actions.laid.insert(named, true) != Some(true);
             }
         }
-        if std::mem::take(&mut self.actions.is_changed) {
+        let is_over = self.actions.held_until_ms.is_some_and(|until_ms| until_ms <= self.now_ms());
+        if std::mem::take(&mut self.actions.is_changed) || is_over {
             self.lay_traps(sadb);
+            self.let_go(is_over, sadb);
+        }
+    }
+
+    /// What a predecessor has laid stays as long as it is not known what traps are for: it may be theirs.
+    pub(super) fn hold_traps(&mut self, sadb: &mut Sadb) {
+        if !self.actions.lacks_some {
+            return;
+        }
+        let held = self.children.hold(sadb);
+        if held > 0 {
+            self.actions.held_until_ms = Some(self.now_ms() + HELD_MS);
+            let secs = HELD_MS / 1000;
+            tracing::info!("{held} policies from before stay until all traps can be laid, {secs} s at most");
+        }
+    }
+
+    /// It goes when all are laid, or the time is over.
+    fn let_go(&mut self, is_over: bool, sadb: &mut Sadb) {
+        let is_held = self.actions.held_until_ms.is_some();
+        if !is_held || self.actions.lacks_some && !is_over {
+            return;
+        }
+        self.actions.held_until_ms = None;
+        let gone = self.children.let_go(sadb);
+        if gone > 0 && self.actions.lacks_some {
+            let secs = HELD_MS / 1000;
+            tracing::warn!("{gone} policies from before go, as some trap could not be laid for {secs} s");
         }
     }
 
@@ -168,7 +212,7 @@ impl Ike {
     /// The same; which cannot be, and why.
     fn lay_all(&mut self, sadb: &mut Sadb) -> Vec<(Named, String)> {
         let (mut traps, mut shunts, mut failed) = (vec![], vec![], vec![]);
-        let mut there = HashSet::new();
+        let (mut there, mut lacks_some) = (HashSet::new(), false);
         for connection in &self.swanctl.connections {
             for child in &connection.children {
                 let named = (connection.name.clone(), child.name.clone());
@@ -177,11 +221,16 @@ impl Ike {
                 match is_laid.then(|| self.policies_of(connection, child)) {
                     Some(Ok(Laid::Trap(trap))) => traps.push(trap),
                     Some(Ok(Laid::Shunt(shunt))) => shunts.push(shunt),
-                    Some(Err(why)) => failed.push((named, why)),
-                    Some(Ok(Laid::Later)) | None => {}
+                    Some(Err(why)) => {
+                        lacks_some = true;
+                        failed.push((named, why));
+                    }
+                    Some(Ok(Laid::Later)) => lacks_some = true,
+                    None => {}
                 }
             }
         }
+        self.actions.lacks_some = lacks_some;
         self.actions.laid.retain(|named, _| there.contains(named));
         for (Shunt { connection, child, .. }, error) in self.children.set_shunts(sadb, &shunts) {
             failed.push(((connection.clone(), child.clone()), error.to_string()));

@@ -8,6 +8,7 @@
 //! fewest for the same packets, whatever number the peer has for it. Workers without one send by the one for all.
 
 mod adopt;
+mod held;
 mod shared;
 mod shunt;
 mod trap;
@@ -72,6 +73,8 @@ pub struct Children {
     spis: HashMap<SlotIndex, u32>,
     /// Policies without an SA.
     shunts: Vec<(Shunt, Vec<PolicyIndex>)>,
+    /// Policies that a predecessor has left and that stay for a while.
+    held: Vec<PolicyIndex>,
     /// The number of the last one.
     last: u32,
     last_group: u32,

@@ -103,6 +103,7 @@ impl Ike {
         });
         self.restore(records.unwrap_or_default(), sadb);
         self.lay_traps(sadb);
+        self.hold_traps(sadb);
         self.engine.tell_changes();
         self.write_anew();
     }

@@ -98,13 +98,16 @@ impl Names {
         self.known.values().filter(|name| name.is_asked).count()
     }
 
-    /// Takes what was found, and looks up what is due. The names that have others now.
+    /// Takes what was found, and looks up what is due. The names that have others now, or were looked up for the first time.
     pub fn turn(&mut self, now_ms: u64) -> BTreeSet<String> {
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
         let mut changed = BTreeSet::new();
         while let Ok((name, found)) = self.receiver.try_recv() {
             let Some(known) = self.known.get_mut(&name) else { continue };
-            (known.is_asked, known.found_ms) = (false, Some(now_ms));
+            known.is_asked = false;
+            if known.found_ms.replace(now_ms).is_none() {
+                changed.insert(name.clone());
+            }
             match found {
                 Ok(addresses) => {
                     known.problem = None;
@@ -338,6 +341,8 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_at_once_and_now_and_then() {
         let mut names = Names::new(found).unwrap();
+        names.want(&BTreeSet::from(["nobody.example.org"]));
+        assert!(turn(&mut names, 1000), "it is known that it has nothing");
         names.want(&BTreeSet::from(["gw.example.org", "nobody.example.org"]));
         assert!(names.ask("gw.example.org", 1000), "it is not known yet");
         assert!(turn(&mut names, 1000));
@@ -350,6 +355,8 @@ mod tests {
         assert!(names.ask("gw.example.org", 1000 + FRESH_MS));
         assert!(!turn(&mut names, 1000 + FRESH_MS));
         assert!(!names.ask("gw.example.org", 1000 + FRESH_MS));
+        assert_eq!(names.due_ms(), Some(1000 + FAILED_AGAIN_MS));
+        assert!(!turn(&mut names, 1000 + FAILED_AGAIN_MS), "it is known that it has nothing");
         names.want(&BTreeSet::from(["gw.example.org"]));
         assert_eq!(names.due_ms(), Some(1000 + FRESH_MS + AGAIN_MS));
         assert!(names.addresses("nobody.example.org").is_empty());
