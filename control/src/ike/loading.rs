@@ -1,7 +1,8 @@
 //! Connections, secrets and what else is configured while IKE runs: by the file anew, or piece by piece by VICI.
 //!
-//! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are; new ones are of the new
-//! configuration.
+//! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are, and as strongSwan has it so does what
+//! replaces a child SA: with other selectors it could be for less than is in use, which RFC 7296 §2.9.2 forbids. New ones are of the
+//! new configuration, under an IKE SA that is there, too.
 
 use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap, names::names_of};
 use crate::swanctl::{
@@ -108,6 +109,8 @@ impl Ike {
             false => None,
         };
         self.edition = self.edition.max(edition);
+        // Further child SAs under IKE SAs that are there are of the children that there are now.
+        self.engine.follow_connections(configured.as_slice());
         match (configured, self.config.connections.iter().position(|c| c.name == *name)) {
             (Some(configured), Some(at)) => self.config.connections[at] = configured,
             (Some(configured), None) => self.config.connections.push(configured),

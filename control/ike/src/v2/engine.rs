@@ -107,14 +107,17 @@ impl Engine {
         self.sa(id).map(|sa| sa as &dyn crate::ike_sa::IkeSa).or_else(v1)
     }
 
-    /// Connections have other addresses than when IKE SAs were made of them, and are otherwise the same.
+    /// Connections have other addresses or children than when IKE SAs were made of them, and are of the same edition. Child SAs
+    /// that are there stay what they are, as what replaces them does; further ones are of the children that there are now.
     pub fn follow_connections(&mut self, connections: &[Arc<Connection>]) {
-        let now: HashMap<_, _> = connections.iter().map(|c| ((c.mark, c.edition, &*c.name), c)).collect();
-        let v2 = self.sas.values_mut().map(|sa| &mut sa.connection);
-        for connection in v2.chain(self.v1.values_mut().map(|sa| &mut sa.connection)) {
-            if let Some(now) = now.get(&(connection.mark, connection.edition, &*connection.name)) {
-                *connection = (*now).clone();
+        let now: HashMap<_, _> = connections.iter().map(|c| ((c.edition, &*c.name), c)).collect();
+        let v2 = self.sas.iter_mut().map(|(id, sa)| (id, &mut sa.connection));
+        for (id, connection) in v2.chain(self.v1.iter_mut().map(|(id, sa)| (id, &mut sa.connection))) {
+            let Some(now) = now.get(&(connection.edition, &*connection.name)) else { continue };
+            if connection.mark != now.mark {
+                self.changed.iter_mut().for_each(|changed| _ = changed.insert(*id));
             }
+            *connection = (*now).clone();
         }
     }
 

@@ -1,5 +1,6 @@
 //! Two engines in a box: a network that loses, repeats and mixes up what it carries, and jobs that take their time.
 
+mod child;
 mod configuration;
 mod eap;
 mod followup;
