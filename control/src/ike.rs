@@ -121,8 +121,8 @@ fn now_ms() -> u64 {
 
 /// What is done about a child SA that the datapath does not have as the engine wants it, by our SPI.
 enum Remedy {
-    /// There is no room for it.
-    Delete(u32),
+    /// There is no room for it; what it was to take the place of.
+    Withdraw(u32, Option<u32>),
     /// Its SAs cannot go between other addresses: others must.
     Rekey(u32),
 }
@@ -520,7 +520,7 @@ impl Ike {
                 std::mem::take(&mut out).into_iter().filter_map(|output| self.take(sadb, output)).collect();
             for remedy in remedies {
                 self.ask(sadb, &mut out, |engine, cx| match remedy {
-                    Remedy::Delete(spi) => engine.terminate_child(spi, cx),
+                    Remedy::Withdraw(spi, replaces) => engine.withdraw_child(spi, replaces, cx),
                     Remedy::Rekey(spi) => engine.rekey_child(spi, cx),
                 });
             }
@@ -566,7 +566,7 @@ impl Ike {
                 if let Err(error) = self.children.install(sadb, &install, now) {
                     let (connection, child) = (&install.connection, &install.sa.config.name);
                     tracing::error!("connection '{connection}': child '{child}': {error}");
-                    return Some(Remedy::Delete(install.sa.spi_in));
+                    return Some(Remedy::Withdraw(install.sa.spi_in, install.replaces));
                 }
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),

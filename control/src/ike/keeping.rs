@@ -49,8 +49,8 @@ pub(super) struct Keeping {
     sources: HashMap<u64, Source>,
     /// Of which the file has some.
     written: HashSet<u64>,
-    /// Child SAs that the datapath has lost.
-    lost: Vec<u32>,
+    /// Child SAs that the datapath has lost, and what each was to take the place of.
+    lost: Vec<(u32, Option<u32>)>,
 }
 
 impl Keeping {
@@ -168,7 +168,9 @@ impl Ike {
             .map(|(connection, sa)| Wanted { connection, sa, number: numbers.get(&sa.spi_in).copied() })
             .collect();
         let (sas, children) = (self.engine.sas().count(), wanted.len());
-        self.keeping.lost = self.children.adopt(sadb, &wanted, &untold, boot_secs());
+        let lost = self.children.adopt(sadb, &wanted, &untold, boot_secs());
+        let replaced = |spi: u32| untold.installs.iter().find(|install| install.sa.spi_in == spi)?.replaces;
+        self.keeping.lost = lost.into_iter().map(|spi| (spi, replaced(spi))).collect();
         if sas > 0 || gone > 0 {
             let lost = self.keeping.lost.len();
             tracing::info!("{sas} IKE SAs with {children} child SAs go on; lost: {gone} and {lost}");
@@ -178,8 +180,8 @@ impl Ike {
     /// The IKE SAs that were taken up go on.
     pub fn resume(&mut self, sadb: &mut Sadb) {
         self.with(sadb, Engine::resume);
-        for spi in std::mem::take(&mut self.keeping.lost) {
-            self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
+        for (spi, replaces) in std::mem::take(&mut self.keeping.lost) {
+            self.with(sadb, |engine, cx| engine.withdraw_child(spi, replaces, cx));
         }
     }
 

@@ -14,7 +14,7 @@
 //! just does not go on (RFC 9370 §2.2.4).
 
 use super::{
-    child::{Agreed, ChildError, Install, Offer},
+    child::{Agreed, ChildError, ChildSa, Install, Offer},
     context::Context,
     followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, Phase, Task, Then},
@@ -418,11 +418,35 @@ impl IkeSa {
         if has_lost {
             self.tasks.push_back(Task::DeleteChild(ours));
         } else {
-            self.tasks.extend(old.map(Task::DeleteChild));
+            // Not before the new one is in use, which may fail yet.
+            self.later.extend(old.map(|old| (cx.now_ms, Task::DeleteChild(old))));
         }
         if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
             (old.is_replaced, old.rekey_at_ms) = (true, u64::MAX);
             old.successor = old.successor.filter(|_| has_lost);
+        }
+    }
+
+    /// There is no room for a child SA: it is deleted, and what it was to replace goes on.
+    pub(super) fn withdraw_child(&mut self, spi_in: u32, replaces: Option<u32>, cx: &mut Context<'_>) {
+        // Not if the peer's has taken its place.
+        let is_it = |old: &ChildSa| {
+            Some(old.spi_in) == replaces && old.successor.is_none_or(|successor| successor == spi_in)
+        };
+        self.keep_replaced(is_it, cx);
+        self.ask_later(Task::DeleteChild(spi_in), cx);
+    }
+
+    /// What is replaced is not, after all, and is to be tried again later. Not if it is being deleted.
+    pub(super) fn keep_replaced(&mut self, is_it: impl Fn(&ChildSa) -> bool, cx: &mut Context<'_>) {
+        let at_ms = REFUSED_MS + again_ms(cx);
+        let Some(old) = self.children.iter_mut().find(|child| child.is_replaced && is_it(child)) else {
+            return;
+        };
+        let spi_in = old.spi_in;
+        let is_to_go = |(_, task): &mut (u64, Task)| matches!(task, Task::DeleteChild(spi) if *spi == spi_in);
+        if self.later.extract_if(.., is_to_go).count() > 0 {
+            (old.is_replaced, old.successor, old.rekey_at_ms) = (false, None, at_ms);
         }
     }
 

@@ -259,6 +259,14 @@ impl Engine {
             || self.with(id, cx, |sa, cx| sa.ask_later(Task::DeleteChild(spi_in), cx))
     }
 
+    /// There is no room for a child SA that has just been made: it is deleted, and what it was to take the place of stays. False if
+    /// there is none.
+    pub fn withdraw_child(&mut self, spi_in: u32, replaces: Option<u32>, cx: &mut Context<'_>) -> bool {
+        let Some(id) = self.by_child.get(&spi_in).copied() else { return false };
+        self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::DeleteChild(spi_in), cx))
+            || self.with(id, cx, |sa, cx| sa.withdraw_child(spi_in, replaces, cx))
+    }
+
     /// Asks for a further child SA. False if there is no such IKE SA.
     pub fn initiate_child(&mut self, id: IkeSaId, child: &Arc<Child>, cx: &mut Context<'_>) -> bool {
         self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::Child(child.clone()), cx))

@@ -172,7 +172,11 @@ impl IkeSa {
             if !named.is_empty() {
                 answer.extend(Delete::child_sas(delete.protocol(), &named).map(Payload::Delete));
             }
-            gone.into_iter().for_each(|spi_in| self.lose_child(spi_in, EndedBy::Peer, cx));
+            for spi_in in gone {
+                // The peer does without what it has put in the place of another.
+                self.keep_replaced(|child| child.successor == Some(spi_in), cx);
+                self.lose_child(spi_in, EndedBy::Peer, cx);
+            }
         }
         self.learn_lifetime(payloads, cx);
         self.redirected(payloads, cx);

@@ -1,9 +1,10 @@
-//! Child SAs whose connection is another meanwhile.
+//! Child SAs whose connection is another meanwhile, and those that there is no room for.
 
 use super::{
-    established, rekey_only_child,
+    established, events, rekey_only_child,
     world::{LEFT, RIGHT, World, child},
 };
+use crate::v2::output::Event;
 
 /// What the child SAs of an end are for, at our end.
 fn local(world: &World, end: usize) -> Vec<String> {
@@ -47,4 +48,63 @@ fn what_replaces_a_child_is_for_the_same_and_further_ones_are_of_the_new_configu
         // It is of this configuration from now on.
         assert_eq!([LEFT, RIGHT].map(|end| world.only_sa(end).connection().mark), [1, 1]);
     }
+}
+
+#[test]
+fn what_cannot_be_replaced_stays_and_is_tried_again() {
+    for by in [LEFT, RIGHT] {
+        let mut world = established(5);
+        world.is_steady = true;
+        let spis = |world: &World| [LEFT, RIGHT].map(|end| world.only_sa(end).children()[0].spi_in);
+        let before = spis(&world);
+        world.full = Some((by, 100));
+        rekey_only_child(&mut world, by);
+        world.run_for(50_000);
+        world.check_children(1);
+        assert_eq!(spis(&world), before);
+        for end in [LEFT, RIGHT] {
+            let child = &world.only_sa(end).children()[0];
+            assert!(!child.is_replaced && child.successor.is_none() && child.rekey_at_ms < u64::MAX);
+        }
+        // Longer than the peer would have to delete what it has replaced.
+        world.run_for(300_000);
+        assert_eq!(spis(&world), before);
+        world.full = None;
+        world.run_for(300_000);
+        world.check_children(1);
+        assert_ne!(spis(&world), before);
+        let is_gone = |event: &Event| matches!(event, Event::Closed(_) | Event::ChildFailed(..));
+        assert!(!events(&world, by).iter().any(is_gone));
+    }
+}
+
+/// Whatever both replace, and whatever there is no room for: in the end both have the same.
+#[test]
+fn wherever_there_is_no_room_both_have_the_same() {
+    let seeds = 0..500;
+    println!("seeds {seeds:?}");
+    let mut alive = 0;
+    for seed in seeds.clone() {
+        let mut world = established(seed);
+        (world.late_ms, world.loss, world.again) = (2000, 10, 10);
+        for _ in 0..6 {
+            let (end, full) = (world.below(2) as usize, world.below(2) as usize);
+            world.full = Some((full, 50));
+            let spis: Vec<u32> =
+                world.ends[end].engine.sas().flat_map(|sa| sa.children()).map(|child| child.spi_in).collect();
+            let Some(spi) = spis.get(world.below(spis.len() as u64) as usize).copied() else { break };
+            world.with(end, |engine, cx| engine.rekey_child(spi, cx));
+            let ms = world.below(6000);
+            world.run_for(ms);
+        }
+        world.full = None;
+        world.run_for(3_000_000);
+        if world.ends.iter().all(|end| end.engine.sas().count() == 1) {
+            let children = world.ends[LEFT].installed.len();
+            world.check_children(children);
+            alive += usize::from(children > 0);
+        }
+    }
+    println!("{alive} have a child SA");
+    assert!(alive > 100, "{alive}");
 }

@@ -143,6 +143,8 @@ pub struct End {
     pub moves: Vec<Move>,
     /// Those that are gone, by our SPI, and whether others are in their place.
     pub gone: Vec<(u32, bool)>,
+    /// Those that there is no room for, and what each was to take the place of.
+    pub withdrawn: Vec<(u32, Option<u32>)>,
     pub next_spi: u32,
     pub jobs: Vec<(u64, JobId, Job)>,
 }
@@ -166,6 +168,8 @@ pub struct World {
     pub late_ms: u64,
     /// Jobs of this end take so much longer.
     pub slow: Option<(usize, u64)>,
+    /// This end has no room for so many in a hundred of what is to replace another.
+    pub full: Option<(usize, u64)>,
     /// Nothing from this end comes through.
     pub one_way: Option<usize>,
     /// Nothing of this exchange comes through.
@@ -213,6 +217,7 @@ impl World {
                 sends: BTreeSet::new(),
                 moves: vec![],
                 gone: vec![],
+                withdrawn: vec![],
                 next_spi: 0x100,
                 jobs: vec![],
             }
@@ -224,6 +229,7 @@ impl World {
             again: 0,
             late_ms: 0,
             slow: None,
+            full: None,
             one_way: None,
             lost: None,
             addresses: [address(LEFT), address(RIGHT)],
@@ -261,6 +267,14 @@ impl World {
 
     /// Has an engine do something, and takes what it wants done.
     pub fn with<T>(&mut self, at: usize, does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
+        let done = self.ask(at, does);
+        while let Some((spi, replaces)) = self.ends[at].withdrawn.pop() {
+            self.ask(at, |engine, cx| engine.withdraw_child(spi, replaces, cx));
+        }
+        done
+    }
+
+    fn ask<T>(&mut self, at: usize, does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
         let (end, mut out) = (&mut self.ends[at], VecDeque::new());
         let next = &mut end.next_spi;
         let mut spi = || {
@@ -319,9 +333,14 @@ impl World {
                 self.ends[at].jobs.push((done, id, job));
             }
             Output::Child(ChildChange::Install(install)) => {
+                let chance = self.full.filter(|(end, _)| *end == at && install.replaces.is_some());
+                let is_full = chance.is_some_and(|(_, chance)| self.below(100) < chance);
                 let end = &mut self.ends[at];
                 assert!(install.replaces.is_none_or(|old| end.installed.contains_key(&old)));
-                let (spi, sends) = (install.sa.spi_in, install.sends);
+                let (spi, sends) = (install.sa.spi_in, install.sends && !is_full);
+                if is_full {
+                    end.withdrawn.push((spi, install.replaces));
+                }
                 assert!(end.installed.insert(spi, *install).is_none());
                 if sends {
                     end.send_by(spi);
