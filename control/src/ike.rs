@@ -264,7 +264,8 @@ impl Ike {
         if !self.jobs.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due = [self.engine.due_ms(), self.names.due_ms(), self.actions.due_ms()];
+        let due =
+            [self.engine.due_ms(), self.names.due_ms(), self.actions.due_ms(), self.virtual_ips.due_ms()];
         let due = due.into_iter().flatten().min().map(|ms| ms.saturating_sub(self.now_ms()));
         let watch = self.watch.as_ref().and_then(Watch::due);
         due.map(Duration::from_millis).into_iter().chain(watch).min()

@@ -19,7 +19,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    ops::RangeInclusive,
 };
+
+/// How long it takes until what could not be put on the device is tried again: twice as long each time.
+const AGAIN_MS: RangeInclusive<u64> = 1_000..=60_000;
 
 /// The device, and whether what is on it may have to be another.
 #[derive(Debug, Default)]
@@ -27,8 +31,25 @@ pub(super) struct VirtualIps {
     interface: Option<String>,
     requests: Option<Requests>,
     is_due: bool,
+    /// It could not be, and is tried again.
+    again: Option<Again>,
     /// What is on it, with the routes that have it.
-    put: BTreeMap<IpAddr, BTreeSet<(IpAddr, u8)>>,
+    put: Wanted,
+}
+
+/// When something that failed is tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Again {
+    wait_ms: u64,
+    at_ms: u64,
+}
+
+impl Again {
+    /// It has failed at this time, for the first time or after it was tried `before`.
+    fn after(before: Option<Again>, now_ms: u64) -> Again {
+        let wait_ms = before.map_or(*AGAIN_MS.start(), |again| (2 * again.wait_ms).min(*AGAIN_MS.end()));
+        Again { wait_ms, at_ms: now_ms.saturating_add(wait_ms) }
+    }
 }
 
 impl VirtualIps {
@@ -37,19 +58,31 @@ impl VirtualIps {
         if self.interface.as_deref() == name {
             return;
         }
-        if let Some(before) = self.interface.take() {
-            self.put_on(&before, &BTreeMap::new());
+        if let Some(before) = self.interface.take()
+            && self.requests.is_some()
+            && let Err(e) = self.put_on(&before, &BTreeMap::new())
+        {
+            tracing::error!("virtual addresses on {before}: {e}");
         }
-        (self.interface, self.is_due) = (name.map(str::to_owned), true);
+        (self.interface, self.is_due, self.again) = (name.map(str::to_owned), true, None);
+        (self.requests, self.put) = (None, BTreeMap::new());
         let Some(name) = name else { return };
-        let made = Requests::open().map_err(|e| e.to_string()).and_then(|mut requests| {
-            interface::prepare(&mut requests, name).map_err(|e| e.to_string())?;
-            Ok(requests)
-        });
-        match made {
-            Ok(requests) => self.requests = Some(requests),
-            Err(e) => tracing::error!("interface {name}, for virtual addresses: {e}"),
+        if let Err(e) = self.prepare(name) {
+            tracing::error!("interface {name}, for virtual addresses: {e}");
         }
+    }
+
+    /// Has the device.
+    fn prepare(&mut self, name: &str) -> Result<(), String> {
+        let mut requests = Requests::open().map_err(|e| e.to_string())?;
+        interface::prepare(&mut requests, name).map_err(|e| e.to_string())?;
+        self.requests = Some(requests);
+        Ok(())
+    }
+
+    /// When it is tried again.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.again.map(|again| again.at_ms)
     }
 
     /// Something of an IKE SA is another that has some.
@@ -57,29 +90,40 @@ impl VirtualIps {
         self.is_due = true;
     }
 
-    fn put_on(&mut self, interface: &str, wanted: &BTreeMap<IpAddr, BTreeSet<(IpAddr, u8)>>) {
-        let Some(requests) = &mut self.requests else { return };
-        match put(requests, interface, wanted) {
-            Ok(()) => {
-                for ip in wanted.keys().filter(|ip| !self.put.contains_key(*ip)) {
-                    tracing::info!("{ip} is on {interface}");
-                }
-                for ip in self.put.keys().filter(|ip| !wanted.contains_key(*ip)) {
-                    tracing::info!("{ip} is on {interface} no more");
-                }
-                self.put.clone_from(wanted);
-            }
-            Err(e) => tracing::error!("virtual addresses on {interface}: {e}"),
+    fn put_on(&mut self, interface: &str, wanted: &Wanted) -> Result<(), String> {
+        if self.requests.is_none() {
+            self.prepare(interface)?;
         }
+        let Some(requests) = &mut self.requests else { return Ok(()) };
+        put(requests, interface, wanted).map_err(|e| e.to_string())?;
+        for ip in wanted.keys().filter(|ip| !self.put.contains_key(*ip)) {
+            tracing::info!("{ip} is on {interface}");
+        }
+        for ip in self.put.keys().filter(|ip| !wanted.contains_key(*ip)) {
+            tracing::info!("{ip} is on {interface} no more");
+        }
+        self.put.clone_from(wanted);
+        Ok(())
+    }
+
+    /// Has these on the device, or tries it again after a while, which is told once.
+    fn try_to_put(&mut self, interface: &str, wanted: &Wanted, now_ms: u64) {
+        let before = self.again.take();
+        let Err(why) = self.put_on(interface, wanted) else { return };
+        if before.is_none() {
+            tracing::error!(
+                "virtual addresses on {interface}: {why}; it is tried again until they are there"
+            );
+        }
+        self.again = Some(Again::after(before, now_ms));
     }
 }
 
+/// Addresses, each with the networks that it is used for.
+type Wanted = BTreeMap<IpAddr, BTreeSet<(IpAddr, u8)>>;
+
 /// Has these on a device, with routes to it, and nothing else.
-fn put(
-    requests: &mut Requests,
-    interface: &str,
-    wanted: &BTreeMap<IpAddr, BTreeSet<(IpAddr, u8)>>,
-) -> io::Result<()> {
+fn put(requests: &mut Requests, interface: &str, wanted: &Wanted) -> io::Result<()> {
     let device = requests.devices()?.into_iter().find(|device| device.name == interface);
     let device = device.ok_or_else(|| io::Error::other("it is not there"))?.index;
     let routes: BTreeSet<_> = wanted.values().flatten().copied().collect();
@@ -117,17 +161,19 @@ fn reached(ip: IpAddr, peer: IpAddr, networks: &BTreeSet<Prefix>) -> BTreeSet<(I
 impl Ike {
     /// Has the virtual addresses on their device that there are.
     pub(super) fn put_virtual_ips(&mut self) {
-        if !std::mem::take(&mut self.virtual_ips.is_due) {
+        let now_ms = self.now_ms();
+        let is_again = self.virtual_ips.due_ms().is_some_and(|at_ms| at_ms <= now_ms);
+        if !std::mem::take(&mut self.virtual_ips.is_due) && !is_again {
             return;
         }
         let Some(interface) = self.virtual_ips.interface.clone() else { return };
-        let mut wanted: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        let mut wanted = Wanted::new();
         let is_up = |sa: &&dyn IkeSa| !matches!(sa.phase(), Phase::Connecting | Phase::Closed(_));
         for (ip, routes) in self.engine.ike_sas().filter(is_up).flat_map(wanted_of) {
             wanted.entry(ip).or_default().extend(routes);
         }
-        if wanted != self.virtual_ips.put || wanted.is_empty() {
-            self.virtual_ips.put_on(&interface, &wanted);
+        if wanted != self.virtual_ips.put || wanted.is_empty() || self.virtual_ips.again.is_some() {
+            self.virtual_ips.try_to_put(&interface, &wanted, now_ms);
         }
     }
 }
@@ -135,6 +181,31 @@ impl Ike {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_after_a_minute_at_most() {
+        let (mut now_ms, mut again, mut waits) = (5_000, None, vec![]);
+        for _ in 0..9 {
+            let next = Again::after(again, now_ms);
+            waits.push(next.at_ms - now_ms);
+            (now_ms, again) = (next.at_ms, Some(next));
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60].map(|secs| secs * 1000));
+    }
+
+    #[test]
+    fn what_cannot_be_put_is_due_again_and_what_is_put_is_not() {
+        let mut ips = VirtualIps::default();
+        let wanted = Wanted::from([(IpAddr::from([10, 3, 0, 1]), BTreeSet::new())]);
+        // A device of such a name cannot be.
+        for (now_ms, due_ms) in [(1_000, 2_000), (2_000, 4_000), (4_000, 8_000)] {
+            ips.try_to_put("a name that is too long", &wanted, now_ms);
+            assert_eq!((ips.due_ms(), ips.put.len()), (Some(due_ms), 0));
+        }
+        ips.interface = Some("another".to_owned());
+        ips.set_interface(None);
+        assert_eq!(ips.due_ms(), None);
+    }
 
     #[test]
     fn what_the_peer_is_in_itself_has_no_route() {
