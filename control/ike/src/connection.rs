@@ -174,6 +174,19 @@ pub struct Round<A> {
 pub struct Ikev1 {
     /// A peer that does not say that it is there counts as dead after so long; 0 is as for all messages (RFC 3706).
     pub dpd_timeout_ms: u64,
+    /// A user proves who it is, too, behind phase 1.
+    pub xauth: Option<Xauth>,
+    /// Who wants an address waits until it is told one, and does not ask.
+    pub pushes: bool,
+}
+
+/// Users in IKEv1 (draft-beaulieu-ike-xauth-02).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Xauth {
+    /// We are one, of this name; nothing is who we are in phase 1.
+    Ours(Option<String>),
+    /// The peer has one, who must be one of these.
+    Theirs(IdPattern),
 }
 
 /// What becomes of an IKE SA when there is another one of the same two identities. Unless it is `Never`, who begins the only one

@@ -39,6 +39,14 @@ pub struct Given {
     pub theirs: Vec<Lease>,
 }
 
+/// Any address of a family.
+pub(crate) fn any_like(address: &IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// What an address is asked for with, and servers of names.
 fn kinds(address: &IpAddr) -> [Kind; 2] {
     match address {

@@ -66,7 +66,7 @@ pub trait IkeSa: Debug {
     /// Who we are, and who the peer is, once that is proven.
     fn ids(&self) -> Option<&(Identification, Identification)>;
 
-    /// Who the peer has proven to be in EAP.
+    /// Who the peer has proven to be in EAP, or its user in IKEv1.
     fn eap_id(&self) -> Option<&str>;
 
     /// What it was agreed on to be made of, once it is.

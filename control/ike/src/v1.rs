@@ -8,6 +8,9 @@
 //!    proof           both ends prove who they are
 //!    quick_mode      phase 2: child SAs are made under it
 //!    informational   notifications, deletions, and whether the peer is there
+//!    transaction     what is asked and set of users and addresses
+//!      xauth             behind phase 1, users prove who they are
+//!      mode_config       an end gets addresses of the other's pools
 //!    times           what it does because of the time
 //!  message_ids   which exchanges of phase 2 there were
 //!  oakley        what an ISAKMP SA is made of
@@ -31,6 +34,7 @@ pub mod keys;
 mod main_mode;
 mod message_ids;
 mod messages;
+mod mode_config;
 mod nat;
 mod oakley;
 mod phase_1;
@@ -38,7 +42,9 @@ mod proof;
 mod quick_mode;
 mod selector;
 mod times;
+mod transaction;
 mod vendor;
+mod xauth;
 
 pub(crate) use messages::Raw;
 pub(crate) use phase_1::{first, refuse_first};

@@ -8,11 +8,14 @@ use super::{
     keys::{Iv, Keys},
     message_ids::MessageIds,
     messages::Seen,
+    mode_config::ModeConfig,
     nat::Encapsulation,
     oakley::Suite,
     phase_1::Phase1,
     proof, quick_mode,
+    transaction::Transactions,
     vendor::{Abilities, NatT},
+    xauth,
 };
 use crate::{
     child::{self, ChildSa, EndedBy, Install, Place},
@@ -27,6 +30,7 @@ use crate::{
     message::Identification,
     nat::Nat,
     output::{Event, JobId, Output},
+    pool::Leases,
     proposal::Agreement,
     retransmission::{Datagrams, Open},
 };
@@ -49,6 +53,8 @@ pub enum Task {
     Retire(u32),
     /// Whether the peer is there.
     Liveness,
+    /// For addresses, or that the peer takes some.
+    Configure,
 }
 
 /// What comes when a job is done.
@@ -103,6 +109,12 @@ pub struct IkeSa {
     /// The last block of phase 1.
     pub(super) last: Option<Iv>,
     pub(super) ids: Option<(Identification, Identification)>,
+    /// The peer's user, if it has one.
+    pub(super) user: Option<xauth::User>,
+    /// Until it is known who the users are.
+    pub(super) pending: Option<Box<xauth::Pending>>,
+    pub(super) transactions: Transactions,
+    pub(super) mode_config: ModeConfig,
     pub(super) given: Given,
     pub(super) children: Vec<ChildSa>,
     /// Our quick mode.
@@ -129,6 +141,8 @@ pub struct IkeSa {
     pub(super) doubt: Option<Box<Closed>>,
     /// Those of all, while it does something.
     pub(crate) contacts: Contacts,
+    /// The same, of all addresses.
+    pub(crate) leases: Leases,
     /// Where its peer is, if it is one of them.
     pub(crate) contact_at: Option<IpAddr>,
     /// When the engine knows it to be due.
@@ -173,7 +187,12 @@ impl IkeSa {
             keys: None,
             last: None,
             ids: None,
+            user: None,
+            pending: None,
+            transactions: Transactions::default(),
+            mode_config: ModeConfig::default(),
             given: Given::default(),
+            leases: Leases::default(),
             children: vec![],
             asking: None,
             awaited: vec![],
@@ -255,7 +274,8 @@ impl IkeSa {
 
     /// Whether nothing is asked, nor about to be.
     pub(super) fn is_idle(&self) -> bool {
-        self.asking.is_none() && self.thens[0].is_none() && self.tasks.is_empty()
+        let is_asking = self.asking.is_some() || self.transactions.ours.is_some();
+        !is_asking && self.thens[0].is_none() && self.tasks.is_empty()
     }
 
     /// Something is to be asked when it is its turn.
@@ -269,7 +289,8 @@ impl IkeSa {
         // Nothing more is asked of a peer that may not be there.
         let may_ask = |sa: &IkeSa| {
             let is_asking = sa.asking.is_some() || sa.thens[0].is_some() || sa.liveness.open.is_some();
-            sa.phase == Phase::Established && !is_asking
+            let is_told = sa.transactions.ours.is_none() && sa.mode_config.awaited_until_ms.is_none();
+            sa.phase == Phase::Established && !is_asking && is_told
         };
         while may_ask(self) {
             let Some(task) = self.tasks.pop_front() else { return };
@@ -279,6 +300,7 @@ impl IkeSa {
                 Task::DeleteChild(spi_in) => self.delete_child(spi_in, cx),
                 Task::Retire(spi_in) => self.retire_child(spi_in, cx),
                 Task::Liveness => self.ask_liveness(cx),
+                Task::Configure => self.configure(cx),
             }
         }
     }
@@ -357,6 +379,25 @@ impl IkeSa {
         (std::mem::take(&mut self.tasks).into(), std::mem::take(&mut self.later))
     }
 
+    /// What it was given, and has given, which is another's from now on.
+    pub(crate) fn take_given(&mut self) -> Given {
+        std::mem::take(&mut self.given)
+    }
+
+    /// The same, where there is no other.
+    pub(crate) fn keep_given(&mut self, given: Given) {
+        self.given = given;
+    }
+
+    /// It has what another was given and has given.
+    pub(crate) fn inherit(&mut self, given: Given, from: IkeSaId) {
+        given.pass_on(&mut self.leases, from.0, self.id.0);
+        self.given.theirs.extend(given.theirs);
+        if self.given.ours.is_empty() {
+            (self.given.ours, self.given.dns) = (given.ours, given.dns);
+        }
+    }
+
     /// It has what was another's, and goes on with what was to be done for it.
     pub(crate) fn take_over(
         &mut self,
@@ -387,9 +428,11 @@ impl IkeSa {
                 None => self.remove_child(spi_in, cx),
             }
         }
+        self.given.give_back(&mut self.leases, self.id.0);
         self.event(Event::Closed(why.to_string()), cx);
         self.phase = Phase::Closed(Box::new(why));
         (self.thens, self.asking, self.awaited, self.open) = ([None, None], None, vec![], None);
+        self.transactions = Transactions::default();
     }
 }
 
@@ -427,7 +470,7 @@ impl crate::ike_sa::IkeSa for IkeSa {
     }
 
     fn eap_id(&self) -> Option<&str> {
-        None
+        self.user.as_ref().map(|user| &*user.name)
     }
 
     fn agreement(&self) -> Option<&Agreement> {

@@ -57,7 +57,7 @@ impl IkeSa {
 
     /// Deletes it all, and tells the peer.
     pub(crate) fn delete(&mut self, why: Closed, cx: &mut Context<'_>) {
-        if self.phase == Phase::Established || self.phase == Phase::Replaced {
+        if self.last.is_some() && !matches!(self.phase, Phase::Closed(_)) {
             // What is under it need not go with it (RFC 2408 §5.15).
             let of = |protocol| self.children.iter().filter(move |c| c.protocol() == protocol);
             let spis = |protocol| of(protocol).map(|child| child.spi_in).collect::<Vec<_>>();
@@ -157,6 +157,7 @@ impl IkeSa {
     fn be_deleted(&mut self, cx: &mut Context<'_>) {
         match self.heir {
             _ if matches!(self.phase, Phase::Closed(_)) => {}
+            _ if self.phase == Phase::Connecting => self.close(Closed::ByPeer, cx),
             Some(heir) => self.be_replaced(heir, cx.now_ms),
             None => {
                 (self.phase, self.ends_at_ms) = (Phase::Replaced, cx.now_ms);
@@ -195,10 +196,10 @@ impl IkeSa {
 
     /// The peer knows no other with us.
     fn hear_initial_contact(&mut self) {
-        if self.connection.unique == crate::connection::Unique::Never {
+        if self.connection.unique == crate::connection::Unique::Never || self.note_only() {
             return;
         }
-        let others = self.ids.as_ref().map(|ids| self.contacts.others(ids, self.id)).unwrap_or_default();
+        let others = self.contact_ids().map(|ids| self.contacts.others(&ids, self.id)).unwrap_or_default();
         self.legacies.extend(others.into_iter().map(Legacy::Superseded));
     }
 }

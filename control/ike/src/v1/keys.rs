@@ -144,8 +144,11 @@ impl Keys {
 
     /// Encrypts, with zeroes behind, and says the next IV.
     pub fn encrypt(&self, iv: Iv, payloads: &[u8]) -> (Vec<u8>, Iv) {
-        let mut text = payloads.to_vec();
-        text.resize(text.len().next_multiple_of(self.encryption.block_len()), 0);
+        // In one place: what is in it may be secret, and is left nowhere else.
+        let len = payloads.len().next_multiple_of(self.encryption.block_len());
+        let mut text = Vec::with_capacity(len);
+        text.extend_from_slice(payloads);
+        text.resize(len, 0);
         encrypt_cbc(self.encryption, self.cipher.bytes(), self.block(&iv), &mut text);
         let next = self.last_block(&text).unwrap_or(iv);
         (text, next)

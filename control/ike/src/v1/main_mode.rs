@@ -38,7 +38,7 @@ pub(super) const EXCHANGE: ExchangeType = ExchangeType::IDENTITY_PROTECTION;
 impl IkeSa {
     /// The first message.
     pub(super) fn say_sa(&mut self, sa: Payload, cx: &mut Context<'_>) {
-        let payloads = [vec![sa], vendor::payloads()].concat();
+        let payloads = [vec![sa], vendor::payloads(&self.connection)].concat();
         let datagrams = self.clear(EXCHANGE, 0, &payloads);
         self.ask(datagrams, cx);
     }
@@ -84,8 +84,9 @@ impl IkeSa {
 
     /// A responder has the first message, for its connection.
     fn answer_sa(&mut self, message: &Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
-        let answer = self.take_offer(message, &oakley::suites(&self.connection))?;
-        let payloads = [vec![Payload::SecurityAssociation(answer)], vendor::payloads()].concat();
+        let answer = self.take_offer(message, &oakley::suites(&self.connection, self.role))?;
+        let payloads =
+            [vec![Payload::SecurityAssociation(answer)], vendor::payloads(&self.connection)].concat();
         let datagrams = self.clear(EXCHANGE, 0, &payloads);
         self.answer(message.digest, datagrams, cx);
         Ok(())

@@ -13,6 +13,7 @@ use crate::{
     v2::{channel::Dropped, window::digest},
 };
 use std::collections::VecDeque;
+use zeroize::Zeroizing;
 
 /// Messages that are known again when they come again, at most.
 const MOST_SEEN: usize = 16;
@@ -66,7 +67,7 @@ pub(super) struct Message {
     pub digest: [u8; 32],
     pub chain: Chain,
     /// What the payloads were in.
-    pub octets: Vec<u8>,
+    pub octets: Zeroizing<Vec<u8>>,
     /// The IV behind it, if it was encrypted and is the peer's.
     pub next: Option<Iv>,
 }
@@ -91,6 +92,7 @@ impl IkeSa {
             ExchangeType::IDENTITY_PROTECTION => self.receive_phase_1(raw, cx),
             ExchangeType::QUICK_MODE => self.receive_quick(raw, cx),
             ExchangeType::INFORMATIONAL_V1 => self.receive_informational(raw, cx),
+            ExchangeType::TRANSACTION => self.receive_transaction(raw, cx),
             _ => Err(Dropped::Exchange),
         };
         if taken.is_err() {
@@ -106,7 +108,7 @@ impl IkeSa {
             return Err(Dropped::Sealing);
         }
         let chain = Chain::parse(raw.first, raw.body, false)?;
-        Ok(Message { digest: digest(raw.octets), chain, octets: raw.body.to_vec(), next: None })
+        Ok(Message { digest: digest(raw.octets), chain, octets: raw.body.to_vec().into(), next: None })
     }
 
     /// An encrypted message. Nobody knows yet whose it is.
@@ -117,6 +119,7 @@ impl IkeSa {
         let keys = self.keys.as_ref().ok_or(Dropped::Sealing)?;
         let length = OpenError::Length(raw.body.len());
         let (plain, next) = keys.decrypt(iv, raw.body).ok_or(Dropped::Open(length))?;
+        let plain = Zeroizing::new(plain);
         let chain = Chain::parse(raw.first, &plain, true)?;
         // No HASH payload is over what is behind: the next IV would be whoever's has put a block there.
         let behind = chain.bodies.last().and_then(|last| plain.get(last.end..)).unwrap_or_default();
@@ -150,6 +153,7 @@ impl IkeSa {
         let header = self.header(exchange, message_id, Flags::ENCRYPTION);
         let Some(keys) = &self.keys else { return (vec![], iv) };
         let made = isakmp::emit(payloads).and_then(|(first, octets)| {
+            let octets = Zeroizing::new(octets);
             let (text, next) = keys.encrypt(iv, &octets);
             Ok((isakmp::message(&header, first, &text)?, next))
         });
@@ -168,6 +172,7 @@ impl IkeSa {
         else {
             return (vec![], iv);
         };
+        let rest = Zeroizing::new(rest);
         let parts: Vec<_> = front.iter().copied().chain([&rest[..]]).collect();
         let hash = keys.hash(&[], message_id, &parts);
         let payloads = [vec![Payload::Hash(hash.bytes().to_vec())], payloads].concat();

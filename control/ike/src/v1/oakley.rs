@@ -4,8 +4,9 @@
 //! HMAC of the hash (RFC 2409 §4). There are no DES, MD5, nor groups below 14.
 
 use crate::{
-    connection::{Connection, LocalAuth, RemoteAuth},
+    connection::{Connection, LocalAuth, RemoteAuth, Xauth},
     crypto::{
+        keys::Role,
         signature::{Curve, Kind, PublicKey, Scheme},
         transform::{Encryption, KeyExchange, Prf},
     },
@@ -40,15 +41,21 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// Its number (RFC 2409 §A, RFC 4754 §6).
-    const fn id(self) -> u16 {
-        match self {
-            Method::SharedKey => 1,
-            Method::Rsa => 3,
-            Method::Ecdsa(Curve::P256) => 9,
-            Method::Ecdsa(Curve::P384) => 10,
-            Method::Ecdsa(Curve::P521) => 11,
-        }
+    /// Its number (RFC 2409 §A, RFC 4754 §6), where the user of an end has to prove who it is behind it, too, that of both
+    /// (draft-beaulieu-ike-xauth-02 §7.2); nothing if there is none.
+    const fn id(self, user: Option<Role>) -> Option<u16> {
+        Some(match (self, user) {
+            (Method::SharedKey, None) => 1,
+            (Method::Rsa, None) => 3,
+            (Method::Ecdsa(Curve::P256), None) => 9,
+            (Method::Ecdsa(Curve::P384), None) => 10,
+            (Method::Ecdsa(Curve::P521), None) => 11,
+            (Method::SharedKey, Some(Role::Initiator)) => 65001,
+            (Method::SharedKey, Some(Role::Responder)) => 65002,
+            (Method::Rsa, Some(Role::Initiator)) => 65005,
+            (Method::Rsa, Some(Role::Responder)) => 65006,
+            (Method::Ecdsa(_), Some(_)) => return None,
+        })
     }
 
     /// Whether it goes with a hash: that of a curve is the curve's (RFC 4754 §6).
@@ -113,6 +120,14 @@ const fn hash_id(hash: Prf) -> u16 {
     }
 }
 
+/// The other end.
+pub(super) fn other(role: Role) -> Role {
+    match role {
+        Role::Initiator => Role::Responder,
+        Role::Responder => Role::Initiator,
+    }
+}
+
 /// What an ISAKMP SA is made of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Suite {
@@ -121,17 +136,25 @@ pub(super) struct Suite {
     pub hash: Prf,
     pub group: KeyExchange,
     pub method: Method,
+    /// The end whose user has to prove who it is, too.
+    pub user: Option<Role>,
 }
 
-/// What of a connection IKEv1 can do, the best first.
-pub(super) fn suites(connection: &Connection) -> Vec<Suite> {
-    let Some(method) = Method::of(connection) else { return vec![] };
+/// What of a connection IKEv1 can do, the best first, at this end of phase 1.
+pub(super) fn suites(connection: &Connection, role: Role) -> Vec<Suite> {
+    let user = connection.ikev1.as_ref().and_then(|v1| v1.xauth.as_ref()).map(|xauth| match xauth {
+        Xauth::Ours(_) => role,
+        Xauth::Theirs(_) => other(role),
+    });
+    let Some(method) = Method::of(connection).filter(|method| method.id(user).is_some()) else {
+        return vec![];
+    };
     let of = |agreement: Agreement| {
         let (suite, group) = (agreement.suite()?, agreement.key_exchange()?);
         let hash = suite.integrity()?.prf();
         let is_kem = matches!(group, KeyExchange::MlKem512 | KeyExchange::MlKem768 | KeyExchange::MlKem1024);
         let is_whole = !suite.encryption().is_aead() && suite.prf() == hash && !is_kem && method.takes(hash);
-        is_whole.then_some(Suite { agreement, encryption: suite.encryption(), hash, group, method })
+        is_whole.then_some(Suite { agreement, encryption: suite.encryption(), hash, group, method, user })
     };
     connection.proposals.singles().into_iter().filter_map(of).collect()
 }
@@ -177,7 +200,7 @@ impl Suite {
         said.encryption == u64::from(encryption)
             && said.key_bits == u64::from(key_bits.unwrap_or(0))
             && said.hash == u64::from(hash_id(self.hash))
-            && said.method == u64::from(self.method.id())
+            && self.method.id(self.user).is_some_and(|id| said.method == u64::from(id))
             && said.group == u64::from(self.group.id())
     }
 
@@ -188,7 +211,7 @@ impl Suite {
         let rest = [
             number(HASH, hash_id(self.hash)),
             number(GROUP, self.group.id()),
-            number(METHOD, self.method.id()),
+            number(METHOD, self.method.id(self.user).unwrap_or(0)),
             number(LIFE_TYPE, SECONDS as u16),
             Attribute::number(LIFE_DURATION, life_secs),
         ];

@@ -103,7 +103,9 @@ pub(crate) fn first(raw: &Raw<'_>, path: Path, config: &Configuration) -> Result
     if between.is_empty() {
         return Err(Refused::NoConnection);
     }
-    let found = between.into_iter().find(|c| oakley::select(&oakley::suites(c), offered, c.order).is_some());
+    let found = between
+        .into_iter()
+        .find(|c| oakley::select(&oakley::suites(c, Role::Responder), offered, c.order).is_some());
     found.ok_or(Refused::NoProposal)
 }
 
@@ -126,17 +128,10 @@ fn index(role: Role) -> usize {
     usize::from(role == Role::Responder)
 }
 
-pub(super) fn other(role: Role) -> Role {
-    match role {
-        Role::Initiator => Role::Responder,
-        Role::Responder => Role::Initiator,
-    }
-}
-
 impl IkeSa {
     /// Begins.
     pub(crate) fn begin(&mut self, cx: &mut Context<'_>) {
-        let mut suites = oakley::suites(&self.connection);
+        let mut suites = oakley::suites(&self.connection, Role::Initiator);
         // Transforms have a number of one octet.
         suites.truncate(u8::MAX.into());
         if suites.is_empty() {
@@ -288,7 +283,7 @@ impl IkeSa {
         let (Some(public), Some(nonce)) = (message.chain.key_exchange(), message.chain.nonce()) else {
             return Err(Dropped::Sealing);
         };
-        let theirs = index(other(self.role));
+        let theirs = index(oakley::other(self.role));
         self.nat = self.detect_nat(&message.chain);
         let Some(phase_1) = &mut self.phase_1 else { return Err(Dropped::Sealing) };
         (phase_1.public[theirs], phase_1.nonces[theirs]) = (public.to_vec(), nonce.to_vec());

@@ -10,11 +10,12 @@ use super::{
     main_mode::EXCHANGE,
     messages::Message,
     oakley,
-    phase_1::{Expects, other},
+    phase_1::Expects,
 };
 use crate::{
     closed::Closed,
     connection::{Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
+    contacts::Ids,
     context::Context,
     crypto::{Secret, cipher::OpenError, keys::Role},
     identity::{Fit, IdPattern},
@@ -46,6 +47,15 @@ pub(super) struct Said {
     digest: [u8; 32],
     next: Option<Iv>,
     notifies: Vec<Notify>,
+}
+
+/// What phase 1 has come to, besides keys.
+#[derive(Debug)]
+pub(super) struct Concluded {
+    /// The peer says that it knows no other with us.
+    pub is_only: bool,
+    /// How long the initiator has it, in seconds, if that is the peer.
+    life_secs: Option<u64>,
 }
 
 impl Said {
@@ -161,7 +171,7 @@ impl IkeSa {
         let Message { digest, chain, next, .. } = message;
         let theirs = chain.identification().ok_or(Dropped::Sealing)?.clone();
         let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
-        let proof = self.proof_of(other(self.role), &theirs).ok_or(Dropped::Sealing)?;
+        let proof = self.proof_of(oakley::other(self.role), &theirs).ok_or(Dropped::Sealing)?;
         if by_key && chain.hash().map(Secret::copy_of).as_ref() != Some(&proof) {
             return Err(Dropped::Open(OpenError::Icv));
         }
@@ -236,7 +246,9 @@ impl IkeSa {
 
     /// The peer is who it says.
     fn peer_proven(&mut self, said: Said, cx: &mut Context<'_>) {
-        if let Err(closed) = self.may_be(&said) {
+        if !self.asks_user()
+            && let Err(closed) = self.may_be(&said.ids, &said.connection, said.is_only())
+        {
             return self.refuse_peer(closed, cx);
         }
         match (self.role, said.next) {
@@ -255,40 +267,51 @@ impl IkeSa {
     }
 
     /// Whether there may be another of the same two.
-    fn may_be(&self, said: &Said) -> Result<(), Closed> {
-        let others = self.contacts.others(&said.ids, self.id);
-        let is_elsewhere = !self.contacts.is_at(&said.ids, self.path.peer.ip());
-        match said.connection.unique {
-            Unique::Keep if !others.is_empty() && !said.is_only() && is_elsewhere => {
-                Err(Closed::NotUnique(said.ids.1.to_string()))
+    pub(super) fn may_be(&self, ids: &Ids, of: &Connection, is_only: bool) -> Result<(), Closed> {
+        let others = self.contacts.others(ids, self.id);
+        let is_elsewhere = !self.contacts.is_at(ids, self.path.peer.ip());
+        match of.unique {
+            Unique::Keep if !others.is_empty() && !is_only && is_elsewhere => {
+                Err(Closed::NotUnique(ids.1.to_string()))
             }
             _ => Ok(()),
         }
     }
 
     /// What becomes of others of the same two: the peer knows no other, or they go on as this one.
-    fn take_places(&mut self, said: &Said) {
-        let others = match said.connection.unique {
+    fn take_places(&mut self, is_only: bool) {
+        let others = match self.connection.unique {
             Unique::Never => vec![],
-            _ => self.contacts.others(&said.ids, self.id),
+            _ => self.contact_ids().map(|ids| self.contacts.others(&ids, self.id)).unwrap_or_default(),
         };
-        let legacy = |other| if said.is_only() { Legacy::Superseded(other) } else { Legacy::Heir(other) };
+        let legacy = |other| if is_only { Legacy::Superseded(other) } else { Legacy::Heir(other) };
         self.legacies.extend(others.into_iter().map(legacy));
     }
 
-    /// Both ends are authenticated.
+    /// Phase 1 is over.
     fn establish(&mut self, said: &Said, last: Iv, cx: &mut Context<'_>) {
         let life_secs = self.phase_1.take().and_then(|phase_1| phase_1.life_secs);
-        (self.open, self.doubt, self.deadline_ms) = (None, None, u64::MAX);
+        (self.open, self.doubt) = (None, None);
         self.last = Some(last);
         self.ids = Some(said.ids.clone());
         self.keys.iter_mut().for_each(Keys::forget_proofs);
+        let concluded = Concluded { is_only: said.is_only(), life_secs };
+        match self.has_user() {
+            true => self.begin_user(concluded, cx),
+            false => self.be_established(concluded, cx),
+        }
+    }
+
+    /// Both ends are authenticated.
+    pub(super) fn be_established(&mut self, concluded: Concluded, cx: &mut Context<'_>) {
+        (self.doubt, self.deadline_ms) = (None, u64::MAX);
         self.phase = Phase::Established;
         self.established_ms = Some(cx.now_ms);
         self.heard_ms = cx.now_ms;
-        self.live_for(life_secs, cx);
+        self.live_for(concluded.life_secs, cx);
         self.event(Event::Established, cx);
-        self.take_places(said);
+        self.take_places(concluded.is_only);
+        self.begin_configuration(cx);
         self.tasks.extend(self.wanted.take().map(Task::Child));
     }
 
@@ -323,8 +346,9 @@ impl IkeSa {
         let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
         let fits = |c: &Arc<Connection>| {
             let suite = self.suite.as_ref()?;
-            let allows = oakley::suites(c).iter().any(|one| {
-                one.agreement.transforms().eq(suite.agreement.transforms()) && one.method == suite.method
+            let allows = oakley::suites(c, self.role).iter().any(|one| {
+                let is_alike = (one.method, one.user) == (suite.method, suite.user);
+                is_alike && one.agreement.transforms().eq(suite.agreement.transforms())
             });
             let mine = c.identity(self.path.local.ip());
             let has_key = shared.is_none_or(|key| cx.config.shared_key(&mine, theirs) == Some(key));

@@ -35,6 +35,7 @@ use crate::{
         exchange::Initiator,
         keys::{Nonces, Role},
     },
+    ike_sa::Phase,
     job::{Job, Outcome},
     message::{
         ExchangeType, Identification,
@@ -136,7 +137,10 @@ impl IkeSa {
         let offered = doi::offered(child);
         let policy = match replaces.and_then(|old| self.children.iter().find(|c| c.spi_in == old)) {
             Some(old) => (*old.policy).clone(),
-            None => child.policy(&[self.path.local.ip()], &[self.path.peer.ip()]),
+            None => {
+                let [local, peer] = self.given.hosts(self.path.local.ip(), self.path.peer.ip());
+                child.policy(&local, &peer)
+            }
         };
         // Of all that is configured there is one pair in an SA.
         let pair = policy.pairs().next();
@@ -197,6 +201,9 @@ impl IkeSa {
     /// A message of quick mode came.
     pub(super) fn receive_quick(&mut self, raw: &Raw<'_>, cx: &mut Context<'_>) -> Result<(), Dropped> {
         let id = raw.header.message_id;
+        if self.phase == Phase::Connecting && self.last.is_some() {
+            return Err(Dropped::Early);
+        }
         let fresh = self.iv_of(id).filter(|_| id != 0).ok_or(Dropped::MessageId(id))?;
         if let Some(asking) = self.asking.take_if(|asking| asking.message_id == id) {
             let message = self.open_sealed(raw, asking.iv);

@@ -1,5 +1,6 @@
 //! Two engines in a box that speak IKEv1.
 
+mod remote_access;
 mod seeds;
 mod strangers;
 
@@ -318,7 +319,7 @@ fn an_isakmp_sa_is_replaced_and_its_children_stay() {
 fn a_peer_that_is_gone_is_noticed() {
     let mut world = comes_up(world_as(12, |_, connection| {
         connection.dpd_ms = 30_000;
-        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms: 20_000 });
+        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms: 20_000, ..Ikev1::default() });
     }));
     let carried = world.carried;
     world.run_for(100_000);
@@ -354,6 +355,13 @@ fn one_lost_ack_ends_nothing() {
     assert!(only(&world, LEFT).phase() == &Phase::Established);
     world.run_for(100_000);
     assert!(world.ends.iter().all(|end| end.engine.ike_sas().count() == 1 && end.installed.len() == 1));
+}
+
+/// A message comes again, as it is.
+fn receive_any(world: &mut World, end: usize, octets: &[u8]) {
+    let (local, peer) = ((address(end), 500).into(), (address(1 - end), 500).into());
+    let datagram = Datagram { local, peer, octets: octets.to_vec(), dscp: 0 };
+    _ = world.with(end, |engine, cx| engine.receive(&datagram, cx));
 }
 
 /// A message that comes again, changed where nothing protects it.

@@ -49,6 +49,10 @@ impl IkeSa {
             0 => u64::MAX,
             _ => cx.now_ms.saturating_add(life_ms),
         };
+        // Whoever has a user, or wants an address, is to begin the next one: it may be there for the gateway, or not.
+        if self.asks_user() || !self.connection.pools.is_empty() {
+            self.rekey_at_ms = self.ends_at_ms.saturating_sub(MAKING_MS).max(self.rekey_at_ms);
+        }
     }
 
     /// When [`IkeSa::tick`] has something to do.
@@ -57,6 +61,7 @@ impl IkeSa {
             self.open.as_ref(),
             self.asking.as_ref().map(|asking| &asking.open),
             self.liveness.open.as_ref(),
+            self.transactions.ours.as_ref().map(|asked| &asked.open),
         ];
         let opens = opens.into_iter().flatten().chain(self.awaited.iter().map(|awaited| &awaited.open));
         let due = opens.map(|open| open.due_ms).fold(u64::MAX, u64::min);
@@ -65,7 +70,9 @@ impl IkeSa {
             Phase::Established => {
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
-                let due = later.chain(rekeys).fold(due, u64::min).min(self.ends_at_ms).min(self.rekey_at_ms);
+                let told_ms = self.mode_config.awaited_until_ms.unwrap_or(u64::MAX);
+                let due = later.chain(rekeys).fold(due.min(told_ms), u64::min);
+                let due = due.min(self.ends_at_ms).min(self.rekey_at_ms);
                 if self.is_idle() { due.min(self.silent_at_ms()) } else { due }
             }
             Phase::Replaced => due.min(self.ends_at_ms),
@@ -113,6 +120,14 @@ impl IkeSa {
                 false => self.asking = Some(asking),
             }
         }
+        if let Some(mut asked) = self.transactions.ours.take() {
+            if self.send_again(&mut asked.open, cx) {
+                let why = self.doubt.take().map_or(Closed::Silent, |why| *why);
+                return self.close(why, cx);
+            }
+            self.transactions.ours = Some(asked);
+        }
+        self.mode_config.awaited_until_ms.take_if(|until_ms| *until_ms <= cx.now_ms);
         if let Some(mut open) = self.liveness.open.take() {
             let timeout_ms = self.connection.ikev1.as_ref().map_or(0, |v1| v1.dpd_timeout_ms);
             let is_over = timeout_ms > 0 && cx.now_ms >= self.liveness.since_ms.saturating_add(timeout_ms);

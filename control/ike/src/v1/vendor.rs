@@ -1,6 +1,9 @@
 //! Vendor IDs: what an end can do besides (RFC 2408 §3.16).
 
-use crate::message::isakmp::{Chain, Payload};
+use crate::{
+    connection::Connection,
+    message::isakmp::{Chain, Payload},
+};
 
 /// RFC 3947 §3.1.
 const NAT_T: [u8; 16] = *b"\x4a\x13\x1c\x81\x07\x03\x58\x45\x5c\x57\x28\xf2\x0e\x95\x45\x2f";
@@ -12,6 +15,9 @@ const NAT_T_DRAFTS: [[u8; 16]; 3] = [
 ];
 /// RFC 3706 §5.2, version 1.0.
 const DPD: [u8; 16] = *b"\xaf\xca\xd7\x13\x68\xa1\xf1\xc9\x6b\x86\x96\xfc\x77\x57\x01\x00";
+
+/// draft-beaulieu-ike-xauth-02 §2.
+const XAUTH: [u8; 8] = *b"\x09\x00\x26\x89\xdf\xd6\xb7\x12";
 
 /// How NATs are traversed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,8 +51,10 @@ impl Abilities {
     }
 }
 
-/// What we say in our first message.
-pub(super) fn payloads() -> Vec<Payload> {
+/// What we say in our first message, also of users, if there are any.
+pub(super) fn payloads(connection: &Connection) -> Vec<Payload> {
+    let has_user = connection.ikev1.as_ref().is_some_and(|v1| v1.xauth.is_some());
     let [draft_03, draft_02n, _] = NAT_T_DRAFTS;
-    [NAT_T, draft_03, draft_02n, DPD].map(|id| Payload::VendorId(id.to_vec())).into()
+    let all = [NAT_T, draft_03, draft_02n, DPD].map(|id| Payload::VendorId(id.to_vec()));
+    all.into_iter().chain(has_user.then(|| Payload::VendorId(XAUTH.to_vec()))).collect()
 }

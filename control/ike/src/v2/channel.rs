@@ -67,6 +67,9 @@ pub enum Dropped {
     /// A response to a request of another exchange.
     #[error("the response is of another exchange")]
     Exchange,
+    /// It is for who has proven who it is, or is not its turn.
+    #[error("it comes too early")]
+    Early,
     /// In clear, and should be sealed; or the other way.
     #[error("it is in clear and must not be, or the other way")]
     Sealing,

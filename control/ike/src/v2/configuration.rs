@@ -13,7 +13,7 @@ use crate::{
     message::{Configuration, ConfigurationType, Payload, Payloads},
     pool::Applicant,
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// What `dynamic` stands for at both ends of a child SA.
 #[derive(Debug)]
@@ -24,14 +24,6 @@ pub(super) struct Hosts {
     pub asked: Vec<IpAddr>,
     /// At the peer's.
     pub peer: Vec<IpAddr>,
-}
-
-/// Any address of a family.
-fn any_like(address: &IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
 }
 
 /// The attributes of a peer's payload of a kind.
@@ -55,7 +47,7 @@ impl IkeSa {
     pub(super) fn hosts_asking(&self) -> Hosts {
         let mut hosts = self.hosts();
         if !self.connection.vips.is_empty() {
-            hosts.asked = self.connection.vips.iter().map(any_like).collect();
+            hosts.asked = self.connection.vips.iter().map(given::any_like).collect();
             hosts.asked.dedup();
         }
         hosts

@@ -60,6 +60,7 @@ impl Refused {
             Refused::Dropped(Dropped::Direction) => "initiator_flag",
             Refused::Dropped(Dropped::MessageId(_)) => "message_id",
             Refused::Dropped(Dropped::Exchange) => "exchange",
+            Refused::Dropped(Dropped::Early) => "early",
             Refused::Dropped(Dropped::Sealing) => "not_sealed",
             Refused::Dropped(Dropped::Open(_)) => "icv",
             Refused::UnknownSpi => "unknown_spi",

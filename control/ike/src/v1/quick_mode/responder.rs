@@ -114,7 +114,9 @@ impl IkeSa {
         if self.children.len() >= MOST_CHILDREN || self.phase != Phase::Established {
             return Err(ChildError::Full);
         }
+        self.has_addresses()?;
         let (ours, theirs) = (self.path.local.ip(), self.path.peer.ip());
+        let [local_hosts, peer_hosts] = self.given.hosts(ours, theirs);
         let ids: Vec<_> = chain.identifications().take(3).cloned().collect();
         let of = |address| traffic_selector::TrafficSelector::between(address, address);
         // RFC 2409 §5.5: without identities, it is between the ends themselves.
@@ -139,7 +141,7 @@ impl IkeSa {
         };
         // All of it, or nothing: it cannot be narrowed.
         let fitting = |child: &&Arc<Child>| {
-            let narrowed = traffic_selector::narrow(&[child.policy(&[ours], &[theirs])], &tsi, &tsr);
+            let narrowed = traffic_selector::narrow(&[child.policy(&local_hosts, &peer_hosts)], &tsi, &tsr);
             narrowed.is_some_and(|n| n.accepted.local == tsr && n.accepted.remote == tsi)
         };
         let mut children = self.connection.children.iter().filter(fitting).peekable();

@@ -29,7 +29,10 @@ const QUIET_MS: u64 = 600_000;
 fn world_of(seed: u64) -> World {
     world_as(seed, |_, connection| {
         connection.dpd_ms = 30_000;
-        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms: [0, 60_000][usize::from(seed.is_multiple_of(2))] });
+        connection.ikev1 = Some(Ikev1 {
+            dpd_timeout_ms: [0, 60_000][usize::from(seed.is_multiple_of(2))],
+            ..Ikev1::default()
+        });
         if seed.is_multiple_of(3) {
             change_child(connection, |child| {
                 child.proposals = crate::proposal::Proposals::esp(["aes256-sha256"]).unwrap();

@@ -7,6 +7,7 @@ use crate::{
     connection::{Child, Connection, Unique},
     context::Context,
     crypto::keys::{Role, Spis},
+    given::Given,
     ike_sa::{IkeSa as _, IkeSaId, Path, Phase},
     message::{ExchangeType, IkeSpi},
     output::{Event, Output},
@@ -135,7 +136,7 @@ impl Engine {
     }
 
     /// Does something with one, and keeps what is known of it in step. False if there is none.
-    pub(super) fn with_v1(
+    pub(crate) fn with_v1(
         &mut self,
         id: IkeSaId,
         cx: &mut Context<'_>,
@@ -144,13 +145,15 @@ impl Engine {
         let Some(sa) = self.v1.get_mut(&id) else { return false };
         let told = cx.out.len();
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        std::mem::swap(&mut sa.leases, &mut self.leases);
         does(sa, cx);
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
+        std::mem::swap(&mut sa.leases, &mut self.leases);
         let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
-        if let Some(ids) = sa.ids().filter(|_| contact_at != sa.contact_at) {
+        if let Some(ids) = sa.contact_ids().filter(|_| contact_at != sa.contact_at) {
             match contact_at {
-                Some(at) => self.contacts.add(ids, id, at),
-                None => self.contacts.remove(ids, id),
+                Some(at) => self.contacts.add(&ids, id, at),
+                None => self.contacts.remove(&ids, id),
             }
             sa.contact_at = contact_at;
         }
@@ -160,7 +163,7 @@ impl Engine {
         let noted = std::mem::replace(&mut sa.noted_due_ms, due);
         let (is_connecting, is_closed) =
             (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
-        let left = sa.heir.map(|heir| (heir, sa.take_known_children()));
+        let left = sa.heir.map(|heir| (heir, sa.take_known_children(), sa.take_given()));
         self.due.remove(&(noted, id));
         if !is_connecting {
             self.no_longer_half_open(id, (first, spis.initiator));
@@ -171,11 +174,26 @@ impl Engine {
         } else {
             self.due.insert((due, id));
         }
-        if let Some((heir, children)) = left.filter(|(_, children)| !children.is_empty()) {
-            self.pass_on(id, heir, children, cx);
+        if let Some((heir, children, given)) = left {
+            self.pass_on_given(id, heir, given, cx);
+            if !children.is_empty() {
+                self.pass_on(id, heir, children, cx);
+            }
         }
         legacies.into_iter().for_each(|legacy| self.inherit_v1(id, legacy, cx));
         true
+    }
+
+    /// What one was given, and has given, is another's.
+    fn pass_on_given(&mut self, from: IkeSaId, heir: IkeSaId, given: Given, cx: &mut Context<'_>) {
+        if given.ours.is_empty() && given.theirs.is_empty() {
+            return;
+        }
+        match (self.v1.contains_key(&heir), self.v1.get_mut(&from)) {
+            (true, _) => _ = self.with_v1(heir, cx, |sa, _| sa.inherit(given, from)),
+            (false, Some(sa)) => sa.keep_given(given),
+            (false, None) => given.theirs.iter().for_each(|lease| self.leases.take_back(lease, from.0)),
+        }
     }
 
     /// The child SAs of one are another's.
@@ -214,7 +232,7 @@ impl Engine {
                 self.with_v1(old, cx, |sa, _| sa.be_replaced(heir, ends_at_ms));
             }
             Legacy::Deleted => {
-                let ids = self.v1.get(&from).and_then(|sa| sa.ids().cloned());
+                let ids = self.v1.get(&from).and_then(|sa| sa.contact_ids());
                 let others = ids.map(|ids| self.contacts.others(&ids, from)).unwrap_or_default();
                 let heir = others.into_iter().rev().find(|other| self.are_alike(from, *other));
                 self.with_v1(from, cx, |sa, cx| match heir {
@@ -226,6 +244,7 @@ impl Engine {
                 let Some(sa) = self.v1.get(&from) else { return };
                 let (connection, path) = (sa.connection().clone(), sa.path());
                 let expected = sa.ids().map(|(_, theirs)| theirs.clone());
+                let before = sa.given().ours.clone();
                 if sa.anew.is_some_and(|anew| self.v1.contains_key(&anew)) {
                     return;
                 }
@@ -234,6 +253,7 @@ impl Engine {
                 self.begin_v1(id, &connection, None, path, cx);
                 self.with_v1(id, cx, |sa, cx| {
                     sa.expected = expected;
+                    sa.ask_again_for(before);
                     sa.event(Event::Reauthenticating(from), cx);
                 });
                 self.with_v1(from, cx, |sa, _| sa.anew = Some(id));
