@@ -11,7 +11,9 @@
 //! | a time | may have `w` for weeks behind it, and is at most 136 years |
 //! | numbers | do not wrap around, have no sign, and no `0` in front that makes them octal |
 //! | `version` | 0 and 2 are IKEv2 alone; 1 is IKEv1, which is historic (RFC 9395): shared keys or certificates on both sides, AES-CBC, no group below 14, one pair of selectors in a child |
-//! | `aggressive`, `pull` | main mode alone; there are no XAuth, `vips` or `pools` with IKEv1 yet |
+//! | `aggressive` | main mode alone |
+//! | `auth = xauth` | with IKEv1, as the second round of one side, behind `psk` or RSA certificates on both; the password of the user is of `secrets.eap*` or `secrets.xauth*`; `id` of a `remote` with it is whom the connection is for; no other backend than `generic` |
+//! | `pull` | as strongSwan has it; with IKEv1 who asks for an address, or has a user, begins the next ISAKMP SA in the place of one |
 //! | `local_port`, `remote_port` | are not 0 |
 //! | `*_addrs` | are not what cannot be a name of the DNS, such as 10.0.0.256; names are looked up when they are loaded, when we begin, and each minute; we begin between the first of the written addresses that there is a way between |
 //! | `mobike` | addresses change to those that `local_addrs` and `remote_addrs` have, and to that of a better route unless ours is written by itself; without it, an address that is gone has another IKE SA begun, the old one ends behind it |

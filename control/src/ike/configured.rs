@@ -121,10 +121,11 @@ pub(super) fn connection(
     edition: u64,
 ) -> Result<ike::Connection, Unusable> {
     let key = |key: &str| format!("connections.{}.{key}", c.name);
-    let (Round { id: local_id, auth: local_auth }, Round { id: remote_id, auth: remote_auth }, further) =
-        rounds::rounds(c, credentials)?;
+    let rounds::Rounds { local, remote, further, xauth } = rounds::rounds(c, credentials)?;
+    let (Round { id: local_id, auth: local_auth }, Round { id: remote_id, auth: remote_auth }) =
+        (local, remote);
     let ikev1 = match c.version {
-        Version::One => Some(ikev1(c, (&local_auth, &remote_auth, &further))?),
+        Version::One => Some(ikev1(c, (&local_auth, &remote_auth, &further), xauth)?),
         // A peer that begins with IKEv1 is told nothing.
         Version::Any | Version::Two => None,
     };
@@ -196,6 +197,7 @@ pub(super) fn connection(
 fn ikev1(
     c: &Connection,
     (ours, theirs, further): (&ike::LocalAuth, &ike::RemoteAuth, &ike::Further),
+    xauth: Option<ike::Xauth>,
 ) -> Result<ike::Ikev1, Unusable> {
     let is_one = matches!(
         (ours, theirs),
@@ -204,8 +206,6 @@ fn ikev1(
     );
     for (name, why, is_there) in [
         ("aggressive", "aggressive mode cannot be used yet", c.aggressive),
-        ("vips", "addresses of the peer's pools cannot be used with IKEv1 yet", !c.vips.is_empty()),
-        ("pools", "pools cannot be used with IKEv1 yet", !c.pools.is_empty()),
         ("ppk_id", "there are no PPKs in IKEv1", c.ppk_id.is_some()),
         ("ppk_required", "there are no PPKs in IKEv1", c.ppk_required),
         (
@@ -215,7 +215,7 @@ fn ikev1(
         ),
         (
             "local",
-            "there is one round of authentication in IKEv1",
+            "there is one round of authentication in IKEv1, and xauth behind it on one side",
             !further.local.is_empty() || !further.remote.is_empty(),
         ),
     ] {
@@ -223,7 +223,7 @@ fn ikev1(
             return Err(unusable(format!("connections.{}.{name}", c.name), why));
         }
     }
-    Ok(ike::Ikev1 { dpd_timeout_ms: millis(c.dpd_timeout) })
+    Ok(ike::Ikev1 { dpd_timeout_ms: millis(c.dpd_timeout), xauth, pushes: !c.pull })
 }
 
 fn millis(time: Duration) -> u64 {

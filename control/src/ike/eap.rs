@@ -176,13 +176,12 @@ fn method(name: Option<&str>) -> Option<Option<eap::Method>> {
 pub(super) fn add(secrets: &mut eap::Secrets, shared: &Shared) -> Result<(), Unusable> {
     let key = |key: &str| format!("secrets.{}.{key}", shared.name);
     let octets = shared.secret.bytes();
-    let hash = match shared.purpose {
-        Purpose::Eap => str::from_utf8(octets).ok().map(NtHash::of),
-        Purpose::Ntlm => NtHash::from_octets(octets),
+    let added = match shared.purpose {
+        Purpose::Eap => str::from_utf8(octets).ok().map(|text| secrets.add_text(&shared.owners, text)),
+        Purpose::Ntlm => NtHash::from_octets(octets).map(|hash| secrets.add(&shared.owners, &hash)),
         Purpose::Ike | Purpose::Ppk => return Ok(()),
     };
-    let hash = hash.ok_or_else(|| unusable(key("secret"), "a password is text in UTF-8"))?;
-    match secrets.add(&shared.owners, &hash) {
+    match added.ok_or_else(|| unusable(key("secret"), "a password is text in UTF-8"))? {
         true => Ok(()),
         false => Err(unusable(key("id"), "it is not one user")),
     }

@@ -195,7 +195,7 @@ impl Ike {
         };
         watch.news.read();
         let virtual_ips: HashSet<IpAddr> =
-            self.engine.sas().flat_map(|sa| sa.given().ours.iter().copied()).collect();
+            self.engine.ike_sas().flat_map(|sa| sa.given().ours.iter().copied()).collect();
         let global = all.iter().filter(|address| address.is_global && !virtual_ips.contains(&address.ip));
         let mut now: Vec<IpAddr> = global.map(|address| address.ip).collect();
         now.sort_unstable();

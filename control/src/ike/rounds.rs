@@ -7,7 +7,7 @@ use super::{
 };
 use crate::swanctl::{
     authentication::{Auth, LocalAuth, Method, RemoteAuth},
-    connection::Connection,
+    connection::{Connection, Version},
 };
 use portcullis_ike::{
     connection::{self as ike, Further, Round},
@@ -24,8 +24,20 @@ const ONE_BESIDE_EAP: &str =
 
 const GROUPS: &str = "nobody says who is of a group: there are no attribute certificates, and no RADIUS; write whom it is for in id";
 
-/// The first rounds, and all others.
-type Rounds = (Round<ike::LocalAuth>, Round<ike::RemoteAuth>, Further);
+const XAUTH: &str = "xauth is of IKEv1, behind psk or pubkey on one side, by name and password: write version = 1, and xauth in a \
+                     second section of that side";
+
+/// How both sides prove who they are.
+pub(super) struct Rounds {
+    /// Ours, in the first round.
+    pub local: Round<ike::LocalAuth>,
+    /// The peer's.
+    pub remote: Round<ike::RemoteAuth>,
+    /// All others.
+    pub further: Further,
+    /// The user of one of them, in IKEv1.
+    pub xauth: Option<ike::Xauth>,
+}
 
 /// All rounds of a connection.
 ///
@@ -33,9 +45,10 @@ type Rounds = (Round<ike::LocalAuth>, Round<ike::RemoteAuth>, Further);
 /// The first key that cannot be used.
 pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds, Unusable> {
     // Without a section, it is by a public key.
-    let ours = if c.local.is_empty() { vec![LocalAuth::default()] } else { c.local.clone() };
+    let mut ours = if c.local.is_empty() { vec![LocalAuth::default()] } else { c.local.clone() };
     let anybody = || RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() };
-    let theirs = if c.remote.is_empty() { vec![anybody()] } else { c.remote.clone() };
+    let mut theirs = if c.remote.is_empty() { vec![anybody()] } else { c.remote.clone() };
+    let xauth = xauth(c, &mut ours, &mut theirs)?;
     check(c, &ours, &theirs)?;
     let sides = |mine: usize, other: usize| Sides {
         connection: c,
@@ -79,7 +92,33 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
         remote_rounds.push(Round { id: id(c, "remote", n, Some(&of.id))?, auth });
     }
     let first = (local_rounds.remove(0), remote_rounds.remove(0));
-    Ok((first.0, first.1, Further { local: local_rounds, remote: remote_rounds }))
+    let further = Further { local: local_rounds, remote: remote_rounds };
+    Ok(Rounds { local: first.0, remote: first.1, further, xauth })
+}
+
+/// Who the user of a side is, which proves it in IKEv1 behind all that both sides do.
+fn xauth(
+    c: &Connection,
+    ours: &mut Vec<LocalAuth>,
+    theirs: &mut Vec<RemoteAuth>,
+) -> Result<Option<ike::Xauth>, Unusable> {
+    // As strongSwan names it.
+    let is_it = |auth: &Auth| match &auth.method {
+        Method::Xauth(backend) => {
+            c.version == Version::One && matches!(backend.as_deref(), None | Some("generic"))
+        }
+        _ => false,
+    };
+    if ours.len() == 2 && theirs.len() == 1 {
+        let mine = ours.pop_if(|last| is_it(&last.auth));
+        return Ok(mine.map(|of| ike::Xauth::Ours(of.xauth_id.or(of.id))));
+    }
+    match (ours.len(), theirs.len()) {
+        (1, 2) => theirs.pop_if(|last| is_it(&last.auth)),
+        _ => None,
+    }
+    .map(|of| Ok(ike::Xauth::Theirs(id(c, "remote", 1, Some(&of.id))?)))
+    .transpose()
 }
 
 /// The key of a section of a side, which is that of a round from 0.
@@ -105,8 +144,7 @@ fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<()
     for (side, auths) in &sides {
         for (n, auth) in auths.iter().enumerate() {
             if matches!(auth.method, Method::Xauth(_)) {
-                let why = "XAuth, which is of IKEv1, cannot be used yet";
-                return Err(unusable(key(c, side, n, "auth"), why));
+                return Err(unusable(key(c, side, n, "auth"), XAUTH));
             }
             credentials::demands(auth).map_err(|why| unusable(key(c, side, n, "auth"), why))?;
         }

@@ -63,7 +63,7 @@ fn ike_keys(writer: &mut Writer, sa: &IkeSaReport) {
         writer.value(&format!("{side}-id"), id.as_deref().unwrap_or("%any"));
     }
     if let Some(user) = &sa.remote_eap_id {
-        writer.value("remote-eap-id", user);
+        writer.value(if sa.version == 1 { "remote-xauth-id" } else { "remote-eap-id" }, user);
     }
     if sa.role == "initiator" {
         writer.value("initiator", "yes");

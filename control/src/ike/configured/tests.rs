@@ -153,6 +153,43 @@ fn a_connection_is_of_one_version() {
     }
 }
 
+/// Behind what both sides prove in IKEv1, one of them may have a user.
+#[test]
+fn a_user_is_a_second_round_of_ikev1() {
+    use portcullis_ike::connection::Xauth;
+    let of = |pull: &str, sides: &str| {
+        of(&format!(
+            "connections {{ a {{ version = 1\n {pull}\n {sides}\n children {{ net {{ }} }} }} }}\n\
+             secrets {{ xauth-carol {{ id = carol\n secret = pw }} }}"
+        ))
+    };
+    let (ours, theirs) = ("local-1 { auth = psk }", "remote-1 { auth = psk }");
+    let carol = || Some("carol".to_owned());
+    for (pull, local, remote, xauth) in [
+        ("", "local-2 { auth = xauth\n xauth_id = carol }", "", Xauth::Ours(carol())),
+        ("pull = no", "local-2 { auth = xauth-generic\n id = carol }", "", Xauth::Ours(carol())),
+        ("", "local-2 { auth = xauth }", "", Xauth::Ours(None)),
+        ("", "", "remote-2 { auth = xauth }", Xauth::Theirs(IdPattern::Any)),
+        ("", "", "remote-2 { auth = xauth\n id = carol }", Xauth::Theirs("carol".parse().unwrap())),
+    ] {
+        let all = of(pull, &format!("{ours}\n {local}\n {theirs}\n {remote}")).unwrap();
+        let ikev1 = all.connections[0].ikev1.clone().unwrap();
+        assert_eq!((ikev1.xauth, ikev1.pushes), (Some(xauth), !pull.is_empty()));
+        assert!(all.eap_secrets.is_password("carol", b"pw") && all.connections[0].further.local.is_empty());
+    }
+    for (sides, key) in [
+        (
+            format!("{ours}\n local-2 {{ auth = xauth }}\n {theirs}\n remote-2 {{ auth = xauth }}"),
+            "local-2.auth",
+        ),
+        (format!("local {{ auth = xauth }}\n {theirs}"), "local.auth"),
+        (format!("{ours}\n local-2 {{ auth = xauth-pam }}\n {theirs}"), "local-2.auth"),
+        (format!("{ours}\n local-2 {{ auth = psk }}\n {theirs}"), "local"),
+    ] {
+        assert_eq!(of("", &sides).unwrap_err().key, format!("connections.a.{key}"), "{sides}");
+    }
+}
+
 #[test]
 fn a_name_that_nobody_has_looked_up_is_nowhere() {
     let c = &with("remote_addrs = gw.example.org", "").unwrap().connections[0];
@@ -170,7 +207,6 @@ fn a_name_that_nobody_has_looked_up_is_nowhere() {
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
         ("version = 1\n aggressive = yes", "", "connections.a.aggressive"),
-        ("version = 1\n vips = 0.0.0.0", "", "connections.a.vips"),
         ("version = 1\n ppk_required = yes", "", "connections.a.ppk_required"),
         ("version = 1\n local-2 { auth = psk }", "", "connections.a.local"),
         (
