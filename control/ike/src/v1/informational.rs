@@ -125,7 +125,9 @@ impl IkeSa {
     /// nothing is answered to where it came from.
     fn hear_anybody(&mut self, message: &Message, cx: &mut Context<'_>) {
         let error = message.chain.notifies().find(|notify| notify.kind.is_error()).map(|notify| notify.kind);
-        if let Some(kind) = error.filter(|_| self.phase == Phase::Connecting && self.doubt.is_none()) {
+        // Behind phase 1, the peer says so as nobody else can.
+        let may_be_its = self.phase == Phase::Connecting && self.last.is_none() && self.doubt.is_none();
+        if let Some(kind) = error.filter(|_| may_be_its) {
             self.doubt = Some(Box::new(Closed::PeerV1(kind)));
             self.deadline_ms = self.deadline_ms.min(cx.now_ms + ANOTHER_MS);
         }

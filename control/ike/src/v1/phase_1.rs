@@ -154,7 +154,8 @@ impl IkeSa {
 
     /// A message came.
     pub(super) fn receive_phase_1(&mut self, raw: &Raw<'_>, cx: &mut Context<'_>) -> Result<(), Dropped> {
-        if raw.header.message_id != 0 {
+        // Once it is over, there is nothing new in it, whatever else there is to prove.
+        if raw.header.message_id != 0 || self.last.is_some() {
             return Err(Dropped::MessageId(raw.header.message_id));
         }
         // RFC 3947 §4: a NAT moves ports, and no addresses.

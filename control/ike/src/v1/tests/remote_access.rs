@@ -1,6 +1,6 @@
 //! A client with a user, at the left, and a gateway with pools, at the right.
 
-use super::{address, change_child, events, only, receive_any, world_as};
+use super::{address, change_child, events, only, receive_any, receive_copy, world_as};
 use crate::{
     connection::{Configuration, Connection, Hosts, Ikev1, RemoteAuth, Unique, Xauth},
     crypto::keys::Role,
@@ -257,6 +257,9 @@ fn there_are_no_children_before_the_user_is_known() {
         let mut world = half_open(8, answers);
         assert_eq!(*only(&world, RIGHT).phase(), Phase::Connecting);
         assert_eq!(world.ends[RIGHT].engine.half_open(), 1);
+        // Nothing of phase 1 is new.
+        let first = world.requests[0].clone();
+        receive_copy(&mut world, RIGHT, &first, |octets| octets.push(0));
         // As if it had concluded it for itself: it asks for a child SA, and for an address.
         let id = only(&world, LEFT).id();
         world.with(LEFT, |engine, cx| {
