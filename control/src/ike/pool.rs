@@ -136,3 +136,44 @@ impl Drop for Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_ike::{
+        crypto::transform::KeyExchange, ike_sa::IkeSaId, proposal::Proposals, v2::puzzle::Puzzle,
+    };
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    const LONG: JobId = id(0);
+
+    const fn id(n: u64) -> JobId {
+        JobId { ike_sa: IkeSaId(n), answers: false }
+    }
+
+    /// As [`Pool::take`], when there is something.
+    fn take(pool: &Pool) -> Vec<(JobId, Outcome)> {
+        poll(&mut [PollFd::new(&pool.fd(), PollFlags::IN)], None).unwrap();
+        pool.take()
+    }
+
+    #[test]
+    fn a_long_job_holds_up_no_short_ones() {
+        let pool = Pool::new(2).unwrap();
+        let offered = Proposals::ike(["aes128gcm16-prfsha256-x25519"]).unwrap().offer(&[]);
+        pool.give(LONG, Job::Solve(Puzzle::new(&offered, 20, b"a cookie").unwrap()));
+        let short = (1..=16).map(id);
+        short.clone().for_each(|id| pool.give(id, Job::Generate(KeyExchange::X25519)));
+        let mut done = vec![];
+        while done.len() < 16 {
+            done.extend(take(&pool));
+        }
+        assert!(done.iter().all(|(_, outcome)| matches!(outcome, Outcome::Generated(..))));
+        assert!(done.iter().map(|(id, _)| *id).eq(short), "the other thread does them, in their order");
+        assert_eq!(pool.waiting(), 1);
+        assert!(matches!(take(&pool)[..], [(LONG, Outcome::Solved(Some(_)))]));
+        assert_eq!(pool.waiting(), 0);
+        // The bell is silent again.
+        assert!(rustix::io::read(pool.fd(), &mut [0; 8]).is_err() && pool.take().is_empty());
+    }
+}

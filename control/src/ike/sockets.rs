@@ -214,3 +214,44 @@ impl Socket {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::UdpSocket, time::Duration};
+
+    /// A socket of each family, each at a port that is free.
+    fn sockets() -> Sockets {
+        let free = |is_v4| {
+            let mut socket = Socket::open(0, is_v4).unwrap();
+            let of: SockaddrStorage = socket::getsockname(socket.fd.as_raw_fd()).unwrap();
+            socket.port = match (of.as_sockaddr_in(), of.as_sockaddr_in6()) {
+                (Some(v4), _) => v4.port(),
+                (_, v6) => v6.unwrap().port(),
+            };
+            socket
+        };
+        Sockets { all: vec![free(true), free(false)], turn: (0, 0), room: vec![0; LONGEST] }
+    }
+
+    // RFC 7296 §2.11
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        let mut sockets = sockets();
+        for asked in ["127.0.0.1", "127.0.0.2", "127.1.2.3", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap()) {
+            let port = sockets.all[usize::from(asked.is_ipv6())].port;
+            let local = SocketAddr::new(asked, port);
+            let peer = UdpSocket::bind((if asked.is_ipv4() { "127.0.0.1" } else { "::1" }, 0)).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            peer.send_to(b"a request", local).unwrap();
+            let request = sockets.receive().unwrap();
+            let came = (request.local, request.peer, &request.octets[..]);
+            assert_eq!(came, (local, peer.local_addr().unwrap(), &b"a request"[..]));
+            sockets.send(&Datagram { octets: b"an answer".to_vec(), ..request }).unwrap();
+            let mut room = [0; 100];
+            let (len, from) = peer.recv_from(&mut room).unwrap();
+            assert_eq!((&room[..len], from), (&b"an answer"[..], local));
+        }
+        assert_eq!(sockets.receive().map(|datagram| datagram.octets), None);
+    }
+}
