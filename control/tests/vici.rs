@@ -6,7 +6,7 @@ mod bench;
 use bench::{Bench, PATIENCE, assert_says, comes_true};
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -410,11 +410,14 @@ fn events_are_told_to_all_who_listen() {
     let mut ours = Command::new(bench::PORTCULLIS);
     ours.args(["monitor", "--json", "--config"]).arg(&pair.ours.directory);
     let ours = Listener::new(ours, file("monitor"));
+    let mut text = Command::new(bench::PORTCULLIS);
+    text.args(["monitor", "--config"]).arg(&pair.ours.directory);
+    let text = Listener::new(text, file("monitor.text"));
     // They say nothing when they begin to listen: until they hear of it, an SA comes and goes.
     assert!(comes_true(|| {
         pair.says("--initiate --child other", &[]);
         pair.says("--terminate --ike peer", &[]);
-        [&log, &sas, &ours].iter().all(|listener| !listener.text().is_empty())
+        [&log, &sas, &ours, &text].iter().all(|listener| !listener.text().is_empty())
     }));
     pair.says("--initiate --child net", &[]);
     let before = pair.values("spi-in")[0].clone();
@@ -445,9 +448,50 @@ fn events_are_told_to_all_who_listen() {
         "\"event\":\"child-down\"",
         "\"event\":\"ike-down\",\"replaced\":false",
     ]);
-    let last = ours.text();
-    let last: serde_json::Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
-    assert_eq!((&last["sa"]["connection"], &last["sa"]["state"]), (&"peer".into(), &"closed".into()));
+    let last: Vec<serde_json::Value> =
+        ours.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = &last[last.len() - 4..];
+    assert_eq!((&last[3]["sa"]["connection"], &last[3]["sa"]["state"]), (&"peer".into(), &"closed".into()));
+    // For people there is a line of each.
+    let lines: Vec<_> = last.iter().map(|event| format!("{}\n", event["text"].as_str().unwrap())).collect();
+    text.hears(&["is established\n", "child 'net' is up, SPI 0x", &lines.concat()]);
+    assert!(text.text().ends_with(&lines.concat()), "{}", text.text());
+}
+
+/// How often octets are in what a process may write to of its memory.
+fn count_in_memory(pid: u32, octets: &[u8]) -> usize {
+    let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut count = 0;
+    for map in maps.lines().filter(|map| map.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+        let (from, to) = map.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
+        let mut room = vec![0; (to - from) as usize];
+        memory.seek(SeekFrom::Start(from)).unwrap();
+        // What nobody may read has none.
+        if memory.read_exact(&mut room).is_ok() {
+            count += room.windows(octets.len()).filter(|window| *window == octets).count();
+        }
+    }
+    count
+}
+
+#[test]
+fn a_secret_is_nowhere_in_memory_when_it_is_unloaded() {
+    let pair = Pair::new();
+    let pid = pair.ours.pid();
+    let key = "a key of this test alone";
+    let mark = &key.as_bytes()[2..];
+    assert!(count_in_memory(pid, mark) > 0, "it is found where it is");
+    // It is used, too: by both ends of a connection.
+    pair.says("--initiate --child net", &[]);
+    pair.says("--terminate --ike peer", &[]);
+    pair.load(&configuration(1).replace(key, "another"));
+    assert!(comes_true(|| count_in_memory(pid, mark) == 0), "{} times", count_in_memory(pid, mark));
+    pair.load(&configuration(1));
+    assert!(count_in_memory(pid, mark) > 0);
+    pair.says("--load-creds --clear --file /dev/null", &[]);
+    assert!(comes_true(|| count_in_memory(pid, mark) == 0), "{} times", count_in_memory(pid, mark));
 }
 
 #[test]
