@@ -420,6 +420,25 @@ fn of_several_for_a_network_the_newest_has_it_and_then_the_one_before() {
     }
 }
 
+/// There is no room for policies of what is to replace another: that has all that it had.
+#[test]
+fn what_cannot_take_a_place_leaves_what_is_there() {
+    let mut bench = Bench::new(16, 4);
+    bench.install(&install(0x1001, 0x2001, to(&[A]), None, true)).unwrap();
+    let all = |bench: &Bench| {
+        (bench.has(), bench.leaves()[0], bench.lets_in(0x1001, "10.2.0.1"), bench.children.policies().count())
+    };
+    let before = all(&bench);
+    assert_eq!(before, ((vec![0x1001, 0x2001], 2), Some(0x2001), true, 2));
+    for wider in [&[A, B, C][..], &[B, C]] {
+        let failed = bench.install(&install(0x1002, 0x2002, to(wider), Some(0x1001), true));
+        assert!(matches!(failed, Err(SadbError::Full { .. })));
+        assert_eq!(all(&bench), before);
+    }
+    bench.children.remove(&mut bench.sadb, 0x1001);
+    assert!(bench.is_empty());
+}
+
 /// RFC 7296 §2.8, §2.9.2
 #[test]
 fn what_is_narrowed_or_widened_as_it_is_rekeyed_loses_no_packet() {
