@@ -23,6 +23,9 @@ use std::ops::Range;
 /// The IPsec DOI (RFC 2407 §4.2).
 const IPSEC_DOI: u32 = 1;
 
+/// Octets of most payloads, at most.
+const ROOM: usize = 1024;
+
 /// Octets of a nonce (RFC 2409 §5).
 const NONCE: std::ops::RangeInclusive<usize> = 8..=256;
 
@@ -218,7 +221,7 @@ impl Chain {
 
 /// What payloads are in octets, and the type of the first.
 pub fn emit(payloads: &[Payload]) -> Result<(PayloadType, Vec<u8>), Oversized> {
-    let mut w = Writer::default();
+    let mut w = Writer::with_room(ROOM);
     let next = payloads.iter().skip(1).map(Payload::kind).chain([PayloadType::NONE]);
     for (payload, next) in payloads.iter().zip(next) {
         w.frame([next.0, 0], "Payload Length", |w| payload.emit(w));

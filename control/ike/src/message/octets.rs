@@ -126,6 +126,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// One that does not move before it has so many octets: what is in it may be secret, and is left nowhere else.
+    pub fn with_room(octets: usize) -> Writer {
+        Writer { out: Vec::with_capacity(octets), oversized: None }
+    }
+
     pub fn len(&self) -> usize {
         self.out.len()
     }

@@ -2,7 +2,7 @@
 
 use super::{address, change_child, events, only, receive_any, receive_copy, world_as};
 use crate::{
-    connection::{Configuration, Connection, Hosts, Ikev1, RemoteAuth, Unique, Xauth},
+    connection::{Connection, Hosts, Ikev1, RemoteAuth, Unique, Xauth},
     crypto::keys::Role,
     eap::Secrets,
     ike_sa::Phase,
@@ -42,16 +42,12 @@ fn passwords(all: &[(&str, &str)]) -> Arc<Secrets> {
     Arc::new(secrets)
 }
 
-fn give_pools(config: &mut Configuration, pools: &[Arc<Pool>]) {
-    config.pools = pools.to_vec();
-}
-
 fn selectors(text: &str) -> ConfiguredSelectors {
     ConfiguredSelectors::parse(text.split(", ")).unwrap()
 }
 
 /// With a user, and addresses that are asked for or told.
-fn remote(end: usize, connection: &mut Connection, pushes: bool) {
+pub(super) fn remote(end: usize, connection: &mut Connection, pushes: bool) {
     let xauth = [Xauth::Ours(Some("carol".into())), Xauth::Theirs("%any".parse().unwrap())][end].clone();
     connection.ikev1 = Some(Ikev1 { xauth: Some(xauth), pushes, ..Ikev1::default() });
     match end {
@@ -69,11 +65,16 @@ fn world_with(seed: u64, pushes: bool, change: impl Fn(usize, &mut Connection)) 
         remote(end, connection, pushes);
         change(end, connection);
     });
+    equip(&mut world);
+    world
+}
+
+/// What both know, and the addresses.
+pub(super) fn equip(world: &mut World) {
     for end in &mut world.ends {
         end.config.eap_secrets = passwords(&[("carol", PASSWORD), ("dave", "another")]);
     }
-    give_pools(&mut world.ends[RIGHT].config, &[pool("v4", "10.3.0.1", "10.3.0.9", "10.2.0.53")]);
-    world
+    world.ends[RIGHT].config.pools = vec![pool("v4", "10.3.0.1", "10.3.0.9", "10.2.0.53")];
 }
 
 /// It is all there.

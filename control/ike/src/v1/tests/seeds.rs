@@ -1,7 +1,11 @@
 //! Many worlds, each by its seed: whatever their networks and their people do, no end sends by what the other has not, and once all
 //! that nobody answers is over, both have the same.
 
-use super::{change_child, world_as};
+use super::{
+    change_child,
+    remote_access::{equip, remote},
+    world_as,
+};
 use crate::{
     connection::Ikev1,
     ike_sa::Phase,
@@ -27,18 +31,22 @@ const BUSY_MS: u64 = 60_000;
 const QUIET_MS: u64 = 600_000;
 
 fn world_of(seed: u64) -> World {
-    world_as(seed, |_, connection| {
+    let mut world = world_as(seed, |end, connection| {
+        // Some are of users and gateways, with addresses that are asked for or told.
+        if seed % 4 == 1 {
+            remote(end, connection, seed % 8 == 5);
+        }
         connection.dpd_ms = 30_000;
-        connection.ikev1 = Some(Ikev1 {
-            dpd_timeout_ms: [0, 60_000][usize::from(seed.is_multiple_of(2))],
-            ..Ikev1::default()
-        });
+        let dpd_timeout_ms = [0, 60_000][usize::from(seed.is_multiple_of(2))];
+        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms, ..connection.ikev1.take().unwrap_or_default() });
         if seed.is_multiple_of(3) {
             change_child(connection, |child| {
                 child.proposals = crate::proposal::Proposals::esp(["aes256-sha256"]).unwrap();
             });
         }
-    })
+    });
+    equip(&mut world);
+    world
 }
 
 /// What happens next.
