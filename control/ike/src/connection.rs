@@ -178,6 +178,8 @@ pub struct Ikev1 {
     pub xauth: Option<Xauth>,
     /// Who wants an address waits until it is told one, and does not ask.
     pub pushes: bool,
+    /// Phase 1 is in aggressive mode, and not in main mode.
+    pub is_aggressive: bool,
 }
 
 /// Users in IKEv1 (draft-beaulieu-ike-xauth-02).
@@ -315,6 +317,11 @@ impl Connection {
     /// Who we are, at an address.
     pub fn identity(&self, at: IpAddr) -> Identification {
         self.local_id.identity().unwrap_or_else(|| self.local_auth.identity(at))
+    }
+
+    /// Whether phase 1 is in aggressive mode, of IKEv1.
+    pub fn is_aggressive(&self) -> bool {
+        self.ikev1.as_ref().is_some_and(|v1| v1.is_aggressive)
     }
 
     /// Whether either end signs.
@@ -457,9 +464,15 @@ impl Configuration {
         self.between_of(local, peer, |connection| connection.ikev1.is_none())
     }
 
-    /// Those of IKEv1.
-    pub fn between_v1(&self, local: SocketAddr, peer: SocketAddr) -> Vec<Arc<Connection>> {
-        self.between_of(local, peer, |connection| connection.ikev1.is_some())
+    /// Those of IKEv1, in aggressive or in main mode.
+    pub fn between_v1(
+        &self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        is_aggressive: bool,
+    ) -> Vec<Arc<Connection>> {
+        let is_one = |c: &Connection| c.ikev1.as_ref().is_some_and(|v1| v1.is_aggressive == is_aggressive);
+        self.between_of(local, peer, is_one)
     }
 
     fn between_of(

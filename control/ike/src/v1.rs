@@ -5,6 +5,7 @@
 //!    messages        what comes, what is sent, and what is known again
 //!    phase_1         it is made, in either mode
 //!    main_mode       phase 1 in six messages
+//!    aggressive      phase 1 in three
 //!    proof           both ends prove who they are
 //!    quick_mode      phase 2: child SAs are made under it
 //!    informational   notifications, deletions, and whether the peer is there
@@ -27,6 +28,7 @@
 //! IKEv1 is historic (RFC 9395): who begins is not known to be where it says, identities of responders and shared keys of who
 //! uses aggressive mode can be tried offline, and what is deleted is not answered. It is only for connections that say so.
 
+mod aggressive;
 mod doi;
 pub mod ike_sa;
 mod informational;

@@ -204,8 +204,14 @@ fn ikev1(
         (ike::LocalAuth::SharedKey, ike::RemoteAuth::SharedKey)
             | (ike::LocalAuth::PublicKey(_), ike::RemoteAuth::PublicKey(_))
     );
+    let is_by_key = matches!(ours, ike::LocalAuth::SharedKey);
     for (name, why, is_there) in [
-        ("aggressive", "aggressive mode cannot be used yet", c.aggressive),
+        (
+            "aggressive_psk_can_be_guessed_offline",
+            "in aggressive mode, whoever names a peer gets a hash of the shared key, and can try guesses on it \
+             without anybody seeing it; write 'yes' for a key that nobody can guess, or take certificates or main mode",
+            c.aggressive && is_by_key && !c.aggressive_psk_can_be_guessed_offline,
+        ),
         ("ppk_id", "there are no PPKs in IKEv1", c.ppk_id.is_some()),
         ("ppk_required", "there are no PPKs in IKEv1", c.ppk_required),
         (
@@ -223,7 +229,12 @@ fn ikev1(
             return Err(unusable(format!("connections.{}.{name}", c.name), why));
         }
     }
-    Ok(ike::Ikev1 { dpd_timeout_ms: millis(c.dpd_timeout), xauth, pushes: !c.pull })
+    Ok(ike::Ikev1 {
+        dpd_timeout_ms: millis(c.dpd_timeout),
+        is_aggressive: c.aggressive,
+        xauth,
+        pushes: !c.pull,
+    })
 }
 
 fn millis(time: Duration) -> u64 {

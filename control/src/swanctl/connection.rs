@@ -177,6 +177,8 @@ pub struct Connection {
     pub vips: Vec<IpAddr>,
     /// Aggressive Mode of IKEv1.
     pub aggressive: bool,
+    /// Whether it may be by shared keys, of which whoever asks gets a hash to try guesses on.
+    pub aggressive_psk_can_be_guessed_offline: bool,
     /// Whether who wants an address asks for it, with IKEv1.
     pub pull: bool,
     /// The DSCP of IKE's packets.
@@ -256,6 +258,7 @@ impl Kind for Connection {
         key!(Connection.ppk_required = "no"),
         key!(Connection.keyingtries = "1"),
         key!(Connection.unique = "no"),
+        key!(Connection.aggressive_psk_can_be_guessed_offline = "no"),
         key!(Connection.resumption = "no"),
         key!(Connection.follow_redirects = "yes"),
         key!(Connection.redirect_to = ""),

@@ -173,7 +173,7 @@ fn all_keys_of_the_manual_are_known() {
          dscp encap mobike dpd_delay dpd_timeout fragmentation childless send_certreq send_cert \
          ppk_id ppk_required keyingtries unique reauth_time rekey_time over_time rand_time pools \
          if_id_in if_id_out mediation mediated_by mediation_peer",
-        "resumption follow_redirects redirect_to",
+        "aggressive_psk_can_be_guessed_offline resumption follow_redirects redirect_to",
     );
     check::<LocalAuth>("round certs pubkeys auth id eap_id aaa_id xauth_id", "");
     check::<RemoteAuth>("round id eap_id groups cert_policy certs cacerts ca_id pubkeys revocation auth", "");

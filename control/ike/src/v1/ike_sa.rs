@@ -23,7 +23,10 @@ use crate::{
     connection::{Child, Connection},
     contacts::Contacts,
     context::Context,
-    crypto::keys::{Role, Spis},
+    crypto::{
+        Secret,
+        keys::{Role, Spis},
+    },
     given::Given,
     ike_sa::{IkeSaId, Path, Phase},
     job::{Job, Outcome},
@@ -102,7 +105,7 @@ pub struct IkeSa {
     /// Phase 1, until it is over.
     pub(super) phase_1: Option<Box<Phase1>>,
     pub(super) seen: Seen,
-    /// Our message of phase 1 that is not answered.
+    /// Our message of phase 1 that is not answered, or the last, which nobody answers.
     pub(super) open: Option<Open>,
     pub(super) suite: Option<Box<Suite>>,
     pub(super) keys: Option<Keys>,
@@ -156,6 +159,8 @@ pub struct IkeSa {
     pub(crate) has_taken_place: bool,
     /// Who the peer was of the one that it is begun in the place of.
     pub(crate) expected: Option<Identification>,
+    /// What makes keys for who is nobody, if it answers in aggressive mode.
+    pub(crate) secret: Option<Secret>,
     /// The child that is to be made with it.
     pub(crate) wanted: Option<Arc<Child>>,
 }
@@ -217,6 +222,7 @@ impl IkeSa {
             anew: None,
             has_taken_place: false,
             expected: None,
+            secret: None,
             wanted: None,
         }
     }
@@ -229,6 +235,8 @@ impl IkeSa {
     /// The peer has said something that is new: it is there.
     pub(super) fn hear_peer(&mut self, cx: &Context<'_>) {
         (self.heard_ms, self.liveness.open) = (cx.now_ms, None);
+        // So has the last message of phase 1 come to it.
+        self.open = None;
     }
 
     /// A message that is sent again until it is answered.

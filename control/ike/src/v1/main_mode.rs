@@ -19,17 +19,15 @@ use super::{
     messages::{Message, Raw},
     oakley,
     phase_1::Expects,
-    proof::{Proven, requests},
+    proof::requests,
     vendor,
 };
 use crate::{
-    closed::Closed,
     context::Context,
     crypto::keys::Role,
     ike_sa::Phase,
     job::Job,
     message::{ExchangeType, IkeSpi, isakmp::Payload},
-    proof::Unproven,
     v2::channel::Dropped,
 };
 
@@ -38,6 +36,7 @@ pub(super) const EXCHANGE: ExchangeType = ExchangeType::IDENTITY_PROTECTION;
 impl IkeSa {
     /// The first message.
     pub(super) fn say_sa(&mut self, sa: Payload, cx: &mut Context<'_>) {
+        self.phase_1.iter_mut().for_each(|phase_1| phase_1.expects = Expects::Sa);
         let payloads = [vec![sa], vendor::payloads(&self.connection)].concat();
         let datagrams = self.clear(EXCHANGE, 0, &payloads);
         self.ask(datagrams, cx);
@@ -66,19 +65,10 @@ impl IkeSa {
             (Expects::Proof, _) => {
                 let message = self.open_sealed(raw, iv.ok_or(Dropped::Sealing)?);
                 let checked = message.and_then(|message| self.check_peer(message, cx));
-                self.doubt_key(checked.is_err());
+                self.doubt_key(checked.is_err(), cx);
                 checked
             }
             _ => Err(Dropped::MessageId(0)),
-        }
-    }
-
-    /// Another shared key makes nothing of a proof, as does whoever sends anything.
-    pub(super) fn doubt_key(&mut self, is_in_doubt: bool) {
-        let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
-        if is_in_doubt && by_key {
-            let who = self.path.peer.ip().to_string();
-            self.doubt = Some(Box::new(Closed::Authentication { who, why: Unproven::SharedKey }));
         }
     }
 
@@ -113,7 +103,7 @@ impl IkeSa {
         // A responder does not know yet which of these it is.
         let connections = match self.role {
             Role::Initiator => vec![self.connection.clone()],
-            Role::Responder => cx.config.between_v1(self.path.local, self.path.peer),
+            Role::Responder => cx.config.between_v1(self.path.local, self.path.peer, false),
         };
         let payloads = [self.ke_payloads(), requests(connections.iter()), self.nat_payloads()].concat();
         let datagrams = self.clear(EXCHANGE, 0, &payloads);
@@ -147,13 +137,5 @@ impl IkeSa {
         let Some(private) = self.phase_1.as_mut().and_then(|p| p.private.take()) else { return Ok(()) };
         self.after(Job::Finish(private, public), Then::KeFinish, cx);
         Ok(())
-    }
-
-    /// There are keys: proves who we are.
-    pub(super) fn ask_proof(&mut self, cx: &mut Context<'_>) {
-        self.float();
-        let mine = self.connection.identity(self.path.local.ip());
-        let theirs = self.expected_peer();
-        self.prove(Proven { ids: (mine, theirs), said: None }, cx);
     }
 }

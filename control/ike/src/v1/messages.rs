@@ -3,7 +3,11 @@
 use super::{ike_sa::IkeSa, keys::Iv};
 use crate::{
     context::Context,
-    crypto::{Secret, cipher::OpenError, keys::Spis},
+    crypto::{
+        Secret,
+        cipher::OpenError,
+        keys::{Role, Spis},
+    },
     ike_sa::{Path, Phase},
     message::{
         ExchangeType, Flags, Header, PayloadType, Version,
@@ -83,13 +87,19 @@ impl IkeSa {
             }
             answered.repeats += 1;
             let datagrams = answered.datagrams.clone();
-            self.send(datagrams, path, cx);
+            // Who has begun has gone to another port (RFC 3947 §4).
+            let has_begun = self.role == Role::Initiator && raw.header.message_id == 0;
+            self.send(datagrams, if has_begun { self.path } else { path }, cx);
             return Ok(());
         }
         // Whoever sends nothing of the peer's has no answer that is under way.
         let before = std::mem::replace(&mut self.answer_path, path);
         let taken = match raw.header.exchange {
-            ExchangeType::IDENTITY_PROTECTION => self.receive_phase_1(raw, cx),
+            ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE => self.receive_phase_1(raw, cx),
+            ExchangeType::QUICK_MODE | ExchangeType::TRANSACTION if self.last.is_none() => {
+                self.say_second_again(path, cx);
+                Err(Dropped::MessageId(raw.header.message_id))
+            }
             ExchangeType::QUICK_MODE => self.receive_quick(raw, cx),
             ExchangeType::INFORMATIONAL_V1 => self.receive_informational(raw, cx),
             ExchangeType::TRANSACTION => self.receive_transaction(raw, cx),
@@ -100,6 +110,15 @@ impl IkeSa {
         }
         self.go_on(cx);
         taken
+    }
+
+    /// What was answered to a message, if it can be said again to there.
+    pub(super) fn said_again(&mut self, request: [u8; 32], path: Path) -> Option<Datagrams> {
+        let is_there = path.peer.ip() == self.first_peer.ip();
+        let answered =
+            self.seen.find(request).filter(|answered| is_there && answered.repeats < MOST_REPEATS)?;
+        answered.repeats += 1;
+        Some(answered.datagrams.clone())
     }
 
     /// A message in clear.

@@ -4,12 +4,14 @@
 //! All in front of the proofs is in clear, and anybody can have sent it.
 
 use super::{
-    ike_sa::IkeSa,
+    aggressive::{self, Kept, Named},
+    ike_sa::{IkeSa, Then},
     keys::{Exchanged, Iv, Keys, Made},
+    main_mode,
     messages::{Message, Raw},
     nat,
     oakley::{self, Suite},
-    proof::are_requested,
+    proof::{Proven, are_requested},
 };
 use crate::{
     closed::Closed,
@@ -21,13 +23,14 @@ use crate::{
         keys::{Nonces, Role},
     },
     ike_sa::Path,
-    job::Outcome,
+    job::{Job, Outcome},
     message::{
         ExchangeType, Header, IkeSpi, PayloadType,
         isakmp::{self, Chain, Notify, NotifyType, Payload, SecurityAssociation},
     },
     nat::Nat,
     output::Output,
+    proof::Unproven,
     v2::{channel::Dropped, refused::Refused},
 };
 use std::sync::Arc;
@@ -69,6 +72,9 @@ pub(super) struct Phase1 {
     pub request: [u8; 32],
     /// The peer wants our certificates.
     pub is_asked: bool,
+    /// Who the peer says to be, in aggressive mode.
+    pub named: Option<Named>,
+    pub kept: Kept,
     /// How long the initiator has it, in seconds, if that is the peer.
     pub life_secs: Option<u64>,
 }
@@ -86,6 +92,8 @@ impl Phase1 {
             shared: None,
             request: [0; 32],
             is_asked: false,
+            named: None,
+            kept: Kept::default(),
             life_secs: None,
         }
     }
@@ -99,14 +107,22 @@ impl Phase1 {
 pub(crate) fn first(raw: &Raw<'_>, path: Path, config: &Configuration) -> Result<Arc<Connection>, Refused> {
     let chain = Chain::parse(raw.first, raw.body, false).map_err(Dropped::from)?;
     let offered = chain.security_association().ok_or(Dropped::Sealing)?;
-    let between = config.between_v1(path.local, path.peer);
-    if between.is_empty() {
-        return Err(Refused::NoConnection);
+    let is_aggressive = raw.header.exchange == aggressive::EXCHANGE;
+    if is_aggressive && !aggressive::is_whole(&chain) {
+        return Err(Dropped::Sealing.into());
     }
-    let found = between
-        .into_iter()
-        .find(|c| oakley::select(&oakley::suites(c, Role::Responder), offered, c.order).is_some());
-    found.ok_or(Refused::NoProposal)
+    let suites = |c: &Arc<Connection>| match is_aggressive {
+        true => aggressive::suites(c, &chain),
+        false => oakley::suites(c, Role::Responder),
+    };
+    let between = |is_aggressive| config.between_v1(path.local, path.peer, is_aggressive);
+    let fits = |c: &Arc<Connection>| oakley::select(&suites(c), offered, c.order).is_some();
+    match between(is_aggressive).into_iter().find(fits) {
+        Some(connection) => Ok(connection),
+        // There is one of another mode, or of other transforms.
+        None if (0..2).any(|n| !between(n == 1).is_empty()) => Err(Refused::NoProposal),
+        None => Err(Refused::NoConnection),
+    }
 }
 
 /// Tells who has sent a first message that nothing is in common (RFC 2408 §5.4). Nothing is kept of it.
@@ -140,10 +156,18 @@ impl IkeSa {
                 cx,
             );
         }
+        let group = suites[0].group;
+        if self.is_aggressive() {
+            // RFC 2409 §5: the group cannot be negotiated.
+            suites.retain(|suite| suite.group == group);
+        }
         let sa = Payload::SecurityAssociation(oakley::offer(&suites, self.life_secs()));
         let Ok(body) = isakmp::body(&sa) else { return };
-        self.phase_1 = Some(Box::new(Phase1::new(Expects::Sa, suites, body)));
-        self.say_sa(sa, cx);
+        self.phase_1 = Some(Box::new(Phase1::new(Expects::Nothing, suites, body)));
+        match self.is_aggressive() {
+            true => self.after(Job::Generate(group), Then::KeAsk, cx),
+            false => self.say_sa(sa, cx),
+        }
     }
 
     /// Sends a message of phase 1, again and again.
@@ -162,7 +186,11 @@ impl IkeSa {
         if self.answer_path.peer.ip() != self.first_peer().ip() {
             return Err(Dropped::MessageId(0));
         }
-        self.receive_main(raw, cx)
+        match (raw.header.exchange, self.is_aggressive()) {
+            (main_mode::EXCHANGE, false) => self.receive_main(raw, cx),
+            (aggressive::EXCHANGE, true) => self.receive_aggressive(raw, cx),
+            _ => Err(Dropped::Exchange),
+        }
     }
 
     /// What the peer offers, and what we choose of it. Nothing was said yet.
@@ -248,7 +276,10 @@ impl IkeSa {
         let Some(phase_1) = &mut self.phase_1 else { return };
         (phase_1.public[0], phase_1.nonces[0]) = (public, cx.random::<NONCE>().to_vec());
         phase_1.private = Some(private);
-        self.say_ke(cx);
+        match self.is_aggressive() {
+            true => self.say_first(cx),
+            false => self.say_ke(cx),
+        }
     }
 
     /// There is a public value and a secret.
@@ -261,6 +292,7 @@ impl IkeSa {
         let Some(phase_1) = &mut self.phase_1 else { return };
         (phase_1.public[1], phase_1.nonces[1]) = (public, cx.random::<NONCE>().to_vec());
         match self.make_keys(&secret, cx) {
+            Ok(()) if self.is_aggressive() => self.prove_first(cx),
             Ok(()) => self.say_ke(cx),
             Err(closed) => self.close(closed, cx),
         }
@@ -274,7 +306,11 @@ impl IkeSa {
             Err(error) => Err(Closed::Exchange(error)),
         };
         match made {
-            Ok(()) => self.ask_proof(cx),
+            Ok(()) if self.is_aggressive() => self.check_second(cx),
+            Ok(()) => {
+                self.float();
+                self.prove_first(cx);
+            }
             Err(closed) => self.close(closed, cx),
         }
     }
@@ -293,6 +329,26 @@ impl IkeSa {
         Ok(public.to_vec())
     }
 
+    /// Proves who we are before the peer does.
+    fn prove_first(&mut self, cx: &mut Context<'_>) {
+        let (mine, theirs) = (self.connection.identity(self.path.local.ip()), self.expected_peer());
+        self.prove(Proven { ids: (mine, theirs), said: None }, cx);
+    }
+
+    /// Another shared key makes nothing of a proof, as does whoever sends anything.
+    pub(super) fn doubt_key(&mut self, is_in_doubt: bool, cx: &Context<'_>) {
+        let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+        if !is_in_doubt || !by_key {
+            return;
+        }
+        let why = match self.phase_1.as_ref().and_then(|phase_1| phase_1.named.as_ref()) {
+            Some(named) if !named.is_somebody => self.nobody(&named.theirs, cx),
+            Some(named) => Closed::Authentication { who: named.theirs.to_string(), why: Unproven::SharedKey },
+            None => Closed::Authentication { who: self.path.peer.ip().to_string(), why: Unproven::SharedKey },
+        };
+        self.doubt = Some(Box::new(why));
+    }
+
     /// The keys, by the shared key of the connection if it is by one.
     fn make_keys(&mut self, secret: &Secret, cx: &mut Context<'_>) -> Result<(), Closed> {
         let theirs = self.expected_peer();
@@ -302,21 +358,22 @@ impl IkeSa {
         let shared = match suite.method {
             oakley::Method::SharedKey => {
                 let mine = self.connection.identity(self.path.local.ip());
-                let key = cx.config.shared_key(&mine, &theirs);
-                Some(key.ok_or(Closed::Configured("there is no shared key for this connection"))?)
+                let key = phase_1.shared.as_ref().or_else(|| cx.config.shared_key(&mine, &theirs));
+                let none = Closed::Configured("there is no shared key for this connection");
+                Some(key.cloned().ok_or(none)?)
             }
             _ => None,
         };
         let public = [&phase_1.public[0][..], &phase_1.public[1][..]];
         let nonces = Nonces { initiator: &phase_1.nonces[0], responder: &phase_1.nonces[1] };
         let (prf, encryption, spis) = (suite.hash, suite.encryption, self.spis);
-        let keys = Keys::new(shared, &Made { prf, encryption, secret, nonces, spis });
+        let keys = Keys::new(shared.as_ref(), &Made { prf, encryption, secret, nonces, spis });
         if cx.config.tells_keys {
             cx.out.push_back(Output::Keys(Box::new(keys.log(spis))));
         }
         phase_1.iv = Some(keys.first_iv(public));
         self.keys = Some(keys);
-        phase_1.shared = shared.cloned();
+        phase_1.shared = shared;
         Ok(())
     }
 }

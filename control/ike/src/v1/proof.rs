@@ -1,4 +1,4 @@
-//! Who both ends are, and how they prove it in the last two messages of main mode (RFC 2409 §5.1, §5.4): by a HASH payload that
+//! Who both ends are, and how they prove it in the last two messages of phase 1 (RFC 2409 §5.1, §5.4): by a HASH payload that
 //! only who has the shared key can make, or by a signature over it.
 //!
 //! # Dangers
@@ -35,7 +35,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Proven {
     pub ids: (Identification, Identification),
-    /// The initiator's message that is answered.
+    /// The peer's proof, if it is answered.
     pub said: Option<Said>,
 }
 
@@ -44,8 +44,8 @@ pub(super) struct Proven {
 pub(super) struct Said {
     connection: Arc<Connection>,
     pub ids: (Identification, Identification),
-    digest: [u8; 32],
-    next: Option<Iv>,
+    pub digest: [u8; 32],
+    pub next: Option<Iv>,
     notifies: Vec<Notify>,
 }
 
@@ -66,9 +66,11 @@ impl Said {
 }
 
 impl IkeSa {
-    /// Who the peer is, as long as it has not said so: who it was, who is configured, or its address.
+    /// Who the peer is, as long as it has not proven it: who it says to be, who it was, who is configured, or its address.
     pub(super) fn expected_peer(&self) -> Identification {
-        let theirs = self.expected.clone().or_else(|| self.connection.remote_id.identity());
+        let named = self.phase_1.as_ref().and_then(|phase_1| phase_1.named.as_ref());
+        let expected = named.map(|named| &named.theirs).or(self.expected.as_ref()).cloned();
+        let theirs = expected.or_else(|| self.connection.remote_id.identity());
         theirs.unwrap_or_else(|| Identification::of_address(self.path.peer.ip()))
     }
 
@@ -124,7 +126,10 @@ impl IkeSa {
     /// Says who we are, and proves it.
     fn say_proof(&mut self, proven: Proven, proof: Payload, cx: &mut Context<'_>) {
         let connection = proven.said.as_ref().map_or(&self.connection, |said| &said.connection).clone();
-        let mut payloads = vec![Payload::Identification(proven.ids.0.clone())];
+        // Who begins in aggressive mode has said it.
+        let says_id = !self.is_aggressive() || self.role == Role::Responder;
+        let id = says_id.then(|| Payload::Identification(proven.ids.0.clone()));
+        let mut payloads: Vec<_> = id.into_iter().collect();
         let is_asked = self.phase_1.as_ref().is_some_and(|phase_1| phase_1.is_asked);
         let sends = match connection.sends_certificates {
             SendCertificates::Asked => is_asked,
@@ -138,15 +143,10 @@ impl IkeSa {
         }
         payloads.push(proof);
         match proven.said {
+            None if self.is_aggressive() => self.say_second(payloads, cx),
+            Some(said) if self.is_aggressive() => self.say_third(&said, payloads, cx),
             None => {
-                // Of whom it is not known who it is, it is not known either whether there is another.
-                let is_known = self.expected.is_none() && connection.remote_id.identity().is_some();
-                let says_so = is_known
-                    && connection.unique != Unique::Never
-                    && self.contacts.others(&proven.ids, self.id).is_empty();
-                let cookies = (self.spis.initiator, self.spis.responder);
-                let notify = || Payload::Notify(Notify::of_ike_sa(NotifyType::INITIAL_CONTACT, cookies, &[]));
-                payloads.extend(says_so.then(notify));
+                payloads.extend(self.initial_contact(&proven.ids));
                 let Some(iv) = self.phase_1.as_ref().and_then(|p| p.iv) else { return };
                 let (datagrams, next) = self.sealed(EXCHANGE, 0, iv, &payloads);
                 self.ask(datagrams, cx);
@@ -166,23 +166,38 @@ impl IkeSa {
         }
     }
 
+    /// The notification that we know no other of these two.
+    pub(super) fn initial_contact(&self, ids: &(Identification, Identification)) -> Option<Payload> {
+        // Of whom it is not known who it is, it is not known either whether there is another.
+        let is_known = self.expected.is_none() && self.connection.remote_id.identity().is_some();
+        let says_so = is_known
+            && self.connection.unique != Unique::Never
+            && self.contacts.others(ids, self.id).is_empty();
+        let cookies = (self.spis.initiator, self.spis.responder);
+        says_so.then(|| Payload::Notify(Notify::of_ike_sa(NotifyType::INITIAL_CONTACT, cookies, &[])))
+    }
+
     /// The peer says who it is, and proves it.
     pub(super) fn check_peer(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), Dropped> {
         let Message { digest, chain, next, .. } = message;
-        let theirs = chain.identification().ok_or(Dropped::Sealing)?.clone();
+        let named = self.phase_1.as_ref().and_then(|phase_1| phase_1.named.as_ref());
+        let said = named.map(|named| &named.theirs).or_else(|| chain.identification());
+        let theirs = said.ok_or(Dropped::Sealing)?.clone();
         let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
         let proof = self.proof_of(oakley::other(self.role), &theirs).ok_or(Dropped::Sealing)?;
         if by_key && chain.hash().map(Secret::copy_of).as_ref() != Some(&proof) {
             return Err(Dropped::Open(OpenError::Icv));
         }
         let found = match self.role {
-            _ if !is_of_ike(&theirs) => {
-                let [protocol, port @ ..] = theirs.reserved;
-                let found = format!("{theirs} of protocol {protocol}, port {}", u16::from_be_bytes(port));
-                Err(Closed::Identity { found, wanted: "of no protocol, or of UDP and port 500".to_owned() })
-            }
             Role::Initiator => self.whom_we_asked(&theirs, cx),
-            Role::Responder => self.connection_for(&theirs, cx),
+            Role::Responder if self.is_aggressive() => {
+                self.nat = self.detect_nat(&chain);
+                Ok((self.connection.clone(), self.connection.identity(self.path.local.ip())))
+            }
+            Role::Responder => {
+                let found = self.connection_of(&theirs, &self.connections(cx), cx);
+                found.ok_or_else(|| self.nobody(&theirs, cx))
+            }
         };
         let (connection, mine) = match found {
             Ok(found) => found,
@@ -194,7 +209,8 @@ impl IkeSa {
         if let Some(phase_1) = &mut self.phase_1 {
             phase_1.is_asked |= are_requested(&chain);
         }
-        let notifies = chain.notifies().cloned().collect();
+        // No proof is over what else is said: in clear, anybody can have said it.
+        let notifies = chain.notifies().filter(|_| next.is_some()).cloned().collect();
         let said = Said { connection, ids: (mine, theirs), digest, next, notifies };
         let Some(suite) = &self.suite else { return Err(Dropped::Sealing) };
         let wrong = |why, said: &Said| Closed::Authentication { who: said.ids.1.to_string(), why };
@@ -246,12 +262,18 @@ impl IkeSa {
 
     /// The peer is who it says.
     fn peer_proven(&mut self, said: Said, cx: &mut Context<'_>) {
+        let named = self.phase_1.as_ref().and_then(|phase_1| phase_1.named.as_ref());
+        if named.is_some_and(|named| !named.is_somebody) {
+            return self.refuse_peer(self.nobody(&said.ids.1, cx), cx);
+        }
         if !self.asks_user()
             && let Err(closed) = self.may_be(&said.ids, &said.connection, said.is_only())
         {
             return self.refuse_peer(closed, cx);
         }
         match (self.role, said.next) {
+            (Role::Initiator, _) if self.is_aggressive() => self.ask_third(said, cx),
+            (Role::Responder, _) if self.is_aggressive() => self.take_third(&said, cx),
             (Role::Initiator, Some(last)) => {
                 self.note(said.digest);
                 self.establish(&said, last, cx);
@@ -289,7 +311,7 @@ impl IkeSa {
     }
 
     /// Phase 1 is over.
-    fn establish(&mut self, said: &Said, last: Iv, cx: &mut Context<'_>) {
+    pub(super) fn establish(&mut self, said: &Said, last: Iv, cx: &mut Context<'_>) {
         let life_secs = self.phase_1.take().and_then(|phase_1| phase_1.life_secs);
         (self.open, self.doubt) = (None, None);
         self.last = Some(last);
@@ -316,11 +338,12 @@ impl IkeSa {
     }
 
     /// Whether the responder is who we have asked for.
-    fn whom_we_asked(
+    pub(super) fn whom_we_asked(
         &self,
         theirs: &Identification,
         cx: &Context<'_>,
     ) -> Result<(Arc<Connection>, Identification), Closed> {
+        is_of_ike(theirs)?;
         let wanted = &self.connection.remote_id;
         let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
         let has_key =
@@ -337,39 +360,38 @@ impl IkeSa {
 
     /// The connection for an initiator, and who we are to it: of those that its addresses fit and that allow what was agreed on, the
     /// one that fits best who it says to be.
-    fn connection_for(
+    pub(super) fn connection_of(
         &self,
         theirs: &Identification,
+        all: &[Arc<Connection>],
         cx: &Context<'_>,
-    ) -> Result<(Arc<Connection>, Identification), Closed> {
-        let between = cx.config.between_v1(self.path.local, self.path.peer);
+    ) -> Option<(Arc<Connection>, Identification)> {
+        let is_by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
         let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
         let fits = |c: &Arc<Connection>| {
-            let suite = self.suite.as_ref()?;
-            let allows = oakley::suites(c, self.role).iter().any(|one| {
-                let is_alike = (one.method, one.user) == (suite.method, suite.user);
-                is_alike && one.agreement.transforms().eq(suite.agreement.transforms())
-            });
             let mine = c.identity(self.path.local.ip());
-            let has_key = shared.is_none_or(|key| cx.config.shared_key(&mine, theirs) == Some(key));
-            let fit: Fit = c.remote_id.fits(theirs).filter(|_| allows && has_key)?;
+            let key = cx.config.shared_key(&mine, theirs);
+            let has_key = !is_by_key || key.is_some() && shared.is_none_or(|shared| key == Some(shared));
+            let fit: Fit = c.remote_id.fits(theirs).filter(|_| has_key)?;
             Some((fit, mine, c.clone()))
         };
-        let best = between.iter().filter_map(fits).rev().max_by_key(|(fit, ..)| *fit);
-        best.map(|(_, mine, connection)| (connection, mine)).ok_or_else(|| Closed::Nobody {
-            theirs: theirs.to_string(),
-            asked: None,
-            misfits: between
-                .iter()
-                .take(8)
-                .map(|c| format!("'{}' is for {}", c.name, c.remote_id))
-                .collect::<Vec<_>>()
-                .join("; "),
-        })
+        let best = all.iter().filter_map(fits).rev().max_by_key(|(fit, ..)| *fit);
+        best.filter(|_| is_of_ike(theirs).is_ok()).map(|(_, mine, connection)| (connection, mine))
+    }
+
+    /// There is none.
+    pub(super) fn nobody(&self, theirs: &Identification, cx: &Context<'_>) -> Closed {
+        if let Err(closed) = is_of_ike(theirs) {
+            return closed;
+        }
+        let between = cx.config.between_v1(self.path.local, self.path.peer, self.is_aggressive());
+        let misfits = between.iter().take(8).map(|c| format!("'{}' is for {}", c.name, c.remote_id));
+        let misfits = misfits.collect::<Vec<_>>().join("; ");
+        Closed::Nobody { theirs: theirs.to_string(), asked: None, misfits }
     }
 
     /// The peer is not who it should be, and is told so.
-    fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
+    pub(super) fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
         let cookies = (self.spis.initiator, self.spis.responder);
         let notify = Notify::of_ike_sa(NotifyType::AUTHENTICATION_FAILED, cookies, &[]);
         let datagrams = self.clear(
@@ -383,9 +405,15 @@ impl IkeSa {
 }
 
 /// Whether the protocol and port of an identity are none, or those of IKE, which a NAT may have moved (RFC 2407 §4.6.2).
-fn is_of_ike(id: &Identification) -> bool {
+fn is_of_ike(id: &Identification) -> Result<(), Closed> {
     let [protocol, port @ ..] = id.reserved;
-    matches!((protocol, u16::from_be_bytes(port)), (0, 0) | (17, 0 | 500 | 4500))
+    match (protocol, u16::from_be_bytes(port)) {
+        (0, 0) | (17, 0 | 500 | 4500) => Ok(()),
+        (_, port) => Err(Closed::Identity {
+            found: format!("{id} of protocol {protocol}, port {port}"),
+            wanted: "of no protocol, or of UDP and port 500".to_owned(),
+        }),
+    }
 }
 
 /// Whether some certificate of ours is wanted.

@@ -1,5 +1,6 @@
 //! Two engines in a box that speak IKEv1.
 
+mod aggressive;
 mod remote_access;
 mod seeds;
 mod strangers;
@@ -34,6 +35,11 @@ fn connection(name: &str, end: usize) -> Connection {
         child.proposals = Proposals::esp(["aes128gcm16-ecp256", "aes256-sha256"]).unwrap();
     });
     connection
+}
+
+/// In aggressive mode, if so.
+fn set_aggressive(connection: &mut Connection, is_aggressive: bool) {
+    connection.ikev1.iter_mut().for_each(|v1| v1.is_aggressive = is_aggressive);
 }
 
 fn change_child(connection: &mut Connection, change: impl FnOnce(&mut crate::connection::Child)) {

@@ -104,11 +104,15 @@ impl IkeSa {
     /// Time has passed.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
         if let Some(mut open) = self.open.take() {
-            if self.send_again(&mut open, cx) {
-                let why = self.doubt.take().map_or(Closed::Silent, |why| *why);
-                return self.close(why, cx);
+            match self.send_again(&mut open, cx) {
+                false => self.open = Some(open),
+                true if self.phase == Phase::Connecting => {
+                    let why = self.doubt.take().map_or(Closed::Silent, |why| *why);
+                    return self.close(why, cx);
+                }
+                // The peer may have nothing to say.
+                true => {}
             }
-            self.open = Some(open);
         }
         if let Some(mut asking) = self.asking.take() {
             match self.send_again(&mut asking.open, cx) {

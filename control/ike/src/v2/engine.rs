@@ -48,6 +48,8 @@ pub struct Engine {
     sas: HashMap<IkeSaId, Box<IkeSa>>,
     /// Those of IKEv1.
     v1: HashMap<IkeSaId, Box<crate::v1::ike_sa::IkeSa>>,
+    /// What makes keys for who is nobody, in aggressive mode of IKEv1.
+    secret_of_nobody: Option<crate::crypto::Secret>,
     /// By our SPI.
     by_spi: HashMap<IkeSpi, IkeSaId>,
     /// Those that have child SAs, by our SPIs of these.
@@ -78,6 +80,7 @@ impl Engine {
         Engine {
             sas: HashMap::new(),
             v1: HashMap::new(),
+            secret_of_nobody: None,
             by_spi: HashMap::new(),
             by_child: HashMap::new(),
             half_open: HashMap::new(),

@@ -190,6 +190,26 @@ fn a_user_is_a_second_round_of_ikev1() {
     }
 }
 
+/// And so is aggressive mode; by shared keys, somebody must have read what that means.
+#[test]
+fn aggressive_mode_is_for_who_says_so() {
+    const READ: &str = "aggressive_psk_can_be_guessed_offline = yes";
+    for (keys, is_aggressive) in [
+        ("version = 1", Some(false)),
+        (&format!("version = 1\n aggressive = yes\n {READ}"), Some(true)),
+        (&format!("version = 1\n aggressive = no\n {READ}"), Some(false)),
+        (&format!("aggressive = yes\n {READ}"), None),
+    ] {
+        let ikev1 = with(keys, "").unwrap().connections[0].ikev1.clone();
+        assert_eq!(ikev1.map(|v1| v1.is_aggressive), is_aggressive, "{keys}");
+    }
+    let unusable = with("version = 1\n aggressive = yes", "").unwrap_err().to_string();
+    assert!(
+        unusable.contains("aggressive_psk_can_be_guessed_offline: ") && unusable.contains("guesses"),
+        "{unusable}"
+    );
+}
+
 #[test]
 fn a_name_that_nobody_has_looked_up_is_nowhere() {
     let c = &with("remote_addrs = gw.example.org", "").unwrap().connections[0];
@@ -206,7 +226,7 @@ fn a_name_that_nobody_has_looked_up_is_nowhere() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
-        ("version = 1\n aggressive = yes", "", "connections.a.aggressive"),
+        ("version = 1\n aggressive = yes", "", "connections.a.aggressive_psk_can_be_guessed_offline"),
         ("version = 1\n ppk_required = yes", "", "connections.a.ppk_required"),
         ("version = 1\n local-2 { auth = psk }", "", "connections.a.local"),
         (

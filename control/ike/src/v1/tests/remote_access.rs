@@ -60,7 +60,7 @@ pub(super) fn remote(end: usize, connection: &mut Connection, pushes: bool) {
     });
 }
 
-fn world_with(seed: u64, pushes: bool, change: impl Fn(usize, &mut Connection)) -> World {
+pub(super) fn world_with(seed: u64, pushes: bool, change: impl Fn(usize, &mut Connection)) -> World {
     let mut world = world_as(seed, |end, connection| {
         remote(end, connection, pushes);
         change(end, connection);

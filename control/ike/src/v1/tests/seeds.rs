@@ -37,8 +37,11 @@ fn world_of(seed: u64) -> World {
             remote(end, connection, seed % 8 == 5);
         }
         connection.dpd_ms = 30_000;
-        let dpd_timeout_ms = [0, 60_000][usize::from(seed.is_multiple_of(2))];
-        connection.ikev1 = Some(Ikev1 { dpd_timeout_ms, ..connection.ikev1.take().unwrap_or_default() });
+        connection.ikev1 = Some(Ikev1 {
+            dpd_timeout_ms: [0, 60_000][usize::from(seed.is_multiple_of(2))],
+            is_aggressive: seed % 5 > 2,
+            ..connection.ikev1.take().unwrap_or_default()
+        });
         if seed.is_multiple_of(3) {
             change_child(connection, |child| {
                 child.proposals = crate::proposal::Proposals::esp(["aes256-sha256"]).unwrap();

@@ -1,6 +1,6 @@
 //! What others than the peer can send, and what peers say that they must not.
 
-use super::{address, change_child, comes_up, connection, events, only, world_as};
+use super::{address, change_child, comes_up, connection, events, only, set_aggressive, world_as};
 use crate::{
     connection::{Connection, Hosts, RemoteAuth, SendCertificates, SharedKey, Unique},
     ike_sa::Phase,
@@ -34,11 +34,14 @@ fn run_until_sent(world: &mut World, messages: usize) {
 /// There are no cookies: what IKEv2 has when it asks for them is left to it.
 #[test]
 fn first_messages_do_not_take_all_room() {
-    for (is_of_many, room) in [(false, 3), (true, 4)] {
-        let mut world = world_as(30, |_, _| {});
+    for (is_aggressive, is_of_many, room) in
+        [(false, false, 3), (false, true, 4), (true, false, 3), (true, true, 4)]
+    {
+        let mut world = world_as(30, |_, connection| set_aggressive(connection, is_aggressive));
         world.configure(RIGHT, |connection| connection.remote = Hosts::Any);
         world.ends[RIGHT].config.cookies_from = 4;
         world.initiate(LEFT, Some(0));
+        run_until_sent(&mut world, 1);
         let first = world.requests[0].clone();
         let mut taken = 0;
         for n in 1..=10_u8 {

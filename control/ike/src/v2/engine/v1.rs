@@ -6,7 +6,10 @@ use crate::{
     closed::Closed,
     connection::{Child, Connection, Unique},
     context::Context,
-    crypto::keys::{Role, Spis},
+    crypto::{
+        Secret,
+        keys::{Role, Spis},
+    },
     given::Given,
     ike_sa::{IkeSa as _, IkeSaId, Path, Phase},
     message::{ExchangeType, IkeSpi},
@@ -40,6 +43,12 @@ impl Engine {
         });
     }
 
+    /// The ISAKMP SAs.
+    #[cfg(test)]
+    pub(crate) fn v1(&mut self) -> impl Iterator<Item = &mut IkeSa> {
+        self.v1.values_mut().map(|sa| &mut **sa)
+    }
+
     fn add_v1(
         &mut self,
         id: IkeSaId,
@@ -66,7 +75,9 @@ impl Engine {
         }
         let header = &raw.header;
         let (initiator, responder) = (header.initiator_spi, header.responder_spi);
-        let begins = responder == IkeSpi::NONE && header.exchange == ExchangeType::IDENTITY_PROTECTION;
+        let is_phase_1 =
+            [ExchangeType::IDENTITY_PROTECTION, ExchangeType::AGGRESSIVE].contains(&header.exchange);
+        let begins = responder == IkeSpi::NONE && is_phase_1;
         if begins && !self.by_spi.contains_key(&initiator) {
             return match self.half_open.get(&(path.peer, initiator)).copied() {
                 Some(id) => self.receive_of_v1(id, raw, path, cx),
@@ -131,6 +142,10 @@ impl Engine {
         let spis = Spis { initiator: header.initiator_spi, responder: self.free_spi(cx) };
         let id = self.reserve();
         self.add_v1(id, &connection, (Role::Responder, spis), path, cx);
+        let secret = self.secret_of_nobody.get_or_insert_with(|| Secret::copy_of(&cx.random::<32>()));
+        if let Some(sa) = self.v1.get_mut(&id).filter(|_| connection.is_aggressive()) {
+            sa.secret = Some(secret.clone());
+        }
         self.now_half_open(id, (path.peer, header.initiator_spi));
         self.receive_of_v1(id, raw, path, cx)
     }
