@@ -13,6 +13,7 @@ RUNS = {
     "v1": (V1, "all"),
     "udp": (dict(more="encap = yes"), "begin"),
     "eap": (dict(eap=True), "begin"),
+    "xauth": (dict(V1, xauth=True), "up"),
 }
 ENDS = ("initiator", "10.99.0.1"), ("responder", "10.99.0.2")
 
@@ -82,7 +83,8 @@ BLOCKS = {
     "ikev2-silence": lambda told: [re.sub(r"MID=\d+", "MID=<number>", line) for line in block("v2", "silence", None, *[NOTHING] * 3)(told)],
     "ikev1-main": block("v1", "begin", "Main mode", any_of(OF, ALL), r"Responder SPI", any_of(PAYLOAD, DATA), NOTHING,
                         any_of(SHORT, DATA, WHO, TOLD), any_of(SHORT, WHO)),
-    "ikev1-quick": block("v1", "begin", "Quick Mode", ALL, SPI, PAYLOAD),
+    "ikev1-xauth": block("xauth", "begin", "Transaction", *["Type: ISAKMP_CFG|Config Attribute"] * 6),
+    "ikev1-quick": block("v1", "begin", "Quick mode", ALL, SPI, PAYLOAD),
     "ikev1-rekey-child": block("v1", "rekey child", None, *[SPI] * 2, NOTHING, any_of(PAYLOAD, SPI)),
     "ikev1-rekey-ike": block("v1", "rekey ike", None, *[OF] * 2, *[NOTHING] * 4),
     "ikev1-alive": block("v1", "alive", None, *[any_of(TOLD, "DPD")] * 2),
@@ -106,22 +108,23 @@ class Story:
         return self
 
     def words(self, packet, number):
-        names = {"Main mode": "Main mode, %d" % number, "Quick Mode": "Quick mode, %d" % number}
-        name = names.get(packet.exchange, packet.exchange)
+        name = packet.exchange
         if not packet.value("Version").startswith("1"):
             name += " response" if packet.is_response else " request"
+        elif "mode" in name:
+            name += ", %d" % number
         return name, "UDP port %d, %d octets of IP" % (packet.port, packet.octets)
 
     def chips(self, packet, number, begins):
         is_v1, side = packet.value("Version").startswith("1"), "i" if packet.src == begins else "r"
-        role, ids = ("I", "R")[side == "r"], iter(("IDci", "IDcr") if packet.exchange == "Quick Mode" else ("IDi" + side,) * 2)
+        role, ids = ("I", "R")[side == "r"], iter(("IDci", "IDcr") if packet.exchange == "Quick mode" else ("IDi" + side,) * 2)
         def name(chip):
             if chip == "N":
                 return "N" + side
             if chip == "ID":
                 return next(ids)
             if chip == "HASH":
-                return "HASH_" + role if packet.exchange == "Main mode" else "HASH(%d)" % (number if packet.exchange == "Quick Mode" else 1)
+                return {"Quick mode": "HASH(%d)" % number, "Informational": "HASH(1)", "Transaction": "HASH"}.get(packet.exchange, "HASH_" + role)
             return chip
         mask = self.told.names[self.run].mask
         chips = [(mask(name(chip) if is_v1 or chip == "N" else chip), sealed) for chip, sealed in packet.payloads()]
@@ -202,9 +205,19 @@ def ikev1_main(told):
     return story.draw()
 
 
+def ikev1_xauth(told):
+    packets = of(told, "xauth", "begin", "Transaction", 6)
+    story = Story(told, "xauth", "IKEv1: XAuth and mode config")
+    for at, note in ((0, ""), (2, "The user has proven who it is."), (4, "The user has an address. Quick mode is for that.")):
+        story.exchange(packets[at:at + 2])
+        if note:
+            story.note(note)
+    return story.draw()
+
+
 def ikev1_quick(told):
     story = Story(told, "v1", "IKEv1: quick mode")
-    story.exchange(of(told, "v1", "begin", "Quick Mode", 3))
+    story.exchange(of(told, "v1", "begin", "Quick mode", 3))
     story.note("The child SA is there: keys from SKEYID_d, a Diffie-Hellman of its own, Ni, Nr and the SPIs.")
     return story.draw()
 
@@ -240,5 +253,6 @@ def layout(told):
 
 PICTURES = {
     "ikev2-begin": ikev2_begin, "ikev2-eap": ikev2_eap, "esp": esp, "esp-packet": layout, "ikev2-rekey": ikev2_rekeys, "ikev2-end": ikev2_end,
-    "ikev1-main": ikev1_main, "ikev1-quick": ikev1_quick, "ikev1-end": ikev1_end,
+    "ikev1-main": ikev1_main,
+    "ikev1-xauth": ikev1_xauth, "ikev1-quick": ikev1_quick, "ikev1-end": ikev1_end,
 }

@@ -16,14 +16,19 @@ EAP = {
     1: ("eap-mschapv2", "eap_id = carol", "pubkey", ""),
     2: ("pubkey", "", "eap-mschapv2", "eap_id = %any"),
 }
+# The same in IKEv1, with an address for the user.
+XAUTH = {
+    1: ("vips = 0.0.0.0\n local-2 { auth = xauth\n xauth_id = carol }\n", dict(local_ts="dynamic")),
+    2: ("pools = v4\n remote-2 { auth = xauth }\n", dict(remote_ts="dynamic")),
+}
 PASSWORD = 'eap-carol { id = carol\n secret = "a password of this lab" }'
 
 
 class Run:
     """The first gateway begins all, and writes its keys. `steps` are the seconds of the clock that each was between."""
 
-    def __init__(self, eap=False, **options):
-        self.eap, self.options, self.steps = eap, options, {}
+    def __init__(self, eap=False, xauth=False, **options):
+        self.eap, self.xauth, self.options, self.steps = eap, xauth, options, {}
 
     def __enter__(self):
         self.lab = Lab("up", "--tap").__enter__()
@@ -71,6 +76,11 @@ class Run:
                 options.update(auth="%s", more_secrets=PASSWORD)
                 f.write(re.sub("{ auth = %s", "{ %s\n auth = %s", connection(n, **options)) % (of_us, ours, of_them, theirs))
                 certificates.write(directory, IDS[2], has_key=n == 2)
+            elif self.xauth:
+                # There are pools behind the secrets.
+                secrets = PASSWORD.replace("eap", "xauth") + "} pools { v4 { addrs = 10.3.0.0/24 }"
+                second, of = XAUTH[n]
+                f.write(connection(n, **dict(options, **of, more_secrets=secrets)).replace("children {", second + "children {"))
             else:
                 f.write(connection(n, **options))
 
@@ -95,8 +105,11 @@ class Run:
     def is_down(self):
         return not any(self.sas(n) for n in (1, 2))
 
-    def begin(self):
+    def up(self):
         self.step("begin", "up", "net", until=self.is_up)
+
+    def begin(self):
+        self.up()
         self.step("packets", until=lambda: self.lab.is_reachable("h1", H2[4]))
 
     def all(self):

@@ -9,7 +9,7 @@ SHORT = {
     "Identification - Responder": "IDr", "Authentication": "AUTH", "Traffic Selector - Initiator": "TSi",
     "Traffic Selector - Responder": "TSr", "Delete": "D", "Notify": "N", "Notification": "N", "Vendor ID": "VID",
     "NAT-D": "NAT-D", "Identification": "ID", "Hash": "HASH", "Certificate": "CERT", "Certificate Request": "CERTREQ",
-    "Signature": "SIG", "Extensible Authentication": "EAP",
+    "Signature": "SIG", "Attributes": "ATTR", "Extensible Authentication": "EAP",
 }
 PARTS = "Proposal", "Transform", "Encrypted and Authenticated"
 
@@ -36,7 +36,12 @@ class Packet:
 
     @property
     def exchange(self):
-        return self.value("Exchange type").rsplit(" (", 1)[0].replace("Identity Protection (Main Mode)", "Main mode") if self.is_ike else None
+        if not self.is_ike:
+            return None
+        name = self.value("Exchange type").rsplit(" (", 1)[0]
+        names = {"Identity Protection (Main Mode)": "Main mode", "Aggressive": "Aggressive mode", "Quick Mode": "Quick mode",
+                 "Transaction (Config Mode)": "Transaction"}
+        return names.get(name, name)
 
     @property
     def is_response(self):
@@ -67,6 +72,9 @@ class Packet:
             more = {"ISAKMP": "ISAKMP SA", "IKE": "IKE SA"}.get(of) or "ESP " + self.spi(at, "Delete SPI")
         if more == "REKEY_SA":
             more += " " + self.spi(at, "SPI")
+        if kind == "Attributes":
+            said = [re.match(r" *(?:Type: ISAKMP_CFG_|Config Attribute .*?: )(\w+)", line) for line in self.lines[at:]]
+            more = ", ".join(found[1] for found in said if found)
         if kind == "Extensible Authentication":
             following = self.lines[at + 1:]
             end = next((n for n, line in enumerate(following) if line.strip().startswith("Payload: ")), None)
