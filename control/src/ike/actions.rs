@@ -41,8 +41,8 @@ pub(super) struct Actions {
     ended: Vec<(Named, EndedBy)>,
     /// Traps and shunts may be others.
     is_changed: bool,
-    /// It is not known what some trap is for.
-    lacks_some: bool,
+    /// Connections of which it is not known what some trap is for.
+    lacking: HashSet<String>,
     /// Until when policies of a predecessor stay for such.
     held_until_ms: Option<u64>,
 }
@@ -128,12 +128,12 @@ impl Ike {
 
     /// What a predecessor has laid stays as long as it is not known what traps are for: it may be theirs.
     pub(super) fn hold_traps(&mut self, sadb: &mut Sadb) {
-        if !self.actions.lacks_some {
+        if self.actions.lacking.is_empty() {
             return;
         }
-        let held = self.children.hold(sadb);
+        let held = self.children.hold(sadb, self.actions.lacking.clone());
+        self.actions.held_until_ms = Some(self.now_ms() + HELD_MS);
         if held > 0 {
-            self.actions.held_until_ms = Some(self.now_ms() + HELD_MS);
             let secs = HELD_MS / 1000;
             tracing::info!("{held} policies from before stay until all traps can be laid, {secs} s at most");
         }
@@ -142,12 +142,12 @@ impl Ike {
     /// It goes when all are laid, or the time is over.
     fn let_go(&mut self, is_over: bool, sadb: &mut Sadb) {
         let is_held = self.actions.held_until_ms.is_some();
-        if !is_held || self.actions.lacks_some && !is_over {
+        if !is_held || !self.actions.lacking.is_empty() && !is_over {
             return;
         }
         self.actions.held_until_ms = None;
         let gone = self.children.let_go(sadb);
-        if gone > 0 && self.actions.lacks_some {
+        if gone > 0 && !self.actions.lacking.is_empty() {
             let secs = HELD_MS / 1000;
             tracing::warn!("{gone} policies from before go, as some trap could not be laid for {secs} s");
         }
@@ -212,7 +212,7 @@ impl Ike {
     /// The same; which cannot be, and why.
     fn lay_all(&mut self, sadb: &mut Sadb) -> Vec<(Named, String)> {
         let (mut traps, mut shunts, mut failed) = (vec![], vec![], vec![]);
-        let (mut there, mut lacks_some) = (HashSet::new(), false);
+        let (mut there, mut lacking) = (HashSet::new(), HashSet::new());
         for connection in &self.swanctl.connections {
             for child in &connection.children {
                 let named = (connection.name.clone(), child.name.clone());
@@ -222,15 +222,15 @@ impl Ike {
                     Some(Ok(Laid::Trap(trap))) => traps.push(trap),
                     Some(Ok(Laid::Shunt(shunt))) => shunts.push(shunt),
                     Some(Err(why)) => {
-                        lacks_some = true;
+                        lacking.insert(connection.name.clone());
                         failed.push((named, why));
                     }
-                    Some(Ok(Laid::Later)) => lacks_some = true,
+                    Some(Ok(Laid::Later)) => _ = lacking.insert(connection.name.clone()),
                     None => {}
                 }
             }
         }
-        self.actions.lacks_some = lacks_some;
+        self.actions.lacking = lacking;
         self.actions.laid.retain(|named, _| there.contains(named));
         for (Shunt { connection, child, .. }, error) in self.children.set_shunts(sadb, &shunts) {
             failed.push(((connection.clone(), child.clone()), error.to_string()));

@@ -30,7 +30,7 @@ use portcullis_sadb::{
     SlotIndex, Spi, UdpEncap,
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -73,8 +73,9 @@ pub struct Children {
     spis: HashMap<SlotIndex, u32>,
     /// Policies without an SA.
     shunts: Vec<(Shunt, Vec<PolicyIndex>)>,
-    /// Policies that a predecessor has left and that stay for a while.
+    /// Policies that a predecessor has left and that stay for a while, as do those that child SAs of these connections leave.
     held: Vec<PolicyIndex>,
+    holding: HashSet<String>,
     /// The number of the last one.
     last: u32,
     last_group: u32,
@@ -322,6 +323,7 @@ impl Children {
 
     /// Takes all out.
     pub fn clear(&mut self, sadb: &mut Sadb) {
+        self.let_go(sadb);
         self.set_traps(sadb, &[]);
         self.set_shunts(sadb, &[]);
         let all: Vec<_> = self.installed.keys().copied().collect();
@@ -352,6 +354,7 @@ impl Children {
         if self.groups.get(&number).is_none_or(|group| group.is_needed()) {
             return;
         }
+        self.hold_group(sadb, number);
         self.forget_policies(sadb, number);
         if let Some(group) = self.groups.remove(&number)
             && self.numbers.get(&group.purpose) == Some(&number)

@@ -174,7 +174,7 @@ impl Children {
         let Some(at) = group.sas.iter().position(|sa| sa.slot == outbound) else { return };
         let gone = group.sas.remove(at);
         if group.sas.is_empty() {
-            let stays = group.trap.is_some();
+            let stays = group.trap.is_some() || self.holding.contains(&group.purpose.connection);
             self.give_up(sadb, number, Direction::Outbound, stays);
             return self.give_up(sadb, number, Direction::Inbound, true);
         }
