@@ -14,11 +14,14 @@ RUNS = {
     "udp": (dict(more="encap = yes"), "begin"),
     "eap": (dict(eap=True), "begin"),
     "xauth": (dict(V1, xauth=True), "up"),
+    "aggressive": (dict(V1, more="aggressive = yes\n aggressive_psk_can_be_guessed_offline = yes"), "begin"),
 }
 ENDS = ("initiator", "10.99.0.1"), ("responder", "10.99.0.2")
 
 # What is shown of -V.
 PAYLOAD = r"Payload: (?!Proposal|Transform|Encrypted and)"
+# Without what each peer says anyway.
+PART = r"Payload: (?!Proposal|Transform|Vendor|NAT-D)"
 CHOSEN = r"Transform ID|Transform Attribute.*Key Length|(IKE|IPsec) Attribute(?!.*Life-Type)"
 DATA = r"Key Exchange Data|Nonce DATA|Authentication Data|Authentication Method: Shared"
 WHO = r"ID_FQDN|Identification Data:\d|(Starting|Ending) Addr"
@@ -83,6 +86,7 @@ BLOCKS = {
     "ikev2-silence": lambda told: [re.sub(r"MID=\d+", "MID=<number>", line) for line in block("v2", "silence", None, *[NOTHING] * 3)(told)],
     "ikev1-main": block("v1", "begin", "Main mode", any_of(OF, ALL), r"Responder SPI", any_of(PAYLOAD, DATA), NOTHING,
                         any_of(SHORT, DATA, WHO, TOLD), any_of(SHORT, WHO)),
+    "ikev1-aggressive": block("aggressive", "begin", "Aggressive mode", *[any_of(PART, DATA, WHO, "Hash DATA", SEALED)] * 3),
     "ikev1-xauth": block("xauth", "begin", "Transaction", *["Type: ISAKMP_CFG|Config Attribute"] * 6),
     "ikev1-quick": block("v1", "begin", "Quick mode", ALL, SPI, PAYLOAD),
     "ikev1-rekey-child": block("v1", "rekey child", None, *[SPI] * 2, NOTHING, any_of(PAYLOAD, SPI)),
@@ -205,6 +209,18 @@ def ikev1_main(told):
     return story.draw()
 
 
+def ikev1_aggressive(told):
+    packets = of(told, "aggressive", "begin", "Aggressive mode", 3)
+    story = Story(told, "aggressive", "IKEv1: aggressive mode")
+    begin = lambda at, end: [story.sequence.packet(p.src == "10.99.0.1", *story.words(p, n), story.chips(p, n, "10.99.0.1"))
+                             for n, p in list(enumerate(packets, 1))[at:end]]
+    begin(0, 2)
+    story.note("HASH_R is made of the shared key, and of what is in clear here:", "whoever reads it can try keys until one makes the same.")
+    begin(2, 3)
+    story.note("Both have proven who they are. The ISAKMP SA is established.")
+    return story.draw()
+
+
 def ikev1_xauth(told):
     packets = of(told, "xauth", "begin", "Transaction", 6)
     story = Story(told, "xauth", "IKEv1: XAuth and mode config")
@@ -253,6 +269,6 @@ def layout(told):
 
 PICTURES = {
     "ikev2-begin": ikev2_begin, "ikev2-eap": ikev2_eap, "esp": esp, "esp-packet": layout, "ikev2-rekey": ikev2_rekeys, "ikev2-end": ikev2_end,
-    "ikev1-main": ikev1_main,
+    "ikev1-main": ikev1_main, "ikev1-aggressive": ikev1_aggressive,
     "ikev1-xauth": ikev1_xauth, "ikev1-quick": ikev1_quick, "ikev1-end": ikev1_end,
 }
