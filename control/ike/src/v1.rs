@@ -3,6 +3,7 @@
 //! ```text
 //!  ike_sa        an ISAKMP SA: what is asked, what is answered, what waits
 //!    messages        what comes, what is sent, and what is known again
+//!    fragments       messages in parts
 //!    phase_1         it is made, in either mode
 //!    main_mode       phase 1 in six messages
 //!    aggressive      phase 1 in three
@@ -30,6 +31,7 @@
 
 mod aggressive;
 mod doi;
+mod fragments;
 pub mod ike_sa;
 mod informational;
 pub mod keys;

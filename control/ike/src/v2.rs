@@ -30,7 +30,7 @@ mod create_child;
 pub mod eap;
 pub mod engine;
 mod followup;
-mod fragments;
+pub(crate) mod fragments;
 mod id_sync;
 pub mod ike_sa;
 mod informational;

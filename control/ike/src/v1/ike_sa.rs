@@ -4,6 +4,7 @@
 //! What else is to be asked waits in [`Task`]s. At most one [`Job`] is being done for what we ask, and one for what we answer.
 
 use super::{
+    fragments::Fragments,
     informational::Liveness,
     keys::{Iv, Keys},
     message_ids::MessageIds,
@@ -105,6 +106,7 @@ pub struct IkeSa {
     /// Phase 1, until it is over.
     pub(super) phase_1: Option<Box<Phase1>>,
     pub(super) seen: Seen,
+    pub(super) fragments: Fragments,
     /// Our message of phase 1 that is not answered, or the last, which nobody answers.
     pub(super) open: Option<Open>,
     pub(super) suite: Option<Box<Suite>>,
@@ -187,6 +189,7 @@ impl IkeSa {
             phase: Phase::Connecting,
             phase_1: None,
             seen: Seen::default(),
+            fragments: Fragments::default(),
             open: None,
             suite: None,
             keys: None,

@@ -79,6 +79,9 @@ pub(super) struct Message {
 impl IkeSa {
     /// A message came.
     pub(crate) fn receive(&mut self, raw: &Raw<'_>, path: Path, cx: &mut Context<'_>) -> Result<(), Dropped> {
+        if raw.first == PayloadType::FRAGMENT {
+            return self.receive_fragment(raw, path, cx);
+        }
         if let Some(answered) = self.seen.find(digest(raw.octets)) {
             // Until both ends are authenticated, all that came is of one address.
             let is_elsewhere = self.phase == Phase::Connecting && path.peer.ip() != self.first_peer.ip();
@@ -155,10 +158,10 @@ impl IkeSa {
 
     /// The octets of a message in clear.
     pub(super) fn clear(&self, exchange: ExchangeType, message_id: u32, payloads: &[Payload]) -> Datagrams {
-        let message = isakmp::emit(payloads).and_then(|(first, octets)| {
-            isakmp::message(&self.header(exchange, message_id, Flags::default()), first, &octets)
-        });
-        message.into_iter().collect()
+        let header = self.header(exchange, message_id, Flags::default());
+        let message =
+            isakmp::emit(payloads).and_then(|(first, octets)| isakmp::message(&header, first, &octets));
+        message.map_or(vec![], |octets| self.cut(&header, octets))
     }
 
     /// The octets of an encrypted message, and the IV behind it.
@@ -176,7 +179,7 @@ impl IkeSa {
             let (text, next) = keys.encrypt(iv, &octets);
             Ok((isakmp::message(&header, first, &text)?, next))
         });
-        made.map_or((vec![], iv), |(octets, next)| (vec![octets], next))
+        made.map_or((vec![], iv), |(octets, next)| (self.cut(&header, octets), next))
     }
 
     /// An encrypted message with its HASH payload in front, over all the rest.

@@ -19,6 +19,9 @@ const DPD: [u8; 16] = *b"\xaf\xca\xd7\x13\x68\xa1\xf1\xc9\x6b\x86\x96\xfc\x77\x5
 /// draft-beaulieu-ike-xauth-02 §2.
 const XAUTH: [u8; 8] = *b"\x09\x00\x26\x89\xdf\xd6\xb7\x12";
 
+/// Parts of messages, as several vendors have them. Some have flags behind it.
+const FRAGMENTATION: [u8; 16] = *b"\x40\x48\xb7\xd5\x6e\xbc\xe8\x85\x25\xe7\xde\x7f\x00\xd6\xc2\xd3";
+
 /// How NATs are traversed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum NatT {
@@ -33,6 +36,8 @@ pub(super) enum NatT {
 pub(super) struct Abilities {
     pub nat_t: Option<NatT>,
     pub dpd: bool,
+    /// It can put parts of messages together.
+    pub fragments: bool,
 }
 
 impl Abilities {
@@ -47,6 +52,7 @@ impl Abilities {
             self.nat_t = self.nat_t.max(nat_t);
             // The last octet is the minor version.
             self.dpd |= id.len() == DPD.len() && id[..15] == DPD[..15];
+            self.fragments |= id.starts_with(&FRAGMENTATION);
         }
     }
 }
@@ -56,5 +62,7 @@ pub(super) fn payloads(connection: &Connection) -> Vec<Payload> {
     let has_user = connection.ikev1.as_ref().is_some_and(|v1| v1.xauth.is_some());
     let [draft_03, draft_02n, _] = NAT_T_DRAFTS;
     let all = [NAT_T, draft_03, draft_02n, DPD].map(|id| Payload::VendorId(id.to_vec()));
-    all.into_iter().chain(has_user.then(|| Payload::VendorId(XAUTH.to_vec()))).collect()
+    let fragments = connection.says_fragments.then(|| Payload::VendorId(FRAGMENTATION.to_vec()));
+    let xauth = has_user.then(|| Payload::VendorId(XAUTH.to_vec()));
+    all.into_iter().chain(fragments).chain(xauth).collect()
 }

@@ -159,7 +159,7 @@ impl Engine {
 
     /// Octets that half-open ones hold of messages that are not whole.
     #[cfg(test)]
-    pub(super) fn unproven_octets(&self) -> usize {
+    pub(crate) fn unproven_octets(&self) -> usize {
         self.unproven.octets()
     }
 

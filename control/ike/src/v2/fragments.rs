@@ -12,10 +12,11 @@ pub const MOST_OCTETS: usize = u16::MAX as usize;
 /// Fragments of a message, at most.
 pub const MOST_FRAGMENTS: u16 = 256;
 
-/// Octets of such messages that half-open IKE SAs hold, all together at most: a thousand of the longest.
+/// Octets of such messages that half-open IKE SAs hold, and all ISAKMP SAs, together at most: a thousand of the longest.
 const MOST_UNPROVEN: usize = 64 << 20;
 
-/// What half-open IKE SAs hold of messages that are not whole: their initiators may be anybody.
+/// What half-open IKE SAs hold of messages that are not whole: their initiators may be anybody. So may be whoever sends parts of
+/// messages of IKEv1, at any time.
 #[derive(Debug, Default)]
 pub struct Unproven {
     octets: usize,

@@ -68,6 +68,7 @@ fn phase_1_has_three_messages() {
         let mut world = world(1, |end, connection| {
             paper.iter().for_each(|paper| sign(paper, connection, end));
             connection.proposals = Proposals::ike([proposal]).unwrap();
+            connection.fragment_octets = 0;
         });
         world.now_ms = 1;
         let world = comes_up(world);

@@ -37,6 +37,8 @@ fn world_of(seed: u64) -> World {
             remote(end, connection, seed % 8 == 5);
         }
         connection.dpd_ms = 30_000;
+        // Messages of some are cut, of more or of fewer than there are in phase 1.
+        connection.fragment_octets = [0, 1280, 300, 200][seed as usize / 2 % 4];
         connection.ikev1 = Some(Ikev1 {
             dpd_timeout_ms: [0, 60_000][usize::from(seed.is_multiple_of(2))],
             is_aggressive: seed % 5 > 2,

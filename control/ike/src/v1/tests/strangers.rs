@@ -15,17 +15,17 @@ use crate::{
 };
 use std::{net::IpAddr, sync::Arc};
 
-const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
+pub(super) const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
 
 /// A message comes from there.
-fn receive(world: &mut World, end: usize, peer: IpAddr, octets: &[u8]) -> Result<(), Refused> {
+pub(super) fn receive(world: &mut World, end: usize, peer: IpAddr, octets: &[u8]) -> Result<(), Refused> {
     let (local, peer) = ((address(end), 500).into(), (peer, 500).into());
     let datagram = Datagram { local, peer, octets: octets.to_vec(), dscp: 0 };
     world.with(end, |engine, cx| engine.receive(&datagram, cx))
 }
 
 /// Until so many messages were sent.
-fn run_until_sent(world: &mut World, messages: usize) {
+pub(super) fn run_until_sent(world: &mut World, messages: usize) {
     while world.requests.len() < messages {
         assert!(world.step(u64::MAX), "something is under way");
     }

@@ -161,7 +161,11 @@ impl Engine {
         let told = cx.out.len();
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.leases, &mut self.leases);
+        let held = sa.unproven_octets();
         does(sa, cx);
+        if !self.unproven.change(held, sa.unproven_octets()) {
+            sa.forget_fragments();
+        }
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.leases, &mut self.leases);
         let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
