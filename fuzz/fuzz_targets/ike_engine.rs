@@ -1,4 +1,4 @@
-//! Two IKEv2 engines, asked for anything at any time, over a network that loses, repeats, mixes up and changes what it
+//! Two engines of IKEv2 or of IKEv1, asked for anything at any time, over a network that loses, repeats, mixes up and changes what it
 //! carries: neither panics, what they have has an end, and nothing of a child SA stays behind its IKE SA.
 #![no_main]
 
@@ -7,7 +7,23 @@ mod ike_end;
 use arbitrary::Arbitrary;
 use ike_end::{End, Rng};
 use libfuzzer_sys::fuzz_target;
-use portcullis_ike::v2::output::Datagram;
+use portcullis_ike::{connection::Ikev1, v2::output::Datagram};
+
+/// What they speak.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+enum Spoken {
+    V2,
+    V1 { is_aggressive: bool },
+}
+
+impl Spoken {
+    fn ikev1(self) -> Option<Ikev1> {
+        match self {
+            Spoken::V2 => None,
+            Spoken::V1 { is_aggressive } => Some(Ikev1 { is_aggressive, ..Ikev1::default() }),
+        }
+    }
+}
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -89,10 +105,10 @@ impl World {
     }
 }
 
-fuzz_target!(|input: (bool, Vec<Step>)| {
-    let (is_up, steps) = input;
+fuzz_target!(|input: (bool, Spoken, Vec<Step>)| {
+    let (is_up, spoken, steps) = input;
     let mut rng = Rng(7);
-    let ends = [End::new(0, &mut rng), End::new(1, &mut rng)];
+    let ends = [0, 1].map(|at| End::new(at, spoken.ikev1(), &mut rng));
     let mut world = World { ends, network: vec![], now_ms: 0, rng };
     if is_up {
         world.take(Step::Begin(true));

@@ -125,7 +125,7 @@ impl Peer {
 
 fuzz_target!(|steps: Vec<(u8, u8, Vec<u8>)>| {
     let mut rng = Rng(7);
-    let mut end = End::new(0, &mut rng);
+    let mut end = End::new(0, None, &mut rng);
     let mut peer = Peer::new(&mut end, rng);
     for (what, first, octets) in steps {
         let Ok(payloads) = Payloads::parse(PayloadType(first), &octets) else { continue };

@@ -1,16 +1,16 @@
-//! An end of IKEv2 as the targets have it: an engine, its jobs, and what its datapath has.
+//! An end of IKE, of either version, as the targets have it: an engine, its jobs, and what its datapath has.
 #![allow(dead_code, reason = "each target has some of it")]
 
 use portcullis_ike::{
     connection::{
-        Child, Childless, Configuration, Connection, Hosts, LocalAuth, RemoteAuth, SharedKey, Unique,
+        Child, Childless, Configuration, Connection, Hosts, Ikev1, LocalAuth, RemoteAuth, SharedKey, Unique,
     },
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
         context::Context,
         engine::Engine,
-        ike_sa::{IkeSa, IkeSaId},
+        ike_sa::IkeSaId,
         job::Job,
         output::{ChildChange, Datagram, JobId, Output},
         window::Retransmission,
@@ -79,7 +79,7 @@ pub fn id(at: usize) -> &'static str {
     ["left.example.org", "right.example.org"][at]
 }
 
-fn config(at: usize) -> Configuration {
+fn config(at: usize, ikev1: Option<Ikev1>) -> Configuration {
     let nets = ["10.1.0.0/16", "10.2.0.0/16"];
     let selectors = |at: usize| ConfiguredSelectors::parse([nets[at]]).unwrap();
     let child = Child {
@@ -97,7 +97,12 @@ fn config(at: usize) -> Configuration {
         rand_ms: 30_000,
     };
     let connection = Connection {
-        ikev1: None,
+        proposals: Proposals::ike([match ikev1 {
+            None => "aes128gcm16-prfsha256-x25519",
+            Some(_) => "aes128-sha256-x25519",
+        }])
+        .unwrap(),
+        ikev1,
         name: "peer".into(),
         edition: 0,
         mark: 0,
@@ -105,7 +110,6 @@ fn config(at: usize) -> Configuration {
         remote: Hosts::Any,
         local_port: 500,
         remote_port: 500,
-        proposals: Proposals::ike(["aes128gcm16-prfsha256-x25519"]).unwrap(),
         order: Order::Ours,
         local_id: id(at).parse().unwrap(),
         remote_id: id(1 - at).parse().unwrap(),
@@ -157,12 +161,15 @@ fn config(at: usize) -> Configuration {
 }
 
 impl End {
-    pub fn new(at: usize, rng: &mut Rng) -> End {
-        let (config, mut out) = (config(at), VecDeque::new());
+    /// Of IKEv1, if so.
+    pub fn new(at: usize, ikev1: Option<Ikev1>, rng: &mut Rng) -> End {
+        let (config, mut out) = (config(at, ikev1), VecDeque::new());
         let mut cx =
             Context { now_ms: 0, unix_secs: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
         let engine = Engine::new(&mut cx);
-        End { engine, config, at, jobs: vec![], sent: vec![], installed: BTreeSet::new(), next_spi: 0x100 }
+        // RFC 2409 §5.5: keys of two SAs with one SPI would be the same.
+        let next_spi = 0x100 + 0x1_0000 * at as u32;
+        End { engine, config, at, jobs: vec![], sent: vec![], installed: BTreeSet::new(), next_spi }
     }
 
     fn with(&mut self, rng: &mut Rng, now_ms: u64, does: impl FnOnce(&mut Engine, &mut Context<'_>)) {
@@ -217,7 +224,7 @@ impl End {
     }
 
     pub fn begin(&mut self, rng: &mut Rng, now_ms: u64) {
-        if self.engine.sas().count() < MOST {
+        if self.engine.ike_sas().count() < MOST {
             let connection = self.config.connections[0].clone();
             let (child, at) = (connection.children[0].clone(), self.at);
             self.with(rng, now_ms, |engine, cx| {
@@ -227,7 +234,7 @@ impl End {
     }
 
     fn pick(&self, n: u8) -> Option<IkeSaId> {
-        let mut ids: Vec<_> = self.engine.sas().map(IkeSa::id).collect();
+        let mut ids: Vec<_> = self.engine.ike_sas().map(|sa| sa.id()).collect();
         ids.sort_unstable();
         ids.get(usize::from(n) % ids.len().max(1)).copied()
     }
@@ -268,7 +275,7 @@ impl End {
     /// What it has is its IKE SAs', and has an end.
     pub fn check(&self) {
         let children: BTreeSet<u32> =
-            self.engine.sas().flat_map(|sa| sa.children().iter().map(|child| child.spi_in)).collect();
+            self.engine.ike_sas().flat_map(|sa| sa.children().iter().map(|child| child.spi_in)).collect();
         assert_eq!(children, self.installed);
         assert!(self.engine.half_open() <= 6);
     }
