@@ -118,6 +118,16 @@ class Lab:
         command = self.inside(node, "ping", "-n", "-q", "-c1", "-W0.2", *options, address)
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
+    def counted(self, node):
+        """Packets that nftables has counted, by the comments of rules."""
+        found = {}
+        for item in json.loads(self.run(node, "nft", "-j", "list", "ruleset"))["nftables"]:
+            rule = item.get("rule", {})
+            for part in rule.get("expr", []):
+                if "counter" in part:
+                    found[rule["comment"]] = found.get(rule["comment"], 0) + part["counter"]["packets"]
+        return found
+
 
 class Ping:
     """Pings from a node all the time."""

@@ -5,7 +5,7 @@ h1 -- g1 (ours) -- wire -- VM (Linux): the addresses behind the VM are on its lo
 In transport mode an SA is between the gateway itself and the VM. The gateway's own packets come to the datapath by a device
 that a rule of the kernel's routing leads to; what comes out of the SA is not given to the kernel, since the datapath does not
 know of that rule and must not let an answer out in clear. So both ends' counters say there what went through."""
-import itertools, json, os, re, sys
+import itertools, os, re, sys
 
 from lab import H1, H2, PEERS, WIRE, Cases, Failed, Gateway, Lab, output, wait_for
 from swan import IDS, NETS, Vici, connection
@@ -196,12 +196,7 @@ class Machines:
 
     def check_wire(self, protocol, fewest):
         """What was on the wire by the comments of rules."""
-        found = {}
-        for item in json.loads(self.lab.run("w", "nft", "-j", "list", "ruleset"))["nftables"]:
-            rule = item.get("rule", {})
-            for part in rule.get("expr", []):
-                if "counter" in part:
-                    found[rule["comment"]] = found.get(rule["comment"], 0) + part["counter"]["packets"]
+        found = self.lab.counted("w")
         if found[protocol] < fewest or any(found[of] for of in found if of != protocol):
             raise Failed("on the wire were %s" % found)
         return "%d packets of %s on the wire, none in UDP or in clear" % (found[protocol], protocol.upper())

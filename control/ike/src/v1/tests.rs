@@ -303,8 +303,10 @@ fn a_child_is_replaced_without_a_gap_by_either_end() {
 #[test]
 fn an_isakmp_sa_is_replaced_and_its_children_stay() {
     let paper = paper("ecp256");
-    for (end, signs) in [(LEFT, false), (RIGHT, false), (LEFT, true), (RIGHT, true)] {
+    for n in 0..8 {
+        let (end, signs, is_aggressive) = ([LEFT, RIGHT][n % 2], n & 2 != 0, n & 4 != 0);
         let mut world = comes_up(world_as(11, |end, connection| {
+            set_aggressive(connection, is_aggressive);
             if signs {
                 connection.local_auth = paper.local(end);
                 connection.remote_auth = RemoteAuth::PublicKey(Arc::new(paper.trust()));

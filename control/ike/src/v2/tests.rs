@@ -1,7 +1,7 @@
 //! Two engines in a box: a network that loses, repeats and mixes up what it carries, and jobs that take their time.
 
 mod child;
-mod configuration;
+pub(crate) mod configuration;
 mod eap;
 mod followup;
 mod id_sync;

@@ -129,25 +129,6 @@ fn behind_a_nat_the_third_message_is_in_udp() {
     }
 }
 
-#[test]
-fn an_isakmp_sa_is_replaced_and_its_children_stay() {
-    for (end, kind) in [(LEFT, None), (RIGHT, None), (LEFT, Some("ecp256")), (RIGHT, Some("ecp256"))] {
-        let paper = kind.map(paper);
-        let mut world = world(4, |end, connection| {
-            paper.iter().for_each(|paper| sign(paper, connection, end));
-        });
-        world.now_ms = 1;
-        let mut world = comes_up(world);
-        world.is_steady = true;
-        let (before, spis) = (only(&world, end).id(), only(&world, end).spis());
-        world.with(end, |engine, cx| assert!(engine.rekey(before, cx)));
-        world.run_until_quiet();
-        world.check_children(1);
-        assert_ne!(only(&world, end).spis(), spis);
-        assert_eq!(only(&world, LEFT).spis(), only(&world, RIGHT).spis());
-    }
-}
-
 /// Who comes back after a crash says that it knows no other (RFC 2407 §4.6.3.3).
 #[test]
 fn who_is_alone_says_so() {

@@ -11,30 +11,20 @@ use crate::{
         isakmp::{Attributes, AttributesType},
     },
     output::Event,
-    pool::Pool,
     traffic_selector::ConfiguredSelectors,
     v2::{
         channel::Dropped,
         refused::Refused,
         tests::{
+            configuration::{ip, pool},
             signatures::paper,
             world::{LEFT, RIGHT, World},
         },
     },
 };
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 const PASSWORD: &str = "a password of this box";
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn pool(name: &str, first: &str, last: &str, dns: &str) -> Arc<Pool> {
-    let kind = if ip(dns).is_ipv4() { Kind::INTERNAL_IP4_DNS } else { Kind::INTERNAL_IP6_DNS };
-    let attributes = vec![ConfigurationAttribute::of_address(kind, ip(dns))];
-    Arc::new(Pool { name: name.into(), first: ip(first), last: ip(last), attributes })
-}
 
 fn passwords(all: &[(&str, &str)]) -> Arc<Secrets> {
     let mut secrets = Secrets::default();

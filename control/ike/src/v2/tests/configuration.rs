@@ -14,11 +14,11 @@ use crate::{
 };
 use std::{net::IpAddr, sync::Arc};
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn pool(name: &str, first: &str, last: &str, dns: &str) -> Arc<Pool> {
+pub(crate) fn pool(name: &str, first: &str, last: &str, dns: &str) -> Arc<Pool> {
     let kind = if ip(dns).is_ipv4() { Kind::INTERNAL_IP4_DNS } else { Kind::INTERNAL_IP6_DNS };
     let attributes = vec![ConfigurationAttribute::of_address(kind, ip(dns))];
     Arc::new(Pool { name: name.into(), first: ip(first), last: ip(last), attributes })
