@@ -191,11 +191,20 @@ def write(path, text):
         f.write(text)
 
 
+def generator():
+    """Where the generator's programs are; built where they are not yet."""
+    output(PEERS + "/load/build.sh")
+    return output(PEERS + "/load/build.sh", "path").strip() + "/libexec/ipsec/"
+
+
 def load(lab, count, limit=32, hold=0, **more):
     """Starts the generator for so many tunnels by a shared key: a process whose output ends with its figure."""
     env = dict(os.environ, SOURCE=GENERATOR, LIMIT=str(limit), HOLD=str(hold), TSR=INSIDE, REMOTE_ID="b.test", **more)
+    generator()
     command = [PEERS + "/load/load.sh", lab.name + "-a", RESPONDER, str(count)]
-    return subprocess.Popen(command, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    child = subprocess.Popen(command, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lab.children.append(child)
+    return child
 
 
 class Signers:
@@ -203,7 +212,7 @@ class Signers:
 
     def __init__(self, lab, keys):
         self.lab, self.keys, self.dir = lab, keys, lab.dir + "/generator"
-        self.programs = output(PEERS + "/load/build.sh", "path").strip() + "/libexec/ipsec/"
+        self.programs = generator()
 
     def __enter__(self):
         os.makedirs(self.dir, exist_ok=True)
