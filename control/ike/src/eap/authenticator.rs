@@ -97,6 +97,14 @@ impl Authenticator {
         }
     }
 
+    /// Octets that it holds of what the user has sent, at most, and of what comes of that.
+    pub fn octets(&self) -> usize {
+        match &self.state {
+            State::Tls(session) => session.octets(),
+            State::Nothing | State::Identity | State::MsChapV2(_) => 0,
+        }
+    }
+
     fn answered(&mut self, octets: &[u8], rng: &mut dyn CryptoRng) -> Result<Next, EapError> {
         let packet = Packet::parse(octets)?;
         let (kind, data) = packet.data.ok_or(EapError::Malformed("code"))?;

@@ -38,6 +38,9 @@ const MOST_MESSAGE: usize = 64 * 1024;
 
 const _: () = assert!(FRAGMENT + 16 < MOST_OCTETS);
 
+/// Octets that TLS holds of an end besides what it was given: its keys, its transcript, and what its messages say.
+const STATE: usize = 32 * 1024;
+
 /// What the MSK is made with (RFC 5216 §2.3, RFC 9190 §2.3).
 const LABEL_1_2: &[u8] = b"client EAP encryption";
 const LABEL_1_3: &[u8] = b"EXPORTER_EAP_TLS_Key_Material";
@@ -47,6 +50,8 @@ pub(super) struct Session {
     connection: Connection,
     /// What has come of a message that is in fragments.
     arrived: Vec<u8>,
+    /// Octets that TLS was given, all of which it may have kept.
+    given: usize,
     /// What is still to be sent, and whether all of it is.
     leaving: Vec<u8>,
     is_cut: bool,
@@ -83,7 +88,12 @@ impl Session {
     fn of(mut connection: Connection) -> Session {
         connection.set_buffer_limit(Some(MOST_MESSAGE));
         let (arrived, leaving) = (vec![], vec![]);
-        Session { connection, arrived, leaving, is_cut: false, failed: None, is_confirmed: false }
+        Session { connection, arrived, given: 0, leaving, is_cut: false, failed: None, is_confirmed: false }
+    }
+
+    /// Octets that it holds, at most.
+    pub fn octets(&self) -> usize {
+        STATE + self.given + self.arrived.len() + self.leaving.len()
     }
 
     /// The first request.
@@ -125,6 +135,7 @@ impl Session {
             return Ok(Turn::Done);
         }
         let message = std::mem::take(&mut self.arrived);
+        self.given += message.len();
         // What is wrong, TLS tells the other end, which acknowledges it.
         self.failed = self.read(&message).err();
         let is_server = matches!(self.connection, Connection::Server(_));

@@ -60,6 +60,14 @@ impl Serving {
     pub fn waiting(answering: Answering) -> Serving {
         Serving { answering, step: Step::Waits }
     }
+
+    /// Octets that it holds of what the initiator has sent in EAP.
+    pub fn octets(&self) -> usize {
+        match &self.step {
+            Step::Asked(end) => end.octets(),
+            Step::Proven(_) | Step::Waits => 0,
+        }
+    }
 }
 
 /// What an initiator has asked for, and who both are.
@@ -204,8 +212,9 @@ impl IkeSa {
         match (step, payloads.eap(), payloads.authentication()) {
             (Step::Waits, ..) => self.answer_round(answering, payloads, cx),
             (Step::Asked(end), Some(octets), _) => {
+                let held = end.octets() + octets.len();
                 let job = Job::Eap(Turn::Authenticator(end, octets.to_vec()));
-                self.after(job, Then::EapAnswer(Box::new(answering)), cx);
+                self.after(job, Then::EapAnswer(Box::new(answering), held), cx);
             }
             (Step::Proven(proven), _, Some(said)) => {
                 let checked = self.check_msk(&answering, &proven, said, payloads, cx);

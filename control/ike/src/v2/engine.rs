@@ -163,6 +163,12 @@ impl Engine {
         self.unproven.octets()
     }
 
+    /// Others hold all that there is room for, but so much.
+    #[cfg(test)]
+    pub(crate) fn leave_room(&mut self, octets: usize) {
+        assert!(self.unproven.change(0, crate::v2::fragments::MOST_UNPROVEN - octets));
+    }
+
     /// The number of an IKE SA that is begun later.
     pub fn reserve(&mut self) -> IkeSaId {
         let id = IkeSaId(self.next);
@@ -557,7 +563,7 @@ impl Engine {
         let held = sa.unproven_octets();
         does(sa, cx);
         if !self.unproven.change(held, sa.unproven_octets()) {
-            sa.channel.forget_pieces();
+            sa.let_unproven_go(cx);
         }
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);

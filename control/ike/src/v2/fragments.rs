@@ -12,10 +12,10 @@ pub const MOST_OCTETS: usize = u16::MAX as usize;
 /// Fragments of a message, at most.
 pub const MOST_FRAGMENTS: u16 = 256;
 
-/// Octets of such messages that half-open IKE SAs hold, and all ISAKMP SAs, together at most: a thousand of the longest.
-const MOST_UNPROVEN: usize = 64 << 20;
+/// Octets of such messages, and of EAP-TLS, that half-open IKE SAs hold, and all ISAKMP SAs, together at most: a thousand of the longest.
+pub const MOST_UNPROVEN: usize = 64 << 20;
 
-/// What half-open IKE SAs hold of messages that are not whole: their initiators may be anybody. So may be whoever sends parts of
+/// What half-open IKE SAs hold of messages that are not whole, and of EAP-TLS: their initiators may be anybody. So may be whoever sends parts of
 /// messages of IKEv1, at any time.
 #[derive(Debug, Default)]
 pub struct Unproven {

@@ -119,7 +119,8 @@ pub(super) enum Then {
     AuthVerified(Box<auth::Answering>),
     AuthAnswer(Box<auth::Answering>),
     EapBegin(Box<auth::Answering>),
-    EapAnswer(Box<auth::Answering>),
+    /// With the octets that the authenticator holds.
+    EapAnswer(Box<auth::Answering>, usize),
     EapAsk(Box<eap::Wanting>),
 }
 
@@ -132,7 +133,7 @@ impl Then {
         };
         let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
         let is_of_auth = matches!(self, AuthVerified(_) | AuthAnswer(_));
-        let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(_));
+        let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(..));
         is_of_create || is_of_auth || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
@@ -416,7 +417,7 @@ impl IkeSa {
             Some(Then::AuthVerified(answering)) => self.auth_verified(*answering, outcome, cx),
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
             Some(Then::EapBegin(answering)) => self.eap_begin(*answering, outcome, cx),
-            Some(Then::EapAnswer(answering)) => self.eap_answer(*answering, outcome, cx),
+            Some(Then::EapAnswer(answering, _)) => self.eap_answer(*answering, outcome, cx),
             Some(Then::EapAsk(wanting)) => self.eap_ask(*wanting, outcome, cx),
             None => {}
         }
@@ -478,10 +479,25 @@ impl IkeSa {
         self.asks_child() == Some(Some(spi_in))
     }
 
-    /// Octets that it holds of messages that are not whole, while its initiator may be anybody.
+    /// Octets that it holds of messages that are not whole, and of EAP, while its initiator may be anybody.
     pub(super) fn unproven_octets(&self) -> usize {
-        let is_half_open = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        if is_half_open { self.channel.octets_of_pieces() } else { 0 }
+        if self.phase != Phase::Connecting || self.role() != Role::Responder {
+            return 0;
+        }
+        let eap = match (&self.serving, self.thens_answering()) {
+            (Some(serving), _) => serving.octets(),
+            (None, Some(Then::EapAnswer(_, held))) => *held,
+            (None, _) => 0,
+        };
+        self.channel.octets_of_pieces() + eap
+    }
+
+    /// There is no room for them: they go, and with EAP all that it was for.
+    pub(super) fn let_unproven_go(&mut self, cx: &mut Context<'_>) {
+        self.channel.forget_pieces();
+        if self.unproven_octets() > 0 {
+            self.close(Closed::NoRoom, cx);
+        }
     }
 
     /// Whether nothing is asked, nor about to be.

@@ -223,3 +223,31 @@ fn addresses_and_ppks_go_with_eap() {
         check_up(&mut world, "carol");
     }
 }
+
+/// What a handshake of TLS holds is counted until it is over; who has no room for it goes.
+#[test]
+fn tls_of_half_open_ones_is_counted() {
+    let paper = paper();
+    let right = |world: &World| world.ends[RIGHT].engine.unproven_octets();
+    let begin = |room: usize| {
+        let mut world = World::new(1, paper.ends(Method::Tls, Identity::OfIke, None));
+        world.ends[RIGHT].engine.leave_room(room);
+        let others = right(&world);
+        world.initiate(LEFT, Some(0));
+        let mut most = 0;
+        while world.step(600_000) {
+            most = most.max(right(&world) - others);
+        }
+        (world, others, most)
+    };
+    let (world, others, most) = begin(1 << 20);
+    assert!((32 << 10..64 << 10).contains(&most), "{most}");
+    assert_eq!(right(&world), others);
+    world.check_children(1);
+    for room in [0, 33 << 10] {
+        let (world, others, _) = begin(room);
+        assert_eq!(right(&world), others);
+        let last = world.ends[RIGHT].events.last().map(|(_, event)| event);
+        assert!(matches!(last, Some(Event::Closed(why)) if why.contains("no room")), "{last:?}");
+    }
+}
