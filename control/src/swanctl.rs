@@ -29,6 +29,7 @@
 //! | `groups` | nobody says who is of one: there are no attribute certificates, and no RADIUS |
 //! | `fragmentation` | `force` is `yes` with IKEv2 |
 //! | `auth = eap-...` | `eap-mschapv2` and `eap-tls`, and no other; who answers signs, or both have `eap-tls` |
+//! | `auth = null` | is our own (RFC 7619): the side proves nothing, in one round, with IKEv2; of a `remote` with it there is no `id`, and it is nobody's other IKE SA for `unique` |
 //! | `eap_id` of `remote` | is asked of the peer, whoever it is; without it, it is who it is in IKE, or anybody if `id` is `%any` |
 //! | `pools` | their addresses stay as they are while peers have some |
 //! | `if_id_*`, `mark_*`, `reqid` | are 0: what they tell apart is told by `interface`, or by names |

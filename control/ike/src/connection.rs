@@ -299,6 +299,12 @@ impl RemoteAuth {
         }
     }
 
+    /// Whether the peer is known by it. Who proves nothing may say to be somebody else, and is no reason to delete or to
+    /// keep anything of theirs (RFC 7619 §2.3).
+    pub fn tells_who(&self) -> bool {
+        !matches!(self, RemoteAuth::Null)
+    }
+
     /// Whether it is proven by EAP.
     pub fn is_eap(&self) -> bool {
         matches!(self, RemoteAuth::Eap(_))

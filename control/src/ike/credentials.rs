@@ -240,8 +240,10 @@ impl Credentials {
     /// # Errors
     /// Why we cannot.
     pub fn local(&self, auth: &LocalAuth) -> Result<ike::LocalAuth, Unfit> {
-        if auth.auth.method == Method::Psk {
-            return Ok(ike::LocalAuth::SharedKey);
+        match auth.auth.method {
+            Method::Psk => return Ok(ike::LocalAuth::SharedKey),
+            Method::Null => return Ok(ike::LocalAuth::Null),
+            _ => {}
         }
         if !auth.pubkeys.0.is_empty() {
             return self.local_key(auth);
@@ -313,8 +315,10 @@ impl Credentials {
     /// # Errors
     /// Why nobody could.
     pub fn remote(&self, auth: &RemoteAuth) -> Result<ike::RemoteAuth, Unfit> {
-        if auth.auth.method == Method::Psk {
-            return Ok(ike::RemoteAuth::SharedKey);
+        match auth.auth.method {
+            Method::Psk => return Ok(ike::RemoteAuth::SharedKey),
+            Method::Null => return Ok(ike::RemoteAuth::Null),
+            _ => {}
         }
         let named = self.named(&auth.cacerts, "x509ca").map_err(of_key("cacerts"))?.concat();
         let is_anchor = |certificate: &Certificate| certificate.subject().is(certificate.issuer());

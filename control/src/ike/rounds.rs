@@ -27,6 +27,10 @@ const GROUPS: &str = "nobody says who is of a group: there are no attribute cert
 const XAUTH: &str = "xauth is of IKEv1, behind psk or pubkey on one side, by name and password: write version = 1, and xauth in a \
                      second section of that side";
 
+const NULL_ID: &str = "whoever proves nothing may say to be anybody; leave it out, and write in remote_addrs and remote_ts who that may be";
+
+const NULL_ROUND: &str = "null is for who proves nothing at all: there is no other round on that side";
+
 /// How both sides prove who they are.
 pub(super) struct Rounds {
     /// Ours, in the first round.
@@ -146,12 +150,18 @@ fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<()
             if matches!(auth.method, Method::Xauth(_)) {
                 return Err(unusable(key(c, side, n, "auth"), XAUTH));
             }
+            if auth.method == Method::Null && auths.len() > 1 {
+                return Err(unusable(key(c, side, n, "auth"), NULL_ROUND));
+            }
             credentials::demands(auth).map_err(|why| unusable(key(c, side, n, "auth"), why))?;
         }
         if auths.len() > MOST {
             let why = format!("there are {MOST} rounds of authentication at most");
             return Err(unusable(key(c, side, MOST, "round"), why));
         }
+    }
+    if theirs.iter().any(|of| of.auth.method == Method::Null && of.id != "%any") {
+        return Err(unusable(key(c, "remote", 0, "id"), NULL_ID));
     }
     if let Some(n) = theirs.iter().position(|of| !of.groups.is_empty()) {
         return Err(unusable(key(c, "remote", n, "groups"), GROUPS));

@@ -38,6 +38,8 @@ pub enum Method {
     PublicKey,
     /// A secret that both know.
     Psk,
+    /// Nothing (RFC 7619). Our own word.
+    Null,
     /// EAP, by this method if it is said.
     Eap(Option<String>),
     /// XAuth of IKEv1, by this backend if it is said.
@@ -90,13 +92,16 @@ words! {
 }
 
 impl Value for Auth {
-    const IS: &'static str = "pubkey, psk, eap-METHOD, xauth, or what a signature must be like, such as rsa-2048-sha256 or ike:ecdsa-384-sha384";
+    const IS: &'static str = "pubkey, psk, null, eap-METHOD, xauth, or what a signature must be like, such as rsa-2048-sha256 or ike:ecdsa-384-sha384";
 
     fn parse(text: &str) -> Option<Auth> {
         let text = text.to_ascii_lowercase();
         let of = |method| Some(Auth { method, ..Auth::default() });
         if text == "psk" {
             return of(Method::Psk);
+        }
+        if text == "null" {
+            return of(Method::Null);
         }
         if let Some(backend) = behind(&text, "xauth") {
             return of(Method::Xauth(backend?));

@@ -101,6 +101,7 @@ fn method(writer: &mut Writer, auth: &Auth) {
     match &auth.method {
         Method::PublicKey => writer.value("class", "public key"),
         Method::Psk => writer.value("class", "pre-shared key"),
+        Method::Null => writer.value("class", "null"),
         Method::Eap(method) => {
             writer.value("class", "EAP").value("eap-type", method.as_deref().unwrap_or("any"))
         }

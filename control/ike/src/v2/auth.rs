@@ -228,7 +228,7 @@ impl IkeSa {
 
     /// What becomes of others of the same two, or of this one.
     fn keep_unique(&mut self, connection: &Connection, ids: &Ids, payloads: &Payloads) -> Result<(), Closed> {
-        if connection.unique == Unique::Never {
+        if connection.unique == Unique::Never || !connection.remote_auth.tells_who() {
             return Ok(());
         }
         let others = self.contacts.others(ids, self.id);
@@ -513,7 +513,8 @@ impl IkeSa {
         };
         // What comes in is to be opened as soon as the peer has the answer.
         // Those of whom the peer knows nothing are nothing to go by.
-        let has_elder = !payloads.has_notify(NotifyType::INITIAL_CONTACT)
+        let has_elder = connection.remote_auth.tells_who()
+            && !payloads.has_notify(NotifyType::INITIAL_CONTACT)
             && !self.contacts.others(&(mine.clone(), theirs.clone()), self.id).is_empty();
         let up = install.map(|install| {
             let install = Install { sends: !has_elder, ..install };

@@ -379,7 +379,7 @@ impl Engine {
 
     /// An IKE SA has taken the place of those that come from one.
     fn outlive(&mut self, by: IkeSaId, (before, origin): (IkeSaId, IkeSaId), cx: &mut Context<'_>) {
-        let ids = self.sas.get(&by).and_then(|sa| sa.ids());
+        let ids = self.sas.get(&by).and_then(|sa| sa.contact_ids());
         let others = ids.map(|ids| self.contacts.others(ids, by)).unwrap_or_default();
         // With another gateway the peer may be another, too.
         let all = others.into_iter().filter(|id| *id != before).chain([before]);
@@ -569,7 +569,7 @@ impl Engine {
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);
         let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
-        if let Some(ids) = sa.ids().filter(|_| contact_at != sa.contact_at) {
+        if let Some(ids) = sa.contact_ids().filter(|_| contact_at != sa.contact_at) {
             match contact_at {
                 Some(at) => self.contacts.add(ids, id, at),
                 None => self.contacts.remove(ids, id),

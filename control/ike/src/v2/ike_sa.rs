@@ -363,6 +363,11 @@ impl IkeSa {
         self.ids.as_ref()
     }
 
+    /// The same of a peer that has proven who it is.
+    pub(super) fn contact_ids(&self) -> Option<&(Identification, Identification)> {
+        self.ids().filter(|_| self.connection.remote_auth.tells_who())
+    }
+
     /// What it was agreed on to be made of, once it is.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.agreement.as_ref()

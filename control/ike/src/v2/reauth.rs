@@ -209,7 +209,7 @@ impl IkeSa {
 
     /// Whether there may be an older child SA for the same packets, of another IKE SA with this peer.
     pub(super) fn has_elder(&self) -> bool {
-        self.ids.as_ref().is_some_and(|ids| !self.contacts.others(ids, self.id).is_empty())
+        self.contact_ids().is_some_and(|ids| !self.contacts.others(ids, self.id).is_empty())
     }
 
     /// Sends by a child SA once the peer is known to have it.

@@ -210,6 +210,29 @@ fn aggressive_mode_is_for_who_says_so() {
     );
 }
 
+/// RFC 7619, by a word of our own.
+#[test]
+fn a_side_may_prove_nothing() {
+    use portcullis_ike::connection::{LocalAuth, RemoteAuth};
+    let of = |version: &str, sides: &str| {
+        of(&format!("connections {{ a {{ {version}\n {sides}\n children {{ net {{ }} }} }} }}"))
+    };
+    let all = of("", "local { auth = null }\n remote { auth = psk }").unwrap();
+    let c = &all.connections[0];
+    assert!(matches!((&c.local_auth, &c.remote_auth), (LocalAuth::Null, RemoteAuth::SharedKey)));
+    let all = of("", "local { auth = psk }\n remote { auth = null }").unwrap();
+    let c = &all.connections[0];
+    assert!(matches!((&c.local_auth, &c.remote_auth), (LocalAuth::SharedKey, RemoteAuth::Null)));
+    for (version, sides, key) in [
+        ("", "local { auth = psk }\n remote { auth = null\n id = somebody }", "remote.id"),
+        ("", "local-1 { auth = psk }\n local-2 { auth = null }\n remote { auth = psk }", "local-2.auth"),
+        ("", "local { auth = null }\n remote { auth = eap-mschapv2 }", "local.auth"),
+        ("version = 1", "local { auth = null }\n remote { auth = null }", "local.auth"),
+    ] {
+        assert_eq!(of(version, sides).unwrap_err().key, format!("connections.a.{key}"), "{sides}");
+    }
+}
+
 #[test]
 fn a_name_that_nobody_has_looked_up_is_nowhere() {
     let c = &with("remote_addrs = gw.example.org", "").unwrap().connections[0];

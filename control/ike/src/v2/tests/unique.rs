@@ -1,6 +1,6 @@
 use super::world::{LEFT, RIGHT, World, config, connection};
 use crate::{
-    connection::{Childless, Unique},
+    connection::{Childless, LocalAuth, RemoteAuth, Unique},
     v2::output::Event,
 };
 
@@ -106,5 +106,26 @@ fn an_ike_sa_has_no_child_where_both_may_do_without() {
         world.check_children(children);
         let is_behind = world.messages_of(LEFT) == 3;
         assert_eq!(is_behind, matches!((left, right), (Prefer | Force, Allow)), "{of:?}");
+    }
+}
+
+/// RFC 7619 §2.3: who proves nothing and says to be somebody ends nothing of them, and keeps them out of nothing.
+#[test]
+fn who_proves_nothing_is_nobodys_other_ike_sa() {
+    for unique in [Unique::No, Unique::Keep, Unique::Replace] {
+        let [anybody, somebody] = [RemoteAuth::Null, RemoteAuth::SharedKey];
+        for (first, then) in [(somebody.clone(), anybody.clone()), (anybody, somebody)] {
+            let mut world = World::new(1, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+            for remote in [first, then] {
+                let local = if remote.tells_who() { LocalAuth::SharedKey } else { LocalAuth::Null };
+                world.configure(LEFT, |c| c.local_auth = local);
+                world.configure(RIGHT, |c| (c.remote_auth, c.unique) = (remote, unique));
+                // It says that there is no other.
+                world.restart(LEFT);
+                world.initiate(LEFT, Some(0));
+                world.run_until_quiet();
+            }
+            assert_eq!(left_over(&world), ([1, 2], None), "{unique:?}");
+        }
     }
 }
