@@ -413,11 +413,23 @@ impl Ike {
             self.with(sadb, |engine, cx| engine.done(job, outcome, cx));
         }
         self.with(sadb, Engine::tick);
+        self.hear_children(sadb);
         self.give_jobs(sadb);
         self.children.expire(sadb, crate::iked::boot_secs());
         self.act(sadb);
         self.put_virtual_ips();
         self.tidy();
+    }
+
+    /// Packets may say that peers have child SAs.
+    fn hear_children(&mut self, sadb: &mut Sadb) {
+        let is_used = |spi: &u32| {
+            let installed = self.children.installed(*spi);
+            installed.is_some_and(|child| report::counters(sadb, child.inbound).packets > 0)
+        };
+        for spi in self.engine.committing().filter(is_used).collect::<Vec<_>>() {
+            self.with(sadb, |engine, cx| engine.hear_child(spi, cx));
+        }
     }
 
     /// Has jobs done by other threads, but for a short one that nobody waits for: it is done at once.

@@ -114,7 +114,7 @@ impl Ike {
 }
 
 /// What the datapath has counted of an SA.
-fn counters(sadb: &Sadb, slot: SlotIndex) -> SaCounters {
+pub(super) fn counters(sadb: &Sadb, slot: SlotIndex) -> SaCounters {
     let generation = sadb.sa(slot).map(|(generation, _)| generation);
     let record = sadb.runtime().sa(slot).filter(|record| Some(record.generation) == generation);
     record.map(|record| record.counters).unwrap_or_default()

@@ -124,6 +124,8 @@ pub struct IkeSa {
     pub(super) children: Vec<ChildSa>,
     /// Our quick mode.
     pub(super) asking: Option<Box<quick_mode::Asking>>,
+    /// Our quick mode that the peer has still to say to be over.
+    pub(super) committing: Option<Box<quick_mode::Committing>>,
     /// The peer's quick modes, of which the last message is waited for.
     pub(super) awaited: Vec<quick_mode::Awaited>,
     thens: [Option<Then>; 2],
@@ -203,6 +205,7 @@ impl IkeSa {
             leases: Leases::default(),
             children: vec![],
             asking: None,
+            committing: None,
             awaited: vec![],
             thens: [None, None],
             tasks: VecDeque::new(),
@@ -285,7 +288,7 @@ impl IkeSa {
 
     /// Whether nothing is asked, nor about to be.
     pub(super) fn is_idle(&self) -> bool {
-        let is_asking = self.asking.is_some() || self.transactions.ours.is_some();
+        let is_asking = self.asking.is_some() || self.committing.is_some() || self.transactions.ours.is_some();
         !is_asking && self.thens[0].is_none() && self.tasks.is_empty()
     }
 
@@ -300,6 +303,7 @@ impl IkeSa {
         // Nothing more is asked of a peer that may not be there.
         let may_ask = |sa: &IkeSa| {
             let is_asking = sa.asking.is_some() || sa.thens[0].is_some() || sa.liveness.open.is_some();
+            let is_asking = is_asking || sa.committing.is_some();
             let is_told = sa.transactions.ours.is_none() && sa.mode_config.awaited_until_ms.is_none();
             sa.phase == Phase::Established && !is_asking && is_told
         };
@@ -359,6 +363,7 @@ impl IkeSa {
     /// A child SA is gone.
     pub(super) fn remove_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
         self.awaited.retain(|awaited| awaited.spi_in() != spi_in);
+        self.forget_commit(spi_in);
         if let Some(down) = child::remove(&mut self.children, spi_in, cx) {
             self.event(down, cx);
         }
@@ -374,7 +379,9 @@ impl IkeSa {
     }
 
     /// Another has its place, and what child SAs both ends have.
-    pub(crate) fn be_replaced(&mut self, heir: IkeSaId, ends_at_ms: u64) {
+    pub(crate) fn be_replaced(&mut self, heir: IkeSaId, ends_at_ms: u64, cx: &mut Context<'_>) {
+        // There is nobody to say so any more.
+        self.commit(cx);
         self.phase = Phase::Replaced;
         (self.heir, self.ends_at_ms) = (Some(heir), ends_at_ms);
     }

@@ -102,6 +102,9 @@ impl IkeSa {
             return Err(Dropped::Sealing);
         }
         let id = raw.header.message_id;
+        if self.is_committing(id) {
+            return self.receive_connected(raw, cx);
+        }
         let iv = self.iv_of(id).ok_or(Dropped::Sealing)?;
         if !self.message_ids.is_free(id) {
             return Err(Dropped::MessageId(id));
@@ -160,7 +163,7 @@ impl IkeSa {
         match self.heir {
             _ if matches!(self.phase, Phase::Closed(_)) => {}
             _ if self.phase == Phase::Connecting => self.close(Closed::ByPeer, cx),
-            Some(heir) => self.be_replaced(heir, cx.now_ms),
+            Some(heir) => self.be_replaced(heir, cx.now_ms, cx),
             None => {
                 (self.phase, self.ends_at_ms) = (Phase::Replaced, cx.now_ms);
                 self.legacies.push(Legacy::Deleted);

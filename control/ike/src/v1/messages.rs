@@ -74,6 +74,8 @@ pub(super) struct Message {
     pub octets: Zeroizing<Vec<u8>>,
     /// The IV behind it, if it was encrypted and is the peer's.
     pub next: Option<Iv>,
+    /// It has the commit bit, which nobody authenticates.
+    pub commits: bool,
 }
 
 impl IkeSa {
@@ -130,7 +132,8 @@ impl IkeSa {
             return Err(Dropped::Sealing);
         }
         let chain = Chain::parse(raw.first, raw.body, false)?;
-        Ok(Message { digest: digest(raw.octets), chain, octets: raw.body.to_vec().into(), next: None })
+        let (digest, octets) = (digest(raw.octets), raw.body.to_vec().into());
+        Ok(Message { digest, chain, octets, next: None, commits: raw.header.flags.contains(Flags::COMMIT) })
     }
 
     /// An encrypted message. Nobody knows yet whose it is.
@@ -148,7 +151,8 @@ impl IkeSa {
         if !keys.is_padding(behind) {
             return Err(Dropped::Open(length));
         }
-        Ok(Message { digest: digest(raw.octets), chain, octets: plain, next: Some(next) })
+        let (digest, commits) = (digest(raw.octets), raw.header.flags.contains(Flags::COMMIT));
+        Ok(Message { digest, chain, octets: plain, next: Some(next), commits })
     }
 
     fn header(&self, exchange: ExchangeType, message_id: u32, flags: Flags) -> Header {
@@ -172,7 +176,17 @@ impl IkeSa {
         iv: Iv,
         payloads: &[Payload],
     ) -> (Datagrams, Iv) {
-        let header = self.header(exchange, message_id, Flags::ENCRYPTION);
+        self.sealed_with(Flags::default(), exchange, (message_id, iv), payloads)
+    }
+
+    fn sealed_with(
+        &self,
+        flags: Flags,
+        exchange: ExchangeType,
+        (message_id, iv): (u32, Iv),
+        payloads: &[Payload],
+    ) -> (Datagrams, Iv) {
+        let header = self.header(exchange, message_id, Flags::ENCRYPTION | flags);
         let Some(keys) = &self.keys else { return (vec![], iv) };
         let made = isakmp::emit(payloads).and_then(|(first, octets)| {
             let octets = Zeroizing::new(octets);
@@ -186,10 +200,22 @@ impl IkeSa {
     pub(super) fn hashed(
         &self,
         exchange: ExchangeType,
+        at: (u32, Iv),
+        front: &[&[u8]],
+        payloads: Vec<Payload>,
+    ) -> (Datagrams, Iv) {
+        self.hashed_with(Flags::default(), exchange, at, front, payloads)
+    }
+
+    /// The same, with further flags.
+    pub(super) fn hashed_with(
+        &self,
+        flags: Flags,
+        exchange: ExchangeType,
         (message_id, iv): (u32, Iv),
         front: &[&[u8]],
         payloads: Vec<Payload>,
-    ) -> (Vec<Vec<u8>>, Iv) {
+    ) -> (Datagrams, Iv) {
         let Some((keys, Ok((_, rest)))) = self.keys.as_ref().map(|keys| (keys, isakmp::emit(&payloads)))
         else {
             return (vec![], iv);
@@ -198,7 +224,7 @@ impl IkeSa {
         let parts: Vec<_> = front.iter().copied().chain([&rest[..]]).collect();
         let hash = keys.hash(&[], message_id, &parts);
         let payloads = [vec![Payload::Hash(hash.bytes().to_vec())], payloads].concat();
-        self.sealed(exchange, message_id, iv, &payloads)
+        self.sealed_with(flags, exchange, (message_id, iv), &payloads)
     }
 
     /// Whether the HASH payload in front of a message is the peer's.

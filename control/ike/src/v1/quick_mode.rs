@@ -10,12 +10,14 @@
 //! The responder can open what comes from its answer on, and seals by the new SA from HASH(3) on. Who begins sends the first
 //! message again until it is answered, and who answers the second one; the third is sent again when the second comes again.
 //!
-//! The commit bit is nothing to us (RFC 2408 §3.1): whoever answers opens from its answer on, and has nothing to wait for.
-//!
 //! A child SA in the place of another is one for the same: nothing says so.
 
+mod commit;
 mod responder;
 
+#[cfg(test)]
+pub(super) use commit::COMMIT_MS;
+pub(super) use commit::Committing;
 pub(super) use responder::{Answering, Awaited};
 
 use super::{
@@ -98,6 +100,8 @@ pub(super) struct Answer {
     nr: Vec<u8>,
     digest: [u8; 32],
     iv: Iv,
+    /// It is to be waited until the responder says that it has it.
+    commits: bool,
 }
 
 /// What is agreed on for one.
@@ -204,6 +208,9 @@ impl IkeSa {
         if self.phase == Phase::Connecting && self.last.is_some() {
             return Err(Dropped::Early);
         }
+        if self.is_committing(id) {
+            return self.receive_connected(raw, cx);
+        }
         let fresh = self.iv_of(id).filter(|_| id != 0).ok_or(Dropped::MessageId(id))?;
         if let Some(asking) = self.asking.take_if(|asking| asking.message_id == id) {
             let message = self.open_sealed(raw, asking.iv);
@@ -231,8 +238,11 @@ impl IkeSa {
             let hash = keys.hash(&[0], id, &[&awaited.nonces[0], &awaited.nonces[1]]);
             is_hash(&message.chain, &hash)?;
             self.hear_peer(cx);
-            self.note(message.digest);
             let awaited = self.awaited.remove(at);
+            match message.next.filter(|_| awaited.commits) {
+                Some(iv) => self.say_connected(&awaited, iv, message.digest, cx),
+                None => self.note(message.digest),
+            }
             self.child_known(awaited, cx);
             return Ok(());
         }
@@ -291,9 +301,9 @@ impl IkeSa {
         }
         agreed.life = agreed.life.and(Life::of(&wish.child));
         let Some(iv) = message.next else { return };
-        let (digest, private) = (message.digest, asking.private.take());
+        let (digest, commits, private) = (message.digest, message.commits, asking.private.take());
         let public = chain.key_exchange().map(<[u8]>::to_vec);
-        let answer = Answer { agreed, nr, digest, iv, asking };
+        let answer = Answer { agreed, nr, digest, iv, commits, asking };
         match (answer.agreed.agreement.key_exchange(), private, public) {
             (None, ..) => self.finish_quick(answer, None, cx),
             (Some(_), Some(private), Some(public)) => {
@@ -315,9 +325,9 @@ impl IkeSa {
         }
     }
 
-    /// The child SA is there, at both ends.
+    /// The child SA is there, at both ends, unless the responder is still to say so.
     fn finish_quick(&mut self, answer: Answer, secret: Option<&Secret>, cx: &mut Context<'_>) {
-        let Answer { asking, agreed, nr, digest, iv } = answer;
+        let Answer { asking, agreed, nr, digest, iv, commits } = answer;
         let Asking { message_id, wish, spi_in, ni, .. } = asking;
         let Wish { child, replaces, policy, .. } = wish;
         let nonces = Nonces { initiator: &ni, responder: &nr };
@@ -331,15 +341,23 @@ impl IkeSa {
                 cx,
             );
         };
+        // Where another ISAKMP SA has the place of this one, there is nobody to say so any more.
+        let commits = commits && self.phase == Phase::Established;
         let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
-        let up = self.put_child(Install { replaces: old, ..install }, cx);
+        let up = self.put_child(Install { replaces: old, sends: !commits, ..install }, cx);
         // RFC 2409 §5.5: HASH(3)
-        if let Some(keys) = &self.keys {
-            let hash = keys.hash(&[0], message_id, &[&ni, &nr]);
-            let payloads = [Payload::Hash(hash.bytes().to_vec())];
-            let (datagrams, _) = self.sealed(EXCHANGE, message_id, iv, &payloads);
-            self.answer(digest, datagrams, cx);
+        let Some(hash) = self.keys.as_ref().map(|keys| keys.hash(&[0], message_id, &[&ni, &nr])) else { return };
+        let (datagrams, iv) = self.sealed(EXCHANGE, message_id, iv, &[Payload::Hash(hash.bytes().to_vec())]);
+        let open = self.opened(&datagrams, cx);
+        self.answer(digest, datagrams, cx);
+        match commits {
+            true => self.await_commit(Committing::new((message_id, iv), spi_in, (up, old), open, cx.now_ms)),
+            false => self.child_made(up, old, cx),
         }
+    }
+
+    /// What leaves goes by a child SA that we have asked for.
+    fn child_made(&mut self, up: Event, old: Option<u32>, cx: &mut Context<'_>) {
         self.event(up, cx);
         if let Some(old) = old {
             self.later.push((cx.now_ms + REPLACED_MS, Task::DeleteChild(old)));

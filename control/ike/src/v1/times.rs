@@ -60,11 +60,13 @@ impl IkeSa {
         let opens = [
             self.open.as_ref(),
             self.asking.as_ref().map(|asking| &asking.open),
+            self.committing.as_ref().map(|committing| &committing.open),
             self.liveness.open.as_ref(),
             self.transactions.ours.as_ref().map(|asked| &asked.open),
         ];
         let opens = opens.into_iter().flatten().chain(self.awaited.iter().map(|awaited| &awaited.open));
         let due = opens.map(|open| open.due_ms).fold(u64::MAX, u64::min);
+        let due = self.committing.as_ref().map_or(due, |committing| due.min(committing.until_ms));
         match self.phase {
             Phase::Connecting => due.min(self.deadline_ms),
             Phase::Established => {
@@ -122,6 +124,13 @@ impl IkeSa {
                     self.ask_liveness(cx);
                 }
                 false => self.asking = Some(asking),
+            }
+        }
+        if let Some(mut committing) = self.committing.take() {
+            let is_given_up = self.send_again(&mut committing.open, cx) || committing.until_ms <= cx.now_ms;
+            self.committing = Some(committing);
+            if is_given_up {
+                self.commit(cx);
             }
         }
         if let Some(mut asked) = self.transactions.ours.take() {

@@ -48,6 +48,8 @@ pub struct Engine {
     sas: HashMap<IkeSaId, Box<IkeSa>>,
     /// Those of IKEv1.
     v1: HashMap<IkeSaId, Box<crate::v1::ike_sa::IkeSa>>,
+    /// Their child SAs that peers have still to say to have, by our SPIs.
+    committing: BTreeSet<u32>,
     /// What makes keys for who is nobody, in aggressive mode of IKEv1.
     secret_of_nobody: Option<crate::crypto::Secret>,
     /// By our SPI.
@@ -80,6 +82,7 @@ impl Engine {
         Engine {
             sas: HashMap::new(),
             v1: HashMap::new(),
+            committing: BTreeSet::new(),
             secret_of_nobody: None,
             by_spi: HashMap::new(),
             by_child: HashMap::new(),
@@ -274,6 +277,19 @@ impl Engine {
         let Some(id) = self.by_child.get(&spi_in).copied() else { return false };
         self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::DeleteChild(spi_in), cx))
             || self.with(id, cx, |sa, cx| sa.withdraw_child(spi_in, replaces, cx))
+    }
+
+    /// Child SAs, by our SPIs, that are not sent by until their peers say to have them, or a packet by one has come: then
+    /// [`hear_child`](Engine::hear_child) is to be called. Only of IKEv1.
+    pub fn committing(&self) -> impl Iterator<Item = u32> {
+        self.committing.iter().copied()
+    }
+
+    /// A packet by a child SA has come: its peer has it (RFC 2408 §3.1).
+    pub fn hear_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        if let Some(id) = self.by_child.get(&spi_in).copied().filter(|_| self.committing.contains(&spi_in)) {
+            self.with_v1(id, cx, |sa, cx| sa.commit(cx));
+        }
     }
 
     /// Asks for a further child SA. False if there is no such IKE SA.

@@ -23,7 +23,7 @@ use crate::{
     ike_sa::Phase,
     job::{Job, Outcome},
     message::{
-        Identification, Protocol,
+        Flags, Identification, Protocol,
         isakmp::{Notify, NotifyType, Payload, SecurityAssociation},
     },
     output::{ChildChange, Event, Output},
@@ -48,6 +48,8 @@ pub(in crate::v1) struct Answering {
     /// IDci and IDcr, if there are any.
     ids: Vec<Identification>,
     ni: Vec<u8>,
+    /// The peer is to be told when we have its third message.
+    commits: bool,
     /// There are no further exchanges in it.
     method: Option<Method>,
 }
@@ -60,6 +62,7 @@ pub(in crate::v1) struct Awaited {
     pub(super) nonces: [Vec<u8>; 2],
     spi_in: u32,
     up: Event,
+    pub(super) commits: bool,
     pub(in crate::v1) open: Open,
 }
 
@@ -176,6 +179,7 @@ impl IkeSa {
             policy: Policy { local: tsr, remote: tsi },
             ids,
             ni: ni.to_vec(),
+            commits: message.commits,
             method,
         };
         Ok((answering, key))
@@ -196,7 +200,7 @@ impl IkeSa {
     }
 
     fn finish_answer(&mut self, answering: Answering, key: Option<(Vec<u8>, Secret)>, cx: &mut Context<'_>) {
-        let Answering { message_id, iv, digest, child, mut agreed, mut sa, policy, ids, ni, method } =
+        let Answering { message_id, iv, digest, child, mut agreed, mut sa, policy, ids, ni, commits, method } =
             answering;
         let of_peer = agreed.agreement.child_spi();
         // Another than the peer's: only SPIs tell the keys of both directions apart.
@@ -226,11 +230,13 @@ impl IkeSa {
         let Some(install) = self.made(parts, Role::Responder, secret.as_ref(), nonces, cx) else {
             return self.refuse_child(digest, &ChildError::Missing("SPI or transforms of a child SA"), cx);
         };
-        let (datagrams, iv) = self.hashed(EXCHANGE, (message_id, iv), &[&ni], payloads);
+        // Whoever has it of both ends is the one that says when it is over: we have it, too.
+        let flags = if commits { Flags::COMMIT } else { Flags::default() };
+        let (datagrams, iv) = self.hashed_with(flags, EXCHANGE, (message_id, iv), &[&ni], payloads);
         let up = self.put_child(Install { replaces: old, sends: false, ..install }, cx);
         let open = self.opened(&datagrams, cx);
         self.answer(digest, datagrams, cx);
-        self.awaited.push(Awaited { message_id, iv, nonces: [ni, nr], spi_in, up, open });
+        self.awaited.push(Awaited { message_id, iv, nonces: [ni, nr], spi_in, up, commits, open });
         if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
             old.successor = Some(spi_in);
         }

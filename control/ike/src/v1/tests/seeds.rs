@@ -51,6 +51,8 @@ fn world_of(seed: u64) -> World {
         }
     });
     equip(&mut world);
+    // Of some an end wants to know when the other has child SAs; where it is the left one, it is told.
+    world.commits = [[false; 2], [true; 2], [true, false], [false, true]][seed as usize / 3 % 4];
     world
 }
 

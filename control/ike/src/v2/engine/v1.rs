@@ -161,8 +161,12 @@ impl Engine {
         let told = cx.out.len();
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.leases, &mut self.leases);
-        let held = sa.unproven_octets();
+        let (held, committing) = (sa.unproven_octets(), sa.committing());
         does(sa, cx);
+        if sa.committing() != committing {
+            committing.iter().for_each(|spi| _ = self.committing.remove(spi));
+            self.committing.extend(sa.committing());
+        }
         if !self.unproven.change(held, sa.unproven_octets()) {
             sa.forget_fragments();
         }
@@ -248,14 +252,14 @@ impl Engine {
                 let (heir, old) = if is_at_once && that.0 > this.0 { (other, from) } else { (from, other) };
                 self.with_v1(heir, cx, |sa, cx| sa.event(Event::Replaced(old), cx));
                 let ends_at_ms = cx.now_ms + REPLACED_MS;
-                self.with_v1(old, cx, |sa, _| sa.be_replaced(heir, ends_at_ms));
+                self.with_v1(old, cx, |sa, cx| sa.be_replaced(heir, ends_at_ms, cx));
             }
             Legacy::Deleted => {
                 let ids = self.v1.get(&from).and_then(|sa| sa.contact_ids());
                 let others = ids.map(|ids| self.contacts.others(&ids, from)).unwrap_or_default();
                 let heir = others.into_iter().rev().find(|other| self.are_alike(from, *other));
                 self.with_v1(from, cx, |sa, cx| match heir {
-                    Some(heir) => sa.be_replaced(heir, cx.now_ms),
+                    Some(heir) => sa.be_replaced(heir, cx.now_ms, cx),
                     None => sa.close(Closed::ByPeer, cx),
                 });
             }

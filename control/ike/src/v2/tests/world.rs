@@ -36,6 +36,10 @@ pub const RIGHT: usize = 1;
 /// When it begins.
 pub const START_SECS: u64 = crate::pki::tests::authority::NOW;
 
+/// The commit bit (RFC 2408 §3.1), and where it is.
+const COMMIT: u8 = 2;
+const FLAGS_AT: usize = 19;
+
 /// Where an end is.
 pub fn address(end: usize) -> IpAddr {
     [192, 0, 2, 1 + end as u8].into()
@@ -180,6 +184,8 @@ pub struct World {
     pub further: Option<IpAddr>,
     /// A NAT in front of the left end: its place for port 500, and one port higher for 4500.
     pub nat: Option<SocketAddr>,
+    /// What these ends send has the commit bit of IKEv1.
+    pub commits: [bool; 2],
     /// What packets leave by is there at the other end.
     pub is_steady: bool,
     /// Messages that came.
@@ -235,6 +241,7 @@ impl World {
             addresses: [address(LEFT), address(RIGHT)],
             further: None,
             nat: None,
+            commits: [false; 2],
             is_steady: false,
             carried: 0,
             requests: vec![],
@@ -303,7 +310,10 @@ impl World {
     pub fn take(&mut self, at: usize, output: Output) {
         match output {
             Output::Keys(keys) => self.ends[at].keys.push(*keys),
-            Output::Send(datagram) => {
+            Output::Send(mut datagram) => {
+                if self.commits[at] {
+                    datagram.octets[FLAGS_AT] |= COMMIT;
+                }
                 self.check_sealed_once(at, &datagram.octets);
                 let exchange = Header::parse(&datagram.octets).ok().map(|(header, ..)| header.exchange);
                 let is_request = Header::parse(&datagram.octets)
@@ -311,7 +321,6 @@ impl World {
                 if is_request && !self.requests.contains(&datagram.octets) {
                     self.requests.push(datagram.octets.clone());
                 }
-                let mut datagram = datagram;
                 if let Some(nat) = self.nat.filter(|_| at == LEFT) {
                     let port = nat.port() + u16::from(datagram.local.port() == 4500);
                     datagram.local = SocketAddr::new(nat.ip(), port);
