@@ -4,7 +4,10 @@
 use portcullis_ike::{
     connection::{
         Child, Childless, Configuration, Connection, Hosts, Ikev1, LocalAuth, RemoteAuth, SharedKey, Unique,
+        Xauth,
     },
+    eap::Secrets,
+    pool::Pool,
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
@@ -25,6 +28,9 @@ use std::{
 
 /// The key that both have.
 pub const KEY: &[u8] = b"a key that both have";
+
+/// The user that there is, if there is one, and its password.
+pub const USER: [&str; 2] = ["carol", "a password of hers"];
 
 /// Randomness of a number (SplitMix64).
 pub struct Rng(pub u64);
@@ -96,6 +102,17 @@ fn config(at: usize, ikev1: Option<Ikev1>) -> Configuration {
         rekey_ms: 60_000,
         rand_ms: 30_000,
     };
+    let mut eap_secrets = Secrets::default();
+    assert!(eap_secrets.add_text(&[USER[0].to_owned()], USER[1]));
+    let pool = Pool {
+        name: "v4".into(),
+        first: [10, 3, 0, 1].into(),
+        last: [10, 3, 0, 9].into(),
+        attributes: vec![],
+    };
+    let xauth = ikev1.as_ref().and_then(|v1| v1.xauth.as_ref());
+    let (has_users, is_user) =
+        (matches!(xauth, Some(Xauth::Theirs(_))), matches!(xauth, Some(Xauth::Ours(_))));
     let connection = Connection {
         proposals: Proposals::ike([match ikev1 {
             None => "aes128gcm16-prfsha256-x25519",
@@ -121,8 +138,8 @@ fn config(at: usize, ikev1: Option<Ikev1>) -> Configuration {
         unique: Unique::No,
         childless: Childless::Allow,
         mobike: true,
-        vips: vec![],
-        pools: vec![],
+        vips: is_user.then_some([0; 4].into()).into_iter().collect(),
+        pools: has_users.then(|| pool.name.clone()).into_iter().collect(),
         children: vec![Arc::new(child)],
         retransmission: Retransmission::default(),
         dpd_ms: 20_000,
@@ -146,8 +163,8 @@ fn config(at: usize, ikev1: Option<Ikev1>) -> Configuration {
         shared_keys: vec![SharedKey { ids: vec![], key: KEY.to_vec().into() }],
         ppks: vec![],
         workers: 2,
-        pools: vec![],
-        eap_secrets: Default::default(),
+        pools: vec![Arc::new(pool)],
+        eap_secrets: Arc::new(eap_secrets),
         cookies_from: 4,
         puzzles_from: 0,
         most_half_open: 6,

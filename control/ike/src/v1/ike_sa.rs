@@ -288,7 +288,8 @@ impl IkeSa {
 
     /// Whether nothing is asked, nor about to be.
     pub(super) fn is_idle(&self) -> bool {
-        let is_asking = self.asking.is_some() || self.committing.is_some() || self.transactions.ours.is_some();
+        let is_asking =
+            self.asking.is_some() || self.committing.is_some() || self.transactions.ours.is_some();
         !is_asking && self.thens[0].is_none() && self.tasks.is_empty()
     }
 

@@ -346,7 +346,9 @@ impl IkeSa {
         let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
         let up = self.put_child(Install { replaces: old, sends: !commits, ..install }, cx);
         // RFC 2409 §5.5: HASH(3)
-        let Some(hash) = self.keys.as_ref().map(|keys| keys.hash(&[0], message_id, &[&ni, &nr])) else { return };
+        let Some(hash) = self.keys.as_ref().map(|keys| keys.hash(&[0], message_id, &[&ni, &nr])) else {
+            return;
+        };
         let (datagrams, iv) = self.sealed(EXCHANGE, message_id, iv, &[Payload::Hash(hash.bytes().to_vec())]);
         let open = self.opened(&datagrams, cx);
         self.answer(digest, datagrams, cx);
