@@ -10,9 +10,9 @@
 //! | `local`, `remote` | have their own keys each; those of the other side are unknown |
 //! | a time | may have `w` for weeks behind it, and is at most 136 years |
 //! | numbers | do not wrap around, have no sign, and no `0` in front that makes them octal |
-//! | `version` | 0 and 2 are IKEv2 alone; 1 is IKEv1, which is historic (RFC 9395): shared keys or certificates on both sides, AES-CBC, no group below 14, one pair of selectors in a child |
+//! | `version` | 0 and 2 are IKEv2 alone; 1 is IKEv1, which is historic (RFC 9395): shared keys or certificates on both sides, or a certificate and a user, AES-CBC, no group below 14, one pair of selectors in a child |
 //! | `aggressive` | with shared keys there must be `aggressive_psk_can_be_guessed_offline = yes`, too: whoever names a peer gets a hash to try guesses of the key on |
-//! | `auth = xauth` | with IKEv1, as the second round of one side, behind `psk` or RSA certificates on both; the password of the user is of `secrets.eap*` or `secrets.xauth*`; `id` of a `remote` with it is whom the connection is for; no other backend than `generic` |
+//! | `auth = xauth` | with IKEv1, as the second round of one side, behind `psk` or RSA certificates on both, or as all that one side has where the other has an RSA certificate (hybrid); the password of the user is of `secrets.eap*` or `secrets.xauth*`; `id` of a `remote` with it is whom the connection is for; no other backend than `generic` |
 //! | `pull` | as strongSwan has it; with IKEv1 who asks for an address, or has a user, begins the next ISAKMP SA in the place of one |
 //! | `local_port`, `remote_port` | are not 0 |
 //! | `*_addrs` | are not what cannot be a name of the DNS, such as 10.0.0.256; names are looked up when they are loaded, when we begin, and each minute; we begin between the first of the written addresses that there is a way between |

@@ -230,7 +230,7 @@ pub enum LocalAuth {
     PublicKey(Credential),
     /// By EAP, where we begin.
     Eap(Arc<Means>),
-    /// Not at all (RFC 7619).
+    /// Not at all (RFC 7619); in IKEv1 only where our user does.
     Null,
 }
 
@@ -273,7 +273,7 @@ pub enum RemoteAuth {
     PublicKey(Arc<Trust>),
     /// By EAP, if it begins.
     Eap(Arc<Demand>),
-    /// Not at all (RFC 7619): whoever it says to be.
+    /// Not at all (RFC 7619): whoever it says to be; in IKEv1 only where its user proves who it is.
     Null,
 }
 
@@ -322,7 +322,12 @@ impl Connection {
 
     /// Who we are, at an address.
     pub fn identity(&self, at: IpAddr) -> Identification {
-        self.local_id.identity().unwrap_or_else(|| self.local_auth.identity(at))
+        let of_auth = || match (&self.local_auth, &self.ikev1) {
+            // There is nobody who is nobody in IKEv1.
+            (LocalAuth::Null, Some(_)) => Identification::of_address(at),
+            (auth, _) => auth.identity(at),
+        };
+        self.local_id.identity().unwrap_or_else(of_auth)
     }
 
     /// Whether phase 1 is in aggressive mode, of IKEv1.

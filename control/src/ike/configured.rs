@@ -9,6 +9,7 @@ use crate::swanctl::{
 };
 use portcullis_ike::{
     connection::{self as ike, Round},
+    crypto::signature::Kind,
     identity::IdPattern,
     proposal::{Order, Proposals},
     traffic_selector::{ConfiguredSelectors, Policy},
@@ -203,8 +204,11 @@ fn ikev1(
         (ours, theirs),
         (ike::LocalAuth::SharedKey, ike::RemoteAuth::SharedKey)
             | (ike::LocalAuth::PublicKey(_), ike::RemoteAuth::PublicKey(_))
+            | (ike::LocalAuth::Null, ike::RemoteAuth::PublicKey(_))
+            | (ike::LocalAuth::PublicKey(_), ike::RemoteAuth::Null)
     );
     let is_by_key = matches!(ours, ike::LocalAuth::SharedKey);
+    let is_other = matches!(ours, ike::LocalAuth::PublicKey(own) if own.public().kind() != Kind::Rsa);
     for (name, why, is_there) in [
         (
             "aggressive_psk_can_be_guessed_offline",
@@ -216,8 +220,13 @@ fn ikev1(
         ("ppk_required", "there are no PPKs in IKEv1", c.ppk_required),
         (
             "local.auth",
-            "with IKEv1 both sides prove who they are by shared keys, or both by certificates",
+            "with IKEv1 both sides prove who they are by shared keys, or both by certificates, or one by a certificate and the other by xauth",
             !is_one,
+        ),
+        (
+            "local.certs",
+            "users prove who they are behind shared keys and RSA in IKEv1, and not behind keys of other kinds",
+            xauth.is_some() && is_other,
         ),
         (
             "local",

@@ -24,8 +24,8 @@ const ONE_BESIDE_EAP: &str =
 
 const GROUPS: &str = "nobody says who is of a group: there are no attribute certificates, and no RADIUS; write whom it is for in id";
 
-const XAUTH: &str = "xauth is of IKEv1, behind psk or pubkey on one side, by name and password: write version = 1, and xauth in a \
-                     second section of that side";
+const XAUTH: &str = "xauth is of IKEv1, on one side, by name and password: write version = 1, and xauth in a second section of that side \
+                     behind psk or pubkey, or alone where the other side has pubkey";
 
 const NULL_ID: &str = "whoever proves nothing may say to be anybody; leave it out, and write in remote_addrs and remote_ts who that may be";
 
@@ -52,8 +52,13 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
     let mut ours = if c.local.is_empty() { vec![LocalAuth::default()] } else { c.local.clone() };
     let anybody = || RemoteAuth { id: "%any".to_owned(), ..RemoteAuth::default() };
     let mut theirs = if c.remote.is_empty() { vec![anybody()] } else { c.remote.clone() };
-    let xauth = xauth(c, &mut ours, &mut theirs)?;
-    check(c, &ours, &theirs)?;
+    let hybrid = is_hybrid(c, &ours, &theirs);
+    let xauth = match hybrid {
+        [false, false] => xauth(c, &mut ours, &mut theirs)?,
+        [true, _] => Some(ike::Xauth::Ours(ours[0].xauth_id.clone().or_else(|| ours[0].id.clone()))),
+        [_, true] => Some(ike::Xauth::Theirs(id(c, "remote", 0, Some(&theirs[0].id))?)),
+    };
+    check(c, hybrid, &ours, &theirs)?;
     let sides = |mine: usize, other: usize| Sides {
         connection: c,
         rounds: [mine, other],
@@ -64,7 +69,12 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
     let (mut local, mut remote) = (vec![], vec![]);
     match (ours.len(), theirs.len()) {
         (1, 1) => {
-            let (mine, other) = sides(0, 0).auths()?;
+            let sides = sides(0, 0);
+            let (mine, other) = match hybrid {
+                [true, _] => (ike::LocalAuth::Null, sides.remote()?),
+                [_, true] => (sides.local()?, ike::RemoteAuth::Null),
+                _ => sides.auths()?,
+            };
             (local, remote) = (vec![mine], vec![other]);
         }
         (mine, others) => {
@@ -93,11 +103,34 @@ pub(super) fn rounds(c: &Connection, credentials: &Credentials) -> Result<Rounds
     }
     let mut remote_rounds = vec![];
     for (n, (of, auth)) in theirs.iter().zip(remote).enumerate() {
-        remote_rounds.push(Round { id: id(c, "remote", n, Some(&of.id))?, auth });
+        // Who has nothing but a user may say to be anybody besides.
+        let text = if hybrid[1] { None } else { Some(&*of.id) };
+        remote_rounds.push(Round { id: id(c, "remote", n, text)?, auth });
     }
     let first = (local_rounds.remove(0), remote_rounds.remove(0));
     let further = Further { local: local_rounds, remote: remote_rounds };
     Ok(Rounds { local: first.0, remote: first.1, further, xauth })
+}
+
+/// As strongSwan names it.
+fn is_xauth(c: &Connection, auth: &Auth) -> bool {
+    match &auth.method {
+        Method::Xauth(backend) => {
+            c.version == Version::One && matches!(backend.as_deref(), None | Some("generic"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a side has nothing but a user: ours, and the peer's. The other one signs (draft-ietf-ipsec-isakmp-hybrid-auth-05).
+fn is_hybrid(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> [bool; 2] {
+    let signs = |auth: &Auth| matches!(auth.method, Method::PublicKey);
+    match (ours, theirs) {
+        ([mine], [other]) => {
+            [is_xauth(c, &mine.auth) && signs(&other.auth), signs(&mine.auth) && is_xauth(c, &other.auth)]
+        }
+        _ => [false, false],
+    }
 }
 
 /// Who the user of a side is, which proves it in IKEv1 behind all that both sides do.
@@ -106,13 +139,7 @@ fn xauth(
     ours: &mut Vec<LocalAuth>,
     theirs: &mut Vec<RemoteAuth>,
 ) -> Result<Option<ike::Xauth>, Unusable> {
-    // As strongSwan names it.
-    let is_it = |auth: &Auth| match &auth.method {
-        Method::Xauth(backend) => {
-            c.version == Version::One && matches!(backend.as_deref(), None | Some("generic"))
-        }
-        _ => false,
-    };
+    let is_it = |auth: &Auth| is_xauth(c, auth);
     if ours.len() == 2 && theirs.len() == 1 {
         let mine = ours.pop_if(|last| is_it(&last.auth));
         return Ok(mine.map(|of| ike::Xauth::Ours(of.xauth_id.or(of.id))));
@@ -140,13 +167,18 @@ fn id(c: &Connection, side: &str, n: usize, text: Option<&str>) -> Result<IdPatt
     }
 }
 
-fn check(c: &Connection, ours: &[LocalAuth], theirs: &[RemoteAuth]) -> Result<(), Unusable> {
+fn check(
+    c: &Connection,
+    hybrid: [bool; 2],
+    ours: &[LocalAuth],
+    theirs: &[RemoteAuth],
+) -> Result<(), Unusable> {
     let sides: [(_, Vec<&Auth>); 2] = [
         ("local", ours.iter().map(|of| &of.auth).collect()),
         ("remote", theirs.iter().map(|of| &of.auth).collect()),
     ];
-    for (side, auths) in &sides {
-        for (n, auth) in auths.iter().enumerate() {
+    for ((side, auths), is_user) in sides.iter().zip(hybrid) {
+        for (n, auth) in auths.iter().enumerate().filter(|_| !is_user) {
             if matches!(auth.method, Method::Xauth(_)) {
                 return Err(unusable(key(c, side, n, "auth"), XAUTH));
             }

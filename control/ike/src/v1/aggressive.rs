@@ -155,7 +155,7 @@ impl IkeSa {
         let is_somebody = found.is_some();
         let (connection, mine) = found.unwrap_or_else(|| (any.clone(), any.identity(self.path.local.ip())));
         let key = cx.config.shared_key(&mine, theirs).filter(|_| is_somebody).unwrap_or(&made_up);
-        let is_by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+        let is_by_key = self.suite.as_ref().is_some_and(|suite| suite.is_by_key());
         let key = is_by_key.then(|| Secret::copy_of(key.bytes()));
         self.phase_1.iter_mut().for_each(|phase_1| phase_1.shared = key.clone());
         self.connection = connection;

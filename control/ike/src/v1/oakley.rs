@@ -38,11 +38,13 @@ pub(super) enum Method {
     Rsa,
     /// By ECDSA (RFC 4754).
     Ecdsa(Curve),
+    /// One end by RSA, and the other by its user alone (draft-ietf-ipsec-isakmp-hybrid-auth-05).
+    Hybrid,
 }
 
 impl Method {
     /// Its number (RFC 2409 §A, RFC 4754 §6), where the user of an end has to prove who it is behind it, too, that of both
-    /// (draft-beaulieu-ike-xauth-02 §7.2); nothing if there is none.
+    /// (draft-beaulieu-ike-xauth-02 §7.2, draft-ietf-ipsec-isakmp-hybrid-auth-05 §3.2); nothing if there is none.
     const fn id(self, user: Option<Role>) -> Option<u16> {
         Some(match (self, user) {
             (Method::SharedKey, None) => 1,
@@ -54,29 +56,22 @@ impl Method {
             (Method::SharedKey, Some(Role::Responder)) => 65002,
             (Method::Rsa, Some(Role::Initiator)) => 65005,
             (Method::Rsa, Some(Role::Responder)) => 65006,
-            (Method::Ecdsa(_), Some(_)) => return None,
+            (Method::Hybrid, Some(Role::Initiator)) => 64221,
+            (Method::Hybrid, Some(Role::Responder)) => 64222,
+            (Method::Ecdsa(_), Some(_)) | (Method::Hybrid, None) => return None,
         })
     }
 
     /// Whether it goes with a hash: that of a curve is the curve's (RFC 4754 §6).
     const fn takes(self, hash: Prf) -> bool {
         match self {
-            Method::SharedKey | Method::Rsa => true,
+            Method::SharedKey | Method::Rsa | Method::Hybrid => true,
             Method::Ecdsa(curve) => matches!(
                 (curve, hash),
                 (Curve::P256, Prf::HmacSha256)
                     | (Curve::P384, Prf::HmacSha384)
                     | (Curve::P521, Prf::HmacSha512)
             ),
-        }
-    }
-
-    /// How HASH_I and HASH_R are signed; not at all with a shared key.
-    pub const fn scheme(self) -> Option<Scheme> {
-        match self {
-            Method::SharedKey => None,
-            Method::Rsa => Some(Scheme::RsaBare),
-            Method::Ecdsa(curve) => Some(Scheme::EcdsaBare(curve)),
         }
     }
 
@@ -91,13 +86,20 @@ impl Method {
         }
     }
 
-    /// That of a connection: both ends prove by the same.
+    /// That of a connection: both ends prove by the same, unless an end has nothing but its user.
     pub fn of(connection: &Connection) -> Option<Method> {
-        match (&connection.local_auth, &connection.remote_auth) {
-            (LocalAuth::SharedKey, RemoteAuth::SharedKey) => Some(Method::SharedKey),
-            (LocalAuth::PublicKey(credential), RemoteAuth::PublicKey(_)) => {
+        let xauth = connection.ikev1.as_ref().and_then(|v1| v1.xauth.as_ref());
+        match (&connection.local_auth, &connection.remote_auth, xauth) {
+            (LocalAuth::SharedKey, RemoteAuth::SharedKey, _) => Some(Method::SharedKey),
+            (LocalAuth::PublicKey(credential), RemoteAuth::PublicKey(_), _) => {
                 Method::of_key(credential.public())
             }
+            (LocalAuth::PublicKey(credential), RemoteAuth::Null, Some(Xauth::Theirs(_))) => {
+                Method::of_key(credential.public())
+                    .filter(|method| *method == Method::Rsa)
+                    .map(|_| Method::Hybrid)
+            }
+            (LocalAuth::Null, RemoteAuth::PublicKey(_), Some(Xauth::Ours(_))) => Some(Method::Hybrid),
             _ => None,
         }
     }
@@ -195,6 +197,21 @@ impl Said {
 }
 
 impl Suite {
+    /// How an end signs HASH_I or HASH_R; not at all with a shared key, nor if its user is all that it has.
+    pub fn scheme(&self, of: Role) -> Option<Scheme> {
+        match self.method {
+            Method::SharedKey => None,
+            Method::Rsa => Some(Scheme::RsaBare),
+            Method::Ecdsa(curve) => Some(Scheme::EcdsaBare(curve)),
+            Method::Hybrid => Some(Scheme::RsaBare).filter(|_| self.user != Some(of)),
+        }
+    }
+
+    /// Whether the keys are made with a shared key.
+    pub fn is_by_key(&self) -> bool {
+        self.method == Method::SharedKey
+    }
+
     fn is(&self, said: &Said) -> bool {
         let (encryption, key_bits) = encryption_id(self.encryption);
         said.encryption == u64::from(encryption)

@@ -337,7 +337,7 @@ impl IkeSa {
 
     /// Another shared key makes nothing of a proof, as does whoever sends anything.
     pub(super) fn doubt_key(&mut self, is_in_doubt: bool, cx: &Context<'_>) {
-        let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+        let by_key = self.suite.as_ref().is_some_and(|suite| suite.is_by_key());
         if !is_in_doubt || !by_key {
             return;
         }

@@ -1,5 +1,6 @@
 //! Who both ends are, and how they prove it in the last two messages of phase 1 (RFC 2409 §5.1, §5.4): by a HASH payload that
-//! only who has the shared key can make, or by a signature over it.
+//! only who has the shared key can make, or by a signature over it. In hybrid authentication one end signs, and the other has a HASH
+//! payload that whoever has exchanged keys can make: who it is, its user proves behind it.
 //!
 //! # Dangers
 //! Until the peer has proven who it is, nothing of another ISAKMP SA, nor of what is configured, changes by what it says.
@@ -86,7 +87,7 @@ impl IkeSa {
         let (Some(proof), Some(suite)) = (self.proof_of(self.role, &proven.ids.0), &self.suite) else {
             return;
         };
-        match (suite.method.scheme(), &connection.local_auth) {
+        match (suite.scheme(self.role), &connection.local_auth) {
             (Some(scheme), LocalAuth::PublicKey(credential)) => {
                 let octets = vec![proof.bytes().to_vec()];
                 let (key, method) = (credential.key().clone(), AuthMethod::RSA_SIGNATURE);
@@ -183,9 +184,10 @@ impl IkeSa {
         let named = self.phase_1.as_ref().and_then(|phase_1| phase_1.named.as_ref());
         let said = named.map(|named| &named.theirs).or_else(|| chain.identification());
         let theirs = said.ok_or(Dropped::Sealing)?.clone();
-        let by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
-        let proof = self.proof_of(oakley::other(self.role), &theirs).ok_or(Dropped::Sealing)?;
-        if by_key && chain.hash().map(Secret::copy_of).as_ref() != Some(&proof) {
+        let peer = oakley::other(self.role);
+        let scheme = self.suite.as_ref().ok_or(Dropped::Sealing)?.scheme(peer);
+        let proof = self.proof_of(peer, &theirs).ok_or(Dropped::Sealing)?;
+        if scheme.is_none() && chain.hash().map(Secret::copy_of).as_ref() != Some(&proof) {
             return Err(Dropped::Open(OpenError::Icv));
         }
         let found = match self.role {
@@ -212,9 +214,8 @@ impl IkeSa {
         // No proof is over what else is said: in clear, anybody can have said it.
         let notifies = chain.notifies().filter(|_| next.is_some()).cloned().collect();
         let said = Said { connection, ids: (mine, theirs), digest, next, notifies };
-        let Some(suite) = &self.suite else { return Err(Dropped::Sealing) };
         let wrong = |why, said: &Said| Closed::Authentication { who: said.ids.1.to_string(), why };
-        match (suite.method.scheme(), &said.connection.remote_auth) {
+        match (scheme, &said.connection.remote_auth) {
             (None, _) => {
                 // Whoever shares a key with us would be taken for us.
                 match IdPattern::from(&said.ids.0).fits(&said.ids.1) {
@@ -366,7 +367,7 @@ impl IkeSa {
         all: &[Arc<Connection>],
         cx: &Context<'_>,
     ) -> Option<(Arc<Connection>, Identification)> {
-        let is_by_key = self.suite.as_ref().is_some_and(|suite| suite.method.scheme().is_none());
+        let is_by_key = self.suite.as_ref().is_some_and(|suite| suite.is_by_key());
         let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
         let fits = |c: &Arc<Connection>| {
             let mine = c.identity(self.path.local.ip());

@@ -1,8 +1,8 @@
 //! A client with a user, at the left, and a gateway with pools, at the right.
 
-use super::{address, change_child, events, only, receive_any, receive_copy, world_as};
+use super::{address, change_child, events, only, receive_any, receive_copy, set_aggressive, world_as};
 use crate::{
-    connection::{Connection, Hosts, Ikev1, RemoteAuth, Unique, Xauth},
+    connection::{Connection, Hosts, Ikev1, LocalAuth, RemoteAuth, Unique, Xauth},
     crypto::keys::Role,
     eap::Secrets,
     ike_sa::Phase,
@@ -11,13 +11,15 @@ use crate::{
         isakmp::{Attributes, AttributesType},
     },
     output::Event,
+    proposal::Proposals,
     traffic_selector::ConfiguredSelectors,
+    v1::oakley,
     v2::{
         channel::Dropped,
         refused::Refused,
         tests::{
             configuration::{ip, pool},
-            signatures::paper,
+            signatures::{Paper, paper},
             world::{LEFT, RIGHT, World},
         },
     },
@@ -108,6 +110,105 @@ fn a_user_gets_an_address_and_a_child() {
         world.run_until_quiet();
         assert_eq!(world.ends[RIGHT].engine.leases().counts("v4"), (0, 1));
     }
+}
+
+/// The gateway signs, and the client has nothing but its user.
+fn hybrid(paper: &Paper, end: usize, connection: &mut Connection) {
+    connection.proposals = Proposals::ike(["aes128-sha256-ecp256"]).unwrap();
+    match end {
+        LEFT => {
+            connection.local_auth = LocalAuth::Null;
+            connection.remote_auth = RemoteAuth::PublicKey(Arc::new(paper.trust()));
+        }
+        _ => {
+            (connection.local_auth, connection.remote_auth) = (paper.local(end), RemoteAuth::Null);
+            connection.remote_id = "%any".parse().unwrap();
+        }
+    }
+}
+
+// draft-ietf-ipsec-isakmp-hybrid-auth-05
+#[test]
+fn a_gateway_signs_for_who_has_but_a_user() {
+    let paper = paper("rsa");
+    for (n, pushes) in [false, true, false, true].into_iter().enumerate() {
+        let mut world = world_with(16, pushes, |end, connection| {
+            hybrid(&paper, end, connection);
+            set_aggressive(connection, n >= 2);
+            if end == LEFT {
+                connection.local_id = "%any".parse().unwrap();
+            }
+        });
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        check_up(&world);
+        assert_eq!(only(&world, RIGHT).ids().unwrap().1.to_string(), "192.0.2.1");
+        // Either begins the next one.
+        for end in [LEFT, RIGHT] {
+            world.is_steady = true;
+            let id = only(&world, end).id();
+            world.with(end, |engine, cx| assert!(engine.rekey(id, cx)));
+            world.run_until_quiet();
+            check_up(&world);
+            assert_eq!(only(&world, end).role(), Role::Initiator);
+        }
+    }
+}
+
+#[test]
+fn hybrid_authentication_proves_both() {
+    let (paper, others) = (paper("rsa"), paper("ecp256"));
+    // Its user, of whom nothing is there before it is known who it is.
+    let mut world = world_with(17, false, |end, connection| hybrid(&paper, end, connection));
+    world.ends[LEFT].config.eap_secrets = passwords(&[("carol", "wrong")]);
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    assert!(world.ends.iter().all(|end| end.installed.is_empty() && end.engine.ike_sas().count() == 0));
+    assert_eq!(world.ends[RIGHT].engine.leases().counts("v4"), (0, 0));
+    let why = "it knows no password of 'carol', or there is no such user";
+    let why = Event::Closed(format!("left.example.org is not authenticated: {why}"));
+    assert_eq!(events(&world, RIGHT), [why]);
+    // The gateway: nobody else hears a password.
+    let mut world = world_with(18, false, |end, connection| {
+        hybrid(&paper, end, connection);
+        if end == LEFT {
+            connection.remote_auth = RemoteAuth::PublicKey(Arc::new(others.trust()));
+        }
+    });
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    let Some(Event::Closed(why)) = events(&world, LEFT).pop() else { panic!() };
+    assert!(why.starts_with("right.example.org is not authenticated"), "{why}");
+    let exchanges = world.requests.iter().filter_map(|octets| Header::parse(octets).ok());
+    let of_clients = exchanges.filter(|(h, ..)| h.exchange == ExchangeType::TRANSACTION).count();
+    assert!(of_clients <= 1 && world.ends.iter().all(|end| end.installed.is_empty()), "{of_clients}");
+}
+
+/// Who proves nothing has a user, or there is no such connection.
+#[test]
+fn nobody_has_neither_a_key_nor_a_user() {
+    let (rsa, ecdsa) = (paper("rsa"), paper("ecp256"));
+    for end in [LEFT, RIGHT] {
+        let mut world = world_with(19, false, |at, connection| {
+            hybrid(&rsa, at, connection);
+            if at == end {
+                connection.ikev1.as_mut().unwrap().xauth = None;
+            }
+        });
+        assert!(oakley::suites(&world.ends[end].config.connections[0], Role::Responder).is_empty());
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        assert!(world.ends.iter().all(|end| end.engine.ike_sas().count() == 0));
+    }
+    // Nor is the other way round anything: who asks for the user signs, and by RSA.
+    let world = world_with(20, false, |at, connection| {
+        hybrid(if at == RIGHT { &ecdsa } else { &rsa }, at, connection);
+        if at == LEFT {
+            connection.ikev1.as_mut().unwrap().xauth = Some(Xauth::Theirs("%any".parse().unwrap()));
+        }
+    });
+    let suites = |end: usize| oakley::suites(&world.ends[end].config.connections[0], Role::Responder);
+    assert!(suites(LEFT).is_empty() && suites(RIGHT).is_empty());
 }
 
 #[test]
