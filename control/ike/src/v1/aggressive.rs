@@ -18,7 +18,8 @@
 //! nobody's, and fails as any other key does, and so does a proof by a signature.
 //!
 //! The third message may be in clear. Nothing is taken of it then that HASH_I or SIG_I is not over, but for where the peer is, which
-//! main mode has in clear, too.
+//! main mode has in clear, too. Anybody who has seen the cookies can have sent it: one that proves nothing ends nothing, and of each
+//! ISAKMP SA a few signatures are checked. Whoever encrypts it has exchanged keys, and is told what is wrong.
 
 use super::{
     ike_sa::{IkeSa, Then},
@@ -45,6 +46,9 @@ use crate::{
 use std::sync::Arc;
 
 pub(super) const EXCHANGE: ExchangeType = ExchangeType::AGGRESSIVE;
+
+/// Signatures of third messages in clear that are checked, at most.
+const MOST_CHECKS: u8 = 4;
 
 /// Who the peer says to be, as long as it has not proven it.
 #[derive(Debug)]
@@ -229,6 +233,24 @@ impl IkeSa {
         self.answer(said.digest, datagrams, cx);
         self.establish(said, next, cx);
         self.open = Some(open);
+    }
+
+    /// Whether a third message is one that anybody can have sent.
+    pub(super) fn is_anybodys(&self, said: &Said) -> bool {
+        self.role == Role::Responder && self.is_aggressive() && said.next.is_none()
+    }
+
+    /// The signature of a third message that anybody can have sent is to be checked, unless there were enough of them.
+    pub(super) fn may_check(&mut self) -> Result<(), Dropped> {
+        let phase_1 = self.phase_1.as_mut().filter(|phase_1| phase_1.checks < MOST_CHECKS);
+        phase_1.ok_or(Dropped::MessageId(0))?.checks += 1;
+        Ok(())
+    }
+
+    /// It was not the peer's: the peer's is waited for.
+    pub(super) fn wait_for_third(&mut self, why: Closed) {
+        self.doubt = Some(Box::new(why));
+        self.phase_1.iter_mut().for_each(|phase_1| phase_1.expects = Expects::Proof);
     }
 
     /// The third message has come, with the initiator's proof.

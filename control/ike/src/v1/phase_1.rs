@@ -75,6 +75,8 @@ pub(super) struct Phase1 {
     /// Who the peer says to be, in aggressive mode.
     pub named: Option<Named>,
     pub kept: Kept,
+    /// Signatures that were checked of third messages in clear.
+    pub checks: u8,
     /// How long the initiator has it, in seconds, if that is the peer.
     pub life_secs: Option<u64>,
 }
@@ -94,6 +96,7 @@ impl Phase1 {
             is_asked: false,
             named: None,
             kept: Kept::default(),
+            checks: 0,
             life_secs: None,
         }
     }

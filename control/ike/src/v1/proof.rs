@@ -225,9 +225,15 @@ impl IkeSa {
             }
             (Some(scheme), RemoteAuth::PublicKey(trust)) => {
                 let Some(octets) = chain.signature() else {
+                    if self.is_anybodys(&said) {
+                        return Err(Dropped::Sealing);
+                    }
                     self.refuse_peer(wrong(Unproven::Algorithm, &said), cx);
                     return Ok(());
                 };
+                if self.is_anybodys(&said) {
+                    self.may_check()?;
+                }
                 // RFC 2407 §4.6.2: protocol and port say nothing of who it is.
                 let id = Identification::new(said.ids.1.kind, &said.ids.1.data);
                 let verification = Verification {
@@ -254,8 +260,11 @@ impl IkeSa {
         match outcome {
             Outcome::Verified(Ok(())) => self.peer_proven(said, cx),
             Outcome::Verified(Err(why)) => {
-                let who = said.ids.1.to_string();
-                self.refuse_peer(Closed::Authentication { who, why }, cx);
+                let closed = Closed::Authentication { who: said.ids.1.to_string(), why };
+                match self.is_anybodys(&said) {
+                    true => self.wait_for_third(closed),
+                    false => self.refuse_peer(closed, cx),
+                }
             }
             _ => {}
         }

@@ -313,6 +313,55 @@ fn the_third_message_may_be_in_clear_and_says_nothing_else() {
     assert_eq!(world.ends[RIGHT].installed.len(), 1);
 }
 
+/// What anybody can have sent ends nothing, and has few signatures checked.
+#[test]
+fn a_forged_third_message_ends_nothing() {
+    for (forged, is_up) in [(0, true), (3, true), (40, true)] {
+        let paper = paper("ecp256");
+        let mut world = world(19, |end, connection| sign(&paper, connection, end));
+        world.now_ms = 1;
+        world.initiate(LEFT, Some(0));
+        run_until_sent(&mut world, 2);
+        let second = header(&world.requests[1]);
+        let jobs = world.ends[RIGHT].jobs.len();
+        let in_clear = |payloads: &[Payload]| {
+            let (first, body) = isakmp::emit(payloads).unwrap();
+            isakmp::message(&Header { flags: Flags::default(), ..second }, first, &body).unwrap()
+        };
+        assert!(receive(&mut world, RIGHT, &in_clear(&[Payload::Hash(vec![1; 32])])).is_err());
+        let mut checked = 0;
+        for n in 0..forged {
+            let octets = in_clear(&[Payload::Signature(vec![n; 64])]);
+            let taken = receive(&mut world, RIGHT, &octets);
+            assert_eq!(taken.is_ok(), n < 4, "{n}");
+            while world.ends[RIGHT].jobs.len() > jobs {
+                let (_, id, job) = world.ends[RIGHT].jobs.pop().unwrap();
+                let outcome = job.run(&mut crate::crypto::vectors::seeded(n.into()));
+                world.with(RIGHT, |engine, cx| engine.done(id, outcome, cx));
+                checked += 1;
+            }
+            assert_eq!(world.ends[RIGHT].engine.half_open(), 1);
+        }
+        assert_eq!(checked, forged.min(4));
+        world.run_for(30_000);
+        assert_eq!(world.ends[RIGHT].installed.len() == 1, is_up, "{forged}");
+    }
+    // Nobody else is waited for without end, and what was wrong is said then.
+    let paper = paper("ecp256");
+    let mut world = world(20, |end, connection| sign(&paper, connection, end));
+    world.now_ms = 1;
+    world.initiate(LEFT, Some(0));
+    run_until_sent(&mut world, 2);
+    let second = header(&world.requests[1]);
+    world.one_way = Some(LEFT);
+    let (first, body) = isakmp::emit(&[Payload::Signature(vec![7; 64])]).unwrap();
+    let octets = isakmp::message(&Header { flags: Flags::default(), ..second }, first, &body).unwrap();
+    receive(&mut world, RIGHT, &octets).unwrap();
+    world.run_for(40_000);
+    let Some(Event::Closed(why)) = events(&world, RIGHT).pop() else { panic!() };
+    assert!(why.starts_with("left.example.org is not authenticated"), "{why}");
+}
+
 /// What an end does: what it sends, and what takes long.
 fn done(out: &VecDeque<Output>) -> Vec<String> {
     let of = |output: &Output| match output {
