@@ -6,3 +6,4 @@ pub mod interface;
 pub mod path;
 pub mod sink;
 pub mod source;
+pub mod trial;
