@@ -1,11 +1,31 @@
 //! A trial: a device is offered a load for a while, and what it received is counted (RFC 2544 §23, RFC 9971 §4.4.3).
 //! What makes the traffic is a [`Device`]; what looks for a rate knows nothing else of it.
 
-use std::{error::Error, time::Duration};
+use std::{cmp::Ordering, error::Error, time::Duration};
 
-/// Frames per second that are offered to a device, in all that are measured together.
-#[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
+/// Frames per second that are offered to a device, the sum over its ports. Ordered as numbers are.
+#[derive(Clone, Copy, Debug)]
 pub struct Load(pub f64);
+
+impl Ord for Load {
+    fn cmp(&self, other: &Load) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Load {
+    fn partial_cmp(&self, other: &Load) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Load {
+    fn eq(&self, other: &Load) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Load {}
 
 /// What came of a trial.
 #[derive(Clone, Copy, PartialEq, Debug)]
