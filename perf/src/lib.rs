@@ -1,9 +1,12 @@
 //! Traffic generation and measurement.
 #![deny(missing_docs)]
 
+pub mod accuracy;
 pub mod forwarder;
 pub mod interface;
 pub mod path;
+pub mod search;
+pub mod simulated;
 pub mod sink;
 pub mod source;
 pub mod trial;
