@@ -8,5 +8,6 @@ pub mod path;
 pub mod search;
 pub mod simulated;
 pub mod sink;
+pub mod soak;
 pub mod source;
 pub mod trial;
