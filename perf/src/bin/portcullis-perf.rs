@@ -4,6 +4,7 @@
 use clap::{Parser, Subcommand};
 use portcullis_datapath::fib::Mac;
 use portcullis_perf::{
+    accuracy::{Accuracy, EDGES},
     forwarder,
     interface::{Interfaces, pin},
     path::{self, Report, Tunnel},
@@ -110,6 +111,12 @@ enum Tool {
         #[arg(long, value_name = "CAPTURE")]
         write: Option<PathBuf>,
     },
+    /// Searches made-up devices, whose rates are known, for NDR and PDR, and tells how far off it was. No time passes.
+    Accuracy {
+        /// Devices of each kind.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+    },
 }
 
 /// Octets of a key.
@@ -202,6 +209,20 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                     "core_seconds": core_seconds, "pps": sent as f64 / seconds,
                 })
             );
+            Ok(())
+        }
+        Tool::Accuracy { seeds } => {
+            for (name, edge) in EDGES {
+                let Accuracy { seeds, worst, irregular, trials, taken, longest } =
+                    Accuracy::of(edge, *seeds)?;
+                println!(
+                    "{}",
+                    serde_json::json!({
+                        "edge": name, "seeds": seeds, "worst": worst, "irregular": irregular, "trials": trials,
+                        "seconds": taken.as_secs_f64(), "longest_seconds": longest.as_secs_f64(),
+                    })
+                );
+            }
             Ok(())
         }
     }
