@@ -32,6 +32,12 @@ const ALIGN: usize = 4;
 /// Octets behind a packet that encapsulation may want.
 pub const TRAILER_ROOM: usize = ALIGN - 1 + TRAILER + ICV;
 
+/// Octets of an ESP packet of any algorithm around `text` octets, from the SPI to the end of the ICV (RFC 4303 §2).
+pub fn sealed_len(algorithm: Algorithm, text: usize) -> usize {
+    let align = algorithm.block().max(ALIGN);
+    ESP + algorithm.iv_len() + (text + TRAILER).next_multiple_of(align) + algorithm.icv_len()
+}
+
 /// Don't fragment (RFC 791 §3.1).
 const DF: u16 = 0x4000;
 

@@ -1,7 +1,12 @@
 //! ESP of any algorithm, in either mode, round what is behind a place in a packet (RFC 4303 §3).
 
 use super::{association::Association, packet::Packet};
-use crate::{crypto::IcvVerified, drop::DropReason, esp::is_padding, wire};
+use crate::{
+    crypto::IcvVerified,
+    drop::DropReason,
+    esp::{is_padding, sealed_len},
+    wire,
+};
 use portcullis_sadb::Algorithm;
 
 /// Octets of pad length and next header.
@@ -30,15 +35,15 @@ pub fn seal(
 ) -> Result<(), DropReason> {
     let algorithm = with.sa.algorithm;
     let text = packet.len() - at;
-    let align = algorithm.block().max(ALIGN);
-    let pad = (text + TRAILER).next_multiple_of(align) - text - TRAILER;
+    let head_len = wire::ESP + algorithm.iv_len();
+    let pad = sealed_len(algorithm, text) - head_len - text - TRAILER - algorithm.icv_len();
     // 1. Padding and trailer (RFC 4303 §2.4).
     packet.extend(pad + TRAILER + algorithm.icv_len())?;
     let trailer = &mut packet.bytes_mut()[at + text..];
     (1..=pad).for_each(|i| trailer[i - 1] = i as u8);
     (trailer[pad], trailer[pad + 1]) = (pad as u8, next);
     // 2. Header, and room for the IV.
-    let head = packet.insert(at, wire::ESP + algorithm.iv_len())?;
+    let head = packet.insert(at, head_len)?;
     head[..4].copy_from_slice(&with.sa.spi.0.to_be_bytes());
     head[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
     with.suite.seal(&mut packet.bytes_mut()[at..], seq, with.sa.esn);
@@ -74,4 +79,21 @@ pub fn unwrap(packet: &mut Packet, at: usize, with: &Association, _: IcvVerified
     packet.truncate(at + head + len);
     packet.remove(at, head);
     Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_sadb::Protocol;
+
+    #[test]
+    fn the_longest_text_that_fits_is_as_long_as_its_packet_says() {
+        for algorithm in Algorithm::all_for(Protocol::Esp) {
+            for room in 100..300 {
+                let text = text_for(algorithm, room);
+                let (fits, over) = (sealed_len(algorithm, text), sealed_len(algorithm, text + 1));
+                assert!(fits <= room && room < over, "{} {room}: {text}", algorithm.name());
+            }
+        }
+    }
 }
