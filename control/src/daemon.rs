@@ -287,6 +287,16 @@ pub fn detach(program: &OsString, arguments: &[OsString]) -> io::Error {
     Command::new(program).args(arguments).exec()
 }
 
+/// Becomes the program of that name beside our own. Returns only when that fails, with what to do.
+pub fn become_beside(program: &str, arguments: &[OsString]) -> String {
+    match beside(program) {
+        Some(path) => format!("{}: {}", path.display(), Command::new(&path).args(arguments).exec()),
+        None => format!(
+            "there is no {program} beside this program; install it there, or build it: cargo build --release -p {program}"
+        ),
+    }
+}
+
 /// Our own program, also when its file was replaced by a newer one since we started.
 fn own_path() -> io::Result<PathBuf> {
     let path = std::env::current_exe()?;

@@ -78,6 +78,28 @@ fn help_has_examples() {
 }
 
 #[test]
+fn measuring_is_done_by_the_program_beside() {
+    let bench = Bench::new(&one(), 8);
+    let program = install(&bench, "true");
+    for tool in ["plan", "bench"] {
+        let out = portcullis(&program, &[tool, "--help"], &bench.directory);
+        assert_eq!(out.status.code(), Some(1));
+        assert_says(
+            &text(&out.stderr),
+            &["no portcullis-perf beside", "cargo build --release -p portcullis-perf"],
+        );
+    }
+    let path = program.with_file_name("portcullis-perf");
+    let script = "printf '%s\\n' '#!/bin/sh' 'echo \"$@\"; exit 3' > \"$1\" && chmod 755 \"$1\"";
+    assert!(Command::new("sh").args(["-c", script, "-"]).arg(&path).status().unwrap().success());
+    for arguments in [&["plan", "--help"][..], &["plan", "--rate", "-1", "--json", "x"], &["bench"]] {
+        let out = Command::new(&program).args(arguments).output().unwrap();
+        let all = arguments.join(" ");
+        assert_eq!((text(&out.stdout).trim(), out.status.code()), (all.as_str(), Some(3)));
+    }
+}
+
+#[test]
 fn status_is_of_iked_without_a_datapath() {
     let mut bench = Bench::new(&one(), 8);
     bench.start();

@@ -112,6 +112,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measures this machine, by portcullis-perf, which must be beside this program; `bench --help` tells more.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Says what it takes to carry so much traffic in so many tunnels, by portcullis-perf; `plan --help` tells more.
+    #[command(disable_help_flag = true)]
+    Plan {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<OsString>,
+    },
     /// Becomes another program in a session of its own.
     #[command(name = daemon::DETACH, hide = true, disable_help_flag = true)]
     Detach { program: OsString, arguments: Vec<OsString> },
@@ -138,6 +150,8 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         Command::Detach { program, arguments } => {
             Err(format!("{}: {}", program.display(), daemon::detach(program, arguments)).into())
         }
+        Command::Bench { arguments } => Err(measuring("bench", arguments).into()),
+        Command::Plan { arguments } => Err(measuring("plan", arguments).into()),
         Command::Doctor { json } => {
             let findings = doctor::examine(&options.config);
             match json {
@@ -190,6 +204,11 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             Ok(if status.is_running() { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
         }
     }
+}
+
+/// Becomes the program that measures and plans. Returns only when that fails, with why.
+fn measuring(tool: &str, arguments: &[OsString]) -> String {
+    daemon::become_beside("portcullis-perf", &[&[tool.into()], arguments].concat())
 }
 
 /// Has iked do something.
