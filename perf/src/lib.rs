@@ -7,6 +7,7 @@ pub mod interface;
 pub mod path;
 pub mod search;
 pub mod simulated;
+pub mod plan;
 pub mod sink;
 pub mod soak;
 pub mod source;

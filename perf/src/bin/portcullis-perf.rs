@@ -8,6 +8,7 @@ use portcullis_perf::{
     forwarder,
     interface::{Interfaces, pin},
     path::{self, Report, Tunnel},
+    plan,
     sink::Sink,
     source::{self, Stream},
 };
@@ -83,6 +84,13 @@ enum Tool {
         #[arg(long, required = true, num_args = 1)]
         interface: Vec<String>,
     },
+    /// Measures this machine.
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+    },
+    /// Says what it takes to carry so much traffic in so many tunnels: cores, ports, memory, boxes.
+    Plan(plan::command::Options),
     /// Runs a capture through one worker and one tunnel in memory, over and over, and tells how fast that is. The
     /// tunnel is of AES-GCM-128, without ESN and, since the capture repeats, without a replay window.
     Path {
@@ -119,6 +127,12 @@ enum Tool {
     },
 }
 
+#[derive(Subcommand)]
+enum Bench {
+    /// Makes the profile of a host, by which `portcullis plan` reckons, of what portcullis-path measured there.
+    Calibrate(plan::calibrate::Options),
+}
+
 /// Octets of a key.
 #[derive(Clone)]
 struct Key(Vec<u8>);
@@ -139,11 +153,28 @@ fn mac(text: &str) -> Result<Mac, String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    if let Tool::Plan(question) = &options.tool {
+        return plan(question);
+    }
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("portcullis-perf: {e}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(options: &plan::command::Options) -> ExitCode {
+    match options.run() {
+        Ok((text, code)) => {
+            print!("{text}");
+            ExitCode::from(code)
+        }
+        Err(e) => {
+            eprintln!("portcullis plan: {e}");
+            ExitCode::from(e.code())
         }
     }
 }
@@ -155,6 +186,11 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     pin(options.core)?;
     match &options.tool {
+        Tool::Plan(_) => Ok(()),
+        Tool::Bench { bench: Bench::Calibrate(options) } => {
+            print!("{}", options.run()?);
+            Ok(())
+        }
         Tool::Send { interface, dst_mac, src, dst, size, flows, rate, seconds } => {
             let mut interfaces = Interfaces::open(std::slice::from_ref(interface), false)?;
             let duration = Duration::from_secs_f64(*seconds);

@@ -1,0 +1,249 @@
+//! The profile of this host, from what `portcullis-path` has measured on it.
+
+use super::{
+    profile::{FORMAT, Host, MEMORY, Machine, Memory, Profile, ProfileError, Sample, VERSION, Way},
+    shares::Sizes,
+};
+use clap::Args;
+use portcullis_datapath::{batch::BATCH, crypto::Aead, pool::RX_OFFSET, sa::SaTable, wire::ETHERNET};
+use portcullis_sadb::{MAX_SAS, Sizes as Regions};
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+/// Entries of each ring, and octets of a chunk, of a gateway whose configuration says nothing else.
+const RING: u64 = 2048;
+const CHUNK: u64 = 4096;
+
+/// Chunks that each worker has for itself.
+const OF_WORKER: u64 = 256;
+
+/// Parts of a round that portcullis-path measures.
+const PARTS: f64 = 3.0;
+
+/// How a profile is made.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example, on a quiet machine:\n  portcullis-path --sas 1,1024,10000,100000 --json 128.json\n  \
+                        portcullis-path --sas 1,1024,10000,100000 --algorithm aes-gcm-256 --json 256.json\n  \
+                        portcullis bench calibrate --measured 128.json --measured 256.json --profile host.json"
+)]
+pub struct Options {
+    /// What `portcullis-path --json FILE` wrote on this host; once for each algorithm.
+    #[arg(long, value_name = "FILE", required = true)]
+    measured: Vec<PathBuf>,
+    /// Where to write the profile.
+    #[arg(long, value_name = "FILE")]
+    profile: PathBuf,
+}
+
+/// Why there is no profile.
+#[derive(Debug, Error)]
+pub enum CalibrateError {
+    /// A file of measurements.
+    #[error("cannot read {}: {source}; make it by `portcullis-path --json FILE`", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("{}: not what portcullis-path writes: {source}; make it by `portcullis-path --json FILE`", .file.display())]
+    Form {
+        /// The file.
+        file: PathBuf,
+        /// What and where.
+        source: serde_json::Error,
+    },
+    /// Files of different machines.
+    #[error("{} is of {cpu}, by {crypto}, and the first file is not; a profile is of one host", .file.display())]
+    OtherMachine {
+        /// The file.
+        file: PathBuf,
+        /// Its CPU.
+        cpu: String,
+        /// What seals there.
+        crypto: String,
+    },
+    /// No profile comes of the samples, or it cannot be written.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// What `portcullis-path --json` writes.
+#[derive(Deserialize)]
+struct Measured {
+    cpu: String,
+    tsc_hz: f64,
+    rounds: f64,
+    algorithm: String,
+    crypto: String,
+    cells: Vec<Cell>,
+    throughput: Vec<Throughput>,
+}
+
+/// Clocks of one worker, in memory.
+#[derive(Deserialize)]
+struct Cell {
+    direction: Way,
+    sas: u32,
+    size: Sizes,
+    hops: Option<BTreeMap<String, f64>>,
+    clocks_per_packet: f64,
+    least: f64,
+}
+
+/// What several workers do by the clock on the wall.
+#[derive(Deserialize)]
+struct Throughput {
+    direction: Way,
+    sas: u32,
+    size: Sizes,
+    workers: u32,
+    packets_per_second: f64,
+    most: f64,
+}
+
+impl Options {
+    /// Makes the profile, and tells how well it fits.
+    ///
+    /// # Errors
+    /// [`CalibrateError`].
+    pub fn run(&self) -> Result<String, CalibrateError> {
+        let mut files = vec![];
+        for file in &self.measured {
+            let text = fs::read_to_string(file)
+                .map_err(|source| CalibrateError::Read { file: file.clone(), source })?;
+            files.push((file.as_path(), text));
+        }
+        let files: Vec<(&Path, &str)> = files.iter().map(|(file, text)| (*file, text.as_str())).collect();
+        let profile = profile(&files)?;
+        profile.save(&self.profile)?;
+        Ok(told(&profile))
+    }
+}
+
+/// The profile of what files say.
+///
+/// # Errors
+/// [`CalibrateError`], but for reading.
+pub fn profile(files: &[(&Path, &str)]) -> Result<Profile, CalibrateError> {
+    let (mut samples, mut first) = (vec![], None::<Measured>);
+    for (file, text) in files {
+        let measured: Measured = serde_json::from_str(text)
+            .map_err(|source| CalibrateError::Form { file: file.into(), source })?;
+        samples.extend(measured.samples());
+        match &first {
+            Some(first) if (&first.cpu, &first.crypto) != (&measured.cpu, &measured.crypto) => {
+                let Measured { cpu, crypto, .. } = measured;
+                return Err(CalibrateError::OtherMachine { file: file.into(), cpu, crypto });
+            }
+            Some(_) => {}
+            None => first = Some(measured),
+        }
+    }
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let machine = Machine {
+        cpu: first.as_ref().map_or_else(String::new, |m| m.cpu.clone()),
+        clocks_per_sec: first.as_ref().map_or(0.0, |m| m.tsc_hz),
+        kernel: kernel.trim().to_owned(),
+        crypto: first.map_or_else(String::new, |m| m.crypto),
+        portcullis: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let room = CHUNK as u32 - RX_OFFSET as u32 - ETHERNET as u32;
+    let host = Host { machine, batch: BATCH as f64, chunk: room, memory: memory(), ike: vec![] };
+    Ok(Profile::fit(host, samples)?)
+}
+
+/// What the structures of this version take. What processes take beside them is not measured here.
+fn memory() -> Memory {
+    let regions = Regions { max_sas: MAX_SAS, max_policies: MAX_SAS / 2 }.bytes_per_sa();
+    let worker = SaTable::bytes_per_sa(Aead::best());
+    Memory {
+        fixed: None,
+        per_queue: RING * CHUNK,
+        per_worker: OF_WORKER * CHUNK,
+        per_sa: (regions.slot + regions.index + regions.runtime + regions.policies) as u64,
+        per_sa_of_owner: worker.state as u64,
+        per_sa_and_worker: worker.index as u64,
+        per_tunnel: None,
+        touched_by_packet: worker.state as u64,
+    }
+}
+
+impl Measured {
+    fn samples(&self) -> impl Iterator<Item = Sample> {
+        let sample = |direction, size: &Sizes, (sas, workers), clocks: f64, spread, hops| Sample {
+            algorithm: self.algorithm.clone(),
+            direction,
+            sizes: size.clone(),
+            sas,
+            workers,
+            port: MEMORY.to_owned(),
+            batch: BATCH as f64,
+            clocks,
+            spread,
+            hops,
+        };
+        // Hops are measured by gateways of their own, whose clocks for the whole way are not a worker's.
+        let hops = |cell: &Cell| {
+            let same = |c: &&Cell| (c.direction, c.sas, &c.size) == (cell.direction, cell.sas, &cell.size);
+            let mut metered = self.cells.iter().filter(same);
+            metered.find_map(|c| c.hops.clone()).unwrap_or_default()
+        };
+        let alone = self.cells.iter().filter(|cell| cell.hops.is_none()).map(move |cell| {
+            let (clocks, spread) = (cell.clocks_per_packet, self.spread(cell.least / cell.clocks_per_packet));
+            sample(cell.direction, &cell.size, (cell.sas, 1), clocks, spread, hops(cell))
+        });
+        let several = self.throughput.iter().filter(|t| t.workers > 1).map(move |t| {
+            let clocks = f64::from(t.workers) * self.tsc_hz / t.packets_per_second;
+            let spread = self.spread(t.packets_per_second / t.most);
+            sample(t.direction, &t.size, (t.sas, t.workers), clocks, spread, BTreeMap::new())
+        });
+        alone.chain(several).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The standard deviation of a median, as a part of it, of which the least of all values is this part. The other side
+    /// says nothing: what else the machine does makes values too high, and never too low.
+    fn spread(&self, least: f64) -> f64 {
+        let n = (self.rounds * PARTS).max(2.0);
+        // The extreme of n values of a normal distribution is about so many standard deviations from the middle.
+        let deviation = (1.0 - least).max(0.0) / (2.0 * n.ln()).sqrt();
+        deviation * 1.253 / n.sqrt()
+    }
+}
+
+/// How well a profile fits what it was fitted to.
+fn told(profile: &Profile) -> String {
+    let mut out = format!("{FORMAT} {VERSION}: {} samples\n", profile.samples.len());
+    let residuals = profile.residuals();
+    for path in &profile.paths {
+        let of = |workers_too: bool| {
+            let is_of = |s: &Sample| {
+                s.algorithm == path.algorithm
+                    && s.direction == path.direction
+                    && (s.workers > 1) == workers_too
+            };
+            let off = residuals.iter().filter(|(s, _)| is_of(s)).map(|(_, off)| off.abs() * 100.0);
+            let mut off: Vec<f64> = off.collect();
+            off.sort_by(f64::total_cmp);
+            let worst = off.last().copied()?;
+            Some(format!("{:.1} % off in the middle, {worst:.1} % at worst", off[off.len() / 2]))
+        };
+        _ = write!(out, "{} {}: {}", path.direction, path.algorithm, of(false).unwrap_or_default());
+        _ = writeln!(out, "{}", of(true).map_or(String::new(), |w| format!("; several workers: {w}")));
+        for term in &path.whole.terms {
+            _ = writeln!(out, "  {:9.3} clocks for each {:?}", term.clocks, term.per);
+        }
+    }
+    for workers in &profile.workers {
+        _ = writeln!(out, "{} workers: {:.3} times the clocks of one", workers.workers, workers.factor.value);
+    }
+    out
+}

@@ -1,0 +1,188 @@
+//! Fits find what samples were made of.
+
+use super::*;
+use crate::plan::{
+    fit::FitError,
+    model::Point,
+    profile::{ProfileError, Sample},
+    shares::Sizes,
+};
+
+/// Numbers that look random (SplitMix64).
+struct Noise(u64);
+
+impl Noise {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Of a normal distribution, nearly.
+    fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
+}
+
+const SIZES: [&str; 8] = ["64", "128", "256", "576", "1024", "1400", "9000", "imix"];
+const SAS: [u32; 4] = [1, 100, 1000, 10_000];
+
+/// What the samples are made of.
+fn truth() -> Model {
+    certain(&[
+        (Per::Packet, 120.0),
+        (Per::ShortOctet, 0.4),
+        (Per::LongOctet, 0.25),
+        (Per::Chunk { octets: 4000 }, 300.0),
+        (Per::OtherSize, 30.0),
+        (Per::ManySas { from: 1, to: 100, open: false }, 15.0),
+        (Per::ManySas { from: 100, to: 1000, open: false }, 40.0),
+        (Per::ManySas { from: 1000, to: 10_000, open: true }, 140.0),
+    ])
+}
+
+fn sample(sizes: &str, sas: u32, clocks: f64) -> Sample {
+    Sample {
+        algorithm: "aes-gcm-128".to_owned(),
+        direction: Way::Encap,
+        sizes: Sizes::parse(sizes).unwrap(),
+        sas,
+        workers: 1,
+        port: MEMORY.to_owned(),
+        batch: 64.0,
+        clocks,
+        spread: 0.02,
+        hops: BTreeMap::new(),
+    }
+}
+
+fn samples(noise: f64, seed: u64) -> Vec<Sample> {
+    let (truth, mut random) = (truth(), Noise(seed));
+    let all = SIZES.iter().flat_map(|sizes| SAS.map(|sas| sample(sizes, sas, 0.0)));
+    let clocks = |mut s: Sample| {
+        s.clocks = truth.predict(&s.point()).value * (1.0 + noise * random.normal());
+        s
+    };
+    all.map(clocks).collect()
+}
+
+fn fit(samples: Vec<Sample>) -> Profile {
+    Profile::fit(host().host, samples).unwrap()
+}
+
+/// How far two models are from each other, at points that are not among the samples.
+fn farthest(a: &Model, b: &Model) -> f64 {
+    let sizes = ["80", "200", "300", "700", "1200", "4500", "64:3,1400:1"].map(|s| Sizes::parse(s).unwrap());
+    let points = sizes
+        .iter()
+        .flat_map(|sizes| [1.0, 30.0, 500.0, 8000.0].map(|sas| Point { sizes, sas, batch: 64.0 }));
+    points.map(|p| (a.predict(&p).value / b.predict(&p).value - 1.0).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn without_noise_all_is_found() {
+    let profile = fit(samples(0.0, 1));
+    let model = &profile.paths[0].whole;
+    for (found, made) in model.terms.iter().zip(&truth().terms) {
+        assert_eq!(found.per, made.per);
+        assert!((found.clocks / made.clocks - 1.0).abs() < 1e-6, "{found:?}, {made:?}");
+    }
+    assert!(profile.residuals().iter().all(|(_, off)| off.abs() < 1e-9));
+    assert_eq!(model.reach, Reach { octets: (64, 9000), sas: (1, 10_000), mixed: true });
+}
+
+#[test]
+fn with_noise_predictions_are_better_than_samples() {
+    for seed in 1..=20 {
+        let profile = fit(samples(0.02, seed));
+        let off = farthest(&profile.paths[0].whole, &truth());
+        assert!(off < 0.05, "seed {seed}: {off}");
+    }
+}
+
+/// Of what is predicted with a chance of 95 %, about as much is so.
+#[test]
+fn intervals_hold_what_they_promise() {
+    let (mut inside, mut all) = (0, 0);
+    for seed in 1..=50 {
+        let profile = fit(samples(0.03, seed));
+        for other in samples(0.03, seed + 1000) {
+            let known = profile.predict(("aes-gcm-128", Way::Encap), &other.sizes, (other.sas, 1), MEMORY);
+            let clocks = known.unwrap().0;
+            all += 1;
+            inside += i32::from((clocks.low()..=clocks.high()).contains(&other.clocks));
+        }
+    }
+    let part = f64::from(inside) / f64::from(all);
+    assert!((0.90..0.985).contains(&part), "{part} of {all}");
+}
+
+#[test]
+fn a_sample_that_was_disturbed_hardly_counts() {
+    for seed in 1..=10 {
+        let mut all = samples(0.01, seed);
+        let quiet = fit(all.clone());
+        // As if something else had run on the core, in three of 32.
+        for (i, times) in [(3, 3.0), (14, 1.5), (27, 8.0)] {
+            all[i].clocks *= times;
+        }
+        let off = farthest(&fit(all).paths[0].whole, &quiet.paths[0].whole);
+        assert!(off < 0.03, "seed {seed}: {off}");
+    }
+}
+
+#[test]
+fn no_cost_is_negative() {
+    // Faster with more SAs, by chance: they cost nothing then.
+    let mut all = samples(0.0, 1);
+    for s in all.iter_mut().filter(|s| s.sas == 10_000) {
+        s.clocks *= 0.7;
+    }
+    let profile = fit(all);
+    assert!(profile.paths[0].whole.terms.iter().all(|term| term.clocks >= 0.0));
+}
+
+#[test]
+fn too_few_samples_are_refused() {
+    let few = samples(0.0, 1).into_iter().take(3).collect();
+    let error = Profile::fit(host().host, few).unwrap_err();
+    let ProfileError::Fit { source: FitError::TooFew { have: 3, .. }, .. } = error else { panic!("{error}") };
+    assert!(error.to_string().contains("measure more"), "{error}");
+    let none = samples(0.0, 1).into_iter().map(|s| Sample { workers: 2, ..s }).collect();
+    assert!(matches!(Profile::fit(host().host, none).unwrap_err(), ProfileError::NothingToCompare { .. }));
+    let wrong = samples(0.0, 1).into_iter().map(|s| Sample { clocks: 0.0, ..s }).collect();
+    let error = Profile::fit(host().host, wrong).unwrap_err();
+    assert!(matches!(error, ProfileError::Fit { source: FitError::NotASample { .. }, .. }), "{error}");
+}
+
+#[test]
+fn workers_ports_and_hops_are_found() {
+    let mut all = samples(0.0, 1);
+    for s in &mut all {
+        s.hops.insert("crypto".to_owned(), s.clocks / 2.0);
+    }
+    let two = samples(0.0, 1).into_iter().map(|s| Sample {
+        workers: 2,
+        sas: s.sas * 2,
+        clocks: s.clocks * 1.05,
+        ..s
+    });
+    let two: Vec<Sample> = two.collect();
+    let veth = all.iter().map(|s| {
+        let clocks = s.clocks + 5000.0 + 0.5 * s.sizes.mean();
+        Sample { port: "veth".to_owned(), clocks, hops: BTreeMap::new(), ..s.clone() }
+    });
+    let veth: Vec<Sample> = veth.collect();
+    let profile = fit([all, two, veth].concat());
+    let factor = profile.factor(2);
+    assert!((factor.value - 1.05).abs() < 1e-6 && factor.give_or_take < 1e-6, "{factor:?}");
+    let sizes = Sizes::only(300);
+    let point = Point { sizes: &sizes, sas: 1.0, batch: 64.0 };
+    let whole = profile.paths[0].whole.predict(&point).value;
+    assert!((profile.paths[0].hops["crypto"].predict(&point).value / whole - 0.5).abs() < 1e-6);
+    let (veth, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (1, 1), "veth").unwrap();
+    assert!((veth.value - (whole + 5150.0)).abs() < 0.5, "{veth:?}");
+    assert_eq!(profile.port_kinds(), ["veth", MEMORY]);
+}
