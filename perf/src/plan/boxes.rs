@@ -191,18 +191,8 @@ impl<'a> Boxes<'a> {
         let ports = question.ports.or(ports);
         let queues = f64::from(workers) * 2.0 * f64::from(ports.unwrap_or(1));
 
-        let memory = self.profile.host.memory;
-        let sas = self.sas(task.tunnels);
-        let of_sa = memory.per_sa as f64
-            + memory.per_sa_of_owner as f64
-            + memory.per_sa_and_worker as f64 * f64::from(workers);
-        let octets = memory.fixed.unwrap_or(0) as f64
-            + memory.per_queue as f64 * queues
-            + memory.per_worker as f64 * f64::from(workers)
-            + of_sa * sas
-            + memory.per_tunnel.unwrap_or(0) as f64 * f64::from(task.tunnels);
         // As if no cache kept anything of a frame: a NIC writes it, a core reads and writes it, a NIC reads it.
-        let moved = 2.0 * (inner_frame + outer_frame) + memory.touched_by_packet as f64;
+        let moved = 2.0 * (inner_frame + outer_frame) + self.profile.host.memory.touched_by_packet as f64;
 
         let (inner, outer) = self.over_pcie;
         let pcie = |way_in: f64, way_out: f64| {
@@ -211,21 +201,33 @@ impl<'a> Boxes<'a> {
         };
         let lanes = question.pcie.map(lanes);
         let left = question.cores.map(|cores| f64::from(cores.saturating_sub(workers).max(1)));
-        let ports_there = |_: f64| question.ports.map(f64::from);
+        let there = question.ports.map(f64::from);
         let mut resources = vec![
             Resource::new("worker cores", "cores", busy_workers.high(), Some(f64::from(room))),
             Resource::new("iked's cores", "cores", iked, left),
-            Resource::new("SAs", "SAs", sas, Some(f64::from(MAX_SAS))),
-            Resource::new("memory", "octets", octets, question.memory),
+            Resource::new("SAs", "SAs", self.sas(task.tunnels), Some(f64::from(MAX_SAS))),
+            Resource::new("memory", "octets", self.octets(task.tunnels, workers, queues), question.memory),
             Resource::new("memory bandwidth", "octets/s", per_sec * ways * moved, question.memory_bandwidth),
             Resource::new("PCIe into memory", "octets/s", pcie(inner, outer), lanes),
             Resource::new("PCIe out of memory", "octets/s", pcie(outer, inner), lanes),
         ];
-        resources.extend(esp.map(|n| Resource::new("ports on the ESP side", "ports", n, ports_there(n))));
-        resources.extend(clear.map(|n| Resource::new("ports on the clear side", "ports", n, ports_there(n))));
+        resources.extend(esp.map(|n| Resource::new("ports on the ESP side", "ports", n, there)));
+        resources.extend(clear.map(|n| Resource::new("ports on the clear side", "ports", n, there)));
         let over = |r: &Resource| r.utilisation.is_some_and(|u| u > may * (1.0 + 1e-9));
         let fits = enough.is_some() && !resources.iter().any(over);
         Load { workers, other_cores, ports, busy_workers, resources, fits }
+    }
+
+    /// Octets of memory of all processes, as far as the profile knows.
+    fn octets(&self, tunnels: u32, workers: u32, queues: f64) -> f64 {
+        let (memory, workers) = (self.profile.host.memory, f64::from(workers));
+        let of_sa =
+            (memory.per_sa + memory.per_sa_of_owner) as f64 + memory.per_sa_and_worker as f64 * workers;
+        memory.fixed.unwrap_or(0) as f64
+            + memory.per_queue as f64 * queues
+            + memory.per_worker as f64 * workers
+            + of_sa * self.sas(tunnels)
+            + memory.per_tunnel.unwrap_or(0) as f64 * f64::from(tunnels)
     }
 
     /// Cores that iked keeps busy, at the upper end of what it takes.

@@ -334,7 +334,9 @@ impl Profile {
             let square = model.covariance.len() == model.terms.len()
                 && model.covariance.iter().all(|row| row.len() == model.terms.len());
             positive("the number of a model's covariances", if square { 1.0 } else { 0.0 })?;
-            positive("1 and a model's noise", 1.0 + model.noise)?;
+            if model.noise.is_nan() || model.noise < 0.0 {
+                return Err(("the noise of a model".to_owned(), model.noise));
+            }
             for term in &model.terms {
                 if !(term.clocks.is_finite() && term.clocks >= 0.0) {
                     return Err(("the clocks of a term".to_owned(), term.clocks));
@@ -345,7 +347,16 @@ impl Profile {
                 }
             }
         }
-        self.workers.iter().try_for_each(|w| positive("the factor of some workers", w.factor.value))
+        let mut before = 1;
+        for WorkersCost { workers, factor } in &self.workers {
+            positive(
+                "the number of some workers, less that of those before them,",
+                f64::from(*workers) - f64::from(before),
+            )?;
+            positive("the factor of some workers", factor.value)?;
+            before = *workers;
+        }
+        Ok(())
     }
 
     /// The path of an algorithm in a direction.
