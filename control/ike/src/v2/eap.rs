@@ -214,7 +214,7 @@ impl IkeSa {
             (Step::Asked(end), Some(octets), _) => {
                 let held = end.octets() + octets.len();
                 let job = Job::Eap(Turn::Authenticator(end, octets.to_vec()));
-                self.after(job, Then::EapAnswer(Box::new(answering), held), cx);
+                self.after(job, Then::EapAnswer(Box::new((answering, held))), cx);
             }
             (Step::Proven(proven), _, Some(said)) => {
                 let checked = self.check_msk(&answering, &proven, said, payloads, cx);

@@ -120,7 +120,7 @@ pub(super) enum Then {
     AuthAnswer(Box<auth::Answering>),
     EapBegin(Box<auth::Answering>),
     /// With the octets that the authenticator holds.
-    EapAnswer(Box<auth::Answering>, usize),
+    EapAnswer(Box<(auth::Answering, usize)>),
     EapAsk(Box<eap::Wanting>),
 }
 
@@ -133,7 +133,7 @@ impl Then {
         };
         let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
         let is_of_auth = matches!(self, AuthVerified(_) | AuthAnswer(_));
-        let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(..));
+        let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(_));
         is_of_create || is_of_auth || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
     }
 }
@@ -422,7 +422,7 @@ impl IkeSa {
             Some(Then::AuthVerified(answering)) => self.auth_verified(*answering, outcome, cx),
             Some(Then::AuthAnswer(answering)) => self.auth_answer(*answering, outcome, cx),
             Some(Then::EapBegin(answering)) => self.eap_begin(*answering, outcome, cx),
-            Some(Then::EapAnswer(answering, _)) => self.eap_answer(*answering, outcome, cx),
+            Some(Then::EapAnswer(answering)) => self.eap_answer(answering.0, outcome, cx),
             Some(Then::EapAsk(wanting)) => self.eap_ask(*wanting, outcome, cx),
             None => {}
         }
@@ -491,7 +491,7 @@ impl IkeSa {
         }
         let eap = match (&self.serving, self.thens_answering()) {
             (Some(serving), _) => serving.octets(),
-            (None, Some(Then::EapAnswer(_, held))) => *held,
+            (None, Some(Then::EapAnswer(answering))) => answering.1,
             (None, _) => 0,
         };
         self.channel.octets_of_pieces() + eap
