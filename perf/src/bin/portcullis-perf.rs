@@ -90,7 +90,7 @@ enum Tool {
         bench: Bench,
     },
     /// Says what it takes to carry so much traffic in so many tunnels: cores, ports, memory, boxes.
-    Plan(plan::command::Options),
+    Plan(Box<plan::command::Options>),
     /// Runs a capture through one worker and one tunnel in memory, over and over, and tells how fast that is. The
     /// tunnel is of AES-GCM-128, without ESN and, since the capture repeats, without a replay window.
     Path {
