@@ -31,25 +31,47 @@ void field_mb_free(struct mb *mb)
 	free(mb);
 }
 
+/* A manager with the code for this arch, or NULL where this CPU has it not. Version 1.3 runs code for any arch that it
+ * is asked for, whether the CPU has it or not. */
+IMB_MGR *field_mb_manager(int arch)
+{
+	static const struct {
+		void (*init)(IMB_MGR *);
+		uint64_t features;
+	} archs[] = {
+		[IMB_ARCH_SSE] = { init_mb_mgr_sse, IMB_CPUFLAGS_SSE },
+		[IMB_ARCH_AVX] = { init_mb_mgr_avx, IMB_CPUFLAGS_AVX },
+		[IMB_ARCH_AVX2] = { init_mb_mgr_avx2, IMB_CPUFLAGS_AVX2 },
+		[IMB_ARCH_AVX512] = { init_mb_mgr_avx512, IMB_CPUFLAGS_AVX512 },
+	};
+	IMB_MGR *manager;
+
+	if (arch < IMB_ARCH_SSE || arch > IMB_ARCH_AVX512)
+		return NULL;
+	manager = alloc_mb_mgr(0);
+	if (!manager)
+		return NULL;
+	if ((manager->features & archs[arch].features) == archs[arch].features) {
+		archs[arch].init(manager);
+		if (!imb_get_errno(manager) && manager->used_arch == (unsigned)arch)
+			return manager;
+	}
+	free_mb_mgr(manager);
+	return NULL;
+}
+
 /* By the code for this arch, or NULL where this CPU has it not. The keys follow each other; there are 2^n. */
 struct mb *field_mb_new(int arch, const uint8_t *keys, size_t count, size_t key_len, const uint8_t *salt)
 {
 	struct mb *mb = calloc(1, sizeof(*mb));
 	if (!mb)
 		return NULL;
-	mb->manager = alloc_mb_mgr(0);
+	mb->manager = field_mb_manager(arch);
 	mb->keys = aligned_alloc(64, count * sizeof(*mb->keys));
-	if (!mb->manager || !mb->keys)
-		goto fail;
-	switch (arch) {
-	case IMB_ARCH_SSE: init_mb_mgr_sse(mb->manager); break;
-	case IMB_ARCH_AVX: init_mb_mgr_avx(mb->manager); break;
-	case IMB_ARCH_AVX2: init_mb_mgr_avx2(mb->manager); break;
-	case IMB_ARCH_AVX512: init_mb_mgr_avx512(mb->manager); break;
-	default: goto fail;
+	if (!mb->manager || !mb->keys) {
+		field_mb_free(mb);
+		return NULL;
 	}
-	if (imb_get_errno(mb->manager) || mb->manager->used_arch != (unsigned)arch)
-		goto fail;
 	mb->mask = count - 1;
 	mb->key_len = key_len;
 	memcpy(mb->salt, salt, SALT);
@@ -60,9 +82,6 @@ struct mb *field_mb_new(int arch, const uint8_t *keys, size_t count, size_t key_
 			IMB_AES256_GCM_PRE(mb->manager, keys + i * key_len, &mb->keys[i]);
 	}
 	return mb;
-fail:
-	field_mb_free(mb);
-	return NULL;
 }
 
 static inline void set_nonce(struct mb *mb, size_t i, const uint8_t *packet)

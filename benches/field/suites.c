@@ -17,10 +17,12 @@ struct cbc {
 	IMB_MGR *manager;
 };
 
+/* Of ipsec_mb.c. */
+IMB_MGR *field_mb_manager(int arch);
+
 void field_cbc_free(struct cbc *cbc)
 {
-	if (cbc->manager)
-		free_mb_mgr(cbc->manager);
+	free_mb_mgr(cbc->manager);
 	free(cbc);
 }
 
@@ -31,18 +33,11 @@ struct cbc *field_cbc_new(int arch, const uint8_t *key, const uint8_t *mac_key)
 	struct cbc *cbc = aligned_alloc(64, (sizeof(*cbc) + 63) / 64 * 64);
 	if (!cbc)
 		return NULL;
-	cbc->manager = alloc_mb_mgr(0);
-	if (!cbc->manager)
-		goto fail;
-	switch (arch) {
-	case IMB_ARCH_SSE: init_mb_mgr_sse(cbc->manager); break;
-	case IMB_ARCH_AVX: init_mb_mgr_avx(cbc->manager); break;
-	case IMB_ARCH_AVX2: init_mb_mgr_avx2(cbc->manager); break;
-	case IMB_ARCH_AVX512: init_mb_mgr_avx512(cbc->manager); break;
-	default: goto fail;
+	cbc->manager = field_mb_manager(arch);
+	if (!cbc->manager) {
+		free(cbc);
+		return NULL;
 	}
-	if (imb_get_errno(cbc->manager) || cbc->manager->used_arch != (unsigned)arch)
-		goto fail;
 	IMB_AES_KEYEXP_128(cbc->manager, key, cbc->encrypt, cbc->decrypt);
 	memset(inner, 0x36, BLOCK);
 	memset(outer, 0x5c, BLOCK);
@@ -53,9 +48,6 @@ struct cbc *field_cbc_new(int arch, const uint8_t *key, const uint8_t *mac_key)
 	IMB_SHA256_ONE_BLOCK(cbc->manager, inner, cbc->inner);
 	IMB_SHA256_ONE_BLOCK(cbc->manager, outer, cbc->outer);
 	return cbc;
-fail:
-	field_cbc_free(cbc);
-	return NULL;
 }
 
 /* Seals or opens a packet of `len` octets in place; the IV is there. 1 if all went well. */
