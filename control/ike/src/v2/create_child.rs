@@ -460,10 +460,9 @@ impl IkeSa {
         let resource = old.and_then(|child| child.resource);
         let old = old.map(|child| (child.spi_in, child.config.clone()));
         // RFC 7296 §2.25.1
-        let is_replaced = |spi_in: &u32| self.children.iter().any(|c| c.spi_in == *spi_in && c.is_replaced);
         let refusal = match (rekeys, &old) {
             (None, _) if self.children.len() >= MOST_CHILDREN => Some(NotifyType::NO_ADDITIONAL_SAS),
-            (Some(_), Some((spi_in, _))) if is_replaced(spi_in) => Some(NotifyType::TEMPORARY_FAILURE),
+            (Some(_), Some((spi_in, _))) if self.is_replaced(*spi_in) => Some(NotifyType::TEMPORARY_FAILURE),
             // It may be the one that we have asked for, whose answer is on its way.
             (Some(_), None) if self.is_asking_child() => Some(NotifyType::TEMPORARY_FAILURE),
             (Some(_), None) => Some(NotifyType::CHILD_SA_NOT_FOUND),
@@ -536,8 +535,8 @@ impl IkeSa {
         let Answering { agreed, replaces, method, ni } = answering;
         let nr = cx.random::<NONCE>().to_vec();
         // While the key was made, we may have replaced or deleted it ourselves, or the IKE SA.
-        let is_about_to = replaces.is_some_and(|old| self.is_following_up(old)) || self.is_rekeying();
-        if !self.may_replace(replaces) || is_about_to {
+        let is_ours = |old| self.is_following_up(old) || self.is_replaced(old);
+        if !self.may_replace(replaces) || replaces.is_some_and(is_ours) || self.is_rekeying() {
             return self.answer_error(EXCHANGE, NotifyType::TEMPORARY_FAILURE, cx);
         }
         let mut offer = agreed.payloads().into_iter();
@@ -569,6 +568,11 @@ impl IkeSa {
         let replaced = self.children.iter().filter(|child| child.is_replaced).count();
         let used = self.children.len() - replaced;
         replaced >= used + MOST_REPLACED || self.children.len() >= 2 * MOST_CHILDREN
+    }
+
+    /// Whether there is another in its place.
+    fn is_replaced(&self, spi_in: u32) -> bool {
+        self.children.iter().any(|child| child.spi_in == spi_in && child.is_replaced)
     }
 
     /// Whether what the peer wants to replace is there and stays.

@@ -146,10 +146,17 @@ fn both_replace_a_child(seeds: Range<u64>, change: fn(&mut Connection)) -> usize
     for seed in seeds {
         let mut world = established_as(seed, change);
         world.is_steady = true;
-        (world.late_ms, world.loss, world.again) = (seed * 4, seed as u32 % 3 * 10, seed as u32 % 5);
+        // In the network and in jobs: long, or so short that both ends' keys are there at the same time.
+        world.late_ms = if seed % 2 == 0 { seed * 4 } else { seed % 7 };
+        (world.loss, world.again) = (seed as u32 % 3 * 10, seed as u32 % 5);
         let before = world.ends[LEFT].next_spi;
         rekey_only_child(&mut world, LEFT);
         rekey_only_child(&mut world, RIGHT);
+        if world.loss == 0 {
+            // Each answers once, and what has lost does not wait until it is old.
+            world.run_for(60_000);
+            world.check_children(1);
+        }
         world.run_for(3_000_000);
         if world.ends.iter().all(|end| end.engine.sas().count() == 1) {
             world.check_children(1);

@@ -393,8 +393,12 @@ impl World {
         self.now_ms = self.now_ms.max(next);
         let now = self.now_ms;
         for at in [LEFT, RIGHT] {
-            let done = self.ends[at].jobs.iter().position(|(ms, ..)| *ms <= now);
-            if let Some((_, id, job)) = done.map(|n| self.ends[at].jobs.remove(n)) {
+            // What is done at the same time is told in any order, and one behind the other.
+            let jobs = &self.ends[at].jobs;
+            let done: Vec<usize> = (0..jobs.len()).filter(|n| jobs[*n].0 <= now).collect();
+            if !done.is_empty() {
+                let n = done[if done.len() > 1 { self.below(done.len() as u64) as usize } else { 0 }];
+                let (_, id, job) = self.ends[at].jobs.remove(n);
                 let outcome = job.run(&mut self.rng);
                 self.with(at, |engine, cx| engine.done(id, outcome, cx));
                 return true;
