@@ -229,6 +229,7 @@ pub fn sa(i: u32, direction: Direction, algorithm: Algorithm) -> Sa {
         replay_window: 1024,
         reqid: REQID,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("path").expect("a short name"),

@@ -370,9 +370,8 @@ impl PolicySync {
                 // RFC 9611: each has an SA, or hands on what it gets.
                 true => Owner::Workers,
                 false => {
-                    let of = |sa| Some((self.reader.spi(sa)?.0, self.reader.worker(sa)));
-                    let of = policy.sa.and_then(of);
-                    Owner::Worker(of.map_or(0, |(spi, worker)| owner_of(spi, worker, self.workers)))
+                    let whose = policy.sa.and_then(|sa| self.reader.whose(sa));
+                    Owner::Worker(whose.map_or(0, |whose| owner_of(whose, self.workers)))
                 }
             };
             let dst = policy.selector.dst;

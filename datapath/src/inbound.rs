@@ -90,7 +90,9 @@ fn find_sa(meta: &mut Meta, sas: &mut SaTable, reader: &Reader, runtime: &Runtim
     match sas.find_spi(meta.esp.spi, reader, runtime) {
         Found::Here(i) => meta.sa = i,
         Found::General(_) => meta.stage = Stage::General(Why::Inbound),
-        Found::At(_) | Found::Nowhere => meta.stage = Stage::Drop(DropReason::UnknownSpi),
+        // RFC 2401 §5.2.1: an SA in another has that one's worker; this is not in it.
+        Found::At(_) => meta.stage = Stage::Drop(DropReason::SaMismatch),
+        Found::Nowhere => meta.stage = Stage::Drop(DropReason::UnknownSpi),
     }
 }
 

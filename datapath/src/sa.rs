@@ -83,9 +83,9 @@ pub struct BytesPerSa {
 /// States and keys, by index.
 pub type Split<'a> = (&'a mut [Option<SaState>], &'a [Option<AeadKey>]);
 
-/// The worker that an SA is of: the one that it says, or else the one that its SPI names.
-pub fn owner_of(spi: u32, worker: Option<u8>, workers: u32) -> u32 {
-    worker.map_or_else(|| worker_of_spi(spi, workers), |worker| u32::from(worker) % workers)
+/// The worker that an SA is of: the one that it says, or else the one that its SPI names, or that of the SA around it.
+pub fn owner_of((spi, worker): (Spi, Option<u8>), workers: u32) -> u32 {
+    worker.map_or_else(|| worker_of_spi(spi.0, workers), |worker| u32::from(worker) % workers)
 }
 
 /// All SAs of one worker.
@@ -624,14 +624,14 @@ impl SaTable {
             self.evict(i);
         }
         // Another's need not be copied; a hint, for the SA may change under it.
-        match reader.spi(slot).map(|spi| owner_of(spi.0, reader.worker(slot), self.workers)) {
+        match reader.whose(slot).map(|whose| owner_of(whose, self.workers)) {
             Some(owner) if owner != self.me => return Found::At(owner),
             _ => {}
         }
         let place = reader.endpoint_version(slot);
         let Some((generation, sa)) = reader.copy_sa(slot) else { return Found::Nowhere };
         // Whoever else had it would use the same sequence numbers.
-        let owner = owner_of(sa.spi.0, sa.worker, self.workers);
+        let owner = owner_of(sa.whose(), self.workers);
         if owner != self.me {
             return Found::At(owner);
         }

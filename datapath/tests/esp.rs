@@ -96,7 +96,7 @@ prop_compose! {
         let key = &material.concat()[..algorithm.key_len() + algorithm.salt_len()];
         Sa {
             spi: Spi(spi), direction: Direction::Outbound, protocol: Protocol::Esp, mode: Mode::Tunnel,
-            algorithm, src, dst, udp, esn, replay_window: 64, reqid: 1, worker: None, mtu: 0,
+            algorithm, src, dst, udp, esn, replay_window: 64, reqid: 1, worker: None, around: None, mtu: 0,
             handling: Handling::default(),
             name: Name::new("peer").unwrap(), key: Key::new(key).unwrap(),
         }
@@ -263,6 +263,7 @@ fn one_sa() -> Sa {
         replay_window: 64,
         reqid: 1,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("peer").unwrap(),

@@ -51,6 +51,7 @@ fn sa(n: u32, direction: Direction) -> Sa {
         replay_window: 1024,
         reqid: n,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),

@@ -116,6 +116,7 @@ fn worker(tunnel: &Tunnel, from: PcapPort, to: PcapPort) -> Result<(Worker, Sadb
         replay_window: 0,
         reqid: REQID,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("peer").ok_or("no name")?,

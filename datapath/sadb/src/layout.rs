@@ -28,7 +28,7 @@ pub const SADB_MAGIC: u64 = u64::from_le_bytes(*b"PCLSADB\0");
 /// First octets of the `runtime` file.
 pub const RUNTIME_MAGIC: u64 = u64::from_le_bytes(*b"PCLRUNT\0");
 /// Version of the contract.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// Workers, at most.
 pub const MAX_WORKERS: usize = 64;
 /// SAs, at most.

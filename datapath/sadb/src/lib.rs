@@ -57,7 +57,8 @@ pub use runtime::{
     Traffic, WorkerRecord, WorkerRuntime,
 };
 pub use sa::{
-    Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo, SlotIndex, Spi,
+    Around, Direction, Generation, Key, Mode, NAME_ROOM, Name, Protocol, REPLAY_WINDOW, Sa, SeqNo, SlotIndex,
+    Spi,
 };
 pub use sa_set::{Classes, DSCPS};
 pub use sadb::Sadb;

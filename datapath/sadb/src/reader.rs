@@ -151,9 +151,9 @@ impl Reader {
         self.map.slots().get(slot.0 as usize)?.generation()
     }
 
-    /// The worker that the SA in a slot is for, if its SPI does not say it; a hint, as all of an SA that is not copied.
-    pub fn worker(&self, slot: SlotIndex) -> Option<u8> {
-        self.map.slots().get(slot.0 as usize)?.worker()
+    /// What says which worker's the SA in a slot is ([`Sa::whose`]); a hint, as all of an SA that is not copied.
+    pub fn whose(&self, slot: SlotIndex) -> Option<(Spi, Option<u8>)> {
+        self.map.slots().get(slot.0 as usize)?.whose()
     }
 
     /// The SPI of the SA that lives in a slot.

@@ -20,8 +20,10 @@ pub const KEY_ROOM: usize = 104;
 /// Octets of a connection's name, at most.
 pub const NAME_ROOM: usize = 32;
 
-/// The word that has the worker.
-pub(crate) const WORKER_WORD: usize = 1;
+/// The word that has flags and the worker.
+const WORKER_WORD: usize = 1;
+
+const FLAGS_SHIFT: u32 = 16;
 
 const WORKER_SHIFT: u32 = 24;
 
@@ -33,6 +35,10 @@ const _: () =
 
 const ESN: u64 = 1;
 const UDP: u64 = 2;
+const AROUND: u64 = 4;
+
+/// The word of UDP encapsulation, or of the SA around.
+const AROUND_WORD: usize = 3;
 
 /// Sizes of a replay window in packets (RFC 4303 §3.4.3).
 pub const REPLAY_WINDOW: RangeInclusive<u32> = 64..=65_536;
@@ -168,6 +174,25 @@ impl fmt::Display for Name {
     }
 }
 
+/// The SA of AH that packets of an SA of ESP are in: both are a bundle (RFC 2401 §4.3), which has one worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Around {
+    /// Where it is.
+    pub slot: SlotIndex,
+    /// Its SPI.
+    pub spi: Spi,
+}
+
+impl Around {
+    fn to_word(self) -> u64 {
+        u64::from(self.slot.0) << 32 | u64::from(self.spi.0)
+    }
+
+    fn from_word(word: u64) -> Around {
+        Around { slot: SlotIndex((word >> 32) as u32), spi: Spi(word as u32) }
+    }
+}
+
 /// A Security Association (RFC 4301 §4.4.2.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sa {
@@ -187,6 +212,8 @@ pub struct Sa {
     pub dst: IpAddr,
     /// UDP encapsulation (RFC 3948).
     pub udp: Option<UdpEncap>,
+    /// The SA of AH that its packets are in, and without which they are none of its. It is not in UDP then.
+    pub around: Option<Around>,
     /// Extended sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
     /// Replay window in packets, a multiple of 64 in [`REPLAY_WINDOW`]; 0 switches the check off.
@@ -239,6 +266,10 @@ impl Sa {
         {
             return invalid("replay_window with follow_peer", 0);
         }
+        // What AH is around is ESP between the same addresses (RFC 3715 §2.1: no NAT is on its way).
+        if self.around.is_some() && (self.protocol, self.udp, self.worker) != (Protocol::Esp, None, None) {
+            return invalid("protocol, udp or worker with around", self.protocol as u64);
+        }
         // The peer's packets come to the worker that the SPI names.
         if let Some(worker) = self.worker
             && (self.direction == Direction::Inbound || usize::from(worker) >= MAX_WORKERS)
@@ -249,6 +280,11 @@ impl Sa {
             return invalid("name length", 0);
         }
         self.handling.check()
+    }
+
+    /// What says which worker's it is: an SPI, or the worker itself.
+    pub fn whose(&self) -> (Spi, Option<u8>) {
+        (self.around.map_or(self.spi, |around| around.spi), self.worker)
     }
 
     /// The peer's outer address.
@@ -269,7 +305,8 @@ impl Sa {
 
     pub(crate) fn to_words(&self) -> SaWords {
         let mut w = [0u64; BODY_WORDS];
-        let flags = if self.esn { ESN } else { 0 } | if self.udp.is_some() { UDP } else { 0 };
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = flag(self.esn, ESN) | flag(self.udp.is_some(), UDP) | flag(self.around.is_some(), AROUND);
         let family = if self.src.is_ipv4() { 4 } else { 6u64 };
         w[0] = self.spi.0 as u64
             | (self.direction as u64) << 32
@@ -278,14 +315,15 @@ impl Sa {
             | family << 56;
         let worker = self.worker.map_or(0, |worker| u64::from(worker) + 1);
         w[WORKER_WORD] = self.algorithm.code() as u64
-            | flags << 16
+            | flags << FLAGS_SHIFT
             | worker << WORKER_SHIFT
             | (self.replay_window as u64) << 32;
         w[2] = self.reqid as u64
             | (self.mtu as u64) << 32
             | (self.key.len as u64) << 48
             | (self.name.len as u64) << 56;
-        w[3] = self.udp.map_or(0, UdpEncap::to_word);
+        let around = self.around.map_or(0, Around::to_word);
+        w[AROUND_WORD] = self.udp.map_or(around, UdpEncap::to_word);
         w[4..6].copy_from_slice(&address_words(self.src));
         w[6..8].copy_from_slice(&address_words(self.dst));
         pack(&self.name.octets, &mut w[NAME_WORD..NAME_WORD + NAME_ROOM / 8]);
@@ -301,7 +339,7 @@ impl Sa {
             6 => false,
             other => return Err(SadbError::Invalid { field: "family", value: other as u64 }),
         };
-        let flags = w[1] >> 16 & 0xff;
+        let flags = w[WORKER_WORD] >> FLAGS_SHIFT & 0xff;
         let mut name = Name { octets: [0; NAME_ROOM], len: ((w[2] >> 56) as u8).min(NAME_ROOM as u8) };
         unpack(&w[NAME_WORD..NAME_WORD + NAME_ROOM / 8], &mut name.octets);
         let mut key = Key { octets: [0; KEY_ROOM], len: ((w[2] >> 48) as u8).min(KEY_ROOM as u8) };
@@ -314,7 +352,8 @@ impl Sa {
             algorithm: (w[1] as u16).try_into()?,
             src: address(v4, &w[4..6]),
             dst: address(v4, &w[6..8]),
-            udp: (flags & UDP != 0).then(|| UdpEncap::from_word(w[3])),
+            udp: (flags & UDP != 0).then(|| UdpEncap::from_word(w[AROUND_WORD])),
+            around: (flags & AROUND != 0).then(|| Around::from_word(w[AROUND_WORD])),
             esn: flags & ESN != 0,
             replay_window: (w[1] >> 32) as u32,
             reqid: w[2] as u32,
@@ -330,8 +369,15 @@ impl Sa {
 }
 
 /// The worker that the word says, which has it.
-pub(crate) fn worker_of_word(word: u64) -> Option<u8> {
+fn worker_of_word(word: u64) -> Option<u8> {
     ((word >> WORKER_SHIFT) as u8).checked_sub(1)
+}
+
+/// What [`Sa::whose`] says, of the word of a body at a place.
+pub(crate) fn whose(word: impl Fn(usize) -> u64) -> (Spi, Option<u8>) {
+    let flags = word(WORKER_WORD) >> FLAGS_SHIFT;
+    let spi = word(if flags & AROUND != 0 { AROUND_WORD } else { 0 });
+    (Spi(spi as u32), worker_of_word(word(WORKER_WORD)))
 }
 
 fn pack(octets: &[u8], words: &mut [u64]) {

@@ -13,7 +13,7 @@
 use crate::{
     Generation, Spi,
     layout::shared,
-    sa::{BODY_WORDS, SaWords, WORKER_WORD, worker_of_word},
+    sa::{self, BODY_WORDS, SaWords},
     sync::{AtomicU64, Ordering, fence},
 };
 
@@ -52,10 +52,10 @@ impl<const N: usize> Slot<N> {
         Some(Spi(self.body[0].load(Ordering::Relaxed) as u32))
     }
 
-    /// The worker that what lives here says that it is for; a hint, too.
-    pub(crate) fn worker(&self) -> Option<u8> {
+    /// What says which worker's it is; a hint, too.
+    pub(crate) fn whose(&self) -> Option<(Spi, Option<u8>)> {
         self.generation()?;
-        worker_of_word(self.body.get(WORKER_WORD)?.load(Ordering::Relaxed))
+        Some(sa::whose(|at| self.body.get(at).map_or(0, |word| word.load(Ordering::Relaxed))))
     }
 
     /// A whole copy of the body, with the generation it belongs to.

@@ -20,6 +20,7 @@ fn sa(spi: u32) -> Sa {
         replay_window: 1024,
         reqid: spi,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),

@@ -35,6 +35,7 @@ fn sa(spi: u32, direction: Direction) -> Sa {
         replay_window: 1024,
         reqid: 7,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("site").unwrap(),

@@ -113,6 +113,7 @@ impl Rng {
             replay_window: self.of(&[0, 64, 128, 65_536]),
             reqid: self.next() as u32,
             worker: None,
+            around: None,
             mtu: self.next() as u16,
             handling: Handling {
                 df: self.of(&[DfBit::Copy, DfBit::Set, DfBit::Clear]),
@@ -125,6 +126,10 @@ impl Rng {
         };
         if sa.direction == Direction::Outbound {
             sa.worker = self.of(&[None, Some(0), Some(0), Some(1), Some(63)]);
+        }
+        if (sa.protocol, sa.udp, sa.worker) == (Protocol::Esp, None, None) {
+            let around = Around { slot: SlotIndex(self.below(1 << 20) as u32), spi: Spi(self.next() as u32) };
+            sa.around = self.of(&[None, Some(around)]);
         }
         if let (0, Some(udp)) = (sa.replay_window, &mut sa.udp) {
             udp.follow_peer = false; // whoever copies a packet would be followed

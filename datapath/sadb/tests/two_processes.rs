@@ -46,6 +46,7 @@ fn sa(spi: Spi, count: u32) -> Sa {
         replay_window: 1024,
         reqid: count,
         worker: None,
+        around: None,
         mtu: salt as u16,
         handling: Handling::default(),
         name: Name::new(&format!("{salt:x}")).unwrap(),

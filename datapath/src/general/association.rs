@@ -46,6 +46,7 @@ impl Association {
     pub fn is_for(sa: &Sa) -> bool {
         let is_plain = sa.protocol == Protocol::Esp
             && sa.mode == Mode::Tunnel
+            && sa.around.is_none()
             && esp::is_supported(sa.algorithm)
             && sa.handling.is_plain();
         !is_plain

@@ -62,7 +62,7 @@ impl General {
     /// # Errors
     /// Why it goes no further.
     pub(super) fn inbound(&mut self, env: &mut Env<'_>) -> Result<Opened, DropReason> {
-        let mut is_own = false;
+        let (mut is_own, mut around) = (false, None);
         for layer in self.layers..LAYERS {
             let ip = self.parse()?;
             let Some(head) = header_of(self.packet.bytes(), &ip, env.sas.udp_ports()) else {
@@ -72,8 +72,13 @@ impl General {
                 env.reader.find(Spi(head.spi)).map(|slot| env.sas.find(slot, env.reader, env.runtime));
             match found {
                 Some(Found::Here(i) | Found::General(i)) => {
-                    is_own =
-                        env.sas.associate(i, env.reader).ok_or(DropReason::UnknownSpi)?.is_between_hosts();
+                    let with = env.sas.associate(i, env.reader).ok_or(DropReason::UnknownSpi)?;
+                    is_own = with.is_between_hosts();
+                    // RFC 2401 §5.2.1: what is not in the SA around it has not been through the whole bundle.
+                    if with.sa.around.is_some_and(|outer| Some(outer.slot) != around) {
+                        return Err(DropReason::SaMismatch);
+                    }
+                    around = Some(env.sas.get(i).slot);
                     if self.open(env, i, &ip, &head)?.is_none() {
                         return Ok(Opened::Gone);
                     }
@@ -120,9 +125,26 @@ impl General {
         }
         // 4. What is inside, and whether its policy wants it from this SA (RFC 4301 §5.2).
         match self.inside(env, i, ip, head, (seq, proof)) {
+            Ok(Some(ip)) if self.is_bundled(env, i, &ip) => {
+                env.sas.count_inbound(i, ip.len(), env.reader, env.runtime);
+                Ok(Some(()))
+            }
             Ok(Some(ip)) => env.admit(i, &ip).map(Some),
             Ok(None) => Ok(None),
             Err(reason) => Err(env.refused_inside(i, reason)),
+        }
+    }
+
+    /// Whether what an SA has brought is for one that it is around: the policies are for what is in that.
+    fn is_bundled(&self, env: &mut Env<'_>, i: u32, ip: &Ip) -> bool {
+        let head = header_of(self.packet.bytes(), ip, env.sas.udp_ports());
+        let inner = head.and_then(|head| env.reader.find(Spi(head.spi)));
+        match inner.map(|slot| env.sas.find(slot, env.reader, env.runtime)) {
+            Some(Found::General(inner)) => {
+                let around = env.sas.association(inner).and_then(|with| with.sa.around);
+                around.is_some_and(|around| around.slot == env.sas.get(i).slot)
+            }
+            _ => false,
         }
     }
 

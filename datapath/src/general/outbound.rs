@@ -264,8 +264,7 @@ impl General {
             room[..keepalive.len()].copy_from_slice(&keepalive);
             keepalive.len()
         });
-        let is_nested = env.sas.association(i).is_some_and(|with| with.sa.handling.nested);
-        if let Err(reason) = self.go_on(env, is_nested) {
+        if let Err(reason) = self.go_on(env, i) {
             self.count(reason, 1);
         }
     }
@@ -305,22 +304,26 @@ impl General {
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
         self.id = self.id.wrapping_add(1);
         seal(&mut self.packet, with, (seq, self.id as u16))?;
-        let is_nested = with.sa.handling.nested;
         if env.sas.get_mut(i).count(1, octets) {
             env.sas.note(i, env.reader, env.runtime);
         }
-        self.go_on(env, is_nested)
+        self.go_on(env, i)
     }
 
-    /// Has what an SA sends leave: by the outbound policies again, if the SA is in another (RFC 4301 §E).
-    fn go_on(&mut self, env: &mut Env<'_>, is_nested: bool) -> Result<(), DropReason> {
+    /// Has what an SA sends leave: by the SA around it (RFC 2401 §4.3); by the outbound policies again, if it is in another
+    /// (RFC 4301 §E).
+    fn go_on(&mut self, env: &mut Env<'_>, i: u32) -> Result<(), DropReason> {
         let ip = self.parse()?;
+        let with = env.sas.association(i).map(|with| &with.sa);
+        let is_nested = with.is_some_and(|sa| sa.handling.nested);
+        let is_bundled = with.is_some_and(|sa| sa.around.is_some());
         let from = std::mem::replace(&mut self.from, From::Sealed);
         self.layers += 1;
-        let result = if is_nested && self.layers < LAYERS {
-            self.outbound(env, ip)
-        } else {
-            self.route(env, ip.dst())
+        let result = match env.around(i) {
+            Some(outer) => self.protect(env, outer, &ip),
+            None if is_bundled => Err(DropReason::NoSa),
+            None if is_nested && self.layers < LAYERS => self.outbound(env, ip),
+            None => self.route(env, ip.dst()),
         };
         self.layers -= 1;
         self.from = from;
@@ -426,13 +429,33 @@ impl Env<'_> {
         }
     }
 
-    /// Octets of an SA's packet, at most, to this outer address.
-    fn path_mtu(&self, i: u32, dst: IpAddr) -> usize {
+    /// Octets of an SA's packet, at most, to this outer address: of one in another SA, without what that puts in front.
+    fn path_mtu(&mut self, i: u32, dst: IpAddr) -> usize {
         let mtu = self.mtu_to(dst.into());
+        let Some(outer) = self.around(i) else { return self.known_mtu(i, mtu) };
+        let ah = self.sas.association(outer).map_or(0, |with| ah::len(with, dst.is_ipv4()));
+        self.known_mtu(i, self.known_mtu(outer, mtu).saturating_sub(ah))
+    }
+
+    /// The same, where its next hop takes so much.
+    fn known_mtu(&self, i: u32, mtu: usize) -> usize {
         match self.sas.get(i).mtu {
             0 => mtu,
             known => mtu.min(known as usize),
         }
+    }
+
+    /// The SA that is around an outbound one, if there is such and it is there.
+    fn around(&mut self, i: u32) -> Option<u32> {
+        let around = self.sas.association(i)?.sa.around?;
+        let (Found::Here(outer) | Found::General(outer)) =
+            self.sas.find(around.slot, self.reader, self.runtime)
+        else {
+            return None;
+        };
+        let state = self.sas.get(outer);
+        let is_it = (state.direction, state.spi) == (Direction::Outbound, around.spi.0);
+        is_it.then_some(outer)
     }
 }
 

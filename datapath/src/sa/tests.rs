@@ -21,6 +21,7 @@ fn inbound() -> Sa {
         replay_window: 64,
         reqid: 7,
         worker: None,
+        around: None,
         mtu: 0,
         handling: Handling::default(),
         name: Name::new("told").unwrap(),

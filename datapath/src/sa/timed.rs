@@ -52,9 +52,9 @@ impl SaTable {
 
     /// Whether the SA in a slot has a state here, or is another worker's, or none is there.
     fn is_met(&self, slot: SlotIndex, reader: &Reader) -> bool {
-        let Some(spi) = reader.spi(slot) else { return true };
+        let Some(whose) = reader.whose(slot) else { return true };
         let state = self.index(slot).and_then(|i| self.states[i as usize].as_ref());
-        owner_of(spi.0, reader.worker(slot), self.workers) != self.me
+        owner_of(whose, self.workers) != self.me
             || state.is_some_and(|state| reader.generation(slot) == Some(state.generation))
     }
 }

@@ -1,6 +1,8 @@
 //! A gateway in memory: real SADB, real workers, real crypto; ports whose other ends the test holds.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod pair;
+
 use portcullis_datapath::{
     crypto::Aead,
     drop::DropReason,
@@ -126,6 +128,7 @@ pub fn sa(t: &Tunnel, me: u8, from: u8, to: u8) -> Sa {
         replay_window: t.window,
         reqid: 1,
         worker: None,
+        around: None,
         mtu: 0,
         handling: t.handling,
         name: Name::new("peer").unwrap(),

@@ -107,6 +107,7 @@ mod tests {
             replay_window: 1024,
             reqid: 1,
             worker: None,
+            around: None,
             mtu: 0,
             handling: Handling::default(),
             name: Name::new("plan").unwrap(),
