@@ -60,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: "net".into(),
         mark: 0,
         proposals: Proposals::esp(esp.split(','))?,
+        around: None,
         local: ConfiguredSelectors::parse(local_ts.split(','))?,
         remote: ConfiguredSelectors::parse(remote_ts.split(','))?,
         mode: Mode::Tunnel,

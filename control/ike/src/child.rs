@@ -15,7 +15,7 @@ use crate::{
     traffic_selector::Policy,
 };
 use portcullis_sadb::{self as sadb, Algorithm, Key, Mode};
-use std::{net::SocketAddr, sync::Arc};
+use std::{iter, net::SocketAddr, sync::Arc};
 
 /// A child SA of an IKE SA, in both directions.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct ChildSa {
     pub spi_in: u32,
     /// The peer's.
     pub spi_out: u32,
+    /// The SAs of AH around these of ESP, if it is a bundle (RFC 2401 §4.3).
+    pub around: Option<Box<Around>>,
     /// The resource that it is for, if it is one of several on the same selectors (RFC 9611).
     pub resource: Option<u32>,
     /// When it is to be rekeyed.
@@ -42,6 +44,17 @@ pub struct ChildSa {
     pub successor: Option<u32>,
     /// It has ended, and not by us.
     pub ended_by: Option<EndedBy>,
+}
+
+/// SAs of AH around those of ESP, in both directions.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// What was agreed on.
+    pub agreement: Agreement,
+    /// Our SPI.
+    pub spi_in: u32,
+    /// The peer's.
+    pub spi_out: u32,
 }
 
 /// Who has ended a child SA that nobody here has.
@@ -94,6 +107,8 @@ pub struct Install {
     pub key_in: Key,
     /// What seals.
     pub key_out: Key,
+    /// The same of what is around it.
+    pub around: Option<Box<Keyed>>,
     /// Our outer address and port.
     pub local: SocketAddr,
     /// The peer's.
@@ -107,6 +122,28 @@ pub struct Install {
     /// What is sent goes by it at once: the peer has it. Else by what it replaces, until the peer is known to have it
     /// (RFC 7296 §2.8).
     pub sends: bool,
+}
+
+/// Transforms and keys of SAs in both directions.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// The transforms.
+    pub algorithm: Algorithm,
+    /// What opens.
+    pub key_in: Key,
+    /// What seals.
+    pub key_out: Key,
+}
+
+impl Keyed {
+    /// `role` is that in the exchange that made the keys.
+    pub(crate) fn new(algorithm: Algorithm, keys: ChildKeys, role: Role) -> Keyed {
+        let (key_in, key_out) = match role {
+            Role::Initiator => (keys.from_responder, keys.from_initiator),
+            Role::Responder => (keys.from_initiator, keys.from_responder),
+        };
+        Keyed { algorithm, key_in, key_out }
+    }
 }
 
 /// Why there is no child SA.
@@ -170,6 +207,9 @@ pub enum ChildError {
     /// The connection is for peers that ask for an address.
     #[error("the peer has asked for no address, and the connection has pools")]
     NotAsked,
+    /// ESP in AH, where a NAT is on the way.
+    #[error("AH does not go through a NAT, or in UDP (RFC 3715 §2.1)")]
+    AhInUdp,
     /// There is no SPI, or no room for another SA.
     #[error("there is no room for another SA")]
     Full,
@@ -215,10 +255,7 @@ impl ChildSa {
         place: Place<'_>,
         (now_ms, random): (u64, u32),
     ) -> Install {
-        let (key_in, key_out) = match role {
-            Role::Initiator => (keys.from_responder, keys.from_initiator),
-            Role::Responder => (keys.from_initiator, keys.from_responder),
-        };
+        let Keyed { algorithm, key_in, key_out } = Keyed::new(algorithm, keys, role);
         let Child { rekey_ms, rand_ms, .. } = *self.config;
         self.rekey_at_ms = rekey_at_ms(now_ms, rekey_ms, rand_ms, random);
         Install {
@@ -226,6 +263,7 @@ impl ChildSa {
             algorithm,
             key_in,
             key_out,
+            around: None,
             local: place.local,
             peer: place.peer,
             is_in_udp: place.is_in_udp,
@@ -241,6 +279,19 @@ impl ChildSa {
         self.agreement.protocol()
     }
 
+    /// Our SPIs, and what of.
+    pub(crate) fn inbound(&self) -> impl Iterator<Item = (Protocol, u32)> {
+        let around = self.around.as_deref().map(|around| (Protocol::AH, around.spi_in));
+        iter::once((self.protocol(), self.spi_in)).chain(around)
+    }
+
+    /// Whether the peer receives by this SPI of its, of this protocol.
+    pub(crate) fn is_to(&self, protocol: Protocol, spi: &[u8]) -> bool {
+        let around = self.around.as_deref().map(|around| (Protocol::AH, around.spi_out));
+        let mut outbound = iter::once((self.protocol(), self.spi_out)).chain(around);
+        outbound.any(|(of, spi_out)| of == protocol && spi_out.to_be_bytes() == spi)
+    }
+
     /// ESP or AH.
     pub fn sadb_protocol(&self) -> sadb::Protocol {
         if self.protocol() == Protocol::AH { sadb::Protocol::Ah } else { sadb::Protocol::Esp }
@@ -254,14 +305,30 @@ keep!(ChildSa {
     policy,
     spi_in,
     spi_out,
+    around,
     resource,
     rekey_at_ms,
     is_replaced,
     successor,
     ended_by
 });
+keep!(Around { agreement, spi_in, spi_out });
 keep_enum!(EndedBy { 0 => Peer, 1 => Silence });
-keep!(Install { sa, connection, algorithm, key_in, key_out, local, peer, is_in_udp, nat, replaces, sends });
+keep!(Keyed { algorithm, key_in, key_out });
+keep!(Install {
+    sa,
+    connection,
+    algorithm,
+    key_in,
+    key_out,
+    around,
+    local,
+    peer,
+    is_in_udp,
+    nat,
+    replaces,
+    sends
+});
 
 impl Keep for Mode {
     fn keep(&self, to: &mut Writer) {

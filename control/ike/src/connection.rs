@@ -361,6 +361,8 @@ pub struct Child {
     pub mark: u64,
     /// What it is made of.
     pub proposals: Proposals,
+    /// What the SA of AH is made of that is around each of ESP (RFC 2401 §4.3): in IKEv1 alone.
+    pub around: Option<Proposals>,
     /// What it is for, at our end.
     pub local: ConfiguredSelectors,
     /// And at the peer's.

@@ -92,6 +92,7 @@ fn config(at: usize, ikev1: Option<Ikev1>) -> Configuration {
         name: "net".into(),
         mark: 0,
         proposals: Proposals::esp(["aes128gcm16-x25519-ecp256", "aes128gcm16"]).unwrap(),
+        around: None,
         local: selectors(at),
         remote: selectors(1 - at),
         mode: Mode::Tunnel,

@@ -8,7 +8,7 @@ use crate::{
         Attribute, Protocol, TransformType,
         isakmp::{self, Proposal, SecurityAssociation, Transform},
     },
-    proposal::{AcceptError, Agreement, Order},
+    proposal::{AcceptError, Agreement, Order, Proposals},
 };
 use portcullis_sadb::Mode;
 
@@ -185,90 +185,237 @@ impl Said {
     }
 }
 
-/// What of a child IKEv1 can do, the best first: with the key exchange of the best one, or without any (RFC 2409 §5.5).
-pub(super) fn offered(child: &Child) -> Vec<Agreement> {
-    let mut all = child.proposals.singles();
+/// What of a child IKEv1 can do, the best first.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub own: Vec<Agreement>,
+    /// Of AH around it.
+    pub around: Option<Vec<Agreement>>,
+}
+
+impl Offered {
+    /// With the key exchange of the best one, or without any: there is one for all SAs (RFC 2409 §5.5).
+    pub fn of(child: &Child) -> Option<Offered> {
+        let own = known(&child.proposals);
+        let method = own.first()?.key_exchange();
+        let of_method = |mut all: Vec<Agreement>| {
+            all.retain(|agreement| agreement.key_exchange() == method);
+            all
+        };
+        let around = child.around.as_ref().map(|around| of_method(known(around)));
+        let is_whole = around.as_ref().is_none_or(|around| !around.is_empty());
+        is_whole.then(|| Offered { own: of_method(own), around })
+    }
+
+    /// That key exchange.
+    pub fn key_exchange(&self) -> Option<KeyExchange> {
+        self.own.first().and_then(Agreement::key_exchange)
+    }
+}
+
+/// What IKEv1 has numbers for.
+fn known(proposals: &Proposals) -> Vec<Agreement> {
+    let mut all = proposals.singles();
     all.retain(|agreement| Said::of(agreement).is_some());
-    let method = all.first().and_then(Agreement::key_exchange);
-    all.retain(|agreement| agreement.key_exchange() == method);
-    all.truncate(u8::MAX.into());
     all
 }
 
-/// For the initiator's SA payload, of our SPI.
-pub(super) fn offer(offered: &[Agreement], spi: u32, encapsulation: u16, life: Life) -> SecurityAssociation {
-    let mut proposal = None;
-    for (number, said) in (1..=u8::MAX).zip(offered.iter().filter_map(Said::of)) {
-        let proposal = proposal.get_or_insert_with(|| Proposal {
-            number: 1,
-            protocol: said.protocol,
-            spi: spi.to_be_bytes().to_vec(),
-            transforms: vec![],
-        });
-        let attributes = said.attributes(encapsulation, life);
-        proposal.transforms.push(Transform { number, id: said.id, attributes });
-    }
-    SecurityAssociation { proposals: proposal.into_iter().collect() }
+/// The SPIs that an end receives by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spis {
+    pub own: u32,
+    /// Of AH around it.
+    pub around: Option<u32>,
 }
 
-/// What was agreed on for a child SA, of the peer's SPI.
+impl Spis {
+    /// That of a proposal.
+    pub fn of(self, protocol: Protocol) -> u32 {
+        self.around.filter(|_| protocol == Protocol::AH).unwrap_or(self.own)
+    }
+
+    pub fn has(self, spi: u32) -> bool {
+        self.own == spi || self.around == Some(spi)
+    }
+}
+
+/// How packets of a child are carried: what its SAs are called, and those of AH around them. AH around a tunnel has that in its
+/// payload, in the one outer header that both have: some call that a tunnel, too.
+struct Modes {
+    own: Vec<u16>,
+    around: Vec<u16>,
+}
+
+impl Modes {
+    /// What is offered.
+    fn offered(encapsulation: Encapsulation, mode: Mode) -> Modes {
+        Modes::with(mode, |mode| vec![encapsulation.id(mode)])
+    }
+
+    /// What of a peer is taken.
+    fn taken(encapsulation: Encapsulation, mode: Mode) -> Modes {
+        Modes::with(mode, |mode| encapsulation.taken(mode).to_vec())
+    }
+
+    fn with(mode: Mode, of: impl Fn(Mode) -> Vec<u16>) -> Modes {
+        let around = match mode {
+            Mode::Transport => of(Mode::Transport),
+            Mode::Tunnel => [of(Mode::Transport), of(Mode::Tunnel)].concat(),
+        };
+        Modes { own: of(mode), around }
+    }
+}
+
+/// For the initiator's SA payload, of our SPIs: proposals of one number are for SAs that are used together, the outer one first
+/// (RFC 2408 §4.2).
+pub(super) fn offer(
+    offered: &Offered,
+    spis: Spis,
+    (encapsulation, mode): (Encapsulation, Mode),
+    life: Life,
+) -> SecurityAssociation {
+    let modes = Modes::offered(encapsulation, mode);
+    let proposal = |of: &[Agreement], modes: &[u16]| {
+        let all = of.iter().filter_map(Said::of);
+        let all = all.flat_map(|said| modes.iter().map(move |mode| (said, *mode)));
+        let transform = |(number, (said, mode)): (u8, (Said, u16))| Transform {
+            number,
+            id: said.id,
+            attributes: said.attributes(mode, life),
+        };
+        let protocol = of.first().map_or(Protocol::ESP, Agreement::protocol);
+        let spi = spis.of(protocol).to_be_bytes().to_vec();
+        Proposal { number: 1, protocol, spi, transforms: (1..=u8::MAX).zip(all).map(transform).collect() }
+    };
+    let around = offered.around.as_deref().map(|around| proposal(around, &modes.around));
+    SecurityAssociation {
+        proposals: around.into_iter().chain([proposal(&offered.own, &modes.own)]).collect(),
+    }
+}
+
+/// What was agreed on for a child SA, of the peer's SPIs.
 #[derive(Clone, Debug)]
 pub(super) struct Agreed {
     pub agreement: Agreement,
+    /// Of AH around it.
+    pub around: Option<Agreement>,
     pub life: Life,
 }
 
-fn modes(encapsulations: Encapsulation, mode: Mode) -> [u64; 2] {
-    encapsulations.taken(mode).map(u64::from)
+/// A transform that one can choose of a proposal.
+struct Choice<'a> {
+    agreement: Agreement,
+    life: Life,
+    proposal: &'a Proposal,
+    transform: &'a Transform,
 }
 
-/// The responder's choice, and its SA payload but for its SPI: the transform as it was offered.
+impl Choice<'_> {
+    fn proposal(&self) -> Proposal {
+        Proposal { transforms: vec![self.transform.clone()], ..self.proposal.clone() }
+    }
+}
+
+/// What there is to choose of these, the best first.
+fn choices<'a>(
+    ours: &[Agreement],
+    proposals: &[&'a Proposal],
+    modes: &[u16],
+    order: Order,
+) -> Vec<Choice<'a>> {
+    let ours: Vec<_> = ours.iter().filter_map(|a| Some((Said::of(a)?, a))).collect();
+    let mut theirs = vec![];
+    for proposal in proposals.iter().filter(|proposal| proposal.spi.len() == 4) {
+        for transform in &proposal.transforms {
+            if let Some((said, with)) = Said::parse(proposal.protocol, transform)
+                && modes.iter().any(|mode| u64::from(*mode) == with.encapsulation)
+            {
+                theirs.push((said, with.life, *proposal, transform));
+            }
+        }
+    }
+    let mut places = vec![];
+    for (at, (said, ..)) in theirs.iter().enumerate() {
+        places.extend(ours.iter().position(|(one, _)| one == said).map(|place| (place, at)));
+    }
+    if order == Order::Ours {
+        places.sort_unstable();
+    }
+    let choice = |(place, at): (usize, usize)| {
+        let (_, life, proposal, transform) = theirs[at];
+        Choice { agreement: ours[place].1.clone().with_spi(&proposal.spi), life, proposal, transform }
+    };
+    places.into_iter().map(choice).collect()
+}
+
+/// The responder's choice, and its SA payload but for its SPIs: the transforms as they were offered. AH does not go through a NAT,
+/// so that there is none in UDP.
 pub(super) fn select(
     child: &Child,
     offered: &SecurityAssociation,
     encapsulation: Encapsulation,
     order: Order,
 ) -> Option<(Agreed, SecurityAssociation)> {
-    let ours = child.proposals.singles();
-    let ours: Vec<_> = ours.into_iter().filter_map(|a| Some((Said::of(&a)?, a))).collect();
-    let taken = modes(encapsulation, child.mode);
-    let mut theirs = vec![];
-    for proposal in &offered.proposals {
+    let modes = Modes::taken(encapsulation, child.mode);
+    let of = |number: u8| offered.proposals.iter().filter(move |proposal| proposal.number == number);
+    let ours = known(&child.proposals);
+    let Some(around) = &child.around else {
         // Those of a number belong together, and there is room for one here.
-        let is_alone = offered.proposals.iter().filter(|p| p.number == proposal.number).count() == 1;
-        if !is_alone || proposal.spi.len() != 4 {
-            continue;
-        }
-        for transform in &proposal.transforms {
-            if let Some((said, with)) = Said::parse(proposal.protocol, transform)
-                && taken.contains(&with.encapsulation)
-            {
-                theirs.push((said, with.life, proposal, transform));
-            }
-        }
+        let alone: Vec<_> = offered.proposals.iter().filter(|p| of(p.number).count() == 1).collect();
+        let chosen = choices(&ours, &alone, &modes.own, order).into_iter().next()?;
+        let sa = SecurityAssociation { proposals: vec![chosen.proposal()] };
+        return Some((Agreed { agreement: chosen.agreement, around: None, life: chosen.life }, sa));
+    };
+    let (ours_around, mut seen) = (known(around), vec![]);
+    if encapsulation != Encapsulation::None {
+        return None;
     }
-    let ((_, agreement), (_, life, proposal, transform)) = match order {
-        Order::Ours => ours.iter().find_map(|one| Some((one, theirs.iter().find(|t| t.0 == one.0)?))),
-        Order::Theirs => theirs.iter().find_map(|t| Some((ours.iter().find(|one| one.0 == t.0)?, t))),
-    }?;
-    let chosen = Proposal { transforms: vec![(*transform).clone()], ..(*proposal).clone() };
-    let agreed = Agreed { agreement: agreement.clone().with_spi(&proposal.spi), life: *life };
-    Some((agreed, SecurityAssociation { proposals: vec![chosen] }))
+    offered.proposals.iter().find_map(|proposal| {
+        let both: Vec<_> = of(proposal.number).collect();
+        if seen.contains(&proposal.number) || both.len() != 2 {
+            return None;
+        }
+        seen.push(proposal.number);
+        let outer = choices(&ours_around, &both, &modes.around, order);
+        let (inner, outer) = choices(&ours, &both, &modes.own, order).into_iter().find_map(|inner| {
+            let method = inner.agreement.key_exchange();
+            let outer = outer.iter().find(|outer| outer.agreement.key_exchange() == method)?;
+            Some((inner, outer))
+        })?;
+        let chosen = |p: &&Proposal| {
+            if p.protocol == outer.proposal.protocol { outer.proposal() } else { inner.proposal() }
+        };
+        let sa = SecurityAssociation { proposals: both.iter().map(chosen).collect() };
+        let (life, around) = (inner.life.and(outer.life), Some(outer.agreement.clone()));
+        Some((Agreed { agreement: inner.agreement, around, life }, sa))
+    })
 }
 
 /// What the responder has chosen of [`offer`].
 pub(super) fn accept(
-    offered: &[Agreement],
+    offered: &Offered,
     answer: &SecurityAssociation,
     encapsulation: Encapsulation,
     mode: Mode,
 ) -> Result<Agreed, AcceptError> {
-    let [proposal] = &answer.proposals[..] else { return Err(AcceptError::Count(answer.proposals.len())) };
-    let changed = AcceptError::Changed(proposal.number);
-    let ([transform], 4) = (&proposal.transforms[..], proposal.spi.len()) else { return Err(changed) };
-    let (said, with) = Said::parse(proposal.protocol, transform).ok_or(changed)?;
-    let is_taken = modes(encapsulation, mode).contains(&with.encapsulation);
-    let found = offered.iter().find(|agreement| Said::of(agreement) == Some(said)).filter(|_| is_taken);
-    let agreement = found.ok_or(changed)?.clone().with_spi(&proposal.spi);
-    Ok(Agreed { agreement, life: with.life })
+    let modes = Modes::taken(encapsulation, mode);
+    let of = |ours: &[Agreement], proposal: &Proposal, modes: &[u16]| {
+        let changed = AcceptError::Changed(proposal.number);
+        let ([_], 4) = (&proposal.transforms[..], proposal.spi.len()) else { return Err(changed) };
+        let chosen = choices(ours, &[proposal], modes, Order::Ours).into_iter().next().ok_or(changed)?;
+        Ok((chosen.agreement, chosen.life))
+    };
+    match (&answer.proposals[..], &offered.around) {
+        ([proposal], None) => {
+            let (agreement, life) = of(&offered.own, proposal, &modes.own)?;
+            Ok(Agreed { agreement, around: None, life })
+        }
+        ([one, other], Some(around)) if one.number == other.number => {
+            let (outer, inner) = if one.protocol == Protocol::AH { (one, other) } else { (other, one) };
+            let (agreement, life) = of(&offered.own, inner, &modes.own)?;
+            let (around, other) = of(around, outer, &modes.around)?;
+            Ok(Agreed { agreement, around: Some(around), life: life.and(other) })
+        }
+        (all, _) => Err(AcceptError::Count(all.len())),
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     phase_1::ANOTHER_MS,
 };
 use crate::{
-    child::{ChildError, EndedBy},
+    child::{ChildError, ChildSa, EndedBy},
     closed::Closed,
     context::Context,
     ike_sa::Phase,
@@ -42,16 +42,17 @@ impl IkeSa {
         self.hashed(EXCHANGE, (message_id, iv), &[], payloads).0
     }
 
-    fn tell(&mut self, payload: Payload, cx: &mut Context<'_>) {
-        let datagrams = self.informational(vec![payload], cx);
+    fn tell(&mut self, payloads: Vec<Payload>, cx: &mut Context<'_>) {
+        let datagrams = self.informational(payloads, cx);
         self.send(datagrams, self.path, cx);
     }
 
     /// Deletes a child SA, and tells the peer.
     pub(super) fn delete_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
         let Some(child) = self.children.iter().find(|child| child.spi_in == spi_in) else { return };
-        let delete = Delete::child_sas(child.protocol(), &[spi_in]);
-        self.tell(Payload::Delete(delete), cx);
+        let delete = |(protocol, spi)| Payload::Delete(Delete::child_sas(protocol, &[spi]));
+        let deletes = child.inbound().map(delete).collect();
+        self.tell(deletes, cx);
         self.remove_child(spi_in, cx);
     }
 
@@ -59,15 +60,16 @@ impl IkeSa {
     pub(crate) fn delete(&mut self, why: Closed, cx: &mut Context<'_>) {
         if self.last.is_some() && !matches!(self.phase, Phase::Closed(_)) {
             // What is under it need not go with it (RFC 2408 §5.15).
-            let of = |protocol| self.children.iter().filter(move |c| c.protocol() == protocol);
-            let spis = |protocol| of(protocol).map(|child| child.spi_in).collect::<Vec<_>>();
+            let all = || self.children.iter().flat_map(ChildSa::inbound);
+            let spis =
+                |protocol| all().filter(|(of, _)| *of == protocol).map(|(_, spi)| spi).collect::<Vec<_>>();
             for (protocol, spis) in [Protocol::ESP, Protocol::AH].map(|protocol| (protocol, spis(protocol))) {
                 if !spis.is_empty() {
-                    self.tell(Payload::Delete(Delete::child_sas(protocol, &spis)), cx);
+                    self.tell(vec![Payload::Delete(Delete::child_sas(protocol, &spis))], cx);
                 }
             }
             let delete = Delete::ike_sa(self.spis.initiator, self.spis.responder);
-            self.tell(Payload::Delete(delete), cx);
+            self.tell(vec![Payload::Delete(delete)], cx);
         }
         self.close(why, cx);
     }
@@ -146,10 +148,8 @@ impl IkeSa {
             }
             protocol => {
                 for spi in &delete.spis {
-                    // It names what it receives by, which we send by.
-                    let is_it = |c: &&crate::child::ChildSa| {
-                        c.protocol() == protocol && c.spi_out.to_be_bytes() == spi[..]
-                    };
+                    // It names what it receives by, which we send by. Of a bundle, each names both.
+                    let is_it = |c: &&ChildSa| c.is_to(protocol, spi);
                     if let Some(spi_in) = self.children.iter().find(is_it).map(|c| c.spi_in) {
                         self.lose_child(spi_in, EndedBy::Peer, cx);
                     }
@@ -189,8 +189,9 @@ impl IkeSa {
             NotifyType::INITIAL_CONTACT => self.hear_initial_contact(),
             kind if kind.is_error() => {
                 // One that is of another says so.
-                let is_of = |spi_in: u32| notify.spi.len() != 4 || notify.spi == spi_in.to_be_bytes();
-                if let Some(asking) = self.asking.take_if(|asking| is_of(asking.spi_in)) {
+                let spi = notify.spi[..].try_into().ok().map(u32::from_be_bytes);
+                if let Some(asking) = self.asking.take_if(|asking| spi.is_none_or(|spi| asking.spis.has(spi)))
+                {
                     let (name, replaces) = asking.what();
                     self.child_not_made(name, replaces, &ChildError::PeerV1(kind), cx);
                 }

@@ -11,6 +11,10 @@
 //! message again until it is answered, and who answers the second one; the third is sent again when the second comes again.
 //!
 //! A child SA in the place of another is one for the same: nothing says so.
+//!
+//! Two proposals of one number, of AH and of ESP, make a bundle: packets are IP, AH and ESP, with one outer header for both in a tunnel
+//! (RFC 2401 §4.3). Each has its SPIs and its keys, and both come and go together. Of ESP the mode is that of the child; AH is said to be
+//! in transport mode around it, or, with a tunnel in it, in tunnel mode, as others call the same.
 
 mod commit;
 mod responder;
@@ -29,7 +33,7 @@ use super::{
     selector,
 };
 use crate::{
-    child::{ChildError, ChildSa, Install},
+    child::{Around, ChildError, ChildSa, Install, Keyed},
     connection::Child,
     context::Context,
     crypto::{
@@ -67,10 +71,22 @@ const AGAIN_MS: u64 = 60_000;
 pub(super) struct Wish {
     child: Arc<Child>,
     replaces: Option<u32>,
-    offered: Vec<Agreement>,
+    offered: doi::Offered,
     policy: Policy,
     /// IDci and IDcr.
     ids: [Identification; 2],
+}
+
+impl doi::Spis {
+    /// Of ours, as many as a child has.
+    fn free(child: &Child, cx: &mut Context<'_>) -> Option<doi::Spis> {
+        let own = (cx.child_spi)()?;
+        let around = match child.around {
+            Some(_) => Some((cx.child_spi)()?),
+            None => None,
+        };
+        Some(doi::Spis { own, around })
+    }
 }
 
 /// What we have asked for.
@@ -79,7 +95,7 @@ pub(super) struct Asking {
     message_id: u32,
     iv: Iv,
     wish: Wish,
-    pub(super) spi_in: u32,
+    pub(super) spis: doi::Spis,
     ni: Vec<u8>,
     private: Option<Initiator>,
     pub(super) open: Open,
@@ -109,7 +125,7 @@ struct Parts {
     child: Arc<Child>,
     agreed: doi::Agreed,
     policy: Policy,
-    spi_in: u32,
+    spis: doi::Spis,
 }
 
 impl IkeSa {
@@ -138,7 +154,7 @@ impl IkeSa {
 
     /// Asks for a child SA.
     pub(super) fn ask_child(&mut self, child: &Arc<Child>, replaces: Option<u32>, cx: &mut Context<'_>) {
-        let offered = doi::offered(child);
+        let offered = doi::Offered::of(child);
         let policy = match replaces.and_then(|old| self.children.iter().find(|c| c.spi_in == old)) {
             Some(old) => (*old.policy).clone(),
             None => {
@@ -149,15 +165,18 @@ impl IkeSa {
         // Of all that is configured there is one pair in an SA.
         let pair = policy.pairs().next();
         let ids = pair.and_then(|(l, r)| Some(([selector::emit(&l)?, selector::emit(&r)?], l, r)));
-        let (Some((ids, local, remote)), false) = (ids, offered.is_empty()) else {
+        let (Some((ids, local, remote)), Some(offered)) = (ids, offered) else {
             let why =
                 "nothing of it is of IKEv1: neither several ports nor algorithms without a number there"
                     .to_owned();
             return self.event(Event::ChildFailed(child.name.clone(), why), cx);
         };
+        if child.around.is_some() && self.is_in_udp() {
+            return self.child_failed(&child.name, &ChildError::AhInUdp, cx);
+        }
         let policy =
             Policy { local: TrafficSelectors::new([local]), remote: TrafficSelectors::new([remote]) };
-        let method = offered.first().and_then(Agreement::key_exchange);
+        let method = offered.key_exchange();
         let wish = Wish { child: child.clone(), replaces, offered, policy, ids };
         match method {
             Some(method) => self.after(Job::Generate(method), Then::QuickAsk(Box::new(wish)), cx),
@@ -185,13 +204,13 @@ impl IkeSa {
     }
 
     fn send_quick(&mut self, wish: Wish, key: Option<(Initiator, Vec<u8>)>, cx: &mut Context<'_>) {
-        let Some(spi_in) = (cx.child_spi)() else {
+        let Some(spis) = doi::Spis::free(&wish.child, cx) else {
             return self.child_failed(&wish.child.name.clone(), &ChildError::Full, cx);
         };
         let message_id = self.new_message_id(cx);
         let (Some(iv), ni) = (self.iv_of(message_id), cx.random::<NONCE>().to_vec()) else { return };
-        let encapsulation = self.encapsulation().id(wish.child.mode);
-        let sa = doi::offer(&wish.offered, spi_in, encapsulation, Life::of(&wish.child));
+        let carried = (self.encapsulation(), wish.child.mode);
+        let sa = doi::offer(&wish.offered, spis, carried, Life::of(&wish.child));
         let mut payloads = vec![Payload::SecurityAssociation(sa), Payload::Nonce(ni.clone())];
         let (private, public) = key.unzip();
         payloads.extend(public.map(Payload::KeyExchange));
@@ -199,7 +218,7 @@ impl IkeSa {
         let (datagrams, iv) = self.hashed(EXCHANGE, (message_id, iv), &[], payloads);
         let open = self.opened(&datagrams, cx);
         self.send(datagrams, self.path, cx);
-        self.asking = Some(Box::new(Asking { message_id, iv, wish, spi_in, ni, private, open }));
+        self.asking = Some(Box::new(Asking { message_id, iv, wish, spis, ni, private, open }));
     }
 
     /// A message of quick mode came.
@@ -328,11 +347,11 @@ impl IkeSa {
     /// The child SA is there, at both ends, unless the responder is still to say so.
     fn finish_quick(&mut self, answer: Answer, secret: Option<&Secret>, cx: &mut Context<'_>) {
         let Answer { asking, agreed, nr, digest, iv, commits } = answer;
-        let Asking { message_id, wish, spi_in, ni, .. } = asking;
+        let Asking { message_id, wish, spis, ni, .. } = asking;
         let Wish { child, replaces, policy, .. } = wish;
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let name = child.name.clone();
-        let parts = Parts { child, agreed, policy, spi_in };
+        let parts = Parts { child, agreed, policy, spis };
         let Some(install) = self.made(parts, Role::Initiator, secret, nonces, cx) else {
             return self.child_not_made(
                 &name,
@@ -353,7 +372,9 @@ impl IkeSa {
         let open = self.opened(&datagrams, cx);
         self.answer(digest, datagrams, cx);
         match commits {
-            true => self.await_commit(Committing::new((message_id, iv), spi_in, (up, old), open, cx.now_ms)),
+            true => {
+                self.await_commit(Committing::new((message_id, iv), spis.own, (up, old), open, cx.now_ms))
+            }
             false => self.child_made(up, old, cx),
         }
     }
@@ -378,20 +399,28 @@ impl IkeSa {
         nonces: Nonces<'_>,
         cx: &mut Context<'_>,
     ) -> Option<Install> {
-        let Parts { child, agreed, policy, spi_in } = parts;
-        let doi::Agreed { agreement, life } = agreed;
-        let (spi_out, algorithm, keys) =
-            (agreement.child_spi()?, agreement.algorithm()?, self.keys.as_ref()?);
-        // RFC 2409 §5.5: only SPIs tell the keys of both directions apart.
-        if spi_in == spi_out {
-            return None;
-        }
-        let protocol = agreement.protocol();
-        let spis = match role {
-            Role::Initiator => [spi_in, spi_out],
-            Role::Responder => [spi_out, spi_in],
+        let Parts { child, agreed, policy, spis } = parts;
+        let doi::Agreed { agreement, around, life } = agreed;
+        let keys = self.keys.as_ref()?;
+        let keyed = |agreement: &Agreement, spi_in: u32| {
+            let (spi_out, algorithm) = (agreement.child_spi()?, agreement.algorithm()?);
+            let spis = match role {
+                Role::Initiator => [spi_in, spi_out],
+                Role::Responder => [spi_out, spi_in],
+            };
+            let made = keys.child((agreement.protocol(), algorithm), secret, nonces, spis);
+            // RFC 2409 §5.5: only SPIs tell the keys of both directions apart.
+            (spi_in != spi_out).then_some((spi_out, algorithm, made))
         };
-        let made = keys.child((protocol, algorithm), secret, nonces, spis);
+        let (spi_in, (spi_out, algorithm, made)) = (spis.own, keyed(&agreement, spis.own)?);
+        let around = match around.zip(spis.around) {
+            Some((agreement, spi_in)) => {
+                let (spi_out, algorithm, made) = keyed(&agreement, spi_in)?;
+                Some((Around { agreement, spi_in, spi_out }, Keyed::new(algorithm, made, role)))
+            }
+            None => None,
+        };
+        let (around, around_keyed) = around.map(|(of, keyed)| (Box::new(of), Box::new(keyed))).unzip();
         let sa = ChildSa {
             mode: child.mode,
             config: child,
@@ -399,6 +428,7 @@ impl IkeSa {
             policy: Arc::new(policy),
             spi_in,
             spi_out,
+            around,
             resource: None,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
@@ -407,6 +437,7 @@ impl IkeSa {
         };
         let at = (cx.now_ms, u32::from_be_bytes(cx.random()));
         let mut install = sa.install((algorithm, made), role, self.place(), at);
+        install.around = around_keyed;
         // It ends at the peer then.
         if let Some(secs) = life.secs {
             let before = secs.saturating_mul(1000) / 10 * 9;

@@ -1,6 +1,7 @@
 //! Two engines in a box that speak IKEv1.
 
 mod aggressive;
+mod bundle;
 mod commit;
 mod fragments;
 mod remote_access;

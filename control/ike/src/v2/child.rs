@@ -161,6 +161,7 @@ impl Agreed {
             policy: Arc::new(policy),
             spi_in,
             spi_out,
+            around: None,
             resource: None,
             rekey_at_ms: u64::MAX,
             is_replaced: false,

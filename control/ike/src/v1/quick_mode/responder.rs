@@ -159,7 +159,10 @@ impl IkeSa {
                 .children
                 .iter()
                 .take(8)
-                .map(|c| c.proposals.to_string())
+                .map(|c| match &c.around {
+                    Some(around) => format!("{} in {around}", c.proposals),
+                    None => c.proposals.to_string(),
+                })
                 .collect::<Vec<_>>()
                 .join("; "),
         })?;
@@ -202,14 +205,18 @@ impl IkeSa {
     fn finish_answer(&mut self, answering: Answering, key: Option<(Vec<u8>, Secret)>, cx: &mut Context<'_>) {
         let Answering { message_id, iv, digest, child, mut agreed, mut sa, policy, ids, ni, commits, method } =
             answering;
-        let of_peer = agreed.agreement.child_spi();
-        // Another than the peer's: only SPIs tell the keys of both directions apart.
-        let spi_in = (cx.child_spi)().filter(|spi| Some(*spi) != of_peer).or_else(|| (cx.child_spi)());
-        let Some(spi_in) = spi_in else { return self.refuse_child(digest, &ChildError::Full, cx) };
+        let of_peer = [Some(&agreed.agreement), agreed.around.as_ref()].map(|of| of?.child_spi());
+        let is_other = |spis: &doi::Spis| !of_peer.iter().flatten().any(|spi| spis.has(*spi));
+        // Others than the peer's: only SPIs tell the keys of both directions apart.
+        let spis = doi::Spis::free(&child, cx).filter(is_other).or_else(|| doi::Spis::free(&child, cx));
+        let Some(spis) = spis else { return self.refuse_child(digest, &ChildError::Full, cx) };
         let nr = cx.random::<NONCE>().to_vec();
         let (public, secret) = key.unzip();
         debug_assert_eq!(method.is_some(), public.is_some());
-        sa.proposals.iter_mut().for_each(|proposal| proposal.spi = spi_in.to_be_bytes().to_vec());
+        for proposal in &mut sa.proposals {
+            proposal.spi = spis.of(proposal.protocol).to_be_bytes().to_vec();
+        }
+        let protocols: Vec<_> = sa.proposals.iter().map(|proposal| proposal.protocol).collect();
         let mut payloads = vec![Payload::SecurityAssociation(sa), Payload::Nonce(nr.clone())];
         payloads.extend(public.map(Payload::KeyExchange));
         payloads.extend(ids.into_iter().map(Payload::Identification));
@@ -217,16 +224,15 @@ impl IkeSa {
         let ours = Life::of(&child);
         let both = agreed.life.and(ours);
         if both != agreed.life {
-            let spi = spi_in.to_be_bytes().to_vec();
-            let protocol = agreed.agreement.protocol();
-            let notify =
-                Notify { protocol, spi, kind: NotifyType::RESPONDER_LIFETIME, data: doi::life_octets(both) };
-            payloads.push(Payload::Notify(notify));
+            payloads.extend(protocols.into_iter().map(|protocol| {
+                let (spi, data) = (spis.of(protocol).to_be_bytes().to_vec(), doi::life_octets(both));
+                Payload::Notify(Notify { protocol, spi, kind: NotifyType::RESPONDER_LIFETIME, data })
+            }));
         }
         agreed.life = both;
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let old = self.elder(&child, &policy);
-        let parts = Parts { child, agreed, policy, spi_in };
+        let parts = Parts { child, agreed, policy, spis };
         let Some(install) = self.made(parts, Role::Responder, secret.as_ref(), nonces, cx) else {
             return self.refuse_child(digest, &ChildError::Missing("SPI or transforms of a child SA"), cx);
         };
@@ -236,6 +242,7 @@ impl IkeSa {
         let up = self.put_child(Install { replaces: old, sends: false, ..install }, cx);
         let open = self.opened(&datagrams, cx);
         self.answer(digest, datagrams, cx);
+        let spi_in = spis.own;
         self.awaited.push(Awaited { message_id, iv, nonces: [ni, nr], spi_in, up, commits, open });
         if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
             old.successor = Some(spi_in);

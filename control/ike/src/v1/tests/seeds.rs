@@ -2,7 +2,7 @@
 //! that nobody answers is over, both have the same.
 
 use super::{
-    change_child,
+    bundle, change_child,
     remote_access::{equip, remote},
     world_as,
 };
@@ -48,6 +48,9 @@ fn world_of(seed: u64) -> World {
             change_child(connection, |child| {
                 child.proposals = crate::proposal::Proposals::esp(["aes256-sha256"]).unwrap();
             });
+        }
+        if seed % 7 == 2 {
+            bundle::bundle(connection, "aes128gcm16-ecp256", "sha256-ecp256");
         }
     });
     equip(&mut world);
@@ -123,6 +126,11 @@ fn ends_in_agreement(seed: u64) -> bool {
     for (ours, theirs) in both {
         assert_eq!((theirs.sa.spi_out, ours.key_in.bytes()), (ours.sa.spi_in, theirs.key_out.bytes()));
         assert_eq!(ours.key_out.bytes(), theirs.key_in.bytes());
+        let [ah_out, ah_in] = [(ours, true), (theirs, false)].map(|(install, out)| {
+            let (sa, keyed) = (install.sa.around.as_deref()?, install.around.as_deref()?);
+            Some(if out { (sa.spi_out, keyed.key_out.clone()) } else { (sa.spi_in, keyed.key_in.clone()) })
+        });
+        assert_eq!(ah_out, ah_in);
         up += 1;
     }
     up > 0

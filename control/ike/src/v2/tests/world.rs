@@ -55,6 +55,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
         name: name.into(),
         mark: 0,
         proposals: Proposals::esp(["aes128gcm16-x25519-esn-noesn", "aes256-sha256"]).unwrap(),
+        around: None,
         local: selectors(local),
         remote: selectors(remote),
         mode: Mode::Tunnel,
