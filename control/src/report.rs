@@ -3,7 +3,8 @@
 mod ike;
 
 pub use ike::{
-    ChildReport, EventReport, FailureReport, IkeReport, IkeSaReport, PoolReport, TransformReport, What,
+    AroundReport, ChildReport, EventReport, FailureReport, IkeReport, IkeSaReport, PoolReport,
+    TransformReport, What,
 };
 
 use serde::{Deserialize, Serialize};

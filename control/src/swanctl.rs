@@ -35,6 +35,7 @@
 //! | `if_id_*`, `mark_*`, `reqid` | are 0: what they tell apart is told by `interface`, or by names |
 //! | `interface` | cannot be used yet: write `connections.toml` for a device whose routes say what is protected |
 //! | `mediation*`, `mediated_by` | there is no mediation |
+//! | `ah_and_esp` of a child | is ours, with `version = 1`: `yes` has packets in ESP and that in AH, by the first of `esp_proposals` and of `ah_proposals` that both sides have, with one group in both; not through a NAT |
 //! | `updown` | there are no scripts, and `hostaccess` has nobody to tell it to |
 //! | `policies` | yes |
 //! | `policies_fwd_out` | either: what is forwarded has the same policies |

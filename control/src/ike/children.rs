@@ -1,6 +1,6 @@
 //! Child SAs in the SADB: a pair of SAs for each, and policies for those that are for the same.
 //!
-//! An inbound SA is there before anything leads to it; packets leave by an outbound one once the peer has its other half.
+//! An inbound SA is there before anything leads to it, and before it what is around it; packets leave by an outbound one once the peer has its other half.
 //! Where one takes the place of another, the policies stay and point to the new one: no packet goes without. What was
 //! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
 //!
@@ -26,8 +26,8 @@ use portcullis_ike::{
     },
 };
 use portcullis_sadb::{
-    Action, Direction, Endpoint, MAX_WORKERS, Name, PolicyIndex, Prefix, Sa, Sadb, SadbError, Selector,
-    SlotIndex, Spi, UdpEncap,
+    Action, Around, Direction, Endpoint, Handling, MAX_WORKERS, Mode, Name, PolicyIndex, Prefix, Protocol,
+    Sa, Sadb, SadbError, Selector, SlotIndex, Spi, UdpEncap,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -94,6 +94,8 @@ pub struct Installed {
     pub inbound: SlotIndex,
     /// The SA that we send by.
     pub outbound: SlotIndex,
+    /// Those of AH around these two, if they are a bundle (RFC 2401 §4.3).
+    around: Option<[SlotIndex; 2]>,
     /// The number of its group.
     group: u32,
     /// The worker that sends by it, if not all do (RFC 9611).
@@ -146,6 +148,14 @@ struct Outbound {
     /// Its child SA's number.
     id: u32,
     slot: SlotIndex,
+}
+
+impl Installed {
+    /// All that it has, inbound ones first and what is around one before that.
+    fn slots(&self) -> impl Iterator<Item = SlotIndex> {
+        let [before_inbound, before_outbound] = self.around.map_or([None; 2], |around| around.map(Some));
+        [before_inbound, Some(self.inbound), before_outbound, Some(self.outbound)].into_iter().flatten()
+    }
 }
 
 impl Outbound {
@@ -216,8 +226,12 @@ impl Children {
         let (id, worker) = (self.last + 1, self.worker_for(install, number, sadb));
         let Some(group) = self.groups.get(&number) else { return Ok(()) };
         let [inbound, outbound] = sas(install, (group.reqid, worker), now_secs);
-        let inbound = sadb.publish(&inbound)?;
-        let outbound = sadb.publish(&outbound).inspect_err(|_| _ = sadb.retire(inbound))?;
+        let (inbound, before_inbound) = publish(sadb, install, inbound)?;
+        let (outbound, before_outbound) = publish(sadb, install, outbound).inspect_err(|_| {
+            before_inbound.into_iter().chain([inbound]).for_each(|slot| _ = sadb.retire(slot));
+        })?;
+        let around = before_inbound.zip(before_outbound).map(<[_; 2]>::from);
+        let installed = Installed { id, inbound, outbound, around, group: number, worker };
         let there = Outbound { worker, id, slot: outbound };
         self.groups.entry(number).and_modify(|group| group.put_sa(there));
         let let_in = self.let_in(sadb, number);
@@ -227,15 +241,17 @@ impl Children {
         };
         led.inspect_err(|_| {
             self.leave(sadb, number, outbound);
-            for slot in [outbound, inbound] {
-                let _ = sadb.retire(slot);
-            }
+            installed.slots().for_each(|slot| _ = sadb.retire(slot));
         })?;
         let spi_in = install.sa.spi_in;
         self.last = id;
-        self.spis.extend([(inbound, spi_in), (outbound, spi_in)]);
-        self.installed.insert(spi_in, Installed { id, inbound, outbound, group: number, worker });
+        self.note(spi_in, installed);
         Ok(())
+    }
+
+    fn note(&mut self, spi_in: u32, installed: Installed) {
+        self.spis.extend(installed.slots().map(|slot| (slot, spi_in)));
+        self.installed.insert(spi_in, installed);
     }
 
     /// The worker that sends by a child SA, if it is for a resource.
@@ -291,16 +307,15 @@ impl Children {
     /// Its inbound SA stays until then, and the policies that let in what comes by it; if that is over, with another that is
     /// for the same packets.
     fn take_out(&mut self, sadb: &mut Sadb, spi_in: u32, until: u32) {
-        let Some(Installed { inbound, outbound, group: number, .. }) = self.installed.remove(&spi_in) else {
-            return;
-        };
-        for slot in [inbound, outbound] {
-            self.spis.remove(&slot);
-        }
+        let Some(installed) = self.installed.remove(&spi_in) else { return };
+        let Installed { inbound, outbound, around, group: number, .. } = installed;
+        installed.slots().for_each(|slot| _ = self.spis.remove(&slot));
         self.leave(sadb, number, outbound);
-        let _ = sadb.retire(outbound);
+        let [before_inbound, before_outbound] = around.map_or([None; 2], |around| around.map(Some));
+        [Some(outbound), before_outbound].into_iter().flatten().for_each(|slot| _ = sadb.retire(slot));
         if let Some(group) = self.groups.get_mut(&number) {
-            group.lingering.push((until, inbound));
+            let stays = [Some(inbound), before_inbound].into_iter().flatten();
+            group.lingering.extend(stays.map(|slot| (until, slot)));
             let is_last = group.sas.is_empty() && until == 0;
             group.expire(sadb, if is_last { u32::MAX } else { 0 });
         }
@@ -424,6 +439,7 @@ fn sas(install: &Install, (reqid, worker): (u32, Option<u8>), now_secs: u32) -> 
         replay_window: child.config.replay_window,
         reqid,
         worker: worker.filter(|_| direction == Direction::Outbound),
+        around: None,
         mtu: 0,
         handling,
         name: name_of(&install.connection),
@@ -433,6 +449,38 @@ fn sas(install: &Install, (reqid, worker): (u32, Option<u8>), now_secs: u32) -> 
         sa(Direction::Inbound, child.spi_in, *peer, *local, install.key_in.clone()),
         sa(Direction::Outbound, child.spi_out, *local, *peer, install.key_out.clone()),
     ]
+}
+
+/// The SA of AH around one of a child SA, if that is a bundle. No policy is for it: it carries that one, and nothing else.
+fn sa_around(install: &Install, sa: &Sa) -> Option<Sa> {
+    let (around, keyed) = install.sa.around.as_deref().zip(install.around.as_deref())?;
+    let (spi, key) = match sa.direction {
+        Direction::Inbound => (around.spi_in, &keyed.key_in),
+        Direction::Outbound => (around.spi_out, &keyed.key_out),
+    };
+    Some(Sa {
+        spi: Spi(spi),
+        protocol: Protocol::Ah,
+        mode: Mode::Transport,
+        algorithm: keyed.algorithm,
+        esn: around.agreement.esn(),
+        reqid: 0,
+        handling: Handling { born_secs: sa.handling.born_secs, ..Handling::default() },
+        key: key.clone(),
+        ..sa.clone()
+    })
+}
+
+/// Puts an SA of a child SA in, behind the one around it, if there is one. Returns where both are.
+fn publish(sadb: &mut Sadb, install: &Install, sa: Sa) -> Result<(SlotIndex, Option<SlotIndex>), SadbError> {
+    let Some(outer) = sa_around(install, &sa) else { return Ok((sadb.publish(&sa)?, None)) };
+    // Whoever was killed between the two has left it, and nothing has come by it.
+    if let Some(left) = sadb.find(outer.spi).filter(|_| sa.direction == Direction::Inbound) {
+        sadb.retire(left)?;
+    }
+    let (slot, spi) = (sadb.publish(&outer)?, outer.spi);
+    let inner = sadb.publish(&Sa { around: Some(Around { slot, spi }), ..sa });
+    Ok((inner.inspect_err(|_| _ = sadb.retire(slot))?, Some(slot)))
 }
 
 /// As much of a name as there is room for.

@@ -291,17 +291,32 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
     if child.interface.is_some() {
         return missing("interface", "a device of its own");
     }
-    let ah = !child.ah_proposals.is_empty();
-    let proposals = match ah {
-        true => Proposals::ah(child.ah_proposals.iter().map(|proposal| &*proposal.0)),
-        false => Proposals::esp(child.esp().iter().map(|proposal| &*proposal.0)),
+    let has_ah = !child.ah_proposals.is_empty();
+    let ah = || {
+        let ah = Proposals::ah(child.ah_proposals.iter().map(|proposal| &*proposal.0));
+        ah.map_err(|e| unusable(key("ah_proposals"), e))
     };
-    let name = if ah { "ah_proposals" } else { "esp_proposals" };
+    let esp = || {
+        let esp = Proposals::esp(child.esp().iter().map(|proposal| &*proposal.0));
+        esp.map_err(|e| unusable(key("esp_proposals"), e))
+    };
+    let (proposals, around) = match child.ah_and_esp {
+        true => (esp()?, Some(ah()?)),
+        false => (if has_ah { ah()? } else { esp()? }, None),
+    };
+    if let Some(around) = &around
+        && !have_one_group(&proposals, around)
+    {
+        let why = "none has the group of the first of esp_proposals; one key exchange is for both: write the \
+                   same group in both, or in neither";
+        return Err(unusable(key("ah_proposals"), why));
+    }
     let [local, remote] = selectors(c, child)?;
     Ok(ike::Child {
         name: child.name.clone(),
         mark: c.source.mark(),
-        proposals: proposals.map_err(|e| unusable(key(name), e))?,
+        proposals,
+        around,
         local,
         remote,
         mode,
@@ -316,6 +331,12 @@ fn child(c: &Connection, child: &Child) -> Result<ike::Child, Unusable> {
         rekey_ms: millis(child.rekey_time),
         rand_ms: millis(child.rand()),
     })
+}
+
+/// Whether some proposals for AH have the group of the best for ESP (RFC 2409 §5.5).
+fn have_one_group(esp: &Proposals, ah: &Proposals) -> bool {
+    let (esp, ah) = (esp.singles(), ah.singles());
+    esp.first().is_some_and(|esp| ah.iter().any(|ah| ah.key_exchange() == esp.key_exchange()))
 }
 
 /// What a child is for, at either end.

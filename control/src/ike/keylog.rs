@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Wireshark decrypts AES-CBC and AES-GCM, and of ESP AES-CTR, 3DES and NULL; of others there is no row. Of an IKE SA that
-//! changes its keys before IKE_AUTH (RFC 9370) it takes the last row of the SPIs.
+//! changes its keys before IKE_AUTH (RFC 9370) it takes the last row of the SPIs. Of AH, which it does not check, there are rows like
+//! those of ESP in `ah_sa`, for other tools.
 
 use portcullis_ike::{
     crypto::{
@@ -17,7 +18,7 @@ use portcullis_ike::{
     message::IkeSpi,
     v2::child::Install,
 };
-use portcullis_sadb::{Algorithm, Encryption, Integrity, Key};
+use portcullis_sadb::{Algorithm, Encryption, Integrity, Key, Protocol};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -26,8 +27,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Wireshark's names of its tables.
-const TABLES: [&str; 3] = ["ikev1_decryption_table", "ikev2_decryption_table", "esp_sa"];
+/// Wireshark's names of its tables, and that of AH's.
+const TABLES: [&str; 4] = ["ikev1_decryption_table", "ikev2_decryption_table", "esp_sa", "ah_sa"];
 
 /// Where keys are written.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct KeyLog {
     isakmp: File,
     ike: File,
     esp: File,
+    ah: File,
 }
 
 impl KeyLog {
@@ -45,9 +47,9 @@ impl KeyLog {
     /// They cannot be made.
     pub fn open(directory: &Path) -> io::Result<KeyLog> {
         fs::create_dir_all(directory)?;
-        let [isakmp, ike, esp] = TABLES
+        let [isakmp, ike, esp, ah] = TABLES
             .map(|name| OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(name)));
-        let log = KeyLog { directory: directory.to_owned(), isakmp: isakmp?, ike: ike?, esp: esp? };
+        let log = KeyLog { directory: directory.to_owned(), isakmp: isakmp?, ike: ike?, esp: esp?, ah: ah? };
         log.warn("all keys of this gateway's SAs are written");
         Ok(log)
     }
@@ -68,11 +70,17 @@ impl KeyLog {
 
     /// A child SA has keys.
     pub fn child_sa(&mut self, install: &Install) {
-        let rows = [
-            esp_row(install, install.peer.ip(), install.local.ip(), install.sa.spi_in, &install.key_in),
-            esp_row(install, install.local.ip(), install.peer.ip(), install.sa.spi_out, &install.key_out),
-        ];
-        let written = rows.iter().flatten().try_for_each(|row| writeln!(self.esp, "{row}"));
+        let Install { sa, algorithm, key_in, key_out, .. } = install;
+        let own = (*algorithm, [(sa.spi_in, key_in), (sa.spi_out, key_out)]);
+        let around = sa.around.as_deref().zip(install.around.as_deref()).map(|(around, keyed)| {
+            (keyed.algorithm, [(around.spi_in, &keyed.key_in), (around.spi_out, &keyed.key_out)])
+        });
+        let written = [Some(own), around].into_iter().flatten().try_for_each(|(algorithm, [one, other])| {
+            let (local, peer) = (install.local.ip(), install.peer.ip());
+            let rows = [row(algorithm, (peer, local), one), row(algorithm, (local, peer), other)];
+            let table = if algorithm.is_for(Protocol::Ah) { &mut self.ah } else { &mut self.esp };
+            rows.iter().flatten().try_for_each(|row| writeln!(table, "{row}"))
+        });
         self.told(written, &format!("the keys of child SA '{}' are written", install.sa.config.name));
     }
 
@@ -122,9 +130,8 @@ fn ike_row(keys: &SealKeys) -> Option<String> {
     Some(format!(r#"{spi_i},{spi_r},{ei},{er},"{encryption}",{ai},{ar},"{integrity}""#))
 }
 
-fn esp_row(install: &Install, from: IpAddr, to: IpAddr, spi: u32, key: &Key) -> Option<String> {
-    let Install { algorithm, .. } = install;
-    let (encryption, integrity) = esp_names(*algorithm)?;
+fn row(algorithm: Algorithm, (from, to): (IpAddr, IpAddr), (spi, key): (u32, &Key)) -> Option<String> {
+    let (encryption, integrity) = esp_names(algorithm)?;
     // Keys of the cipher and of the MAC, and the cipher's salt, which Wireshark has behind its key.
     let (cipher, rest) = key.bytes().split_at(algorithm.cipher_key_len());
     let (mac, salt) = rest.split_at(algorithm.key_len() - algorithm.cipher_key_len());
@@ -145,7 +152,7 @@ fn esp_names(algorithm: Algorithm) -> Option<(&'static str, &'static str)> {
         E::AesCbc128 | E::AesCbc192 | E::AesCbc256 => "AES-CBC [RFC3602]",
         E::AesCtr128 | E::AesCtr192 | E::AesCtr256 => "AES-CTR [RFC3686]",
         E::TripleDesCbc => "TripleDES-CBC [RFC2451]",
-        E::Null => "NULL",
+        E::Null | E::None => "NULL",
         _ => return None,
     };
     let integrity = match algorithm.integrity() {

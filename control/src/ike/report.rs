@@ -3,10 +3,10 @@
 use super::{Ike, children::Installed};
 use crate::{
     iked::boot_secs,
-    report::{ChildReport, IkeReport, IkeSaReport, TransformReport},
+    report::{AroundReport, ChildReport, IkeReport, IkeSaReport, TransformReport},
 };
 use portcullis_ike::{
-    child::ChildSa,
+    child::{Around, ChildSa},
     crypto::keys::Role,
     ike_sa::{IkeSa, IkeSaId, Phase},
     proposal::Agreement,
@@ -82,6 +82,7 @@ impl Ike {
             esn: child.agreement.esn(),
             proposal: child.agreement.to_string(),
             transforms: transforms(&child.agreement),
+            around: child.around.as_deref().map(around),
             local_ts: texts(&child.policy.local),
             remote_ts: texts(&child.policy.remote),
             ..ChildReport::default()
@@ -110,6 +111,15 @@ impl Ike {
             life_secs: (life > 0).then(|| life.saturating_sub(age)),
             ..report
         }
+    }
+}
+
+fn around(around: &Around) -> AroundReport {
+    AroundReport {
+        spi_in: Spi(around.spi_in).to_string(),
+        spi_out: Spi(around.spi_out).to_string(),
+        proposal: around.agreement.to_string(),
+        transforms: transforms(&around.agreement),
     }
 }
 

@@ -179,6 +179,9 @@ pub struct ChildReport {
     /// The same by numbers.
     #[serde(default)]
     pub transforms: Vec<TransformReport>,
+    /// Its SAs of AH, if it is a bundle of those and ESP (RFC 2401 §4.3).
+    #[serde(default)]
+    pub around: Option<AroundReport>,
     /// What is behind us.
     pub local_ts: Vec<String>,
     /// What is behind the peer.
@@ -204,6 +207,26 @@ pub struct ChildReport {
     /// Seconds until it ends.
     #[serde(default)]
     pub life_secs: Option<u64>,
+}
+
+/// SAs of AH around those of ESP.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AroundReport {
+    /// The SPI that we receive by.
+    pub spi_in: String,
+    /// The SPI that we send by.
+    pub spi_out: String,
+    /// What was agreed on, as a proposal.
+    pub proposal: String,
+    /// The same by numbers.
+    #[serde(default)]
+    pub transforms: Vec<TransformReport>,
+}
+
+impl fmt::Display for AroundReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " in AH {}, in {}, out {}", self.proposal, self.spi_in, self.spi_out)
+    }
 }
 
 /// Something that happened to an IKE SA.
@@ -320,7 +343,7 @@ impl fmt::Display for IkeReport {
             for child in &sa.children {
                 writeln!(
                     f,
-                    "  child '{}' ({}{}): {}; in {}, out {}; {} to {}; {}; {} packets in, {} out",
+                    "  child '{}' ({}{}): {}; in {}, out {}; {} to {}; {}{}; {} packets in, {} out",
                     child.name,
                     child.state,
                     child.worker.map(|worker| format!(", of worker {worker}")).unwrap_or_default(),
@@ -330,6 +353,7 @@ impl fmt::Display for IkeReport {
                     child.local_ts.join(", "),
                     child.remote_ts.join(", "),
                     child.proposal,
+                    child.around.as_ref().map(AroundReport::to_string).unwrap_or_default(),
                     child.packets_in,
                     child.packets_out
                 )?;

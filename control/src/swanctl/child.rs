@@ -143,6 +143,8 @@ pub struct Child {
     pub name: String,
     /// Proposals for AH.
     pub ah_proposals: Vec<AhProposal>,
+    /// Those for AH and those for ESP are for SAs that are used together.
+    pub ah_and_esp: bool,
     /// Proposals for ESP, which count if there are none for AH, or if they are written: [`Child::esp`].
     pub esp_proposals: Vec<EspProposal>,
     /// What it is for, on this side.
@@ -213,6 +215,7 @@ impl Kind for Child {
     const KEYS: &'static [Key<Child>] = &[
         key!(Child.ah_proposals = ""),
         key!(Child.esp_proposals = ""),
+        key!(Child.ah_and_esp = "no"),
         key!(Child "sha256_96" ignores OFF, ICV),
         key!(Child.local_ts = "dynamic"),
         key!(Child.remote_ts = "dynamic"),
@@ -257,11 +260,17 @@ impl Kind for Child {
     ];
 
     fn check(&self, section: &str) -> Result<(), Objection> {
-        let why = match self.start_action.start && self.mode.is_shunt() {
-            true => "a policy without an SA cannot be started; write start_action = trap".to_owned(),
-            false => return Ok(()),
+        let has_both = !self.ah_proposals.is_empty() && !self.esp_proposals.is_empty();
+        let why = if self.start_action.start && self.mode.is_shunt() {
+            "a policy without an SA cannot be started; write start_action = trap"
+        } else if self.ah_and_esp && self.mode.is_shunt() {
+            "a policy without an SA has neither AH nor ESP; leave out ah_and_esp"
+        } else if self.ah_and_esp && !has_both {
+            "with ah_and_esp there must be both ah_proposals and esp_proposals"
+        } else {
+            return Ok(());
         };
-        Err(Objection::Contradiction { section: section.to_owned(), why })
+        Err(Objection::Contradiction { section: section.to_owned(), why: why.to_owned() })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     authentication::{LocalAuth, RemoteAuth},
     child::Child,
-    key::{Key, Kind, Naming, OFF, Part, key, named, read},
+    key::{Key, Kind, Naming, OFF, Objection, Part, key, named, read},
     notation::IkeProposal,
     source::Source,
     value::{Port, Value, range, words},
@@ -304,6 +304,19 @@ impl Kind for Connection {
             },
         },
     ];
+
+    fn check(&self, section: &str) -> Result<(), Objection> {
+        let Some(child) = self.children.iter().find(|child| child.ah_and_esp) else { return Ok(()) };
+        let why = if self.version != Version::One {
+            "is of IKEv1 alone: IKEv2 has no SAs of AH and ESP that are used together (RFC 7296 §3.3); write version = 1"
+        } else if self.encap {
+            "does not go with encap = yes: AH is not in UDP (RFC 3948 §1)"
+        } else {
+            return Ok(());
+        };
+        let why = format!("ah_and_esp of the child '{}' {why}", child.name);
+        Err(Objection::Contradiction { section: section.to_owned(), why })
+    }
 }
 
 impl Connection {

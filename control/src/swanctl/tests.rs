@@ -145,7 +145,12 @@ fn each_key<K: Kind>(section: &str, around: (&str, &str), but: &[&str]) {
 fn each_key_takes_what_is_right_and_refuses_what_is_wrong() {
     let connection = ("connections { c {", "} }");
     each_key::<Connection>("connections.c", connection, &["pools"]);
-    each_key::<Child>("connections.c.children.n", ("connections { c { children { n {", "} } } }"), &[]);
+    let child = ("connections { c { children { n {", "} } } }");
+    each_key::<Child>("connections.c.children.n", child, &["ah_and_esp"]);
+    let both = "ah_proposals = sha256\nesp_proposals = aes128gcm16";
+    let child = format!("connections {{ c {{ version = 1\nchildren {{ n {{ {both}");
+    let but = ["ah_proposals", "esp_proposals"];
+    each_key::<Child>("connections.c.children.n", (&child, "} } } }"), &but);
     each_key::<LocalAuth>("connections.c.local", ("connections { c { local {", "} } }"), &[]);
     each_key::<RemoteAuth>("connections.c.remote-1", ("connections { c { remote-1 {", "} } }"), &[]);
     let certificate = ("connections { c { local { cert-1 {\nfile = /x", "} } } }");
@@ -185,7 +190,7 @@ fn all_keys_of_the_manual_are_known() {
          interface mark_in mark_in_sa mark_out set_mark_in set_mark_out if_id_in if_id_out label \
          label_mode tfc_padding replay_window hw_offload copy_df copy_ecn copy_dscp start_action \
          close_action",
-        "per_cpu_sas",
+        "per_cpu_sas ah_and_esp",
     );
     check::<SharedSection>("secret id", "");
     check::<PassphraseSection>("file secret", "");
@@ -309,6 +314,14 @@ fn what_is_wrong_is_told_with_place_name_and_remedy() {
         (
             "connections { a { children { n {\n rekey = 1 } } } }",
             "swanctl.conf:2: unknown key 'rekey' in connections.a.children.n; it can have: ah_proposals",
+        ),
+        (
+            "connections {\n a { version = 1\n children {\n n { esp_proposals = aes128gcm16\n ah_and_esp = yes } } } }",
+            "swanctl.conf:4: connections.a.children.n: with ah_and_esp there must be both ah_proposals and esp_proposals",
+        ),
+        (
+            "connections {\n a { children { n { esp_proposals = aes128gcm16\n ah_proposals = sha256\n ah_and_esp = yes } } } }",
+            "swanctl.conf:2: connections.a: ah_and_esp of the child 'n' is of IKEv1 alone",
         ),
         (
             "connections { a { lokal { } } }",

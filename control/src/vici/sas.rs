@@ -104,6 +104,14 @@ fn child_keys(writer: &mut Writer, child: &ChildReport) {
     }
     writer.value("spi-in", hex(&child.spi_in)).value("spi-out", hex(&child.spi_out));
     transforms(writer, &child.transforms);
+    if let Some(around) = &child.around {
+        writer.value("ah-spi-in", hex(&around.spi_in)).value("ah-spi-out", hex(&around.spi_out));
+        for TransformReport { kind, id, .. } in &around.transforms {
+            if TransformType(*kind) == TransformType::INTEG {
+                writer.value("ah-integ-alg", names::transform(TransformType(*kind), *id));
+            }
+        }
+    }
     if child.esn {
         writer.value("esn", "1");
     }

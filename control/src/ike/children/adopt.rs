@@ -2,7 +2,8 @@
 //! SAs to policies: nothing of it is touched. What was still to be put there is put there now.
 
 use super::{
-    Children, FIRST_REQID, Group, Installed, LINGER_SECS, Outbound, Purpose, sas, selectors, shared::sends,
+    Children, FIRST_REQID, Group, Installed, LINGER_SECS, Outbound, Purpose, publish, sas, selectors,
+    shared::sends,
 };
 use portcullis_ike::v2::{
     child::{ChildSa, Install},
@@ -78,7 +79,7 @@ impl Children {
                 let install = installs.get(&sa.spi_in)?;
                 let worker = self.worker_for(install, group, sadb);
                 let [_, outbound] = sas(install, (reqid, worker), now_secs);
-                sadb.publish(&outbound).ok()
+                publish(sadb, install, outbound).ok().map(|(slot, _)| slot)
             });
             let Some(outbound) = outbound else {
                 missing.push(sa.spi_in);
@@ -86,12 +87,13 @@ impl Children {
             };
             let id = number.unwrap_or(self.last + 1);
             self.last = self.last.max(id);
-            let worker = sadb.sa(outbound).and_then(|(_, sa)| sa.worker);
+            let (before_outbound, worker) =
+                sadb.sa(outbound).map_or((None, None), |(_, sa)| (sa.around, sa.worker));
+            let around = published.around.zip(before_outbound).map(|(one, other)| [one.slot, other.slot]);
             self.groups
                 .entry(group)
                 .and_modify(|group| group.put_sa(Outbound { worker, id, slot: outbound }));
-            self.spis.extend([(inbound, sa.spi_in), (outbound, sa.spi_in)]);
-            self.installed.insert(sa.spi_in, Installed { id, worker, inbound, outbound, group });
+            self.note(sa.spi_in, Installed { id, worker, inbound, outbound, around, group });
         }
         // One whose outbound SA is lost.
         self.groups.retain(|_, group| !group.sas.is_empty());
@@ -109,6 +111,8 @@ impl Children {
             let Some(group) = self.groups.get_mut(&number) else { continue };
             let of_group = left.remove(&group.reqid).unwrap_or_default().into_iter();
             let lingers = of_group.filter(|slot| !self.spis.contains_key(slot));
+            let around = |slot| sadb.sa(slot)?.1.around.map(|around| around.slot);
+            let lingers = lingers.flat_map(|slot| [Some(slot), around(slot)]).flatten();
             group.lingering = lingers.map(|slot| (until, slot)).collect();
             if !group.lingering.is_empty() {
                 self.lingering.push_back((until, number));
@@ -213,7 +217,10 @@ impl Children {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Bench, further, install, nets};
+    use super::super::{
+        sa_around,
+        tests::{Bench, bundle, further, install, nets},
+    };
     use super::*;
     use std::collections::HashSet;
 
@@ -294,6 +301,51 @@ mod tests {
             HashSet::from([0x1002, 0x2002])
         );
         assert!(bench.sadb.find(Spi(0x1001)).is_none(), "it has stayed long enough");
+    }
+
+    /// RFC 2401 §4.3: what is around an SA stays with it, and what was half put in is put in.
+    #[test]
+    fn a_bundle_stays_one() {
+        let all = vec![0x1001, 0x1101, 0x2001, 0x2101];
+        let of = |sends| bundle(0x1001, 0x2001, None, sends);
+        let mut bench = Bench::new(16, 64);
+        bench.install(&of(true)).unwrap();
+        assert!(adopted(&mut bench, &[&of(true)], &[]).is_empty());
+        assert_eq!((bench.has().0, bench.children.slots().count()), (all.clone(), 4));
+        bench.children.remove(&mut bench.sadb, 0x1001);
+        assert_eq!(bench.has(), (vec![], 0));
+        // Killed behind each of the first three of its SAs.
+        for there in 1..4 {
+            let mut bench = Bench::new(16, 64);
+            let [inbound, outbound] = sas(&of(true), (FIRST_REQID, None), 7);
+            let [before_inbound, before_outbound] =
+                [&inbound, &outbound].map(|sa| sa_around(&of(true), sa).unwrap());
+            let slot = bench.sadb.publish(&before_inbound).unwrap();
+            if there > 1 {
+                let around = Some(portcullis_sadb::Around { slot, spi: before_inbound.spi });
+                bench.sadb.publish(&portcullis_sadb::Sa { around, ..inbound }).unwrap();
+            }
+            if there > 2 {
+                bench.sadb.publish(&before_outbound).unwrap();
+            }
+            assert!(adopted(&mut bench, &[&of(true)], &[&of(true)]).is_empty());
+            let owned: HashSet<_> = bench.children.slots().collect();
+            let mut spis: Vec<_> =
+                bench.sadb.sas().filter(|(slot, ..)| owned.contains(slot)).map(|(.., sa)| sa.spi.0).collect();
+            spis.sort_unstable();
+            assert_eq!(spis, all, "{there}");
+            assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+        }
+        // What another has replaced is still opened, with what is around it.
+        let mut bench = Bench::new(16, 64);
+        let new = bundle(0x1002, 0x2002, Some(0x1001), true);
+        bench.install(&of(true)).unwrap();
+        bench.install(&new).unwrap();
+        bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+        assert!(adopted(&mut bench, &[&new], &[]).is_empty());
+        assert_eq!(bench.children.slots().count(), 6);
+        bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+        assert_eq!(bench.has().0, [0x1002, 0x1102, 0x2002, 0x2102]);
     }
 
     /// RFC 9611: workers go on by what they have, and what was half done of it is done.

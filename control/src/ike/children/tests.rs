@@ -1,5 +1,6 @@
 use super::*;
 use portcullis_ike::{
+    child::Keyed,
     connection::Child,
     crypto::{
         Secret,
@@ -10,7 +11,7 @@ use portcullis_ike::{
     traffic_selector::ConfiguredSelectors,
     v2::{child::ChildSa, nat::Nat, output::Move},
 };
-use portcullis_sadb::{Flow, Handling, Mode, Reader, Runtime, Sizes};
+use portcullis_sadb::{Flow, Key, Reader, Runtime, Sizes};
 use std::sync::Arc;
 
 pub(super) fn traffic(local: &[&str], remote: &[&str]) -> Traffic {
@@ -40,6 +41,7 @@ pub(super) fn install(
         name: "net".into(),
         mark: 0,
         proposals,
+        around: None,
         local: any.clone(),
         remote: any,
         mode: Mode::Tunnel,
@@ -58,6 +60,7 @@ pub(super) fn install(
             policy: Arc::new(policy),
             spi_in,
             spi_out,
+            around: None,
             resource: None,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
@@ -68,6 +71,7 @@ pub(super) fn install(
         algorithm,
         key_in: made.from_responder,
         key_out: made.from_initiator,
+        around: None,
         local: "192.0.2.1:4500".parse().unwrap(),
         peer: "192.0.2.2:4501".parse().unwrap(),
         is_in_udp: true,
@@ -153,6 +157,67 @@ fn a_child_is_two_sas_and_policies_for_its_traffic() {
     bench.children.remove(&mut bench.sadb, 0x1001);
     assert_eq!(bench.has(), (vec![], 0));
     assert_eq!(bench.children.slots().count() + bench.children.policies().count(), 0);
+}
+
+/// One whose ESP is in AH; the SPIs of AH are 0x100 higher.
+pub(super) fn bundle(spi_in: u32, spi_out: u32, replaces: Option<u32>, sends: bool) -> Install {
+    let mut install = install(spi_in, spi_out, nets(), replaces, sends);
+    let proposals = Proposals::ah(["sha256"]).unwrap();
+    let [spi_in, spi_out] = [spi_in, spi_out].map(|spi| spi + 0x100);
+    let agreement = proposals.select(&proposals.offer(&spi_out.to_be_bytes()), Order::Ours).unwrap();
+    let algorithm = agreement.algorithm().unwrap();
+    let key = |spi: u32| Key::new(&spi.to_be_bytes().repeat(8)).unwrap();
+    install.around = Some(Box::new(Keyed { algorithm, key_in: key(spi_in), key_out: key(spi_out) }));
+    install.sa.around = Some(Box::new(portcullis_ike::child::Around { agreement, spi_in, spi_out }));
+    install.is_in_udp = false;
+    install
+}
+
+/// RFC 2401 §4.3
+#[test]
+fn a_bundle_is_four_sas_that_come_and_go_together() {
+    let mut bench = Bench::new(16, 64);
+    bench.install(&bundle(0x1001, 0x2001, None, true)).unwrap();
+    assert_eq!(bench.has(), (vec![0x1001, 0x1101, 0x2001, 0x2101], 2 * 4));
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+    let sas: Vec<_> = bench.sadb.sas().collect();
+    for (inner, outer) in [(0x1001, 0x1101), (0x2001, 0x2101)] {
+        let of = |spi| sas.iter().find(|(.., sa)| sa.spi.0 == spi).unwrap();
+        let ((_, _, inner), (slot, _, outer)) = (of(inner), of(outer));
+        assert_eq!(inner.around, Some(Around { slot: *slot, spi: outer.spi }));
+        assert_eq!((inner.mode, outer.mode, outer.protocol), (Mode::Tunnel, Mode::Transport, Protocol::Ah));
+        assert_eq!((outer.src, outer.dst, outer.direction), (inner.src, inner.dst, inner.direction));
+        // No policy lets in what comes by AH alone.
+        assert!(outer.reqid == 0 && inner.reqid >= FIRST_REQID);
+        // The end of either is that of the child.
+        assert_eq!(bench.children.spi_of(*slot), Some(0x1001));
+    }
+    // Another takes its place, and what is under way by the old one is still opened.
+    bench.install(&bundle(0x1002, 0x2002, Some(0x1001), false)).unwrap();
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+    bench.children.send_by(&mut bench.sadb, 0x1002);
+    bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2002));
+    assert_eq!(bench.has().0, [0x1001, 0x1002, 0x1101, 0x1102, 0x2002, 0x2102]);
+    assert_eq!(bench.children.slots().count(), 6);
+    bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+    assert_eq!(bench.has().0, [0x1002, 0x1102, 0x2002, 0x2102]);
+    bench.children.remove(&mut bench.sadb, 0x1002);
+    assert_eq!(bench.has(), (vec![], 0));
+    assert_eq!(bench.children.slots().count() + bench.children.policies().count(), 0);
+}
+
+/// Where there is no room for all of it, nothing of it is there.
+#[test]
+fn half_a_bundle_is_none() {
+    for room in [1, 2, 3] {
+        let mut bench = Bench::new(room, 64);
+        assert!(bench.install(&bundle(0x1001, 0x2001, None, true)).is_err());
+        assert_eq!(bench.has(), (vec![], 0));
+    }
+    let mut bench = Bench::new(16, 2);
+    assert!(bench.install(&bundle(0x1001, 0x2001, None, true)).is_err());
+    assert_eq!(bench.has(), (vec![], 0));
 }
 
 /// One for a resource, of the peer's number.

@@ -237,6 +237,26 @@ fn a_side_may_prove_nothing() {
 }
 
 #[test]
+fn ah_and_esp_are_used_together_where_it_is_written() {
+    let both = "esp_proposals = aes128gcm16-ecp256\n ah_proposals = sha256-ecp256";
+    let child = |text: &str| with("version = 1", text).map(|all| (*all.connections[0].children[0]).clone());
+    let bundle = child(&format!("{both}\n ah_and_esp = yes")).unwrap();
+    let names = (bundle.proposals.to_string(), bundle.around.map(|around| around.to_string()));
+    assert!(
+        names.0.contains("aes128gcm16") && names.1.as_ref().is_some_and(|ah| ah.contains("sha256")),
+        "{names:?}"
+    );
+    assert!(child(both).unwrap().around.is_none());
+    // RFC 2409 §5.5: one key exchange is for both.
+    for (ah, is_usable) in [("sha256", false), ("sha256-ecp384,sha256-ecp256", true)] {
+        let text = format!("esp_proposals = aes128gcm16-ecp256\n ah_proposals = {ah}\n ah_and_esp = yes");
+        let found = child(&text);
+        assert_eq!(found.is_ok(), is_usable, "{ah}");
+        found.inspect_err(|e| assert_eq!(e.key, "connections.a.children.net.ah_proposals")).ok();
+    }
+}
+
+#[test]
 fn a_name_that_nobody_has_looked_up_is_nowhere() {
     let c = &with("remote_addrs = gw.example.org", "").unwrap().connections[0];
     assert_eq!(c.remote, Hosts::Ranges(vec![]));
