@@ -68,11 +68,7 @@ pub enum EndedBy {
 
 /// The datapath gets a child SA; what is to be told of it.
 pub(crate) fn put(children: &mut Vec<ChildSa>, install: Install, cx: &mut Context<'_>) -> Event {
-    let (name, spi_in) = (install.sa.config.name.clone(), install.sa.spi_in);
-    let up = match install.replaces {
-        Some(old) => Event::ChildReplaced(name, old, spi_in),
-        None => Event::ChildUp(name, spi_in),
-    };
+    let up = install.sa.is_up(install.replaces);
     // Nearly all have one.
     children.reserve_exact(1);
     children.push(install.sa.clone());
@@ -271,6 +267,15 @@ impl ChildSa {
             replaces: None,
             sends: true,
             sa: self,
+        }
+    }
+
+    /// What is told of it once it is there, in the place of one or none.
+    pub(crate) fn is_up(&self, replaces: Option<u32>) -> Event {
+        let (name, spi_in) = (self.config.name.clone(), self.spi_in);
+        match replaces {
+            Some(old) => Event::ChildReplaced(name, old, spi_in),
+            None => Event::ChildUp(name, spi_in),
         }
     }
 

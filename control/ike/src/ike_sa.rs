@@ -6,6 +6,7 @@ use crate::{
     connection::Connection,
     crypto::keys::{Role, Spis},
     given::Given,
+    kept::{Damaged, Keep, Reader, Writer, keep},
     message::Identification,
     nat::Nat,
     proposal::Agreement,
@@ -89,4 +90,29 @@ pub trait IkeSa: Debug {
 
     /// Its child SAs.
     fn children(&self) -> &[ChildSa];
+}
+
+keep!(IkeSaId(_));
+keep!(Path { local, peer });
+
+/// Until both ends are authenticated there is nothing to be kept.
+impl Keep for Phase {
+    fn keep(&self, to: &mut Writer) {
+        let number: u8 = match self {
+            Phase::Connecting | Phase::Closed(_) => u8::MAX,
+            Phase::Established => 0,
+            Phase::Replaced => 1,
+            Phase::Closing => 2,
+        };
+        number.keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Phase, Damaged> {
+        match u8::kept(from)? {
+            0 => Ok(Phase::Established),
+            1 => Ok(Phase::Replaced),
+            2 => Ok(Phase::Closing),
+            _ => Err(Damaged("phase")),
+        }
+    }
 }

@@ -10,7 +10,10 @@
 //! - What is made again seals with the next IV, and asks with the next message ID (RFC 5282 §3.1, RFC 7296 §2.2). So what is kept
 //!   must not be older than the last message that was sent: it is written before what came of a change is done.
 
-use crate::connection::{Child, Connection};
+use crate::{
+    connection::{Child, Connection},
+    message::Identification,
+};
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
@@ -19,7 +22,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// Counted up whenever anything that is kept has another layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Octets that are no IKE SA of this version: this field is cut off, or has a value that it cannot have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -231,6 +234,22 @@ impl<T: Keep> Keep for Vec<T> {
         T::all_kept(count as usize, from)
     }
 }
+
+macro_rules! pairs {
+    ($($one:ty),+) => {
+        $(impl Keep for [$one; 2] {
+            fn keep(&self, to: &mut Writer) {
+                Keep::keep_all(self, to);
+            }
+
+            fn kept(from: &mut Reader<'_>) -> Result<[$one; 2], Damaged> {
+                Ok([Keep::kept(from)?, Keep::kept(from)?])
+            }
+        })+
+    };
+}
+
+pairs! { Vec<u8>, Identification }
 
 impl<T: Keep> Keep for VecDeque<T> {
     fn keep(&self, to: &mut Writer) {

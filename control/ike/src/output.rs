@@ -114,4 +114,5 @@ pub enum Event {
     Closed(String),
 }
 
+crate::kept::keep!(Datagram { local, peer, octets, dscp });
 crate::kept::keep!(Move { spi_in, local, peer, is_in_udp, nat });

@@ -53,6 +53,16 @@ impl Open {
         Open { datagrams, again: 0, due_ms: now_ms + how.wait_ms(0, random) }
     }
 
+    /// Whether this datagram is of it.
+    pub fn has(&self, octets: &[u8]) -> bool {
+        self.datagrams.iter().any(|datagram| datagram == octets)
+    }
+
+    /// It is sent again at once, as if for the first time: nobody has waited for its answer.
+    pub fn anew(&mut self, now_ms: u64) {
+        (self.again, self.due_ms) = (0, now_ms);
+    }
+
     /// What is to be done about it, if it is due.
     pub fn late(&mut self, how: &Retransmission, now_ms: u64, random: u8) -> Option<Late> {
         if now_ms < self.due_ms {

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! All else is that of IKEv2: connections, identities, certificates, child SAs, jobs, outputs, and the engine, which has the
-//! ISAKMP SAs beside its own IKE SAs. None of them is kept over a restart: peers begin again.
+//! ISAKMP SAs beside its own IKE SAs. They are kept over a restart as these are (`ike_sa::kept`).
 //!
 //! # Dangers
 //! IKEv1 is historic (RFC 9395): who begins is not known to be where it says, identities of responders and shared keys of who

@@ -163,11 +163,11 @@ impl Ike {
         }
         let wanted: Vec<_> = self
             .engine
-            .sas()
+            .ike_sas()
             .flat_map(|sa| sa.children().iter().map(|child| (&sa.connection().name, child)))
             .map(|(connection, sa)| Wanted { connection, sa, number: numbers.get(&sa.spi_in).copied() })
             .collect();
-        let (sas, children) = (self.engine.sas().count(), wanted.len());
+        let (sas, children) = (self.engine.ike_sas().count(), wanted.len());
         let lost = self.children.adopt(sadb, &wanted, &untold, boot_secs());
         let replaced = |spi: u32| untold.installs.iter().find(|install| install.sa.spi_in == spi)?.replaces;
         self.keeping.lost = lost.into_iter().map(|spi| (spi, replaced(spi))).collect();
@@ -200,7 +200,7 @@ impl Ike {
 
     fn record(&self, id: IkeSaId, out: &VecDeque<Output>) -> Option<Record> {
         let told = self.engine.keep(id, out)?;
-        let children = self.engine.sa(id)?.children();
+        let children = self.engine.ike_sa(id)?.children();
         let numbers: Vec<_> =
             children.iter().filter_map(|child| Some((child.spi_in, self.child_id(child.spi_in)?))).collect();
         let octets = packed(&numbers, &told);

@@ -180,7 +180,7 @@ impl Ike {
         for child in connection.children.iter().filter(|child| child.start_action.start && is_new(child)) {
             let is_up = self
                 .engine
-                .sas()
+                .ike_sas()
                 .filter(|sa| sa.connection().name == connection.name)
                 .any(|sa| sa.children().iter().any(|up| up.config.name == child.name));
             if is_up {

@@ -248,5 +248,7 @@ fn pss_of(parameters: &AnyRef<'_>) -> Option<Scheme> {
     is_one.then_some(Scheme::RsaPss(hash))
 }
 
+crate::kept::keep_enum!(Curve { 0 => P256, 1 => P384, 2 => P521 });
+
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use super::{nat::Encapsulation, times::LEAST_SECS};
 use crate::{
     connection::Child,
     crypto::transform::KeyExchange,
+    kept::keep,
     message::{
         Attribute, Protocol, TransformType,
         isakmp::{self, Proposal, SecurityAssociation, Transform},
@@ -419,3 +420,6 @@ pub(super) fn accept(
         (all, _) => Err(AcceptError::Count(all.len())),
     }
 }
+
+keep!(Offered { own, around });
+keep!(Spis { own, around });

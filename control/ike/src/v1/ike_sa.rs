@@ -3,6 +3,8 @@
 //! Phase 1 is one exchange. Behind it there may be several at a time: at most one quick mode of ours, and some of the peer's.
 //! What else is to be asked waits in [`Task`]s. At most one [`Job`] is being done for what we ask, and one for what we answer.
 
+mod kept;
+
 use super::{
     fragments::Fragments,
     informational::Liveness,
@@ -33,7 +35,7 @@ use crate::{
     job::{Job, Outcome},
     message::Identification,
     nat::Nat,
-    output::{Event, JobId, Output},
+    output::{Datagram, Event, JobId, Output},
     pool::Leases,
     proposal::Agreement,
     retransmission::{Datagrams, Open},
@@ -167,6 +169,8 @@ pub struct IkeSa {
     pub(crate) secret: Option<Secret>,
     /// The child that is to be made with it.
     pub(crate) wanted: Option<Arc<Child>>,
+    /// What was to be sent when it was kept last, and may not have been.
+    unsent: Vec<Datagram>,
 }
 
 impl IkeSa {
@@ -230,6 +234,7 @@ impl IkeSa {
             expected: None,
             secret: None,
             wanted: None,
+            unsent: vec![],
         }
     }
 

@@ -209,3 +209,5 @@ impl IkeSa {
         self.legacies.extend(others.into_iter().map(Legacy::Superseded));
     }
 }
+
+crate::kept::keep!(Liveness { seq, open, since_ms, theirs });

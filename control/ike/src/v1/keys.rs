@@ -18,6 +18,7 @@ use crate::{
         keys::{ChildKeys, Nonces, Role, Spis, child_key, child_key_len},
         transform::{Encryption, Prf},
     },
+    kept::keep,
     message::Protocol,
 };
 use portcullis_sadb::Algorithm;
@@ -223,6 +224,9 @@ fn longer(prf: Prf, e: Secret, len: usize) -> Secret {
     }
     Secret::copy_of(&all[..len])
 }
+
+keep!(Keys { prf, skeyid, d, a, encryption, cipher });
+keep!(Iv(_));
 
 #[cfg(test)]
 mod tests;

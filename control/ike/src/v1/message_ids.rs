@@ -1,6 +1,7 @@
 //! Message IDs of phase 2: each is of one exchange (RFC 2408 §3.1). Behind it, a message with it is a copy, of the peer's or of
 //! our own.
 
+use crate::kept::{Damaged, Keep, Reader, Writer};
 use std::collections::HashSet;
 
 /// So many are known of an ISAKMP SA, at most.
@@ -24,6 +25,23 @@ impl MessageIds {
     /// An exchange begins with it. True if it is the last that there is room for.
     pub fn add(&mut self, id: u32) -> bool {
         self.0.len() < MOST && self.0.insert(id) && self.0.len() == MOST
+    }
+}
+
+impl MessageIds {
+    /// Keeps all but one, which can be used again.
+    pub fn keep(&self, but: Option<u32>, to: &mut Writer) {
+        self.0.iter().copied().filter(|id| Some(*id) != but).collect::<Vec<_>>().keep(to);
+    }
+
+    /// Makes them again.
+    pub fn kept(from: &mut Reader<'_>) -> Result<MessageIds, Damaged> {
+        let all = Vec::kept(from)?;
+        if all.len() <= MOST {
+            Ok(MessageIds(all.into_iter().collect()))
+        } else {
+            Err(Damaged("message IDs"))
+        }
     }
 }
 

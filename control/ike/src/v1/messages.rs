@@ -9,6 +9,7 @@ use crate::{
         keys::{Role, Spis},
     },
     ike_sa::{Path, Phase},
+    kept::keep,
     message::{
         ExchangeType, Flags, Header, PayloadType, Version,
         isakmp::{self, Chain, Payload},
@@ -264,3 +265,6 @@ pub(super) fn is_hash(chain: &Chain, hash: &Secret) -> Result<(), Dropped> {
         _ => Err(Dropped::Open(OpenError::Icv)),
     }
 }
+
+keep!(Seen(_));
+keep!(Answered { digest, datagrams, repeats });

@@ -140,6 +140,11 @@ impl IkeSa {
         Some(Answer { all: attributes(in_v1(all)), then: None })
     }
 
+    /// Who addresses are given to.
+    pub(super) fn applicant(&self) -> String {
+        self.user.as_ref().map_or_else(|| self.peer_name(), |user| user.name.clone())
+    }
+
     /// Gives addresses like these; what the peer has is said again.
     fn give_like(&mut self, mut asked: Vec<IpAddr>, cx: &mut Context<'_>) -> Vec<ConfigurationAttribute> {
         for lease in &self.given.theirs {
@@ -147,7 +152,7 @@ impl IkeSa {
             like.into_iter().for_each(|at| _ = asked.remove(at));
         }
         let pools = cx.config.pools_of(&self.connection);
-        let who = self.user.as_ref().map_or_else(|| self.peer_name(), |user| user.name.clone());
+        let who = self.applicant();
         let to = Applicant { who: &who, holder: self.id.0, before: &[] };
         let had = self.given.theirs.len();
         let told = self.given.give(&mut self.leases, &pools, &asked, to);
@@ -169,3 +174,5 @@ impl IkeSa {
         }
     }
 }
+
+crate::kept::keep!(ModeConfig { before, awaited_until_ms, is_left_out });

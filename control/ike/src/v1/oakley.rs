@@ -10,6 +10,7 @@ use crate::{
         signature::{Curve, Kind, PublicKey, Scheme},
         transform::{Encryption, KeyExchange, Prf},
     },
+    kept::{keep, keep_enum},
     message::{
         Attribute, AttributeType, Protocol,
         isakmp::{Proposal, SecurityAssociation, Transform},
@@ -283,3 +284,6 @@ pub(super) fn accept(suites: &[Suite], answer: &SecurityAssociation) -> Result<S
     let said = Said::parse(transform).filter(|_| proposal.protocol == Protocol::IKE).ok_or(changed)?;
     suites.iter().find(|suite| suite.is(&said)).cloned().ok_or(changed)
 }
+
+keep!(Suite { agreement, encryption, hash, group, method, user });
+keep_enum!(Method { 0 => SharedKey, 1 => Rsa, 2 => Ecdsa(curve), 3 => Hybrid });

@@ -43,6 +43,7 @@ use crate::{
     },
     ike_sa::Phase,
     job::{Job, Outcome},
+    kept::{Keep, Writer, keep},
     message::{
         ExchangeType, Identification,
         isakmp::{NotifyType, Payload},
@@ -54,6 +55,7 @@ use crate::{
     v2::channel::Dropped,
 };
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 const EXCHANGE: ExchangeType = ExchangeType::QUICK_MODE;
 
@@ -69,8 +71,8 @@ const AGAIN_MS: u64 = 60_000;
 /// A child SA that is to be asked for.
 #[derive(Debug)]
 pub(super) struct Wish {
-    child: Arc<Child>,
-    replaces: Option<u32>,
+    pub child: Arc<Child>,
+    pub replaces: Option<u32>,
     offered: doi::Offered,
     policy: Policy,
     /// IDci and IDcr.
@@ -112,6 +114,8 @@ impl Asking {
 #[derive(Debug)]
 pub(super) struct Answer {
     asking: Asking,
+    /// What we have asked for as it was kept before that: until the child SA is there, it is as if nothing had been answered.
+    pub asked: Zeroizing<Vec<u8>>,
     agreed: doi::Agreed,
     nr: Vec<u8>,
     digest: [u8; 32],
@@ -320,9 +324,11 @@ impl IkeSa {
         }
         agreed.life = agreed.life.and(Life::of(&wish.child));
         let Some(iv) = message.next else { return };
+        let mut asked = Writer::new();
+        asking.keep(&mut asked);
         let (digest, commits, private) = (message.digest, message.commits, asking.private.take());
         let public = chain.key_exchange().map(<[u8]>::to_vec);
-        let answer = Answer { agreed, nr, digest, iv, commits, asking };
+        let answer = Answer { asked: asked.finish(), agreed, nr, digest, iv, commits, asking };
         match (answer.agreed.agreement.key_exchange(), private, public) {
             (None, ..) => self.finish_quick(answer, None, cx),
             (Some(_), Some(private), Some(public)) => {
@@ -346,7 +352,7 @@ impl IkeSa {
 
     /// The child SA is there, at both ends, unless the responder is still to say so.
     fn finish_quick(&mut self, answer: Answer, secret: Option<&Secret>, cx: &mut Context<'_>) {
-        let Answer { asking, agreed, nr, digest, iv, commits } = answer;
+        let Answer { asking, agreed, nr, digest, iv, commits, .. } = answer;
         let Asking { message_id, wish, spis, ni, .. } = asking;
         let Wish { child, replaces, policy, .. } = wish;
         let nonces = Nonces { initiator: &ni, responder: &nr };
@@ -372,9 +378,7 @@ impl IkeSa {
         let open = self.opened(&datagrams, cx);
         self.answer(digest, datagrams, cx);
         match commits {
-            true => {
-                self.await_commit(Committing::new((message_id, iv), spis.own, (up, old), open, cx.now_ms))
-            }
+            true => self.await_commit(Committing::new((message_id, iv), spis.own, old, open, cx.now_ms)),
             false => self.child_made(up, old, cx),
         }
     }
@@ -479,3 +483,6 @@ impl IkeSa {
         }
     }
 }
+
+keep!(Wish { child, replaces, offered, policy, ids });
+keep!(Asking { message_id, iv, wish, spis, ni, private, open });

@@ -4,6 +4,7 @@ mod aggressive;
 mod bundle;
 mod commit;
 mod fragments;
+mod kept;
 mod remote_access;
 mod seeds;
 mod strangers;

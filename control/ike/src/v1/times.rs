@@ -55,8 +55,8 @@ impl IkeSa {
         }
     }
 
-    /// When [`IkeSa::tick`] has something to do.
-    pub(crate) fn due_ms(&self) -> u64 {
+    /// What is sent again until it is answered.
+    pub(super) fn opens(&self) -> impl Iterator<Item = &Open> {
         let opens = [
             self.open.as_ref(),
             self.asking.as_ref().map(|asking| &asking.open),
@@ -64,8 +64,12 @@ impl IkeSa {
             self.liveness.open.as_ref(),
             self.transactions.ours.as_ref().map(|asked| &asked.open),
         ];
-        let opens = opens.into_iter().flatten().chain(self.awaited.iter().map(|awaited| &awaited.open));
-        let due = opens.map(|open| open.due_ms).fold(u64::MAX, u64::min);
+        opens.into_iter().flatten().chain(self.awaited.iter().map(|awaited| &awaited.open))
+    }
+
+    /// When [`IkeSa::tick`] has something to do.
+    pub(crate) fn due_ms(&self) -> u64 {
+        let due = self.opens().map(|open| open.due_ms).fold(u64::MAX, u64::min);
         let due = self.committing.as_ref().map_or(due, |committing| due.min(committing.until_ms));
         match self.phase {
             Phase::Connecting => due.min(self.deadline_ms),

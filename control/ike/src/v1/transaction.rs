@@ -17,6 +17,7 @@ use super::{
 use crate::{
     closed::Closed,
     context::Context,
+    kept::keep,
     message::{
         Attribute, ExchangeType,
         isakmp::{Attributes, AttributesType, Payload},
@@ -145,3 +146,6 @@ impl IkeSa {
         Ok(())
     }
 }
+
+keep!(Transactions { ours, theirs });
+keep!(Asked { message_id, iv, kind, is_of_user, open });

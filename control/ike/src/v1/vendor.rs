@@ -2,6 +2,7 @@
 
 use crate::{
     connection::Connection,
+    kept::{keep, keep_enum},
     message::isakmp::{Chain, Payload},
 };
 
@@ -66,3 +67,6 @@ pub(super) fn payloads(connection: &Connection) -> Vec<Payload> {
     let xauth = has_user.then(|| Payload::VendorId(XAUTH.to_vec()));
     all.into_iter().chain(fragments).chain(xauth).collect()
 }
+
+keep!(Abilities { nat_t, dpd, fragments });
+keep_enum!(NatT { 0 => Draft, 1 => Rfc });

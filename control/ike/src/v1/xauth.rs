@@ -232,3 +232,5 @@ impl IkeSa {
         Some(Answer { all, then: Some(then) })
     }
 }
+
+crate::kept::keep!(User { name, id });

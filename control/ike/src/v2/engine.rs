@@ -506,14 +506,21 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         let mut received = Ok(());
-        let has_changed = |engine: &Engine| engine.changed.as_ref().is_some_and(|all| all.contains(&id));
-        let had_changed = has_changed(self);
+        let had_changed = self.is_changed(id);
         self.with(id, cx, |sa, cx| received = sa.receive(octets, path, cx));
-        // What is dropped changes nothing, so that nobody can have us write it down again and again.
         if received.is_err() && !had_changed {
-            self.changed.iter_mut().for_each(|all| _ = all.remove(&id));
+            self.is_as_before(id);
         }
         Ok(received?)
+    }
+
+    fn is_changed(&self, id: IkeSaId) -> bool {
+        self.changed.as_ref().is_some_and(|all| all.contains(&id))
+    }
+
+    /// What is dropped changes nothing, so that nobody can have us write it down again and again.
+    fn is_as_before(&mut self, id: IkeSaId) {
+        self.changed.iter_mut().for_each(|all| _ = all.remove(&id));
     }
 
     /// What the peer of an IKE SA that is gone has given us to come back with.
@@ -550,17 +557,23 @@ impl Engine {
     }
 
     /// One from before is here, too.
-    pub(super) fn adopt(&mut self, sa: IkeSa, cx: &mut Context<'_>) -> Result<(), Damaged> {
+    pub(super) fn adopt(&mut self, sa: IkeSa, cx: &mut Context<'_>) -> Result<IkeSaId, Damaged> {
+        let id = self.note_adopted(&sa)?;
+        self.sas.insert(id, Box::new(sa));
+        self.with(id, cx, |sa, _| sa.hold_given());
+        Ok(id)
+    }
+
+    /// What is known of all, of one of either version that is about to be here.
+    fn note_adopted(&mut self, sa: &dyn crate::ike_sa::IkeSa) -> Result<IkeSaId, Damaged> {
         let (id, ours) = (sa.id(), ours(sa.role(), sa.spis()));
-        if self.sas.contains_key(&id) || self.by_spi.contains_key(&ours) {
+        if self.ike_sa(id).is_some() || self.by_spi.contains_key(&ours) {
             return Err(Damaged("SPI, which another has"));
         }
         self.next = self.next.max(id.0.saturating_add(1));
         self.by_spi.insert(ours, id);
         self.by_child.extend(sa.children().iter().map(|child| (child.spi_in, id)));
-        self.sas.insert(id, Box::new(sa));
-        self.with(id, cx, |sa, _| sa.hold_given());
-        Ok(())
+        Ok(id)
     }
 
     /// Does something with an IKE SA, and keeps what is known of it in step. False if there is none.

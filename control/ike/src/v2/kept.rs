@@ -1,4 +1,4 @@
-//! IKE SAs that go on in another process ([`crate::kept`]).
+//! IKE SAs and ISAKMP SAs that go on in another process ([`crate::kept`]).
 //!
 //! Whoever keeps them somewhere asks the engine what has changed, behind each thing that it does, and writes that before it does
 //! what the engine wants done: then no other has seen what is not kept, and what is not done yet is as a datagram that is lost.
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     connection::Connection,
     kept::{Damaged, Keep, Reader, Writer},
+    v1,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -33,7 +34,7 @@ pub struct Untold {
 impl Engine {
     /// From now on it is told what changes ([`Engine::take_changed`]). All that is there is told first.
     pub fn tell_changes(&mut self) {
-        self.changed = Some(self.sas().map(IkeSa::id).collect());
+        self.changed = Some(self.ike_sas().map(|sa| sa.id()).collect());
     }
 
     /// Whether there is something for [`Engine::take_changed`].
@@ -49,10 +50,8 @@ impl Engine {
     /// An IKE SA as octets, with what of `out` the datapath is to be told of it. Nothing if there is nothing to be kept: it is
     /// not established, or gone.
     pub fn keep(&self, id: IkeSaId, out: &VecDeque<Output>) -> Option<Zeroizing<Vec<u8>>> {
-        let (sa, mut to) = (self.sa(id)?, Writer::new());
-        if !sa.keep(&mut to) {
-            return None;
-        }
+        let (sa, mut to) = (self.ike_sa(id)?, Writer::new());
+        sa.version().keep(&mut to);
         let is_its = |spi_in: u32| sa.children().iter().any(|child| child.spi_in == spi_in);
         let installs: Vec<&Install> = out
             .iter()
@@ -71,7 +70,11 @@ impl Engine {
             })
             .collect();
         moves.keep(&mut to);
-        Some(to.finish())
+        let is_kept = match self.isakmp_sa(id) {
+            Some(sa) => sa.keep(out, &mut to),
+            None => self.sa(id)?.keep(&mut to),
+        };
+        is_kept.then(|| to.finish())
     }
 
     /// Makes an IKE SA again of what was kept of it; `connection` knows connections by their mark. It does nothing before
@@ -86,19 +89,29 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<(IkeSaId, Untold), Damaged> {
         let mut from = Reader::new(octets, connection);
-        let sa = IkeSa::kept(&mut from)?;
+        let version = u8::kept(&mut from)?;
         let untold = Untold { installs: Keep::kept(&mut from)?, moves: Keep::kept(&mut from)? };
-        from.end()?;
-        let id = sa.id();
-        self.adopt(sa, cx)?;
+        let id = match version {
+            1 => {
+                let sa = v1::ike_sa::IkeSa::kept(&mut from)?;
+                from.end()?;
+                self.adopt_v1(sa, cx)?
+            }
+            2 => {
+                let sa = IkeSa::kept(&mut from)?;
+                from.end()?;
+                self.adopt(sa, cx)?
+            }
+            _ => return Err(Damaged("version")),
+        };
         Ok((id, untold))
     }
 
     /// All that were made again go on: what we have asked is asked again.
     pub fn resume(&mut self, cx: &mut Context<'_>) {
-        let ids: Vec<_> = self.sas().map(IkeSa::id).collect();
+        let ids: BTreeSet<_> = self.ike_sas().map(|sa| sa.id()).collect();
         for id in ids {
-            self.with(id, cx, |sa, cx| sa.resume(cx));
+            let _ = self.with_v1(id, cx, |sa, cx| sa.resume(cx)) || self.with(id, cx, |sa, cx| sa.resume(cx));
         }
     }
 }

@@ -6,7 +6,7 @@ mod eap;
 mod followup;
 mod id_sync;
 mod intermediate;
-mod kept;
+pub(crate) mod kept;
 mod limits;
 mod mobike;
 mod ppk;

@@ -148,11 +148,9 @@ impl Window {
         Ok(())
     }
 
-    /// The request that is under way is sent again at once, as if for the first time: nobody has waited for its response.
+    /// The request that is under way is asked anew.
     pub(super) fn open_anew(&mut self, now_ms: u64) {
-        if let Some(open) = &mut self.open {
-            (open.again, open.due_ms) = (0, now_ms);
-        }
+        self.open.iter_mut().for_each(|open| open.anew(now_ms));
     }
 }
 

@@ -114,3 +114,5 @@ impl Drop for Attributes {
         }
     }
 }
+
+crate::kept::keep!(AttributesType(_));

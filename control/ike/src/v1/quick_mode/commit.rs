@@ -28,11 +28,12 @@ use super::{
 };
 use crate::{
     context::Context,
+    kept::keep,
     message::{
         ExchangeType,
         isakmp::{Notify, NotifyType, Payload},
     },
-    output::{ChildChange, Event, Output},
+    output::{ChildChange, Output},
     retransmission::Open,
     v2::channel::Dropped,
 };
@@ -47,7 +48,6 @@ pub(in crate::v1) struct Committing {
     /// Behind HASH(3).
     pub iv: Iv,
     spi_in: u32,
-    up: Event,
     /// What it is in the place of.
     old: Option<u32>,
     /// HASH(3).
@@ -60,11 +60,17 @@ impl Committing {
     pub(super) fn new(
         (message_id, iv): (u32, Iv),
         spi_in: u32,
-        (up, old): (Event, Option<u32>),
+        old: Option<u32>,
         open: Open,
         now_ms: u64,
     ) -> Committing {
-        Committing { message_id, iv, spi_in, up, old, open, until_ms: now_ms + COMMIT_MS }
+        Committing { message_id, iv, spi_in, old, open, until_ms: now_ms + COMMIT_MS }
+    }
+
+    /// It is waited for anew.
+    pub(in crate::v1) fn anew(&mut self, now_ms: u64) {
+        self.open.anew(now_ms);
+        self.until_ms = now_ms + COMMIT_MS;
     }
 }
 
@@ -99,9 +105,12 @@ impl IkeSa {
     /// What leaves goes by the child SA from now on, if one is waited for.
     pub(crate) fn commit(&mut self, cx: &mut Context<'_>) {
         let Some(committing) = self.committing.take() else { return };
-        let Committing { spi_in, up, old, .. } = *committing;
-        cx.out.push_back(Output::Child(ChildChange::Use(spi_in)));
-        self.child_made(up, old, cx);
+        let Committing { spi_in, old, .. } = *committing;
+        let up = self.children.iter().find(|child| child.spi_in == spi_in).map(|child| child.is_up(old));
+        if let Some(up) = up {
+            cx.out.push_back(Output::Child(ChildChange::Use(spi_in)));
+            self.child_made(up, old, cx);
+        }
     }
 
     /// A message of such a quick mode, or of an informational exchange that has its message ID.
@@ -147,3 +156,5 @@ impl IkeSa {
         self.answer(request, datagrams, cx);
     }
 }
+
+keep!(Committing { message_id, iv, spi_in, old, open, until_ms });

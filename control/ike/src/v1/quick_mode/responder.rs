@@ -22,11 +22,12 @@ use crate::{
     },
     ike_sa::Phase,
     job::{Job, Outcome},
+    kept::keep,
     message::{
         Flags, Identification, Protocol,
         isakmp::{Notify, NotifyType, Payload, SecurityAssociation},
     },
-    output::{ChildChange, Event, Output},
+    output::{ChildChange, Output},
     retransmission::Open,
     traffic_selector::{self, Policy, TrafficSelectors},
 };
@@ -61,9 +62,16 @@ pub(in crate::v1) struct Awaited {
     pub(super) iv: Iv,
     pub(super) nonces: [Vec<u8>; 2],
     spi_in: u32,
-    up: Event,
+    replaces: Option<u32>,
     pub(super) commits: bool,
     pub(in crate::v1) open: Open,
+}
+
+impl Answering {
+    /// That of the exchange.
+    pub fn message_id(&self) -> u32 {
+        self.message_id
+    }
 }
 
 impl Awaited {
@@ -239,11 +247,12 @@ impl IkeSa {
         // Whoever has it of both ends is the one that says when it is over: we have it, too.
         let flags = if commits { Flags::COMMIT } else { Flags::default() };
         let (datagrams, iv) = self.hashed_with(flags, EXCHANGE, (message_id, iv), &[&ni], payloads);
-        let up = self.put_child(Install { replaces: old, sends: false, ..install }, cx);
+        self.put_child(Install { replaces: old, sends: false, ..install }, cx);
         let open = self.opened(&datagrams, cx);
         self.answer(digest, datagrams, cx);
         let spi_in = spis.own;
-        self.awaited.push(Awaited { message_id, iv, nonces: [ni, nr], spi_in, up, commits, open });
+        let nonces = [ni, nr];
+        self.awaited.push(Awaited { message_id, iv, nonces, spi_in, replaces: old, commits, open });
         if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
             old.successor = Some(spi_in);
         }
@@ -259,10 +268,10 @@ impl IkeSa {
 
     /// The peer has the child SA, too: what leaves goes by it.
     pub(super) fn child_known(&mut self, awaited: Awaited, cx: &mut Context<'_>) {
-        let Awaited { spi_in, up, .. } = awaited;
-        if self.children.iter().any(|child| child.spi_in == spi_in) {
+        let Awaited { spi_in, replaces, .. } = awaited;
+        if let Some(child) = self.children.iter().find(|child| child.spi_in == spi_in) {
             cx.out.push_back(Output::Child(ChildChange::Use(spi_in)));
-            self.event(up, cx);
+            self.event(child.is_up(replaces), cx);
         }
         // The peer is to delete what it was in the place of, and some leave that to its lifetime.
         for old in self.children.iter().filter(|child| child.successor == Some(spi_in)) {
@@ -281,3 +290,5 @@ impl IkeSa {
         self.delete_child(spi_in, cx);
     }
 }
+
+keep!(Awaited { message_id, iv, nonces, spi_in, replaces, commits, open });

@@ -70,7 +70,7 @@ pub(super) fn equip(world: &mut World) {
 }
 
 /// It is all there.
-fn check_up(world: &World) {
+pub(super) fn check_up(world: &World) {
     world.check_children(1);
     for end in [LEFT, RIGHT] {
         let sa = only(world, end);

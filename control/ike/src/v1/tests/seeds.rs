@@ -94,7 +94,10 @@ fn cookies(world: &World, end: usize) -> BTreeSet<(u64, u64)> {
 
 /// True if both have something.
 fn ends_in_agreement(seed: u64) -> bool {
-    let mut world = world_of(seed);
+    agrees_in_the_end(seed, &mut world_of(seed))
+}
+
+fn agrees_in_the_end(seed: u64, world: &mut World) -> bool {
     (world.loss, world.again) = (world.below(51) as u32, world.below(20) as u32);
     world.late_ms = world.below(3000);
     if world.below(2) == 0 {
@@ -105,16 +108,16 @@ fn ends_in_agreement(seed: u64) -> bool {
     while world.now_ms < BUSY_MS {
         let ms = world.below(6000);
         world.run_for(ms);
-        happen(&mut world);
+        happen(world);
     }
     (world.loss, world.again, world.late_ms) = (0, 0, 20);
+    world.kept.iter_mut().flatten().for_each(|kept| kept.deaths = 0);
     world.run_for(QUIET_MS);
-    let [left, right] = [LEFT, RIGHT].map(|end| cookies(&world, end));
+    let [left, right] = [LEFT, RIGHT].map(|end| cookies(world, end));
     assert_eq!(left, right, "seed {seed}: the ISAKMP SAs");
     for end in [LEFT, RIGHT] {
         assert!(world.ends[end].engine.ike_sas().all(|sa| *sa.phase() == Phase::Established), "seed {seed}");
-        let all = world.ends[end].engine.ike_sas().flat_map(|sa| sa.children().iter().map(|c| c.spi_in));
-        let children: BTreeSet<u32> = all.collect();
+        let children = world.children_of(end);
         assert!(children.iter().eq(world.ends[end].installed.keys()), "seed {seed}: the datapath of {end}");
         assert!(world.ends[end].sends.is_subset(&children), "seed {seed}: {end} sends by what is there");
     }
@@ -144,4 +147,19 @@ fn each_seed_ends_in_agreement() {
     println!("{up} of {seeds} end with SAs at both ends");
     assert!(up as u64 > seeds / 10);
     OTHERS.into_iter().filter(|seed| *seed >= seeds).for_each(|seed| _ = ends_in_agreement(seed));
+}
+
+#[test]
+fn ends_that_die_again_and_again_agree_in_the_end() {
+    let seeds: u64 = std::env::var(SEEDS).ok().map_or(500, |n| n.parse().expect("a number of seeds"));
+    println!("seeds 0..{seeds}; {SEEDS}=N runs others");
+    let (mut up, mut died) = (0, 0);
+    for seed in 0..seeds {
+        let mut world = world_of(seed);
+        world.keep_both(100);
+        up += u64::from(agrees_in_the_end(seed, &mut world));
+        died += world.died();
+    }
+    println!("{up} of {seeds} end with SAs at both ends; {died} deaths");
+    assert!(up > seeds / 10 && died as u64 > seeds);
 }

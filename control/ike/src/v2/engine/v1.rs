@@ -12,7 +12,8 @@ use crate::{
     },
     given::Given,
     ike_sa::{IkeSa as _, IkeSaId, Path, Phase},
-    message::{ExchangeType, IkeSpi},
+    kept::Damaged,
+    message::{ExchangeType, IkeSpi, PayloadType},
     output::{Event, Output},
     v1::{
         self, Raw,
@@ -47,6 +48,27 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn v1(&mut self) -> impl Iterator<Item = &mut IkeSa> {
         self.v1.values_mut().map(|sa| &mut **sa)
+    }
+
+    /// One of them.
+    pub(in crate::v2) fn isakmp_sa(&self, id: IkeSaId) -> Option<&IkeSa> {
+        self.v1.get(&id).map(|sa| &**sa)
+    }
+
+    /// One from before is here, too.
+    pub(in crate::v2) fn adopt_v1(
+        &mut self,
+        mut sa: IkeSa,
+        cx: &mut Context<'_>,
+    ) -> Result<IkeSaId, Damaged> {
+        let id = self.note_adopted(&sa)?;
+        // What has its place may come behind it.
+        let heir = sa.heir.take();
+        self.committing.extend(sa.committing());
+        self.v1.insert(id, Box::new(sa));
+        self.with_v1(id, cx, |sa, _| sa.hold_given());
+        self.v1.entry(id).and_modify(|sa| sa.heir = heir);
+        Ok(id)
     }
 
     fn add_v1(
@@ -104,8 +126,16 @@ impl Engine {
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
-        let mut received = Ok(());
-        self.with_v1(id, cx, |sa, cx| received = sa.receive(raw, path, cx));
+        let (mut received, mut is_part) = (Ok(()), false);
+        let had_changed = self.is_changed(id);
+        self.with_v1(id, cx, |sa, cx| {
+            received = sa.receive(raw, path, cx);
+            is_part = raw.first == PayloadType::FRAGMENT && sa.unproven_octets() > 0;
+        });
+        // Nor does a part of what is not whole, which anybody can send.
+        if (received.is_err() || is_part) && !had_changed {
+            self.is_as_before(id);
+        }
         Ok(received?)
     }
 
@@ -180,6 +210,7 @@ impl Engine {
             }
             sa.contact_at = contact_at;
         }
+        self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         note_children(&mut self.by_child, id, cx.out.range(told..));
         let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());

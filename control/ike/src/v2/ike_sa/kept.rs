@@ -7,17 +7,16 @@
 //! A request of the peer that is not answered is not kept: it comes again. So does what the peer has further keys to exchange
 //! for, which may be forgotten (RFC 9370 §2.2.4).
 
-use super::{Asked, IkeSa, Path, Phase, Task, Then};
+use super::{Asked, IkeSa, Phase, Task, Then};
 use crate::{
     crypto::keys::Role,
-    kept::{Damaged, Keep, Reader, Writer, keep, keep_enum},
+    kept::{Damaged, Keep, Reader, Writer, keep_enum},
     message::{Flags, Header},
     v2::{channel::Channel, context::Context, informational::Question},
 };
 use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
-keep!(Path { local, peer });
 keep_enum!(Task {
     0 => Liveness,
     1 => DeleteChild(spi_in),
@@ -33,27 +32,6 @@ keep_enum!(Task {
     11 => Use(spi_in),
     12 => Announce,
 });
-
-impl Keep for Phase {
-    fn keep(&self, to: &mut Writer) {
-        let number: u8 = match self {
-            Phase::Connecting | Phase::Closed(_) => u8::MAX,
-            Phase::Established => 0,
-            Phase::Replaced => 1,
-            Phase::Closing => 2,
-        };
-        number.keep(to);
-    }
-
-    fn kept(from: &mut Reader<'_>) -> Result<Phase, Damaged> {
-        match u8::kept(from)? {
-            0 => Ok(Phase::Established),
-            1 => Ok(Phase::Replaced),
-            2 => Ok(Phase::Closing),
-            _ => Err(Damaged("phase")),
-        }
-    }
-}
 
 /// Of those that there are once an IKE SA is established; what else there is cannot be under way.
 impl Keep for Asked {

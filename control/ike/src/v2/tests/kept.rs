@@ -1,4 +1,4 @@
-//! Ends that die at any time, and go on with what was kept of them.
+//! Ends that die at any time, and go on with what was kept of them, of either version.
 
 use super::{
     established, established_as, events,
@@ -7,8 +7,12 @@ use super::{
 };
 use crate::{
     connection::{Connection, Hosts},
-    message::{ExchangeType, Flags, Message},
+    message::{
+        ExchangeType, Flags, Header, Message, Version,
+        isakmp::{self, Chain, Payload},
+    },
     v2::{
+        child::Install,
         context::Context,
         engine::Engine,
         ike_sa::IkeSaId,
@@ -16,15 +20,16 @@ use crate::{
     },
 };
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use zeroize::Zeroizing;
 
-/// Whether it is a response, its message ID, and the number of the fragment.
+/// Whether it is a response, or the last of three, its message ID, and the number of the fragment.
 type Number = (bool, u32, Option<u16>);
+
+/// Octets of what has nothing but a hash in it, at most.
+const ONLY_A_HASH: usize = Header::LEN + 4 + 64 + 16;
 
 /// What is kept of an end, as if it were in a file.
 #[derive(Default)]
@@ -34,8 +39,6 @@ pub struct Kept {
     pub deaths: u32,
     /// How often it has died.
     died: usize,
-    /// The same of all.
-    count: Rc<Cell<usize>>,
     /// What it has sealed, by SPIs and IV: each once, whatever is sent again.
     sealed: BTreeMap<(u64, u64, Vec<u8>), Vec<u8>>,
     /// The same by SPIs and what has to be another.
@@ -74,7 +77,6 @@ impl World {
     pub fn come_back(&mut self, at: usize) {
         let Some(mut kept) = self.kept[at].take() else { return };
         kept.died += 1;
-        kept.count.set(kept.count.get() + 1);
         let mut all = vec![];
         let (rng, config) = (&mut crate::crypto::vectors::seeded(kept.died as u64), &self.ends[at].config);
         let mut out = VecDeque::new();
@@ -99,8 +101,7 @@ impl World {
         self.ends[at].jobs.clear();
         let (installs, moves): (Vec<_>, Vec<_>) = all.into_iter().map(|u| (u.installs, u.moves)).unzip();
         // What the datapath has and nobody wants any more; and what it has not got yet.
-        let wanted: Vec<u32> =
-            self.ends[at].engine.sas().flat_map(|sa| sa.children().iter().map(|c| c.spi_in)).collect();
+        let wanted = self.children_of(at);
         let gone: Vec<u32> =
             self.ends[at].installed.keys().copied().filter(|spi| !wanted.contains(spi)).collect();
         for install in installs.into_iter().flatten() {
@@ -122,6 +123,13 @@ impl World {
             }
         }
         assert!(wanted.iter().all(|spi| self.ends[at].installed.contains_key(spi)), "{at}: all are there");
+        // What is alone in its place is sent by.
+        let end = &mut self.ends[at];
+        let old: BTreeSet<u32> = end.installed.values().filter_map(|install| install.replaces).collect();
+        let is_alone = |(spi, install): &(&u32, &Install)| {
+            !old.contains(*spi) && install.replaces.is_none_or(|old| !end.installed.contains_key(&old))
+        };
+        end.sends.extend(end.installed.iter().filter(is_alone).map(|(spi, _)| *spi));
         for moved in moves.into_iter().flatten() {
             self.take(at, Output::Child(ChildChange::Move(moved)));
         }
@@ -131,8 +139,39 @@ impl World {
         self.kept[at].iter_mut().for_each(|kept| kept.deaths = deaths);
     }
 
+    /// How often its ends have died.
+    pub fn died(&self) -> usize {
+        self.kept.iter().flatten().map(|kept| kept.died).sum()
+    }
+
+    /// The child SAs that an end has.
+    pub fn children_of(&self, at: usize) -> BTreeSet<u32> {
+        self.ends[at].engine.ike_sas().flat_map(|sa| sa.children().iter().map(|c| c.spi_in)).collect()
+    }
+
+    /// RFC 2409 §B: the IV of an exchange is by its message ID, and each IV behind it by the message before. So all that an end seals
+    /// of an exchange are its question or its answer, and HASH(3).
+    fn check_encrypted_once(&mut self, at: usize, octets: &[u8]) {
+        let Some(kept) = &mut self.kept[at] else { return };
+        let Ok((header, first, body)) = Header::parse(octets) else { return };
+        let part = Chain::parse(first, body, false).ok().and_then(|chain| match &chain.payloads[..] {
+            [Payload::Fragment(part)] => Some(part.number),
+            _ => None,
+        });
+        let is_encrypted = isakmp::is_encrypted(&header) || part.is_some();
+        if header.version != Version::V1 || header.message_id == 0 || !is_encrypted {
+            return;
+        }
+        let is_third = header.exchange == ExchangeType::QUICK_MODE && octets.len() <= ONLY_A_HASH;
+        let number = (is_third && part.is_none(), header.message_id, part.map(u16::from));
+        let key = (header.initiator_spi.0, header.responder_spi.0, number);
+        let before = kept.numbered.entry(key).or_insert_with(|| octets.to_vec());
+        assert!(before == octets, "a message ID is used once");
+    }
+
     // RFC 5282 §3.1, RFC 7296 §2.1: an IV is for one message, and so is a message ID.
     pub fn check_sealed_once(&mut self, at: usize, octets: &[u8]) {
+        self.check_encrypted_once(at, octets);
         let Some(kept) = &mut self.kept[at] else { return };
         let Ok(Message { header, sealed: Some(sealed), .. }) = Message::parse(octets) else { return };
         let (i, r) = (header.initiator_spi.0, header.responder_spi.0);
@@ -239,9 +278,8 @@ fn ends_that_die_again_and_again_agree_in_the_end() {
     for seed in seeds.clone() {
         let mut world = world_of(seed);
         world.keep_both(100);
-        let count: Vec<_> = world.kept.iter().flatten().map(|kept| kept.count.clone()).collect();
-        up += u64::from(agrees_in_the_end(seed, world));
-        died += count.iter().map(|count| count.get()).sum::<usize>();
+        up += u64::from(agrees_in_the_end(seed, &mut world));
+        died += world.died();
     }
     println!("{up} of {seeds:?} end with SAs; {died} deaths");
     assert!(up > seeds.end / 10 && died > 1000);
@@ -268,12 +306,16 @@ fn what_goes_on_has_the_addresses_that_its_connection_comes_to_have() {
     assert_eq!(remote(engine), [known[0].remote.clone()]);
 }
 
-/// A configuration that is not known, and octets that are no IKE SA of this version.
 #[test]
 fn what_is_damaged_is_refused() {
     let mut world = established_as(7, |c| c.dpd_ms = 1000);
     world.keep_both(0);
     super::rekey_only_child(&mut world, LEFT);
+    check_damaged(&world);
+}
+
+/// A configuration that is not known, and octets that are no IKE SA of this version.
+pub fn check_damaged(world: &World) {
     let kept = world.kept[LEFT].as_ref().unwrap();
     let octets = kept.sas.values().next().unwrap().clone();
     println!("{} octets", octets.len());
@@ -286,7 +328,7 @@ fn what_is_damaged_is_refused() {
         let mut engine = Engine::new(&mut cx);
         let connection = |_| connections.first().filter(|_| is_known).cloned();
         let restored = engine.restore(octets, &connection, &mut cx).map(|(id, _)| id);
-        assert_eq!(engine.sas().count(), usize::from(restored.is_ok()));
+        assert_eq!(engine.ike_sas().count(), usize::from(restored.is_ok()));
         // The same twice is once too often.
         assert!(engine.restore(octets, &connection, &mut cx).is_err());
         restored

@@ -86,10 +86,10 @@ fn ike_spis(world: &World, end: usize) -> BTreeSet<(u64, u64)> {
 
 /// True if both have something.
 fn ends_in_agreement(seed: u64) -> bool {
-    agrees_in_the_end(seed, world_of(seed))
+    agrees_in_the_end(seed, &mut world_of(seed))
 }
 
-pub fn agrees_in_the_end(seed: u64, mut world: World) -> bool {
+pub fn agrees_in_the_end(seed: u64, world: &mut World) -> bool {
     (world.loss, world.again) = (world.below(51) as u32, world.below(20) as u32);
     world.late_ms = world.below(3000);
     if world.below(2) == 0 {
@@ -99,17 +99,16 @@ pub fn agrees_in_the_end(seed: u64, mut world: World) -> bool {
     while world.now_ms < BUSY_MS {
         let ms = world.below(6000);
         world.run_for(ms);
-        happen(&mut world);
+        happen(world);
     }
     (world.loss, world.again, world.late_ms) = (0, 0, 20);
     world.kept.iter_mut().flatten().for_each(|kept| kept.deaths = 0);
     world.run_for(QUIET_MS);
-    let [left, right] = [LEFT, RIGHT].map(|end| ike_spis(&world, end));
+    let [left, right] = [LEFT, RIGHT].map(|end| ike_spis(world, end));
     assert_eq!(left, right, "seed {seed}: the IKE SAs");
     for end in [LEFT, RIGHT] {
         assert!(world.ends[end].engine.sas().all(|sa| *sa.phase() == Phase::Established), "seed {seed}");
-        let children: BTreeSet<u32> =
-            world.ends[end].engine.sas().flat_map(|sa| sa.children().iter().map(|c| c.spi_in)).collect();
+        let children = world.children_of(end);
         assert!(children.iter().eq(world.ends[end].installed.keys()), "seed {seed}: the datapath of {end}");
         assert_eq!(world.ends[end].sends, children, "seed {seed}: {end} sends by all");
     }
