@@ -104,7 +104,8 @@ impl Given {
         (!ours.is_empty()).then(|| Given { ours, dns: dns.take(MOST).collect(), theirs: vec![] })
     }
 
-    /// Gives addresses of pools, each like one that is asked for; what the peer is told, if it has any then.
+    /// Gives addresses of pools, each like one that is asked for; what the peer is told, if it has any then. Besides its addresses that
+    /// is what their pools tell now.
     pub(crate) fn give(
         &mut self,
         leases: &mut Leases,
@@ -116,7 +117,9 @@ impl Given {
         let attribute =
             |lease: &Lease| ConfigurationAttribute::of_address(kinds(&lease.address)[0], lease.address);
         let mut attributes: Vec<_> = self.theirs.iter().map(attribute).collect();
-        for more in self.theirs.iter().flat_map(|lease| &lease.pool.attributes) {
+        let pool_of = |lease: &'_ Lease| pools.iter().find(|pool| pool.name == lease.pool.name).cloned();
+        let of_pools = self.theirs.iter().map(|lease| pool_of(lease).unwrap_or_else(|| lease.pool.clone()));
+        for more in of_pools.collect::<Vec<_>>().iter().flat_map(|pool| &pool.attributes) {
             if !attributes.contains(more) {
                 attributes.push(more.clone());
             }
