@@ -402,7 +402,12 @@ impl Group {
 
     /// The last of a worker's own; or that for all, and if there is none, any.
     fn last(&self, worker: Option<u8>) -> Option<SlotIndex> {
-        let is_its = |sa: &&Outbound| worker.is_none() || sa.worker == worker;
+        self.last_but(worker, &HashSet::new())
+    }
+
+    /// The same, but none of these.
+    fn last_but(&self, worker: Option<u8>, but: &HashSet<SlotIndex>) -> Option<SlotIndex> {
+        let is_its = |sa: &&Outbound| (worker.is_none() || sa.worker == worker) && !but.contains(&sa.slot);
         self.sas.iter().rfind(is_its).map(|sa| sa.slot)
     }
 

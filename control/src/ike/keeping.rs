@@ -161,11 +161,17 @@ impl Ike {
                 None => gone += 1,
             }
         }
+        let unknown = self.engine.unknown_children();
         let wanted: Vec<_> = self
             .engine
             .ike_sas()
             .flat_map(|sa| sa.children().iter().map(|child| (&sa.connection().name, child)))
-            .map(|(connection, sa)| Wanted { connection, sa, number: numbers.get(&sa.spi_in).copied() })
+            .map(|(connection, sa)| Wanted {
+                connection,
+                sa,
+                number: numbers.get(&sa.spi_in).copied(),
+                is_known: !unknown.contains(&sa.spi_in),
+            })
             .collect();
         let (sas, children) = (self.engine.ike_sas().count(), wanted.len());
         let lost = self.children.adopt(sadb, &wanted, &untold, boot_secs());

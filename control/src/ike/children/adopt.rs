@@ -11,7 +11,7 @@ use portcullis_ike::v2::{
 };
 use portcullis_sadb::{Action, Direction, PolicyIndex, Sadb, SadbError, SlotIndex, Spi};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -24,6 +24,8 @@ pub struct Wanted<'a> {
     pub sa: &'a ChildSa,
     /// Its number, if it had one.
     pub number: Option<u32>,
+    /// The peer is known to have it: it may be sent by.
+    pub is_known: bool,
 }
 
 /// What is in the SADB of children.
@@ -60,8 +62,8 @@ impl Children {
         let present = Present::of(sadb);
         let installs: HashMap<u32, &Install> =
             untold.installs.iter().map(|install| (install.sa.spi_in, install)).collect();
-        let mut missing = vec![];
-        for Wanted { connection, sa, number } in wanted {
+        let (mut missing, mut unknown) = (vec![], HashSet::new());
+        for Wanted { connection, sa, number, is_known } in wanted {
             let inbound = sadb.find(Spi(sa.spi_in)).filter(|slot| {
                 let reqid = sadb.sa(*slot).map(|(_, sa)| sa.reqid);
                 reqid.is_some_and(|reqid| present.inbound.get(&reqid).is_some_and(|of| of.contains(slot)))
@@ -85,6 +87,7 @@ impl Children {
                 missing.push(sa.spi_in);
                 continue;
             };
+            unknown.extend(Some(outbound).filter(|_| !is_known));
             let id = number.unwrap_or(self.last + 1);
             self.last = self.last.max(id);
             let (before_outbound, worker) =
@@ -104,7 +107,7 @@ impl Children {
         numbers.sort_unstable();
         let mut left = present.inbound;
         for number in numbers {
-            if let Err(error) = self.complete(sadb, number) {
+            if let Err(error) = self.complete(sadb, number, &unknown) {
                 let connection = self.groups.get(&number).map_or("", |group| &group.purpose.connection);
                 tracing::error!("connection '{connection}': {error}");
             }
@@ -182,14 +185,21 @@ impl Children {
         }
     }
 
-    /// All its policies, if it was killed before they were there, and an SA for what is sent.
-    fn complete(&mut self, sadb: &mut Sadb, number: u32) -> Result<(), SadbError> {
+    /// All its policies, if it was killed before they were there, and an SA for what is sent, but none that is `unknown` to the peer.
+    fn complete(
+        &mut self,
+        sadb: &mut Sadb,
+        number: u32,
+        unknown: &HashSet<SlotIndex>,
+    ) -> Result<(), SadbError> {
         let Some(group) = self.groups.get(&number) else { return Ok(()) };
         let count = selectors(&group.purpose.traffic).map_or(0, |all| all.len());
         let (reqid, is_whole) = (group.reqid, (group.outbound.len(), group.inbound.len()) == (count, count));
-        let is_first = group.outbound.is_empty()
-            && self.groups.values().any(|other| other.number != number && other.reqid == reqid);
-        // What another was to go on by until the peer has this.
+        let is_unknown = group.sas.iter().all(|sa| unknown.contains(&sa.slot));
+        let is_other = |other: &Group| other.number != number && other.reqid == reqid;
+        let is_first =
+            group.outbound.is_empty() && (is_unknown || self.groups.values().any(|other| is_other(other)));
+        // What another was to go on by, or nothing was sent by, until the peer has this.
         if is_first {
             return self.let_in(sadb, number);
         }
@@ -205,7 +215,7 @@ impl Children {
             let first = self.owned(number).first().copied();
             let sends = first.and_then(|first| sends(sadb, first, worker));
             let is_there = |slot: &SlotIndex| group.sas.iter().any(|sa| sa.slot == *slot);
-            match sends.filter(is_there).or_else(|| group.last(worker)) {
+            match sends.filter(is_there).or_else(|| group.last_but(worker, unknown)) {
                 Some(by) if is_whole => self.lead_by(sadb, number, worker, by)?,
                 Some(by) => self.point(sadb, number, worker, by)?,
                 None => {}
@@ -222,7 +232,6 @@ mod tests {
         tests::{Bench, bundle, further, install, nets},
     };
     use super::*;
-    use std::collections::HashSet;
 
     /// Another process takes over what there is of these, which were installed as if by `installs`.
     fn adopted(bench: &mut Bench, wanted: &[&Install], installs: &[&Install]) -> Vec<u32> {
@@ -233,11 +242,29 @@ mod tests {
                 connection: &install.connection,
                 sa: &install.sa,
                 number: Some(install.sa.spi_in),
+                is_known: install.sends || install.replaces.is_some(),
             })
             .collect();
         let untold =
             Untold { installs: installs.iter().map(|install| (*install).clone()).collect(), moves: vec![] };
         bench.children.adopt(&mut bench.sadb, &wanted, &untold, 100)
+    }
+
+    /// RFC 2409 §5.5: until the third message of quick mode.
+    #[test]
+    fn what_the_peer_may_not_have_is_not_sent_by() {
+        let mut bench = Bench::new(16, 64);
+        let new = install(0x1001, 0x2001, nets(), None, false);
+        bench.install(&new).unwrap();
+        for _ in 0..2 {
+            assert!(adopted(&mut bench, &[&new], &[]).is_empty());
+            assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), None);
+        }
+        bench.children.send_by(&mut bench.sadb, 0x1001);
+        for _ in 0..2 {
+            assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+            assert!(adopted(&mut bench, &[&new], &[]).is_empty());
+        }
     }
 
     #[test]

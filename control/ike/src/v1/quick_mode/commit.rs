@@ -80,6 +80,11 @@ impl IkeSa {
         self.committing.as_ref().map(|committing| committing.spi_in)
     }
 
+    /// Child SAs that the peer is not known to have yet, by our SPIs: nothing is sent by them.
+    pub(crate) fn unknown_children(&self) -> impl Iterator<Item = u32> {
+        self.awaited.iter().map(Awaited::spi_in).chain(self.committing())
+    }
+
     /// Whether the responder has still to say so, by this message ID.
     pub(in crate::v1) fn is_committing(&self, message_id: u32) -> bool {
         self.committing.as_ref().is_some_and(|committing| committing.message_id == message_id)

@@ -21,7 +21,7 @@ use crate::{
     },
     v2::{channel::Dropped, refused::Refused},
 };
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// How long one stays whose place another has: what is under way ends.
 const REPLACED_MS: u64 = 10_000;
@@ -53,6 +53,12 @@ impl Engine {
     /// One of them.
     pub(in crate::v2) fn isakmp_sa(&self, id: IkeSaId) -> Option<&IkeSa> {
         self.v1.get(&id).map(|sa| &**sa)
+    }
+
+    /// Child SAs that peers are not known to have yet, by our SPIs: nothing is to be sent by them until it is said (RFC 2409
+    /// §5.5). Those of IKEv2 replace others, by which it is sent.
+    pub fn unknown_children(&self) -> HashSet<u32> {
+        self.v1.values().flat_map(|sa| sa.unknown_children()).collect()
     }
 
     /// One from before is here, too.

@@ -123,11 +123,14 @@ impl World {
             }
         }
         assert!(wanted.iter().all(|spi| self.ends[at].installed.contains_key(spi)), "{at}: all are there");
-        // What is alone in its place is sent by.
+        // What is alone in its place is sent by, if the peer has it.
         let end = &mut self.ends[at];
+        let unknown = end.engine.unknown_children();
         let old: BTreeSet<u32> = end.installed.values().filter_map(|install| install.replaces).collect();
         let is_alone = |(spi, install): &(&u32, &Install)| {
-            !old.contains(*spi) && install.replaces.is_none_or(|old| !end.installed.contains_key(&old))
+            !old.contains(*spi)
+                && !unknown.contains(*spi)
+                && install.replaces.is_none_or(|old| !end.installed.contains_key(&old))
         };
         end.sends.extend(end.installed.iter().filter(is_alone).map(|(spi, _)| *spi));
         for moved in moves.into_iter().flatten() {
