@@ -24,8 +24,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "control",
         &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine", "portcullis-netlink", "portcullis-ike"],
     ),
-    ("benches", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
-    ("benches/field", &["portcullis-datapath", "portcullis-sadb", "portcullis-benches"]),
+    ("benches", &["portcullis-sadb", "portcullis-datapath", "portcullis-perf"]),
+    ("benches/field", &["portcullis-datapath", "portcullis-sadb", "portcullis-perf"]),
     ("perf", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
 ];
 

@@ -2,8 +2,8 @@
 //! of 10,000.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use portcullis_benches::gateway::{self, destination, flow_key};
 use portcullis_datapath::policy::{Decision, FlowCache};
+use portcullis_perf::gateway::{self, destination, flow_key};
 use portcullis_sadb::{Algorithm, Direction, Sadb, Sizes};
 use std::hint::black_box;
 

@@ -2,11 +2,11 @@
 //! a bar for each number of SAs. The bars of a group have one scale.
 
 use crate::{
-    clocks::{self, HOPS},
     results::{Results, Way},
     table::thousands,
 };
 use portcullis_datapath::meter::Hop;
+use portcullis_perf::clocks::{self, HOPS};
 use std::fmt::Write;
 
 const COLORS: [&str; HOPS] = [

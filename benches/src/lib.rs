@@ -9,14 +9,10 @@
 #![deny(missing_docs)]
 
 pub mod chart;
-pub mod clock;
-pub mod clocks;
-pub mod gateway;
 pub mod meeting;
 pub mod pair;
 pub mod path;
 pub mod results;
 pub mod sample;
 pub mod table;
-pub mod traffic;
 pub mod turns;

@@ -5,15 +5,17 @@
 //! copied, from the left gateway to the right one and then back to be written again.
 
 use crate::{
-    gateway::{Gateway, Setup},
     meeting::Meeting,
     path::{PART, Passed, Path, SLICE, Task},
-    traffic::{Random, Size},
     turns::{Gauge, Took, Worked},
 };
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use portcullis_datapath::{frame::Frame, pool::FramePool};
+use portcullis_perf::{
+    gateway::{Gateway, Setup},
+    traffic::{Random, Size},
+};
 use portcullis_sadb::Direction;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -243,7 +245,7 @@ mod tests {
     fn shares(arrival: Arrival, sas: u32) -> [(usize, usize); 2] {
         let pool = FramePool::new(Umem::new(8192, 4096, HugePages::Off).unwrap().0);
         let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());
-        let setup = Setup { sas, workers: 2, metered: false, algorithm, aead };
+        let setup = Setup { sas, workers: 2, metered: false, algorithm, aead, nat_t: false };
         let mut stock = vec![vec![], vec![]];
         let mut pair = Pair::new((setup, arrival), (&pool, &mut stock), &[0, 0], 1).unwrap();
         pair.warm(&mut stock).unwrap();

@@ -1,12 +1,14 @@
 //! A worker of each gateway, on one core, and the frames that go round between them.
 
 use crate::{
-    gateway::{Lane, SOURCE, destination},
     meeting::{Meeting, pause},
-    traffic::Template,
     turns::{Gauge, Turns, Worked},
 };
 use portcullis_datapath::{frame::Frame, handoff::INBOX, pool::FrameCache, port::memory::MemoryPort};
+use portcullis_perf::{
+    gateway::{Lane, SOURCE, destination},
+    traffic::Template,
+};
 use std::time::Instant;
 
 /// Packets that each worker gets in a part, at most: what a ring of a port has.

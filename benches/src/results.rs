@@ -1,14 +1,16 @@
 //! What was measured: medians over all rounds, cell by cell.
 
 use crate::{
-    clock::Machine,
-    clocks::{self, HOPS},
     pair::{Arrival, Part},
-    traffic::Size,
     turns::Took,
 };
 use clap::ValueEnum;
 use portcullis_datapath::meter::Hop;
+use portcullis_perf::{
+    clock::Machine,
+    clocks::{self, HOPS},
+    traffic::Size,
+};
 use portcullis_sadb::Algorithm;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,9 +1,5 @@
 //! One packet and what belongs to it, for the benchmarks of single hops.
 
-use crate::{
-    gateway::{self, SOURCE, destination},
-    traffic::Template,
-};
 use arrayvec::ArrayVec;
 use portcullis_datapath::{
     crypto::{self, Aead, AeadKey, IcvVerified, Job},
@@ -12,6 +8,10 @@ use portcullis_datapath::{
     pool::{FrameCache, FramePool},
     umem::{HugePages, Umem},
     wire::{ETHERNET, Ip},
+};
+use portcullis_perf::{
+    gateway::{self, SOURCE, destination},
+    traffic::Template,
 };
 use portcullis_sadb::{Algorithm, Direction, Sa};
 use std::sync::Arc;

@@ -1,10 +1,8 @@
 //! The results as tables: a hop is a row, a size a column.
 
-use crate::{
-    clocks,
-    results::{Results, Way},
-};
+use crate::results::{Results, Way};
 use portcullis_datapath::meter::Hop;
+use portcullis_perf::clocks;
 
 /// All of them, one for each direction and number of SAs.
 pub fn draw(results: &Results) -> String {

@@ -1,6 +1,6 @@
 //! What the turns of a worker take: clock by clock, or from the first to the last by the clock on the wall.
 
-use crate::{clock, clocks::HOPS, gateway::Engine};
+use portcullis_perf::{clock, clocks::HOPS, gateway::Engine};
 use std::time::{Duration, Instant};
 
 /// A turn that takes so many times the median was interrupted: it is not counted.

@@ -2,7 +2,10 @@
 #![deny(missing_docs)]
 
 pub mod accuracy;
+pub mod clock;
+pub mod clocks;
 pub mod forwarder;
+pub mod gateway;
 pub mod interface;
 pub mod path;
 pub mod plan;
@@ -11,4 +14,5 @@ pub mod simulated;
 pub mod sink;
 pub mod soak;
 pub mod source;
+pub mod traffic;
 pub mod trial;

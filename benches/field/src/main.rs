@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use burst::{LONGEST, Layout};
 use clap::Parser;
 use measure::{Contest, IMIX, Mix};
-use portcullis_benches::clock::Machine;
 use portcullis_datapath::crypto::{HEAD, ICV};
+use portcullis_perf::clock::Machine;
 use report::{Conditions, Report};
 use std::{fs, path::PathBuf};
 

@@ -5,7 +5,7 @@ use crate::{
     ciphers::{Entrant, Keys, entrants},
 };
 use anyhow::{Result, ensure};
-use portcullis_benches::{clock, traffic::Random};
+use portcullis_perf::{clock, traffic::Random};
 use std::{
     fmt,
     sync::atomic::{Ordering, fence},

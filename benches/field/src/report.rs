@@ -1,7 +1,7 @@
 //! The results: medians and ranges as tables, and what they say.
 
 use crate::measure::{ALGORITHMS, Cell, IMIX, Load, Mix, Way};
-use portcullis_benches::clock::Machine;
+use portcullis_perf::clock::Machine;
 use serde_json::{Value, json};
 use std::fmt::Write;
 

@@ -15,8 +15,8 @@ fn main() {
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use arrayvec::ArrayVec;
-    use portcullis_benches::clock;
     use portcullis_datapath::crypto::{self, Aead, HEAD, ICV, Job};
+    use portcullis_perf::clock;
     use std::{arch::asm, arch::is_x86_feature_detected as has};
 
     /// Octets of text: those of clear packets of 64 to 1400 octets with their trailers.

@@ -8,15 +8,15 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use portcullis_benches::{
-    gateway::{Engine, Gateway, Lane, SOURCE, Setup, destination},
-    traffic::{Size, Template},
-};
 use portcullis_datapath::{
     crypto::Aead,
     pool::FramePool,
     port::BURST,
     umem::{HugePages, Umem},
+};
+use portcullis_perf::{
+    gateway::{Engine, Gateway, Lane, SOURCE, Setup, destination},
+    traffic::{Size, Template},
 };
 use portcullis_sadb::{Algorithm, Direction};
 use std::hint::black_box;
@@ -55,7 +55,8 @@ fn main() -> Result<()> {
     ensure!(aead.is_available(), "this CPU has no {aead}");
     ensure!(packets.is_multiple_of(BURST), "packets come in bursts of {BURST}");
     let pool = FramePool::new(Umem::new(CHUNKS, FRAME_SIZE, HugePages::Off)?.0);
-    let setup = Setup { sas: SAS, workers: 1, metered: false, algorithm: Algorithm::AES_GCM_128, aead };
+    let setup =
+        Setup { sas: SAS, workers: 1, metered: false, algorithm: Algorithm::AES_GCM_128, aead, nat_t: false };
     let lane = |direction| -> Result<(Gateway, Lane)> {
         let (gateway, mut lanes) = Gateway::new(&setup, direction, &pool, 2 * BURST)?;
         Ok((gateway, lanes.pop().context("one worker has one lane")?))

@@ -1,8 +1,8 @@
 //! What a cache line at random costs on this core, by how much memory they are of: what limits a path with many SAs.
 #![allow(clippy::print_stdout)]
 
-use portcullis_benches::{clock, traffic::Random};
 use portcullis_datapath::memory::Table;
+use portcullis_perf::{clock, traffic::Random};
 use portcullis_sadb::prefetch;
 use std::hint::black_box;
 

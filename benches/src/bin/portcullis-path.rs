@@ -5,19 +5,21 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use portcullis_benches::{
     chart,
-    clock::{self, Machine},
-    gateway::Setup,
     pair::{Arrival, Pair, Stock},
     path::PART,
     results::{Conditions, Results, Way},
     table::{self, thousands},
-    traffic::{Random, SIZES, Size},
     turns::Gauge,
 };
 use portcullis_datapath::{
     crypto::Aead,
     pool::FramePool,
     umem::{HugePages, Umem},
+};
+use portcullis_perf::{
+    clock::{self, Machine},
+    gateway::Setup,
+    traffic::{Random, SIZES, Size},
 };
 use portcullis_sadb::Algorithm;
 use std::{
@@ -139,7 +141,7 @@ fn main() -> Result<()> {
         let metered = (!options.no_hops).then_some((1, true));
         let metered = metered.into_iter().chain(options.workers.iter().map(|n| (*n, false)));
         for (workers, metered) in metered {
-            let setup = Setup { sas, workers, metered, algorithm, aead: Aead::best() };
+            let setup = Setup { sas, workers, metered, algorithm, aead: Aead::best(), nat_t: false };
             pairs.push(Pair::new((setup, options.arrival), (&pool, &mut stock), &cores, options.seed)?);
         }
         let megabytes = (clock::memory().0 - before) >> 20;

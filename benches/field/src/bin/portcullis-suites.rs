@@ -3,8 +3,8 @@
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use portcullis_benches::{clock, clock::Machine, traffic::Random};
 use portcullis_datapath::crypto::Suite;
+use portcullis_perf::{clock, clock::Machine, traffic::Random};
 use portcullis_sadb::{Algorithm, Encryption, Integrity};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::sync::atomic::{Ordering, fence};

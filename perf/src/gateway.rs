@@ -4,18 +4,19 @@ use crate::clocks::{Clocks, HOPS};
 use anyhow::{Context, Result};
 use portcullis_datapath::{
     crypto::Aead,
+    drop::DropReason,
     fib::{Fib, Hop, Mac, PortLink, Prefix as Destination, Route, RoutesBuilder},
     handoff,
     nexthop::{NextHops, Publisher},
     pool::FramePool,
     port::{Port, memory::MemoryPort},
-    wire::{FlowKey, Ip},
+    wire::{FlowKey, Ip, NAT_T_PORT},
     worker::Worker,
 };
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
     Action, Algorithm, Direction, Handling, Key, MAX_POLICIES, Mode, Name, Policy, PolicyIndex, Prefix,
-    Protocol, Reader, Sa, Sadb, Selector, Sizes, SlotIndex, Spi,
+    Protocol, Reader, Sa, Sadb, Selector, Sizes, SlotIndex, Spi, UdpEncap,
 };
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -49,12 +50,26 @@ pub struct Setup {
     pub algorithm: Algorithm,
     /// What does that.
     pub aead: Aead,
+    /// Whether ESP is in UDP (RFC 3948).
+    pub nat_t: bool,
 }
 
 impl Setup {
     /// Flows, each with policies of its own.
     pub fn flows(&self) -> u32 {
         self.sas.min(MAX_FLOWS)
+    }
+
+    /// SA `i`.
+    pub fn sa(&self, i: u32, direction: Direction) -> Sa {
+        let udp = UdpEncap {
+            src_port: NAT_T_PORT,
+            dst_port: NAT_T_PORT,
+            follow_peer: false,
+            keepalive_secs: 0,
+            zero_checksum: false,
+        };
+        Sa { udp: self.nat_t.then_some(udp), ..sa(i, direction, self.algorithm) }
     }
 }
 
@@ -134,7 +149,7 @@ impl Gateway {
     ) -> Result<(Gateway, Vec<Lane>)> {
         let sizes = Sizes { max_sas: setup.sas, max_policies: setup.flows() + 1 };
         let (mut sadb, reader, runtime) = Sadb::heap(&sizes)?;
-        let slots = (0..setup.sas).map(|i| sadb.publish(&sa(i, direction, setup.algorithm)));
+        let slots = (0..setup.sas).map(|i| sadb.publish(&setup.sa(i, direction)));
         let slots = slots.collect::<Result<Vec<_>, _>>()?;
         let mut policies = vec![];
         for flow in 0..setup.flows() {
@@ -197,8 +212,13 @@ impl Gateway {
 
     /// Packets that the workers dropped so far.
     pub fn drops(&self) -> u64 {
+        DropReason::ALL.iter().map(|reason| self.dropped(*reason)).sum()
+    }
+
+    /// Those of them for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         let records = (0..).map_while(|w| self.sadb.runtime().worker(w));
-        records.map(|r| r.drops.iter().sum::<u64>()).sum()
+        records.map(|r| r.drops[reason as usize]).sum()
     }
 }
 
