@@ -6,6 +6,7 @@ pub mod clock;
 pub mod clocks;
 pub mod forwarder;
 pub mod gateway;
+pub mod generator;
 pub mod interface;
 pub mod path;
 pub mod plan;

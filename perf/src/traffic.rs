@@ -25,6 +25,10 @@ pub const SIZES: [Size; 8] = [
 ];
 
 const IMIX: [(usize, u16); 3] = [(28, 64), (16, 570), (4, 1518)];
+/// Octets of a frame besides its IP packet.
+const ETHERNET_AND_FCS: u16 = wire::ETHERNET as u16 + 4;
+/// Packets of a pattern, at most.
+pub const MAX_PATTERN: usize = 10_000;
 /// The smallest packet: IPv4 and UDP headers.
 const SMALLEST: u16 = 28;
 /// The largest: it fits a port of [`MTU`](crate::gateway::MTU) once encapsulated.
@@ -33,20 +37,71 @@ const LARGEST: u16 = 9000;
 impl Size {
     /// Lengths to be repeated, in an order that is the same each time.
     pub fn pattern(self) -> Vec<u16> {
-        match self {
-            Size::Octets(n) => vec![n],
-            Size::Imix => {
-                let mut lengths: Vec<u16> = IMIX.iter().flat_map(|&(n, len)| vec![len; n]).collect();
-                Random::new(1).shuffle(&mut lengths);
-                lengths
-            }
-        }
+        Mix::from(self).pattern(1)
     }
 
     /// Octets of a packet, on average.
     pub fn mean(self) -> f64 {
-        let pattern = self.pattern();
-        pattern.iter().map(|n| *n as f64).sum::<f64>() / pattern.len() as f64
+        Mix::from(self).mean()
+    }
+}
+
+/// Lengths of packets, and how many there are of each.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mix(Vec<(usize, u16)>);
+
+impl From<Size> for Mix {
+    fn from(size: Size) -> Mix {
+        match size {
+            Size::Octets(n) => Mix(vec![(1, n)]),
+            Size::Imix => Mix(IMIX.to_vec()),
+        }
+    }
+}
+
+impl Mix {
+    /// So many packets of each length. `None` if there are none, or more than [`MAX_PATTERN`].
+    pub fn new(parts: Vec<(usize, u16)>) -> Option<Mix> {
+        let packets = parts.iter().try_fold(0usize, |sum, (n, _)| sum.checked_add(*n))?;
+        (1..=MAX_PATTERN).contains(&packets).then_some(Mix(parts))
+    }
+
+    /// Lengths to be repeated, in an order that a seed makes.
+    pub fn pattern(&self, seed: u64) -> Vec<u16> {
+        let mut lengths: Vec<u16> = self.0.iter().flat_map(|&(n, len)| vec![len; n]).collect();
+        Random::new(seed).shuffle(&mut lengths);
+        lengths
+    }
+
+    /// The same mix of IP packets, where lengths are those of frames with their FCS.
+    #[must_use]
+    pub fn of_frames(&self) -> Mix {
+        Mix(self.0.iter().map(|(n, len)| (*n, len.saturating_sub(ETHERNET_AND_FCS))).collect())
+    }
+
+    /// Octets of a packet, on average.
+    pub fn mean(&self) -> f64 {
+        let packets: usize = self.0.iter().map(|(n, _)| n).sum();
+        self.0.iter().map(|&(n, len)| n as f64 * len as f64).sum::<f64>() / packets as f64
+    }
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    /// A [`Size`], or lengths with their weights: `64:28,570:16,1518:4`.
+    fn from_str(s: &str) -> Result<Mix, String> {
+        if !s.contains([':', ',']) {
+            return Ok(s.parse::<Size>()?.into());
+        }
+        let part = |part: &str| {
+            let (octets, weight) = part.split_once(':').unwrap_or((part, "1"));
+            let octets = octets.parse().ok().filter(|n| (SMALLEST..=LARGEST).contains(n));
+            Some((weight.parse().ok()?, octets?))
+        };
+        s.split(',').map(part).collect::<Option<_>>().and_then(Mix::new).ok_or_else(|| {
+            format!("'{s}' is no mix such as 64:28,570:16: octets from {SMALLEST} to {LARGEST}, and weights of at most {MAX_PATTERN} in all")
+        })
     }
 }
 
@@ -122,6 +177,50 @@ impl Random {
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u32 + 1) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_has_each_length_as_often_as_its_weight_says() {
+        for (mix, parts) in [
+            ("64", &[(64u16, 1usize)][..]),
+            ("imix", &[(64, 28), (570, 16), (1518, 4)]),
+            ("100:3,9000:2,28", &[(100, 3), (9000, 2), (28, 1)]),
+        ] {
+            let mix: Mix = mix.parse().unwrap();
+            let pattern = mix.pattern(7);
+            for (len, weight) in parts {
+                assert_eq!(pattern.iter().filter(|n| *n == len).count(), *weight, "{len}");
+            }
+            let mean = pattern.iter().map(|n| *n as f64).sum::<f64>() / pattern.len() as f64;
+            assert_eq!((pattern.len(), mix.mean()), (parts.iter().map(|p| p.1).sum(), mean));
+            assert_eq!(pattern, mix.pattern(7));
+        }
+        let imix = Mix::from(Size::Imix);
+        assert_ne!(imix.pattern(1), imix.pattern(2));
+        assert_eq!(Size::Imix.pattern(), imix.pattern(1));
+    }
+
+    #[test]
+    fn what_is_no_mix_is_refused() {
+        for bad in [
+            "",
+            "27",
+            "64:",
+            "64:0",
+            ":3",
+            "64:1,9001:1",
+            "64:1,,",
+            "64:10001",
+            "64:99999999999999999999",
+            "a:1",
+        ] {
+            assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }
     }
 }
