@@ -4,6 +4,7 @@
 pub mod accuracy;
 pub mod clock;
 pub mod clocks;
+pub mod device;
 pub mod forwarder;
 pub mod gateway;
 pub mod generator;
