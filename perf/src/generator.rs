@@ -8,6 +8,7 @@
 //! that is received.
 
 pub mod account;
+pub mod cost;
 pub mod disturbance;
 pub mod flows;
 pub mod pace;

@@ -2,24 +2,35 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::{Parser, Subcommand};
-use portcullis_datapath::fib::Mac;
+use portcullis_datapath::{crypto::Aead, fib::Mac};
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
+    clock::Machine,
+    device::{InMemory, Way},
     forwarder,
+    gateway::Setup,
+    generator::{
+        cost,
+        flows::{Flows, Ports},
+        times::Times,
+        writer::Stream,
+    },
     interface::{Interfaces, pin},
     path::{self, Report, Tunnel},
     plan,
     sink::Sink,
-    source::{self, Stream},
+    source,
+    traffic::Mix,
+    trial::{Device, Load},
 };
-use portcullis_sadb::Direction;
+use portcullis_sadb::{Algorithm, Direction};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
 use std::{
     error::Error,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::ExitCode,
     sync::{
@@ -42,7 +53,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// Sends UDP packets.
+    /// Sends UDP packets, which are stamped where there is room.
     Send {
         /// The interface.
         #[arg(long)]
@@ -52,22 +63,37 @@ enum Tool {
         dst_mac: Mac,
         /// Source address.
         #[arg(long)]
-        src: Ipv4Addr,
+        src: IpAddr,
         /// Destination address.
         #[arg(long)]
-        dst: Ipv4Addr,
-        /// Octets of a frame, FCS included.
-        #[arg(long, default_value_t = 64)]
-        size: usize,
-        /// Flows.
+        dst: IpAddr,
+        /// Octets of a frame, FCS included; `imix`; or a mix such as `64:28,570:16,1518:4`.
+        #[arg(long, default_value = "64")]
+        size: Mix,
+        /// Flows, by source port.
         #[arg(long, default_value_t = 1)]
         flows: u16,
         /// Frames per second; as fast as it goes by default.
         #[arg(long)]
-        rate: Option<u64>,
+        rate: Option<f64>,
         /// How long.
         #[arg(long, default_value_t = 5.0)]
         seconds: f64,
+        /// The number of the run, by which `receive` knows its packets.
+        #[arg(long, default_value_t = 1)]
+        run: u64,
+    },
+    /// Counts the packets of `send`, by flow and with their latency, until SIGTERM. Prints a line when it is ready.
+    Receive {
+        /// The interface.
+        #[arg(long)]
+        interface: String,
+        /// Flows, as `send` has them.
+        #[arg(long, default_value_t = 1)]
+        flows: u16,
+        /// The number of the run.
+        #[arg(long, default_value_t = 1)]
+        run: u64,
     },
     /// Counts IP packets, until SIGTERM or the time is over. Prints a line when it is ready.
     Sink {
@@ -91,6 +117,40 @@ enum Tool {
     },
     /// Says what it takes to carry so much traffic in so many tunnels: cores, ports, memory, boxes.
     Plan(Box<plan::command::Options>),
+    /// Measures the generator itself, in memory on one core: frames per second, and what its stamps add to what a gateway
+    /// takes for a packet.
+    Generator {
+        /// Octets of IP packets: 46 fill a frame of 64 with its FCS.
+        #[arg(long, default_value_t = 46)]
+        octets: u16,
+        /// Flows, at random.
+        #[arg(long, default_value_t = 1)]
+        flows: u32,
+        /// How often each is measured, in turns with the others.
+        #[arg(long, default_value_t = 301)]
+        rounds: usize,
+    },
+    /// Offers a load to a pair of gateways in memory once, by the device's own clock, with AES-GCM-128.
+    Trial {
+        /// What of the pair is the device.
+        #[arg(long, default_value = "both")]
+        way: Way,
+        /// Frames per second.
+        #[arg(long)]
+        load: f64,
+        /// How long, by the device's clock.
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+        /// Octets of clear IP packets, `imix`, or a mix such as `64:28,570:16,1518:4`.
+        #[arg(long, default_value = "64")]
+        mix: Mix,
+        /// SAs, each of a flow, hit at random.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        sas: u32,
+        /// Of the flows.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Runs a capture through one worker and one tunnel in memory, over and over, and tells how fast that is. The
     /// tunnel is of AES-GCM-128, without ESN and, since the capture repeats, without a replay window.
     Path {
@@ -152,6 +212,12 @@ fn mac(text: &str) -> Result<Mac, String> {
     octets.map(Mac).ok_or_else(|| format!("'{text}' is not a MAC address such as 02:00:00:00:00:01"))
 }
 
+/// Microseconds that so many percent do not exceed.
+fn quantiles(times: &Times) -> serde_json::Value {
+    let at = |percent: f64| (percent.to_string(), times.at(percent / 100.0).as_secs_f64() * 1e6);
+    [50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 100.0].map(at).into_iter().collect()
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Tool::Plan(question) = &options.tool {
@@ -191,22 +257,40 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             print!("{}", options.run()?);
             Ok(())
         }
-        Tool::Send { interface, dst_mac, src, dst, size, flows, rate, seconds } => {
+        Tool::Send { interface, dst_mac, src, dst, size, flows, rate, seconds, run } => {
+            if rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
+                return Err("--rate is above 0".into());
+            }
             let mut interfaces = Interfaces::open(std::slice::from_ref(interface), false)?;
+            let one = Flows::one(*src, *dst);
+            let flows =
+                Flows { src_ports: Ports { count: *flows, ..one.src_ports }, count: (*flows).into(), ..one };
+            let (src_mac, mix) = (interfaces.links[0].mac, size.of_frames());
+            let stream = Stream { dst_mac: *dst_mac, src_mac, mix, flows, stamped: true, run: *run };
             let duration = Duration::from_secs_f64(*seconds);
-            let stream = Stream {
-                dst_mac: *dst_mac,
-                src: *src,
-                dst: *dst,
-                frame_size: *size,
-                flows: *flows,
-                rate: *rate,
-                duration,
-            };
-            let sent = source::run(&mut interfaces, &stream);
+            let (sent, late) = source::send(&mut interfaces, &stream, *rate, duration)?;
             println!(
                 "{}",
-                serde_json::json!({ "sent": sent, "seconds": seconds, "pps": sent as f64 / seconds })
+                serde_json::json!({
+                    "sent": sent.frames, "refused": sent.refused, "seconds": seconds,
+                    "pps": sent.frames as f64 / seconds, "late_us": quantiles(&late),
+                })
+            );
+            interfaces.close()
+        }
+        Tool::Receive { interface, flows, run } => {
+            let mut interfaces = Interfaces::open(std::slice::from_ref(interface), true)?;
+            println!("{}", serde_json::json!({ "ready": true }));
+            let receiver = source::receive(&mut interfaces, (*run, (*flows).into()), &stop)?;
+            let received = receiver.received();
+            let tally = received.tally;
+            println!(
+                "{}",
+                serde_json::json!({
+                    "frames": received.frames, "foreign": received.foreign, "received": tally.received,
+                    "duplicates": tally.duplicates, "reordered": tally.reordered, "stale": tally.stale,
+                    "latency_us": quantiles(&receiver.latency),
+                })
             );
             interfaces.close()
         }
@@ -229,6 +313,37 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             let (forwarded, dropped) = forwarder::run(&mut interfaces, &stop);
             println!("{}", serde_json::json!({ "forwarded": forwarded, "dropped": dropped }));
             interfaces.close()
+        }
+        Tool::Generator { octets, flows, rounds } => {
+            let rates = cost::rates(*octets, *flows, *rounds)?;
+            let stamps = cost::stamps(*octets, *rounds)?;
+            println!(
+                "{}",
+                serde_json::json!({
+                    "where": "in memory", "cpu": Machine::this().cpu, "octets": octets, "flows": flows,
+                    "rounds": rounds, "sent_pps": rates.sent, "unstamped_pps": rates.unstamped,
+                    "counted_pps": rates.counted, "device_clocks": stamps.stamped,
+                    "device_clocks_unstamped": stamps.unstamped, "stamps_add": stamps.added,
+                })
+            );
+            Ok(())
+        }
+        Tool::Trial { way, load, seconds, mix, sas, seed } => {
+            let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());
+            let setup = Setup { sas: *sas, workers: 1, metered: false, algorithm, aead, nat_t: false };
+            let mut device = InMemory::new(&setup, *way, mix, *seed)?;
+            let trial = device.trial(Load(*load), Duration::from_secs_f64(*seconds))?;
+            let details = device.details();
+            println!(
+                "{}",
+                serde_json::json!({
+                    "where": "in memory", "asked": trial.asked(), "sent": trial.sent, "received": trial.received,
+                    "loss_ratio": trial.loss_ratio(), "forwarded_pps": trial.forwarding_rate(),
+                    "interrupted_turns": details.interrupted, "taken_seconds": trial.taken.as_secs_f64(),
+                    "latency_us": quantiles(device.latency()), "late_us": quantiles(device.lateness()),
+                })
+            );
+            Ok(())
         }
         Tool::Path { capture, decap, spi, key, src, dst, seconds, write } => {
             let direction = if *decap { Direction::Inbound } else { Direction::Outbound };
