@@ -133,7 +133,7 @@ impl InMemory {
             right,
             gateways: [sender, opener],
             generator: in_turn,
-            receiver: Receiver::new(0, flows as usize, hz)?,
+            receiver: Receiver::new(0, flows as usize, hz),
             source: pool.cache(),
             sink: pool.cache(),
             hz,

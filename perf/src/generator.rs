@@ -20,10 +20,10 @@ pub mod writer;
 
 use arrayvec::ArrayVec;
 use disturbance::{Disturbance, DisturbanceError, Disturbed};
-use hdrhistogram::CreationError;
 use pace::Pace;
 use portcullis_datapath::{
     batch::BATCH,
+    esp::TRAILER_ROOM,
     frame::Frame,
     pool::{FrameCache, RX_OFFSET},
     port::{BURST, Port},
@@ -53,9 +53,6 @@ pub enum GeneratorError {
         /// What they may have.
         most: usize,
     },
-    /// Of its histogram.
-    #[error(transparent)]
-    Times(#[from] CreationError),
 }
 
 /// What was sent.
@@ -112,7 +109,7 @@ impl Generator {
             due: ArrayVec::new(),
             out: ArrayVec::new(),
             sent: Sent::default(),
-            lateness: Times::new(hz)?,
+            lateness: Times::new(hz),
         })
     }
 
@@ -121,8 +118,8 @@ impl Generator {
     /// # Errors
     /// [`GeneratorError::TooLong`].
     pub fn sealed(mut self, sealer: Sealer, chunk: u16) -> Result<Generator, GeneratorError> {
-        let (octets, (_, behind)) = (self.writer.longest(), Sealer::AROUND);
-        let most = (chunk as usize).saturating_sub(RX_OFFSET + ETHERNET + behind);
+        let octets = self.writer.longest();
+        let most = (chunk as usize).saturating_sub(RX_OFFSET + ETHERNET + TRAILER_ROOM);
         if octets > most {
             return Err(GeneratorError::TooLong { octets, chunk, most });
         }

@@ -75,7 +75,7 @@ fn a_stream_that_runs_allocates_nothing() {
         [Generator::new(&stream("64,9000"), hz).unwrap(), esp.disturbed(disturbance).unwrap()]
     {
         let (mut cache, (mut near, mut far)) = (pool.cache(), MemoryPort::pair("memory", 512));
-        let mut receiver = Receiver::new(1, flows as usize, hz).unwrap();
+        let mut receiver = Receiver::new(1, flows as usize, hz);
         generator.set_pace(Some(Pace::new(0, hz, 1e7)));
         let before = COUNT.load(Ordering::Relaxed);
         for now in (0..1_000_000).step_by(1000) {

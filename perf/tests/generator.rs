@@ -83,7 +83,7 @@ fn packets_are_what_they_say_and_come_back_as_they_were_sent() {
         let (pool, stream) = (pool(1024), stream(mix, src, dst, 50));
         let (mut cache, (mut near, mut far)) = (pool.cache(), MemoryPort::pair("memory", 512));
         let mut generator = Generator::new(&stream, HZ).unwrap();
-        let mut receiver = Receiver::new(stream.run, 50, HZ).unwrap();
+        let mut receiver = Receiver::new(stream.run, 50, HZ);
         let mut lengths = vec![];
         for turn in 0..20u64 {
             assert_eq!(generator.turn(&mut near, &mut cache, || turn * 1000), BURST);
@@ -132,7 +132,7 @@ fn frames_that_are_lost_copied_or_foreign_are_told_apart() {
     let (pool, stream) = (pool(256), stream("64", "10.0.0.9", "11.0.0.0", 1));
     let (mut cache, (mut near, mut far)) = (pool.cache(), MemoryPort::pair("memory", 128));
     let mut generator = Generator::new(&stream, HZ).unwrap();
-    let mut receiver = Receiver::new(stream.run, 1, HZ).unwrap();
+    let mut receiver = Receiver::new(stream.run, 1, HZ);
     generator.turn(&mut near, &mut cache, || 0);
     let mut frames = waiting(&mut far, &mut cache);
     cache.give(frames.remove(10));
@@ -156,7 +156,7 @@ fn a_late_generator_catches_up_and_says_how_late_it_was() {
     let (pool, stream) = (pool(1024), stream("64", "10.0.0.9", "11.0.0.0", 4));
     let (mut cache, (mut near, mut far)) = (pool.cache(), MemoryPort::pair("memory", 512));
     let mut generator = Generator::new(&stream, HZ).unwrap();
-    let mut receiver = Receiver::new(stream.run, 4, HZ).unwrap();
+    let mut receiver = Receiver::new(stream.run, 4, HZ);
     generator.set_pace(Some(Pace::new(0, HZ, 1e7))); // one in 100 clocks
     let now = Cell::new(0);
     let mut step = |clocks: u64| {
@@ -229,7 +229,7 @@ fn esp_is_opened_and_what_is_replayed_forged_and_reordered_is_counted() {
         let pool = pool(4096);
         let mut opened = opener(&pool, sas, nat_t);
         let mut generator = sealed(&opened, &Rates { replayed: 0.05, forged: 0.03, reordered: 0.02 }, 40);
-        let mut receiver = Receiver::new(9, sas as usize, HZ).unwrap();
+        let mut receiver = Receiver::new(9, sas as usize, HZ);
         let mut pass = |generator: &mut Generator, ends: bool| {
             let Opened { lane, cache, .. } = &mut opened;
             let all = if ends {

@@ -281,7 +281,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         Tool::Receive { interface, flows, run } => {
             let mut interfaces = Interfaces::open(std::slice::from_ref(interface), true)?;
             println!("{}", serde_json::json!({ "ready": true }));
-            let receiver = source::receive(&mut interfaces, (*run, (*flows).into()), &stop)?;
+            let receiver = source::receive(&mut interfaces, (*run, (*flows).into()), &stop);
             let received = receiver.received();
             let tally = received.tally;
             println!(

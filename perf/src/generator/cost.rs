@@ -20,7 +20,7 @@ use portcullis_datapath::{
     fib::Mac,
     frame::Frame,
     pool::FramePool,
-    port::{Port, memory::MemoryPort},
+    port::{BURST, Port, memory::MemoryPort},
     umem::{HugePages, Umem},
 };
 use portcullis_sadb::Algorithm;
@@ -82,7 +82,7 @@ pub fn rates(octets: u16, flows: u32, rounds: usize) -> Result<Rates, Box<dyn Er
     let (mut cache, (mut near, mut far)) = (pool.cache(), MemoryPort::pair("memory", CHUNKS as usize));
     let mut stamped = Generator::new(&stream(octets, flows, true), hz)?;
     let mut unstamped = Generator::new(&stream(octets, flows, false), hz)?;
-    let mut receiver = Receiver::new(1, flows as usize, hz)?;
+    let mut receiver = Receiver::new(1, flows as usize, hz);
     let mut clocks = [vec![], vec![], vec![]];
     let (mut order, mut turns) = (Random::new(1), [0, 1, 2]);
     // The first round is not counted.
@@ -129,7 +129,7 @@ pub fn stamps(octets: u16, rounds: usize) -> Result<Stamps, Box<dyn Error>> {
             let run: u64 = (0..BURSTS).map(|_| device.burst()).sum();
             device.swap(&mut generators[kind]);
             if round > 0 {
-                clocks[kind].push(run as f64 / (BURSTS * portcullis_datapath::port::BURST) as f64);
+                clocks[kind].push(run as f64 / (BURSTS * BURST) as f64);
             }
         }
     }

@@ -4,16 +4,13 @@ use arrayvec::ArrayVec;
 use portcullis_datapath::{
     batch::BATCH,
     crypto::{self, Aead, AeadKey, Job},
-    esp::{self, OuterHeader, TRAILER_ROOM},
+    esp::{self, OuterHeader},
     fib::Mac,
     frame::Frame,
     wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip},
 };
 use portcullis_sadb::{Algorithm, Sa, Spi};
 use thiserror::Error;
-
-/// Octets of an expanded tunnel header and IV, at most: IPv6, UDP, ESP.
-const HEADERS: usize = 64;
 
 /// Why packets cannot be sealed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -71,9 +68,6 @@ impl Sealer {
             ethernet,
         })
     }
-
-    /// Octets around a packet, at most, of which so many are in front of it.
-    pub const AROUND: (usize, usize) = (HEADERS, TRAILER_ROOM);
 
     /// Seals packets in their Ethernet frames, each of a flow, with numbers that were not used before. They are IP
     /// packets in one chunk, with room around them.
