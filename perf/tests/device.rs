@@ -4,6 +4,7 @@ use portcullis_datapath::crypto::Aead;
 use portcullis_perf::{
     device::{InMemory, Way},
     gateway::Setup,
+    search::{Search, goal::Goal},
     traffic::Mix,
     trial::{Device, Load},
 };
@@ -41,6 +42,23 @@ fn a_light_load_passes_whole_and_too_much_does_not() {
         let tally = device.details().received.tally;
         assert_eq!((tally.duplicates, tally.reordered, tally.stale), (0, 0, 0));
     }
+}
+
+#[test]
+fn a_search_finds_its_rates() {
+    let quick = Goal {
+        initial_duration: TRIAL / 4,
+        final_duration: TRIAL,
+        duration_sum: 3 * TRIAL,
+        width: 0.1,
+        ..Goal::NDR
+    };
+    let goals = vec![quick.clone(), Goal { name: "PDR", loss_ratio: 0.005, ..quick }];
+    let search = Search { goals, min: Load(1e4), max: Load(1e8) };
+    let found = search.run(&mut device(Way::Both, 1, "1400"), &mut |_| {}).unwrap();
+    let rates: Vec<_> =
+        found.results.iter().map(|r| r.throughput.expect("what passes at the least load")).collect();
+    assert!(rates.iter().all(|rate| (1e4 * 0.99..1e8).contains(rate)), "{rates:?}");
 }
 
 #[test]

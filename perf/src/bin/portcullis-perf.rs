@@ -1,7 +1,7 @@
 //! Tools that make and measure traffic: a thin shell over the library.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use portcullis_datapath::{crypto::Aead, fib::Mac};
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
@@ -18,6 +18,7 @@ use portcullis_perf::{
     interface::{Interfaces, pin},
     path::{self, Report, Tunnel},
     plan,
+    search::{Search, goal::Goal},
     sink::Sink,
     source,
     traffic::Mix,
@@ -132,24 +133,22 @@ enum Tool {
     },
     /// Offers a load to a pair of gateways in memory once, by the device's own clock, with AES-GCM-128.
     Trial {
-        /// What of the pair is the device.
-        #[arg(long, default_value = "both")]
-        way: Way,
+        #[command(flatten)]
+        pair: Pair,
         /// Frames per second.
         #[arg(long)]
         load: f64,
         /// How long, by the device's clock.
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
-        /// Octets of clear IP packets, `imix`, or a mix such as `64:28,570:16,1518:4`.
-        #[arg(long, default_value = "64")]
-        mix: Mix,
-        /// SAs, each of a flow, hit at random.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-        sas: u32,
-        /// Of the flows.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+    },
+    /// Searches a pair of gateways in memory for its NDR and PDR by MLRsearch.
+    Search {
+        #[command(flatten)]
+        pair: Pair,
+        /// The greatest load to try, in frames per second.
+        #[arg(long, default_value_t = 30e6)]
+        max: f64,
     },
     /// Runs a capture through one worker and one tunnel in memory, over and over, and tells how fast that is. The
     /// tunnel is of AES-GCM-128, without ESN and, since the capture repeats, without a replay window.
@@ -191,6 +190,31 @@ enum Tool {
 enum Bench {
     /// Makes the profile of a host, by which `portcullis plan` reckons, of what portcullis-path measured there.
     Calibrate(plan::calibrate::Options),
+}
+
+/// A pair of gateways in memory.
+#[derive(Args)]
+struct Pair {
+    /// What of the pair is the device.
+    #[arg(long, default_value = "both")]
+    way: Way,
+    /// Octets of clear IP packets, `imix`, or a mix such as `64:28,570:16,1518:4`.
+    #[arg(long, default_value = "64")]
+    mix: Mix,
+    /// SAs, each of a flow, hit at random.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sas: u32,
+    /// Of the flows.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Pair {
+    fn device(&self) -> Result<InMemory, Box<dyn Error>> {
+        let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());
+        let setup = Setup { sas: self.sas, workers: 1, metered: false, algorithm, aead, nat_t: false };
+        InMemory::new(&setup, self.way, &self.mix, self.seed)
+    }
 }
 
 /// Octets of a key.
@@ -328,10 +352,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             );
             Ok(())
         }
-        Tool::Trial { way, load, seconds, mix, sas, seed } => {
-            let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());
-            let setup = Setup { sas: *sas, workers: 1, metered: false, algorithm, aead, nat_t: false };
-            let mut device = InMemory::new(&setup, *way, mix, *seed)?;
+        Tool::Trial { pair, load, seconds } => {
+            let mut device = pair.device()?;
             let trial = device.trial(Load(*load), Duration::from_secs_f64(*seconds))?;
             let details = device.details();
             println!(
@@ -343,6 +365,23 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                     "latency_us": quantiles(device.latency()), "late_us": quantiles(device.lateness()),
                 })
             );
+            Ok(())
+        }
+        Tool::Search { pair, max } => {
+            let (goals, max) = (vec![Goal::NDR, Goal::PDR], Load(*max));
+            let search = Search { goals, min: Load(1e3), max };
+            let found = search.run(&mut pair.device()?, &mut |_| {})?;
+            for result in &found.results {
+                let load = |load: Option<Load>| load.map(|load| load.0);
+                println!(
+                    "{}",
+                    serde_json::json!({
+                        "where": "in memory", "goal": result.goal.name, "lower": load(result.bounds.lower),
+                        "upper": load(result.bounds.upper), "throughput": result.throughput,
+                        "trials": found.trials.count(), "seconds": found.trials.taken().as_secs_f64(),
+                    })
+                );
+            }
             Ok(())
         }
         Tool::Path { capture, decap, spi, key, src, dst, seconds, write } => {
