@@ -1,4 +1,4 @@
-//! The example search of RFC 9971, appendix C: its goals, its trials at a million frames per second, and what it tells of
+//! The example search of RFC 9971 §C: its goals, its trials at a million frames per second, and what it tells of
 //! them at six points in time.
 
 use super::{
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const LOAD: Load = Load(1e6);
 
-/// Appendix C.1.
+/// RFC 9971 §C.1.
 fn goals() -> [Goal; 4] {
     let goal = |name, final_secs, sum_secs, loss_ratio, exceed_ratio| Goal {
         name,
@@ -21,7 +21,7 @@ fn goals() -> [Goal; 4] {
         ..Goal::NDR
     };
     [
-        goal("RFC2544", 60, 60, 0.0, 0.0),
+        goal("RFC 2544", 60, 60, 0.0, 0.0),
         goal("TST009", 60, 120, 0.0, 0.5),
         goal("1s final", 1, 120, 0.005, 0.5),
         goal("20% exceed", 60, 60, 0.005, 0.2),
