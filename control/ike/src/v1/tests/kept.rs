@@ -95,7 +95,8 @@ fn go_on(world: &mut World, children: usize) {
 #[test]
 fn at_any_point_of_an_exchange_an_end_may_die() {
     // With the commit bit or without it.
-    let changes: [(bool, fn(&mut Connection)); 4] = [
+    type Change = (bool, fn(&mut Connection));
+    let changes: [Change; 4] = [
         (false, |_| {}),
         (true, |_| {}),
         (false, |c| c.fragment_octets = 200),
