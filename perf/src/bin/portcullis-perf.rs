@@ -271,8 +271,11 @@ fn plan(options: &plan::command::Options) -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        flag::register(signal, stop.clone())?;
+    // What has no end of its own is ended in order; all else ends at once.
+    if matches!(options.tool, Tool::Receive { .. } | Tool::Sink { .. } | Tool::Forward { .. }) {
+        for signal in [SIGTERM, SIGINT] {
+            flag::register(signal, stop.clone())?;
+        }
     }
     pin(options.core)?;
     match &options.tool {
