@@ -48,7 +48,7 @@ use crate::{
         ExchangeType, Identification,
         isakmp::{NotifyType, Payload},
     },
-    output::Event,
+    output::{ChildChange, Event, Output},
     proposal::Agreement,
     retransmission::Open,
     traffic_selector::{Policy, TrafficSelectors},
@@ -208,6 +208,12 @@ impl IkeSa {
     }
 
     fn send_quick(&mut self, wish: Wish, key: Option<(Initiator, Vec<u8>)>, cx: &mut Context<'_>) {
+        let replaced = self.children.iter_mut().find(|child| Some(child.spi_in) == wish.replaces);
+        if let Some(old) = replaced.filter(|old| old.successor.is_some()) {
+            // The peer was faster.
+            old.rekey_at_ms = cx.now_ms + AGAIN_MS;
+            return;
+        }
         let Some(spis) = doi::Spis::free(&wish.child, cx) else {
             return self.child_failed(&wish.child.name.clone(), &ChildError::Full, cx);
         };
@@ -379,12 +385,12 @@ impl IkeSa {
         self.answer(digest, datagrams, cx);
         match commits {
             true => self.await_commit(Committing::new((message_id, iv), spis.own, old, open, cx.now_ms)),
-            false => self.child_made(up, old, cx),
+            false => self.child_made(spis.own, (up, old), cx),
         }
     }
 
-    /// What leaves goes by a child SA that we have asked for.
-    fn child_made(&mut self, up: Event, old: Option<u32>, cx: &mut Context<'_>) {
+    /// What leaves goes by a child SA that we have asked for, which may be in the place of one.
+    fn child_made(&mut self, spi_in: u32, (up, old): (Event, Option<u32>), cx: &mut Context<'_>) {
         self.event(up, cx);
         if let Some(old) = old {
             self.later.push((cx.now_ms + REPLACED_MS, Task::DeleteChild(old)));
@@ -392,6 +398,25 @@ impl IkeSa {
                 (old.is_replaced, old.rekey_at_ms) = (true, u64::MAX);
             }
         }
+        // To the peer it has the place of all that were there when the peer was asked.
+        let before: Vec<_> = self.same_as(spi_in).filter(|spi| *spi != spi_in).collect();
+        before.into_iter().for_each(|spi| self.give_place(spi, spi_in, REPLACED_MS, cx));
+    }
+
+    /// The child SAs for the same as one, itself among them, that both ends have and none has the place of.
+    fn same_as(&self, spi_in: u32) -> impl Iterator<Item = u32> {
+        let of = self.children.iter().find(move |child| child.spi_in == spi_in);
+        let all = of.into_iter().flat_map(|of| {
+            self.children.iter().filter(|c| c.is_for_the_same(&of.config, &of.policy)).map(|c| c.spi_in)
+        });
+        all.filter(|spi| self.unknown_children().all(|unknown| unknown != *spi))
+    }
+
+    /// One that both ends have has the place of another.
+    fn give_place(&mut self, old: u32, new: u32, delete_in_ms: u64, cx: &mut Context<'_>) {
+        cx.out.push_back(Output::Child(ChildChange::Use(new)));
+        self.later.push((cx.now_ms + delete_in_ms, Task::Retire(old)));
+        self.children.iter_mut().filter(|c| c.spi_in == old).for_each(|c| c.successor = Some(new));
     }
 
     /// With its keys, for the datapath.

@@ -303,6 +303,34 @@ fn a_child_is_replaced_without_a_gap_by_either_end() {
     }
 }
 
+/// RFC 2409 says nothing of it: both have both then, and one of them goes.
+#[test]
+fn one_child_is_left_where_both_replace_it_at_once() {
+    let mut both = 0;
+    for seed in 0..200 {
+        let mut world = comes_up(world_as(seed, |_, connection| connection.dpd_ms = 0));
+        // Where messages are as fast as each other, no packet is lost; what comes after what was sent later may end what is still sent
+        // by, which is taken for a while (`Children::remove_replaced`).
+        world.late_ms = if seed % 2 == 0 { seed * 4 } else { seed % 7 };
+        world.is_steady = world.late_ms == 0;
+        let before = world.ends[LEFT].next_spi;
+        for end in [LEFT, RIGHT] {
+            let spi = only(&world, end).children()[0].spi_in;
+            world.with(end, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+        }
+        world.run_for(20_000);
+        world.check_children(1);
+        both += usize::from(world.ends[LEFT].next_spi == before + 2);
+        // It goes on with that one.
+        let spi = only(&world, LEFT).children()[0].spi_in;
+        world.with(LEFT, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+        world.run_for(20_000);
+        world.check_children(1);
+        assert!(!world.ends[LEFT].installed.contains_key(&spi), "seed {seed}");
+    }
+    assert!(both > 180, "{both} times both had asked");
+}
+
 #[test]
 fn an_isakmp_sa_is_replaced_and_its_children_stay() {
     let paper = paper("ecp256");

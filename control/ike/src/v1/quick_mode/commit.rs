@@ -114,7 +114,7 @@ impl IkeSa {
         let up = self.children.iter().find(|child| child.spi_in == spi_in).map(|child| child.is_up(old));
         if let Some(up) = up {
             cx.out.push_back(Output::Child(ChildChange::Use(spi_in)));
-            self.child_made(up, old, cx);
+            self.child_made(spi_in, (up, old), cx);
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     EXCHANGE, Parts, REPLACED_MS,
 };
 use crate::{
-    child::{ChildError, ChildSa, Install},
+    child::{ChildError, Install},
     connection::Child,
     context::Context,
     crypto::{
@@ -260,10 +260,7 @@ impl IkeSa {
 
     /// The child SA that one is in the place of, which nobody says: one for the same.
     fn elder(&self, child: &Arc<Child>, policy: &Policy) -> Option<u32> {
-        let is_elder = |c: &&ChildSa| {
-            c.config.name == child.name && *c.policy == *policy && !c.is_replaced && c.successor.is_none()
-        };
-        self.children.iter().find(is_elder).map(|c| c.spi_in)
+        self.children.iter().find(|c| c.is_for_the_same(child, policy)).map(|c| c.spi_in)
     }
 
     /// The peer has the child SA, too: what leaves goes by it.
@@ -276,6 +273,16 @@ impl IkeSa {
         // The peer is to delete what it was in the place of, and some leave that to its lifetime.
         for old in self.children.iter().filter(|child| child.successor == Some(spi_in)) {
             self.later.push((cx.now_ms + 2 * REPLACED_MS, Task::Retire(old.spi_in)));
+        }
+        // Both ends may have asked for the same at once, and both have both then. That with the lowest SPI goes, as both know. It goes
+        // later than what is known to be replaced: where the peer has seen one come behind the other, that one stays.
+        let mut both: Vec<_> = self.same_as(spi_in).collect();
+        let lowest = |spi: &u32| {
+            self.children.iter().find(|c| c.spi_in == *spi).map(|child| child.spi_in.min(child.spi_out))
+        };
+        both.sort_by_key(lowest);
+        if let Some(winner) = both.pop() {
+            both.into_iter().for_each(|loser| self.give_place(loser, winner, 3 * REPLACED_MS, cx));
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
-        child::Install,
+        child::{ChildSa, Install},
         context::Context,
         engine::Engine,
         ike_sa::{IkeSa, IkeSaId},
@@ -465,7 +465,10 @@ impl World {
         for at in [LEFT, RIGHT].into_iter().filter(|_| self.is_steady && is_alive) {
             // What another IKE SA has the place of is not sent by.
             let children = self.ends[at].engine.ike_sas().flat_map(|sa| sa.children());
-            let replaced: BTreeSet<u32> = children.filter(|c| c.is_replaced).map(|c| c.spi_in).collect();
+            let has_heir = |c: &&ChildSa| {
+                c.is_replaced || c.successor.is_some_and(|new| self.ends[at].sends.contains(&new))
+            };
+            let replaced: BTreeSet<u32> = children.filter(has_heir).map(|c| c.spi_in).collect();
             for spi in self.ends[at].sends.difference(&replaced) {
                 let out = self.ends[at].installed[spi].sa.spi_out;
                 let now = self.now_ms;
