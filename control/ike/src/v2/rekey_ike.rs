@@ -51,6 +51,10 @@ const DELETE_MS: u64 = 200_000;
 /// Those that are replaced and not deleted, at most, until the peer may put another in the place of their last.
 const MOST_REPLACED: usize = 8;
 
+/// How long whoever has asked for an IKE SA has to make its keys, until it is asked something under it: more than any method
+/// takes. What comes before is lost, and sent again after seconds.
+const KEYS_MS: u64 = 100;
+
 /// What is to be asked.
 #[derive(Debug)]
 pub(super) struct Asking {
@@ -413,6 +417,7 @@ impl IkeSa {
         let is_rekeying = self.is_rekeying();
         let rival = self.rival_ike.as_mut().filter(|_| is_rekeying);
         heir.awaits_estate = rival.is_some();
+        heir.quiet_until_ms = cx.now_ms + KEYS_MS;
         let is_decided = rival.map(|rival| rival.is_made = true).is_none();
         self.answer(exchange, &Payloads(answer), cx);
         self.legacies.push(Legacy::Heir(Box::new(heir)));

@@ -220,6 +220,26 @@ fn one_ike_sa_is_left_where_both_replace_it_at_once() {
     assert!(alive > 480, "{alive}");
 }
 
+// What its responder asks under an IKE SA whose initiator still makes its keys would be lost, and sent again after seconds.
+#[test]
+fn nothing_is_asked_of_who_has_no_keys_yet() {
+    for seed in 0..20 {
+        let mut world = established(seed);
+        (world.is_steady, world.slow) = (true, Some((LEFT, 5 * seed)));
+        let (id, before) = (world.only_sa(LEFT).id(), world.only_sa(LEFT).spis());
+        world.with(LEFT, |engine, cx| engine.rekey(id, cx));
+        while world.ends[RIGHT].engine.sas().count() == 1 {
+            world.run_for(1);
+        }
+        let spi = *world.ends[RIGHT].installed.keys().next().expect("a child SA");
+        world.with(RIGHT, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+        world.run_for(1000);
+        world.check_children(1);
+        assert_ne!(world.only_sa(RIGHT).spis(), before);
+        assert!(!world.ends[RIGHT].installed.contains_key(&spi), "seed {seed}");
+    }
+}
+
 // RFC 7296 §2.8.2: who has won deletes the old one while the other still makes the keys of what has lost.
 #[test]
 fn what_has_lost_is_deleted_though_its_keys_came_late() {

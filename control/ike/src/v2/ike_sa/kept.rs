@@ -129,7 +129,8 @@ impl IkeSa {
             synced,
             rival_ike,
             awaits_estate,
-            is_deleted: _, // then it goes on in vain until it is silent
+            quiet_until_ms: _, // it is over
+            is_deleted: _,     // then it goes on in vain until it is silent
             legacies: _,
             asked: _,
             thens: _,

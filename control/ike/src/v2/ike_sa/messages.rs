@@ -56,7 +56,7 @@ impl IkeSa {
 
     /// The peer is there.
     fn hear(&mut self, path: Path, cx: &mut Context<'_>) {
-        self.heard_ms = cx.now_ms;
+        (self.heard_ms, self.quiet_until_ms) = (cx.now_ms, 0);
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
         let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;

@@ -16,6 +16,7 @@ impl IkeSa {
             Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
             Phase::Established => {
                 due = due.min(self.rekey_at_ms).min(self.lifetime.due_ms());
+                due = Some(self.quiet_until_ms).filter(|ms| *ms > 0).map_or(due, |ms| due.min(ms));
                 due = self.awaited.as_ref().map_or(due, |awaited| due.min(awaited.until_ms()));
                 let later = self.later.iter().map(|(ms, _)| *ms);
                 let rekeys = self.children.iter().map(|child| child.rekey_at_ms);
@@ -74,6 +75,9 @@ impl IkeSa {
             },
             Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
             None => {}
+        }
+        if self.quiet_until_ms <= cx.now_ms {
+            self.quiet_until_ms = 0;
         }
         self.sync_late(cx);
         self.wake(cx.now_ms);
