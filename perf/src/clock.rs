@@ -48,6 +48,21 @@ fn additions() -> u64 {
     now() - start
 }
 
+/// Rounds of [`piece`].
+const ROUNDS: u64 = 200_000;
+
+/// Clocks that a piece of arithmetic takes, which is always the same: products that do not wait for each other, without
+/// memory. They are as slow as the core is just now, whoever else has a part of it.
+pub fn piece() -> u64 {
+    let start = now();
+    let mut chains = std::hint::black_box([1u64, 3, 5, 7]);
+    for _ in 0..ROUNDS {
+        chains = chains.map(|n| n.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    }
+    std::hint::black_box(chains);
+    now() - start
+}
+
 /// Where the numbers were taken.
 #[derive(Clone, Debug)]
 pub struct Machine {

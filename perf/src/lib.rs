@@ -9,6 +9,7 @@ pub mod forwarder;
 pub mod gateway;
 pub mod generator;
 pub mod interface;
+pub mod ndr;
 pub mod path;
 pub mod plan;
 pub mod search;

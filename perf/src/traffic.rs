@@ -81,8 +81,26 @@ impl Mix {
 
     /// Octets of a packet, on average.
     pub fn mean(&self) -> f64 {
+        self.mean_of(f64::from)
+    }
+
+    /// What follows from the octets of a packet, on average.
+    pub fn mean_of(&self, of: impl Fn(u16) -> f64) -> f64 {
         let packets: usize = self.0.iter().map(|(n, _)| n).sum();
-        self.0.iter().map(|&(n, len)| n as f64 * len as f64).sum::<f64>() / packets as f64
+        self.0.iter().map(|&(n, len)| n as f64 * of(len)).sum::<f64>() / packets as f64
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [(_, octets)] => write!(f, "{octets}"),
+            parts if parts == IMIX => f.write_str("IMIX"),
+            parts => {
+                let parts: Vec<String> = parts.iter().map(|(n, len)| format!("{len}:{n}")).collect();
+                f.write_str(&parts.join(","))
+            }
+        }
     }
 }
 
@@ -200,6 +218,7 @@ mod tests {
             let mean = pattern.iter().map(|n| *n as f64).sum::<f64>() / pattern.len() as f64;
             assert_eq!((pattern.len(), mix.mean()), (parts.iter().map(|p| p.1).sum(), mean));
             assert_eq!(pattern, mix.pattern(7));
+            assert_eq!(mix.to_string().parse(), Ok(mix));
         }
         let imix = Mix::from(Size::Imix);
         assert_ne!(imix.pattern(1), imix.pattern(2));

@@ -1,14 +1,12 @@
 //! Tools that make and measure traffic: a thin shell over the library.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use clap::{Args, Parser, Subcommand};
-use portcullis_datapath::{crypto::Aead, fib::Mac};
+use clap::{Parser, Subcommand};
+use portcullis_datapath::fib::Mac;
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
     clock::Machine,
-    device::{InMemory, Way},
     forwarder,
-    gateway::Setup,
     generator::{
         cost,
         flows::{Flows, Ports},
@@ -16,15 +14,15 @@ use portcullis_perf::{
         writer::Stream,
     },
     interface::{Interfaces, pin},
+    ndr,
     path::{self, Report, Tunnel},
     plan,
-    search::{Search, goal::Goal},
     sink::Sink,
     source,
     traffic::Mix,
     trial::{Device, Load},
 };
-use portcullis_sadb::{Algorithm, Direction};
+use portcullis_sadb::Direction;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -131,24 +129,16 @@ enum Tool {
         #[arg(long, default_value_t = 301)]
         rounds: usize,
     },
-    /// Offers a load to a pair of gateways in memory once, by the device's own clock, with AES-GCM-128.
+    /// Offers a load to a pair of gateways in memory once, by the device's own clock.
     Trial {
         #[command(flatten)]
-        pair: Pair,
+        pair: ndr::Pair,
         /// Frames per second.
         #[arg(long)]
         load: f64,
         /// How long, by the device's clock.
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
-    },
-    /// Searches a pair of gateways in memory for its NDR and PDR by MLRsearch.
-    Search {
-        #[command(flatten)]
-        pair: Pair,
-        /// The greatest load to try, in frames per second.
-        #[arg(long, default_value_t = 30e6)]
-        max: f64,
     },
     /// Runs a capture through one worker and one tunnel in memory, over and over, and tells how fast that is. The
     /// tunnel is of AES-GCM-128, without ESN and, since the capture repeats, without a replay window.
@@ -190,31 +180,8 @@ enum Tool {
 enum Bench {
     /// Makes the profile of a host, by which `portcullis plan` reckons, of what portcullis-path measured there.
     Calibrate(plan::calibrate::Options),
-}
-
-/// A pair of gateways in memory.
-#[derive(Args)]
-struct Pair {
-    /// What of the pair is the device.
-    #[arg(long, default_value = "both")]
-    way: Way,
-    /// Octets of clear IP packets, `imix`, or a mix such as `64:28,570:16,1518:4`.
-    #[arg(long, default_value = "64")]
-    mix: Mix,
-    /// SAs, each of a flow, hit at random.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    sas: u32,
-    /// Of the flows.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
-impl Pair {
-    fn device(&self) -> Result<InMemory, Box<dyn Error>> {
-        let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());
-        let setup = Setup { sas: self.sas, workers: 1, metered: false, algorithm, aead, nat_t: false };
-        InMemory::new(&setup, self.way, &self.mix, self.seed)
-    }
+    /// Searches gateways in memory by MLRsearch (RFC 9971) for the rate without loss, and the one with half a percent.
+    Ndr(Box<ndr::Options>),
 }
 
 /// Octets of a key.
@@ -282,6 +249,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         Tool::Plan(_) => Ok(()),
         Tool::Bench { bench: Bench::Calibrate(options) } => {
             print!("{}", options.run()?);
+            Ok(())
+        }
+        Tool::Bench { bench: Bench::Ndr(search) } => {
+            print!("{}", search.run(options.core)?);
             Ok(())
         }
         Tool::Send { interface, dst_mac, src, dst, size, flows, rate, seconds, run } => {
@@ -356,7 +327,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         Tool::Trial { pair, load, seconds } => {
-            let mut device = pair.device()?;
+            let mut device = pair.device(0)?;
             let trial = device.trial(Load(*load), Duration::from_secs_f64(*seconds))?;
             let details = device.details();
             println!(
@@ -368,23 +339,6 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                     "latency_us": quantiles(device.latency()), "late_us": quantiles(device.lateness()),
                 })
             );
-            Ok(())
-        }
-        Tool::Search { pair, max } => {
-            let (goals, max) = (vec![Goal::NDR, Goal::PDR], Load(*max));
-            let search = Search { goals, min: Load(1e3), max };
-            let found = search.run(&mut pair.device()?, &mut |_| {})?;
-            for result in &found.results {
-                let load = |load: Option<Load>| load.map(|load| load.0);
-                println!(
-                    "{}",
-                    serde_json::json!({
-                        "where": "in memory", "goal": result.goal.name, "lower": load(result.bounds.lower),
-                        "upper": load(result.bounds.upper), "throughput": result.throughput,
-                        "trials": found.trials.count(), "seconds": found.trials.taken().as_secs_f64(),
-                    })
-                );
-            }
             Ok(())
         }
         Tool::Path { capture, decap, spi, key, src, dst, seconds, write } => {
