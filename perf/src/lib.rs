@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod accuracy;
+pub mod bench;
 pub mod clock;
 pub mod clocks;
 pub mod device;
@@ -9,9 +10,9 @@ pub mod forwarder;
 pub mod gateway;
 pub mod generator;
 pub mod interface;
-pub mod ndr;
 pub mod path;
 pub mod plan;
+pub mod report;
 pub mod search;
 pub mod simulated;
 pub mod sink;

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use portcullis_datapath::fib::Mac;
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
+    bench::{Bench, pairs::Pair},
     clock::Machine,
     forwarder,
     generator::{
@@ -14,7 +15,6 @@ use portcullis_perf::{
         writer::Stream,
     },
     interface::{Interfaces, pin},
-    ndr,
     path::{self, Report, Tunnel},
     plan,
     sink::Sink,
@@ -132,7 +132,7 @@ enum Tool {
     /// Offers a load to a pair of gateways in memory once, by the device's own clock.
     Trial {
         #[command(flatten)]
-        pair: ndr::Pair,
+        pair: Pair,
         /// Frames per second.
         #[arg(long)]
         load: f64,
@@ -176,14 +176,6 @@ enum Tool {
     },
 }
 
-#[derive(Subcommand)]
-enum Bench {
-    /// Makes the profile of a host, by which `portcullis plan` reckons, of what portcullis-path measured there.
-    Calibrate(plan::calibrate::Options),
-    /// Searches gateways in memory by MLRsearch (RFC 9971) for the rate without loss, and the one with half a percent.
-    Ndr(Box<ndr::Options>),
-}
-
 /// Octets of a key.
 #[derive(Clone)]
 struct Key(Vec<u8>);
@@ -214,10 +206,27 @@ fn main() -> ExitCode {
     if let Tool::Plan(question) = &options.tool {
         return plan(question);
     }
+    if let Tool::Bench { bench } = &options.tool {
+        return told("bench", pin(options.core).map_err(Into::into).and_then(|()| bench.run(options.core)));
+    }
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("portcullis-perf: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what came of it.
+fn told(what: &str, outcome: Result<(String, u8), Box<dyn Error>>) -> ExitCode {
+    match outcome {
+        Ok((text, code)) => {
+            print!("{text}");
+            ExitCode::from(code)
+        }
+        Err(e) => {
+            eprintln!("portcullis {what}: {e}");
             ExitCode::FAILURE
         }
     }
@@ -246,15 +255,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     pin(options.core)?;
     match &options.tool {
-        Tool::Plan(_) => Ok(()),
-        Tool::Bench { bench: Bench::Calibrate(options) } => {
-            print!("{}", options.run()?);
-            Ok(())
-        }
-        Tool::Bench { bench: Bench::Ndr(search) } => {
-            print!("{}", search.run(options.core)?);
-            Ok(())
-        }
+        Tool::Plan(_) | Tool::Bench { .. } => Ok(()),
         Tool::Send { interface, dst_mac, src, dst, size, flows, rate, seconds, run } => {
             if rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
                 return Err("--rate is above 0".into());

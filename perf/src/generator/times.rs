@@ -28,6 +28,12 @@ impl Times {
         self.clocks.saturating_record(clocks);
     }
 
+    /// Those of another, by the same clock.
+    pub fn add(&mut self, other: &Times) {
+        // Both have the same bounds.
+        _ = self.clocks.add(&other.clocks);
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.clocks.reset();

@@ -4,43 +4,9 @@ use super::{
     answer::{Answer, Resource, Traffic},
     what_if::{Case, WhatIf},
 };
+pub use crate::report::Style;
+use crate::report::table_text as table;
 use std::fmt::Write;
-
-/// How a table looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Style {
-    /// Columns, for a terminal.
-    Text,
-    /// Markdown.
-    Markdown,
-}
-
-/// A table: the first row is its head. Columns but the first are of numbers.
-fn table(style: Style, rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for (i, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).enumerate();
-        let cells = cells.map(|(c, (cell, width))| match c {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        let cells: Vec<String> = cells.collect();
-        let line = match style {
-            Style::Text => format!("  {}", cells.join("  ")),
-            Style::Markdown => format!("| {} |", cells.join(" | ")),
-        };
-        out += line.trim_end();
-        out.push('\n');
-        if i == 0 && style == Style::Markdown {
-            let rule = (0..columns).map(|c| if c == 0 { "---|" } else { "--:|" });
-            out += &format!("|{}\n", rule.collect::<String>());
-        }
-    }
-    out
-}
 
 /// A number with three digits that count, and the letter of its thousands.
 fn short(value: f64) -> String {

@@ -1,0 +1,126 @@
+//! `portcullis bench`: what gateways can do, as reports.
+
+pub mod burst;
+pub mod latency;
+pub mod merge;
+pub mod ndr;
+pub mod pairs;
+pub mod progress;
+pub mod scaling;
+pub mod soak;
+
+use crate::{
+    plan::calibrate,
+    report::{Output, Report, compare},
+};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::{error::Error, path::PathBuf};
+
+/// What to measure.
+#[derive(Subcommand, Debug)]
+pub enum Bench {
+    /// Searches gateways by MLRsearch (RFC 9971) for the rate without loss, and the one with half a percent.
+    Ndr(Box<Told<ndr::Options>>),
+    /// Latency at parts of the rate with half a percent of loss, and idle, to 99.999 %.
+    Latency(Box<Told<latency::Options>>),
+    /// The longest burst that loses nothing (RFC 2544 §26.4, RFC 9004).
+    Burst(Box<Told<burst::Options>>),
+    /// One rate for long, and how much of all the time after it may have loss.
+    Soak(Box<Told<soak::Options>>),
+    /// The rate without loss by sizes, SAs and workers.
+    Scaling(Box<Told<scaling::Options>>),
+    /// Whether the second of two reports is better or worse than the first, and how sure that is.
+    Compare(Compare),
+    /// One report of several.
+    Report(Box<Told<merge::Options>>),
+    /// Makes the profile of a host, by which `portcullis plan` reckons, of what portcullis-path measured there.
+    Calibrate(calibrate::Options),
+}
+
+/// A measurement, and how its report is told.
+#[derive(Args, Debug)]
+pub struct Told<T: Args> {
+    #[command(flatten)]
+    what: T,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Two reports.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 nothing is worse, 1 they cannot be compared, 3 something is worse.")]
+pub struct Compare {
+    /// A report, as `--write FILE.json` has written it.
+    first: PathBuf,
+    /// Another.
+    second: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What measures.
+pub trait Measure {
+    /// Measures, on this core and those behind it.
+    ///
+    /// # Errors
+    /// What cannot be measured, and why.
+    fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>>;
+}
+
+impl<T: Args + Measure> Told<T> {
+    fn run(&self, core: Option<usize>) -> Result<String, Box<dyn Error>> {
+        self.output.check()?;
+        self.output.tell(&self.what.measure(core)?)
+    }
+}
+
+impl Compare {
+    fn run(&self) -> Result<(String, u8), Box<dyn Error>> {
+        self.output.check()?;
+        let [one, other] = [Report::read(&self.first)?, Report::read(&self.second)?];
+        let differences = compare::differences(&one, &other)?;
+        let worse = differences.iter().any(|d| d.verdict == compare::Verdict::Worse);
+        let told: Vec<_> = differences
+            .iter()
+            .map(|d| {
+                let (low, high) = d.change.1.unzip();
+                json!({
+                    "figure": d.name, "unit": d.unit, "first": d.means[0], "second": d.means[1], "change": d.change.0,
+                    "low": low, "high": high, "verdict": d.verdict.to_string(),
+                })
+            })
+            .collect();
+        let note = format!(
+            "First: {} on {}. Second: {} on {}.",
+            one.title, one.host.cpu, other.title, other.host.cpu
+        );
+        let report = Report::new(
+            "Comparison",
+            &one.taken,
+            json!({ "bench": "compare", "differences": told }),
+        )
+        .with("Figures", &note, compare::table(&differences), vec![]);
+        Ok((self.output.tell(&report)?, if worse { 3 } else { 0 }))
+    }
+}
+
+impl Bench {
+    /// What is to be printed, and the exit code.
+    ///
+    /// # Errors
+    /// What cannot be measured, read or written.
+    pub fn run(&self, core: Option<usize>) -> Result<(String, u8), Box<dyn Error>> {
+        let text = match self {
+            Bench::Ndr(told) => told.run(core),
+            Bench::Latency(told) => told.run(core),
+            Bench::Burst(told) => told.run(core),
+            Bench::Soak(told) => told.run(core),
+            Bench::Scaling(told) => told.run(core),
+            Bench::Report(told) => told.run(core),
+            Bench::Compare(compare) => return compare.run(),
+            Bench::Calibrate(options) => options.run().map_err(Into::into),
+        }?;
+        Ok((text, 0))
+    }
+}

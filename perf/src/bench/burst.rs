@@ -1,0 +1,127 @@
+//! The longest burst of frames, back to back at one rate, of which none is lost (RFC 2544 §26.4), and what it says of the
+//! buffers in front of a gateway (RFC 9004 §6).
+
+use super::{
+    Measure,
+    ndr::Pace,
+    pairs::{Pairs, WHERE, Workers},
+    progress::Bar,
+};
+use crate::{
+    report::{Report, Table},
+    search::goal::Goal,
+    trial::{Device, Load},
+};
+use clap::Args;
+use serde_json::json;
+use std::{error::Error, time::Duration};
+
+/// The longest burst that is tried: more is no burst.
+const MOST: u64 = 1 << 24;
+
+/// Of which gateways, and how often.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  portcullis bench burst --rate 30e6\n  portcullis bench burst --sizes imix --repeat 50"
+)]
+pub struct Options {
+    #[command(flatten)]
+    workers: Workers,
+    #[command(flatten)]
+    pace: Pace,
+    /// Frames per second of the burst [default: twice the rate without loss, which is searched for].
+    #[arg(long, value_name = "PPS")]
+    rate: Option<f64>,
+    /// So many times, of which the mean counts.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+}
+
+/// Whether a burst of so many frames loses none.
+fn passes(pairs: &mut Pairs, rate: f64, frames: u64) -> Result<bool, Box<dyn Error>> {
+    // Half a frame more, so that rounding takes none away.
+    let trial = pairs.trial(Load(rate), Duration::from_secs_f64((frames as f64 + 0.5) / rate))?;
+    Ok(trial.received >= trial.sent)
+}
+
+/// The longest that does.
+fn longest(pairs: &mut Pairs, rate: f64) -> Result<u64, Box<dyn Error>> {
+    let mut upper = 64;
+    while upper < MOST && passes(pairs, rate, upper)? {
+        upper *= 2;
+    }
+    let mut lower = if upper == 64 { 0 } else { upper / 2 };
+    while upper - lower > 1 {
+        let middle = lower.midpoint(upper);
+        *if passes(pairs, rate, middle)? { &mut lower } else { &mut upper } = middle;
+    }
+    Ok(lower)
+}
+
+impl Measure for Options {
+    fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
+        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+            return Err(format!("--rate {}: a rate is above 0", self.rate.unwrap_or_default()).into());
+        }
+        let mut pairs = self.workers.pairs(core)?;
+        let found = self.pace.search(&mut pairs, &[Goal::NDR], "")?;
+        let throughput = found.results[0].throughput.ok_or("each load loses frames: there is no NDR")?;
+        let rate = self.rate.unwrap_or(2.0 * throughput);
+        let (mut bursts, mut bar) = (vec![], Bar::default());
+        for n in 1..=self.repeat {
+            bar.tell(&format!("burst {n} of {}", self.repeat), Duration::ZERO);
+            bursts.push(longest(&mut pairs, rate)?);
+        }
+        drop(bar);
+        let mean = bursts.iter().sum::<u64>() as f64 / bursts.len() as f64;
+        let (least, most) = (bursts.iter().min().copied(), bursts.iter().max().copied());
+        // RFC 9004 §6.4: while the burst comes in, some of it goes out.
+        let implied = mean / rate;
+        let corrected = implied - implied * (throughput / rate).min(1.0);
+        let is_endless = most.is_some_and(|most| most >= MOST / 2);
+        let data = json!({
+            "bench": "burst", "where": WHERE, "gateways": self.workers.json(), "rate_pps": rate,
+            "throughput_pps": throughput, "frames": bursts, "mean_frames": mean, "buffer_us": corrected * 1e6,
+            "endless": is_endless, "noise": pairs.noise.json(),
+        });
+        let mut table =
+            Table::new(&["Burst at, Mpps", "NDR, Mpps", "Frames, mean", "Least", "Most", "Buffer, us"]);
+        table.rows.push(vec![
+            format!("{:.3}", rate / 1e6),
+            format!("{:.3}", throughput / 1e6),
+            format!("{mean:.1}"),
+            least.unwrap_or(0).to_string(),
+            most.unwrap_or(0).to_string(),
+            format!("{:.2}", corrected * 1e6),
+        ]);
+        let mut report = Report::new(&format!("Back-to-back frames of {}", self.workers.line()), WHERE, data);
+        report.measure("burst", "frames", true, bursts.iter().map(|n| *n as f64).collect());
+        let note = match is_endless {
+            true => "It has no end: the rate is one that the gateways can do for ever.",
+            false => "The buffer is what RFC 9004 §6.4 corrects: less what went out while the burst came in.",
+        };
+        let report = report.with("Longest burst without loss", note, table, vec![]);
+        Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Shell {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    // A ring of 2048 frames is what a burst that comes at once has room in, and what was taken out of it meanwhile.
+    #[test]
+    fn a_burst_is_as_long_as_there_is_room() {
+        let options = Shell::parse_from(["burst"]).options;
+        let mut pairs = options.workers.pairs(None).unwrap();
+        let frames = longest(&mut pairs, 1e9).unwrap();
+        assert!((2048..4096).contains(&frames), "{frames}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Latency at parts of what a gateway can do, from when each frame was due to when it was received, so that nothing is left
+//! to be corrected for coordinated omission.
+//!
+//! In memory, frames due while the gateways work are put into their ring behind that turn, and count from when they were due:
+//! the generator's own error is how late it was for a burst, which is told beside it.
+
+use super::{
+    Measure,
+    ndr::Pace,
+    pairs::{WHERE, Workers},
+    progress::Bar,
+};
+use crate::{
+    generator::times::Times,
+    report::{Axis, Plot, Report, Series, Table},
+    search::goal::Goal,
+    trial::{Device, Load},
+};
+use clap::Args;
+use serde_json::{Value, json};
+use std::{error::Error, time::Duration};
+
+/// Percent of frames that were not slower.
+const PERCENTS: [f64; 7] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 100.0];
+/// Percent of the rate with half a percent of loss.
+const PARTS: [u32; 3] = [10, 50, 90];
+/// Frames per second of a gateway that has nothing else to do.
+const IDLE: f64 = 1000.0;
+
+/// Of which gateways, and for how long.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  portcullis bench latency --quick\n  \
+                        portcullis bench latency --sizes imix --pdr 3e6 --seconds 30 --write latency.html")]
+pub struct Options {
+    #[command(flatten)]
+    workers: Workers,
+    #[command(flatten)]
+    pace: Pace,
+    /// The rate with half a percent of loss, in frames per second; searched for by default.
+    #[arg(long, value_name = "PPS")]
+    pdr: Option<f64>,
+    /// How long each load is offered, by the gateways' clock [default: 10, or 2 with --quick].
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+}
+
+/// What was seen at a load.
+struct Seen {
+    name: String,
+    load: f64,
+    loss_ratio: f64,
+    latency: Times,
+    late: Times,
+}
+
+impl Options {
+    fn duration(&self) -> Result<Duration, Box<dyn Error>> {
+        let seconds = self.seconds.unwrap_or(if self.pace.quick { 2.0 } else { 10.0 });
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(duration) if seconds >= 0.01 && seconds <= 1e5 => Ok(duration),
+            _ => Err(format!("--seconds {seconds}: from 0.01 to 100000").into()),
+        }
+    }
+}
+
+fn micros(times: &Times, percent: f64) -> f64 {
+    times.at(percent / 100.0).as_secs_f64() * 1e6
+}
+
+fn json_of(times: &Times) -> Value {
+    PERCENTS.iter().map(|percent| (percent.to_string(), micros(times, *percent))).collect()
+}
+
+/// Latency by how many frames in one are slower, as far as that many were seen.
+fn curve(seen: &Seen) -> Series {
+    let last = (seen.latency.count().max(1) as f64).log10().min(6.0);
+    let steps = (last * 8.0).floor() as i32;
+    let point = |step: i32| {
+        let slower = 10f64.powf(-f64::from(step) / 8.0);
+        (1.0 / slower, micros(&seen.latency, 100.0 * (1.0 - slower)).max(1e-3))
+    };
+    Series { name: seen.name.clone(), points: (0..=steps).map(point).collect() }
+}
+
+impl Measure for Options {
+    fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
+        let duration = self.duration()?;
+        let mut pairs = self.workers.pairs(core)?;
+        let pdr = match self.pdr {
+            Some(pdr) if pdr > 0.0 && pdr.is_finite() => pdr,
+            Some(pdr) => return Err(format!("--pdr {pdr}: a rate is above 0").into()),
+            None => {
+                let found = self.pace.search(&mut pairs, &[Goal::PDR], "")?;
+                found.results[0].throughput.ok_or("no load loses half a percent or less: there is no PDR")?
+            }
+        };
+        let parts = PARTS.map(|part| (format!("{part} % of PDR"), pdr * f64::from(part) / 100.0));
+        let loads: Vec<_> = [("idle".to_owned(), IDLE.min(pdr))].into_iter().chain(parts).collect();
+        let (mut seen, mut bar) = (vec![], Bar::default());
+        for (n, (name, load)) in loads.iter().enumerate() {
+            bar.tell(&format!("latency, {name}"), duration * (loads.len() - n) as u32);
+            let trial = pairs.trial(Load(*load), duration)?;
+            let (latency, late) = (pairs.latency(), pairs.lateness());
+            let (name, loss_ratio) = (name.clone(), trial.loss_ratio());
+            seen.push(Seen { name, load: *load, loss_ratio, latency, late });
+        }
+        drop(bar);
+        let load = |seen: &Seen| {
+            json!({
+                "load": seen.name, "pps": seen.load, "loss_ratio": seen.loss_ratio, "frames": seen.latency.count(),
+                "latency_us": json_of(&seen.latency), "generator_late_us": json_of(&seen.late),
+            })
+        };
+        let data = json!({
+            "bench": "latency", "where": WHERE, "gateways": self.workers.json(), "pdr_pps": pdr,
+            "seconds": duration.as_secs_f64(), "loads": seen.iter().map(load).collect::<Vec<_>>(),
+            "noise": pairs.noise.json(),
+        });
+        let head = ["Load", "Mpps", "Lost, %"].map(str::to_owned).into_iter();
+        let head: Vec<_> = head.chain(PERCENTS.iter().map(|percent| format!("{percent} %, us"))).collect();
+        let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut report = Report::new(&format!("Latency of {}", self.workers.line()), WHERE, data);
+        for one in &seen {
+            for (of, times) in [("", &one.latency), (", generator late", &one.late)] {
+                let numbers = PERCENTS.iter().map(|percent| format!("{:.3}", micros(times, *percent)));
+                let [mpps, lost] = match of {
+                    "" => [format!("{:.3}", one.load / 1e6), format!("{:.3}", 100.0 * one.loss_ratio)],
+                    _ => [String::new(), String::new()],
+                };
+                let name = format!("{}{of}", one.name);
+                table.rows.push([name, mpps, lost].into_iter().chain(numbers).collect());
+            }
+            for percent in [50.0, 99.0, 99.9] {
+                let name = format!("latency {percent} %, {}", one.name);
+                report.measure(&name, "us", false, vec![micros(&one.latency, percent)]);
+            }
+        }
+        let plot = Plot {
+            title: "Latency by how rare it is".to_owned(),
+            x: Axis::log("one frame in so many is slower"),
+            y: Axis::log("microseconds"),
+            series: seen.iter().map(curve).collect(),
+        };
+        let note = "From when a frame was due to when it was received: nothing is left to be corrected for coordinated omission.";
+        let report = report.with("Latency", note, table, vec![plot]);
+        Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Shell {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(words: &[&str]) -> Options {
+        Shell::parse_from([&["latency"], words].concat()).options
+    }
+
+    #[test]
+    fn latency_is_told_for_each_load() {
+        let report =
+            options(&["--pdr", "20000", "--seconds", "0.05", "--sizes", "imix"]).measure(None).unwrap();
+        let loads = report.data["loads"].as_array().unwrap();
+        let names: Vec<_> = loads.iter().map(|load| load["load"].as_str().unwrap()).collect();
+        assert_eq!(names, ["idle", "10 % of PDR", "50 % of PDR", "90 % of PDR"]);
+        for (load, frames) in loads.iter().zip([50, 100, 500, 900]) {
+            assert_eq!((load["frames"].as_u64(), load["loss_ratio"].as_f64()), (Some(frames), Some(0.0)));
+            let [half, most] = ["50", "100"].map(|percent| load["latency_us"][percent].as_f64().unwrap());
+            assert!(half > 0.0 && half <= most, "{load}");
+        }
+        assert_eq!((report.figures.len(), report.sections[0].table.rows.len()), (12, 8));
+        assert!(report.sections[0].plots[0].to_svg().unwrap().contains("<svg"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_said() {
+        let error = |words: &[&str]| options(words).measure(None).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error(&["--seconds", "0"]), "--seconds 0: from 0.01 to 100000");
+        assert_eq!(error(&["--pdr", "0"]), "--pdr 0: a rate is above 0");
+    }
+}

@@ -1,0 +1,255 @@
+//! Pairs of gateways in memory, one for each worker, and how quiet the machine was while they were measured.
+//!
+//! Noise only ever takes from a device. What comes now and then is outvoted by what does not; what slows the core down for as
+//! long as a measurement takes is not, and no measurement can tell it from a slower device. So a piece of arithmetic that is
+//! always the same is timed after each trial: figures that differ by no more than it does say nothing of the gateways.
+
+use crate::{
+    clock,
+    device::{InMemory, Way},
+    gateway::Setup,
+    generator::times::Times,
+    interface::pin,
+    plan::{packet::Tunnel, profile::esp},
+    report::{Column, Table},
+    traffic::Mix,
+    trial::{Device, Load, Trial},
+};
+use clap::Args;
+use portcullis_datapath::crypto::Aead;
+use portcullis_sadb::Algorithm;
+use serde_json::{Value, json};
+use std::{error::Error, thread, time::Duration};
+
+/// Where results are from.
+pub const WHERE: &str = "in memory";
+
+/// Gateways in memory, and their traffic.
+#[derive(Args, Clone, Debug)]
+pub struct Pair {
+    /// What of the pair is measured: the gateway that seals, the one that opens, or both, one after the other.
+    #[arg(long, value_name = "encap|decap|both", default_value = "both")]
+    pub way: Way,
+    /// Octets of clear IP packets: a number, imix, or a list with weights as 64:28,570:16,1518:4.
+    #[arg(long, value_name = "SIZES", default_value = "64")]
+    pub sizes: Mix,
+    /// SAs, each of a flow, hit at random.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub sas: u32,
+    /// What packets are sealed with, an algorithm of ESP.
+    #[arg(long, value_name = "NAME", default_value = "aes-gcm-128", value_parser = algorithm)]
+    algorithm: Algorithm,
+    /// ESP in UDP, as behind a NAT.
+    #[arg(long)]
+    udp: bool,
+    /// Of the flows.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Pairs of gateways, one for each worker.
+#[derive(Args, Clone, Debug)]
+pub struct Workers {
+    /// What each is.
+    #[command(flatten)]
+    pub pair: Pair,
+    /// Workers, each on a core of its own, the first on --core: with its part of the load, and SAs that are its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: u32,
+}
+
+/// They, and how quiet it is.
+pub struct Pairs {
+    pairs: Vec<InMemory>,
+    first_core: Option<usize>,
+    /// While they were measured.
+    pub noise: Noise,
+}
+
+/// How quiet the machine was.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Noise {
+    /// Clocks of a piece of arithmetic after each trial.
+    pieces: Vec<u64>,
+    /// Turns of gateways that were interrupted.
+    interrupted: u64,
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, String> {
+    esp(name)
+        .ok_or_else(|| format!("no algorithm '{name}' of ESP; say one as aes-gcm-128 or chacha20-poly1305"))
+}
+
+impl Pair {
+    /// The gateways, for a worker of this number, whose flows are its own.
+    ///
+    /// # Errors
+    /// What there is no memory for, or sizes that do not fit.
+    pub fn device(&self, worker: u32) -> Result<InMemory, Box<dyn Error>> {
+        let &Pair { sas, algorithm, udp: nat_t, .. } = self;
+        let setup = Setup { sas, workers: 1, metered: false, algorithm, aead: Aead::best(), nat_t };
+        InMemory::new(&setup, self.way, &self.sizes, self.seed + u64::from(worker))
+    }
+
+    /// Gbit/s of inner and of outer IP packets.
+    pub fn gbits(&self, pps: f64) -> (f64, f64) {
+        let tunnel = Tunnel { v6: false, udp: self.udp };
+        let outer = |octets: u16| f64::from(tunnel.outer_len(self.algorithm, octets.into()));
+        let gbits = |octets: f64| 8.0 * octets * pps / 1e9;
+        (gbits(self.sizes.mean_of(f64::from)), gbits(self.sizes.mean_of(outer)))
+    }
+}
+
+impl Workers {
+    /// The gateways.
+    ///
+    /// # Errors
+    /// More workers than cores; what [`Pair::device`] cannot have.
+    pub fn pairs(&self, first_core: Option<usize>) -> Result<Pairs, Box<dyn Error>> {
+        let cores = thread::available_parallelism()?.get();
+        if self.workers as usize > cores {
+            return Err(
+                format!("--workers {}: there are {cores} cores, and each has one", self.workers).into()
+            );
+        }
+        let pairs = (0..self.workers).map(|worker| self.pair.device(worker)).collect::<Result<_, _>>()?;
+        Ok(Pairs { pairs, first_core, noise: Noise::default() })
+    }
+
+    /// What they are, in a line.
+    pub fn line(&self) -> String {
+        let Workers { pair, workers } = self;
+        let way = format!("{:?}", pair.way).to_lowercase();
+        let udp = if pair.udp { ", in UDP" } else { "" };
+        let (sizes, sas, name) = (&pair.sizes, pair.sas, pair.algorithm.name());
+        format!("{way}, {sizes} octets, {sas} SAs of {name}{udp}, {workers} workers")
+    }
+
+    /// The same, with stable keys.
+    pub fn json(&self) -> Value {
+        json!({
+            "way": format!("{:?}", self.pair.way).to_lowercase(), "sizes": self.pair.sizes.to_string(),
+            "sas": self.pair.sas, "workers": self.workers, "algorithm": self.pair.algorithm.name(), "udp": self.pair.udp,
+        })
+    }
+}
+
+impl Pairs {
+    /// Latency of the last trial's packets, by the devices' clocks, from when each was due.
+    pub fn latency(&self) -> Times {
+        self.all(InMemory::latency)
+    }
+
+    /// By how much the last trial's bursts were late: the generator's own error.
+    pub fn lateness(&self) -> Times {
+        self.all(InMemory::lateness)
+    }
+
+    fn all(&self, of: fn(&InMemory) -> &Times) -> Times {
+        let mut all = of(&self.pairs[0]).clone();
+        self.pairs[1..].iter().for_each(|pair| all.add(of(pair)));
+        all
+    }
+}
+
+impl Device for Pairs {
+    fn trial(&mut self, load: Load, duration: Duration) -> Result<Trial, Box<dyn Error>> {
+        let part = Load(load.0 / self.pairs.len() as f64);
+        let trials: Vec<Trial> = match self.pairs.as_mut_slice() {
+            [pair] => vec![pair.trial(part, duration)?],
+            pairs => thread::scope(|scope| {
+                let cores = self.first_core.unwrap_or(0)..;
+                let started: Vec<_> = pairs
+                    .iter_mut()
+                    .zip(cores)
+                    .map(|(pair, core)| {
+                        scope.spawn(move || {
+                            pin(Some(core)).map_err(|e| e.to_string())?;
+                            pair.trial(part, duration).map_err(|e| e.to_string())
+                        })
+                    })
+                    .collect();
+                let trials =
+                    started.into_iter().map(|t| t.join().map_err(|_| "a worker panicked".to_owned())?);
+                trials.collect::<Result<_, String>>()
+            })?,
+        };
+        self.noise.pieces.push(clock::piece());
+        self.noise.interrupted += self.pairs.iter().map(|pair| pair.details().interrupted).sum::<u64>();
+        let sum = |of: fn(&Trial) -> u64| trials.iter().map(of).sum();
+        let taken = trials.iter().map(|t| t.taken).max().unwrap_or_default();
+        Ok(Trial { offered: load, sent: sum(|t| t.sent), received: sum(|t| t.received), duration, taken })
+    }
+}
+
+impl Noise {
+    /// The median piece, and by how much nine of ten pieces differ, as a part of it.
+    pub fn pieces(&self) -> (u64, f64) {
+        let mut pieces = self.pieces.clone();
+        pieces.sort_unstable();
+        let at = |part: f64| pieces[((pieces.len() - 1) as f64 * part).round() as usize];
+        if pieces.is_empty() {
+            return (0, 0.0);
+        }
+        (at(0.5), (at(0.95) - at(0.05)) as f64 / at(0.5).max(1) as f64)
+    }
+
+    /// With stable keys.
+    pub fn json(&self) -> Value {
+        let (clocks, spread) = self.pieces();
+        json!({ "piece_clocks": clocks, "piece_spread": spread, "interrupted_turns": self.interrupted })
+    }
+
+    /// For people.
+    pub fn table(&self) -> Table {
+        let (clocks, spread) = self.pieces();
+        let columns =
+            ["Turns that were interrupted", "The same arithmetic, clocks", "From trial to trial, up to"]
+                .map(Column::of);
+        let row =
+            vec![self.interrupted.to_string(), clocks.to_string(), format!("{:.1} % more", 100.0 * spread)];
+        Table { columns: columns.into(), rows: vec![row] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Shell {
+        #[command(flatten)]
+        workers: Workers,
+    }
+
+    fn workers(words: &[&str]) -> Workers {
+        Shell::parse_from([&["bench"], words].concat()).workers
+    }
+
+    #[test]
+    fn workers_have_their_part_of_the_load_and_all_is_counted() {
+        let count = thread::available_parallelism().unwrap().get().min(2).to_string();
+        let mut pairs = workers(&["--sizes", "imix", "--sas", "3", "--workers", &count]).pairs(None).unwrap();
+        let trial = pairs.trial(Load(20_000.0), Duration::from_millis(20)).unwrap();
+        assert_eq!((trial.offered, trial.sent, trial.received), (Load(20_000.0), 400, 400));
+        assert_eq!((pairs.noise.pieces.len(), pairs.latency().count()), (1, 400));
+    }
+
+    #[test]
+    fn noise_is_what_nine_of_ten_pieces_differ_by() {
+        assert_eq!(Noise::default().pieces(), (0, 0.0));
+        let mut noise = Noise { pieces: (0..=100).map(|n| 1000 + n).rev().collect(), interrupted: 0 };
+        noise.pieces[0] = 1_000_000;
+        assert_eq!(noise.pieces(), (1050, 90.0 / 1050.0));
+    }
+
+    #[test]
+    fn rates_are_told_inside_and_outside_of_the_tunnel() {
+        // 64 octets in a tunnel: IPv4 20, ESP 8, IV 8, pad to a multiple of four with 2 octets of trailer, ICV 16.
+        let pair = workers(&[]).pair;
+        assert_eq!(pair.gbits(1e9), (512.0, 8.0 * f64::from(20 + 8 + 8 + 68 + 16)));
+        let in_udp = workers(&["--udp"]).pair;
+        assert_eq!(in_udp.gbits(1e9).1 - pair.gbits(1e9).1, 64.0);
+    }
+}

@@ -1,0 +1,132 @@
+//! The rate without loss by sizes, SAs and workers.
+
+use super::{
+    Measure,
+    ndr::Pace,
+    pairs::{WHERE, Workers},
+};
+use crate::{
+    report::{Axis, Plot, Report, Series, Table},
+    search::goal::Goal,
+    traffic::Mix,
+};
+use clap::Args;
+use serde_json::json;
+use std::{error::Error, thread};
+
+/// Which gateways. Each list is tried with each of the others.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  portcullis bench scaling --quick --of-sizes 64 --of-sizes imix --of-sas 1,1000 \
+                        --of-workers 1,2 --write scaling.html"
+)]
+pub struct Options {
+    #[command(flatten)]
+    workers: Workers,
+    #[command(flatten)]
+    pace: Pace,
+    /// Octets of clear packets; several times.
+    #[arg(long, value_name = "SIZES", num_args = 1, default_values = ["64", "576", "1400", "imix"])]
+    of_sizes: Vec<Mix>,
+    /// SAs.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,1000")]
+    of_sas: Vec<u32>,
+    /// Workers [default: 1, and as many as there are cores].
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    of_workers: Vec<u32>,
+}
+
+impl Options {
+    fn all(&self) -> Vec<Workers> {
+        let cores = thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let usual = if cores > 1 { vec![1, cores] } else { vec![1] };
+        let workers = if self.of_workers.is_empty() { usual } else { self.of_workers.clone() };
+        let mut all = vec![];
+        for workers in workers {
+            for sas in &self.of_sas {
+                for sizes in &self.of_sizes {
+                    let mut one = Workers { workers, ..self.workers.clone() };
+                    (one.pair.sas, one.pair.sizes) = (*sas, sizes.clone());
+                    all.push(one);
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Measure for Options {
+    fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
+        let all = self.all();
+        let mut table =
+            Table::new(&["Gateways", "Mpps", "Gbit/s inside", "Gbit/s outside", "Turns interrupted"]);
+        let (mut figures, mut rows, mut lines) = (vec![], vec![], Vec::<Series>::new());
+        for (n, workers) in all.iter().enumerate() {
+            let mut pairs = workers.pairs(core)?;
+            let what = format!("{} of {}, ", n + 1, all.len());
+            let found = self.pace.search(&mut pairs, &[Goal::NDR], &what)?;
+            let pps = found.results[0].throughput.unwrap_or(0.0);
+            let (inner, outer) = workers.pair.gbits(pps);
+            let (noise, name) = (pairs.noise.json(), workers.line());
+            table.rows.push(vec![
+                name.clone(),
+                format!("{:.3}", pps / 1e6),
+                format!("{inner:.2}"),
+                format!("{outer:.2}"),
+                noise["interrupted_turns"].to_string(),
+            ]);
+            figures.push((name, pps / 1e6));
+            rows.push(
+                json!({ "gateways": workers.json(), "ndr_pps": pps, "inner_gbits": inner, "noise": noise }),
+            );
+            let line = format!("{} SAs, {} workers", workers.pair.sas, workers.workers);
+            let point = (workers.pair.sizes.mean(), inner);
+            match lines.iter_mut().find(|series| series.name == line) {
+                Some(series) => series.points.push(point),
+                None => lines.push(Series { name: line, points: vec![point] }),
+            }
+        }
+        lines.iter_mut().for_each(|series| series.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+        let data = json!({ "bench": "scaling", "where": WHERE, "quick": self.pace.quick, "rates": rows });
+        let mut report = Report::new("Rates without loss", WHERE, data);
+        figures.into_iter().for_each(|(name, mpps)| report.measure(&name, "Mpps", true, vec![mpps]));
+        let plot = Plot {
+            title: "Throughput by size".to_owned(),
+            x: Axis::linear("octets of clear packets, on average"),
+            y: Axis::linear("Gbit/s inside"),
+            series: lines,
+        };
+        Ok(report.with("Rates without loss", "", table, vec![plot]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Shell {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn each_is_tried_with_each() {
+        let words = [
+            "scaling",
+            "--of-sizes",
+            "64",
+            "--of-sizes",
+            "imix",
+            "--of-sas",
+            "1,10,100",
+            "--of-workers",
+            "1,2",
+        ];
+        let all = Shell::parse_from(words).options.all();
+        let lines: Vec<_> = all.iter().map(Workers::line).collect();
+        assert_eq!((all.len(), &lines[0][..]), (12, "both, 64 octets, 1 SAs of aes-gcm-128, 1 workers"));
+        assert_eq!(lines[11], "both, IMIX octets, 100 SAs of aes-gcm-128, 2 workers");
+    }
+}

@@ -1,0 +1,101 @@
+//! A soak of gateways: one load for long, and what it says of all the time after it ([`crate::soak`]).
+
+use super::{
+    Measure,
+    pairs::{WHERE, Workers},
+    progress::Bar,
+};
+use crate::{
+    report::{Axis, Plot, Report, Series, Table},
+    soak::Soak,
+    trial::Load,
+};
+use clap::Args;
+use serde_json::json;
+use std::{error::Error, time::Duration};
+
+/// Of the bound.
+const CONFIDENCE: f64 = 0.95;
+
+/// Of which gateways, and for how long.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  portcullis bench soak --rate 2e6 --trials 3600 --write soak.html")]
+pub struct Options {
+    #[command(flatten)]
+    workers: Workers,
+    /// Frames per second.
+    #[arg(long, value_name = "PPS")]
+    rate: f64,
+    /// Trials.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    trials: u32,
+    /// How long a trial is.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    seconds: f64,
+    /// A trial that loses a larger part has high loss.
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    loss_ratio: f64,
+}
+
+impl Measure for Options {
+    fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
+        if !(self.rate > 0.0 && self.rate.is_finite()) {
+            return Err(format!("--rate {}: a rate is above 0", self.rate).into());
+        }
+        let trial = Duration::try_from_secs_f64(self.seconds)
+            .map_err(|e| format!("--seconds {}: {e}", self.seconds))?;
+        let mut pairs = self.workers.pairs(core)?;
+        let soak = Soak { load: Load(self.rate), trial, trials: self.trials, loss_ratio: self.loss_ratio };
+        let (mut losses, mut bar) = (vec![], Bar::default());
+        let soaked = soak.run(&mut pairs, &mut |trial, now| {
+            losses.push((f64::from(now.trials), 100.0 * trial.loss_ratio()));
+            let left = now.taken.div_f64(now.trials.into()) * (self.trials - now.trials);
+            bar.tell(
+                &format!("trial {} of {}, {} of high loss", now.trials, self.trials, now.high_loss),
+                left,
+            );
+        })?;
+        drop(bar);
+        let bound = soaked.bound(CONFIDENCE);
+        let data = json!({
+            "bench": "soak", "where": WHERE, "gateways": self.workers.json(), "pps": self.rate,
+            "trial_seconds": self.seconds, "trials": soaked.trials, "high_loss_trials": soaked.high_loss,
+            "asked": soaked.asked, "lost": soaked.lost, "worst_loss_ratio": soaked.worst, "loss_ratio": self.loss_ratio,
+            "high_loss_bound": bound, "confidence": CONFIDENCE, "noise": pairs.noise.json(),
+        });
+        let mut table = Table::new(&[
+            "Mpps",
+            "Trials",
+            "Of high loss",
+            "Frames",
+            "Lost",
+            "Worst trial, %",
+            "Bound at 95 %, %",
+        ]);
+        table.rows.push(vec![
+            format!("{:.3}", self.rate / 1e6),
+            soaked.trials.to_string(),
+            soaked.high_loss.to_string(),
+            soaked.asked.to_string(),
+            soaked.lost.to_string(),
+            format!("{:.4}", 100.0 * soaked.worst),
+            format!("{:.3}", 100.0 * bound),
+        ]);
+        let plot = Plot {
+            title: "Loss by trial".to_owned(),
+            x: Axis::linear("trial"),
+            y: Axis::linear("percent lost"),
+            series: vec![Series { name: format!("{:.3} Mpps", self.rate / 1e6), points: losses }],
+        };
+        let mut report = Report::new(&format!("Soak of {}", self.workers.line()), WHERE, data);
+        report.measure(
+            "lost of a million",
+            "frames",
+            false,
+            vec![1e6 * soaked.lost as f64 / soaked.asked.max(1) as f64],
+        );
+        let note = "At most such a part of all trials, those to come as well, has high loss, with a confidence of 95 % (Clopper and Pearson).";
+        let report = report.with("Soak", note, table, vec![plot]);
+        Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))
+    }
+}

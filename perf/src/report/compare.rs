@@ -1,0 +1,128 @@
+//! Two reports, figure by figure: by how much the means differ, between what bounds with 95 %, and what that says.
+//!
+//! The bounds are Welch's: samples of each are taken to be normal, with a variance of their own (Welch, Biometrika 34, 1947).
+//! One sample has no variance, so that nothing follows from it.
+
+use super::{Figure, Report, Table};
+use std::fmt;
+
+/// Two-sided 95 % of Student's t, by degrees of freedom from 1 to 30.
+const T95: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/// What follows of two figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The second is better.
+    Better,
+    /// The second is worse.
+    Worse,
+    /// Nothing, at 95 %.
+    Same,
+    /// One of them was measured once.
+    Once,
+}
+
+/// A figure that both have.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Difference {
+    /// Its name.
+    pub name: String,
+    /// Its unit.
+    pub unit: String,
+    /// The means.
+    pub means: [f64; 2],
+    /// What the second is more, as a part of the first, and between what with 95 %, if that can be said.
+    pub change: (f64, Option<(f64, f64)>),
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::Same => "no difference",
+            Verdict::Once => "unknown: measured once",
+        })
+    }
+}
+
+/// Mean and variance of the mean, and degrees of freedom.
+fn moments(samples: &[f64]) -> (f64, f64, f64) {
+    let n = samples.len() as f64;
+    let mean = samples.iter().sum::<f64>() / n;
+    let squares: f64 = samples.iter().map(|s| (s - mean).powi(2)).sum();
+    (mean, squares / (n - 1.0) / n, n - 1.0)
+}
+
+/// How the second differs from the first. None if one of them was never measured.
+fn difference(one: &Figure, other: &Figure) -> Option<Difference> {
+    if one.samples.is_empty() || other.samples.is_empty() {
+        return None;
+    }
+    let ((a, va, na), (b, vb, nb)) = (moments(&one.samples), moments(&other.samples));
+    let change = (b - a) / a;
+    let bounds = (na > 0.0 && nb > 0.0).then(|| {
+        let variance = va + vb;
+        // Welch and Satterthwaite.
+        let freedom = variance.powi(2) / (va.powi(2) / na + vb.powi(2) / nb);
+        let freedom = if freedom.is_nan() { na + nb } else { freedom };
+        let t = T95.get((freedom.floor() as usize).max(1) - 1).copied().unwrap_or(1.96 + 2.5 / freedom);
+        let half = t * variance.sqrt() / a.abs();
+        (change - half, change + half)
+    });
+    let verdict = match bounds {
+        None => Verdict::Once,
+        Some((low, high)) if low <= 0.0 && high >= 0.0 => Verdict::Same,
+        Some((low, _)) if (low > 0.0) == one.more_is_better => Verdict::Better,
+        Some(_) => Verdict::Worse,
+    };
+    let (name, unit) = (one.name.clone(), one.unit.clone());
+    Some(Difference { name, unit, means: [a, b], change: (change, bounds), verdict })
+}
+
+/// The figures that both have, in the order of the first.
+///
+/// # Errors
+/// They have none in common, or were taken in different places.
+pub fn differences(one: &Report, other: &Report) -> Result<Vec<Difference>, String> {
+    if one.taken != other.taken {
+        return Err(format!(
+            "one was taken {}, and the other {}: they say nothing of each other",
+            one.taken, other.taken
+        ));
+    }
+    let same = |figure: &&Figure| {
+        let is_it = |of: &&Figure| (&of.name, &of.unit) == (&figure.name, &figure.unit);
+        other.figures.iter().find(is_it).and_then(|of| difference(figure, of))
+    };
+    let found: Vec<_> = one.figures.iter().filter_map(|figure| same(&figure)).collect();
+    if found.is_empty() {
+        return Err(format!("no figure is in both: '{}' and '{}'", one.title, other.title));
+    }
+    Ok(found)
+}
+
+/// As a table.
+pub fn table(differences: &[Difference]) -> Table {
+    let mut table = Table::new(&["Figure", "First", "Second", "Change", "Between, at 95 %", "Verdict"]);
+    let percent = |part: f64| format!("{:+.2} %", 100.0 * part);
+    for Difference { name, unit, means, change, verdict } in differences {
+        let value = |value: f64| format!("{value:.6} {unit}");
+        let bounds =
+            change.1.map_or("-".to_owned(), |(low, high)| format!("{} and {}", percent(low), percent(high)));
+        table.rows.push(vec![
+            name.clone(),
+            value(means[0]),
+            value(means[1]),
+            percent(change.0),
+            bounds,
+            verdict.to_string(),
+        ]);
+    }
+    table
+}
