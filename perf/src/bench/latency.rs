@@ -57,7 +57,7 @@ impl Options {
     fn duration(&self) -> Result<Duration, Box<dyn Error>> {
         let seconds = self.seconds.unwrap_or(if self.pace.quick { 2.0 } else { 10.0 });
         match Duration::try_from_secs_f64(seconds) {
-            Ok(duration) if seconds >= 0.01 && seconds <= 1e5 => Ok(duration),
+            Ok(duration) if (0.01..=1e5).contains(&seconds) => Ok(duration),
             _ => Err(format!("--seconds {seconds}: from 0.01 to 100000").into()),
         }
     }
