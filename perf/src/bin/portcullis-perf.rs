@@ -207,7 +207,7 @@ fn main() -> ExitCode {
         return plan(question);
     }
     if let Tool::Bench { bench } = &options.tool {
-        return told("bench", pin(options.core).map_err(Into::into).and_then(|()| bench.run(options.core)));
+        return told("bench", pin(options.core).and_then(|()| bench.run(options.core)));
     }
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
