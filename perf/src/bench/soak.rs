@@ -57,6 +57,7 @@ impl Measure for Options {
         })?;
         drop(bar);
         let bound = soaked.bound(CONFIDENCE);
+        let of_a_million: Vec<f64> = losses.iter().map(|(_, percent)| 1e4 * percent).collect();
         let data = json!({
             "bench": "soak", "where": WHERE, "gateways": self.workers.json(), "pps": self.rate,
             "trial_seconds": self.seconds, "trials": soaked.trials, "high_loss_trials": soaked.high_loss,
@@ -88,12 +89,7 @@ impl Measure for Options {
             series: vec![Series { name: format!("{:.3} Mpps", self.rate / 1e6), points: losses }],
         };
         let mut report = Report::new(&format!("Soak of {}", self.workers.line()), WHERE, data);
-        report.measure(
-            "lost of a million",
-            "frames",
-            false,
-            vec![1e6 * soaked.lost as f64 / soaked.asked.max(1) as f64],
-        );
+        report.measure("lost of a million", "frames", false, of_a_million);
         let note = "At most such a part of all trials, those to come as well, has high loss, with a confidence of 95 % (Clopper and Pearson).";
         let report = report.with("Soak", note, table, vec![plot]);
         Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))

@@ -34,7 +34,8 @@ pub struct Difference {
     pub unit: String,
     /// The means.
     pub means: [f64; 2],
-    /// What the second is more, as a part of the first, and between what with 95 %, if that can be said.
+    /// What the second is more, as a part of the first, and between what with 95 %, if that can be said. Not a number where the
+    /// first is 0.
     pub change: (f64, Option<(f64, f64)>),
     /// What follows.
     pub verdict: Verdict,
@@ -65,15 +66,14 @@ fn difference(one: &Figure, other: &Figure) -> Option<Difference> {
         return None;
     }
     let ((a, va, na), (b, vb, nb)) = (moments(&one.samples), moments(&other.samples));
-    let change = (b - a) / a;
     let bounds = (na > 0.0 && nb > 0.0).then(|| {
         let variance = va + vb;
         // Welch and Satterthwaite.
         let freedom = variance.powi(2) / (va.powi(2) / na + vb.powi(2) / nb);
         let freedom = if freedom.is_nan() { na + nb } else { freedom };
         let t = T95.get((freedom.floor() as usize).max(1) - 1).copied().unwrap_or(1.96 + 2.5 / freedom);
-        let half = t * variance.sqrt() / a.abs();
-        (change - half, change + half)
+        let half = t * variance.sqrt();
+        (b - a - half, b - a + half)
     });
     let verdict = match bounds {
         None => Verdict::Once,
@@ -81,8 +81,11 @@ fn difference(one: &Figure, other: &Figure) -> Option<Difference> {
         Some((low, _)) if (low > 0.0) == one.more_is_better => Verdict::Better,
         Some(_) => Verdict::Worse,
     };
+    // Nothing is a part of nothing.
+    let part = |value: f64| if a == 0.0 { f64::NAN } else { value / a.abs() };
+    let change = (part(b - a), bounds.map(|(low, high)| (part(low), part(high))));
     let (name, unit) = (one.name.clone(), one.unit.clone());
-    Some(Difference { name, unit, means: [a, b], change: (change, bounds), verdict })
+    Some(Difference { name, unit, means: [a, b], change, verdict })
 }
 
 /// The figures that both have, in the order of the first.
@@ -110,7 +113,10 @@ pub fn differences(one: &Report, other: &Report) -> Result<Vec<Difference>, Stri
 /// As a table.
 pub fn table(differences: &[Difference]) -> Table {
     let mut table = Table::new(&["Figure", "First", "Second", "Change", "Between, at 95 %", "Verdict"]);
-    let percent = |part: f64| format!("{:+.2} %", 100.0 * part);
+    let percent = |part: f64| match part.is_finite() {
+        true => format!("{:+.2} %", 100.0 * part),
+        false => "-".to_owned(),
+    };
     for Difference { name, unit, means, change, verdict } in differences {
         let value = |value: f64| format!("{value:.6} {unit}");
         let bounds =

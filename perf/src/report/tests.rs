@@ -88,6 +88,11 @@ fn figures_differ_by_more_than_they_scatter_or_not_at_all() {
     assert_eq!(of(&[10.0, 10.5, 9.5], &[10.1, 10.6, 9.6]).verdict, Verdict::Same);
     assert_eq!(of(&[10.0], &[11.0]).verdict, Verdict::Once);
     assert_eq!(of(&[10.0, 10.0], &[10.0, 10.0]).verdict, Verdict::Same);
+    // Of nothing there is no part, and it differs all the same.
+    assert_eq!(of(&[0.0, 0.0], &[0.0, 0.0]).verdict, Verdict::Same);
+    let from_nothing = of(&[0.0, 0.0], &[1.0, 1.0]);
+    assert!(from_nothing.verdict == Verdict::Better && from_nothing.change.0.is_nan());
+    assert_eq!(compare::table(&[from_nothing]).rows[0][3], "-");
 }
 
 #[test]
