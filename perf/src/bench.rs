@@ -124,3 +124,38 @@ impl Bench {
         Ok((text, 0))
     }
 }
+
+/// Options of a command line.
+#[cfg(test)]
+fn parsed<T: Args>(words: &[&str]) -> Result<T, String> {
+    let command = T::augment_args(clap::Command::new("bench").no_binary_name(true));
+    let matches = command.try_get_matches_from(words).map_err(|e| e.to_string())?;
+    T::from_arg_matches(&matches).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Form;
+    use std::fs;
+
+    #[test]
+    fn what_is_worse_ends_with_another_code() {
+        let dir = std::env::temp_dir().join(format!("portcullis-compare-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let write = |name: &str, samples: &[f64]| {
+            let mut report = Report::new("Rates", "in memory", json!({}));
+            report.measure("NDR", "Mpps", true, samples.to_vec());
+            let path = dir.join(name);
+            fs::write(&path, report.to_form(Form::Json).unwrap()).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let [slow, fast] = [write("slow", &[1.0, 1.01, 0.99]), write("fast", &[2.0, 2.01, 1.99])];
+        let run = |words: &[&str]| parsed::<Compare>(words).unwrap().run();
+        let (text, code) = run(&[&fast, &slow, "--json"]).unwrap();
+        assert!(text.contains("\"verdict\": \"worse\""), "{text}");
+        assert_eq!((code, run(&[&slow, &fast]).unwrap().1, run(&[&slow, &slow]).unwrap().1), (3, 0, 0));
+        assert!(run(&[&slow, "/nowhere"]).unwrap_err().to_string().starts_with("/nowhere: "));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -75,19 +75,23 @@ pub struct Machine {
 impl Machine {
     /// This one; takes a tenth of a second.
     pub fn this() -> Machine {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let name =
-            cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|(_, n)| n));
         let (from, start) = (now(), Instant::now());
         std::thread::sleep(Duration::from_millis(100));
         let hz = (now() - from) as f64 / start.elapsed().as_secs_f64();
-        Machine { cpu: name.unwrap_or("unknown CPU").to_owned(), hz }
+        Machine { cpu: cpu("model name"), hz }
     }
 
     /// Clocks per second of the core itself, just now: it may run faster or slower than the TSC counts.
     pub fn core_hz(&self) -> f64 {
         self.hz * ADDITIONS as f64 / (0..100).map(|_| additions()).min().unwrap_or(1).max(1) as f64
     }
+}
+
+/// What the kernel says of the first CPU, by its key in /proc/cpuinfo.
+pub fn cpu(key: &str) -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = cpuinfo.lines().find_map(|line| line.strip_prefix(key)?.split_once(": "));
+    line.map_or("unknown", |(_, value)| value).to_owned()
 }
 
 /// Octets of memory that this program has, and the most that it had.

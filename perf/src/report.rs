@@ -8,8 +8,9 @@ mod table;
 
 pub use plot::{Axis, Plot, Series};
 pub(crate) use table::text as table_text;
-pub use table::{Column, Style, Table};
+pub use table::{Style, Table};
 
+use crate::clock;
 use portcullis_datapath::crypto::Aead;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -88,7 +89,7 @@ pub struct Section {
 }
 
 /// A form of a report.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// For a terminal.
     Text,
@@ -117,18 +118,13 @@ pub struct Output {
 impl Host {
     /// This one.
     pub fn this() -> Host {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let cpu = |key: &str| {
-            let line = cpuinfo.lines().find_map(|line| line.strip_prefix(key)?.split_once(": "));
-            line.map_or("unknown", |(_, value)| value).to_owned()
-        };
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory =
             meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Host {
-            cpu: cpu("model name"),
-            microcode: cpu("microcode"),
+            cpu: clock::cpu("model name"),
+            microcode: clock::cpu("microcode"),
             kernel: kernel.trim().to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024,

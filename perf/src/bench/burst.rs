@@ -4,7 +4,7 @@
 use super::{
     Measure,
     ndr::Pace,
-    pairs::{Pairs, WHERE, Workers},
+    pairs::{Pairs, Workers},
     progress::Bar,
 };
 use crate::{
@@ -32,8 +32,8 @@ pub struct Options {
     /// Frames per second of the burst [default: twice the rate without loss, which is searched for].
     #[arg(long, value_name = "PPS")]
     rate: Option<f64>,
-    /// So many times, of which the mean counts.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// So many times, of which the mean counts (RFC 2544 §26.4: 50 or more).
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
 }
 
@@ -80,9 +80,8 @@ impl Measure for Options {
         let corrected = implied - implied * (throughput / rate).min(1.0);
         let is_endless = most.is_some_and(|most| most >= MOST / 2);
         let data = json!({
-            "bench": "burst", "where": WHERE, "gateways": self.workers.json(), "rate_pps": rate,
-            "throughput_pps": throughput, "frames": bursts, "mean_frames": mean, "buffer_us": corrected * 1e6,
-            "endless": is_endless, "noise": pairs.noise.json(),
+            "rate_pps": rate, "throughput_pps": throughput, "frames": bursts, "mean_frames": mean,
+            "buffer_us": corrected * 1e6, "endless": is_endless,
         });
         let mut table =
             Table::new(&["Burst at, Mpps", "NDR, Mpps", "Frames, mean", "Least", "Most", "Buffer, us"]);
@@ -94,32 +93,25 @@ impl Measure for Options {
             most.unwrap_or(0).to_string(),
             format!("{:.2}", corrected * 1e6),
         ]);
-        let mut report = Report::new(&format!("Back-to-back frames of {}", self.workers.line()), WHERE, data);
-        report.measure("burst", "frames", true, bursts.iter().map(|n| *n as f64).collect());
         let note = match is_endless {
             true => "It has no end: the rate is one that the gateways can do for ever.",
             false => "The buffer is what RFC 9004 §6.4 corrects: less what went out while the burst came in.",
         };
-        let report = report.with("Longest burst without loss", note, table, vec![]);
-        Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))
+        let told = ("burst", "Longest burst without loss", note);
+        let mut report = self.workers.report(told, data, table, vec![], &[&pairs.noise]);
+        report.measure("burst", "frames", true, bursts.iter().map(|n| *n as f64).collect());
+        Ok(report)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Shell {
-        #[command(flatten)]
-        options: Options,
-    }
+    use super::{super::parsed, *};
 
     // A ring of 2048 frames is what a burst that comes at once has room in, and what was taken out of it meanwhile.
     #[test]
     fn a_burst_is_as_long_as_there_is_room() {
-        let options = Shell::parse_from(["burst"]).options;
+        let options: Options = parsed(&[]).unwrap();
         let mut pairs = options.workers.pairs(None).unwrap();
         let frames = longest(&mut pairs, 1e9).unwrap();
         assert!((2048..4096).contains(&frames), "{frames}");

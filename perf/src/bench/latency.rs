@@ -4,12 +4,7 @@
 //! In memory, frames due while the gateways work are put into their ring behind that turn, and count from when they were due:
 //! the generator's own error is how late it was for a burst, which is told beside it.
 
-use super::{
-    Measure,
-    ndr::Pace,
-    pairs::{WHERE, Workers},
-    progress::Bar,
-};
+use super::{Measure, ndr::Pace, pairs::Workers, progress::Bar};
 use crate::{
     generator::times::Times,
     report::{Axis, Plot, Report, Series, Table},
@@ -111,15 +106,12 @@ impl Measure for Options {
                 "latency_us": json_of(&seen.latency), "generator_late_us": json_of(&seen.late),
             })
         };
-        let data = json!({
-            "bench": "latency", "where": WHERE, "gateways": self.workers.json(), "pdr_pps": pdr,
-            "seconds": duration.as_secs_f64(), "loads": seen.iter().map(load).collect::<Vec<_>>(),
-            "noise": pairs.noise.json(),
-        });
+        let loads: Vec<_> = seen.iter().map(load).collect();
+        let data = json!({ "pdr_pps": pdr, "seconds": duration.as_secs_f64(), "loads": loads });
         let head = ["Load", "Mpps", "Lost, %"].map(str::to_owned).into_iter();
         let head: Vec<_> = head.chain(PERCENTS.iter().map(|percent| format!("{percent} %, us"))).collect();
         let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut report = Report::new(&format!("Latency of {}", self.workers.line()), WHERE, data);
+        let mut figures = vec![];
         for one in &seen {
             for (of, times) in [("", &one.latency), (", generator late", &one.late)] {
                 let numbers = PERCENTS.iter().map(|percent| format!("{:.3}", micros(times, *percent)));
@@ -132,7 +124,7 @@ impl Measure for Options {
             }
             for percent in [50.0, 99.0, 99.9] {
                 let name = format!("latency {percent} %, {}", one.name);
-                report.measure(&name, "us", false, vec![micros(&one.latency, percent)]);
+                figures.push((name, micros(&one.latency, percent)));
             }
         }
         let plot = Plot {
@@ -142,24 +134,19 @@ impl Measure for Options {
             series: seen.iter().map(curve).collect(),
         };
         let note = "From when a frame was due to when it was received: nothing is left to be corrected for coordinated omission.";
-        let report = report.with("Latency", note, table, vec![plot]);
-        Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))
+        let told = ("latency", "Latency", note);
+        let mut report = self.workers.report(told, data, table, vec![plot], &[&pairs.noise]);
+        figures.into_iter().for_each(|(name, micros)| report.measure(&name, "us", false, vec![micros]));
+        Ok(report)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Shell {
-        #[command(flatten)]
-        options: Options,
-    }
+    use super::{super::parsed, *};
 
     fn options(words: &[&str]) -> Options {
-        Shell::parse_from([&["latency"], words].concat()).options
+        parsed(words).unwrap()
     }
 
     #[test]

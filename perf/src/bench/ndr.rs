@@ -3,7 +3,7 @@
 
 use super::{
     Measure,
-    pairs::{Noise, Pairs, WHERE, Workers},
+    pairs::{Noise, Pairs, Workers},
     progress::Bar,
 };
 use crate::{
@@ -127,37 +127,30 @@ impl Options {
 
 impl Measure for Options {
     fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
-        let (mut runs, mut table) = (vec![], Table::new(&HEAD));
-        let mut noises = None;
+        let mut runs = vec![];
         for n in 1..=self.runs {
             let mut pairs = self.workers.pairs(core)?;
             let what = if self.runs > 1 { format!("run {n} of {}: ", self.runs) } else { String::new() };
             let found = self.pace.search(&mut pairs, &self.goals(), &what)?;
-            let run = Run { found, noise: pairs.noise };
-            table.rows.extend(self.rows(&run));
-            noises.get_or_insert_with(|| run.noise.table()).rows.extend(match n {
-                1 => vec![],
-                _ => run.noise.table().rows,
-            });
-            runs.push(run);
+            runs.push(Run { found, noise: pairs.noise });
         }
-        let data = json!({
-            "bench": "ndr", "where": WHERE, "gateways": self.workers.json(), "quick": self.pace.quick,
-            "runs": runs.iter().map(|run| self.json(run)).collect::<Vec<_>>(),
-        });
-        let mut report = Report::new(&format!("Rates of {}", self.workers.line()), WHERE, data);
-        for (at, goal) in self.goals().iter().enumerate() {
-            let rates = runs.iter().filter_map(|run| run.found.results[at].throughput).map(|pps| pps / 1e6);
-            report.measure(goal.name, "Mpps", true, rates.collect());
-        }
+        let rows = runs.iter().flat_map(|run| self.rows(run)).collect();
+        let noises: Vec<_> = runs.iter().map(|run| &run.noise).collect();
         let note = match self.pace.quick {
             true => {
                 "Quick: bounds of 1 %, by 5 trials of half a second, where RFC 9971 has 0.5 % and 21 of one."
             }
             false => "",
         };
-        let report = report.with("Rates", note, table, vec![]);
-        Ok(report.with("Noise of the machine", "", noises.unwrap_or_default(), vec![]))
+        let all: Vec<_> = runs.iter().map(|run| self.json(run)).collect();
+        let data = json!({ "quick": self.pace.quick, "runs": all });
+        let table = Table { rows, ..Table::new(&HEAD) };
+        let mut report = self.workers.report(("ndr", "Rates", note), data, table, vec![], &noises);
+        for (at, goal) in self.goals().iter().enumerate() {
+            let rates = runs.iter().filter_map(|run| run.found.results[at].throughput).map(|pps| pps / 1e6);
+            report.measure(goal.name, "Mpps", true, rates.collect());
+        }
+        Ok(report)
     }
 }
 
@@ -166,18 +159,10 @@ const HEAD: [&str; 7] =
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Shell {
-        #[command(flatten)]
-        options: Options,
-    }
+    use super::{super::parsed, *};
 
     fn options(words: &[&str]) -> Result<Options, String> {
-        let words = [&["ndr"], words].concat();
-        Shell::try_parse_from(words).map(|shell| shell.options).map_err(|e| e.to_string())
+        parsed(words)
     }
 
     #[test]

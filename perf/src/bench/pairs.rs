@@ -11,7 +11,7 @@ use crate::{
     generator::times::Times,
     interface::pin,
     plan::{packet::Tunnel, profile::esp},
-    report::{Column, Table},
+    report::{Plot, Report, Table},
     traffic::Mix,
     trial::{Device, Load, Trial},
 };
@@ -125,6 +125,25 @@ impl Workers {
         format!("{way}, {sizes} octets, {sas} SAs of {name}{udp}, {workers} workers")
     }
 
+    /// A report of what was measured of them, by its keys, with a table and plots, and how quiet it was each time.
+    pub fn report(
+        &self,
+        (bench, title, note): (&str, &str, &str),
+        mut data: Value,
+        table: Table,
+        plots: Vec<Plot>,
+        noises: &[&Noise],
+    ) -> Report {
+        data["bench"] = bench.into();
+        data["where"] = WHERE.into();
+        data["gateways"] = self.json();
+        data["noise"] = noises.iter().map(|noise| noise.json()).collect();
+        let rows = noises.iter().map(|noise| noise.row()).collect();
+        let report = Report::new(&format!("{title} of {}", self.line()), WHERE, data);
+        let report = report.with(title, note, table, plots);
+        report.with("Noise of the machine", "", Table { rows, ..Table::new(&NOISE) }, vec![])
+    }
+
     /// The same, with stable keys.
     pub fn json(&self) -> Value {
         json!({
@@ -133,6 +152,10 @@ impl Workers {
         })
     }
 }
+
+/// What is said of noise.
+const NOISE: [&str; 3] =
+    ["Turns that were interrupted", "The same arithmetic, clocks", "From trial to trial, up to"];
 
 impl Pairs {
     /// Latency of the last trial's packets, by the devices' clocks, from when each was due.
@@ -200,31 +223,19 @@ impl Noise {
         json!({ "piece_clocks": clocks, "piece_spread": spread, "interrupted_turns": self.interrupted })
     }
 
-    /// For people.
-    pub fn table(&self) -> Table {
+    /// For people, as [`NOISE`] names it.
+    fn row(&self) -> Vec<String> {
         let (clocks, spread) = self.pieces();
-        let columns =
-            ["Turns that were interrupted", "The same arithmetic, clocks", "From trial to trial, up to"]
-                .map(Column::of);
-        let row =
-            vec![self.interrupted.to_string(), clocks.to_string(), format!("{:.1} % more", 100.0 * spread)];
-        Table { columns: columns.into(), rows: vec![row] }
+        vec![self.interrupted.to_string(), clocks.to_string(), format!("{:.1} % more", 100.0 * spread)]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Shell {
-        #[command(flatten)]
-        workers: Workers,
-    }
+    use super::{super::parsed, *};
 
     fn workers(words: &[&str]) -> Workers {
-        Shell::parse_from([&["bench"], words].concat()).workers
+        parsed(words).unwrap()
     }
 
     #[test]

@@ -102,29 +102,12 @@ impl Measure for Options {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Shell {
-        #[command(flatten)]
-        options: Options,
-    }
+    use super::{super::parsed, *};
 
     #[test]
     fn each_is_tried_with_each() {
-        let words = [
-            "scaling",
-            "--of-sizes",
-            "64",
-            "--of-sizes",
-            "imix",
-            "--of-sas",
-            "1,10,100",
-            "--of-workers",
-            "1,2",
-        ];
-        let all = Shell::parse_from(words).options.all();
+        let words = ["--of-sizes", "64", "--of-sizes", "imix", "--of-sas", "1,10,100", "--of-workers", "1,2"];
+        let all = parsed::<Options>(&words).unwrap().all();
         let lines: Vec<_> = all.iter().map(Workers::line).collect();
         assert_eq!((all.len(), &lines[0][..]), (12, "both, 64 octets, 1 SAs of aes-gcm-128, 1 workers"));
         assert_eq!(lines[11], "both, IMIX octets, 100 SAs of aes-gcm-128, 2 workers");

@@ -1,10 +1,6 @@
 //! A soak of gateways: one load for long, and what it says of all the time after it ([`crate::soak`]).
 
-use super::{
-    Measure,
-    pairs::{WHERE, Workers},
-    progress::Bar,
-};
+use super::{Measure, pairs::Workers, progress::Bar};
 use crate::{
     report::{Axis, Plot, Report, Series, Table},
     soak::Soak,
@@ -59,10 +55,9 @@ impl Measure for Options {
         let bound = soaked.bound(CONFIDENCE);
         let of_a_million: Vec<f64> = losses.iter().map(|(_, percent)| 1e4 * percent).collect();
         let data = json!({
-            "bench": "soak", "where": WHERE, "gateways": self.workers.json(), "pps": self.rate,
-            "trial_seconds": self.seconds, "trials": soaked.trials, "high_loss_trials": soaked.high_loss,
+            "pps": self.rate, "trial_seconds": self.seconds, "trials": soaked.trials, "high_loss_trials": soaked.high_loss,
             "asked": soaked.asked, "lost": soaked.lost, "worst_loss_ratio": soaked.worst, "loss_ratio": self.loss_ratio,
-            "high_loss_bound": bound, "confidence": CONFIDENCE, "noise": pairs.noise.json(),
+            "high_loss_bound": bound, "confidence": CONFIDENCE,
         });
         let mut table = Table::new(&[
             "Mpps",
@@ -88,10 +83,26 @@ impl Measure for Options {
             y: Axis::linear("percent lost"),
             series: vec![Series { name: format!("{:.3} Mpps", self.rate / 1e6), points: losses }],
         };
-        let mut report = Report::new(&format!("Soak of {}", self.workers.line()), WHERE, data);
-        report.measure("lost of a million", "frames", false, of_a_million);
         let note = "At most such a part of all trials, those to come as well, has high loss, with a confidence of 95 % (Clopper and Pearson).";
-        let report = report.with("Soak", note, table, vec![plot]);
-        Ok(report.with("Noise of the machine", "", pairs.noise.table(), vec![]))
+        let told = ("soak", "Soak", note);
+        let mut report = self.workers.report(told, data, table, vec![plot], &[&pairs.noise]);
+        report.measure("lost of a million", "frames", false, of_a_million);
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::parsed, *};
+
+    #[test]
+    fn each_trial_is_told() {
+        let words = ["--rate", "20000", "--trials", "3", "--seconds", "0.01"];
+        let report = parsed::<Options>(&words).unwrap().measure(None).unwrap();
+        assert_eq!((report.data["asked"].as_u64(), report.data["lost"].as_u64()), (Some(600), Some(0)));
+        assert_eq!(report.figures[0].samples, [0.0; 3]);
+        assert_eq!(report.sections[0].plots[0].series[0].points.len(), 3);
+        let error = parsed::<Options>(&["--rate", "0"]).unwrap().measure(None).map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "--rate 0: a rate is above 0");
     }
 }

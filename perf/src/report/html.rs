@@ -39,8 +39,8 @@ fn table(table: &Table) -> String {
         format!("<tr>{cells}</tr>\n")
     };
     let mut out = "<table>\n".to_owned();
-    if table.columns.iter().any(|column| !column.0.is_empty()) {
-        out += &row(&mut table.columns.iter().map(|column| &column.0), "th");
+    if table.columns.iter().any(|name| !name.is_empty()) {
+        out += &row(&mut table.columns.iter(), "th");
     }
     table.rows.iter().for_each(|cells| out += &row(&mut cells.iter(), "td"));
     out + "</table>\n"

@@ -11,42 +11,30 @@ pub enum Style {
     Markdown,
 }
 
-/// A column.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-pub struct Column(pub String);
-
 /// A table. Columns but the first are of numbers.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Table {
-    /// Its head; nothing if all is said by the first column.
-    pub columns: Vec<Column>,
+    /// Its head, of empty names if all is said by the first column.
+    pub columns: Vec<String>,
     /// Its rows, each as long as the head.
     pub rows: Vec<Vec<String>>,
-}
-
-impl Column {
-    /// With this name.
-    pub fn of(name: &str) -> Column {
-        Column(name.to_owned())
-    }
 }
 
 impl Table {
     /// With these columns, and no row yet.
     pub fn new(columns: &[&str]) -> Table {
-        Table { columns: columns.iter().map(|name| Column::of(name)).collect(), rows: vec![] }
+        Table { columns: columns.iter().map(|name| (*name).to_owned()).collect(), rows: vec![] }
     }
 
     /// What is named, and what it is.
     pub fn of_pairs<const N: usize>(pairs: [(&str, String); N]) -> Table {
         let rows = pairs.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-        Table { columns: ["", ""].map(Column::of).into(), rows }
+        Table { rows, ..Table::new(&["", ""]) }
     }
 
     /// As text.
     pub fn to_text(&self, style: Style) -> String {
-        let head = self.columns.iter().map(|column| column.0.clone()).collect();
-        let rows: Vec<Vec<String>> = [vec![head], self.rows.clone()].concat();
+        let rows = [vec![self.columns.clone()], self.rows.clone()].concat();
         if self.rows.is_empty() { String::new() } else { text(style, &rows) }
     }
 }

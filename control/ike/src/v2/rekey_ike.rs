@@ -51,8 +51,8 @@ const DELETE_MS: u64 = 200_000;
 /// Those that are replaced and not deleted, at most, until the peer may put another in the place of their last.
 const MOST_REPLACED: usize = 8;
 
-/// How long whoever has asked for an IKE SA has to make its keys, until it is asked something under it: more than any method
-/// takes. What comes before is lost, and sent again after seconds.
+/// How long whoever has asked for an IKE SA has to make its keys, until it is asked something under it: more than usual
+/// methods take. What comes before is lost, and sent again after seconds.
 const KEYS_MS: u64 = 100;
 
 /// What is to be asked.
