@@ -12,7 +12,7 @@ mod testbed;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use portcullis_datapath::pool::FrameCache;
+use portcullis_datapath::{nexthop::HELD_FRAMES, pool::FrameCache};
 use portcullis_sadb::{Aggfrag, Algorithm, Handling, Mode, Protocol};
 use ring::hmac;
 use std::{cell::RefCell, net::IpAddr};
@@ -94,8 +94,8 @@ impl Bench {
             Kind::Ah6 => (t.protocol, t.algorithm, t.outer_v4) = (Protocol::Ah, ah, false),
             Kind::AhTransport => (t.protocol, t.algorithm, t.mode) = (Protocol::Ah, ah, Mode::Transport),
         }
-        // Few, so that a frame that is lost each time is missed soon.
-        let pool = memory(256);
+        // Few, so that a frame that is lost each time is missed soon; but some wait for their neighbour, and caches hold some.
+        let pool = memory(HELD_FRAMES as u32 + 256);
         Bench { gateway: Gateway::new(t, 1, &pool), cache: pool.cache(), tunnel: t, seq: 0 }
     }
 
