@@ -29,7 +29,8 @@ use rand_core::CryptoRng;
 pub enum Received {
     /// It asks, and is to be answered before its next request is taken.
     Request(Content),
-    /// It answers the request that was under way.
+    /// It answers the request that is under way. While we are answering, and in IKE_SA_INIT, it is for
+    /// [`Channel::take_response`].
     Response(Content),
     /// It asks again what was answered: the answer is to be sent again.
     Repeated(Datagrams),
@@ -319,8 +320,8 @@ impl Channel {
         };
         let content = Content { exchange, payloads, octets, headers };
         if is_response {
-            // Of what is in clear, another response may be the peer's.
-            if !is_init {
+            // Of what is in clear, another response may be the peer's. Who answers first, takes it later.
+            if !is_init && !self.is_answering {
                 self.window.close();
             }
             return Ok(Received::Response(content));
@@ -346,8 +347,8 @@ impl Channel {
         Ok(datagrams)
     }
 
-    /// The response of IKE_SA_INIT that came is taken. Until then it is as if none had come, and what is asked takes the place
-    /// of what was (RFC 7296 §2.6, §2.21.1).
+    /// The response that came, of IKE_SA_INIT or while we were answering, is taken. Until then it is as if none had come, and
+    /// what is asked takes the place of what was (RFC 7296 §2.6, §2.21.1).
     pub fn take_response(&mut self) {
         self.window.close();
     }

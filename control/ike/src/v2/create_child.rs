@@ -406,7 +406,8 @@ impl IkeSa {
         let first = agreed.is_first_of_several().then(|| agreed.config().clone());
         let Some(install) = self.with_keys(agreed, Role::Initiator, secrets, nonces, cx) else { return };
         let ours = install.sa.spi_in;
-        let has_lost = self.rival.take().is_some_and(|rival| ni.clone().min(nr.clone()) < rival.lowest_nonce);
+        let rival = self.rival.take();
+        let has_lost = rival.as_ref().is_some_and(|rival| ni.clone().min(nr.clone()) < rival.lowest_nonce);
         let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
         // RFC 7296 §2.8.1: what loses is not used, and deleted by who began it.
         let install = Install { replaces: old, sends: !has_lost, ..install };
@@ -423,7 +424,12 @@ impl IkeSa {
         }
         if let Some(old) = self.children.iter_mut().find(|child| Some(child.spi_in) == old) {
             (old.is_replaced, old.rekey_at_ms) = (true, u64::MAX);
-            old.successor = old.successor.filter(|_| has_lost);
+            let lost = old.successor.take_if(|_| !has_lost);
+            // The peer is to delete what it has lost with, though it may hear of it late.
+            if let Some(child) = self.children.iter_mut().find(|child| Some(child.spi_in) == lost) {
+                (child.is_replaced, child.rekey_at_ms) = (true, u64::MAX);
+                self.later.push((cx.now_ms + DELETE_MS, Task::DeleteChild(child.spi_in)));
+            }
         }
     }
 

@@ -9,7 +9,7 @@ mod times;
 
 use super::{
     auth,
-    channel::Channel,
+    channel::{Channel, Content},
     child::{ChildError, ChildSa, EndedBy},
     contacts::Contacts,
     context::Context,
@@ -241,6 +241,9 @@ pub struct IkeSa {
     thens: [Option<Then>; 2],
     /// What we ask, as it is kept while a job is done for what came of its response.
     unanswered: Option<Zeroizing<Vec<u8>>>,
+    /// The response to it, while what the peer asked before is being answered: who replaces an SA that the other replaces
+    /// decides by what was asked, and not by whose job was done first (RFC 7296 §2.25.1).
+    early_response: Option<Box<Content>>,
     /// When the peer last sent something that is its own.
     pub(super) heard_ms: u64,
     /// When it must be authenticated.
@@ -314,6 +317,7 @@ impl IkeSa {
             asked: None,
             thens: [None, None],
             unanswered: None,
+            early_response: None,
             heard_ms: now_ms,
             // An initiator has the times of its requests.
             init_error: None,
@@ -429,7 +433,11 @@ impl IkeSa {
             Some(Then::EapAsk(wanting)) => self.eap_ask(*wanting, outcome, cx),
             None => {}
         }
-        if !self.follows_response() {
+        if let Some(content) = self.early_response.take_if(|_| !self.channel.is_answering()) {
+            let before = self.as_asked();
+            self.channel.take_response();
+            self.answered(*content, before, cx);
+        } else if !self.follows_response() {
             self.unanswered = None;
         }
         if self.is_deleted && !self.is_finishing_rekey() {
@@ -474,7 +482,7 @@ impl IkeSa {
 
     /// What the peer has asked is not answered.
     pub(super) fn forget_answering(&mut self) {
-        self.thens[1] = None;
+        (self.thens[1], self.early_response) = (None, None);
     }
 
     /// Whether we are asking for a child SA.
@@ -722,6 +730,6 @@ mod tests {
             "an IKE SA {}, its channel {}, a child SA {}, asked {}, then {}",
             sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
         );
-        assert!(sizes.iter().zip([1632, 336, 120, 80, 16]).all(|(size, most)| *size <= most), "{sizes:?}");
+        assert!(sizes.iter().zip([1640, 336, 120, 80, 16]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 }

@@ -23,8 +23,10 @@ mod unique;
 pub(crate) mod world;
 
 use super::{
+    child::ChildSa,
     ike_sa::Phase,
-    output::{Datagram, Event},
+    job::Job,
+    output::{Datagram, Event, JobId},
     refused::Refused,
 };
 use crate::{
@@ -35,7 +37,7 @@ use crate::{
         Version,
     },
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 use world::{LEFT, RIGHT, World, config, connection};
 
 /// The events of an end, without the IKE SAs that they are of.
@@ -164,6 +166,53 @@ fn both_replace_a_child(seeds: Range<u64>, change: fn(&mut Connection)) -> usize
         }
     }
     both
+}
+
+// RFC 7296 §2.25.1: a request to replace what is being replaced is answered as usual, though our own response, which came
+// behind it, is worked out before the answer.
+#[test]
+fn what_came_first_is_answered_first() {
+    for seed in 0..20 {
+        let mut world = established(seed);
+        (world.is_steady, world.slow) = (true, Some((LEFT, 5)));
+        rekey_only_child(&mut world, LEFT);
+        world.run_for(5);
+        rekey_only_child(&mut world, RIGHT);
+        let is_answer = |(_, id, _): &&mut (u64, JobId, Job)| id.answers;
+        while !world.ends[LEFT].jobs.iter_mut().any(|job| is_answer(&job)) {
+            world.run_for(1);
+        }
+        world.ends[LEFT].jobs.iter_mut().filter(is_answer).for_each(|(done_ms, ..)| *done_ms += 50);
+        world.run_for(5_000);
+        world.check_children(1);
+        // What both had, and one of the two that were to take its place.
+        assert_eq!([LEFT, RIGHT].map(|end| world.ends[end].gone.len()), [2, 2], "seed {seed}");
+    }
+}
+
+// RFC 7296 §2.8.1: what the peer has lost with is for it to delete. Where it learns of that late, it is not replaced in its turn:
+// a peer that knows of none would have us begin another, and there would be two from then on.
+#[test]
+fn what_has_lost_is_not_replaced() {
+    for seed in 0..20 {
+        let mut world = established_as(seed, |connection| {
+            Arc::make_mut(&mut connection.children[0]).rekey_ms = 60_000;
+        });
+        (world.is_steady, world.slow) = (true, Some((RIGHT, 5)));
+        rekey_only_child(&mut world, RIGHT);
+        world.run_for(5);
+        rekey_only_child(&mut world, LEFT);
+        let is_finish = |(_, id, _): &&mut (u64, JobId, Job)| !id.answers;
+        while !world.ends[RIGHT].jobs.iter_mut().any(|job| is_finish(&job)) {
+            world.run_for(1);
+        }
+        world.ends[RIGHT].jobs.iter_mut().filter(is_finish).for_each(|(done_ms, ..)| *done_ms += 5_000);
+        world.run_for(2_000);
+        let is_to_be_replaced = |child: &&ChildSa| child.rekey_at_ms < u64::MAX;
+        assert_eq!(world.only_sa(LEFT).children().iter().filter(is_to_be_replaced).count(), 1, "seed {seed}");
+        world.run_for(10_000);
+        world.check_children(1);
+    }
 }
 
 // RFC 7296 §2.18

@@ -135,6 +135,7 @@ impl IkeSa {
             asked: _,
             thens: _,
             unanswered: _,
+            early_response: _, // it comes again
             heard_ms,
             deadline_ms,
             init_error: _,
@@ -260,10 +261,15 @@ impl IkeSa {
 
     /// A message came: what we ask as it is before that, if it may be the response, and a job may follow.
     pub(super) fn before_response(&self, octets: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let may_follow = matches!(self.asked, Some(Asked::Child(_) | Asked::Rekey(_) | Asked::FollowUp(_)));
         let is_response =
-            || Header::parse(octets).is_ok_and(|(header, ..)| header.flags.contains(Flags::RESPONSE));
-        (may_follow && is_response()).then(|| {
+            Header::parse(octets).is_ok_and(|(header, ..)| header.flags.contains(Flags::RESPONSE));
+        if is_response { self.as_asked() } else { None }
+    }
+
+    /// What we ask, if a job may follow its response.
+    pub(super) fn as_asked(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let may_follow = matches!(self.asked, Some(Asked::Child(_) | Asked::Rekey(_) | Asked::FollowUp(_)));
+        may_follow.then(|| {
             let mut to = Writer::new();
             self.keep_asking(&mut to);
             to.finish()

@@ -18,6 +18,7 @@ use crate::{
         window::Datagrams,
     },
 };
+use zeroize::Zeroizing;
 
 impl IkeSa {
     /// A message that has its SPIs, from `path`.
@@ -43,8 +44,10 @@ impl IkeSa {
             }
             Received::Response(content) => {
                 self.hear(path, cx);
-                self.response(content, cx);
-                self.unanswered = before.filter(|_| self.follows_response());
+                match self.channel.is_answering() {
+                    true => self.early_response = Some(Box::new(content)),
+                    false => self.answered(content, before, cx),
+                }
             }
         }
         if self.channel.is_used_up() {
@@ -150,6 +153,17 @@ impl IkeSa {
         if let Some(agreement) = self.connection.proposals.select(&offered, self.connection.order) {
             self.answer_init(agreement, payloads, octets, cx);
         }
+    }
+
+    /// What we have asked, `before` as it is kept, is answered.
+    pub(super) fn answered(
+        &mut self,
+        content: Content,
+        before: Option<Zeroizing<Vec<u8>>>,
+        cx: &mut Context<'_>,
+    ) {
+        self.response(content, cx);
+        self.unanswered = before.filter(|_| self.follows_response());
     }
 
     fn response(&mut self, content: Content, cx: &mut Context<'_>) {
