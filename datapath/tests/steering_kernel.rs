@@ -185,6 +185,16 @@ fn a_full_table_says_so() {
     steering.protect(prefix(PROTECTED_ENTRIES), Owner::Worker(0)).unwrap();
 }
 
+/// How long a start takes is for the most part how long the verifier does: 190,000 instructions are half a second. It gives up
+/// at a million.
+#[test]
+fn the_kernel_is_soon_sure_of_the_program() {
+    let steering = Steering::load(WORKERS).unwrap();
+    let verified = steering.program().unwrap().info().unwrap().verified_instruction_count();
+    // Linux before 5.16 does not tell.
+    assert!(verified.is_none_or(|verified| verified < 300_000), "{verified:?} instructions verified");
+}
+
 #[test]
 fn what_cannot_be_is_refused() {
     for workers in [0, MAX_WORKERS + 1] {

@@ -7,7 +7,7 @@
 //! The worker that gets a packet classifies it again, from all of its bytes: a wrong choice here costs
 //! a handoff, not correctness.
 
-use crate::datagram::{Datagram, Family, Place, protocol};
+use crate::datagram::{Datagram, Family, Flaw, Place, protocol};
 use crate::packet::{Bounded, Packet};
 use crate::{BY_FLOW, GOLDEN, Reason, TO_KERNEL, TO_NOBODY, UNPROTECTED, scale, worker_of_spi};
 
@@ -17,7 +17,6 @@ const IPV6: u16 = 0x86dd;
 const VLAN: u16 = 0x8100;
 /// IEEE 802.1ad service tag.
 const SERVICE_VLAN: u16 = 0x88a8;
-const MAX_TAGS: usize = 2;
 
 const IKE_PORT: u16 = 500;
 
@@ -82,7 +81,7 @@ pub trait Tables {
 /// Decides where a frame goes.
 #[inline(always)]
 pub fn steer(packet: &(impl Packet + ?Sized), workers: u32, tables: &impl Tables) -> Decision {
-    let (ether_type, at) = match network_layer(packet) {
+    let (ether_type, at) = match network_layer(packet, workers) {
         Ok(found) => found,
         Err(reason) => return Decision::kernel(reason),
     };
@@ -92,7 +91,7 @@ pub fn steer(packet: &(impl Packet + ?Sized), workers: u32, tables: &impl Tables
         VLAN | SERVICE_VLAN => Err(Reason::TooManyTags),
         _ => Err(Reason::NotIp),
     };
-    match datagram {
+    match datagram.map(|datagram| datagram.forgetting(workers)) {
         Ok(datagram) if datagram.is_link_scope() => Decision::kernel(Reason::LinkScope),
         Ok(datagram) => match by_protocol(packet, &datagram, workers, tables) {
             Decision { worker: BY_FLOW, reason } => {
@@ -139,17 +138,38 @@ fn hash_with(hash: u32, word: u32) -> u32 {
 
 /// The EtherType behind the VLAN tags, and where its header starts.
 #[inline(always)]
-fn network_layer(packet: &(impl Packet + ?Sized)) -> Result<(u16, usize), Reason> {
-    let mut ether_type = u16::from_be_bytes(packet.bytes(12).ok_or(Reason::TruncatedEthernet)?);
-    let mut at = 14;
-    for _ in 0..MAX_TAGS {
-        if ether_type != VLAN && ether_type != SERVICE_VLAN {
-            break;
-        }
-        ether_type = u16::from_be_bytes(packet.bytes(at + 2).ok_or(Reason::TruncatedVlan)?);
-        at += 4;
-    }
+fn network_layer(packet: &(impl Packet + ?Sized), workers: u32) -> Result<(u16, usize), Reason> {
+    // What is shorter is no IP. Looked at once, so that the verifier knows the same of each frame.
+    let Some([hi, lo, _, _, hi2, lo2, _, _, hi3, lo3]) = packet.bytes(12) else {
+        return Err(of_short(packet));
+    };
+    let [first, second, third] = [[hi, lo], [hi2, lo2], [hi3, lo3]].map(u16::from_be_bytes);
+    let (ether_type, at) = match (is_tag(first), is_tag(second)) {
+        (false, _) => (first, 14),
+        (true, false) => (second, 18),
+        (true, true) => (third, 22),
+    };
+    // As in `Datagram::forgetting`.
+    let at = at ^ (workers >> 27) as usize;
     Ok((ether_type, at))
+}
+
+#[inline(always)]
+fn is_tag(ether_type: u16) -> bool {
+    ether_type == VLAN || ether_type == SERVICE_VLAN
+}
+
+/// Why a frame without room for two tags and what is behind is the kernel's.
+#[inline(always)]
+fn of_short(packet: &(impl Packet + ?Sized)) -> Reason {
+    let ether_type = |at| packet.bytes(at).map(u16::from_be_bytes);
+    let Some(first) = ether_type(12) else { return Reason::TruncatedEthernet };
+    match if is_tag(first) { ether_type(16) } else { Some(first) } {
+        None | Some(VLAN | SERVICE_VLAN) => Reason::TruncatedVlan,
+        Some(IPV4) => Reason::TruncatedIpv4,
+        Some(IPV6) => Reason::TruncatedIpv6,
+        Some(_) => Reason::NotIp,
+    }
 }
 
 #[inline(always)]
@@ -162,17 +182,18 @@ fn by_protocol(
     let fragment = datagram.fragment;
     // Of ESP and AH, each fragment can tell what it belongs to.
     let tells = matches!(fragment.protocol, protocol::ESP | protocol::AH);
-    if fragment.place == Place::Later {
+    if fragment.place == Place::LATER {
         let protected = tells || tables.remembers(&datagram.fragment_key());
         return if protected { with_its_fragments(datagram, workers) } else { clear(datagram, tables) };
     }
     let (reason, spi) = match (datagram.flaw, fragment.place, datagram.protocol) {
-        (Some(flaw), ..) => (flaw, 0),
-        (None, Place::First, protocol::ESP | protocol::AH) => (Reason::Fragment, 0),
-        (None, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram, tables),
+        (Flaw::NONE, Place::FIRST, protocol::ESP | protocol::AH) => (Reason::Fragment, 0),
+        (Flaw::NONE, ..) => ipsec(&Bounded { packet, end: datagram.end }, datagram, workers, tables),
+        (Flaw::TRUNCATED, ..) => (Reason::TruncatedExtension, 0),
+        _ => (Reason::TooManyExtensions, 0),
     };
     match (reason, fragment.place) {
-        (Reason::Fragment | Reason::EspInUdp, Place::First) => {
+        (Reason::Fragment | Reason::EspInUdp, Place::FIRST) => {
             if !tells {
                 tables.remember(&datagram.fragment_key());
             }
@@ -182,7 +203,7 @@ fn by_protocol(
             Decision::worker(worker_of_spi(spi, workers), reason)
         }
         // To a host, it is about that host's packets.
-        (Reason::TooBig, Place::Whole) => match clear(datagram, tables) {
+        (Reason::TooBig, Place::WHOLE) => match clear(datagram, tables) {
             Decision { reason: Reason::Local, .. } => Decision::worker(worker_of_spi(spi, workers), reason),
             to_host => to_host,
         },
@@ -205,6 +226,7 @@ fn by_protocol(
 fn ipsec<P: Packet + ?Sized>(
     packet: &Bounded<P>,
     datagram: &Datagram,
+    workers: u32,
     tables: &impl Tables,
 ) -> (Reason, u32) {
     let at = datagram.payload;
@@ -227,7 +249,7 @@ fn ipsec<P: Packet + ?Sized>(
             },
             None => (Reason::TruncatedUdp, 0),
         },
-        protocol::ICMP | protocol::ICMPV6 => match too_big(packet, datagram, tables) {
+        protocol::ICMP | protocol::ICMPV6 => match too_big(packet, datagram, workers, tables) {
             0 => (Reason::Unprotected, 0),
             spi => (Reason::TooBig, spi),
         },
@@ -238,7 +260,12 @@ fn ipsec<P: Packet + ?Sized>(
 /// The SPI that is shown in what an ICMP message says to have been too big, or 0.
 // Not an `Option`: as in `Decision`.
 #[inline(always)]
-fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram, tables: &impl Tables) -> u32 {
+fn too_big<P: Packet + ?Sized>(
+    packet: &Bounded<P>,
+    message: &Datagram,
+    workers: u32,
+    tables: &impl Tables,
+) -> u32 {
     let Some([kind, code, ..]) = packet.bytes::<8>(message.payload) else { return 0 };
     let about = match (message.family, message.protocol, kind, code) {
         (Family::V4, protocol::ICMP, 3, 4) => Datagram::ipv4(packet, message.payload + 8),
@@ -246,8 +273,8 @@ fn too_big<P: Packet + ?Sized>(packet: &Bounded<P>, message: &Datagram, tables: 
         (Family::V6, protocol::ICMPV6, 2, _) => Datagram::ipv6(packet, message.payload + 8),
         _ => return 0,
     };
-    let Ok(about) = about else { return 0 };
-    if about.flaw.is_some() || about.fragment.place == Place::Later {
+    let Ok(about) = about.map(|about| about.forgetting(workers)) else { return 0 };
+    if about.flaw != Flaw::NONE || about.fragment.place == Place::LATER {
         return 0;
     }
     let shown = Bounded { packet, end: about.end };
@@ -302,7 +329,7 @@ fn clear(datagram: &Datagram, tables: &impl Tables) -> Decision {
 #[inline(always)]
 fn ports(packet: &(impl Packet + ?Sized), datagram: &Datagram) -> u32 {
     let has_some = matches!(datagram.protocol, protocol::TCP | protocol::UDP);
-    if !has_some || datagram.flaw.is_some() || datagram.fragment.place != Place::Whole {
+    if !has_some || datagram.flaw != Flaw::NONE || datagram.fragment.place != Place::WHOLE {
         return 0;
     }
     Bounded { packet, end: datagram.end }.bytes(datagram.payload).map_or(0, u32::from_be_bytes)

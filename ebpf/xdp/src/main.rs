@@ -40,7 +40,10 @@ fn portcullis(ctx: XdpContext) -> u32 {
         count(Reason::ForeignPort);
         return XDP_PASS;
     };
-    let workers = CONFIG.get(0).copied().unwrap_or(0);
+    // It is there. A number that the verifier knows would be none that it can forget.
+    let Some(&workers) = CONFIG.get(0) else {
+        return XDP_DROP;
+    };
     let frame = Frame { start: ctx.data(), end: ctx.data_end() };
     let decision = steer(&frame, workers, &Maps);
     count(decision.reason);
