@@ -51,7 +51,8 @@ const MOST_ROUNDS: u8 = 3;
 /// How long to wait until what the peer cannot do now is asked again, and up to so much longer.
 const AGAIN_MS: (u64, u64) = (2_000, 8_000);
 
-/// How long the peer has to delete what it has replaced, until we do: longer than it asks again for what it has missed.
+/// How long the peer has to delete what it has replaced, until we do, or may not have heard of what it has asked for: longer than
+/// it asks again for what it has missed.
 const DELETE_MS: u64 = 200_000;
 
 /// How much later what the peer has refused is asked again.
@@ -156,10 +157,12 @@ impl IkeSa {
 
     /// Asks for one in the place of another.
     pub(super) fn ask_rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
-        let awaited_ms = self.awaits_child_for(spi_in);
+        let is_unknown = |(child, until_ms): &(u32, u64)| *child == spi_in && cx.now_ms < *until_ms;
+        let known_ms = self.answered_child.filter(is_unknown).map(|(_, until_ms)| until_ms.min(again_ms(cx)));
+        let awaited_ms = self.awaits_child_for(spi_in).or(known_ms);
         let child = self.children.iter_mut().find(|child| child.spi_in == spi_in && !child.is_replaced);
         if let Some(child) = child {
-            // The peer is about to.
+            // The peer is about to, or asks again for it and would say that there is none to replace.
             if let Some(until_ms) = awaited_ms {
                 return child.rekey_at_ms = until_ms;
             }
@@ -609,6 +612,8 @@ impl IkeSa {
             self.use_later(spi_in, cx.now_ms);
         }
         let up = self.put_child(install, cx);
+        // What is in the place of another is followed by a request to delete that.
+        self.answered_child = old.map(|_| (spi_in, cx.now_ms + DELETE_MS));
         self.answer(exchange, &Payloads(payloads), cx);
         self.event(up, cx);
         let is_collision = self.rival.is_some() && old.is_some_and(|old| self.is_replacing(old));

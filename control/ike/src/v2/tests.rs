@@ -215,6 +215,34 @@ fn what_has_lost_is_not_replaced() {
     }
 }
 
+// RFC 7296 §2.25.1: of what is not there the peer says so, and we begin another.
+#[test]
+fn nothing_is_replaced_that_the_peer_has_not_heard_of() {
+    let mut world = established_as(1, |connection| {
+        Arc::make_mut(&mut connection.children[0]).rekey_ms = 1_000;
+    });
+    (world.is_steady, world.slow) = (true, Some((RIGHT, 5)));
+    rekey_only_child(&mut world, RIGHT);
+    let asks = |(_, id, _): &(u64, JobId, Job)| !id.answers;
+    world.run_for(6);
+    while !world.ends[RIGHT].jobs.iter().any(asks) {
+        world.run_for(1);
+    }
+    // It works out its keys for long.
+    world.ends[RIGHT].jobs[0].0 += 5_000;
+    let created = |world: &World| {
+        let is_one = |octets: &&Vec<u8>| {
+            Header::parse(octets).is_ok_and(|(h, ..)| h.exchange == ExchangeType::CREATE_CHILD_SA)
+        };
+        world.requests.iter().filter(is_one).count()
+    };
+    let before = created(&world);
+    world.run_for(4_000);
+    assert_eq!(created(&world), before);
+    world.run_for(30_000);
+    assert!(created(&world) > before + 10, "then it goes on as before: {} times", created(&world) - before);
+}
+
 // RFC 7296 §2.18
 #[test]
 fn an_ike_sa_is_replaced_and_its_children_stay() {

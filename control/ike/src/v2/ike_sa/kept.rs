@@ -109,6 +109,7 @@ impl IkeSa {
             rival,
             early_deletes,
             awaited: _,
+            answered_child: _,
             forgotten,
             established_ms,
             rekey_at_ms,

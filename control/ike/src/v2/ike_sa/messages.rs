@@ -108,6 +108,7 @@ impl IkeSa {
             return;
         }
         self.use_waiting(cx);
+        self.answered_child = None;
         let is_established = matches!(self.phase, Phase::Established | Phase::Replaced | Phase::Closing);
         let is_for_ike = payloads.security_association().and_then(|p| p.first()).map(|p| p.protocol)
             == Some(Protocol::IKE);
