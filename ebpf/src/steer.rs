@@ -78,7 +78,7 @@ pub trait Tables {
     fn remembers(&self, fragment: &FragmentKey) -> bool;
 }
 
-/// Decides where a frame goes.
+/// Decides where a frame goes, of [`MAX_WORKERS`](crate::MAX_WORKERS) at most.
 #[inline(always)]
 pub fn steer(packet: &(impl Packet + ?Sized), workers: u32, tables: &impl Tables) -> Decision {
     let (ether_type, at) = match network_layer(packet, workers) {
