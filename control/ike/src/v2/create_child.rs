@@ -409,8 +409,7 @@ impl IkeSa {
         let first = agreed.is_first_of_several().then(|| agreed.config().clone());
         let Some(install) = self.with_keys(agreed, Role::Initiator, secrets, nonces, cx) else { return };
         let ours = install.sa.spi_in;
-        let rival = self.rival.take();
-        let has_lost = rival.as_ref().is_some_and(|rival| ni.clone().min(nr.clone()) < rival.lowest_nonce);
+        let has_lost = self.rival.take().is_some_and(|rival| ni.clone().min(nr.clone()) < rival.lowest_nonce);
         let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
         // RFC 7296 §2.8.1: what loses is not used, and deleted by who began it.
         let install = Install { replaces: old, sends: !has_lost, ..install };
