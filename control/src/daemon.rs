@@ -213,11 +213,12 @@ impl Daemon {
         let deadline = Instant::now() + READY;
         let log = self.file("log");
         loop {
-            // Asked first, so that one that was ready and ended is not taken for ready.
-            let status = started.child.try_wait().ok().flatten();
-            if status.is_some() || self.pid().is_none() {
+            // Asked first, so that one that was ready and ended is not taken for ready. Where our parent left SIGCHLD
+            // ignored, the kernel keeps no status, and says that there is no such child.
+            let ended = started.child.try_wait();
+            if !matches!(ended, Ok(None)) {
                 let _ = fs::remove_file(self.file("pid"));
-                let tail = tail(&log, started.mark);
+                let (status, tail) = (ended.ok().flatten(), tail(&log, started.mark));
                 return Err(DaemonError::Ended { program: self.program, status, log, tail });
             }
             if ready() {
