@@ -77,7 +77,15 @@ while (my $one = $at->accept) {
         self.ask("down")
 
     def vici(self):
-        return Vici(self.path)
+        """A client of the daemon, once the relay in the VM leads to it."""
+        def answered():
+            try:
+                vici = Vici(self.path)
+                vici.ask("version")
+                return vici
+            except (Failed, OSError):
+                return None
+        return wait_for("the VM's daemon answers", answered)
 
 
 class Machines:
