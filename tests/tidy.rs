@@ -26,7 +26,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("benches", &["portcullis-sadb", "portcullis-datapath", "portcullis-perf"]),
     ("benches/field", &["portcullis-datapath", "portcullis-sadb", "portcullis-perf"]),
-    ("perf", &["portcullis-ebpf", "portcullis-sadb", "portcullis-datapath", "portcullis-control"]),
+    (
+        "perf",
+        &[
+            "portcullis-ebpf",
+            "portcullis-netlink",
+            "portcullis-sadb",
+            "portcullis-datapath",
+            "portcullis-control",
+            "portcullis-ike",
+        ],
+    ),
 ];
 
 fn top() -> PathBuf {

@@ -1,5 +1,7 @@
 //! `portcullis bench`: what gateways can do, as reports.
 
+pub mod between;
+pub mod blocked;
 pub mod burst;
 pub mod latency;
 pub mod merge;
@@ -8,6 +10,8 @@ pub mod pairs;
 pub mod progress;
 pub mod scaling;
 pub mod soak;
+#[cfg(feature = "ike")]
+pub mod tunnels;
 
 use crate::{
     plan::calibrate,
@@ -28,6 +32,11 @@ pub enum Bench {
     Burst(Box<Told<burst::Options>>),
     /// One rate for long, and how much of all the time after it may have loss.
     Soak(Box<Told<soak::Options>>),
+    /// For how long nothing goes through while something is done to gateways, as a restart or a rekey (RFC 6201).
+    Blocked(Box<Told<blocked::Options>>),
+    /// How many tunnels a gateway sets up in a second, and how soon packets go through them.
+    #[cfg(feature = "ike")]
+    Tunnels(Box<Told<tunnels::Options>>),
     /// The rate without loss by sizes, SAs and workers.
     Scaling(Box<Told<scaling::Options>>),
     /// Whether the second of two reports is better or worse than the first, and how sure that is.
@@ -116,6 +125,9 @@ impl Bench {
             Bench::Latency(told) => told.run(core),
             Bench::Burst(told) => told.run(core),
             Bench::Soak(told) => told.run(core),
+            Bench::Blocked(told) => told.run(core),
+            #[cfg(feature = "ike")]
+            Bench::Tunnels(told) => told.run(core),
             Bench::Scaling(told) => told.run(core),
             Bench::Report(told) => told.run(core),
             Bench::Compare(compare) => return compare.run(),

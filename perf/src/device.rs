@@ -123,6 +123,7 @@ impl InMemory {
                 ..Flows::one(SOURCE.into(), destination(0).into())
             },
             stamped: true,
+            first_flow: 0,
             run: 0,
         };
         let in_turn = Generator::new(&stream, hz)?;

@@ -20,6 +20,7 @@ pub mod writer;
 
 use arrayvec::ArrayVec;
 use disturbance::{Disturbance, DisturbanceError, Disturbed};
+use flows::Flow;
 use pace::Pace;
 use portcullis_datapath::{
     batch::BATCH,
@@ -29,7 +30,8 @@ use portcullis_datapath::{
     port::{BURST, Port},
     wire::ETHERNET,
 };
-use sealer::Sealer;
+use portcullis_sadb::Sa;
+use sealer::{Sealer, SealerError};
 use thiserror::Error;
 use times::Times;
 use writer::{Stream, StreamError, Writer};
@@ -125,6 +127,16 @@ impl Generator {
         }
         self.sealer = Some(sealer);
         Ok(self)
+    }
+
+    /// Another flow, with an SA of its own.
+    ///
+    /// # Errors
+    /// [`SealerError::Algorithm`](sealer::SealerError::Algorithm).
+    pub fn add(&mut self, flow: &Flow, sa: &Sa) -> Result<(), SealerError> {
+        self.sealer.as_mut().map_or(Ok(()), |sealer| sealer.add(sa))?;
+        self.writer.add(flow);
+        Ok(())
     }
 
     /// Does this to what it sends.

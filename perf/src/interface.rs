@@ -1,7 +1,7 @@
 //! Interfaces for the tools here: opened by the same port layer that the gateway uses.
 
 use portcullis_datapath::{
-    fib::{PortLink, Prefix},
+    fib::{Mac, PortLink, Prefix},
     handoff,
     mirror::Mirror,
     pool::{FrameCache, FramePool},
@@ -9,24 +9,38 @@ use portcullis_datapath::{
     steering::{Owner, Steering, Wanted},
     umem::HugePages,
 };
-use std::{error::Error, net::IpAddr, sync::Arc};
+use portcullis_netlink::Requests;
+use std::{
+    error::Error,
+    fs,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread,
+};
 
-/// Chunks for one tool.
+/// Chunks for each lane.
 const FRAMES: u32 = 16_384;
 /// Entries of each ring.
 const RING: u32 = 2048;
 
-/// Open interfaces, one queue each, all for one worker.
+/// Open interfaces with all their queues, in lanes.
 pub struct Interfaces {
-    /// In the order asked for.
-    pub ports: Vec<AfXdpPort>,
-    /// What is known of each.
+    /// What each thread has. The first receives, and all send.
+    pub lanes: Vec<Lane>,
+    /// What is known of each interface.
     pub links: Vec<PortLink>,
-    /// Free frames.
-    pub cache: FrameCache,
     steering: Steering,
     // Outlives the ports: the memory of all frames.
     _pool: Arc<FramePool>,
+}
+
+/// What a thread has of all interfaces.
+pub struct Lane {
+    /// In the order asked for.
+    pub ports: Vec<AfXdpPort>,
+    /// Free frames.
+    pub cache: FrameCache,
 }
 
 /// A program that takes every IP packet.
@@ -42,29 +56,38 @@ pub(crate) fn everything() -> Result<Steering, Box<dyn Error>> {
 }
 
 impl Interfaces {
-    /// Opens the interfaces; with `receive`, every IP packet that arrives is ours.
+    /// Opens the interfaces in so many lanes; every IP packet that arrives at those to `receive` by is the first lane's.
     ///
     /// # Errors
     /// What is missing, and what to do.
-    pub fn open(names: &[String], receive: bool) -> Result<Interfaces, Box<dyn Error>> {
+    pub fn open(names: &[String], receive: &[&str], lanes: usize) -> Result<Interfaces, Box<dyn Error>> {
         let links: Vec<PortLink> = Mirror::open(names)?.fib().ports().to_vec();
         let interfaces: Vec<_> = links
             .iter()
-            .map(|l| Interface { name: l.interface.clone(), ifindex: l.ifindex, queues: 1 })
+            .map(|l| Interface {
+                name: l.interface.clone(),
+                ifindex: l.ifindex,
+                queues: queues(&l.interface),
+            })
             .collect();
-        let pool = FramePool::new(af_xdp::umem(&interfaces, FRAMES, 4096, HugePages::Auto)?.0);
-        let mut opened =
-            af_xdp::open(pool.umem(), &interfaces, &handoff::between(1)?[0].inboxes(), RING, Copying::Auto)?;
+        let rings = interfaces.iter().map(|i| i.queues.saturating_sub(1)).sum::<u32>() * 2 * RING;
+        let frames = FRAMES * lanes as u32 + rings;
+        let pool = FramePool::new(af_xdp::umem(&interfaces, frames, 4096, HugePages::Auto)?.0);
+        let inboxes = handoff::between(lanes)?[0].inboxes();
+        let opened = af_xdp::open(pool.umem(), &interfaces, &inboxes, RING, Copying::Auto)?;
         let mut steering = everything()?;
-        if receive {
-            for (port, queue, worker, socket) in &opened.sockets {
+        for (port, queue, worker, socket) in &opened.sockets {
+            if *worker == 0 {
                 steering.set_socket(*port, *queue, *worker, socket.fd())?;
             }
-            for (number, link) in links.iter().enumerate() {
+        }
+        for (number, link) in links.iter().enumerate() {
+            if receive.contains(&link.interface.as_str()) {
                 steering.attach(number as u32, &link.interface, Wanted::Auto)?;
             }
         }
-        Ok(Interfaces { ports: opened.ports.remove(0), links, cache: pool.cache(), steering, _pool: pool })
+        let lanes = opened.ports.into_iter().map(|ports| Lane { ports, cache: pool.cache() }).collect();
+        Ok(Interfaces { lanes, links, steering, _pool: pool })
     }
 
     /// Lets the interfaces go.
@@ -72,8 +95,52 @@ impl Interfaces {
     /// # Errors
     /// What detaching says.
     pub fn close(mut self) -> Result<(), Box<dyn Error>> {
+        self.detach()
+    }
+
+    /// Takes no packets any more.
+    ///
+    /// # Errors
+    /// What detaching says.
+    pub fn detach(&mut self) -> Result<(), Box<dyn Error>> {
         Ok(self.steering.detach()?)
     }
+}
+
+/// Where what goes by this interface is measured: over veth, on a NIC (with the driver's name), or over another virtual
+/// device.
+pub fn place(interface: &str) -> String {
+    let driver = fs::read_link(Path::new("/sys/class/net").join(interface).join("device/driver"));
+    if let Ok(driver) = driver {
+        return format!("on a NIC ({})", driver.file_name().unwrap_or_default().to_string_lossy());
+    }
+    let devices = Requests::open().and_then(|mut requests| requests.devices()).unwrap_or_default();
+    match devices.iter().any(|device| device.name == interface && device.is_veth) {
+        true => "over veth".to_owned(),
+        false => "over a virtual device".to_owned(),
+    }
+}
+
+/// Receive queues of an interface: 1 at least.
+pub fn queues(interface: &str) -> u32 {
+    let names = fs::read_dir(format!("/sys/class/net/{interface}/queues")).into_iter().flatten().flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-")).count().max(1) as u32
+}
+
+/// A MAC address such as 02:00:00:00:00:01.
+///
+/// # Errors
+/// What it is instead.
+pub fn mac(text: &str) -> Result<Mac, String> {
+    let octets: Result<Vec<u8>, _> = text.split(':').map(|o| u8::from_str_radix(o, 16)).collect();
+    let octets = octets.ok().and_then(|o| o.try_into().ok());
+    octets.map(Mac).ok_or_else(|| format!("'{text}' is not a MAC address such as 02:00:00:00:00:01"))
+}
+
+/// Cores that this program could run on before any thread was pinned.
+pub fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Pins the calling thread.
@@ -81,6 +148,7 @@ impl Interfaces {
 /// # Errors
 /// A core that is not to be had.
 pub fn pin(core: Option<usize>) -> Result<(), Box<dyn Error>> {
+    cores();
     match core {
         Some(id) if !core_affinity::set_for_current(core_affinity::CoreId { id }) => {
             Err(format!("core {id} is not to be had").into())

@@ -9,6 +9,8 @@ pub mod device;
 pub mod forwarder;
 pub mod gateway;
 pub mod generator;
+#[cfg(feature = "ike")]
+pub mod initiators;
 pub mod interface;
 pub mod path;
 pub mod plan;
@@ -20,3 +22,4 @@ pub mod soak;
 pub mod source;
 pub mod traffic;
 pub mod trial;
+pub mod wire;

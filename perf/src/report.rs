@@ -10,7 +10,7 @@ pub use plot::{Axis, Plot, Series};
 pub(crate) use table::text as table_text;
 pub use table::{Style, Table};
 
-use crate::clock;
+use crate::{clock, interface::cores};
 use portcullis_datapath::crypto::Aead;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -126,7 +126,7 @@ impl Host {
             cpu: clock::cpu("model name"),
             microcode: clock::cpu("microcode"),
             kernel: kernel.trim().to_owned(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores(),
             memory: memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024,
             crypto: Aead::best().to_string(),
         }

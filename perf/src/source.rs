@@ -3,7 +3,7 @@
 use crate::{
     clock::{self, Machine},
     generator::{Generator, Sent, pace::Pace, receiver::Receiver, times::Times, writer::Stream},
-    interface::Interfaces,
+    interface::{Interfaces, Lane},
 };
 use arrayvec::ArrayVec;
 use portcullis_datapath::{idle, port::Port};
@@ -30,7 +30,8 @@ pub fn send(
 ) -> Result<(Sent, Times), Box<dyn Error>> {
     let hz = Machine::this().hz;
     let mut generator = Generator::new(stream, hz)?;
-    let (port, cache) = (&mut interfaces.ports[0], &mut interfaces.cache);
+    let Lane { ports, cache } = &mut interfaces.lanes[0];
+    let port = &mut ports[0];
     let start = clock::now();
     let end = start + (duration.as_secs_f64() * hz) as u64;
     generator.set_pace(rate.map(|rate| Pace::new(start, hz, rate)));
@@ -44,7 +45,8 @@ pub fn send(
 /// Counts the packets of a run, in so many flows, until told to stop.
 pub fn receive(interfaces: &mut Interfaces, (run, flows): (u64, u32), stop: &AtomicBool) -> Receiver {
     let mut receiver = Receiver::new(run, flows as usize, Machine::this().hz);
-    let (port, cache, mut idle_turns) = (&mut interfaces.ports[0], &mut interfaces.cache, 0);
+    let (Lane { ports, cache }, mut idle_turns) = (&mut interfaces.lanes[0], 0);
+    let port = &mut ports[0];
     // Relaxed: nothing else is read on the strength of the flag.
     while !stop.load(Ordering::Relaxed) {
         idle_turns = if receiver.receive(port, cache, clock::now) > 0 { 0 } else { idle_turns + 1 };

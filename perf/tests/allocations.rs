@@ -61,6 +61,7 @@ fn a_stream_that_runs_allocates_nothing() {
             ..Flows::one(SOURCE.into(), destination(0).into())
         },
         stamped: true,
+        first_flow: 0,
         run: 1,
     };
     let (algorithm, aead) = (Algorithm::AES_GCM_128, Aead::best());

@@ -50,6 +50,7 @@ fn stream(mix: &str, src: &str, dst: &str, flows: u32) -> Stream {
             ..Flows::one(src, dst)
         },
         stamped: true,
+        first_flow: 0,
         run: 9,
     }
 }

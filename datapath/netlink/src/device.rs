@@ -27,7 +27,9 @@ pub struct Device {
     pub is_set_up: bool,
     /// Whether neighbours are asked for their addresses.
     pub asks_neighbours: bool,
-    /// Of one end of a veth pair: the index of the other, if it is in this network namespace too.
+    /// Whether it is one end of a veth pair.
+    pub is_veth: bool,
+    /// Of one that is: the index of the other, if it is in this network namespace too.
     pub peer: Option<u32>,
 }
 
@@ -73,6 +75,7 @@ impl Device {
             is_up: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
             is_set_up: header.flags.contains(LinkFlags::Up),
             asks_neighbours: !header.flags.contains(LinkFlags::Noarp),
+            is_veth,
             peer: peer.filter(|_| is_veth && !is_elsewhere),
         })
     }

@@ -271,6 +271,7 @@ mod tests {
             mtu: 1500,
             is_up: true,
             is_set_up: true,
+            is_veth: false,
             asks_neighbours,
             peer,
         }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::{error::Error, time::Duration};
 
 /// Percent of frames that were not slower.
-const PERCENTS: [f64; 7] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 100.0];
+pub(super) const PERCENTS: [f64; 7] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 100.0];
 /// Percent of the rate with half a percent of loss.
 const PARTS: [u32; 3] = [10, 50, 90];
 /// Frames per second of a gateway that has nothing else to do.
@@ -58,11 +58,11 @@ impl Options {
     }
 }
 
-fn micros(times: &Times, percent: f64) -> f64 {
+pub(super) fn micros(times: &Times, percent: f64) -> f64 {
     times.at(percent / 100.0).as_secs_f64() * 1e6
 }
 
-fn json_of(times: &Times) -> Value {
+pub(super) fn json_of(times: &Times) -> Value {
     PERCENTS.iter().map(|percent| (percent.to_string(), micros(times, *percent))).collect()
 }
 

@@ -1,19 +1,22 @@
-//! Pairs of gateways in memory, one for each worker, and how quiet the machine was while they were measured.
+//! The gateways that are measured, pairs in memory, one for each worker, or what stands between two interfaces, and how quiet
+//! the machine was meanwhile.
 //!
 //! Noise only ever takes from a device. What comes now and then is outvoted by what does not; what slows the core down for as
 //! long as a measurement takes is not, and no measurement can tell it from a slower device. So a piece of arithmetic that is
 //! always the same is timed after each trial: figures that differ by no more than it does say nothing of the gateways.
 
+use super::between::Between;
 use crate::{
     clock,
     device::{InMemory, Way},
     gateway::Setup,
     generator::times::Times,
-    interface::pin,
+    interface::{cores, pin},
     plan::{packet::Tunnel, profile::esp},
     report::{Plot, Report, Table},
     traffic::Mix,
     trial::{Device, Load, Trial},
+    wire::Wire,
 };
 use clap::Args;
 use portcullis_datapath::crypto::Aead;
@@ -21,10 +24,10 @@ use portcullis_sadb::Algorithm;
 use serde_json::{Value, json};
 use std::{error::Error, thread, time::Duration};
 
-/// Where results are from.
-pub const WHERE: &str = "in memory";
+/// Where results are from, if not from interfaces.
+const IN_MEMORY: &str = "in memory";
 
-/// Gateways in memory, and their traffic.
+/// Gateways, and their traffic.
 #[derive(Args, Clone, Debug)]
 pub struct Pair {
     /// What of the pair is measured: the gateway that seals, the one that opens, or both, one after the other.
@@ -47,12 +50,15 @@ pub struct Pair {
     seed: u64,
 }
 
-/// Pairs of gateways, one for each worker.
+/// Pairs of gateways, one for each worker, or those between two interfaces.
 #[derive(Args, Clone, Debug)]
 pub struct Workers {
     /// What each is.
     #[command(flatten)]
     pub pair: Pair,
+    /// Where they are, if not in memory.
+    #[command(flatten)]
+    pub between: Between,
     /// Workers, each on a core of its own, the first on --core: with its part of the load, and SAs that are its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub workers: u32,
@@ -60,10 +66,18 @@ pub struct Workers {
 
 /// They, and how quiet it is.
 pub struct Pairs {
-    pairs: Vec<InMemory>,
+    device: Measured,
     first_core: Option<usize>,
     /// While they were measured.
     pub noise: Noise,
+}
+
+/// What is measured.
+enum Measured {
+    /// A pair for each worker.
+    InMemory(Vec<InMemory>),
+    /// Whatever is between two interfaces.
+    Between(Box<Wire>),
 }
 
 /// How quiet the machine was.
@@ -104,25 +118,47 @@ impl Workers {
     /// The gateways.
     ///
     /// # Errors
-    /// More workers than cores; what [`Pair::device`] cannot have.
+    /// More workers than cores, or any number of them, or a way, where gateways are not ours; what [`Pair::device`] and
+    /// [`Wire::open`] cannot have.
     pub fn pairs(&self, first_core: Option<usize>) -> Result<Pairs, Box<dyn Error>> {
-        let cores = thread::available_parallelism()?.get();
+        if self.between.is_used() && (self.workers, self.pair.way) != (1, Way::Both) {
+            return Err(
+                "--workers and --way are of gateways in memory: those between interfaces have theirs".into(),
+            );
+        }
+        if let Some(wire) = self.between.open(&self.pair.sizes, self.pair.sas, self.pair.seed, first_core)? {
+            return Ok(Pairs {
+                device: Measured::Between(Box::new(wire)),
+                first_core,
+                noise: Noise::default(),
+            });
+        }
+        let cores = cores();
         if self.workers as usize > cores {
             return Err(
                 format!("--workers {}: there are {cores} cores, and each has one", self.workers).into()
             );
         }
         let pairs = (0..self.workers).map(|worker| self.pair.device(worker)).collect::<Result<_, _>>()?;
-        Ok(Pairs { pairs, first_core, noise: Noise::default() })
+        Ok(Pairs { device: Measured::InMemory(pairs), first_core, noise: Noise::default() })
     }
 
     /// What they are, in a line.
     pub fn line(&self) -> String {
-        let Workers { pair, workers } = self;
+        let Workers { pair, workers, between } = self;
+        let (sizes, sas) = (&pair.sizes, pair.sas);
+        if let Some(ends) = between.line() {
+            return format!("{ends}, {sizes} octets, {sas} destinations");
+        }
         let way = format!("{:?}", pair.way).to_lowercase();
         let udp = if pair.udp { ", in UDP" } else { "" };
-        let (sizes, sas, name) = (&pair.sizes, pair.sas, pair.algorithm.name());
+        let name = pair.algorithm.name();
         format!("{way}, {sizes} octets, {sas} SAs of {name}{udp}, {workers} workers")
+    }
+
+    /// Where they are measured.
+    pub fn place(&self) -> String {
+        self.between.place().unwrap_or_else(|| IN_MEMORY.to_owned())
     }
 
     /// A report of what was measured of them, by its keys, with a table and plots, and how quiet it was each time.
@@ -135,12 +171,15 @@ impl Workers {
         noises: &[&Noise],
     ) -> Report {
         data["bench"] = bench.into();
-        data["where"] = WHERE.into();
+        data["where"] = self.place().into();
         data["gateways"] = self.json();
         data["noise"] = noises.iter().map(|noise| noise.json()).collect();
         let rows = noises.iter().map(|noise| noise.row()).collect();
-        let report = Report::new(&format!("{title} of {}", self.line()), WHERE, data);
-        let report = report.with(title, note, table, plots);
+        let mut report = Report::new(&format!("{title} of {}", self.line()), &self.place(), data);
+        report = report.with(title, note, table, plots);
+        if let Some(table) = self.between.table() {
+            report = report.with("Interfaces", "", table, vec![]);
+        }
         report.with("Noise of the machine", "", Table { rows, ..Table::new(&NOISE) }, vec![])
     }
 
@@ -149,6 +188,7 @@ impl Workers {
         json!({
             "way": format!("{:?}", self.pair.way).to_lowercase(), "sizes": self.pair.sizes.to_string(),
             "sas": self.pair.sas, "workers": self.workers, "algorithm": self.pair.algorithm.name(), "udp": self.pair.udp,
+            "between": self.between.json(),
         })
     }
 }
@@ -160,48 +200,77 @@ const NOISE: [&str; 3] =
 impl Pairs {
     /// Latency of the last trial's packets, by the devices' clocks, from when each was due.
     pub fn latency(&self) -> Times {
-        self.all(InMemory::latency)
+        match &self.device {
+            Measured::InMemory(pairs) => all(pairs, InMemory::latency),
+            Measured::Between(wire) => wire.latency().clone(),
+        }
     }
 
     /// By how much the last trial's bursts were late: the generator's own error.
     pub fn lateness(&self) -> Times {
-        self.all(InMemory::lateness)
+        match &self.device {
+            Measured::InMemory(pairs) => all(pairs, InMemory::lateness),
+            Measured::Between(wire) => wire.lateness(),
+        }
     }
 
-    fn all(&self, of: fn(&InMemory) -> &Times) -> Times {
-        let mut all = of(&self.pairs[0]).clone();
-        self.pairs[1..].iter().for_each(|pair| all.add(of(pair)));
-        all
+    /// What is between interfaces, if that is what is measured.
+    pub fn wire(&mut self) -> Option<&mut Wire> {
+        match &mut self.device {
+            Measured::InMemory(_) => None,
+            Measured::Between(wire) => Some(wire),
+        }
     }
+}
+
+fn all(pairs: &[InMemory], of: fn(&InMemory) -> &Times) -> Times {
+    let mut all = of(&pairs[0]).clone();
+    pairs[1..].iter().for_each(|pair| all.add(of(pair)));
+    all
+}
+
+/// One load for all, each on a core of its own.
+fn together(
+    pairs: &mut [InMemory],
+    first_core: usize,
+    load: Load,
+    duration: Duration,
+) -> Result<Trial, Box<dyn Error>> {
+    let part = Load(load.0 / pairs.len() as f64);
+    let trials: Vec<Trial> = match pairs {
+        [pair] => vec![pair.trial(part, duration)?],
+        pairs => thread::scope(|scope| {
+            let started: Vec<_> = pairs
+                .iter_mut()
+                .zip(first_core..)
+                .map(|(pair, core)| {
+                    scope.spawn(move || {
+                        pin(Some(core)).map_err(|e| e.to_string())?;
+                        pair.trial(part, duration).map_err(|e| e.to_string())
+                    })
+                })
+                .collect();
+            let trials = started.into_iter().map(|t| t.join().map_err(|_| "a worker panicked".to_owned())?);
+            trials.collect::<Result<_, String>>()
+        })?,
+    };
+    let sum = |of: fn(&Trial) -> u64| trials.iter().map(of).sum();
+    let taken = trials.iter().map(|t| t.taken).max().unwrap_or_default();
+    Ok(Trial { offered: load, sent: sum(|t| t.sent), received: sum(|t| t.received), duration, taken })
 }
 
 impl Device for Pairs {
     fn trial(&mut self, load: Load, duration: Duration) -> Result<Trial, Box<dyn Error>> {
-        let part = Load(load.0 / self.pairs.len() as f64);
-        let trials: Vec<Trial> = match self.pairs.as_mut_slice() {
-            [pair] => vec![pair.trial(part, duration)?],
-            pairs => thread::scope(|scope| {
-                let cores = self.first_core.unwrap_or(0)..;
-                let started: Vec<_> = pairs
-                    .iter_mut()
-                    .zip(cores)
-                    .map(|(pair, core)| {
-                        scope.spawn(move || {
-                            pin(Some(core)).map_err(|e| e.to_string())?;
-                            pair.trial(part, duration).map_err(|e| e.to_string())
-                        })
-                    })
-                    .collect();
-                let trials =
-                    started.into_iter().map(|t| t.join().map_err(|_| "a worker panicked".to_owned())?);
-                trials.collect::<Result<_, String>>()
-            })?,
+        let trial = match &mut self.device {
+            Measured::InMemory(pairs) => {
+                let trial = together(pairs, self.first_core.unwrap_or(0), load, duration)?;
+                self.noise.interrupted += pairs.iter().map(|pair| pair.details().interrupted).sum::<u64>();
+                trial
+            }
+            Measured::Between(wire) => wire.trial(load, duration)?,
         };
         self.noise.pieces.push(clock::piece());
-        self.noise.interrupted += self.pairs.iter().map(|pair| pair.details().interrupted).sum::<u64>();
-        let sum = |of: fn(&Trial) -> u64| trials.iter().map(of).sum();
-        let taken = trials.iter().map(|t| t.taken).max().unwrap_or_default();
-        Ok(Trial { offered: load, sent: sum(|t| t.sent), received: sum(|t| t.received), duration, taken })
+        Ok(trial)
     }
 }
 
@@ -240,7 +309,7 @@ mod tests {
 
     #[test]
     fn workers_have_their_part_of_the_load_and_all_is_counted() {
-        let count = thread::available_parallelism().unwrap().get().min(2).to_string();
+        let count = cores().min(2).to_string();
         let mut pairs = workers(&["--sizes", "imix", "--sas", "3", "--workers", &count]).pairs(None).unwrap();
         let trial = pairs.trial(Load(20_000.0), Duration::from_millis(20)).unwrap();
         assert_eq!((trial.offered, trial.sent, trial.received), (Load(20_000.0), 400, 400));

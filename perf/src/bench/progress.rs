@@ -21,6 +21,12 @@ impl Default for Bar {
 }
 
 impl Bar {
+    /// How long it has taken so far.
+    #[cfg(feature = "ike")]
+    pub fn spent(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Tells what was done last. `left`: about how long it takes until the end.
     pub fn tell(&mut self, what: &str, left: Duration) {
         let (mut out, spent) = (stderr(), self.start.elapsed());

@@ -1,18 +1,15 @@
 //! The rate without loss by sizes, SAs and workers.
 
-use super::{
-    Measure,
-    ndr::Pace,
-    pairs::{WHERE, Workers},
-};
+use super::{Measure, ndr::Pace, pairs::Workers};
 use crate::{
+    interface::cores,
     report::{Axis, Plot, Report, Series, Table},
     search::goal::Goal,
     traffic::Mix,
 };
 use clap::Args;
 use serde_json::json;
-use std::{error::Error, thread};
+use std::error::Error;
 
 /// Which gateways. Each list is tried with each of the others.
 #[derive(Args, Debug)]
@@ -28,22 +25,24 @@ pub struct Options {
     /// Octets of clear packets; several times.
     #[arg(long, value_name = "SIZES", num_args = 1, default_values = ["64", "576", "1400", "imix"])]
     of_sizes: Vec<Mix>,
-    /// SAs.
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,1000")]
+    /// SAs [default: 1 and 1000; between interfaces, as --sas says].
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
     of_sas: Vec<u32>,
-    /// Workers [default: 1, and as many as there are cores].
+    /// Workers, in memory [default: 1, and as many as there are cores].
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     of_workers: Vec<u32>,
 }
 
 impl Options {
     fn all(&self) -> Vec<Workers> {
-        let cores = thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let usual = if cores > 1 { vec![1, cores] } else { vec![1] };
-        let workers = if self.of_workers.is_empty() { usual } else { self.of_workers.clone() };
+        let cores = cores() as u32;
+        let in_memory = !self.workers.between.is_used();
+        let or = |said: &[u32], usual: Vec<u32>| if said.is_empty() { usual } else { said.to_vec() };
+        let workers = or(&self.of_workers, if in_memory && cores > 1 { vec![1, cores] } else { vec![1] });
+        let sas = or(&self.of_sas, if in_memory { vec![1, 1000] } else { vec![self.workers.pair.sas] });
         let mut all = vec![];
         for workers in workers {
-            for sas in &self.of_sas {
+            for sas in &sas {
                 for sizes in &self.of_sizes {
                     let mut one = Workers { workers, ..self.workers.clone() };
                     (one.pair.sas, one.pair.sizes) = (*sas, sizes.clone());
@@ -87,8 +86,9 @@ impl Measure for Options {
             }
         }
         lines.iter_mut().for_each(|series| series.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-        let data = json!({ "bench": "scaling", "where": WHERE, "quick": self.pace.quick, "rates": rows });
-        let mut report = Report::new("Rates without loss", WHERE, data);
+        let place = self.workers.place();
+        let data = json!({ "bench": "scaling", "where": place, "quick": self.pace.quick, "rates": rows });
+        let mut report = Report::new("Rates without loss", &place, data);
         figures.into_iter().for_each(|(name, mpps)| report.measure(&name, "Mpps", true, vec![mpps]));
         let plot = Plot {
             title: "Throughput by size".to_owned(),

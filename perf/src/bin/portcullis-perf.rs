@@ -14,7 +14,7 @@ use portcullis_perf::{
         times::Times,
         writer::Stream,
     },
-    interface::{Interfaces, pin},
+    interface::{Interfaces, mac, pin},
     path::{self, Report, Tunnel},
     plan,
     sink::Sink,
@@ -189,12 +189,6 @@ fn octet(digits: &str) -> Option<u8> {
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
-fn mac(text: &str) -> Result<Mac, String> {
-    let octets: Result<Vec<u8>, _> = text.split(':').map(|o| u8::from_str_radix(o, 16)).collect();
-    let octets = octets.ok().and_then(|o| o.try_into().ok());
-    octets.map(Mac).ok_or_else(|| format!("'{text}' is not a MAC address such as 02:00:00:00:00:01"))
-}
-
 /// Microseconds that so many percent do not exceed.
 fn quantiles(times: &Times) -> serde_json::Value {
     let at = |percent: f64| (percent.to_string(), times.at(percent / 100.0).as_secs_f64() * 1e6);
@@ -260,12 +254,13 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             if rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
                 return Err("--rate is above 0".into());
             }
-            let mut interfaces = Interfaces::open(std::slice::from_ref(interface), false)?;
+            let mut interfaces = Interfaces::open(std::slice::from_ref(interface), &[], 1)?;
             let one = Flows::one(*src, *dst);
             let flows =
                 Flows { src_ports: Ports { count: *flows, ..one.src_ports }, count: (*flows).into(), ..one };
             let (src_mac, mix) = (interfaces.links[0].mac, size.of_frames());
-            let stream = Stream { dst_mac: *dst_mac, src_mac, mix, flows, stamped: true, run: *run };
+            let stream =
+                Stream { dst_mac: *dst_mac, src_mac, mix, flows, stamped: true, first_flow: 0, run: *run };
             let duration = Duration::from_secs_f64(*seconds);
             let (sent, late) = source::send(&mut interfaces, &stream, *rate, duration)?;
             println!(
@@ -278,7 +273,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             interfaces.close()
         }
         Tool::Receive { interface, flows, run } => {
-            let mut interfaces = Interfaces::open(std::slice::from_ref(interface), true)?;
+            let mut interfaces = Interfaces::open(std::slice::from_ref(interface), &[interface], 1)?;
             println!("{}", serde_json::json!({ "ready": true }));
             let receiver = source::receive(&mut interfaces, (*run, (*flows).into()), &stop);
             let received = receiver.received();
@@ -307,7 +302,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             if interface.len() != 2 {
                 return Err("forward takes --interface twice".into());
             }
-            let mut interfaces = Interfaces::open(interface, true)?;
+            let mut interfaces = Interfaces::open(interface, &[&interface[0], &interface[1]], 1)?;
             println!("{}", serde_json::json!({ "ready": true }));
             let (forwarded, dropped) = forwarder::run(&mut interfaces, &stop);
             println!("{}", serde_json::json!({ "forwarded": forwarded, "dropped": dropped }));

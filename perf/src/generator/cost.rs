@@ -68,6 +68,7 @@ fn stream(octets: u16, flows: u32, stamped: bool) -> Stream {
             ..Flows::one(SOURCE.into(), destination(0).into())
         },
         stamped,
+        first_flow: 0,
         run: 1,
     }
 }

@@ -106,6 +106,11 @@ impl Receiver {
         Received { frames: self.frames, octets: self.octets, foreign: self.foreign, tally }
     }
 
+    /// What was counted of a flow.
+    pub fn flow(&self, flow: u32) -> Tally {
+        self.accounts[flow as usize].tally()
+    }
+
     /// What was counted of each flow.
     pub fn flows(&self) -> impl Iterator<Item = Tally> {
         self.accounts.iter().map(Account::tally)

@@ -51,22 +51,27 @@ impl Sealer {
     /// [`SealerError`].
     pub fn new(sas: &[Sa], (src_mac, dst_mac): (Mac, Mac), aead: Aead) -> Result<Sealer, SealerError> {
         let first = sas.first().ok_or(SealerError::None)?;
-        let key = |sa: &Sa| {
-            let key = esp::is_supported(sa.algorithm).then(|| aead.sa_key(sa.algorithm, sa.key.bytes()));
-            key.flatten().ok_or(SealerError::Algorithm { spi: sa.spi, algorithm: sa.algorithm })
-        };
         let ethertype = if first.dst.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
         let mut ethernet = [0; ETHERNET];
         ethernet[..6].copy_from_slice(&dst_mac.0);
         ethernet[6..12].copy_from_slice(&src_mac.0);
         ethernet[12..].copy_from_slice(&ethertype.to_be_bytes());
-        Ok(Sealer {
-            aead,
-            outers: sas.iter().map(OuterHeader::new).collect(),
-            keys: sas.iter().map(key).collect::<Result<_, _>>()?,
-            numbers: sas.iter().map(|sa| Numbers { spi: sa.spi.0, esn: sa.esn, last: 0 }).collect(),
-            ethernet,
-        })
+        let mut sealer = Sealer { aead, outers: vec![], keys: vec![], numbers: vec![], ethernet };
+        sas.iter().try_for_each(|sa| sealer.add(sa))?;
+        Ok(sealer)
+    }
+
+    /// Another SA, whose addresses are of the same version.
+    ///
+    /// # Errors
+    /// [`SealerError::Algorithm`].
+    pub fn add(&mut self, sa: &Sa) -> Result<(), SealerError> {
+        let key = esp::is_supported(sa.algorithm).then(|| self.aead.sa_key(sa.algorithm, sa.key.bytes()));
+        let key = key.flatten().ok_or(SealerError::Algorithm { spi: sa.spi, algorithm: sa.algorithm })?;
+        self.outers.push(OuterHeader::new(sa));
+        self.keys.push(key);
+        self.numbers.push(Numbers { spi: sa.spi.0, esn: sa.esn, last: 0 });
+        Ok(())
     }
 
     /// Seals packets in their Ethernet frames, each of a flow, with numbers that were not used before. They are IP

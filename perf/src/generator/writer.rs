@@ -32,6 +32,8 @@ pub struct Stream {
     pub flows: Flows,
     /// Whether packets are stamped. Those that are not can only be counted, all together.
     pub stamped: bool,
+    /// The number that stamps have of the first flow.
+    pub first_flow: u32,
     /// The number of the run: its packets are told from those of others by it.
     pub run: u64,
 }
@@ -82,6 +84,7 @@ pub struct Writer {
     packets: Choice,
     random: Random,
     stamped: bool,
+    first_flow: u32,
     run: u64,
 }
 
@@ -118,8 +121,15 @@ impl Writer {
             packets: stream.flows.packets,
             random: Random::new(stream.flows.seed ^ 0x5eed),
             stamped: stream.stamped,
+            first_flow: stream.first_flow,
             run: stream.run,
         })
+    }
+
+    /// Another flow, of the same version of IP; its next packet is the next of all where they have flows in turn.
+    pub fn add(&mut self, flow: &Flow) {
+        self.flow = self.heads.len() as u32;
+        self.heads.push(Head::new(flow));
     }
 
     /// Octets of the longest packet, as IP has it.
@@ -194,7 +204,7 @@ impl Writer {
         let len = ip.len();
         let (headers, payload) = ip.split_at_mut(self.headers);
         let filled = if self.stamped {
-            let stamp = Stamp { flow, number: head.number, due }.emit(self.run);
+            let stamp = Stamp { flow: self.first_flow + flow, number: head.number, due }.emit(self.run);
             payload[..STAMP].copy_from_slice(&stamp);
             STAMP
         } else {
