@@ -429,16 +429,23 @@ impl<'a> Sending<'a> {
         if let Some(generator) = &mut self.generator {
             generator.set_pace(Some(Pace::new(now, hz, traffic.rate * f64::from(self.flows))));
         }
+        // One that was due now, of this flow.
+        self.send();
         Ok(())
     }
 
-    fn turn(&mut self, first_packet: &mut Times) {
+    /// What is due is sent.
+    fn send(&mut self) {
         let lane = &mut self.interfaces.lanes[0];
-        let [out, back] = lane.ports.as_mut_slice() else { unreachable!("two were opened") };
         if let Some(generator) = &mut self.generator {
-            generator.turn(out, &mut lane.cache, clock::now);
+            generator.turn(&mut lane.ports[0], &mut lane.cache, clock::now);
         }
-        if self.receiver.receive(back, &mut lane.cache, clock::now) > 0 {
+    }
+
+    fn turn(&mut self, first_packet: &mut Times) {
+        self.send();
+        let lane = &mut self.interfaces.lanes[0];
+        if self.receiver.receive(&mut lane.ports[1], &mut lane.cache, clock::now) > 0 {
             let (receiver, now) = (&self.receiver, clock::now());
             self.silent.retain(|(flow, since)| {
                 let is_silent = receiver.flow(*flow).received == 0;

@@ -1,7 +1,8 @@
 //! Policies of groups, of which one may be several groups' at once.
 //!
 //! A selector has one policy. Of several groups of a connection that are for it, as where the peer has narrowed what a trap is
-//! for, or where a child has more networks than before, the newest that sends has it; when that goes, another has it again.
+//! for, or where a child has more networks than before, the newest that sends has it; when that goes, another has it again. What
+//! lingers of another connection gives way, as where a peer with an address of a pool comes back by that.
 
 use super::{Children, FIRST_REQID, Group, Outbound, Purpose, TOO_MANY, priority, selectors};
 use crate::install::back;
@@ -90,12 +91,16 @@ impl Children {
         Ok(())
     }
 
-    /// A group is for a policy that is there, too. False if that is another connection's, or not IKE's.
+    /// A group is for a policy that is there, too. False if that is not IKE's, or another connection's which has SAs.
     fn joins(&mut self, sadb: &mut Sadb, index: PolicyIndex, number: u32) -> bool {
-        let of = |group: &Group| (group.number, group.purpose.connection.clone());
+        // Of one whose inbound SAs only linger nothing is sent any more.
+        let is_over = |group: &Group| {
+            group.sas.is_empty() && group.trap.is_none() && !self.holding.contains(&group.purpose.connection)
+        };
+        let of = |group: &Group| (group.number, group.purpose.connection.clone(), is_over(group));
         match (self.owner(sadb, index).map(of), self.groups.get(&number)) {
-            (Some((owner, connection)), Some(group))
-                if owner != number && connection == group.purpose.connection =>
+            (Some((owner, connection, is_over)), Some(group))
+                if owner != number && (is_over || connection == group.purpose.connection) =>
             {
                 self.shared.entry(index).or_insert_with(|| vec![owner]).insert(0, number);
                 true

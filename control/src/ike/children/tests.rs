@@ -485,6 +485,29 @@ fn of_several_for_a_network_the_newest_has_it_and_then_the_one_before() {
     }
 }
 
+/// A peer with an address of a pool ends its tunnel, and comes back by another connection with the same address.
+#[test]
+fn what_only_lingers_gives_way_to_another_connection() {
+    for other_ends_first in [false, true] {
+        let mut bench = Bench::new(16, 64);
+        bench.install(&install(0x1001, 0x2001, to(&[A]), None, true)).unwrap();
+        let other = Install { connection: "other".into(), ..install(0x1002, 0x2002, to(&[A]), None, true) };
+        assert!(bench.install(&other).is_err(), "it is another connection's");
+        bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+        bench.install(&other).unwrap();
+        assert_eq!(bench.leaves()[0], Some(0x2002));
+        assert!(bench.lets_in(0x1002, "10.2.0.1"));
+        if other_ends_first {
+            bench.children.remove(&mut bench.sadb, 0x1002);
+            assert_eq!((bench.leaves()[0], bench.lets_in(0x1001, "10.2.0.1")), (None, true));
+        }
+        bench.children.expire(&mut bench.sadb, 100 + LINGER_SECS);
+        assert_eq!(bench.lets_in(0x1002, "10.2.0.1"), !other_ends_first);
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert!(bench.is_empty());
+    }
+}
+
 /// There is no room for policies of what is to replace another: that has all that it had.
 #[test]
 fn what_cannot_take_a_place_leaves_what_is_there() {
