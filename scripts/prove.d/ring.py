@@ -46,3 +46,7 @@ class Ring:
         if report["taken"] != "over veth" or report["data"]["where"] != "over veth":
             raise Failed("it says that it was taken %s" % report["taken"])
         return report
+
+    def goes_through(self):
+        """Whether packets go from one end to the other."""
+        return self.bench("soak", "--rate", "1000", "--trials", "1", "--seconds", "0.1")["data"]["lost"] < 50

@@ -1,5 +1,5 @@
 //! For how long nothing goes through while something is done to gateways: frames lost, divided by the rate that they were
-//! offered at (the frame-loss method of RFC 6201 §3).
+//! offered at (the frame-loss method of RFC 6201).
 
 use super::{Measure, pairs::Workers, progress::Bar};
 use crate::{
