@@ -177,6 +177,9 @@ struct Run<'a> {
     installed: HashMap<u32, Box<Install>>,
     /// Those that are there.
     there: Vec<IkeSaId>,
+    /// Those that are not, and never will be.
+    lost: u32,
+    /// Why, and how many; and why no packets go through some that are there.
     failed: BTreeMap<String, u32>,
     setup: Times,
     first_packet: Times,
@@ -228,6 +231,7 @@ impl<'a> Run<'a> {
             begun: HashMap::new(),
             installed: HashMap::new(),
             there: vec![],
+            lost: 0,
             failed: BTreeMap::new(),
             setup: Times::new(hz),
             first_packet: Times::new(hz),
@@ -288,6 +292,7 @@ impl<'a> Run<'a> {
             }
             Event::ChildUp(_, spi) => self.is_up(id, spi),
             Event::ChildFailed(_, why) | Event::Closed(why) if self.begun.remove(&id).is_some() => {
+                self.lost += 1;
                 *self.failed.entry(why).or_default() += 1;
             }
             _ => {}
@@ -351,7 +356,7 @@ impl<'a> Run<'a> {
                 });
             }
             self.turn();
-            let now_done = self.there.len() as u32 + self.failed.values().sum::<u32>();
+            let now_done = self.there.len() as u32 + self.lost;
             if now_done != done {
                 (done, last) = (now_done, Instant::now());
                 told(done);
