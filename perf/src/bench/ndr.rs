@@ -21,10 +21,11 @@ const MIN: Load = Load(1e3);
 /// What is asked of the search.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "In memory: no NIC, no kernel. Frames are due by the clock of the gateways' own turns, which stands still \
+    after_help = "In memory there is no NIC and no kernel: frames are due by the clock of the gateways' own turns, which stands still \
                   while frames are made and counted, and wait in a ring of 2048.\n\nExamples:\n  \
                   portcullis bench ndr --quick\n  \
-                  portcullis bench ndr --way encap --sizes imix --sas 1000 --algorithm aes-gcm-256 --write ndr.html"
+                  portcullis bench ndr --way encap --sizes imix --sas 1000 --algorithm aes-gcm-256 --write ndr.html\n  \
+                  portcullis bench ndr --out eth1 --in eth2 --dst-mac 02:00:00:00:00:01 --src 10.0.1.2 --dst 10.0.2.2 --max 20e6"
 )]
 pub struct Options {
     #[command(flatten)]

@@ -36,10 +36,10 @@ pub struct Pair {
     /// Octets of clear IP packets: a number, imix, or a list with weights as 64:28,570:16,1518:4.
     #[arg(long, value_name = "SIZES", default_value = "64")]
     pub sizes: Mix,
-    /// SAs, each of a flow, hit at random.
+    /// SAs, each of a flow, hit at random. Between interfaces: destination addresses, whatever the gateways have for them.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub sas: u32,
-    /// What packets are sealed with, an algorithm of ESP.
+    /// What packets are sealed with, an algorithm of ESP. Between interfaces only rates outside follow from it and from --udp.
     #[arg(long, value_name = "NAME", default_value = "aes-gcm-128", value_parser = algorithm)]
     algorithm: Algorithm,
     /// ESP in UDP, as behind a NAT.
