@@ -132,7 +132,7 @@ impl Generator {
     /// Another flow, with an SA of its own.
     ///
     /// # Errors
-    /// [`SealerError::Algorithm`](sealer::SealerError::Algorithm).
+    /// [`SealerError::Algorithm`].
     pub fn add(&mut self, flow: &Flow, sa: &Sa) -> Result<(), SealerError> {
         self.sealer.as_mut().map_or(Ok(()), |sealer| sealer.add(sa))?;
         self.writer.add(flow);
