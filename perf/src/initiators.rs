@@ -48,6 +48,10 @@ use std::{
 const FIRST_SPI: u32 = 0x1000;
 /// Messages that are taken on end, at most, before others have their turn.
 const MESSAGES_A_TURN: usize = 64;
+/// The run that packets are of: there is one in a process.
+const RUN: u64 = 1;
+/// Octets of a chunk.
+const CHUNK: u16 = 4096;
 /// How long tunnels have to end.
 const ENDING: Duration = Duration::from_secs(20);
 
@@ -489,11 +493,6 @@ impl Drop for Sending<'_> {
         _ = self.interfaces.detach();
     }
 }
-
-/// The run that packets are of: there is one in a process.
-const RUN: u64 = 1;
-/// Octets of a chunk.
-const CHUNK: u16 = 4096;
 
 /// What seals the packets of a child SA.
 fn outbound(install: &Install) -> Sa {

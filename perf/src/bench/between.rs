@@ -104,7 +104,9 @@ impl Between {
             };
             let (src_mac, mix) = (Mac([0; 6]), sizes.clone());
             let stream = Stream { dst_mac, src_mac, mix, stamped: true, first_flow, run: 0, flows };
-            (first, first_flow) = (first + count, first_flow.saturating_add(stream.flows.count));
+            // Too many of either are refused where flows are made of them.
+            (first, first_flow) =
+                (first.saturating_add(count), first_flow.saturating_add(stream.flows.count));
             stream
         });
         // Of another run than those of other programs here, and those before.

@@ -16,8 +16,9 @@ use clap::Args;
 use serde_json::json;
 use std::{error::Error, time::Duration};
 
-/// The longest burst that is tried: more is no burst.
+/// The longest burst that is tried, in frames and in seconds: more is no burst.
 const MOST: u64 = 1 << 24;
+const MOST_SECONDS: f64 = 2.0;
 
 /// Of which gateways, and how often.
 #[derive(Args, Debug)]
@@ -41,13 +42,19 @@ pub struct Options {
 fn passes(pairs: &mut Pairs, rate: f64, frames: u64) -> Result<bool, Box<dyn Error>> {
     // Half a frame more, so that rounding takes none away.
     let trial = pairs.trial(Load(rate), Duration::from_secs_f64((frames as f64 + 0.5) / rate))?;
-    Ok(trial.received >= trial.sent)
+    // What the source could not send in time is lost, too.
+    Ok(trial.received >= trial.asked())
+}
+
+/// Frames of the longest that is tried at a rate.
+fn most(rate: f64) -> u64 {
+    MOST.min((rate * MOST_SECONDS) as u64)
 }
 
 /// The longest that does.
 fn longest(pairs: &mut Pairs, rate: f64) -> Result<u64, Box<dyn Error>> {
     let mut upper = 64;
-    while upper < MOST && passes(pairs, rate, upper)? {
+    while upper < most(rate) && passes(pairs, rate, upper)? {
         upper *= 2;
     }
     let mut lower = if upper == 64 { 0 } else { upper / 2 };
@@ -74,11 +81,11 @@ impl Measure for Options {
         }
         drop(bar);
         let mean = bursts.iter().sum::<u64>() as f64 / bursts.len() as f64;
-        let (least, most) = (bursts.iter().min().copied(), bursts.iter().max().copied());
+        let (least, longest) = (bursts.iter().min().copied(), bursts.iter().max().copied());
         // RFC 9004 §6.4: while the burst comes in, some of it goes out.
         let implied = mean / rate;
         let corrected = implied - implied * (throughput / rate).min(1.0);
-        let is_endless = most.is_some_and(|most| most >= MOST / 2);
+        let is_endless = longest.is_some_and(|frames| frames >= most(rate) / 2);
         let data = json!({
             "rate_pps": rate, "throughput_pps": throughput, "frames": bursts, "mean_frames": mean,
             "buffer_us": corrected * 1e6, "endless": is_endless,
@@ -90,7 +97,7 @@ impl Measure for Options {
             format!("{:.3}", throughput / 1e6),
             format!("{mean:.1}"),
             least.unwrap_or(0).to_string(),
-            most.unwrap_or(0).to_string(),
+            longest.unwrap_or(0).to_string(),
             format!("{:.2}", corrected * 1e6),
         ]);
         let note = match is_endless {
