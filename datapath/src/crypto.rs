@@ -197,12 +197,11 @@ enum Rounds {
 }
 
 impl AeadKey {
-    #[inline(always)]
-    fn parts(&self) -> (&Head, job::Key<'_>) {
+    fn head(&self) -> &Head {
         match &self.expanded {
             #[cfg(target_arch = "x86_64")]
-            Expanded::Gcm(key) => (&key.head, job::Key::Gcm(key)),
-            Expanded::Portable(head, key) => (head, job::Key::Portable(key)),
+            Expanded::Gcm(key) => &key.head,
+            Expanded::Portable(head, _) => head,
         }
     }
 
@@ -243,11 +242,13 @@ impl Drop for Expanded {
     }
 }
 
-/// The data that is authenticated but not encrypted.
+/// The data that is authenticated but not encrypted. Octets as they are, and in this order: it is loaded as a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Aad {
-    /// Big-endian, padded with zeros.
-    block: u128,
+    spi: [u8; 4],
+    seq: [u8; 8],
+    zeros: [u8; 4],
     len: u8,
 }
 
@@ -257,22 +258,24 @@ impl Aad {
 
     /// Any octets; `None` for more than [`Aad::MAX`].
     pub fn new(octets: &[u8]) -> Option<Aad> {
-        let mut block = [0; 16];
-        block[..Aad::MAX].get_mut(..octets.len())?.copy_from_slice(octets);
-        Some(Aad { block: u128::from_be_bytes(block), len: octets.len() as u8 })
+        let mut padded = [0; Aad::MAX];
+        padded.get_mut(..octets.len())?.copy_from_slice(octets);
+        let (spi, seq) = padded.split_first_chunk()?;
+        Some(Aad { spi: *spi, seq: *seq.first_chunk()?, zeros: [0; 4], len: octets.len() as u8 })
+    }
+
+    fn octets(&self) -> ArrayVec<u8, { Aad::MAX }> {
+        self.spi.into_iter().chain(self.seq).take(self.len.into()).collect()
     }
 }
 
 /// Additional data of an ESP packet: SPI, then the sequence number, 64 bits of it with ESN (RFC 4106 §5).
 #[inline]
 pub fn aad(spi: u32, seq: u64, esn: bool) -> Aad {
-    // In words: a number of 128 bits is shifted by many instructions.
-    let (seq_high, low, len) = match esn {
-        true => (seq >> 32, seq << 32, 12),
-        false => (seq & u32::MAX as u64, 0, 8),
-    };
-    let high = (spi as u64) << 32 | seq_high;
-    Aad { block: (high as u128) << 64 | low as u128, len }
+    let (seq, esn) = (u64::from_le_bytes(seq.to_be_bytes()), u32::from(esn));
+    // Its first half is taken off the front.
+    let seq = seq >> (32 - 32 * esn);
+    Aad { spi: spi.to_be_bytes(), seq: seq.to_le_bytes(), zeros: [0; 4], len: 8 + 4 * esn as u8 }
 }
 
 /// Whether ICVs are right depends on secrets, and is told: here alone.

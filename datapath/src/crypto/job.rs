@@ -1,9 +1,6 @@
 //! One packet to seal or open, as the kernels want it: a cache line that goes from the worker to them as it is.
 
-#[cfg(target_arch = "x86_64")]
-use super::gcm;
-use super::portable;
-use super::{Aad, AeadKey, HEAD, ICV};
+use super::{Aad, AeadKey, Expanded, HEAD, Head, ICV};
 use std::{marker::PhantomData, slice};
 
 /// One packet to seal or open: what it is sealed with, and where it is. It borrows both.
@@ -13,10 +10,9 @@ use std::{marker::PhantomData, slice};
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only the kernels go by kinds"))]
 pub struct Job<'a> {
     /// J0 with its counter zero (NIST SP 800-38D §7.1): salt, IV, zeros.
-    pub(super) nonce: [u64; 2],
-    /// Additional data, padded with zeros to a block, as a big-endian number.
-    pub(super) aad: u128,
-    pub(super) key: Key<'a>,
+    pub(super) nonce: Nonce,
+    pub(super) aad: Aad,
+    pub(super) key: &'a AeadKey,
     /// The text. [`HEAD`] octets in front of it and [`ICV`] behind it are the packet's, too. Of a packet in segments,
     /// the list of them.
     pub(super) text: *mut u8,
@@ -24,10 +20,6 @@ pub struct Job<'a> {
     pub(super) len: u16,
     /// How many segments there are in the list; 0: the packet is in one piece.
     segments: u16,
-    /// Octets of the additional data.
-    pub(super) aad_len: u8,
-    /// AES rounds: 10, 12 or 14.
-    pub(super) rounds: u8,
     /// Octets of the ICV: 8, 12 or 16.
     pub(super) icv: u8,
     /// Jobs of the same number can go through a kernel together: their keys are for the kernels, and they have as
@@ -39,13 +31,13 @@ pub struct Job<'a> {
 #[cfg(target_arch = "x86_64")]
 const _: () = assert!(size_of::<Job<'_>>() == 64);
 
-/// The key of what made it.
+/// Salt and IV.
 #[derive(Clone, Copy)]
-#[repr(u8)]
-pub(super) enum Key<'a> {
-    #[cfg(target_arch = "x86_64")]
-    Gcm(&'a gcm::Key),
-    Portable(&'a portable::Key),
+#[repr(C)]
+pub(super) struct Nonce {
+    pub(super) salt: [u8; 4],
+    pub(super) iv: [u8; 8],
+    counter: [u8; 4],
 }
 
 /// The kind of what has no key for the kernels: the last of all.
@@ -114,20 +106,20 @@ impl<'a> Job<'a> {
         if !matches!(icv, 8 | 12 | 16) || len > u16::MAX as usize {
             return None;
         }
-        let (head, key) = key.parts();
-        let (salt, iv) = (u32::from_le_bytes(head.salt), u64::from_le_bytes(iv));
+        let (head, kind) = match &key.expanded {
+            #[cfg(target_arch = "x86_64")]
+            Expanded::Gcm(key) => (&key.head, key.head.first_kind + kind(icv, len)),
+            Expanded::Portable(head, _) => foreign(head),
+        };
         Some(Job {
-            nonce: [salt as u64 | iv << 32, iv >> 32],
-            aad: aad.block,
+            nonce: Nonce { salt: head.salt, iv, counter: [0; 4] },
+            aad,
             key,
             text,
             len: len as u16,
             segments,
-            aad_len: aad.len,
-            rounds: head.rounds as u8,
             icv,
-            // That of what is foreign stays as it is.
-            kind: head.first_kind.saturating_add(kind(icv, len)),
+            kind,
             packet: PhantomData,
         })
     }
@@ -179,7 +171,7 @@ impl<'a> Job<'a> {
         }
         let kind = match self.kind {
             FOREIGN => FOREIGN,
-            _ => first_kind(self.rounds) + kind(self.icv, self.len as usize),
+            _ => self.key.head().first_kind + kind(self.icv, self.len as usize),
         };
         let text = packet.as_mut_ptr().wrapping_add(HEAD);
         let done = work(&mut Job { text, segments: 0, kind, packet: PhantomData, ..*self });
@@ -206,6 +198,13 @@ impl<'a> Job<'a> {
             (before, left) = (before - from, left - n);
         }
     }
+}
+
+/// A function, since a branch that is never taken costs less than to choose without one.
+#[cold]
+#[inline(never)]
+fn foreign(head: &Head) -> (&Head, u8) {
+    (head, FOREIGN)
 }
 
 /// The kind among those of a length of keys.

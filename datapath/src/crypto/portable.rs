@@ -1,7 +1,7 @@
 //! AES-GCM by RustCrypto, one packet after the other: for CPUs that the kernels are not for, and to hold them
 //! against. The library wants a text in one piece: what is in segments is copied.
 
-use super::{HEAD, ICV, Job, job};
+use super::{Expanded, HEAD, ICV, Job, job::Nonce};
 use crate::batch::BATCH;
 use aes_gcm::{
     Aes128Gcm, Aes256Gcm, AesGcm,
@@ -59,14 +59,14 @@ impl Key {
 /// The ICV of a job whose text is sealed, or opened, by the way. `None` if its key is none of these.
 fn icv(job: &mut Job<'_>, seal: bool) -> Option<[u8; ICV]> {
     #[cfg_attr(not(target_arch = "x86_64"), allow(irrefutable_let_patterns))]
-    let job::Key::Portable(key) = job.key else {
+    let Expanded::Portable(_, key) = &job.key.expanded else {
         return None;
     };
-    let ([a, b], aad) = (job.nonce.map(u64::to_le_bytes), job.aad.to_be_bytes());
+    let (Nonce { salt, iv, .. }, aad) = (job.nonce, job.aad.octets());
     let mut nonce = [0; 12];
-    nonce[..8].copy_from_slice(&a);
-    nonce[8..].copy_from_slice(&b[..4]);
-    key.apply(nonce, &aad[..job.aad_len as usize], job.parts().0, seal)
+    nonce[..4].copy_from_slice(&salt);
+    nonce[4..].copy_from_slice(&iv);
+    key.apply(nonce, &aad, job.parts().0, seal)
 }
 
 pub(super) fn seal(jobs: &mut [Job<'_>]) {

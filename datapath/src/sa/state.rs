@@ -17,11 +17,14 @@ pub const RESERVED_BLOCK: u64 = 4096;
 pub(super) const SEEN_AHEAD: u64 = 16;
 
 /// Packets and octets that the runtime region does not know of yet.
+///
+/// It lies two octets behind a multiple of four: the compiler reads 16 bits that begin at one as 32, and the CPU then waits
+/// until those that the packet before this one has written are in its cache.
 #[derive(Clone, Copy, Default)]
 #[repr(C, packed(2))]
 pub(super) struct Untold {
-    pub(super) octets: u32,
     pub(super) packets: u16,
+    pub(super) octets: u32,
 }
 
 impl Untold {
@@ -55,10 +58,10 @@ pub struct InboundSa {
     pub(super) spi: u32,
     /// The policy that it serves.
     pub reqid: u32,
-    pub(super) untold: Untold,
     pub(super) way: u8,
     /// Whether it is in the queue of those with something to tell.
     pub(super) waits: bool,
+    pub(super) untold: Untold,
 }
 
 const _: () = assert!(size_of::<Option<InboundSa>>() == 64);
@@ -148,10 +151,10 @@ pub struct SaState {
     pub slot: SlotIndex,
     /// The SPI.
     pub spi: u32,
-    /// Of outbound packets.
-    pub(super) untold: Untold,
     /// The largest outer packet, or 0 where only the interface limits it.
     pub mtu: u16,
+    /// Of outbound packets.
+    pub(super) untold: Untold,
     /// Which way.
     pub direction: Direction,
     /// Extended sequence numbers (RFC 4303 §2.2.1).
@@ -169,6 +172,8 @@ pub struct SaState {
 }
 
 const _: () = assert!(std::mem::offset_of!(SaState, outer) == 64 && size_of::<Option<SaState>>() == 128);
+const _: () = assert!(std::mem::offset_of!(SaState, untold) % 4 == 2);
+const _: () = assert!(std::mem::offset_of!(InboundSa, untold) % 4 == 2);
 
 impl SaState {
     /// Takes up an SA that this worker meets for the first time where a predecessor left off.

@@ -6,7 +6,7 @@
 
 use super::{
     key::{Key, POWERS},
-    vector::Vector,
+    vector::{Lanes, Vector},
 };
 use core::arch::x86_64::*;
 
@@ -75,6 +75,18 @@ impl<V: Vector> Sum<V> {
     pub(super) unsafe fn reduce_high(self) -> V {
         let carry = V::splat(polynomial()).clmul::<0x01>(self.middle);
         self.high.xor3(self.middle.swapped(), carry)
+    }
+}
+
+impl<V: Lanes> Sum<V> {
+    /// The sum of all lanes in lane 0, and that of another's in lane 1, if there is one.
+    #[inline(always)]
+    pub(super) unsafe fn beside(self, second: Self) -> Self {
+        Sum {
+            low: self.low.sums(second.low),
+            middle: self.middle.sums(second.middle),
+            high: self.high.sums(second.high),
+        }
     }
 }
 

@@ -10,13 +10,13 @@
 //!  hash            | additional data          |  ciphertext ...      | lengths |
 //! ```
 //!
-//! - Packets of up to a chunk ([`Vector::CHUNK`]) go through [`short`], a few at a time: the hash of one group is
-//!   computed between the AES rounds of the next, since neither keeps the CPU busy alone, and no CPU looks far
-//!   enough ahead to find the other.
-//! - Longer ones go through [`long`], a chunk at a time: the hash of one chunk between the rounds of the next. Where
-//!   chunks are is for a [`Place`] to say: a packet may lie in segments.
-//! - A chunk's blocks are multiplied by descending powers of H and reduced together. Products are Karatsuba's, of
-//!   three multiplications, where additions cost less than a fourth.
+//! - Packets of up to a chunk ([`Vector::CHUNK`]) go through [`short`], as many at a time as a vector has lanes: their
+//!   rounds side by side, then their hashes, which are reduced together, each in a lane.
+//! - Longer ones go through [`long`], a chunk at a time: the hash of one chunk is computed between the rounds of the
+//!   next, since neither keeps the CPU busy alone. Where chunks are is for a [`Place`] to say: a packet may lie in
+//!   segments.
+//! - A chunk's blocks are multiplied by descending powers of H and reduced together. In long packets products are
+//!   Karatsuba's, of three multiplications, where additions cost less than a fourth.
 //! - Where the last vector has room, the block of lengths goes into it.
 //!
 //! No branch and no address depends on keys, texts or ICVs: on lengths only. That an ICV is right is told in bits.
@@ -25,15 +25,12 @@
 //! is what *unsafe* means in this file, of all of them; the entry points at its end say which features.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each function's contract is the same; see above")]
 
-use super::super::{
-    HEAD, ICV,
-    job::{self, Job},
-};
+use super::super::{Expanded, HEAD, ICV, Job};
 use super::{
     ghash::{Sum, halves, powers},
     key::Key,
     place::{Place, Staging},
-    vector::{Vector, is_zero},
+    vector::{Lanes, Vector, is_zero},
 };
 use crate::batch::BATCH;
 use core::{arch::x86_64::*, array::from_fn};
@@ -43,9 +40,9 @@ const _: () = assert!(HEAD == 16 && ICV == 16);
 impl<'a> Job<'a> {
     #[inline(always)]
     unsafe fn key(&self) -> &'a Key {
-        match self.key {
-            job::Key::Gcm(key) => key,
-            job::Key::Portable(_) => core::hint::unreachable_unchecked(),
+        match &self.key.expanded {
+            Expanded::Gcm(key) => key,
+            Expanded::Portable(..) => core::hint::unreachable_unchecked(),
         }
     }
 
@@ -77,13 +74,13 @@ impl<'a> Job<'a> {
 
     #[inline(always)]
     unsafe fn aad(&self) -> __m128i {
-        __m128i::load((&raw const self.aad).cast())
+        __m128i::load((&raw const self.aad).cast()).reversed()
     }
 
     /// The last block of the hash.
     #[inline(always)]
     unsafe fn lengths(&self) -> __m128i {
-        _mm_set_epi64x(8 * self.aad_len as i64, 8 * self.len as i64)
+        _mm_set_epi64x(8 * self.aad.len as i64, 8 * self.len as i64)
     }
 
     /// Behind the text of a packet in one piece.
@@ -146,28 +143,32 @@ static NUMBERS: Numbers = {
 /// The counter blocks of a part, whose stream begins with block `first`, a multiple of a chunk.
 struct Counters<V> {
     base: V,
+    key: V,
+    /// Both added.
+    whitened: V,
     first: u32,
 }
 
 impl<V: Vector> Counters<V> {
     #[inline(always)]
-    unsafe fn new(nonce: __m128i, first: u32) -> Counters<V> {
+    unsafe fn new(nonce: __m128i, first: u32, key: V) -> Counters<V> {
         let first_on_wire = _mm_set_epi32(first.swap_bytes() as i32, 0, 0, 0);
-        Counters { base: V::splat(nonce.xor(first_on_wire)), first }
+        let base = V::splat(nonce.xor(first_on_wire));
+        Counters { base, key, whitened: base.xor(key), first }
     }
 
     /// Vector `y` of the part's counter blocks, with the first round key added. Block i has counter i + 1.
     #[inline(always)]
-    unsafe fn whitened(&self, y: usize, key: V) -> V {
+    unsafe fn block(&self, y: usize) -> V {
         let numbers = V::load((&raw const NUMBERS).cast::<u8>().add(16 * V::BLOCKS * y));
         if self.first == 0 || V::BLOCKS * (y + 1) < V::CHUNK {
             // No carry: the number has no bit that `first` has.
-            self.base.xor3(numbers, key)
+            self.whitened.xor(numbers)
         } else if (self.first as usize & 0xff) + V::CHUNK < 256 {
             // A carry within the last octet.
-            self.base.add32(numbers).xor(key)
+            self.base.add32(numbers).xor(self.key)
         } else {
-            self.base.counter_swapped().add32(numbers.counter_swapped()).counter_swapped().xor(key)
+            self.base.counter_swapped().add32(numbers.counter_swapped()).counter_swapped().xor(self.key)
         }
     }
 }
@@ -213,10 +214,10 @@ struct Ends {
 /// Between the rounds of AES-128: so many times is `work` done in [`transform`].
 const STEPS: usize = 9;
 
-/// En- or decrypts one part of each of `G` packets, in `NV` vectors each. `work` is done between the rounds, if
-/// `STITCHED`; `hash` is told what is to be hashed, turned over.
+/// En- or decrypts one part of each of `G` packets, in `NV` vectors each. `work` is done between the rounds; `hash` is
+/// told what is to be hashed, turned over.
 #[inline(always)]
-unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool, const STITCHED: bool>(
+unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool>(
     (ps, parts): (&[&Job<'_>; G], &[Part; G]),
     (is_first, is_last): (bool, bool),
     mut work: impl FnMut(usize),
@@ -224,11 +225,11 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
 ) -> [Ends; G] {
     let mut s = [[V::zero(); NV]; G];
     each!(g < G => {
-        let counters = Counters::new(ps[g].nonce(), if is_first { 0 } else { parts[g].first });
-        let key = round_key::<V>(ps[g].key(), 0);
-        each!(y < NV => { s[g][y] = counters.whitened(y, key); });
+        let first = if is_first { 0 } else { parts[g].first };
+        let counters = Counters::new(ps[g].nonce(), first, round_key::<V>(ps[g].key(), 0));
+        each!(y < NV => { s[g][y] = counters.block(y); });
     });
-    let rounds = ps[0].rounds as usize;
+    let rounds = ps[0].key().head.rounds as usize;
     macro_rules! round {
         ($round:expr) => {
             each!(g < G => {
@@ -237,15 +238,13 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
             })
         };
     }
-    if STITCHED {
-        each!(i < 8 => {
-            round!(i + 1);
-            work(i + 1);
-        });
-        round!(STEPS);
-        work(STEPS);
-    }
-    for round in if STITCHED { STEPS + 1 } else { 1 }..rounds {
+    each!(i < 8 => {
+        round!(i + 1);
+        work(i + 1);
+    });
+    round!(STEPS);
+    work(STEPS);
+    for round in STEPS + 1..rounds {
         round!(round);
     }
     let mut ends = [Ends { mask: _mm_setzero_si128(), icv: _mm_setzero_si128() }; G];
@@ -286,127 +285,72 @@ unsafe fn icv<const OPEN: bool>(p: &Job<'_>, sum: Sum<__m128i>, ends: &Ends) -> 
     if OPEN { icv.xor(ends.icv).keep(p.icv as usize) } else { icv }
 }
 
-/// Short packets on their way: what of them is still to be hashed.
-#[derive(Clone, Copy)]
-struct Waiting<'a, V, const G: usize, const NV: usize> {
-    ps: [&'a Job<'a>; G],
-    x: [[V; NV]; G],
-    ends: [Ends; G],
-    sums: [Sum<V>; G],
-    whole: [Sum<__m128i>; G],
-}
-
-impl<'a, V: Vector, const G: usize, const NV: usize> Waiting<'a, V, G, NV> {
-    /// Whether ICVs are set behind the rounds. There is a branch in it, around which the compiler mixes nothing; but two
-    /// at a time would wait in registers that are not there.
-    const LATE: bool = G == 1;
-
-    /// En- or decrypts a group. `HAS_ROOM`: the last vectors have a lane for the lengths.
-    #[inline(always)]
-    unsafe fn transform<const OPEN: bool, const HAS_ROOM: bool, const STITCHED: bool>(
-        ps: [&'a Job<'a>; G],
-        work: impl FnMut(usize),
-    ) -> Self {
-        let parts: [Part; G] = from_fn(
-            #[inline(always)]
-            |g| Part::whole(ps[g]),
-        );
-        let mut x = [[V::zero(); NV]; G];
-        let ends = transform::<V, G, NV, OPEN, STITCHED>(
-            (&ps, &parts),
-            (true, true),
-            work,
-            #[inline(always)]
-            |g, y, block| {
-                let has_lengths = HAS_ROOM && y + 1 == NV;
-                let lane = parts[g].blocks - V::BLOCKS * y;
-                x[g][y] = if has_lengths { block.with_block(lane, ps[g].lengths()) } else { block };
-            },
-        );
-        Waiting { ps, x, ends, sums: [Sum::zero(); G], whole: [Sum::zero(); G] }
-    }
-
-    /// Step 1 to [`STEPS`] of the hashing. The last has the ICVs, and sets them or tells which are right.
-    #[inline(always)]
-    unsafe fn hash<const OPEN: bool, const HAS_ROOM: bool>(&mut self, step: usize) -> [(__m128i, bool); G] {
-        each!(g < G => {
-            each!(y < NV => {
-                // Products in steps 1 to 6; a packet's are folded in the step after its last.
-                let product = (g * NV + y) * 6 / (G * NV) + 1;
-                if step == product {
-                    let n = self.ps[g].blocks() + 1 - V::BLOCKS * y;
-                    self.sums[g].add(self.x[g][y], powers(self.ps[g].key(), n));
-                }
-                if step == product + 1 && y + 1 == NV {
-                    self.whole[g] = self.sums[g].settled().folded();
-                    if !HAS_ROOM {
-                        self.whole[g].add_schoolbook(self.ps[g].lengths(), powers(self.ps[g].key(), 1));
-                    }
-                }
-            });
-            if step == 7 {
-                self.whole[g] = self.whole[g].reduce_low();
-            }
-        });
-        let mut told = [(_mm_setzero_si128(), false); G];
-        if step == STEPS {
-            each!(g < G => {
-                let icv = icv::<OPEN>(self.ps[g], self.whole[g], &self.ends[g]);
-                if !OPEN && !Self::LATE {
-                    self.ps[g].set_icv(self.ps[g].behind(), icv);
-                }
-                told[g] = (icv, OPEN && is_zero(icv));
-            });
-        }
-        told
-    }
-}
-
-/// Groups of short packets from the one that is hashed, less one, to the one whose memory is asked for.
-const AHEAD: usize = 1;
-
-/// Packets of one kind, of at most a chunk, `G` at a time: one group is hashed between the rounds of the next.
+/// En- or decrypts packets, as many as a vector has lanes at most, and hashes them. Which are right, if opened. `HAS_ROOM`:
+/// the last vectors have a lane for the lengths.
 #[inline(always)]
-unsafe fn short<V: Vector, const G: usize, const NV: usize, const OPEN: bool, const HAS_ROOM: bool>(
+unsafe fn group<V: Lanes, const G: usize, const NV: usize, const OPEN: bool, const HAS_ROOM: bool>(
+    ps: [&Job<'_>; G],
+) -> [bool; G] {
+    // All have as many.
+    let blocks = const { V::BLOCKS * NV - HAS_ROOM as usize };
+    let parts: [Part; G] = from_fn(
+        #[inline(always)]
+        |g| Part { blocks, ..Part::whole(ps[g]) },
+    );
+    let mut sums = [Sum::<V>::zero(); G];
+    let ends = transform::<V, G, NV, OPEN>(
+        (&ps, &parts),
+        (true, true),
+        |_| {},
+        #[inline(always)]
+        |g, y, block| {
+            let has_lengths = HAS_ROOM && y + 1 == NV;
+            let lane = blocks - V::BLOCKS * y;
+            let x = if has_lengths { block.with_block(lane, ps[g].lengths()) } else { block };
+            let n = blocks + 1 - V::BLOCKS * y;
+            sums[g].add_schoolbook(x, powers(ps[g].key(), n));
+        },
+    );
+    let second = G - 1;
+    let mut sum = sums[0].beside(sums[second]);
+    if !HAS_ROOM {
+        let lengths = V::beside(ps[0].lengths(), ps[second].lengths());
+        let h = V::beside(powers(ps[0].key(), 1), powers(ps[second].key(), 1));
+        sum.add_schoolbook(lengths, h);
+    }
+    let masks = V::beside(ends[0].mask, ends[second].mask);
+    let icvs = sum.reduce_low().reduce_high().reversed().xor(masks);
+    let mut good = [false; G];
+    if OPEN {
+        let differ = icvs.xor(V::beside(ends[0].icv, ends[second].icv));
+        let counts = V::splat(_mm_set1_epi8(-1).keep(ps[0].icv as usize));
+        good.copy_from_slice(&differ.and(counts).are_zero()[..G]);
+    } else {
+        each!(g < G => { ps[g].set_icv(parts[g].icv, icvs.block(g)); });
+    }
+    good
+}
+
+/// Packets of one kind, of at most a chunk, `G` at a time. While a group is worked on, the memory of the next is asked for.
+#[inline(always)]
+unsafe fn short<V: Lanes, const G: usize, const NV: usize, const OPEN: bool, const HAS_ROOM: bool>(
     ps: &[Job<'_>],
     order: &[u8],
     good: &mut [bool],
 ) {
     let (groups, rest) = order.as_chunks::<G>();
-    if let [first, groups @ ..] = groups {
-        let group = |of: &[u8; G]| {
-            from_fn(
-                #[inline(always)]
-                |g| ps.get_unchecked(of[g] as usize),
-            )
-        };
-        let mut tell = |of: &[u8; G], ps: &[&Job<'_>; G], told: [(__m128i, bool); G]| {
-            each!(g < G => {
-                if OPEN {
-                    *good.get_unchecked_mut(of[g] as usize) = told[g].1;
-                } else if Waiting::<V, G, NV>::LATE {
-                    ps[g].set_icv(ps[g].behind(), told[g].0);
-                }
-            });
-        };
-        let mut before = first;
-        let mut waiting = Waiting::<V, G, NV>::transform::<OPEN, HAS_ROOM, false>(group(first), |_| {});
-        for (n, of) in groups.iter().enumerate() {
-            if let Some(ahead) = groups.get(n + AHEAD) {
-                each!(g < G => { ps.get_unchecked(ahead[g] as usize).prefetch(waiting.ps[g]); });
-            }
-            let mut told = [(_mm_setzero_si128(), false); G];
-            let next = Waiting::transform::<OPEN, HAS_ROOM, true>(
-                group(of),
-                #[inline(always)]
-                |step| told = waiting.hash::<OPEN, HAS_ROOM>(step),
-            );
-            tell(before, &waiting.ps, told);
-            (before, waiting) = (of, next);
+    for (n, of) in groups.iter().enumerate() {
+        let now: [&Job<'_>; G] = from_fn(
+            #[inline(always)]
+            |g| ps.get_unchecked(of[g] as usize),
+        );
+        if let Some(next) = groups.get(n + 1) {
+            each!(g < G => { ps.get_unchecked(next[g] as usize).prefetch(now[g]); });
         }
-        each!(step < 8 => { waiting.hash::<OPEN, HAS_ROOM>(step + 1); });
-        let told = waiting.hash::<OPEN, HAS_ROOM>(STEPS);
-        tell(before, &waiting.ps, told);
+        let told = group::<V, G, NV, OPEN, HAS_ROOM>(now);
+        if OPEN {
+            each!(g < G => { *good.get_unchecked_mut(of[g] as usize) = told[g]; });
+        }
     }
     if G > 1 && !rest.is_empty() {
         short::<V, 1, NV, OPEN, HAS_ROOM>(ps, rest, good);
@@ -438,7 +382,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool
     ask(0);
     let (mut place, mut staging) = (Place::<SEGMENTS>::of(p), Staging::new());
     let part = [Part::new(p, place.enter(16 * V::CHUNK, &mut staging), 0, V::CHUNK)];
-    let [Ends { mask, .. }] = transform::<V, 1, N, OPEN, false>(
+    let [Ends { mask, .. }] = transform::<V, 1, N, OPEN>(
         (&ps, &part),
         (true, false),
         |_| {},
@@ -463,7 +407,7 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool
             let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
             let mut next = [V::zero(); N];
             x[0] = x[0].xor(V::from_block(hash));
-            transform::<V, 1, N, OPEN, true>(
+            transform::<V, 1, N, OPEN>(
                 (&ps, &part),
                 (false, false),
                 #[inline(always)]
@@ -516,7 +460,7 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
 ) -> bool {
     let (mut sum, mut folded, mut hash) = (Sum::<V>::zero(), Sum::<__m128i>::zero(), _mm_setzero_si128());
     let mut last = [V::zero(); NV];
-    let [Ends { icv, .. }] = transform::<V, 1, NV, OPEN, true>(
+    let [Ends { icv, .. }] = transform::<V, 1, NV, OPEN>(
         (&[p], &[part]),
         (false, true),
         #[inline(always)]
@@ -551,7 +495,7 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
 /// All packets, in `order`, which ascends by kind: `S` is for short ones, `G` at a time, `L` for long ones, of `N`
 /// vectors a chunk. Opened, `good` tells of each packet whether its ICV is right; it has room for all.
 #[inline(always)]
-unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN: bool>(
+unsafe fn batch<S: Lanes, L: Vector, const N: usize, const G: usize, const OPEN: bool>(
     ps: &[Job<'_>],
     order: &[u8],
     good: &mut [bool],
@@ -596,9 +540,9 @@ unsafe fn batch<S: Vector, L: Vector, const N: usize, const G: usize, const OPEN
             2 => short!(G, 2),
             3 => short!(G, 3),
             4 => short!(G, 4),
-            5 => short!(1, 5),
-            6 => short!(1, 6),
-            7 => short!(1, 7),
+            5 => short!(G, 5),
+            6 => short!(G, 6),
+            7 => short!(G, 7),
             _ => short!(1, 8),
         }
     }

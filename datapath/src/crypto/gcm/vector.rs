@@ -55,6 +55,17 @@ pub(super) trait Vector: Copy {
     unsafe fn sum(self) -> __m128i;
 }
 
+/// Vectors in whose lanes short packets are hashed side by side: one packet, or two.
+pub(super) trait Lanes: Vector {
+    /// A block in lane 0, and another in lane 1, if there is one.
+    unsafe fn beside(first: __m128i, second: __m128i) -> Self;
+    /// The sum of all lanes in lane 0, and that of another's in lane 1, if there is one.
+    unsafe fn sums(self, second: Self) -> Self;
+    unsafe fn and(self, other: Self) -> Self;
+    /// Which lanes are zero, in constant time.
+    unsafe fn are_zero(self) -> [bool; 2];
+}
+
 const REVERSE: [u8; 16] = [15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0];
 const REVERSE_TOP: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 14, 13, 12];
 
@@ -166,6 +177,25 @@ impl Vector for __m128i {
     }
 }
 
+impl Lanes for __m128i {
+    #[inline(always)]
+    unsafe fn beside(first: __m128i, _: __m128i) -> Self {
+        first
+    }
+    #[inline(always)]
+    unsafe fn sums(self, _: Self) -> Self {
+        self
+    }
+    #[inline(always)]
+    unsafe fn and(self, other: Self) -> Self {
+        _mm_and_si128(self, other)
+    }
+    #[inline(always)]
+    unsafe fn are_zero(self) -> [bool; 2] {
+        [is_zero(self); 2]
+    }
+}
+
 /// VAES, VPCLMULQDQ and AVX2.
 impl Vector for __m256i {
     const BLOCKS: usize = 2;
@@ -257,6 +287,27 @@ impl Vector for __m256i {
     #[inline(always)]
     unsafe fn sum(self) -> __m128i {
         self.block(0).xor(self.block(1))
+    }
+}
+
+impl Lanes for __m256i {
+    #[inline(always)]
+    unsafe fn beside(first: __m128i, second: __m128i) -> Self {
+        _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1)
+    }
+    #[inline(always)]
+    unsafe fn sums(self, second: Self) -> Self {
+        _mm256_permute2x128_si256::<0x20>(self, second).xor(_mm256_permute2x128_si256::<0x31>(self, second))
+    }
+    #[inline(always)]
+    unsafe fn and(self, other: Self) -> Self {
+        _mm256_and_si256(self, other)
+    }
+    #[inline(always)]
+    unsafe fn are_zero(self) -> [bool; 2] {
+        let halves = _mm256_cmpeq_epi64(self, Self::zero());
+        let bits = _mm256_movemask_pd(_mm256_castsi256_pd(halves));
+        [bits & 3 == 3, bits & 12 == 12]
     }
 }
 

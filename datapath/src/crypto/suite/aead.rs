@@ -58,8 +58,8 @@ impl Combined {
         if let Keys::Gcm(aead, key) = &self.keys {
             return self.with_job(key, iv, aad, esp, |job| aead.seal(&mut [job])).is_some();
         }
-        let (block, (covered, icv)) = (aad.block.to_be_bytes(), esp.split_at_mut(esp.len() - self.icv));
-        let (aad, (head, text)) = (&block[..aad.len as usize], covered.split_at_mut(ESP + self.iv));
+        let (aad, (covered, icv)) = (&aad.octets()[..], esp.split_at_mut(esp.len() - self.icv));
+        let (head, text) = covered.split_at_mut(ESP + self.iv);
         match &self.keys {
             Keys::Gcm(..) => false,
             Keys::Ccm(aes, salt) => with_aes!(aes, aes => ccm::seal(aes, nonce(salt, iv), aad, text, icv)),
@@ -83,8 +83,8 @@ impl Combined {
             self.with_job(key, iv, aad, esp, |job| aead.open(&mut [job], &mut verified))?;
             return verified.pop()?;
         }
-        let (block, (head, rest)) = (aad.block.to_be_bytes(), esp.split_at_mut(ESP + self.iv));
-        let (aad, text_len) = (&block[..aad.len as usize], rest.len() - self.icv);
+        let (aad, (head, rest)) = (&aad.octets()[..], esp.split_at_mut(ESP + self.iv));
+        let text_len = rest.len() - self.icv;
         let is_right = match &self.keys {
             Keys::Gcm(..) => false,
             Keys::Ccm(aes, salt) => {
