@@ -14,7 +14,7 @@ pub mod soak;
 pub mod tunnels;
 
 use crate::{
-    plan::calibrate,
+    plan::{calibrate, predictions},
     report::{Output, Report, compare},
 };
 use clap::{Args, Subcommand};
@@ -45,6 +45,8 @@ pub enum Bench {
     Report(Box<Told<merge::Options>>),
     /// Makes the profile of a host, by which `portcullis plan` reckons, of what portcullis-path measured there.
     Calibrate(calibrate::Options),
+    /// How far what a profile predicts is from what was measured, and it was not made of.
+    Predictions(predictions::Options),
 }
 
 /// A measurement, and how its report is told.
@@ -132,6 +134,7 @@ impl Bench {
             Bench::Report(told) => told.run(core),
             Bench::Compare(compare) => return compare.run(),
             Bench::Calibrate(options) => options.run().map_err(Into::into),
+            Bench::Predictions(options) => options.run().map_err(Into::into),
         }?;
         Ok((text, 0))
     }

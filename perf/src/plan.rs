@@ -15,6 +15,7 @@ pub mod command;
 pub mod fit;
 pub mod model;
 pub mod packet;
+pub mod predictions;
 pub mod profile;
 pub mod question;
 pub mod report;

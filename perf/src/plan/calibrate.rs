@@ -31,10 +31,11 @@ const PARTS: f64 = 3.0;
 #[command(
     after_help = "Example, on a quiet machine:\n  portcullis-path --sas 1,1024,10000,100000 --json 128.json\n  \
                         portcullis-path --sas 1,1024,10000,100000 --algorithm aes-gcm-256 --json 256.json\n  \
-                        portcullis bench calibrate --measured 128.json --measured 256.json --profile host.json"
+                        portcullis bench calibrate --measured 128.json --measured 256.json --profile host.json\n\n\
+                        perf/calibrate does all of it, over veth and for IKE, too."
 )]
 pub struct Options {
-    /// What `portcullis-path --json FILE` wrote on this host; once for each algorithm.
+    /// What `portcullis-path --json FILE` or `perf/veth-path` wrote on this host; once for each algorithm.
     #[arg(long, value_name = "FILE", required = true)]
     measured: Vec<PathBuf>,
     /// Where to write the profile.
@@ -84,8 +85,15 @@ struct Measured {
     rounds: f64,
     algorithm: String,
     crypto: String,
+    /// `perf/veth-path` says so; portcullis-path measures in memory.
+    #[serde(default = "memory_port")]
+    port: String,
     cells: Vec<Cell>,
     throughput: Vec<Throughput>,
+}
+
+fn memory_port() -> String {
+    MEMORY.to_owned()
 }
 
 /// Clocks of one worker, in memory.
@@ -95,7 +103,8 @@ struct Cell {
     sas: u32,
     size: Sizes,
     hops: Option<BTreeMap<String, f64>>,
-    clocks_per_packet: f64,
+    /// Clocks of a packet, of which a tenth of the rounds took less.
+    undisturbed: f64,
     least: f64,
 }
 
@@ -106,7 +115,8 @@ struct Throughput {
     sas: u32,
     size: Sizes,
     workers: u32,
-    packets_per_second: f64,
+    /// Packets per second, of which a tenth of the rounds did more.
+    undisturbed: f64,
     most: f64,
 }
 
@@ -116,17 +126,28 @@ impl Options {
     /// # Errors
     /// [`CalibrateError`].
     pub fn run(&self) -> Result<String, CalibrateError> {
-        let mut files = vec![];
-        for file in &self.measured {
-            let text = fs::read_to_string(file)
-                .map_err(|source| CalibrateError::Read { file: file.clone(), source })?;
-            files.push((file.as_path(), text));
-        }
-        let files: Vec<(&Path, &str)> = files.iter().map(|(file, text)| (*file, text.as_str())).collect();
+        let texts = self.measured.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+        let files: Vec<(&Path, &str)> = self.measured.iter().zip(&texts).map(|(f, t)| (&**f, &**t)).collect();
         let profile = profile(&files)?;
         profile.save(&self.profile)?;
         Ok(told(&profile))
     }
+}
+
+fn read(file: &Path) -> Result<String, CalibrateError> {
+    fs::read_to_string(file).map_err(|source| CalibrateError::Read { file: file.into(), source })
+}
+
+fn parse(file: &Path, text: &str) -> Result<Measured, CalibrateError> {
+    serde_json::from_str(text).map_err(|source| CalibrateError::Form { file: file.into(), source })
+}
+
+/// What a file of measurements says.
+///
+/// # Errors
+/// [`CalibrateError`].
+pub fn samples(file: &Path) -> Result<Vec<Sample>, CalibrateError> {
+    Ok(parse(file, &read(file)?)?.samples().collect())
 }
 
 /// The profile of what files say.
@@ -136,8 +157,7 @@ impl Options {
 pub fn profile(files: &[(&Path, &str)]) -> Result<Profile, CalibrateError> {
     let (mut samples, mut first) = (vec![], None::<Measured>);
     for (file, text) in files {
-        let measured: Measured = serde_json::from_str(text)
-            .map_err(|source| CalibrateError::Form { file: file.into(), source })?;
+        let measured = parse(file, text)?;
         samples.extend(measured.samples());
         match &first {
             Some(first) if (&first.cpu, &first.crypto) != (&measured.cpu, &measured.crypto) => {
@@ -185,7 +205,7 @@ impl Measured {
             sizes: size.clone(),
             sas,
             workers,
-            port: MEMORY.to_owned(),
+            port: self.port.clone(),
             batch: BATCH as f64,
             clocks,
             spread,
@@ -198,24 +218,25 @@ impl Measured {
             metered.find_map(|c| c.hops.clone()).unwrap_or_default()
         };
         let alone = self.cells.iter().filter(|cell| cell.hops.is_none()).map(move |cell| {
-            let (clocks, spread) = (cell.clocks_per_packet, self.spread(cell.least / cell.clocks_per_packet));
+            let (clocks, spread) = (cell.undisturbed, self.spread(cell.least / cell.undisturbed));
             sample(cell.direction, &cell.size, (cell.sas, 1), clocks, spread, hops(cell))
         });
         let several = self.throughput.iter().filter(|t| t.workers > 1).map(move |t| {
-            let clocks = f64::from(t.workers) * self.tsc_hz / t.packets_per_second;
-            let spread = self.spread(t.packets_per_second / t.most);
+            let clocks = f64::from(t.workers) * self.tsc_hz / t.undisturbed;
+            let spread = self.spread(t.undisturbed / t.most);
             sample(t.direction, &t.size, (t.sas, t.workers), clocks, spread, BTreeMap::new())
         });
         alone.chain(several).collect::<Vec<_>>().into_iter()
     }
 
-    /// The standard deviation of a median, as a part of it, of which the least of all values is this part. The other side
-    /// says nothing: what else the machine does makes values too high, and never too low.
+    /// The standard deviation of the tenth of some values, as a part of it, of which the least of all is this part. The other
+    /// side says nothing: what else the machine does makes values too high, and never too low.
     fn spread(&self, least: f64) -> f64 {
         let n = (self.rounds * PARTS).max(2.0);
-        // The extreme of n values of a normal distribution is about so many standard deviations from the middle.
-        let deviation = (1.0 - least).max(0.0) / (2.0 * n.ln()).sqrt();
-        deviation * 1.253 / n.sqrt()
+        // Of n values of a normal distribution the extreme is about the first number of standard deviations from the middle,
+        // and the tenth the second.
+        let deviation = (1.0 - least).max(0.0) / ((2.0 * n.ln()).sqrt() - 1.28).max(0.5);
+        deviation * 1.71 / n.sqrt()
     }
 }
 
@@ -246,4 +267,44 @@ fn told(profile: &Profile) -> String {
         _ = writeln!(out, "{} workers: {:.3} times the clocks of one", workers.workers, workers.factor.value);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What portcullis-path or `perf/calibrate` writes, of what takes so many clocks.
+    fn measured(port: Option<&str>, sas: &[u32], clocks: impl Fn(u32, u32) -> f64) -> String {
+        let cell = |octets: u32, sas: u32| {
+            let clocks = clocks(octets, sas);
+            serde_json::json!({"direction": "encap", "sas": sas, "size": octets.to_string(), "hops": null,
+                               "undisturbed": clocks, "least": clocks})
+        };
+        let cells = [64, 128, 256, 576, 1400].into_iter().flat_map(|n| sas.iter().map(move |sas| (n, *sas)));
+        let cells: Vec<_> = cells.map(|(octets, sas)| cell(octets, sas)).collect();
+        let mut all = serde_json::json!({"cpu": "made by hand", "tsc_hz": 1e9, "rounds": 3, "algorithm": "aes-gcm-128",
+                                         "crypto": "none", "cells": cells, "throughput": []});
+        if let Some(port) = port {
+            all["port"] = port.into();
+        }
+        all.to_string()
+    }
+
+    #[test]
+    fn files_say_over_which_ports() {
+        let of_sas = |sas: u32| if sas > 1 { 90.0 } else { 0.0 };
+        let in_memory =
+            measured(None, &[1, 1000], |octets, sas| 100.0 + 0.25 * f64::from(octets) + of_sas(sas));
+        let over_veth = measured(Some("veth"), &[1], |octets, _| 3100.0 + 0.5 * f64::from(octets));
+        let file = Path::new("a.json");
+        let profile = profile(&[(file, &in_memory), (file, &over_veth)]).unwrap();
+        assert_eq!(profile.port_kinds(), ["veth", MEMORY]);
+        for (port, clocks) in [(MEMORY, 300.0), ("veth", 3500.0)] {
+            let path = ("aes-gcm-128", Way::Encap);
+            let (told, _) = profile.predict(path, &Sizes::only(800), (1, 1), port).unwrap();
+            assert!((told.value - clocks).abs() < 1.0, "{port}: {told:?}");
+        }
+        let error = super::profile(&[(file, "{}")]).unwrap_err().to_string();
+        assert!(error.contains("a.json: not what portcullis-path writes"), "{error}");
+    }
 }

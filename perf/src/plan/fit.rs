@@ -126,8 +126,11 @@ pub fn terms<'a>(points: impl Iterator<Item = &'a Point<'a>>, chunk: u32) -> Vec
     sas.dedup();
     let parts = sas.len().saturating_sub(1);
     let many = sas.windows(2).enumerate();
-    let many = many.map(|(i, ends)| Per::ManySas { from: ends[0], to: ends[1], open: i + 1 == parts });
-    let of_packets = [Per::Packet, Per::Batch, Per::ShortOctet, Per::LongOctet];
+    let many = many.flat_map(|(i, ends)| {
+        let (from, to, open) = (ends[0], ends[1], i + 1 == parts);
+        [Per::ManySas { from, to, open }, Per::ManySasOctets { from, to, open }]
+    });
+    let of_packets = [Per::Packet, Per::Batch, Per::ShortOctet, Per::LongOctet, Per::LongPacket];
     of_packets.into_iter().chain([Per::Chunk { octets: chunk }, Per::OtherSize]).chain(many).collect()
 }
 

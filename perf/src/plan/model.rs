@@ -8,8 +8,8 @@
 use super::shares::Sizes;
 use serde::{Deserialize, Serialize};
 
-/// Octets up to which a packet is short: an AEAD takes several at a time.
-pub const SHORT: u32 = 256;
+/// Octets up to which a packet is short: what the AES-GCM kernels seal at once, and several at a time.
+pub const SHORT: u32 = 238;
 
 /// What a packet is, as far as its cost goes.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum Per {
     ShortOctet,
     /// Each octet behind these.
     LongOctet,
+    /// A packet that has such.
+    LongPacket,
     /// A chunk of a packet that does not fit one, beyond the first.
     Chunk {
         /// Octets of a packet that fit a chunk.
@@ -50,6 +52,15 @@ pub enum Per {
         /// Whether it goes on beyond.
         open: bool,
     },
+    /// The same, times the part of [`SHORT`] octets that the packet has: what is longer touches more of its SA's key.
+    ManySasOctets {
+        /// As above.
+        from: u32,
+        /// As above.
+        to: u32,
+        /// As above.
+        open: bool,
+    },
 }
 
 impl Per {
@@ -61,6 +72,7 @@ impl Per {
             Per::Batch => 1.0 / point.batch,
             Per::ShortOctet => mean(&|octets| octets.min(SHORT) as f64),
             Per::LongOctet => mean(&|octets| octets.saturating_sub(SHORT) as f64),
+            Per::LongPacket => mean(&|octets| f64::from(u8::from(octets > SHORT))),
             Per::Chunk { octets: room } => {
                 mean(&|octets| (octets.div_ceil(room.max(1)) as f64 - 1.0).max(0.0))
             }
@@ -69,6 +81,10 @@ impl Per {
                 let (from, to) = ((from as f64).ln(), (to as f64).ln());
                 let part = (point.sas.max(1.0).ln() - from) / (to - from);
                 part.clamp(0.0, if open { f64::INFINITY } else { 1.0 })
+            }
+            Per::ManySasOctets { from, to, open } => {
+                let short = Per::ShortOctet.count(point) / SHORT as f64;
+                Per::ManySas { from, to, open }.count(point) * short
             }
         }
     }
@@ -210,9 +226,10 @@ mod tests {
         assert_eq!((count(Per::ShortOctet, "64", 1.0), count(Per::LongOctet, "64", 1.0)), (64.0, 0.0));
         assert_eq!(
             (count(Per::ShortOctet, "1400", 1.0), count(Per::LongOctet, "1400", 1.0)),
-            (256.0, 1144.0)
+            (238.0, 1162.0)
         );
-        assert_eq!(count(Per::LongOctet, "56:3,456:1", 1.0), 50.0);
+        assert_eq!(count(Per::LongOctet, "56:3,438:1", 1.0), 50.0);
+        assert_eq!(count(Per::LongPacket, "56:3,438:1", 1.0), 0.25);
         let chunk = Per::Chunk { octets: 4000 };
         assert_eq!(
             (count(chunk, "4000", 1.0), count(chunk, "4001", 1.0), count(chunk, "9000", 1.0)),
@@ -228,6 +245,9 @@ mod tests {
         assert_eq!(counts.map(|n| (n * 1e9).round() / 1e9), [0.0, 0.0, 0.5, 1.0, 1.0]);
         let last = Per::ManySas { from: 10, to: 1000, open: true };
         assert!((count(last, "64", 1e5) - 2.0).abs() < 1e-9, "the last part goes on");
+        let octets = Per::ManySasOctets { from: 10, to: 1000, open: false };
+        let counts = ["119", "238", "1400"].map(|size| count(octets, size, 100.0));
+        assert_eq!(counts.map(|n| (n * 1e9).round() / 1e9), [0.25, 0.5, 0.5]);
     }
 
     #[test]

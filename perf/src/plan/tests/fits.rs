@@ -4,6 +4,7 @@ use super::*;
 use crate::plan::{
     fit::FitError,
     model::Point,
+    predictions::Predictions,
     profile::{ProfileError, Sample},
     shares::Sizes,
 };
@@ -26,7 +27,7 @@ impl Noise {
     }
 }
 
-const SIZES: [&str; 8] = ["64", "128", "256", "576", "1024", "1400", "9000", "imix"];
+const SIZES: [&str; 10] = ["64", "128", "200", "256", "400", "576", "1024", "1400", "9000", "imix"];
 const SAS: [u32; 4] = [1, 100, 1000, 10_000];
 
 /// What the samples are made of.
@@ -35,11 +36,15 @@ fn truth() -> Model {
         (Per::Packet, 120.0),
         (Per::ShortOctet, 0.4),
         (Per::LongOctet, 0.25),
+        (Per::LongPacket, 25.0),
         (Per::Chunk { octets: 4000 }, 300.0),
         (Per::OtherSize, 30.0),
         (Per::ManySas { from: 1, to: 100, open: false }, 15.0),
+        (Per::ManySasOctets { from: 1, to: 100, open: false }, 5.0),
         (Per::ManySas { from: 100, to: 1000, open: false }, 40.0),
+        (Per::ManySasOctets { from: 100, to: 1000, open: false }, 20.0),
         (Per::ManySas { from: 1000, to: 10_000, open: true }, 140.0),
+        (Per::ManySasOctets { from: 1000, to: 10_000, open: true }, 90.0),
     ])
 }
 
@@ -74,7 +79,7 @@ fn fit(samples: Vec<Sample>) -> Profile {
 
 /// How far two models are from each other, at points that are not among the samples.
 fn farthest(a: &Model, b: &Model) -> f64 {
-    let sizes = ["80", "200", "300", "700", "1200", "4500", "64:3,1400:1"].map(|s| Sizes::parse(s).unwrap());
+    let sizes = ["80", "170", "300", "700", "1200", "4500", "64:3,1400:1"].map(|s| Sizes::parse(s).unwrap());
     let points = sizes
         .iter()
         .flat_map(|sizes| [1.0, 30.0, 500.0, 8000.0].map(|sas| Point { sizes, sas, batch: 64.0 }));
@@ -124,7 +129,7 @@ fn a_sample_that_was_disturbed_hardly_counts() {
     for seed in 1..=10 {
         let mut all = samples(0.01, seed);
         let quiet = fit(all.clone());
-        // As if something else had run on the core, in three of 32.
+        // As if something else had run on the core, in three of 40.
         for (i, times) in [(3, 3.0), (14, 1.5), (27, 8.0)] {
             all[i].clocks *= times;
         }
@@ -185,4 +190,27 @@ fn workers_ports_and_hops_are_found() {
     let (veth, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (1, 1), "veth").unwrap();
     assert!((veth.value - (whole + 5150.0)).abs() < 0.5, "{veth:?}");
     assert_eq!(profile.port_kinds(), ["veth", MEMORY]);
+}
+
+#[test]
+fn predictions_are_of_what_the_profile_was_not_made_of() {
+    let profile = fit(samples(0.0, 1));
+    let model = &profile.paths[0].whole;
+    let other = |sizes: &str, sas, times: f64| {
+        let s = sample(sizes, sas, 0.0);
+        Sample { clocks: times * model.predict(&s.point()).value, ..s }
+    };
+    let measured =
+        vec![other("64", 100, 9.0), other("200", 30, 1.1), other("800", 5000, 0.98), other("90", 1, 1.01)];
+    let predictions = Predictions::new(&profile, measured.clone()).unwrap();
+    assert_eq!(predictions.predictions.len(), 3, "the first is one that it was made of");
+    let off = [predictions.median, predictions.worst].map(|off| (off * 1e6).round() / 1e6);
+    assert_eq!(off, [0.02, 0.1]);
+    let told = predictions.told();
+    assert!(told.contains("-2.0 %") && told.contains("2.0 % off in the middle, 10.0 % at worst"), "{told}");
+    let nothing = Predictions::new(&profile, measured[..1].to_vec()).unwrap_err();
+    assert!(nothing.to_string().contains("measure other sizes"), "{nothing}");
+    let nic = Sample { port: "nic".to_owned(), ..measured[1].clone() };
+    let unknown = Predictions::new(&profile, vec![nic]).unwrap_err();
+    assert!(unknown.to_string().contains("encap aes-gcm-128 over nic"), "{unknown}");
 }

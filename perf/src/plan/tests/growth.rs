@@ -14,9 +14,11 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 (Per::Packet, 10.0 + packet),
                 (Per::ShortOctet, short),
                 (Per::LongOctet, long),
+                (Per::LongPacket, many),
                 (Per::Chunk { octets: 4000 }, chunk),
                 (Per::ManySas { from: 1, to: 100, open: false }, few),
                 (Per::ManySas { from: 100, to: 10_000, open: true }, many),
+                (Per::ManySasOctets { from: 100, to: 10_000, open: true }, few),
             ]);
             path.whole.noise = noise;
         }
