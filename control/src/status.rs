@@ -166,6 +166,9 @@ pub struct WorkerStatus {
     pub worker: usize,
     /// Turns of its loop.
     pub heartbeat: u64,
+    /// Microseconds of turns that found something to do. A worker that has a core for itself is full when this grows by a
+    /// second each second.
+    pub busy_us: u64,
     /// Frames received.
     pub rx_packets: u64,
     /// Their octets.
@@ -423,6 +426,7 @@ fn worker(worker: usize, record: &WorkerRecord) -> WorkerStatus {
     WorkerStatus {
         worker,
         heartbeat: record.heartbeat,
+        busy_us: record.busy.as_micros() as u64,
         rx_packets: t.rx_packets,
         rx_bytes: t.rx_bytes,
         tx_packets: t.tx_packets,

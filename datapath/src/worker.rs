@@ -28,6 +28,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Instant,
 };
 
@@ -171,14 +172,23 @@ impl<M: Meter> Worker<M> {
     pub fn run(&mut self, stop: &AtomicBool) {
         let start = Instant::now();
         self.start_ms = idle::boot_ms();
-        let mut idle_turns = 0;
+        let (mut idle_turns, mut now) = (0, start.elapsed());
         // Relaxed: nothing else is read on the strength of the flag.
         while !stop.load(Ordering::Relaxed) {
-            let now_ms = start.elapsed().as_millis() as u64;
-            idle_turns = if self.turn(now_ms) { 0 } else { idle_turns + 1 };
+            let (begun, now_ms) = (now, now.as_millis() as u64);
+            let is_busy = self.turn(now_ms);
+            idle_turns = if is_busy { 0 } else { idle_turns + 1 };
             if idle_turns > IDLE_TURNS && !self.hops.tell(TOLD_PER_TURN) {
                 self.sweep();
                 self.sleep(stop, now_ms);
+            } else if idle_turns > 0 {
+                // Where the core is not its own alone, who else is to run need not wait for it to be taken away: the
+                // kernel's own thread for packets, which may be what this worker waits for.
+                thread::yield_now();
+            }
+            now = start.elapsed();
+            if is_busy {
+                self.mine.count_busy(now - begun);
             }
         }
         self.close();

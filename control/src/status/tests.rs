@@ -1,5 +1,6 @@
 use super::*;
 use portcullis_sadb::{SaCounters, Sadb, Sizes, Traffic};
+use std::time::Duration;
 
 fn report() -> Report {
     let sa = |spi: &str, slot, generation| SaReport {
@@ -60,6 +61,8 @@ fn all_parts_come_together() {
     let worker = runtime.worker(0);
     worker.quiesce();
     worker.count_traffic(&Traffic { rx_packets: 7, rx_bytes: 700, tx_packets: 6, tx_bytes: 600, handed: 2 });
+    worker.count_busy(Duration::from_millis(3));
+    worker.count_busy(Duration::from_millis(2));
     worker.count_drops(1, 3);
     worker.count_drops(9, 2);
     runtime.sa(SlotIndex(0)).adopt(Generation(5));
@@ -111,6 +114,7 @@ fn all_parts_come_together() {
         serde_json::json!({"malformed": 0, "bad_checksum": 3, "fragment": 0, "reason_9": 2})
     );
     assert_eq!(d["workers"].as_array().unwrap().len(), 1);
+    assert_eq!(d["workers"][0]["busy_us"], 5000);
     assert_eq!(
         (d["workers"][0]["rx_packets"].as_u64(), d["workers"][0]["dropped"].as_u64()),
         (Some(7), Some(5))

@@ -206,10 +206,12 @@ impl PairStatus {
 }
 
 fn write_workers(f: &mut fmt::Formatter<'_>, d: &DatapathStatus) -> fmt::Result {
-    let mut table = Table::new(&["worker", "rx packets", "rx bytes", "tx packets", "tx bytes", "dropped"]);
+    let mut table =
+        Table::new(&["worker", "busy ms", "rx packets", "rx bytes", "tx packets", "tx bytes", "dropped"]);
     for w in &d.workers {
-        let numbers = [w.worker as u64, w.rx_packets, w.rx_bytes, w.tx_packets, w.tx_bytes, w.dropped];
-        table.row(numbers.iter().map(u64::to_string));
+        let packets = [w.rx_packets, w.rx_bytes, w.tx_packets, w.tx_bytes, w.dropped];
+        let numbers = [w.worker as u64, w.busy_us / 1000].into_iter().chain(packets);
+        table.row(numbers.map(|n| n.to_string()));
     }
     write!(f, "\n{table}")?;
     let mut drops = String::new();

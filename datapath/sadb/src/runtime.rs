@@ -16,7 +16,7 @@ use crate::{
     region::{Part, Region},
     sync::{AtomicU64, Ordering, fence},
 };
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// Drop counters that a worker has room for.
 pub const DROP_COUNTERS: usize = 64;
@@ -35,7 +35,9 @@ shared! {
         /// [`PortCounters`], in the order of its fields.
         ports: [AtomicU64; 4],
         acquires_untold: AtomicU64,
-        reserved: [AtomicU64; 4],
+        /// Nanoseconds of turns that found something to do.
+        busy_ns: AtomicU64,
+        reserved: [AtomicU64; 3],
         drops: [AtomicU64; DROP_COUNTERS],
         pub(crate) events: EventRing,
     }
@@ -257,6 +259,13 @@ impl WorkerRuntime {
         }
     }
 
+    /// Adds to how long the worker had something to do.
+    pub fn count_busy(&self, time: Duration) {
+        let counter = &self.block().busy_ns;
+        let ns = counter.load(Ordering::Relaxed).wrapping_add(time.as_nanos() as u64);
+        counter.store(ns, Ordering::Relaxed);
+    }
+
     /// Adds `n` to the drop counter of a reason, below [`DROP_COUNTERS`].
     pub fn count_drops(&self, reason: usize, n: u64) {
         let counter = &self.block().drops[reason];
@@ -393,6 +402,8 @@ pub struct WorkerRecord {
     pub events_lost: u64,
     /// Packets that asked for an SA, of which iked was not told, as there were too many.
     pub acquires_untold: u64,
+    /// How long turns took that found something to do.
+    pub busy: Duration,
 }
 
 impl RuntimeReader {
@@ -471,6 +482,7 @@ impl RuntimeReader {
             drops: std::array::from_fn(|i| block.drops[i].load(Ordering::Relaxed)),
             events_lost: block.events.lost(),
             acquires_untold: block.acquires_untold.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(block.busy_ns.load(Ordering::Relaxed)),
         })
     }
 
