@@ -6,6 +6,7 @@ use crate::{
     iked::{self, IkedError, SOCKET_FILE},
     status::DATAPATH_FILE,
 };
+use clap::ValueEnum;
 use portcullis_machine::Machine;
 use portcullis_sadb::RuntimeReader;
 use std::{fs, path::Path};
@@ -33,6 +34,15 @@ pub enum GatewayError {
     },
 }
 
+/// One of the two daemons.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Which {
+    /// IKE and the SADB: packets go on, and so do IKE SAs once it is back.
+    Iked,
+    /// The packet path: packets are lost meanwhile, and SAs go on above every sequence number used.
+    Datapath,
+}
+
 /// Starts what does not run of the two daemons, and waits till packets flow. Returns what was done.
 ///
 /// # Errors
@@ -40,6 +50,51 @@ pub enum GatewayError {
 pub fn up(machine: &Machine, config: &Path) -> Result<Vec<String>, GatewayError> {
     let directory = &machine.regions.directory;
     let _turn = Turn::take(directory)?;
+    start(directory, config)
+}
+
+/// Stops one daemon in good order, while the other goes on, and has both up again. Returns what was done.
+///
+/// # Errors
+/// [`GatewayError`].
+pub fn restart(machine: &Machine, config: &Path, which: Which) -> Result<Vec<String>, GatewayError> {
+    let directory = &machine.regions.directory;
+    let _turn = Turn::take(directory)?;
+    let daemon = match which {
+        Which::Iked => Daemon::iked(directory),
+        Which::Datapath => Daemon::datapath(directory),
+    };
+    let mut done: Vec<String> = told(&daemon, daemon.stop()?).into_iter().collect();
+    let foreign = match which {
+        Which::Iked => foreign_iked(directory),
+        Which::Datapath => foreign_datapath(directory),
+    };
+    foreign?;
+    done.extend(start(directory, config)?);
+    Ok(done)
+}
+
+/// Whether one runs that was not started by us, once ours is stopped.
+fn foreign_iked(directory: &Path) -> Result<(), GatewayError> {
+    match client::report(&directory.join(SOCKET_FILE)) {
+        Ok(report) => {
+            Err(GatewayError::Foreign { program: Daemon::iked(directory).program, pid: report.pid })
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+fn foreign_datapath(directory: &Path) -> Result<(), GatewayError> {
+    match RuntimeReader::open(directory).ok().filter(RuntimeReader::datapath_alive) {
+        Some(runtime) => Err(GatewayError::Foreign {
+            program: Daemon::datapath(directory).program,
+            pid: runtime.datapath_pid(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn start(directory: &Path, config: &Path) -> Result<Vec<String>, GatewayError> {
     let (iked, datapath) = (Daemon::iked(directory), Daemon::datapath(directory));
     let socket = directory.join(SOCKET_FILE);
     let answers = || client::report(&socket).is_ok();
@@ -95,12 +150,8 @@ pub fn down(machine: &Machine, forget: bool) -> Result<Vec<String>, GatewayError
     }
     let iked = Daemon::iked(directory);
     done.extend(told(&iked, iked.stop()?));
-    if let Some(runtime) = RuntimeReader::open(directory).ok().filter(RuntimeReader::datapath_alive) {
-        return Err(GatewayError::Foreign { program: datapath.program, pid: runtime.datapath_pid() });
-    }
-    if let Ok(report) = client::report(&directory.join(SOCKET_FILE)) {
-        return Err(GatewayError::Foreign { program: iked.program, pid: report.pid });
-    }
+    foreign_datapath(directory)?;
+    foreign_iked(directory)?;
     if forget {
         let _ = fs::remove_file(directory.join(DATAPATH_FILE));
         if iked::forget(directory)? {

@@ -45,7 +45,14 @@ fn exit_codes_tell_what_is() {
     {
         assert_eq!(code(not_running), Some(3), "{not_running:?}");
     }
-    for wrong in [&[][..], &["fly"], &["status", "extra"], &["down", "one", "--forget"]] {
+    for wrong in [
+        &[][..],
+        &["fly"],
+        &["restart"],
+        &["restart", "all"],
+        &["status", "extra"],
+        &["down", "one", "--forget"],
+    ] {
         assert_eq!(code(wrong), Some(2), "{wrong:?}");
     }
     let out = portcullis(Path::new(bench::PORTCULLIS), &["status"], Path::new("/nonexistent"));
@@ -183,6 +190,10 @@ fn up_leaves_an_iked_alone_that_it_did_not_start() {
         &text(&out.stderr),
         &["portcullis-iked", &format!("process {}", bench.pid()), "was not started by `portcullis up`"],
     );
+    assert_eq!(bench.sas().len(), 2);
+    let out = portcullis(&program, &["restart", "iked"], &bench.directory);
+    assert_eq!(out.status.code(), Some(1));
+    assert_says(&text(&out.stderr), &["portcullis-iked", "was not started by `portcullis up`"]);
     assert_eq!(bench.sas().len(), 2);
 }
 

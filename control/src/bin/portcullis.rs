@@ -63,6 +63,14 @@ enum Command {
         #[arg(long, conflicts_with = "name")]
         forget: bool,
     },
+    /// Stops one of the two daemons in good order, while the other goes on, and starts it again.
+    ///
+    /// It starts with the configuration and the program that there are now.
+    #[command(after_help = "Examples:\n  portcullis restart datapath\n  portcullis restart iked")]
+    Restart {
+        /// Which.
+        which: gateway::Which,
+    },
     /// Shows connections, SAs, ports, workers and drops. Keys are hidden.
     ///
     /// "bytes per SA" are sizes of structures, not measured: in the regions, which hold room for max_sas of them; in
@@ -184,6 +192,10 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             let machine = Machine::load(&options.config)?;
             say_lines(&gateway::up(&machine, &options.config)?)?;
             say(&format!("\n{}", Status::collect(&machine.regions.directory)))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Restart { which } => {
+            say_lines(&gateway::restart(&Machine::load(&options.config)?, &options.config, *which)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Down { name: None, forget } => {
