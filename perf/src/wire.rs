@@ -29,8 +29,9 @@ use std::{
 
 /// Nothing has come for so long, and no more will. What does is of another run, and not counted in the next trial.
 const SETTLED: Duration = Duration::from_millis(200);
-/// Part of a trial after its end, in which what is late may still leave.
+/// Part of a trial after its end, in which what is late may still leave: but so long at least, which a source may be held up for.
 const GRACE: u64 = 1000;
+const LEAST_GRACE: Duration = Duration::from_micros(100);
 
 /// Two interfaces, and what goes from one to the other.
 pub struct Wire {
@@ -64,6 +65,8 @@ struct Shared {
     start: u64,
     /// Clocks after that when it ends, once that is known.
     end: AtomicU64,
+    /// Clocks behind the end, at least, in which what is late may still leave.
+    least_grace: u64,
     /// Senders that have not ended.
     sending: AtomicUsize,
     /// Frames offered by those that have.
@@ -78,7 +81,8 @@ impl Shared {
         let last = self.start.saturating_add(end) - 1;
         let sent = generator.turn(port, cache, || clock::now().min(last));
         let now = clock::now() - self.start;
-        let is_over = now >= end && (sent == 0 || now >= end + end / GRACE);
+        let grace = self.least_grace.max(end / GRACE);
+        let is_over = now >= end && (sent == 0 || now - end >= grace);
         if is_over {
             self.offered.fetch_add(generator.sent().offered(), Ordering::Relaxed);
             // Release: who sees nobody sending sees what all have offered.
@@ -162,6 +166,7 @@ impl Wire {
         let shared = Shared {
             start: clock::now(),
             end: AtomicU64::new(u64::MAX),
+            least_grace: (LEAST_GRACE.as_secs_f64() * hz) as u64,
             sending: AtomicUsize::new(senders),
             offered: AtomicU64::new(0),
         };
