@@ -110,6 +110,9 @@ class Lab:
         if missing:  # ping itself is content with one answer
             raise Failed("%s: no answer to %s of %d" % (" ".join(command), sorted(missing), count))
 
+    def mac(self, node, device):
+        return re.search(r"link/ether (\S+)", self.run(node, "ip", "link", "show", device)).group(1)
+
     def wait_for_listener(self, node, port):
         """Waits till somebody listens on a TCP port."""
         wait_for("port %d" % port, lambda: self.run(node, "ss", "-Hltn", "sport", "= :%d" % port))

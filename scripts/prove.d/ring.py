@@ -33,8 +33,7 @@ class Ring:
         for gateway in self.gateways:
             gateway.up()
         self.gateways[0].portcullis("up", "net")
-        mac = re.search(r"link/ether (\S+)", self.lab.run("g1", "ip", "link", "show", "lan0")).group(1)
-        self.ends = ["--out", "eth1", "--in", "eth2", "--dst-mac", mac, "--src", H1[4], "--dst", H2[4]]
+        self.ends = ["--out", "eth1", "--in", "eth2", "--dst-mac", self.lab.mac("g1", "lan0"), "--src", H1[4], "--dst", H2[4]]
         return self
 
     def __exit__(self, *_):

@@ -1,6 +1,6 @@
 """Gateway 1 on core 0, a source on core 1 that sends as fast as it can, and what comes of it."""
 
-import json, re, time
+import json, time
 
 from lab import BIN, H1, H2, Failed, wait_for
 
@@ -29,15 +29,11 @@ class Tool:
         return json.loads(self.read().splitlines()[-1])
 
 
-def mac(lab, node, device):
-    return re.search(r"link/ether (\S+)", lab.run(node, "ip", "link", "show", device)).group(1)
-
-
 def send(lab, size, seconds):
     """Sends frames of this size from host 1 as fast as it can; how many packets per second went, and arrived at gateway 2."""
     sink = Tool(lab, "g2", "sink", "--interface", "wan0", "--core", "1")
     sent = json.loads(lab.run("h1", PERF, "send", "--interface", "eth0", "--core", "1", "--dst-mac",
-                              mac(lab, "g1", "lan0"), "--src", H1[4], "--dst", H2[4], "--size", str(size),
+                              lab.mac("g1", "lan0"), "--src", H1[4], "--dst", H2[4], "--size", str(size),
                               "--seconds", str(seconds)).splitlines()[-1])
     return sent["pps"], sink.stop()["received"] / seconds
 

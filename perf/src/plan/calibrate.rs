@@ -32,10 +32,10 @@ const PARTS: f64 = 3.0;
     after_help = "Example, on a quiet machine:\n  portcullis-path --sas 1,1024,10000,100000 --json 128.json\n  \
                         portcullis-path --sas 1,1024,10000,100000 --algorithm aes-gcm-256 --json 256.json\n  \
                         portcullis bench calibrate --measured 128.json --measured 256.json --profile host.json\n\n\
-                        perf/calibrate does all of it, over veth and for IKE, too."
+                        perf/calibrate does all of it, and over veth, too."
 )]
 pub struct Options {
-    /// What `portcullis-path --json FILE` or `perf/veth-path` wrote on this host; once for each algorithm.
+    /// What `portcullis-path --json FILE` or `perf/calibrate` wrote on this host; once for each algorithm.
     #[arg(long, value_name = "FILE", required = true)]
     measured: Vec<PathBuf>,
     /// Where to write the profile.
@@ -85,7 +85,7 @@ struct Measured {
     rounds: f64,
     algorithm: String,
     crypto: String,
-    /// `perf/veth-path` says so; portcullis-path measures in memory.
+    /// `perf/calibrate` says so over veth; portcullis-path measures in memory.
     #[serde(default = "memory_port")]
     port: String,
     cells: Vec<Cell>,

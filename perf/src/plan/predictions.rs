@@ -21,7 +21,7 @@ pub struct Options {
     /// The profile, a file of `portcullis bench calibrate`.
     #[arg(long, value_name = "FILE")]
     profile: PathBuf,
-    /// What `portcullis-path --json FILE` or `perf/veth-path` wrote on the same host.
+    /// What `portcullis-path --json FILE` or `perf/calibrate --held-out` wrote on the same host.
     #[arg(long, value_name = "FILE", required = true)]
     measured: Vec<PathBuf>,
     /// As JSON, with stable keys.
