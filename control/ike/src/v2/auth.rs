@@ -639,7 +639,7 @@ impl IkeSa {
 
     /// Tells the peer, which thinks that the IKE SA is there, that it is not who it should be (RFC 7296 §2.21.2).
     pub(super) fn refuse_peer(&mut self, why: Closed, cx: &mut Context<'_>) {
-        self.phase = Phase::Closing;
+        (self.phase, self.deadline_ms) = (Phase::Closing, u64::MAX);
         let notify = Notify::new(NotifyType::AUTHENTICATION_FAILED, &[]);
         self.ask(ExchangeType::INFORMATIONAL, &Payloads(vec![Payload::Notify(notify)]), cx);
         self.asked = Some(Asked::Informational(informational::Question::Refused(Box::new(why))));

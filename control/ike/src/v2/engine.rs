@@ -660,6 +660,11 @@ impl Engine {
                     });
                 }
             }
+            Legacy::Forgotten(ours) => {
+                if let Some(id) = self.by_spi.get(&ours).copied() {
+                    self.with(id, cx, |sa, cx| sa.be_forgotten(cx.now_ms));
+                }
+            }
             Legacy::Estate(ours, estate) => {
                 let Some(id) = self.by_spi.get(&ours).copied() else {
                     let told = cx.out.len();

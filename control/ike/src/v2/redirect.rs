@@ -231,7 +231,7 @@ impl IkeSa {
                 self.begin_delete(cx);
             }
             Err(closed) => {
-                self.phase = Phase::Closing;
+                (self.phase, self.deadline_ms) = (Phase::Closing, u64::MAX);
                 self.ask(ExchangeType::INFORMATIONAL, &informational::delete(), cx);
                 self.asked = Some(Asked::Informational(informational::Question::Refused(Box::new(closed))));
             }

@@ -14,6 +14,7 @@ impl IkeSa {
         match self.phase {
             Phase::Connecting => due = due.min(self.deadline_ms),
             Phase::Replaced if !self.channel.is_asking() => due = due.min(self.deadline_ms),
+            Phase::Closing => due = due.min(self.deadline_ms),
             Phase::Established => {
                 due = due.min(self.rekey_at_ms).min(self.lifetime.due_ms());
                 due = Some(self.quiet_until_ms).filter(|ms| *ms > 0).map_or(due, |ms| due.min(ms));
@@ -91,6 +92,7 @@ impl IkeSa {
             Phase::Replaced if self.deadline_ms <= cx.now_ms && !self.channel.is_asking() => {
                 self.begin_delete(cx)
             }
+            Phase::Closing if self.deadline_ms <= cx.now_ms => return self.close(Closed::ByUs, cx),
             Phase::Established if self.is_idle() && self.silent_at_ms() <= cx.now_ms => {
                 self.tasks.push_back(Task::Liveness);
             }

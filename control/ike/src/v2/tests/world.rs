@@ -179,6 +179,8 @@ pub struct World {
     pub one_way: Option<usize>,
     /// Nothing of this exchange comes through.
     pub lost: Option<ExchangeType>,
+    /// No response of this end to CREATE_CHILD_SA comes through.
+    pub unanswered: Option<usize>,
     /// Where each end is: what is sent elsewhere is lost, and nothing leaves from elsewhere unless it is said so.
     pub addresses: [IpAddr; 2],
     /// Where the right end is besides.
@@ -239,6 +241,7 @@ impl World {
             full: None,
             one_way: None,
             lost: None,
+            unanswered: None,
             addresses: [address(LEFT), address(RIGHT)],
             further: None,
             nat: None,
@@ -330,7 +333,10 @@ impl World {
                 for _ in 0..copies {
                     let is_lost = self.below(100) < self.loss.into()
                         || self.one_way == Some(at)
-                        || self.lost.is_some() && self.lost == exchange;
+                        || self.lost.is_some() && self.lost == exchange
+                        || self.unanswered == Some(at)
+                            && !is_request
+                            && exchange == Some(ExchangeType::CREATE_CHILD_SA);
                     let arrives = self.now_ms + 1 + self.below(self.late_ms + 1);
                     if !is_lost {
                         self.network.push((arrives, 1 - at, datagram.clone()));
