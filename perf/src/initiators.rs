@@ -66,6 +66,8 @@ pub struct Load {
     pub rate: Option<f64>,
     /// After so long without another one it is over.
     pub patience: Duration,
+    /// How often each child SA is rekeyed, when all are there.
+    pub rekeys: u32,
     /// What goes through them.
     pub traffic: Option<Traffic>,
 }
@@ -104,6 +106,10 @@ pub struct Outcome {
     pub first_packet: Times,
     /// Packets sent, and those that came out.
     pub packets: [u64; 2],
+    /// Child SAs that others took the place of.
+    pub rekeyed: u32,
+    /// From the first that was to be rekeyed to the last that was.
+    pub rekeys_taken: Duration,
 }
 
 /// A client's configuration: connections of swanctl.conf, with its keys and certificates.
@@ -129,17 +135,19 @@ impl Client {
         self.config.connections.iter().map(|connection| &*connection.name)
     }
 
-    /// Begins tunnels by one of its connections, and ends them again.
+    /// Begins tunnels by one of its connections, rekeys them, and ends them again; how many are there, and child SAs rekeyed, is
+    /// told on the way.
     ///
     /// # Errors
     /// A connection that there is not, or that cannot begin; sockets or interfaces that cannot be opened.
-    pub fn run(&self, name: &str, load: &Load, told: &mut dyn FnMut(u32)) -> Result<Outcome, Box<dyn Error>> {
+    pub fn run(&self, name: &str, load: &Load, told: &mut dyn FnMut(u32, u32)) -> Result<Outcome, Box<dyn Error>> {
         let connection = self.config.connections.iter().find(|connection| connection.name == name);
         let connection = connection.ok_or_else(|| {
             format!("no connection '{name}'; there are {}", self.names().collect::<Vec<_>>().join(", "))
         })?;
         let mut run = Run::new(&self.config, connection, load)?;
-        run.begin_all(told);
+        run.begin_all(&mut |there| told(there, 0));
+        run.rekey_all(told);
         let outcome = run.outcome();
         run.end_all();
         Ok(outcome)
@@ -179,8 +187,12 @@ struct Run<'a> {
     begun: HashMap<IkeSaId, Begun>,
     /// Child SAs that are installed and not told of yet, by our SPI.
     installed: HashMap<u32, Box<Install>>,
-    /// Those that are there.
-    there: Vec<IkeSaId>,
+    /// The child SAs of those that are there, by our SPI.
+    there: Vec<u32>,
+    /// Child SAs that others have taken the place of and that is not told of yet: which, and by which, by our SPI.
+    replaced: Vec<(u32, u32)>,
+    rekeyed: u32,
+    rekeys_taken: Duration,
     /// Those that are not, and never will be.
     lost: u32,
     /// Why, and how many; and why no packets go through some that are there.
@@ -235,6 +247,9 @@ impl<'a> Run<'a> {
             begun: HashMap::new(),
             installed: HashMap::new(),
             there: vec![],
+            replaced: vec![],
+            rekeyed: 0,
+            rekeys_taken: Duration::ZERO,
             lost: 0,
             failed: BTreeMap::new(),
             setup: Times::new(hz),
@@ -295,6 +310,10 @@ impl<'a> Run<'a> {
                 }
             }
             Event::ChildUp(_, spi) => self.is_up(id, spi),
+            Event::ChildReplaced(_, old, new) => {
+                self.installed.remove(&new);
+                self.replaced.push((old, new));
+            }
             Event::ChildFailed(_, why) | Event::Closed(why) if self.begun.remove(&id).is_some() => {
                 self.lost += 1;
                 *self.failed.entry(why).or_default() += 1;
@@ -311,7 +330,7 @@ impl<'a> Run<'a> {
         let now = clock::now();
         self.setup.record(now - begun.since);
         self.span.1 = now;
-        self.there.push(id);
+        self.there.push(spi);
         let source = begun.address.unwrap_or(self.between.0);
         let added =
             self.sending.as_mut().map_or(Ok(()), |sending| sending.add(source, &install, now, self.hz));
@@ -380,6 +399,38 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// All child SAs as often as told, or until nothing happens any more.
+    fn rekey_all(&mut self, told: &mut dyn FnMut(u32, u32)) {
+        let wanted = self.load.rekeys;
+        let mut waiting: VecDeque<(u32, u32)> = self.there.iter().map(|spi| (*spi, wanted)).collect();
+        waiting.retain(|(_, left)| *left > 0);
+        let mut under_way: HashMap<u32, u32> = HashMap::new();
+        let (start, mut last) = (Instant::now(), Instant::now());
+        while !(waiting.is_empty() && under_way.is_empty()) && last.elapsed() < self.load.patience {
+            while under_way.len() < self.load.at_once as usize
+                && let Some((spi, left)) = waiting.pop_front()
+            {
+                under_way.insert(spi, left);
+                self.with(|engine, cx| _ = engine.rekey_child(spi, cx));
+            }
+            self.turn();
+            for (old, new) in std::mem::take(&mut self.replaced) {
+                let Some(left) = under_way.remove(&old) else { continue };
+                last = Instant::now();
+                self.rekeyed += 1;
+                self.rekeys_taken = start.elapsed();
+                told(self.there.len() as u32, self.rekeyed);
+                if left > 1 {
+                    waiting.push_back((new, left - 1));
+                }
+            }
+        }
+        let left: u32 = waiting.iter().map(|(_, left)| *left).chain(under_way.into_values()).sum();
+        if left > 0 {
+            *self.failed.entry("not rekeyed in time".to_owned()).or_default() += left;
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         let packets = self.sending.as_ref().map_or([0; 2], Sending::packets);
         Outcome {
@@ -389,6 +440,8 @@ impl<'a> Run<'a> {
             setup: self.setup.clone(),
             first_packet: self.first_packet.clone(),
             packets,
+            rekeyed: self.rekeyed,
+            rekeys_taken: self.rekeys_taken,
         }
     }
 

@@ -68,7 +68,8 @@ class Lab:
         self.kind, self.options, self.children, self.gateways = kind, options, [], []
 
     def __enter__(self):
-        self.dir = tempfile.mkdtemp(prefix="portcullis-prove.")
+        # A tmpfs, as /run is: elsewhere iked keeps no IKE SAs for its next start.
+        self.dir = tempfile.mkdtemp(prefix="portcullis-prove.", dir="/dev/shm")
         output(TOP + "/scripts/lab", self.kind, self.name, *self.options)
         return self
 

@@ -129,6 +129,7 @@ class Ours:
         log = open(self.dir + "/iked.log", "ab")
         self.child = self.lab.start("b", BIN + "/portcullis-iked", "--config", self.dir, env=env, stdout=log)
         wait_for("iked listens", lambda: os.path.exists(self.dir + "/run/charon.vici"))
+        wait_for("it keeps IKE SAs for its next start", lambda: os.path.exists(self.dir + "/run/iked.state"))
         self.process = Process(self.child.pid)
         return self
 

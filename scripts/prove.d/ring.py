@@ -1,12 +1,10 @@
 """Two gateways in a ring with one host, which measures from one of its interfaces to the other through both."""
 
-import json, os, re, tempfile
+import json, os, re
 
 from lab import BIN, H1, H2, Failed, Gateway
 from swan import connection
 
-# What is kept of IKE SAs over a restart of iked is kept on a tmpfs alone.
-tempfile.tempdir = "/dev/shm"
 PERF = BIN + "/portcullis-perf"
 
 

@@ -45,6 +45,9 @@ pub struct Options {
     /// After so long without another tunnel it is over.
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = positive)]
     patience: f64,
+    /// How often each child SA is rekeyed once all tunnels are there.
+    #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000), conflicts_with = "packets")]
+    rekeys: u32,
     /// Packets per second through each tunnel, as soon as it is there.
     #[arg(long, value_name = "PPS", value_parser = positive, requires_all = ["out", "back", "dst_mac", "dst"])]
     packets: Option<f64>,
@@ -91,6 +94,7 @@ impl Options {
             at_once: self.at_once,
             rate: self.rate,
             patience: Duration::from_secs_f64(self.patience),
+            rekeys: self.rekeys,
             traffic: traffic(),
         }
     }
@@ -98,6 +102,10 @@ impl Options {
 
 fn rate(outcome: &Outcome) -> f64 {
     f64::from(outcome.up) / outcome.taken.as_secs_f64().max(1e-9)
+}
+
+fn rekey_rate(outcome: &Outcome) -> f64 {
+    f64::from(outcome.rekeyed) / outcome.rekeys_taken.as_secs_f64().max(1e-9)
 }
 
 impl Measure for Options {
@@ -113,9 +121,14 @@ impl Measure for Options {
         let mut bar = Bar::default();
         let mut outcomes = vec![];
         for name in &names {
-            outcomes.push(client.run(name, &load, &mut |done| {
-                let left = f64::from(self.tunnels - done) / f64::from(done.max(1));
-                bar.tell(&format!("{name}: {done} of {} tunnels", self.tunnels), bar.spent().mul_f64(left));
+            outcomes.push(client.run(name, &load, &mut |there, rekeyed| {
+                let (done, all) = (there + rekeyed, self.tunnels * (1 + self.rekeys));
+                let left = f64::from(all - done.min(all)) / f64::from(done.max(1));
+                let what = match rekeyed {
+                    0 => format!("{name}: {there} of {} tunnels", self.tunnels),
+                    _ => format!("{name}: {rekeyed} of {} rekeyed", self.tunnels * self.rekeys),
+                };
+                bar.tell(&what, bar.spent().mul_f64(left));
             })?);
         }
         drop(bar);
@@ -131,6 +144,8 @@ impl Measure for Options {
             "99 %",
             "Packets sent",
             "Lost",
+            "Rekeyed per second",
+            "Rekeyed",
         ]);
         for (name, o) in names.iter().zip(&outcomes) {
             let [sent, came] = o.packets;
@@ -146,6 +161,8 @@ impl Measure for Options {
                 micros(&o.first_packet, 99.0),
                 sent.to_string(),
                 sent.saturating_sub(came).to_string(),
+                format!("{:.0}", rekey_rate(o)),
+                o.rekeyed.to_string(),
             ]);
         }
         let mut note = "From the first message of a tunnel to its child SA; from then to its first packet behind the gateway.".to_owned();
@@ -159,6 +176,7 @@ impl Measure for Options {
                 "connection": name, "tunnels": o.up, "failed": o.failed, "seconds": o.taken.as_secs_f64(), "tunnels_per_second": rate(o),
                 "setup_us": json_of(&o.setup), "first_packet_us": json_of(&o.first_packet), "first_packets": o.first_packet.count(),
                 "packets": o.packets[0], "received": o.packets[1],
+                "rekeyed": o.rekeyed, "rekeyed_per_second": rekey_rate(o),
             })
         });
         let data = json!({ "bench": "tunnels", "where": taken, "percents": PERCENTS, "connections": each.collect::<Vec<_>>() });
@@ -194,6 +212,8 @@ mod tests {
         for (words, told) in [
             (&["--rate", "0"][..], "a number above 0"),
             (&["--packets", "10"], "--out"),
+            (&["--rekeys", "1001"], "0..=1000"),
+            (&["--rekeys", "1", "--packets", "10"], "--packets"),
             (&["--out", "eth9"], "--packets"),
             (&["--connection", "other"], "no connection 'other'; there are gw"),
             (&[], "gw.remote_addrs: it takes one address"),
