@@ -140,7 +140,7 @@ impl IkeSa {
         let temporary = Notify::new(NotifyType::TEMPORARY_FAILURE, &[]);
         let temporary = Payloads(vec![Payload::Notify(temporary)]);
         match self.asked.take() {
-            Some(Asked::Informational(informational::Question::Delete(lost))) => self.begin_delete_with(lost, cx),
+            Some(Asked::Informational(informational::Question::Delete)) => self.begin_delete(cx),
             Some(Asked::Informational(question)) => self.tasks.extend(question.again()),
             Some(Asked::Rekey(question)) => self.rekey_answered(*question, &temporary, cx),
             Some(Asked::Child(question)) => self.child_answered(*question, &temporary, cx),

@@ -5,9 +5,8 @@ use super::{
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Path, Phase, Task},
     mobike::COOKIE2,
-    rekey_ike::Legacy,
 };
-use crate::message::{Delete, ExchangeType, IkeSpi, Notify, NotifyType, Payload, Payloads, Protocol};
+use crate::message::{Delete, ExchangeType, Notify, NotifyType, Payload, Payloads, Protocol};
 
 /// SPIs that are remembered of those that are deleted too early, at most, and as many more.
 const MOST_EARLY: usize = 16;
@@ -19,8 +18,8 @@ pub(super) enum Question {
     Liveness,
     /// That a child SA be deleted, by our SPI.
     DeleteChild(u32),
-    /// That the IKE SA be deleted, and what of ours is forgotten then.
-    Delete(Option<IkeSpi>),
+    /// That the IKE SA be deleted.
+    Delete,
     /// That the peer send to other addresses.
     Move(Path),
     /// Whether the peer is where it says, which sends this back.
@@ -109,15 +108,9 @@ impl IkeSa {
 
     /// Asks that the IKE SA be deleted.
     pub(super) fn begin_delete(&mut self, cx: &mut Context<'_>) {
-        self.begin_delete_with(None, cx);
-    }
-
-    /// Asks the same. When it is deleted, what the peer wanted in its place and has lost, by our SPI, has no time left: the
-    /// peer deletes that one too if it got our answer, and else never will.
-    pub(super) fn begin_delete_with(&mut self, lost: Option<IkeSpi>, cx: &mut Context<'_>) {
         (self.phase, self.deadline_ms) = (Phase::Closing, u64::MAX);
         self.ask(ExchangeType::INFORMATIONAL, &delete(), cx);
-        self.asked = Some(Asked::Informational(Question::Delete(lost)));
+        self.asked = Some(Asked::Informational(Question::Delete));
     }
 
     /// The peer has answered.
@@ -132,10 +125,7 @@ impl IkeSa {
             Question::Move(path) => self.move_answered(path, payloads, cx),
             Question::Routability(path, cookie) => self.routability_answered(path, cookie, payloads, cx),
             Question::DeleteChild(spi_in) => self.remove_child(spi_in, cx),
-            Question::Delete(lost) => {
-                self.legacies.extend(lost.map(Legacy::Forgotten));
-                self.close(Closed::ByUs, cx);
-            }
+            Question::Delete => self.close(Closed::ByUs, cx),
             Question::Refused(why) => self.close(*why, cx),
         }
     }

@@ -48,8 +48,8 @@ const MOST_ROUNDS: u8 = 3;
 /// How long the peer has to delete what it has replaced, until we do: longer than it asks again for what it has missed.
 const DELETE_MS: u64 = 200_000;
 
-/// How long who began what has lost has to delete it, once the one that it would have replaced is deleted at both ends: it
-/// asks for the last time under that, and sends the deletion again three times.
+/// How long the peer has to delete what it began and what has lost, until it is forgotten without a word: it may be that the
+/// peer never got our answer, and knows nothing of it. So long it asks four times.
 const FORGET_MS: u64 = 30_000;
 
 /// Those that are replaced and not deleted, at most, until the peer may put another in the place of their last.
@@ -127,8 +127,6 @@ pub(super) enum Legacy {
     Outlived(IkeSaId, IkeSaId),
     /// The IKE SA with this SPI of ours is not used.
     Doomed(IkeSpi),
-    /// The peer does not know the IKE SA with this SPI of ours, or is deleting it.
-    Forgotten(IkeSpi),
     /// What it has, to the IKE SA with this SPI of ours.
     Estate(IkeSpi, Estate),
 }
@@ -304,19 +302,17 @@ impl IkeSa {
         match self.rival_ike.take() {
             // RFC 9370 §2.2.4: what loses is not made, and the exchanges MUST NOT follow.
             Some(rival) if lowest < rival.lowest_nonce => return self.yield_to(rival, cx),
-            rival => _ = self.doom_rival(rival),
+            rival => self.doom_rival(rival),
         }
         let link = agreed.link.clone();
         self.follow_up(Series::new(Makes::Ike(agreed), methods, secret, link), cx);
     }
 
-    /// What has lost is not used: the peer is to delete it, but may have missed our answer. Our SPI of it.
-    fn doom_rival(&mut self, rival: Option<Rival>) -> Option<IkeSpi> {
-        let made = rival.filter(|rival| rival.is_made).map(|rival| rival.ours);
-        self.legacies.extend(made.map(Legacy::Doomed));
-        made
+    /// What has lost is not used: the peer is to delete it, but may have missed our answer.
+    fn doom_rival(&mut self, rival: Option<Rival>) {
+        let made = rival.filter(|rival| rival.is_made);
+        self.legacies.extend(made.map(|rival| Legacy::Doomed(rival.ours)));
     }
-
 
     /// The other IKE SA is there, at both ends.
     pub(super) fn finish_rekey(&mut self, agreed: Agreed, secrets: Vec<Secret>, cx: &mut Context<'_>) {
@@ -330,11 +326,11 @@ impl IkeSa {
                 self.yield_to(rival, cx);
             }
             rival => {
-                let lost = self.doom_rival(rival);
+                self.doom_rival(rival);
                 self.legacies.push(Legacy::Heir(Box::new(heir)));
                 self.leave_to(ours, cx);
                 if !self.is_deleted {
-                    self.begin_delete_with(lost, cx);
+                    self.begin_delete(cx);
                 }
             }
         }
@@ -487,8 +483,9 @@ impl IkeSa {
         self.deadline_ms = now_ms + DELETE_MS;
     }
 
-    /// It is gone without a word when the peer has had its time.
+    /// It has lost, and is for the peer to delete.
     pub(super) fn be_forgotten(&mut self, now_ms: u64) {
+        self.doom(now_ms);
         (self.phase, self.deadline_ms) = (Phase::Closing, now_ms + FORGET_MS);
     }
 

@@ -287,10 +287,7 @@ impl Keep for Question {
                 1u8.keep(to);
                 spi_in.keep(to);
             }
-            Question::Delete(lost) => {
-                2u8.keep(to);
-                lost.keep(to);
-            }
+            Question::Delete => 2u8.keep(to),
             Question::Move(path) => {
                 3u8.keep(to);
                 path.keep(to);
@@ -308,7 +305,7 @@ impl Keep for Question {
         match u8::kept(from)? {
             0 => Ok(Question::Liveness),
             1 => Keep::kept(from).map(Question::DeleteChild),
-            2 => Keep::kept(from).map(Question::Delete),
+            2 => Ok(Question::Delete),
             3 => Keep::kept(from).map(Question::Move),
             4 => Ok(Question::Routability(Keep::kept(from)?, Keep::kept(from)?)),
             _ => Err(Damaged("request")),

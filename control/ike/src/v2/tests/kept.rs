@@ -15,7 +15,7 @@ use crate::{
         child::Install,
         context::Context,
         engine::Engine,
-        ike_sa::IkeSaId,
+        ike_sa::{IkeSaId, Phase},
         output::{ChildChange, Event, Output},
     },
 };
@@ -270,6 +270,77 @@ fn at_any_point_of_an_exchange_an_end_may_die() {
                 }
             }
         }
+    }
+}
+
+/// When who has won dies, in [`what_has_lost_goes_though_who_has_won_dies`].
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Dies {
+    /// Its deletion of the old IKE SA was lost.
+    Unheard,
+    /// The answer is under way.
+    Unanswered,
+    /// It is answered since so long.
+    Answered(u64),
+}
+
+// RFC 7296 §2.8.2: as in `what_has_lost_goes_though_the_peer_does_not_know_it`.
+#[test]
+fn what_has_lost_goes_though_who_has_won_dies() {
+    let all = [Dies::Unheard, Dies::Unanswered, Dies::Answered(0), Dies::Answered(20_000)];
+    for dies in all {
+        let mut won = 0;
+        for seed in 0..20 {
+            let mut world = established(seed);
+            world.keep_both(0);
+            world.unanswered = Some(LEFT);
+            world.lost = (dies == Dies::Unheard).then_some(ExchangeType::INFORMATIONAL);
+            let before = world.only_sa(RIGHT).spis();
+            for end in [LEFT, RIGHT] {
+                rekeys_the_ike_sa(&mut world, end);
+            }
+            let old = |world: &World, end: usize| {
+                let mut sas = world.ends[end].engine.sas();
+                sas.find(|sa| sa.spis() == before).map(|sa| sa.phase().clone())
+            };
+            // The left end has lost if it does not delete the old one.
+            let until = world.now_ms + 1_000;
+            while old(&world, LEFT) != Some(Phase::Closing) && world.step(until) {}
+            if old(&world, LEFT) != Some(Phase::Closing) {
+                continue;
+            }
+            won += 1;
+            let asked = world.requests.len();
+            match dies {
+                Dies::Unheard => world.run_for(1_000),
+                Dies::Unanswered => while old(&world, RIGHT).is_some() && world.step(until) {},
+                Dies::Answered(ms) => {
+                    while old(&world, LEFT).is_some() && world.step(until) {}
+                    world.run_for(ms);
+                }
+            }
+            assert_eq!(
+                old(&world, LEFT).is_none(),
+                matches!(dies, Dies::Answered(_)),
+                "{dies:?}, seed {seed}"
+            );
+            world.lost = None;
+            world.come_back(LEFT);
+            // Until the deletion is answered, the old one is there, too.
+            let there = 2 + usize::from(old(&world, LEFT).is_some());
+            assert_eq!(world.ends[LEFT].engine.sas().count(), there, "{dies:?}, seed {seed}");
+            world.run_for(100);
+            world.unanswered = None;
+            assert_eq!(old(&world, LEFT), None, "{dies:?}, seed {seed}");
+            assert_eq!(world.ends[LEFT].engine.sas().count(), 2, "{dies:?}, seed {seed}");
+            // The 30 s do not begin again.
+            let gone = if let Dies::Answered(ms) = dies { ms } else { 0 };
+            world.run_for(30_000 - gone);
+            assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis(), "{dies:?}, seed {seed}");
+            world.check_children(1);
+            assert_eq!(world.requests.len(), asked, "nothing is asked under it: {dies:?}, seed {seed}");
+        }
+        assert!(won > 0 && won < 20, "either has won: {won}");
     }
 }
 
