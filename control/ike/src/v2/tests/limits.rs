@@ -5,13 +5,15 @@ use super::{
     world::{LEFT, RIGHT, World, config, connection},
 };
 use crate::{
-    message::{ExchangeType, Notify, NotifyType, Payload, Payloads},
+    connection::{Configuration, Hosts},
+    message::{ExchangeType, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads},
     v2::{
         ike_sa::{IkeSa, IkeSaId, Phase},
-        output::Event,
+        output::{Datagram, Event, Output},
         refused::Refused,
     },
 };
+use std::net::SocketAddr;
 
 fn ids(world: &World, end: usize) -> Vec<IkeSaId> {
     let mut ids: Vec<_> = world.ends[end].engine.sas().map(IkeSa::id).collect();
@@ -141,6 +143,166 @@ fn there_is_an_end_to_ike_sas() {
     world.run_for(60_000);
     assert_eq!(ids(&world, RIGHT).len(), 3);
     assert!(!ids(&world, RIGHT).contains(&anew[0]) && is_full(&world));
+}
+
+/// A right end that answers whoever is anywhere, and those who begin with it and do not go on.
+struct Crowd {
+    world: World,
+    first: Message,
+    begun: u64,
+}
+
+impl Crowd {
+    fn new(change: impl FnOnce(&mut Configuration)) -> Crowd {
+        let mut right = connection("b", RIGHT);
+        (right.local, right.remote) = (Hosts::Any, Hosts::Any);
+        let mut right = config(right);
+        change(&mut right);
+        let mut world = World::new(66, [config(connection("a", LEFT)), right]);
+        world.one_way = Some(LEFT);
+        world.initiate(LEFT, None);
+        world.run_for(10);
+        let first = Message::parse(&world.requests[0]).unwrap();
+        Crowd { world, first, begun: 0 }
+    }
+
+    /// Another first message comes from there.
+    fn begin(&mut self, from: &str) -> Result<(), Refused> {
+        self.begun += 1;
+        self.send(from, None).0
+    }
+
+    /// The same, and once more with the cookie that is asked for.
+    fn begin_with_cookie(&mut self, from: &str) -> Result<(), Refused> {
+        self.begun += 1;
+        let (received, answer) = self.send(from, None);
+        assert_eq!(received, Err(Refused::Cookie));
+        let cookie = answer.unwrap().payloads.notifies(NotifyType::COOKIE).next().unwrap().clone();
+        self.send(from, Some(cookie)).0
+    }
+
+    fn send(&mut self, from: &str, cookie: Option<Notify>) -> (Result<(), Refused>, Option<Message>) {
+        let peer: SocketAddr = from.parse().unwrap();
+        let local = if peer.is_ipv4() { "192.0.2.2:500" } else { "[2001:db8::2]:500" }.parse().unwrap();
+        let header = Header { initiator_spi: IkeSpi(1000 + self.begun), ..self.first.header };
+        let mut payloads = self.first.payloads.clone();
+        payloads.0.splice(0..0, cookie.map(Payload::Notify));
+        let octets = Message { header, payloads, sealed: None }.emit().unwrap();
+        let datagram = Datagram { local, peer, octets, dscp: 0 };
+        let (received, answer) = self.world.with(RIGHT, |engine, cx| {
+            let (received, mut answer) = (engine.receive(&datagram, cx), None);
+            while let Some(output) = cx.out.pop_front() {
+                match output {
+                    Output::Job(id, job) => {
+                        let outcome = job.run(cx.rng);
+                        engine.done(id, outcome, cx);
+                    }
+                    Output::Send(sent) => {
+                        assert_eq!((sent.local, sent.peer), (local, peer));
+                        answer = Message::parse(&sent.octets).ok();
+                    }
+                    _ => {}
+                }
+            }
+            (received, answer)
+        });
+        let has_begun = answer.as_ref().map(|answer| answer.header.responder_spi != IkeSpi::NONE);
+        let expected = match received {
+            Ok(()) => Some(true),
+            Err(Refused::Cookie) => Some(false),
+            Err(_) => None,
+        };
+        assert_eq!(has_begun, expected, "{received:?}");
+        (received, answer)
+    }
+
+    fn half_open(&self) -> usize {
+        self.world.ends[RIGHT].engine.half_open()
+    }
+}
+
+// RFC 7296 §2.6
+#[test]
+fn there_is_an_end_to_the_half_open_ones_of_a_host() {
+    for (of_host, other) in [
+        (["198.51.100.1:500", "198.51.100.1:4500"], "198.51.100.2:500"),
+        (["[2001:db8:1::1]:500", "[2001:db8:1::2]:500"], "[2001:db8:1:1::1]:500"),
+    ] {
+        let mut crowd = Crowd::new(|config| (config.most_half_open_of_one, config.cookies_from) = (4, 100));
+        for from in of_host {
+            assert_eq!(crowd.begin(from), Ok(()));
+        }
+        // From half as many on it must show where it is.
+        assert_eq!(crowd.begin(of_host[0]), Err(Refused::Cookie));
+        for from in of_host {
+            assert_eq!(crowd.begin_with_cookie(from), Ok(()));
+        }
+        for from in of_host {
+            assert_eq!(crowd.begin_with_cookie(from), Err(Refused::TooMany));
+        }
+        assert_eq!(crowd.half_open(), 4);
+        // Another host has as many.
+        for _ in 0..2 {
+            assert_eq!(crowd.begin(other), Ok(()));
+        }
+        for _ in 0..2 {
+            assert_eq!(crowd.begin_with_cookie(other), Ok(()));
+        }
+        assert_eq!(crowd.begin_with_cookie(other), Err(Refused::TooMany));
+        assert_eq!(crowd.half_open(), 8);
+        // When they are gone it may begin again.
+        crowd.world.run_for(crowd.world.ends[RIGHT].config.half_open_ms);
+        assert_eq!(crowd.half_open(), 0);
+        assert_eq!(crowd.begin(of_host[0]), Ok(()));
+    }
+}
+
+#[test]
+fn there_is_an_end_to_the_first_messages_of_a_prefix_in_a_second() {
+    for (of_prefix, other) in [
+        (["198.51.100.1:500", "198.51.100.2:500", "198.51.100.255:501"], "198.51.101.1:500"),
+        (["[2001:db8:1::1]:500", "[2001:db8:1:1::1]:500", "[2001:db8:1:2::1]:500"], "[2001:db8:2::1]:500"),
+    ] {
+        // Without cookies, and where each is asked for one.
+        for (cookies_from, is_told) in [(100, Ok(())), (0, Err(Refused::Cookie))] {
+            let mut crowd = Crowd::new(|config| {
+                (config.firsts_a_second, config.cookies_from) = (3, cookies_from);
+                config.most_half_open_of_one = 100;
+            });
+            for second in 0..3 {
+                for from in of_prefix {
+                    assert_eq!(crowd.begin(from), is_told);
+                }
+                for from in of_prefix {
+                    assert_eq!(crowd.begin(from), Err(Refused::TooOften));
+                }
+                if second == 0 {
+                    assert_eq!(crowd.begin(other), is_told);
+                }
+                crowd.world.run_for(1000);
+            }
+            assert_eq!(crowd.half_open(), if is_told.is_ok() { 10 } else { 0 });
+        }
+    }
+}
+
+/// Whoever has a cookie is where it says, and is let in though others have sent as many as its prefix may.
+#[test]
+fn first_messages_with_a_cookie_are_not_counted() {
+    let mut crowd = Crowd::new(|config| (config.firsts_a_second, config.cookies_from) = (1, 0));
+    let from = "198.51.100.1:500";
+    crowd.begun += 1;
+    let (received, answer) = crowd.send(from, None);
+    assert_eq!(received, Err(Refused::Cookie));
+    let cookie = answer.unwrap().payloads.notifies(NotifyType::COOKIE).next().unwrap().clone();
+    assert_eq!(crowd.send(from, None).0, Err(Refused::TooOften));
+    // One that is none of ours is as good as none.
+    let mut forged = cookie.clone();
+    forged.data[0] ^= 1;
+    assert_eq!(crowd.send(from, Some(forged)).0, Err(Refused::TooOften));
+    assert_eq!(crowd.send("198.51.100.2:500", Some(cookie.clone())).0, Err(Refused::TooOften));
+    assert_eq!(crowd.send(from, Some(cookie)).0, Ok(()));
+    assert_eq!(crowd.half_open(), 1);
 }
 
 /// What of messages in fragments does not come is counted for half-open ones, until they are none.
