@@ -119,7 +119,7 @@ impl Credentials {
     pub fn read(&mut self, directory: &Path) -> Result<(), String> {
         let mut store = Store::default();
         let private = PRIVATE.iter().map(|name| files(&directory.join(name)));
-        for (file, octets) in private.collect::<Result<Vec<_>, _>>()?.concat() {
+        for (file, octets) in private.collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
             let mode = fs::metadata(&file).map_err(|e| bad(&file, e))?.permissions().mode() & 0o7777;
             if mode & 0o007 != 0 {
                 return Err(bad(
@@ -127,7 +127,6 @@ impl Credentials {
                     format!("everybody may read it (mode {mode:04o}); run chmod o= on it"),
                 ));
             }
-            let octets = Zeroizing::new(octets);
             store.keys.push(Key::read(file.display().to_string(), &octets)?);
         }
         for (file, octets) in files(&directory.join("x509"))? {
@@ -501,8 +500,11 @@ fn bad(file: &Path, why: impl std::fmt::Display) -> String {
     format!("{}: {why}", file.display())
 }
 
+/// A file, and what is in it, which may be a private key.
+type File = (PathBuf, Zeroizing<Vec<u8>>);
+
 /// All files in a directory, by name; none if there is no directory.
-fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
+fn files(directory: &Path) -> Result<Vec<File>, String> {
     let entries = match fs::read_dir(directory) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
         entries => entries.map_err(|e| bad(directory, e))?,
@@ -511,11 +513,11 @@ fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
     for entry in entries {
         let file = entry.map_err(|e| bad(directory, e))?.path();
         if file.is_file() {
-            let octets = fs::read(&file).map_err(|e| bad(&file, e))?;
+            let octets = fs::read(&file).map(Zeroizing::new).map_err(|e| bad(&file, e))?;
             files.push((file, octets));
         }
     }
-    files.sort();
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(files)
 }
 

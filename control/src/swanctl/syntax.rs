@@ -437,6 +437,13 @@ impl<'a> Parser<'a> {
             match &mut value {
                 None => value = Some(part),
                 Some(value) => {
+                    let len = value.len() + 1 + part.len();
+                    if len > value.capacity() {
+                        // A text that grows by itself leaves a copy behind; what is left behind here is wiped.
+                        let mut more = Zeroizing::new(String::with_capacity(2 * len));
+                        more.push_str(value);
+                        *value = more;
+                    }
                     value.push(' ');
                     value.push_str(&part);
                 }
@@ -446,8 +453,16 @@ impl<'a> Parser<'a> {
 
     fn quoted(&mut self) -> Result<Zeroizing<String>, ConfigError> {
         let start = self.place();
-        let mut text = Zeroizing::new(String::new());
         self.next();
+        let rest = &self.text[self.offset()..];
+        let mut is_escaped = false;
+        let written = rest.find(|c: char| {
+            let ends = c == '"' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            ends
+        });
+        // At its full size from the start, as a text that grows leaves copies behind: it is no longer than it is written.
+        let mut text = Zeroizing::new(String::with_capacity(written.unwrap_or(rest.len())));
         loop {
             match self.next() {
                 None => {

@@ -24,9 +24,11 @@ pub struct NtHash(Secret);
 impl NtHash {
     /// That of a password.
     pub fn of(password: &str) -> NtHash {
-        let utf16: Zeroizing<Vec<u8>> =
-            Zeroizing::new(password.encode_utf16().flat_map(u16::to_le_bytes).collect());
-        NtHash(Secret::copy_of(&Md4::digest(&utf16)))
+        // At its full size from the start, as a vector that grows leaves copies behind: no octet of UTF-8 becomes more than
+        // two of UTF-16.
+        let mut utf16 = Zeroizing::new(Vec::with_capacity(2 * password.len()));
+        utf16.extend(password.encode_utf16().flat_map(u16::to_le_bytes));
+        NtHash(md4(&utf16))
     }
 
     /// It by itself; `None` if these are not its 16 octets.
@@ -35,8 +37,23 @@ impl NtHash {
     }
 
     fn hash(&self) -> Secret {
-        Secret::copy_of(&Md4::digest(self.0.bytes()))
+        md4(self.0.bytes())
     }
+}
+
+/// MD4 of what is secret, as it is itself.
+fn md4(octets: &[u8]) -> Secret {
+    let mut hash = Zeroizing::new([0; 16]);
+    Md4::new_with_prefix(octets).finalize_into((&mut *hash).into());
+    Secret::copy_of(&*hash)
+}
+
+/// The same of SHA-1.
+fn sha1(parts: &[&[u8]]) -> Zeroizing<[u8; 20]> {
+    let mut hash = Zeroizing::new([0; 20]);
+    let sha1 = parts.iter().fold(Sha1::new(), |sha1, part| sha1.chain_update(part));
+    sha1.finalize_into((&mut *hash).into());
+    hash
 }
 
 /// What both ends have said.
@@ -66,7 +83,7 @@ impl Said {
         let (keys, blocks) = (padded.as_chunks::<7>().0, response.as_chunks_mut::<8>().0);
         for (key, block) in keys.iter().zip(blocks) {
             block.copy_from_slice(&self.hash());
-            Des::new(&with_parity(key).into()).encrypt_block(block.into());
+            Des::new((&*with_parity(key)).into()).encrypt_block(block.into());
         }
         response
     }
@@ -87,9 +104,9 @@ impl Said {
 }
 
 /// What DES takes: seven bits an octet, and one that does not count.
-fn with_parity(key: &[u8; 7]) -> [u8; 8] {
+fn with_parity(key: &[u8; 7]) -> Zeroizing<[u8; 8]> {
     let bits = key.iter().fold(0u64, |bits, octet| bits << 8 | u64::from(*octet));
-    std::array::from_fn(|n| ((bits >> (49 - 7 * n)) as u8 & 0x7f) << 1)
+    Zeroizing::new(std::array::from_fn(|n| ((bits >> (49 - 7 * n)) as u8 & 0x7f) << 1))
 }
 
 /// RFC 3079 §3.4
@@ -101,14 +118,9 @@ const TO_USER: &[u8] =
 
 /// The MSK: the authenticator's receiving key, its sending key, and nothing (draft-kamath-pppext-eap-mschapv2 §3.2).
 pub fn msk(hash: &NtHash, response: &[u8; RESPONSE]) -> Secret {
-    let digest = Sha1::new().chain_update(hash.hash().bytes()).chain_update(response);
-    let digest = Zeroizing::new(<[u8; 20]>::from(digest.chain_update(MASTER_KEY).finalize()));
-    let start = |magic| {
-        let key = Sha1::new().chain_update(&digest[..16]).chain_update([0; 40]);
-        let key = key.chain_update(magic).chain_update([0xf2; 40]).finalize();
-        Secret::copy_of(&key[..16])
-    };
-    Secret::concat(&[start(FROM_USER).bytes(), start(TO_USER).bytes(), &[0; 32]])
+    let master = sha1(&[hash.hash().bytes(), response, MASTER_KEY]);
+    let start = |magic| sha1(&[&master[..16], &[0; 40], magic, &[0xf2; 40]]);
+    Secret::concat(&[&start(FROM_USER)[..16], &start(TO_USER)[..16], &[0; 32]])
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use crate::{
     connection::Connection,
     crypto::Secret,
+    kept::Writer,
     message::{AuthMethod, Identification, Payload, PayloadType, Payloads, Proposal},
 };
 use aes::{
@@ -16,6 +17,7 @@ use aes::{
 };
 use aes_gcm::{AeadInOut, AesGcm};
 use rand_core::CryptoRng;
+use zeroize::Zeroizing;
 
 /// How long a key seals tickets. What it has sealed is taken for as long again.
 const KEY_SECS: u64 = 3600;
@@ -98,8 +100,9 @@ impl TicketKeys {
             &[self.version],
             octets.as_mut_slice().into(),
         );
-        ticket.extend(octets);
-        ticket.extend(tag.ok()?);
+        let tag = tag.ok()?;
+        ticket.extend_from_slice(&octets);
+        ticket.extend(tag);
         Some(ticket)
     }
 
@@ -150,7 +153,7 @@ impl Session {
     /// How long it may be resumed, at most.
     pub const MOST_SECS: u64 = KEY_SECS;
 
-    fn emit(&self) -> Option<Vec<u8>> {
+    fn emit(&self) -> Option<Zeroizing<Vec<u8>>> {
         let payloads = Payloads(vec![
             Payload::SecurityAssociation(vec![self.proposal.clone()]),
             Payload::IdInitiator(self.initiator.clone()),
@@ -160,14 +163,16 @@ impl Session {
         let Proven { connection, method, rounds, eap_id } = &self.proven;
         let has_eap_id = u8::from(eap_id.is_some());
         let eap_id = eap_id.as_deref().unwrap_or_default();
-        let mut octets = [self.until_secs.to_be_bytes(), self.authenticated_secs.to_be_bytes()].concat();
-        octets.extend([u8::from(self.has_ppk), method.0, u8::try_from(*rounds).ok()?, has_eap_id]);
+        let mut to = Writer::new();
+        to.octets(&self.until_secs.to_be_bytes());
+        to.octets(&self.authenticated_secs.to_be_bytes());
+        to.octets(&[u8::from(self.has_ppk), method.0, u8::try_from(*rounds).ok()?, has_eap_id]);
         for field in [self.d.bytes(), connection.as_bytes(), eap_id.as_bytes()] {
-            octets.push(u8::try_from(field.len()).ok()?);
-            octets.extend(field);
+            to.octets(&[u8::try_from(field.len()).ok()?]);
+            to.octets(field);
         }
-        octets.extend(payloads);
-        Some(octets)
+        to.octets(&payloads);
+        Some(to.finish())
     }
 
     fn parse(octets: &[u8]) -> Option<Session> {

@@ -144,3 +144,14 @@ fn patterns() {
         assert_eq!(is_match(pattern.as_bytes(), name.as_bytes()), wanted, "{pattern} {name}");
     }
 }
+
+#[test]
+fn a_quoted_text_does_not_grow_while_it_is_read() {
+    for written in
+        ["aaaaaaaaaaaaaaaaaaaa", r#"aaaa\"aaaa\"aaaa\"aa"#, "aaaa\\\naaaaaaaaaaaa\\\\", "ééééééé\\é"]
+    {
+        let top = parse(&format!("x = \"{written}\"\ny = \"\"\n")).unwrap();
+        let Content::Value(Some(text)) = &top.entry("x").unwrap().content else { panic!("no value") };
+        assert_eq!(text.capacity(), written.len(), "{written}");
+    }
+}
