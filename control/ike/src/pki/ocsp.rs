@@ -132,18 +132,19 @@ impl OcspResponse {
         Ok(OcspResponse(Arc::new(Content { signed, singles, responders: responders.collect() })))
     }
 
-    /// What it says of a certificate of an issuer.
+    /// What it says of a certificate of an issuer. It may say several things of one; a bad word is the last.
     pub(super) fn status(&self, certificate: &Certificate, issuer: &Certificate, now_secs: u64) -> Status {
-        let mut of = self.0.singles.iter().filter(|single| single.id.is_of(certificate, issuer));
-        match of.find(|single| single.this_update <= now_secs) {
-            Some(single) if !self.is_by(issuer, now_secs) || single.status == Status::Unknown => {
-                Status::Unknown
-            }
+        let is_of = |single: &&Single| single.id.is_of(certificate, issuer) && single.this_update <= now_secs;
+        let said = self.0.singles.iter().filter(is_of).map(|single| match single.status {
             // An old one still says what is revoked, and no longer what is not.
-            Some(single) if single.status == Status::Good && now_secs > single.next_update => Status::Unknown,
-            Some(single) => single.status,
-            None => Status::Unknown,
-        }
+            Status::Good if now_secs > single.next_update => Status::Unknown,
+            status => status,
+        });
+        let said = said.fold(Status::Unknown, |before, now| match (before, now) {
+            (Status::Revoked(_), _) | (_, Status::Unknown) => before,
+            (_, now) => now,
+        });
+        if said != Status::Unknown && self.is_by(issuer, now_secs) { said } else { Status::Unknown }
     }
 
     /// Whether it is signed by an issuer, or by whom it lets (RFC 6960 §4.2.2.2).
@@ -215,5 +216,102 @@ impl CertId {
         self.serial.as_bytes() == certificate.serial()
             && hash(certificate.issuer().der()).is_some_and(|hash| hash == self.name_hash.as_bytes())
             && hash(issuer.key_bits()).is_some_and(|hash| hash == self.key_hash.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{
+            signature::{Hash, Scheme},
+            vectors::seeded,
+        },
+        pki::tests::authority::{Holder, NOW, root},
+    };
+    use std::time::Duration;
+
+    #[derive(Sequence)]
+    struct Response {
+        status: Any,
+        #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+        bytes: Option<ResponseBytes>,
+    }
+
+    /// A CertStatus in DER, from when it is, and until when.
+    type Word<'a> = (&'a [u8], u64, u64);
+
+    fn single(of: &Certificate, issuer: &Certificate, (status, this, next): Word<'_>) -> SingleResponse {
+        let hash = |octets: &[u8]| OctetString::new(Sha256::digest(octets).to_vec()).unwrap();
+        let time = |secs| GeneralizedTime::from_unix_duration(Duration::from_secs(secs)).unwrap();
+        let serial = [&[2, of.serial().len() as u8], of.serial()].concat();
+        SingleResponse {
+            id: CertId {
+                hash: AlgorithmIdentifierOwned { oid: ID_SHA_256, parameters: None },
+                name_hash: hash(of.issuer().der()),
+                key_hash: hash(issuer.key_bits()),
+                serial: SerialNumber::from_der(&serial).unwrap(),
+            },
+            status: Any::from_der(status).unwrap(),
+            this_update: time(this),
+            next_update: Some(time(next)),
+            extensions: None,
+        }
+    }
+
+    fn response(responses: Vec<SingleResponse>, by: &Holder) -> OcspResponse {
+        let scheme = Scheme::Ecdsa(Hash::Sha256);
+        let data = ResponseData {
+            version: Version::default(),
+            responder: Any::from_der(&[0xa2, 2, 4, 0]).unwrap(),
+            produced_at: GeneralizedTime::from_unix_duration(Duration::from_secs(NOW)).unwrap(),
+            responses,
+            extensions: None,
+        };
+        let signature = by.key().sign(scheme, &data.to_der().unwrap(), &mut seeded(1)).unwrap();
+        let basic = Basic {
+            data,
+            algorithm: AlgorithmIdentifierOwned::from_der(scheme.algorithm_identifier().unwrap()).unwrap(),
+            signature: BitString::from_bytes(&signature).unwrap(),
+            certificates: None,
+        };
+        let response = OctetString::new(basic.to_der().unwrap()).unwrap();
+        let bytes = Some(ResponseBytes { kind: BASIC, response });
+        let all = Response { status: Any::new(Tag::Enumerated, [0]).unwrap(), bytes };
+        OcspResponse::from_der(&all.to_der().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_revoked_is_not_good_whatever_else_is_said_of_it() {
+        let (root, stranger) = (root("root", &|_| {}), root("root", &|_| {}));
+        let end = root.end("gw.example.org", &|_| {});
+        let time_of_revocation = [&[0xa1, 17, 0x18, 15], &b"20260101000000Z"[..]].concat();
+        let (good, revoked, unknown) = (&[0x80, 0][..], &time_of_revocation[..], &[0x82, 0][..]);
+        let now = |status| (status, NOW - 10, NOW + 10);
+        let old = |status| (status, NOW - 10, NOW - 1);
+        let to_come = |status| (status, NOW + 1, NOW + 10);
+        let is_revoked = Status::Revoked(Reason::Unspecified);
+        for (words, found) in [
+            ([now(good), now(good)], Status::Good),
+            ([now(good), now(revoked)], is_revoked),
+            ([now(good), old(revoked)], is_revoked),
+            ([old(good), now(revoked)], is_revoked),
+            ([now(unknown), now(revoked)], is_revoked),
+            ([now(good), to_come(revoked)], Status::Good),
+            ([now(good), old(good)], Status::Good),
+            ([now(good), now(unknown)], Status::Good),
+            ([old(good), now(unknown)], Status::Unknown),
+            ([old(good), to_come(good)], Status::Unknown),
+            ([to_come(good), to_come(revoked)], Status::Unknown),
+        ] {
+            let [one, other] = words;
+            for words in [[one, other], [other, one]] {
+                let (of, issuer) = (&end.certificate, &root.certificate);
+                let singles = || words.map(|word| single(of, issuer, word)).into();
+                assert_eq!(response(singles(), &root).status(of, issuer, NOW), found, "{words:x?}");
+                let of_stranger = response(singles(), &stranger).status(of, issuer, NOW);
+                assert_eq!(of_stranger, Status::Unknown, "{words:x?}");
+            }
+        }
     }
 }
