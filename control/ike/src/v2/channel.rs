@@ -14,6 +14,7 @@ use super::{
 use crate::{
     crypto::{
         cipher::{OpenError, Opener, Sealer},
+        key_log::SealKeys,
         keys::{Role, Spis},
     },
     kept::{Damaged, Keep, Reader, Writer},
@@ -186,6 +187,11 @@ impl Channel {
     /// Messages are sealed from now on, or by other keys.
     pub fn seal_with(&mut self, sealer: Sealer, opener: Opener) {
         (self.sealer, self.opener) = (Some(sealer), Some(opener));
+    }
+
+    /// What messages are sealed with, if they are.
+    pub(super) fn seal_keys(&self) -> Option<SealKeys> {
+        Some(SealKeys::new(self.role, self.spis, self.sealer.as_ref()?, self.opener.as_ref()?))
     }
 
     /// Messages of more than so many octets are cut (RFC 7383 §2.3).

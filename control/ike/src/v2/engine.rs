@@ -560,7 +560,10 @@ impl Engine {
     pub(super) fn adopt(&mut self, sa: IkeSa, cx: &mut Context<'_>) -> Result<IkeSaId, Damaged> {
         let id = self.note_adopted(&sa)?;
         self.sas.insert(id, Box::new(sa));
-        self.with(id, cx, |sa, _| sa.hold_given());
+        self.with(id, cx, |sa, cx| {
+            sa.hold_given();
+            sa.tell_keys(cx);
+        });
         Ok(id)
     }
 
@@ -656,13 +659,8 @@ impl Engine {
                 if let Some(id) = self.by_spi.get(&ours).copied() {
                     self.with(id, cx, |sa, cx| {
                         sa.awaits_estate = false;
-                        sa.doom(cx.now_ms);
+                        sa.be_forgotten(cx.now_ms);
                     });
-                }
-            }
-            Legacy::Forgotten(ours) => {
-                if let Some(id) = self.by_spi.get(&ours).copied() {
-                    self.with(id, cx, |sa, cx| sa.be_forgotten(cx.now_ms));
                 }
             }
             Legacy::Estate(ours, estate) => {

@@ -261,7 +261,7 @@ impl IkeSa {
             d: d.clone(),
         };
         let init = Init::new((question.request, octets), (question.nonce, nr.to_vec()));
-        if self.make_resumed_keys(resumed, init) {
+        if self.make_resumed_keys(resumed, init, cx) {
             self.float();
             self.go_on_to_auth(cx);
         }
@@ -283,15 +283,15 @@ impl IkeSa {
         let mut answer = vec![Payload::Nonce(nr.clone())];
         answer.extend(self.init_notifies());
         let Some(response) = self.answer(EXCHANGE, &Payloads(answer), cx) else { return };
-        self.make_resumed_keys(resumed, Init::new((request, response), (ni.to_vec(), nr)));
+        self.make_resumed_keys(resumed, Init::new((request, response), (ni.to_vec(), nr)), cx);
     }
 
     /// Messages are sealed from now on.
-    fn make_resumed_keys(&mut self, resumed: Resumed, init: Init) -> bool {
+    fn make_resumed_keys(&mut self, resumed: Resumed, init: Init, cx: &mut Context<'_>) -> bool {
         let Some(suite) = resumed.suite() else { return false };
         let (role, spis) = (self.channel.role(), self.channel.spis());
         let (keys, sealer, opener) = Keys::resumed(suite, role, &resumed.d, init.nonces(), spis);
-        self.channel.seal_with(sealer, opener);
+        self.seal_with(sealer, opener, cx);
         (self.keys, self.init, self.agreement) =
             (Some(keys), Some(Box::new(init)), Some(resumed.agreement.clone()));
         self.has_ppk = resumed.has_ppk;

@@ -4,7 +4,7 @@ use super::{Asked, Closed, IkeSa, KNOWN, Path, Phase};
 use crate::{
     crypto::{
         cipher::{Opener, Sealer},
-        key_log::{KeyLog, SealKeys},
+        key_log::KeyLog,
         keys::Role,
     },
     message::{ExchangeType, Notify, NotifyType, Oversized, Payload, Payloads, Protocol},
@@ -75,11 +75,14 @@ impl IkeSa {
 
     /// Messages are sealed from now on, or by other keys.
     pub(in crate::v2) fn seal_with(&mut self, sealer: Sealer, opener: Opener, cx: &mut Context<'_>) {
-        if cx.config.tells_keys {
-            let keys = SealKeys::new(self.role(), self.spis(), &sealer, &opener);
-            cx.out.push_back(Output::Keys(Box::new(KeyLog::V2(keys))));
-        }
         self.channel.seal_with(sealer, opener);
+        self.tell_keys(cx);
+    }
+
+    /// Outside, where that is wanted.
+    pub(in crate::v2) fn tell_keys(&self, cx: &mut Context<'_>) {
+        let keys = self.channel.seal_keys().filter(|_| cx.config.tells_keys);
+        cx.out.extend(keys.map(|keys| Output::Keys(Box::new(KeyLog::V2(keys)))));
     }
 
     fn request(&mut self, content: Content, cx: &mut Context<'_>) {
