@@ -40,6 +40,7 @@ use paths::Watch;
 use placement::Placement;
 use pool::Pool;
 use portcullis_ike::{
+    child::EndedBy,
     connection::{Child, Configuration, Connection},
     ike_sa::{IkeSa, IkeSaId, Phase},
     retransmission::Retransmission,
@@ -591,7 +592,8 @@ impl Ike {
             Output::Child(ChildChange::Remove(child)) => {
                 self.note_gone(&child, sadb);
                 self.note_end(&child);
-                match child.is_replaced {
+                // What the peer has sent by it before it said so may still come.
+                match child.is_replaced || child.ended_by == Some(EndedBy::Peer) {
                     true => self.children.remove_replaced(sadb, child.spi_in, crate::iked::boot_secs()),
                     false => self.children.remove(sadb, child.spi_in),
                 }

@@ -4,6 +4,7 @@
 mod bench;
 
 use bench::{Bench, PATIENCE, assert_says, comes_true};
+use portcullis_sadb::{ABOUT, Direction, Event, EventKind, Flow, Reader, Spi};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
@@ -456,6 +457,81 @@ fn events_are_told_to_all_who_listen() {
     let lines: Vec<_> = last.iter().map(|event| format!("{}\n", event["text"].as_str().unwrap())).collect();
     text.hears(&["is established\n", "child 'net' is up, SPI 0x", &lines.concat()]);
     assert!(text.text().ends_with(&lines.concat()), "{}", text.text());
+}
+
+/// Packets and IKE go different ways: what was sent before a deletion may come behind it.
+#[test]
+fn what_the_peer_deletes_takes_no_packet_more_but_those_on_their_way() {
+    let pair = Pair::new();
+    pair.says("--initiate --child net", &[]);
+    let (reader, _, _guard) = Reader::attach(&pair.theirs.run()).unwrap();
+    let back = Flow {
+        src: "10.11.2.1".parse().unwrap(),
+        dst: "10.11.1.1".parse().unwrap(),
+        protocol: 17,
+        ports: Some((53, 7)),
+    };
+    let sends = || reader.lookup(Direction::Outbound, &back).is_some_and(|found| found.sa.is_some());
+    let spi = u32::from_str_radix(&pair.values("spi-out")[0], 16).unwrap();
+    assert!(sends() && reader.find(Spi(spi)).is_some());
+    pair.says("--terminate --child net", &["completed successfully"]);
+    assert!(!sends() && reader.find(Spi(spi)).is_some(), "{}", pair.theirs.log());
+    assert_eq!(pair.theirs.status()["ike"]["sas"][0]["children"].as_array().map(Vec::len), Some(0));
+    assert_eq!(pair.ours.status()["sas"], 0, "who has asked for it has waited for the answer");
+    assert!(comes_true(|| pair.theirs.status()["sas"] == 0), "{}", pair.theirs.log());
+}
+
+/// RFC 4301 §4.4.2.1, as a datapath tells it.
+#[test]
+fn a_child_at_a_soft_limit_is_replaced_and_one_at_a_hard_limit_or_idle_is_deleted() {
+    let pair = Pair::new();
+    let (reader, runtime, _guard) = Reader::attach(&pair.ours.run()).unwrap();
+    let flow = Flow {
+        src: "10.11.1.1".parse().unwrap(),
+        dst: "10.11.2.1".parse().unwrap(),
+        protocol: 17,
+        ports: Some((7, 53)),
+    };
+    // Of both SAs of the child at once.
+    let tell = |kind| {
+        let spi = pair.values("spi-in")[0].clone();
+        let inbound = reader.find(Spi(u32::from_str_radix(&spi, 16).unwrap())).unwrap();
+        let outbound = reader.lookup(Direction::Outbound, &flow).unwrap().sa.unwrap();
+        let slots = [inbound, outbound].map(|slot| (slot, reader.generation(slot).unwrap()));
+        for (slot, generation) in slots {
+            let event = Event { kind, slot, generation, value: 1, about: [0; ABOUT] };
+            assert!(runtime.worker(0).tell(&event));
+        }
+        spi
+    };
+    let theirs = || {
+        let status = pair.theirs.status();
+        let children = status["ike"]["sas"][0]["children"].as_array().unwrap().clone();
+        children.iter().map(|child| child["spi_out"].as_str().unwrap()[2..].to_owned()).collect::<Vec<_>>()
+    };
+    pair.says("--initiate --child net", &[]);
+    for (n, kind) in [EventKind::SoftLifetime, EventKind::SeqLow].into_iter().enumerate() {
+        let before = tell(kind);
+        let is_replaced = || {
+            let ours = pair.values("spi-in");
+            ours.len() == 1 && ours[0] != before && theirs() == ours
+        };
+        assert!(comes_true(is_replaced), "{kind:?}: {}", pair.ours.log());
+        // Once, though both of its SAs were at their limit.
+        pair.says("--counters", &[&format!("child-rekey           : {}", n + 1)]);
+    }
+    for kind in [EventKind::HardLifetime, EventKind::SeqExhausted, EventKind::Idle] {
+        if pair.values("spi-in").is_empty() {
+            pair.says("--initiate --child net", &[]);
+        }
+        let spi = tell(kind);
+        let is_gone = || pair.values("spi-in").is_empty() && theirs().is_empty();
+        assert!(comes_true(is_gone), "{kind:?}: {}", pair.ours.log());
+        assert!(comes_true(|| pair.ours.status()["sas"] == 0), "{kind:?}");
+        assert_says(&pair.ours.log(), &[&format!("child SA 0x{spi}: {kind:?}")]);
+    }
+    assert_eq!(pair.values("uniqueid").len(), 1, "the IKE SA stays, and is the only one");
+    pair.says("--counters", &["child-rekey           : 2"]);
 }
 
 /// How often octets are in what a process may write to of its memory.
