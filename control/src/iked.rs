@@ -454,6 +454,10 @@ impl Iked {
                 let connections = connections(&self.config).map_err(|e| e.to_string())?;
                 let machine = Machine::load(&self.config).map_err(|e| e.to_string())?;
                 connections.check_udp_ports(&machine.datapath.udp_encap_ports).map_err(|e| e.to_string())?;
+                // Before anything is changed: either all is as the files say, or as it was.
+                if let Some(ike) = &self.ike {
+                    ike.usable(&self.config).map_err(|e| e.to_string())?;
+                }
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 let answer = self.change(Some(connections), down, "connections are reloaded".into())?;

@@ -1,6 +1,6 @@
 //! From `swanctl.conf` to what the engine takes: what is not there yet is refused by name.
 
-use super::{children::Shunt, credentials::Credentials, eap, pools, rounds};
+use super::{children::Shunt, credentials::Credentials, eap, pools, rounds, sockets};
 use crate::swanctl::{
     self,
     child::{self, Child, CopyDscp, PerCpu, TfcPadding},
@@ -130,6 +130,9 @@ pub(super) fn connection(
         // A peer that begins with IKEv1 is told nothing.
         Version::Any | Version::Two => None,
     };
+    if ![sockets::IKE, sockets::NAT_T].contains(&c.local_port.0) {
+        return Err(unusable(key("local_port"), "iked has ports 500 and 4500, and no other"));
+    }
     let proposals = c.proposals.iter().map(|proposal| &*proposal.0);
     let with_sas = c.children.iter().filter(|child| !child.mode.is_shunt());
     let children = with_sas.map(|child| self::child(c, child).map(Arc::new));

@@ -29,15 +29,7 @@ impl Ike {
     /// # Errors
     /// What of it cannot be used; then all is as before.
     pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<(), IkeError> {
-        let to = read(&directory.join(FILE))?;
-        let mut credentials = self.credentials.clone();
-        credentials.read(directory).map_err(IkeError::Credentials)?;
-        for authority in &to.authorities {
-            credentials.load_authority(authority).map_err(IkeError::Credentials)?;
-        }
-        let gone = self.file.authorities.iter().filter(|a| to.authorities.iter().all(|b| a.name != b.name));
-        gone.for_each(|authority| credentials.unload_authority(&authority.name));
-        configured::configuration(&to, &credentials)?;
+        let (to, credentials) = self.usable(directory)?;
         self.credentials = credentials;
         let from = std::mem::replace(&mut self.file, to.clone());
         let Diff { connections, children, shared, passphrases: _, pools, authorities } =
@@ -75,6 +67,23 @@ impl Ike {
         self.swanctl.secrets.passphrases = to.secrets.passphrases;
         self.make_connections();
         Ok(())
+    }
+
+    /// What is in the file now, with its keys and certificates, if it can be used.
+    ///
+    /// # Errors
+    /// What of it cannot be.
+    pub fn usable(&self, directory: &Path) -> Result<(swanctl::Configuration, Credentials), IkeError> {
+        let to = read(&directory.join(FILE))?;
+        let mut credentials = self.credentials.clone();
+        credentials.read(directory).map_err(IkeError::Credentials)?;
+        for authority in &to.authorities {
+            credentials.load_authority(authority).map_err(IkeError::Credentials)?;
+        }
+        let gone = self.file.authorities.iter().filter(|a| to.authorities.iter().all(|b| a.name != b.name));
+        gone.for_each(|authority| credentials.unload_authority(&authority.name));
+        configured::configuration(&to, &credentials)?;
+        Ok((to, credentials))
     }
 
     /// Goes on with what was before, and begins what is to be up from the start.

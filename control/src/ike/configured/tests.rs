@@ -24,7 +24,7 @@ fn what_is_written_is_what_the_engine_has() {
         site-b {
             local_addrs = 192.0.2.1
             remote_addrs = 198.51.100.0/24, 203.0.113.1-203.0.113.9, 2001:db8::/32
-            local_port = 501
+            local_port = 4500
             remote_port = 4501
             proposals = aes128-sha256-x25519, aes256gcm16-prfsha384-ecp384
             encap = yes
@@ -64,7 +64,7 @@ fn what_is_written_is_what_the_engine_has() {
     assert_eq!(c.local, Hosts::one([192, 0, 2, 1].into()));
     assert!(at("198.51.100.255") && at("203.0.113.9") && at("2001:db8:ffff::1"));
     assert!(!at("198.51.101.0") && !at("203.0.113.10") && !at("2001:db9::"));
-    assert_eq!((c.local_port, c.remote_port, c.forces_udp, c.dpd_ms), (501, 4501, true, 30_000));
+    assert_eq!((c.local_port, c.remote_port, c.forces_udp, c.dpd_ms), (4500, 4501, true, 30_000));
     assert_eq!((c.rekey_ms, c.rand_ms), (7_200_000, 600_000));
     assert_eq!(c.proposals.to_string(), "aes128-sha256-prfsha256-x25519, aes256gcm16-prfsha384-ecp384");
     assert_eq!(
