@@ -89,6 +89,69 @@ def connection(auth, vips=False):
     return CONNECTION % dict(auth=auth, vips="pools = vips" if vips else "", pools=pools)
 
 
+TUNNELS_OF = """
+  %(name)s {
+    version = 2
+    local_addrs = %(local)s
+    remote_addrs = %(remote)s
+    proposals = %(ike)s
+    unique = never
+    %(more)s
+    local { auth = %(auth)s
+      id = %(me)s }
+    remote { auth = %(auth)s
+      id = %(you)s }
+    children { net {
+        local_ts = %(local_ts)s
+        remote_ts = %(remote_ts)s
+        esp_proposals = %(esp)s } }
+  }"""
+
+
+def bench_conf(is_gateway, connections, between=(RESPONDER, GENERATOR), behind=INSIDE):
+    """swanctl.conf of the gateway or of the initiators of `portcullis bench tunnels`, by the addresses of the two and by what is behind
+    the gateway. A connection is a name, how both ends prove who they are, and what the IKE SA and the child SA are made of.
+    Identities tell connections apart, and with certificates are those of their kind of key, which the name begins with."""
+    text = ""
+    for name, auth, ike, esp in connections:
+        of = (lambda end: "%s.%s.test" % (end, name.split("-")[0])) if auth == "pubkey" else (lambda end: "%s.%s.test" % (end, name))
+        me, you = ("b", "a") if is_gateway else ("a", "b")
+        gateway, client = between
+        text += TUNNELS_OF % dict(
+            name=name, auth=auth, ike=ike, esp=esp, me=of(me), you=of(you),
+            local=gateway if is_gateway else client, remote=client if is_gateway else gateway,
+            more="pools = vips" if is_gateway else "vips = 0.0.0.0",
+            local_ts=behind if is_gateway else "dynamic", remote_ts="dynamic" if is_gateway else behind)
+    pools = "pools { vips { addrs = 10.64.0.0/12 } }" if is_gateway else ""
+    return "connections {%s\n}\n%s\nsecrets { ike-1 { secret = \"a key of this lab alone\" } }\n" % (text, pools)
+
+
+# What openssl makes keys of.
+KEYS = {"ecdsa": ("EC", "ec_paramgen_curve:P-256"), "rsa": ("RSA", "rsa_keygen_bits:2048")}
+
+
+def bench_certificates(kind, made, gateway, client):
+    """Certificates of one authority for both of these directories, by keys of that kind, named as `bench_conf` does."""
+    os.makedirs(made, exist_ok=True)
+    write(made + "/openssl.cnf", "[req]\ndistinguished_name = dn\n[dn]\n")
+
+    def certificate(name, signed, *extensions):
+        algorithm, option = KEYS[kind]
+        key, file = "%s/%s.key" % (made, name), "%s/%s.pem" % (made, name)
+        output("openssl", "genpkey", "-algorithm", algorithm, "-pkeyopt", option, "-out", key)
+        output("openssl", "req", "-x509", "-new", "-config", made + "/openssl.cnf", "-key", key, "-subj", "/CN=" + name, "-days", "30",
+               *signed, *(word for extension in extensions for word in ("-addext", extension)), "-out", file)
+        return key, file
+
+    ca_key, ca = certificate(kind + "-ca", (), "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
+    for end, directory in (("a", client), ("b", gateway)):
+        name = "%s.%s.test" % (end, kind)
+        key, file = certificate(name, ("-CA", ca, "-CAkey", ca_key), "subjectAltName=DNS:" + name)
+        for of, what in (("private", key), ("x509", file), ("x509ca", ca)):
+            os.makedirs("%s/%s" % (directory, of), mode=0o700, exist_ok=True)
+            output("cp", what, "%s/%s/%s" % (directory, of, os.path.basename(what)))
+
+
 def keys(directory, *names):
     """Certificates of one authority, ECDSA by P-256: a swanctl directory for each name."""
     output(PEERS + "/strongswan/mkpki.sh", directory, *names, env=dict(os.environ, KEY="ecdsa"))

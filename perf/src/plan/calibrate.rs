@@ -1,7 +1,8 @@
 //! The profile of this host, from what `portcullis-path` has measured on it.
 
 use super::{
-    profile::{FORMAT, Host, MEMORY, Machine, Memory, Profile, ProfileError, Sample, VERSION, Way},
+    model::Estimate,
+    profile::{FORMAT, Host, IkeCost, MEMORY, Machine, Memory, Profile, ProfileError, Sample, VERSION, Way},
     shares::Sizes,
 };
 use clap::Args;
@@ -38,6 +39,9 @@ pub struct Options {
     /// What `portcullis-path --json FILE` or `perf/calibrate` wrote on this host; once for each algorithm.
     #[arg(long, value_name = "FILE", required = true)]
     measured: Vec<PathBuf>,
+    /// What `perf/calibrate` wrote of tunnels' costs on this host.
+    #[arg(long, value_name = "FILE")]
+    ike: Option<PathBuf>,
     /// Where to write the profile.
     #[arg(long, value_name = "FILE")]
     profile: PathBuf,
@@ -61,6 +65,14 @@ pub enum CalibrateError {
         file: PathBuf,
         /// What and where.
         source: serde_json::Error,
+    },
+    /// A file of what tunnels cost.
+    #[error("{}: not what perf/calibrate writes of tunnels: {what}; make it by perf/calibrate", .file.display())]
+    Ike {
+        /// The file.
+        file: PathBuf,
+        /// What and where.
+        what: String,
     },
     /// Files of different machines.
     #[error("{} is of {cpu}, by {crypto}, and the first file is not; a profile is of one host", .file.display())]
@@ -120,6 +132,40 @@ struct Throughput {
     most: f64,
 }
 
+/// What `perf/calibrate` writes of tunnels.
+#[derive(Deserialize)]
+struct MeasuredIke {
+    /// Octets of iked's own memory.
+    per_tunnel: u64,
+    costs: Vec<MeasuredCost>,
+}
+
+/// iked's CPU time, once for each round.
+#[derive(Deserialize)]
+struct MeasuredCost {
+    authentication: String,
+    key_exchange: String,
+    set_up_us: Vec<f64>,
+    rekey_us: Vec<f64>,
+}
+
+/// What a file of tunnels' costs says: each cost, and the memory of a tunnel.
+fn ike(file: &Path) -> Result<(Vec<IkeCost>, u64), CalibrateError> {
+    let wrong = |what: String| CalibrateError::Ike { file: file.into(), what };
+    let MeasuredIke { per_tunnel, costs } =
+        serde_json::from_str(&read(file)?).map_err(|e| wrong(e.to_string()))?;
+    let cost = |cost: MeasuredCost| {
+        let MeasuredCost { authentication, key_exchange, set_up_us, rekey_us } = cost;
+        let estimate = |of: &str, measured: &[f64]| match measured {
+            [] => Err(wrong(format!("no {of} of {key_exchange} with {authentication}"))),
+            _ => Ok(Estimate::of(measured)),
+        };
+        let (set_up_us, rekey_us) = (estimate("set_up_us", &set_up_us)?, estimate("rekey_us", &rekey_us)?);
+        Ok(IkeCost { key_exchange, authentication, set_up_us, rekey_us })
+    };
+    Ok((costs.into_iter().map(cost).collect::<Result<_, CalibrateError>>()?, per_tunnel))
+}
+
 impl Options {
     /// Makes the profile, and tells how well it fits.
     ///
@@ -128,7 +174,8 @@ impl Options {
     pub fn run(&self) -> Result<String, CalibrateError> {
         let texts = self.measured.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
         let files: Vec<(&Path, &str)> = self.measured.iter().zip(&texts).map(|(f, t)| (&**f, &**t)).collect();
-        let profile = profile(&files)?;
+        let tunnels = self.ike.as_deref().map(ike).transpose()?;
+        let profile = profile(&files, tunnels)?;
         profile.save(&self.profile)?;
         Ok(told(&profile))
     }
@@ -150,11 +197,14 @@ pub fn samples(file: &Path) -> Result<Vec<Sample>, CalibrateError> {
     Ok(parse(file, &read(file)?)?.samples().collect())
 }
 
-/// The profile of what files say.
+/// The profile of what files say, and of what tunnels cost: iked's time for each kind, and its memory for one.
 ///
 /// # Errors
 /// [`CalibrateError`], but for reading.
-pub fn profile(files: &[(&Path, &str)]) -> Result<Profile, CalibrateError> {
+pub fn profile(
+    files: &[(&Path, &str)],
+    tunnels: Option<(Vec<IkeCost>, u64)>,
+) -> Result<Profile, CalibrateError> {
     let (mut samples, mut first) = (vec![], None::<Measured>);
     for (file, text) in files {
         let measured = parse(file, text)?;
@@ -177,7 +227,9 @@ pub fn profile(files: &[(&Path, &str)]) -> Result<Profile, CalibrateError> {
         portcullis: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let room = CHUNK as u32 - RX_OFFSET as u32 - ETHERNET as u32;
-    let host = Host { machine, batch: BATCH as f64, chunk: room, memory: memory(), ike: vec![] };
+    let (ike, per_tunnel) = tunnels.map_or((vec![], None), |(costs, octets)| (costs, Some(octets)));
+    let memory = Memory { per_tunnel, ..memory() };
+    let host = Host { machine, batch: BATCH as f64, chunk: room, memory, ike };
     Ok(Profile::fit(host, samples)?)
 }
 
@@ -266,6 +318,13 @@ fn told(profile: &Profile) -> String {
     for workers in &profile.workers {
         _ = writeln!(out, "{} workers: {:.3} times the clocks of one", workers.workers, workers.factor.value);
     }
+    for IkeCost { key_exchange, authentication, set_up_us, rekey_us } in &profile.host.ike {
+        _ = writeln!(
+            out,
+            "{key_exchange} with {authentication}: {:.0} +- {:.0} us of iked's time to set up a tunnel, {:.0} +- {:.0} us to rekey one",
+            set_up_us.value, set_up_us.give_or_take, rekey_us.value, rekey_us.give_or_take
+        );
+    }
     out
 }
 
@@ -297,14 +356,33 @@ mod tests {
             measured(None, &[1, 1000], |octets, sas| 100.0 + 0.25 * f64::from(octets) + of_sas(sas));
         let over_veth = measured(Some("veth"), &[1], |octets, _| 3100.0 + 0.5 * f64::from(octets));
         let file = Path::new("a.json");
-        let profile = profile(&[(file, &in_memory), (file, &over_veth)]).unwrap();
+        let profile = profile(&[(file, &in_memory), (file, &over_veth)], None).unwrap();
         assert_eq!(profile.port_kinds(), ["veth", MEMORY]);
         for (port, clocks) in [(MEMORY, 300.0), ("veth", 3500.0)] {
             let path = ("aes-gcm-128", Way::Encap);
             let (told, _) = profile.predict(path, &Sizes::only(800), (1, 1), port).unwrap();
             assert!((told.value - clocks).abs() < 1.0, "{port}: {told:?}");
         }
-        let error = super::profile(&[(file, "{}")]).unwrap_err().to_string();
+        let error = super::profile(&[(file, "{}")], None).unwrap_err().to_string();
         assert!(error.contains("a.json: not what portcullis-path writes"), "{error}");
+    }
+
+    #[test]
+    fn tunnels_cost_what_was_measured() {
+        let file = std::env::temp_dir().join(format!("portcullis-ike-{}.json", std::process::id()));
+        let told = |rekeys: &[f64]| {
+            let cost = serde_json::json!({"authentication": "psk", "key_exchange": "curve25519",
+                                          "set_up_us": [290.0, 310.0], "rekey_us": rekeys});
+            fs::write(&file, serde_json::json!({"per_tunnel": 4042, "costs": [cost]}).to_string()).unwrap();
+            ike(&file)
+        };
+        let (costs, per_tunnel) = told(&[200.0]).unwrap();
+        assert_eq!((costs[0].set_up_us.value, costs[0].rekey_us.value, per_tunnel), (300.0, 200.0, 4042));
+        let error = told(&[]).unwrap_err().to_string();
+        assert!(error.contains("no rekey_us of curve25519 with psk; make it by perf/calibrate"), "{error}");
+        let in_memory = measured(None, &[1, 1000], |octets, _| f64::from(octets));
+        let profile = profile(&[(&file, &in_memory)], Some((costs.clone(), per_tunnel))).unwrap();
+        assert_eq!((profile.host.ike, profile.host.memory.per_tunnel), (costs, Some(4042)));
+        fs::remove_file(&file).unwrap();
     }
 }

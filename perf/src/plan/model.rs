@@ -140,6 +140,18 @@ impl Estimate {
         Estimate { value, give_or_take: 0.0 }
     }
 
+    /// The mean of what was measured several times; of one measurement nobody knows how sure it is: it may be as far off as it is.
+    pub fn of(measured: &[f64]) -> Estimate {
+        let n = measured.len() as f64;
+        let value = measured.iter().sum::<f64>() / n;
+        let variance = measured.iter().map(|x| (x - value).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        let give_or_take = match measured.len() {
+            1 => value.abs(),
+            len => t_95(len as u32 - 1) * (variance / n).sqrt(),
+        };
+        Estimate { value, give_or_take }
+    }
+
     /// The lower end, which is not below 0.
     pub fn low(self) -> f64 {
         (self.value - self.give_or_take).max(0.0)
@@ -258,6 +270,9 @@ mod tests {
         let b = a.scaled(Estimate { value: 2.0, give_or_take: 0.08 });
         assert_eq!((b.value, b.give_or_take), (200.0, 10.0));
         assert_eq!(Estimate { value: 1.0, give_or_take: 2.0 }.low(), 0.0);
+        let measured = Estimate::of(&[9.0, 10.0, 11.0]);
+        assert!((measured.value, (measured.give_or_take - 4.303 / 3f64.sqrt()).abs() < 1e-3) == (10.0, true));
+        assert_eq!(Estimate::of(&[7.0]), Estimate { value: 7.0, give_or_take: 7.0 });
     }
 
     #[test]

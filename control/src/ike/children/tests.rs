@@ -420,7 +420,7 @@ impl Bench {
         hit.zip(sa).is_some_and(|(hit, (_, sa))| hit.reqid == sa.reqid)
     }
 
-    fn is_empty(&mut self) -> bool {
+    pub fn is_empty(&mut self) -> bool {
         self.children.expire(&mut self.sadb, u32::MAX);
         let children = &self.children;
         let has_none =

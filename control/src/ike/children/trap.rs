@@ -69,9 +69,11 @@ impl Children {
         alone
     }
 
-    /// Has a trap the child's whose policies are there. False if they are not.
+    /// Has a trap the child's whose policies are there. False if they are not: of one whose inbound SAs only linger, those of
+    /// what goes out are gone.
     fn name_trap(&mut self, trap: &Trap) -> bool {
         let known = self.numbers.get(&trap.purpose()).and_then(|number| self.groups.get_mut(number));
+        let known = known.filter(|group| !group.outbound.is_empty());
         known.map(|group| group.trap = Some(trap.child.clone())).is_some()
     }
 
@@ -87,6 +89,9 @@ impl Children {
 
     /// A trap has what is left, if that is all that it has. False if it is not.
     fn take_left(&mut self, trap: &Trap, left: &mut Left) -> bool {
+        if self.numbers.contains_key(&trap.purpose()) {
+            return false;
+        }
         let taken = trap.purpose().places().and_then(|places| left.take(&places));
         // One that is in use as it is, another group's is not.
         let Some((reqid, [outbound, inbound])) = taken.filter(|(reqid, _)| !self.groups.contains_key(reqid))
@@ -103,9 +108,13 @@ impl Children {
         if self.name_trap(trap) {
             return Ok(());
         }
-        let number = self.free_number(sadb);
-        let group = Group { trap: Some(trap.child.clone()), ..Group::new(trap.purpose(), (number, number)) };
-        self.put_group(group);
+        let lingers = self.numbers.get(&trap.purpose()).copied();
+        let number = lingers.unwrap_or_else(|| {
+            let number = self.free_number(sadb);
+            self.put_group(Group::new(trap.purpose(), (number, number)));
+            number
+        });
+        self.groups.entry(number).and_modify(|group| group.trap = Some(trap.child.clone()));
         let mut laid = Ok(());
         for direction in [Direction::Inbound, Direction::Outbound] {
             laid = laid.and_then(|()| self.have_policies(sadb, number, direction, None));
@@ -191,6 +200,29 @@ mod tests {
 
     fn trap() -> Trap {
         Trap { connection: "peer".into(), child: "net".into(), traffic: nets(), priority: 0 }
+    }
+
+    #[test]
+    fn a_trap_is_laid_where_an_sa_only_lingers() {
+        let mut bench = Bench::new(16, 64);
+        bench.install(&install(0x1001, 0x2001, nets(), None, true)).unwrap();
+        bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+        assert_eq!(bench.has().0, [0x1001]);
+        assert!(bench.children.set_traps(&mut bench.sadb, &[trap()]).is_empty());
+        let is_trapped = |bench: &Bench| {
+            let outbound = bench.sadb.policies().filter(|(_, p)| p.direction == Direction::Outbound);
+            let trapped: Vec<_> =
+                outbound.map(|(index, _)| bench.children.trapped(&bench.sadb, index)).collect();
+            trapped == vec![Some(("peer".into(), "net".into())); 4]
+        };
+        assert!(is_trapped(&bench));
+        bench.children.expire(&mut bench.sadb, 1000);
+        assert!(is_trapped(&bench) && bench.has() == (vec![], 2 * 4));
+        bench.install(&install(0x1002, 0x2002, nets(), None, true)).unwrap();
+        assert_eq!(bench.has(), (vec![0x1002, 0x2002], 2 * 4));
+        bench.children.remove(&mut bench.sadb, 0x1002);
+        assert!(bench.children.set_traps(&mut bench.sadb, &[]).is_empty());
+        assert!(bench.is_empty());
     }
 
     #[test]
