@@ -140,7 +140,12 @@ impl Client {
     ///
     /// # Errors
     /// A connection that there is not, or that cannot begin; sockets or interfaces that cannot be opened.
-    pub fn run(&self, name: &str, load: &Load, told: &mut dyn FnMut(u32, u32)) -> Result<Outcome, Box<dyn Error>> {
+    pub fn run(
+        &self,
+        name: &str,
+        load: &Load,
+        told: &mut dyn FnMut(u32, u32),
+    ) -> Result<Outcome, Box<dyn Error>> {
         let connection = self.config.connections.iter().find(|connection| connection.name == name);
         let connection = connection.ok_or_else(|| {
             format!("no connection '{name}'; there are {}", self.names().collect::<Vec<_>>().join(", "))
