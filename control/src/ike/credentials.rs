@@ -248,10 +248,14 @@ impl Credentials {
             return self.local_key(auth);
         }
         let named = self.named(&auth.certs, "x509").map_err(of_key("certs"))?;
-        let candidates: Vec<_> = match named.is_empty() {
+        let mut candidates: Vec<_> = match named.is_empty() {
             true => self.stores().flat_map(|store| &store.ends).cloned().collect(),
             false => named,
         };
+        // As strongSwan: first those that say who we are.
+        let id = auth.id.as_ref().and_then(|id| id.parse::<IdPattern>().ok()?.identity());
+        let proves = |c: &Certificate| id.as_ref().is_some_and(|id| c.proves(id));
+        candidates.sort_by_key(|certificates| !certificates.first().is_some_and(proves));
         let (of_chain, of_ike) = demands(&auth.auth).map_err(of_key("auth"))?;
         let mut is_weak = false;
         for certificates in &candidates {
