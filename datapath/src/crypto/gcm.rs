@@ -8,6 +8,7 @@
 mod ghash;
 mod kernel;
 mod key;
+mod pair;
 mod place;
 mod vector;
 

@@ -57,6 +57,12 @@ impl<V: Vector> Sum<V> {
         if V::KARATSUBA { self.karatsuba() } else { self }
     }
 
+    /// See [`Vector::pinned`].
+    #[inline(always)]
+    pub(super) unsafe fn pin(&mut self) {
+        (self.low, self.middle, self.high) = (self.low.pinned(), self.middle.pinned(), self.high.pinned());
+    }
+
     /// The sum of all lanes.
     #[inline(always)]
     pub(super) unsafe fn folded(self) -> Sum<__m128i> {
@@ -86,6 +92,22 @@ impl<V: Lanes> Sum<V> {
             low: self.low.sums(second.low),
             middle: self.middle.sums(second.middle),
             high: self.high.sums(second.high),
+        }
+    }
+}
+
+impl Sum<__m512i> {
+    /// Of two packets, two lanes each: the sum of the first's in lane 0, that of the second's in lane 1.
+    #[inline(always)]
+    pub(super) unsafe fn folded_beside(self) -> Sum<__m256i> {
+        let folded = |a, b| {
+            _mm512_shuffle_i64x2::<0b10_00_10_00>(a, b).xor(_mm512_shuffle_i64x2::<0b11_01_11_01>(a, b))
+        };
+        let (ends, middle) = (folded(self.low, self.high), folded(self.middle, self.middle));
+        Sum {
+            low: _mm512_castsi512_si256(ends),
+            middle: _mm512_castsi512_si256(middle),
+            high: _mm512_extracti64x4_epi64(ends, 1),
         }
     }
 }

@@ -12,8 +12,11 @@
 //!
 //! - Packets of up to a chunk ([`Vector::CHUNK`]) go through [`short`], as many at a time as a vector has lanes: their
 //!   rounds side by side, then their hashes, which are reduced together, each in a lane.
+//!   With vectors of 512 bits, two of them share each vector ([`pair`]).
 //! - Longer ones go through [`long`], a chunk at a time: the hash of one chunk is computed between the rounds of the
-//!   next, since neither keeps the CPU busy alone. Where chunks are is for a [`Place`] to say: a packet may lie in
+//!   next, and that of a packet's end between the rounds of the next packet's beginning, since neither keeps the CPU
+//!   busy alone. Left to itself the compiler would put one behind the other, so all of it is [pinned](Vector::pinned).
+//!   Where chunks are is for a [`Place`] to say: a packet may lie in
 //!   segments.
 //! - A chunk's blocks are multiplied by descending powers of H and reduced together. In long packets products are
 //!   Karatsuba's, of three multiplications, where additions cost less than a fourth.
@@ -29,6 +32,7 @@ use super::super::{Expanded, HEAD, ICV, Job};
 use super::{
     ghash::{Sum, halves, powers},
     key::Key,
+    pair,
     place::{Place, Staging},
     vector::{Lanes, Vector, is_zero},
 };
@@ -39,7 +43,7 @@ const _: () = assert!(HEAD == 16 && ICV == 16);
 
 impl<'a> Job<'a> {
     #[inline(always)]
-    unsafe fn key(&self) -> &'a Key {
+    pub(super) unsafe fn key(&self) -> &'a Key {
         match &self.key.expanded {
             Expanded::Gcm(key) => key,
             Expanded::Portable(..) => core::hint::unreachable_unchecked(),
@@ -48,7 +52,7 @@ impl<'a> Job<'a> {
 
     /// Asks for the memory that is used first. That of a key is at hand, if it is the one of `now`.
     #[inline(always)]
-    unsafe fn prefetch(&self, now: &Job<'_>) {
+    pub(super) unsafe fn prefetch(&self, now: &Job<'_>) {
         if !core::ptr::eq(self.key(), now.key()) {
             self.key().prefetch();
             if self.len > 16 * 7 {
@@ -79,18 +83,18 @@ impl<'a> Job<'a> {
 
     /// The last block of the hash.
     #[inline(always)]
-    unsafe fn lengths(&self) -> __m128i {
+    pub(super) unsafe fn lengths(&self) -> __m128i {
         _mm_set_epi64x(8 * self.aad.len as i64, 8 * self.len as i64)
     }
 
     /// Behind the text of a packet in one piece.
     #[inline(always)]
-    fn behind(&self) -> *mut u8 {
+    pub(super) fn behind(&self) -> *mut u8 {
         self.text.wrapping_add(self.len as usize)
     }
 
     #[inline(always)]
-    unsafe fn set_icv(&self, to: *mut u8, icv: __m128i) {
+    pub(super) unsafe fn set_icv(&self, to: *mut u8, icv: __m128i) {
         if self.icv == 16 {
             return icv.store(to);
         }
@@ -106,6 +110,7 @@ macro_rules! each {
     ($i:ident < $n:expr => $body:block) => { each!(@ $i $n, $body, 0 1 2 3 4 5 6 7) };
     (@ $i:ident $n:expr, $body:block, $($k:literal)+) => { $( if $k < $n { let $i: usize = $k; $body } )+ };
 }
+pub(super) use each;
 
 // --- AES in counter mode (FIPS 197, NIST SP 800-38D §6.5) ---
 
@@ -127,10 +132,10 @@ pub(super) unsafe fn encrypted_zero(key: *const Key, rounds: usize) -> [u8; 16] 
 }
 
 #[repr(C, align(64))]
-struct Numbers([[u32; 4]; 16]);
+pub(super) struct Numbers([[u32; 4]; 16]);
 
 /// The numbers 1 to 16, where a counter block has its last octet.
-static NUMBERS: Numbers = {
+pub(super) static NUMBERS: Numbers = {
     let mut n = [[0; 4]; 16];
     let mut i = 0;
     while i < 16 {
@@ -211,8 +216,8 @@ struct Ends {
     icv: __m128i,
 }
 
-/// Between the rounds of AES-128: so many times is `work` done in [`transform`].
-const STEPS: usize = 9;
+/// Between the rounds of AES-128, but for the last: behind each of so many is `work` done in [`transform`].
+pub(super) const STEPS: usize = 8;
 
 /// En- or decrypts one part of each of `G` packets, in `NV` vectors each. `work` is done between the rounds; `hash` is
 /// told what is to be hashed, turned over.
@@ -238,13 +243,16 @@ unsafe fn transform<V: Vector, const G: usize, const NV: usize, const OPEN: bool
             })
         };
     }
-    each!(i < 8 => {
+    each!(i < STEPS => {
         round!(i + 1);
+        // Between rounds a packet in one part has no work.
+        if !(is_first && is_last) {
+            each!(g < G => { each!(y < NV => { s[g][y] = s[g][y].pinned(); }); });
+        }
         work(i + 1);
     });
-    round!(STEPS);
-    work(STEPS);
-    for round in STEPS + 1..rounds {
+    round!(STEPS + 1);
+    for round in STEPS + 2..rounds {
         round!(round);
     }
     let mut ends = [Ends { mask: _mm_setzero_si128(), icv: _mm_setzero_si128() }; G];
@@ -333,11 +341,19 @@ unsafe fn group<V: Lanes, const G: usize, const NV: usize, const OPEN: bool, con
 
 /// Packets of one kind, of at most a chunk, `G` at a time. While a group is worked on, the memory of the next is asked for.
 #[inline(always)]
-unsafe fn short<V: Lanes, const G: usize, const NV: usize, const OPEN: bool, const HAS_ROOM: bool>(
+unsafe fn short<
+    V: Lanes,
+    const G: usize,
+    const NV: usize,
+    const OPEN: bool,
+    const HAS_ROOM: bool,
+    const PAIRS: bool,
+>(
     ps: &[Job<'_>],
     order: &[u8],
     good: &mut [bool],
 ) {
+    let order = if PAIRS { pair::pairs::<NV, OPEN, HAS_ROOM>(ps, order, good) } else { order };
     let (groups, rest) = order.as_chunks::<G>();
     for (n, of) in groups.iter().enumerate() {
         let now: [&Job<'_>; G] = from_fn(
@@ -353,19 +369,86 @@ unsafe fn short<V: Lanes, const G: usize, const NV: usize, const OPEN: bool, con
         }
     }
     if G > 1 && !rest.is_empty() {
-        short::<V, 1, NV, OPEN, HAS_ROOM>(ps, rest, good);
+        short::<V, 1, NV, OPEN, HAS_ROOM, false>(ps, rest, good);
     }
 }
 
 /// Long packets from one to that whose text is asked for.
 const LATER: usize = 2;
 
-/// A packet of more than a chunk, which is `N` vectors. While it is worked on, the text of a later one is asked for.
+/// What is left to do of a long packet that is all en- or decrypted: the hash of its last part, in `N` vectors at most.
+#[derive(Clone, Copy)]
+struct Tail<'a, V, const N: usize> {
+    /// The packet, if there is any.
+    p: Option<&'a Job<'a>>,
+    /// Its place among the jobs.
+    index: u8,
+    x: [V; N],
+    vectors: usize,
+    blocks: usize,
+    icv: *mut u8,
+    ends: Ends,
+}
+
+impl<V: Vector, const N: usize> Tail<'_, V, N> {
+    /// Nothing is left to do. All of it is there all the same: whatever the stack has may be secret.
+    #[inline(always)]
+    unsafe fn none() -> Self {
+        let zero = __m128i::zero();
+        let (x, ends) = ([V::zero(); N], Ends { mask: zero, icv: zero });
+        Tail { p: None, index: 0, x, vectors: 0, blocks: 0, icv: core::ptr::null_mut(), ends }
+    }
+
+    /// A part of the work, which is done in [`STEPS`] steps from 1 on, in this order.
+    #[inline(always)]
+    unsafe fn step(&self, step: usize, (sum, folded): (&mut Sum<V>, &mut Sum<__m128i>)) {
+        let Some(p) = self.p else { return };
+        each!(y < N => {
+            if step == y * 4 / N + 1 && y < self.vectors {
+                sum.add(self.x[y], powers(p.key(), self.blocks + 1 - V::BLOCKS * y));
+            }
+        });
+        match step {
+            1..5 => sum.pin(),
+            5 => *folded = sum.settled().folded(),
+            6 => folded.add_schoolbook(p.lengths(), powers(p.key(), 1)),
+            7 => *folded = folded.reduce_low(),
+            _ => {}
+        }
+        if (5..8).contains(&step) {
+            folded.pin();
+        }
+    }
+
+    /// When all steps are done: the ICV is stored, or `good` told of it.
+    #[inline(always)]
+    unsafe fn finish<const OPEN: bool>(&self, folded: Sum<__m128i>, good: &mut [bool]) {
+        let Some(p) = self.p else { return };
+        let icv = icv::<OPEN>(p, folded, &self.ends);
+        if OPEN {
+            *good.get_unchecked_mut(self.index as usize) = is_zero(icv);
+        } else {
+            p.set_icv(self.icv, icv);
+        }
+    }
+
+    /// All of it.
+    #[inline(always)]
+    unsafe fn hash<const OPEN: bool>(&self, good: &mut [bool]) {
+        let (mut sum, mut folded) = (Sum::zero(), Sum::zero());
+        each!(i < STEPS => { self.step(i + 1, (&mut sum, &mut folded)); });
+        self.finish::<OPEN>(folded, good);
+    }
+}
+
+/// A packet of more than a chunk, which is `N` vectors. While it is worked on, the text of a later one is asked for, and
+/// what is left of the one `before` is done.
 #[inline(always)]
-unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool>(
-    p: &Job<'_>,
-    later: &Job<'_>,
-) -> bool {
+unsafe fn long<'a, V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool>(
+    (p, index, later): (&'a Job<'a>, u8, &Job<'_>),
+    before: Tail<'a, V, N>,
+    good: &mut [bool],
+) -> Tail<'a, V, N> {
     let (ps, blocks) = ([p], p.blocks());
     // The last part has a block at least, so that its end is met there.
     let chunks = (blocks - 1) / V::CHUNK;
@@ -382,13 +465,16 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool
     ask(0);
     let (mut place, mut staging) = (Place::<SEGMENTS>::of(p), Staging::new());
     let part = [Part::new(p, place.enter(16 * V::CHUNK, &mut staging), 0, V::CHUNK)];
+    let (mut sum, mut folded) = (Sum::<V>::zero(), Sum::<__m128i>::zero());
     let [Ends { mask, .. }] = transform::<V, 1, N, OPEN>(
         (&ps, &part),
         (true, false),
-        |_| {},
+        #[inline(always)]
+        |step| before.step(step, (&mut sum, &mut folded)),
         #[inline(always)]
         |_, y, block| x[y] = block,
     );
+    before.finish::<OPEN>(folded, good);
     place.leave(16 * V::CHUNK, &staging);
     let both: [V; N] = from_fn(
         #[inline(always)]
@@ -418,8 +504,12 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool
                         }
                     });
                     match step {
-                        5 => folded = sum.karatsuba().folded().reduce_low(),
-                        7 => hash = folded.reduce_high(),
+                        1..5 => sum.pin(),
+                        5 => {
+                            folded = sum.karatsuba().folded().reduce_low();
+                            folded.pin();
+                        }
+                        7 => hash = folded.reduce_high().pinned(),
                         _ => {}
                     }
                 },
@@ -436,30 +526,35 @@ unsafe fn long<V: Vector, const N: usize, const OPEN: bool, const SEGMENTS: bool
     let first = chunks * V::CHUNK;
     let octets = HEAD + p.len as usize + ICV - 16 * first;
     let last = Part::new(p, place.enter(octets, &mut staging), first, blocks - first);
-    let is_good = match last.blocks.div_ceil(V::BLOCKS) {
-        1 => end::<V, N, 1, OPEN>(p, last, x, mask),
-        2 => end::<V, N, 2, OPEN>(p, last, x, mask),
-        3 => end::<V, N, 3, OPEN>(p, last, x, mask),
-        4 => end::<V, N, 4, OPEN>(p, last, x, mask),
-        5 if N > 4 => end::<V, N, 5, OPEN>(p, last, x, mask),
-        6 if N > 4 => end::<V, N, 6, OPEN>(p, last, x, mask),
-        7 if N > 4 => end::<V, N, 7, OPEN>(p, last, x, mask),
-        _ => end::<V, N, N, OPEN>(p, last, x, mask),
+    let of = (p, index, mask);
+    let tail = match last.blocks.div_ceil(V::BLOCKS) {
+        1 => end::<V, N, 1, OPEN>(of, last, x),
+        2 => end::<V, N, 2, OPEN>(of, last, x),
+        3 => end::<V, N, 3, OPEN>(of, last, x),
+        4 => end::<V, N, 4, OPEN>(of, last, x),
+        5 if N > 4 => end::<V, N, 5, OPEN>(of, last, x),
+        6 if N > 4 => end::<V, N, 6, OPEN>(of, last, x),
+        7 if N > 4 => end::<V, N, 7, OPEN>(of, last, x),
+        _ => end::<V, N, N, OPEN>(of, last, x),
     };
+    if !SEGMENTS {
+        return tail;
+    }
+    // The ICV goes where the last part is, before that is left.
+    tail.hash::<OPEN>(good);
     place.leave(octets, &staging);
-    is_good
+    Tail::none()
 }
 
-/// The last part of a long packet, and the hash of the chunk before it and of itself.
+/// The last part of a long packet, and the hash of the chunk before it.
 #[inline(always)]
-unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
-    p: &Job<'_>,
+unsafe fn end<'a, V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
+    (p, index, mask): (&'a Job<'a>, u8, __m128i),
     part: Part,
     x: [V; N],
-    mask: __m128i,
-) -> bool {
+) -> Tail<'a, V, N> {
     let (mut sum, mut folded, mut hash) = (Sum::<V>::zero(), Sum::<__m128i>::zero(), _mm_setzero_si128());
-    let mut last = [V::zero(); NV];
+    let mut last = [V::zero(); N];
     let [Ends { icv, .. }] = transform::<V, 1, NV, OPEN>(
         (&[p], &[part]),
         (false, true),
@@ -471,36 +566,41 @@ unsafe fn end<V: Vector, const N: usize, const NV: usize, const OPEN: bool>(
                 }
             });
             match step {
+                1..5 => sum.pin(),
                 5 => folded = sum.settled().folded(),
                 6 => folded = folded.reduce_low(),
-                8 => hash = folded.reduce_high(),
+                8 => hash = folded.reduce_high().pinned(),
                 _ => {}
+            }
+            if step == 5 || step == 6 {
+                folded.pin();
             }
         },
         #[inline(always)]
         |_, y, block| last[y] = block,
     );
     last[0] = last[0].xor(V::from_block(hash));
-    let mut sum = Sum::<V>::zero();
-    each!(y < NV => { sum.add(last[y], powers(p.key(), part.blocks + 1 - V::BLOCKS * y)); });
-    let mut whole = sum.settled().folded();
-    whole.add_schoolbook(p.lengths(), powers(p.key(), 1));
-    let icv = self::icv::<OPEN>(p, whole.reduce_low(), &Ends { mask, icv });
-    if !OPEN {
-        p.set_icv(part.icv, icv);
+    Tail {
+        p: Some(p),
+        index,
+        x: last,
+        vectors: NV,
+        blocks: part.blocks,
+        icv: part.icv,
+        ends: Ends { mask, icv },
     }
-    OPEN && is_zero(icv)
 }
 
 /// All packets, in `order`, which ascends by kind: `S` is for short ones, `G` at a time, `L` for long ones, of `N`
 /// vectors a chunk. Opened, `good` tells of each packet whether its ICV is right; it has room for all.
 #[inline(always)]
-unsafe fn batch<S: Lanes, L: Vector, const N: usize, const G: usize, const OPEN: bool>(
+unsafe fn batch<S: Lanes, L: Vector, const N: usize, const G: usize, const PAIRS: bool, const OPEN: bool>(
     ps: &[Job<'_>],
     order: &[u8],
     good: &mut [bool],
 ) {
     let mut rest = order;
+    let mut tail = Tail::<'_, L, N>::none();
     while let [first, .., last] | [first @ last] = rest {
         let p = ps.get_unchecked(*first as usize);
         if p.blocks() > S::CHUNK {
@@ -508,13 +608,11 @@ unsafe fn batch<S: Lanes, L: Vector, const N: usize, const G: usize, const OPEN:
                 ps.get_unchecked(*next as usize).prefetch(p);
             }
             let later = rest.get(LATER).map_or(p, |i| ps.get_unchecked(*i as usize));
-            let is_good = match p.list() {
-                None => long::<L, N, OPEN, false>(p, later),
-                Some(_) => long::<L, N, OPEN, true>(p, later),
+            let of = (p, *first, later);
+            tail = match p.list() {
+                None => long::<L, N, OPEN, false>(of, tail, good),
+                Some(_) => long::<L, N, OPEN, true>(of, tail, good),
             };
-            if OPEN {
-                *good.get_unchecked_mut(*first as usize) = is_good;
-            }
             rest = &rest[1..];
             continue;
         }
@@ -529,9 +627,9 @@ unsafe fn batch<S: Lanes, L: Vector, const N: usize, const G: usize, const OPEN:
             ($g:expr, $nv:literal) => {
                 // One block a vector: never room for another.
                 if S::BLOCKS > 1 && !p.blocks().is_multiple_of(S::BLOCKS) {
-                    short::<S, { $g }, $nv, OPEN, true>(ps, run, good)
+                    short::<S, { $g }, $nv, OPEN, true, PAIRS>(ps, run, good)
                 } else {
-                    short::<S, { $g }, $nv, OPEN, false>(ps, run, good)
+                    short::<S, { $g }, $nv, OPEN, false, PAIRS>(ps, run, good)
                 }
             };
         }
@@ -546,22 +644,23 @@ unsafe fn batch<S: Lanes, L: Vector, const N: usize, const G: usize, const OPEN:
             _ => short!(1, 8),
         }
     }
+    tail.hash::<OPEN>(good);
 }
 
 macro_rules! entry_points {
-    ($seal:ident, $open:ident: $features:literal, $short:ty, $long:ty, $n:literal, $g:literal) => {
+    ($seal:ident, $open:ident: $features:literal, $short:ty, $long:ty, $n:literal, $g:literal, $pairs:literal) => {
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $seal(ps: &[Job<'_>], order: &[u8]) {
-            batch::<$short, $long, $n, $g, false>(ps, order, &mut [])
+            batch::<$short, $long, $n, $g, $pairs, false>(ps, order, &mut [])
         }
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $open(ps: &[Job<'_>], order: &[u8], good: &mut [bool; BATCH]) {
-            batch::<$short, $long, $n, $g, true>(ps, order, good)
+            batch::<$short, $long, $n, $g, $pairs, true>(ps, order, good)
         }
     };
 }
 
 entry_points!(seal512, open512: "avx2,bmi2,aes,pclmulqdq,vaes,vpclmulqdq,avx512f,avx512bw,avx512vl,avx512dq",
-    __m256i, __m512i, 4, 2);
-entry_points!(seal256, open256: "avx2,bmi2,aes,pclmulqdq,vaes,vpclmulqdq", __m256i, __m256i, 8, 2);
-entry_points!(seal128, open128: "avx,ssse3,aes,pclmulqdq", __m128i, __m128i, 8, 1);
+    __m256i, __m512i, 4, 1, true);
+entry_points!(seal256, open256: "avx2,bmi2,aes,pclmulqdq,vaes,vpclmulqdq", __m256i, __m256i, 8, 2, false);
+entry_points!(seal128, open128: "avx,ssse3,aes,pclmulqdq", __m128i, __m128i, 8, 1, false);

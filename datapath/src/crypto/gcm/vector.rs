@@ -5,7 +5,7 @@
 //! implementation names, and pointers are to as many octets as the method moves.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each method's contract is the same; see above")]
 
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
 /// Blocks that are hashed at once, at most.
 pub(super) const MOST: usize = 16;
@@ -53,6 +53,8 @@ pub(super) trait Vector: Copy {
     unsafe fn clmul<const HALVES: i32>(self, other: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> __m128i;
+    /// The same, which the compiler moves neither ahead of what is pinned before nor behind what is pinned later.
+    unsafe fn pinned(self) -> Self;
 }
 
 /// Vectors in whose lanes short packets are hashed side by side: one packet, or two.
@@ -175,6 +177,11 @@ impl Vector for __m128i {
     unsafe fn sum(self) -> __m128i {
         self
     }
+    #[inline(always)]
+    unsafe fn pinned(mut self) -> Self {
+        asm!("/* {0} */", inout(xmm_reg) self, options(nomem, nostack, preserves_flags));
+        self
+    }
 }
 
 impl Lanes for __m128i {
@@ -287,6 +294,17 @@ impl Vector for __m256i {
     #[inline(always)]
     unsafe fn sum(self) -> __m128i {
         self.block(0).xor(self.block(1))
+    }
+    #[inline(always)]
+    unsafe fn pinned(self) -> Self {
+        #[inline]
+        #[target_feature(enable = "avx")]
+        fn pinned(mut v: __m256i) -> __m256i {
+            // SAFETY: there is no instruction in it.
+            unsafe { asm!("/* {0} */", inout(ymm_reg) v, options(nomem, nostack, preserves_flags)) };
+            v
+        }
+        pinned(self)
     }
 }
 
@@ -404,6 +422,17 @@ impl Vector for __m512i {
     #[inline(always)]
     unsafe fn sum(self) -> __m128i {
         _mm512_castsi512_si256(self).xor(_mm512_extracti64x4_epi64(self, 1)).sum()
+    }
+    #[inline(always)]
+    unsafe fn pinned(self) -> Self {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn pinned(mut v: __m512i) -> __m512i {
+            // SAFETY: there is no instruction in it.
+            unsafe { asm!("/* {0} */", inout(zmm_reg) v, options(nomem, nostack, preserves_flags)) };
+            v
+        }
+        pinned(self)
     }
 }
 
