@@ -10,7 +10,10 @@ use super::{
 };
 use portcullis_ike::v2::redirect::Gateway;
 use portcullis_sadb::Prefix;
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 words! {
     /// Which IKE is spoken.
@@ -131,7 +134,7 @@ impl Value for Host {
             _ => {}
         }
         if let Ok(address) = text.parse() {
-            return Some(Host::Address(address));
+            return (!is_of_one_link(text)).then_some(Host::Address(address));
         }
         if text.contains('/') {
             return text.parse().ok().map(Host::Subnet);
@@ -141,6 +144,18 @@ impl Value for Host {
         }
         is_host_name(text).then(|| Host::Name(text.to_owned()))
     }
+
+    fn objection(text: &str) -> Option<String> {
+        is_of_one_link(text).then(|| {
+            format!("{text} is of one link alone, and which cannot be said here; write one that is routed")
+        })
+    }
+}
+
+/// Whether it is an address that means something on one link alone (RFC 4291 §2.5.6), or has a zone (RFC 4007 §11).
+fn is_of_one_link(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    address.parse().is_ok_and(|address: Ipv6Addr| zone.is_some() || address.is_unicast_link_local())
 }
 
 /// The last label is none of digits alone, else it is an address with a mistake.

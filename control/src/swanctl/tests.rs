@@ -385,6 +385,23 @@ fn what_is_wrong_is_told_with_place_name_and_remedy() {
 }
 
 #[test]
+fn addresses_of_one_link_are_refused_with_their_zone_and_without() {
+    for key in ["local_addrs", "remote_addrs"] {
+        for of_link in ["fe80::1%eth0", "fe80::1", "febf::1%2", "2001:db8::1%eth0"] {
+            let error =
+                parse(&format!("connections {{ a {{ {key} = 192.0.2.1, {of_link} }} }}")).unwrap_err();
+            let wanted = format!(
+                "swanctl.conf:1: connections.a.{key}: {of_link} is of one link alone, and which cannot be said"
+            );
+            assert!(error.starts_with(&wanted), "{error}");
+        }
+        for other in ["fec0::1", "2001:db8::1", "fe80::/10", "%any6"] {
+            assert!(parse(&format!("connections {{ a {{ {key} = {other} }} }}")).is_ok(), "{other}");
+        }
+    }
+}
+
+#[test]
 fn other_sections_are_there_for_connections_to_have_something_from() {
     let text = "defaults { version = 2\n remote { auth = psk } }\n more { x { mobike = no } }\n\
         connections { a : defaults, more.x { remote { id = b } } }";
