@@ -40,7 +40,7 @@ use paths::Watch;
 use placement::Placement;
 use pool::Pool;
 use portcullis_ike::{
-    child::EndedBy,
+    child::{EndedBy, Wanted},
     connection::{Child, Configuration, Connection},
     ike_sa::{IkeSa, IkeSaId, Phase},
     retransmission::Retransmission,
@@ -53,7 +53,7 @@ use portcullis_ike::{
     },
 };
 use portcullis_machine::{Ike as Limits, Machine};
-use portcullis_sadb::{self as sadb, EventKind, Sadb, Spi};
+use portcullis_sadb::{self as sadb, EventKind, Flow, Sadb, Spi};
 use rand_core::UnwrapErr;
 use sockets::{SocketError, Sockets};
 use std::{
@@ -75,6 +75,9 @@ pub const FILE: &str = "swanctl.conf";
 
 /// Messages that are taken in a turn, at most, before others have theirs.
 const MESSAGES_A_TURN: usize = 256;
+
+/// How often it is looked whether packets have come by child SAs that are not sent by yet.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why there is no IKE.
 #[derive(Debug, Error)]
@@ -142,6 +145,8 @@ pub struct Ike {
     credentials: Credentials,
     sockets: Sockets,
     pool: Pool,
+    /// When packets are looked for next by which peers say that they have child SAs.
+    look_at_ms: u64,
     /// Jobs that wait for the end of a turn.
     jobs: VecDeque<(JobId, Job)>,
     children: Children,
@@ -200,6 +205,7 @@ impl Ike {
             credentials,
             sockets,
             pool,
+            look_at_ms: 0,
             jobs: VecDeque::new(),
             children: Children::default(),
             placement: Placement::default(),
@@ -248,10 +254,11 @@ impl Ike {
         }
     }
 
-    /// Writes down the keys of all SAs from now on.
-    pub fn log_keys(&mut self, log: KeyLog) {
+    /// Writes down the keys of the IKE SAs that are there, and of all SAs from now on.
+    pub fn log_keys(&mut self, log: KeyLog, sadb: &mut Sadb) {
         self.config.tells_keys = true;
         self.keylog = Some(log);
+        self.with(sadb, |engine, cx| engine.tell_keys(cx));
     }
 
     /// What is to be waited for.
@@ -269,7 +276,9 @@ impl Ike {
             [self.engine.due_ms(), self.names.due_ms(), self.actions.due_ms(), self.virtual_ips.due_ms()];
         let due = due.into_iter().flatten().min().map(|ms| ms.saturating_sub(self.now_ms()));
         let watch = self.watch.as_ref().and_then(Watch::due);
-        due.map(Duration::from_millis).into_iter().chain(watch).min()
+        // Packets say nothing: they are counted.
+        let packets = self.engine.committing().next().map(|_| LOOK);
+        due.map(Duration::from_millis).into_iter().chain(watch).chain(packets).min()
     }
 
     /// The SAs and policies in the SADB that are IKE's.
@@ -424,6 +433,11 @@ impl Ike {
 
     /// Packets may say that peers have child SAs.
     fn hear_children(&mut self, sadb: &mut Sadb) {
+        let now_ms = self.now_ms();
+        if now_ms < self.look_at_ms {
+            return;
+        }
+        self.look_at_ms = now_ms + LOOK.as_millis() as u64;
         let is_used = |spi: &u32| {
             let installed = self.children.installed(*spi);
             installed.is_some_and(|child| report::counters(sadb, child.inbound).packets > 0)
@@ -455,6 +469,17 @@ impl Ike {
         child: Option<&str>,
         sadb: &mut Sadb,
     ) -> Result<IkeSaId, String> {
+        self.initiate_for(connection, child, None, sadb)
+    }
+
+    /// The same, for a packet if one wants it.
+    fn initiate_for(
+        &mut self,
+        connection: Option<&str>,
+        child: Option<&str>,
+        packet: Option<Flow>,
+        sadb: &mut Sadb,
+    ) -> Result<IkeSaId, String> {
         let of = |c: &&Arc<Connection>| {
             connection.is_none_or(|name| c.name == name)
                 && child.is_none_or(|name| c.children.iter().any(|child| child.name == name))
@@ -466,7 +491,8 @@ impl Ike {
             (None, Some(child)) => format!("no connection has a child '{child}'"),
             (None, None) => "no connection is configured".to_owned(),
         })?;
-        let child = child.and_then(|name| found.children.iter().find(|child| child.name == name)).cloned();
+        let child = child.and_then(|name| found.children.iter().find(|child| child.name == name));
+        let child = child.map(|config| Wanted { config: config.clone(), packet: packet.map(Box::new) });
         if let Some(id) = self.begin_under(&found, child.as_ref(), sadb) {
             return Ok(id);
         }
@@ -483,7 +509,7 @@ impl Ike {
         }
         let between = self.ends(&found)?;
         let id = self.engine.reserve();
-        self.begin_between(id, &found, child.as_ref(), between, sadb);
+        self.begin_between(id, &found, child, between, sadb);
         Ok(id)
     }
 
@@ -491,7 +517,7 @@ impl Ike {
     fn begin_under(
         &mut self,
         connection: &Connection,
-        child: Option<&Arc<Child>>,
+        child: Option<&Wanted>,
         sadb: &mut Sadb,
     ) -> Option<IkeSaId> {
         let is_up = |sa: &&dyn IkeSa| {
@@ -500,7 +526,7 @@ impl Ike {
         };
         let id = self.engine.ike_sas().find(is_up)?.id();
         if let Some(child) = child {
-            self.with(sadb, |engine, cx| engine.initiate_child(id, child, cx));
+            self.with(sadb, |engine, cx| engine.initiate_child(id, child.clone(), cx));
         }
         Some(id)
     }
@@ -510,7 +536,7 @@ impl Ike {
         &mut self,
         id: IkeSaId,
         connection: &Arc<Connection>,
-        child: Option<&Arc<Child>>,
+        child: Option<Wanted>,
         between: (IpAddr, IpAddr),
         sadb: &mut Sadb,
     ) {
@@ -635,6 +661,6 @@ fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result
 }
 
 /// Whether two children are one, by their names.
-fn same(one: &Option<Arc<Child>>, other: &Option<Arc<Child>>) -> bool {
-    one.as_ref().map(|child| &child.name) == other.as_ref().map(|child| &child.name)
+fn same(one: &Option<Wanted>, other: &Option<Wanted>) -> bool {
+    one.as_ref().map(|child| &child.config.name) == other.as_ref().map(|child| &child.config.name)
 }

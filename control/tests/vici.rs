@@ -3,13 +3,13 @@
 
 mod bench;
 
-use bench::{Bench, PATIENCE, assert_says, comes_true};
+use bench::{ACKNOWLEDGED, Bench, PATIENCE, assert_says, comes_true, connection};
 use portcullis_sadb::{ABOUT, Direction, Event, EventKind, Flow, Reader, Spi};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -63,7 +63,7 @@ fn configuration(n: u8) -> String {
 
 /// The two ends: the first is configured by VICI alone, the second has its file.
 struct Pair {
-    _lab: Lab,
+    lab: Lab,
     ours: Bench,
     theirs: Bench,
 }
@@ -74,9 +74,13 @@ impl Pair {
     }
 
     fn of(first: &str, second: &str) -> Pair {
+        Pair::under(&std::env::temp_dir(), first, second)
+    }
+
+    fn under(directory: &Path, first: &str, second: &str) -> Pair {
         let lab = Lab::lend();
         let start = |node: &str, text: &str| {
-            let mut bench = Bench::new("", 64);
+            let mut bench = Bench::under(directory, "", 64);
             let file = bench.directory.join("swanctl.conf");
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -85,9 +89,15 @@ impl Pair {
             bench
         };
         let (ours, theirs) = (start("a", ""), start("b", second));
-        let pair = Pair { _lab: lab, ours, theirs };
+        let pair = Pair { lab, ours, theirs };
         pair.load(first);
         pair
+    }
+
+    /// The first is killed, and started with these options.
+    fn start_again(&mut self, options: &[&str]) {
+        self.ours.kill();
+        self.ours.start_with(&["ip", "netns", "exec", &format!("{}-a", self.lab.name)], options);
     }
 
     /// What `swanctl` says, with its exit code.
@@ -332,6 +342,46 @@ fn what_is_loaded_again_is_not_touched() {
     pair.says("--reload-settings", &[]);
     pair.says("--list-conns", &["peer: IKEv2", "third: IKEv2"]);
     assert_eq!(pair.values("spi-in").len(), 2);
+}
+
+/// All is as the files say, or as it was.
+#[test]
+fn a_reload_with_one_file_that_is_wrong_changes_nothing() {
+    let pair = Pair::new();
+    let (ours, file) = (&pair.ours, pair.ours.directory.join("swanctl.conf"));
+    let third =
+        "connections { third { remote_addrs = 10.99.0.3\n local { auth = psk }\n remote { auth = psk } } }";
+    let manual = format!("{ACKNOWLEDGED}{}", connection("one", 1));
+    let reload = || ours.command("{\"command\": \"reload\"}");
+    let is_as_before = || {
+        assert!(ours.sas().is_empty() && ours.status()["policies"] == 0);
+        assert!(!pair.says("--list-conns", &["peer: IKEv2"]).contains("third"));
+    };
+    // What cannot be read, what cannot be used, and what is beside it.
+    ours.configure(&manual);
+    for (text, why) in [
+        (third.replace("remote_addrs", "remot_addrs"), "did you mean 'remote_addrs'?"),
+        (third.replace("remote_addrs", "local_port = 501\n remote_addrs"), "connections.third.local_port"),
+        (third.replace("psk", "pubkey"), "connections.third.local.certs"),
+    ] {
+        fs::write(&file, text).unwrap();
+        assert_says(reload()["error"].as_str().unwrap(), &[why]);
+        is_as_before();
+    }
+    fs::write(&file, third).unwrap();
+    fs::create_dir(ours.directory.join("x509ca")).unwrap();
+    fs::write(ours.directory.join("x509ca/wrong.pem"), "no certificate").unwrap();
+    assert_says(reload()["error"].as_str().unwrap(), &["x509ca/wrong.pem"]);
+    is_as_before();
+    fs::remove_file(ours.directory.join("x509ca/wrong.pem")).unwrap();
+    ours.configure(&manual.replace("aes-gcm-128", "aes-gcm-129"));
+    assert_says(reload()["error"].as_str().unwrap(), &["aes-gcm-129"]);
+    is_as_before();
+    // Both are right.
+    ours.configure(&manual);
+    assert_says(reload()["done"].as_str().unwrap(), &["2 published"]);
+    pair.says("--list-conns", &["peer: IKEv2", "third: IKEv2"]);
+    assert_eq!(ours.sas().len(), 2);
 }
 
 /// What a command writes to a file until it is killed.
@@ -585,6 +635,64 @@ fn the_same_is_listed_on_the_control_socket() {
         &String::from_utf8(out.stdout).unwrap(),
         &["IKE SA 1 of 'peer': established", "child 'net' (installed)"],
     );
+}
+
+#[test]
+fn algorithms_are_listed_by_the_names_that_others_have_for_them() {
+    let pair = Pair::new();
+    pair.says(
+        "--list-algs",
+        &[
+            "encryption:\n  3DES_CBC[portcullis]\n",
+            "  AES_CBC[portcullis]\n",
+            "integrity:\n  HMAC_SHA1_96[portcullis]\n",
+            "aead:\n  AES_CCM_8[portcullis]\n",
+            "  AES_GCM_16[portcullis]\n",
+            "prf:\n  PRF_HMAC_SHA1[portcullis]\n",
+            "ke:\n  MODP_2048[portcullis]\n",
+            "  ML_KEM_768[portcullis]\n",
+        ],
+    );
+}
+
+/// There are no others than those that were loaded, and what was loaded stays.
+#[test]
+fn certificates_that_were_loaded_are_not_flushed() {
+    let pair = Pair::new();
+    pair.says("--flush-certs --raw", &["success=yes"]);
+    let made = rcgen::generate_simple_self_signed(["gw.example.org".to_owned()]).unwrap();
+    fs::create_dir_all(pair.swanctl().join("x509")).unwrap();
+    fs::write(pair.swanctl().join("x509/gw.der"), made.cert.der()).unwrap();
+    pair.says("--load-creds", &[]);
+    let before = pair.says("--list-certs --raw", &["X509"]);
+    pair.says("--flush-certs --raw", &["success=yes"]);
+    assert_eq!(pair.says("--list-certs --raw", &[]), before);
+}
+
+/// `--keylog` may come when there are IKE SAs already.
+#[test]
+fn keys_of_ike_sas_that_go_on_are_written() {
+    for (version, ike, table) in [
+        (1, "aes256-sha256-ecp256", "ikev1_decryption_table"),
+        (2, "aes128gcm16-prfsha256-x25519", "ikev2_decryption_table"),
+    ] {
+        let of = |n| {
+            let text = configuration(n).replace("aes128gcm16-prfsha256-x25519", ike);
+            text.replace("version = 2", &format!("version = {version}"))
+        };
+        // They are kept on a tmpfs alone.
+        let mut pair = Pair::under(Path::new("/dev/shm"), &of(1), &of(2));
+        pair.says("--initiate --child net", &[]);
+        let (spi, keys) = (pair.values("initiator-spi"), pair.ours.directory.join("keys"));
+        pair.start_again(&["--keylog", keys.to_str().unwrap()]);
+        assert_eq!(pair.values("initiator-spi"), spi, "{}", pair.ours.log());
+        let rows = fs::read_to_string(keys.join(table)).unwrap();
+        assert!(rows.starts_with(&format!("{},", spi[0])) && rows.lines().count() == 1, "{rows}");
+        assert_says(
+            &pair.ours.log(),
+            &["KEYLOG", &format!("the keys of the IKE SA of {} are written", spi[0])],
+        );
+    }
 }
 
 #[test]

@@ -380,7 +380,7 @@ impl<'a> Run<'a> {
                 let id = self.engine.reserve();
                 self.begun.insert(id, Begun { since: clock::now(), address: None });
                 self.with(|engine, cx| {
-                    engine.initiate_as(id, connection, Some(&connection.children[0]), between, cx);
+                    engine.initiate_as(id, connection, Some((&connection.children[0]).into()), between, cx);
                 });
             }
             self.turn();

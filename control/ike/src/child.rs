@@ -14,8 +14,23 @@ use crate::{
     proposal::{AcceptError, Agreement},
     traffic_selector::Policy,
 };
-use portcullis_sadb::{self as sadb, Algorithm, Key, Mode};
+use portcullis_sadb::{self as sadb, Algorithm, Flow, Key, Mode};
 use std::{iter, net::SocketAddr, sync::Arc};
+
+/// A child that is to be made.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What it is configured as.
+    pub config: Arc<Child>,
+    /// The packet that wants it, as it goes out, if one does (RFC 7296 §2.9).
+    pub packet: Option<Box<Flow>>,
+}
+
+impl From<&Arc<Child>> for Wanted {
+    fn from(config: &Arc<Child>) -> Wanted {
+        Wanted { config: config.clone(), packet: None }
+    }
+}
 
 /// A child SA of an IKE SA, in both directions.
 #[derive(Clone, Debug)]
@@ -118,6 +133,8 @@ pub struct Install {
     /// What is sent goes by it at once: the peer has it. Else by what it replaces, until the peer is known to have it
     /// (RFC 7296 §2.8).
     pub sends: bool,
+    /// Until then its packets have nothing to go by, and are dropped.
+    pub is_alone: bool,
 }
 
 /// Transforms and keys of SAs in both directions.
@@ -266,6 +283,7 @@ impl ChildSa {
             nat: place.nat,
             replaces: None,
             sends: true,
+            is_alone: false,
             sa: self,
         }
     }
@@ -309,6 +327,7 @@ impl ChildSa {
     }
 }
 
+keep!(Wanted { config, packet });
 keep!(ChildSa {
     config,
     agreement,
@@ -338,8 +357,22 @@ keep!(Install {
     is_in_udp,
     nat,
     replaces,
-    sends
+    sends,
+    is_alone
 });
+
+impl Keep for Flow {
+    fn keep(&self, to: &mut Writer) {
+        let Flow { src, dst, protocol, ports } = *self;
+        (src, dst).keep(to);
+        (protocol, ports).keep(to);
+    }
+
+    fn kept(from: &mut Reader<'_>) -> Result<Flow, Damaged> {
+        let ((src, dst), (protocol, ports)) = (Keep::kept(from)?, Keep::kept(from)?);
+        Ok(Flow { src, dst, protocol, ports })
+    }
+}
 
 impl Keep for Mode {
     fn keep(&self, to: &mut Writer) {

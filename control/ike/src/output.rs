@@ -92,6 +92,8 @@ pub enum Event {
     ChildUp(String, u32),
     /// The same, of one that takes the place of another, by our SPIs: the old one and the new.
     ChildReplaced(String, u32, u32),
+    /// A child SA is for less than what it took the place of, by its name and our SPI: what that was for, and what this is.
+    ChildNarrowed(String, u32, String, String),
     /// There is no child SA, and why.
     ChildFailed(String, String),
     /// A child SA is gone.

@@ -261,6 +261,13 @@ impl TrafficSelectors {
         left.is_empty()
     }
 
+    /// These without those that are in others.
+    fn merged(&self) -> TrafficSelectors {
+        let mut all = TrafficSelectors::default();
+        self.0.iter().for_each(|one| _ = all.add(*one));
+        TrafficSelectors::new(all.0)
+    }
+
     /// Adds one, if it is in none of these, in the place of the first that is in it. Nothing if there is no room.
     fn add(&mut self, selector: TrafficSelector) -> Option<()> {
         if self.0.iter().any(|one| selector.is_in(one)) {

@@ -16,6 +16,7 @@
 //!  admission how often who may begin
 //!  channel   messages between octets and payloads: IDs, sealing, fragments, what is sent again
 //!  kept      IKE SAs that go on in another process
+//!  last_answer   what those that are gone have answered last
 //! ```
 //!
 //! Nothing here waits, reads a clock, or sends: [`Context`](context::Context) has what is needed, and takes what is to be done.
@@ -36,6 +37,7 @@ pub mod ike_sa;
 mod informational;
 mod intermediate;
 pub mod kept;
+mod last_answer;
 pub mod mobike;
 mod ppk;
 pub mod proof;

@@ -71,10 +71,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(directory) = &options.keylog {
         let failed = |e| format!("--keylog {}: {e}", directory.display());
         let log = KeyLog::open(directory).map_err(failed)?;
-        let (ike, _) = iked
+        let (ike, sadb) = iked
             .ike()
             .ok_or("--keylog: there is no swanctl.conf, and so no IKE; make one, it may be empty")?;
-        ike.log_keys(log);
+        ike.log_keys(log, sadb);
     }
     let mut server = Server::listen(iked.directory())?;
     tracing::info!("ready");

@@ -1,7 +1,8 @@
 //! What becomes of children without anybody asking: `start_action`, `close_action` and `dpd_action` of swanctl.conf.
 //!
-//! Traps and shunts are laid by `start_action = trap`, or when somebody asks for it. A trap asks for its child by the first packet that is for it. That packet is dropped, as are those behind it until the SA is
-//! there; who has sent it sends it again. Selectors are those that are configured, and not the packet's.
+//! Traps and shunts are laid by `start_action = trap`, or when somebody asks for it. A trap asks for its child by the first packet that
+//! is for it. That packet is dropped, as are those behind it until the SA is there; who has sent it sends it again. Selectors are
+//! those that are configured, behind the packet's in IKEv2 (RFC 7296 §2.9), so that what the peer narrows them to is for it.
 
 use super::{
     Ike,
@@ -67,7 +68,7 @@ impl Ike {
         }
         let (connection, child) = &named;
         tracing::info!("connection '{connection}': a packet asks for '{child}'");
-        if let Err(why) = self.initiate(Some(connection), Some(child), sadb) {
+        if let Err(why) = self.initiate_for(Some(connection), Some(child), Some(acquire.flow), sadb) {
             tracing::warn!("connection '{connection}': '{child}' is not begun: {why}");
         }
         self.actions.begun.insert(named, now_ms + AGAIN_MS);

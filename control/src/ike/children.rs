@@ -1,6 +1,7 @@
 //! Child SAs in the SADB: a pair of SAs for each, and policies for those that are for the same.
 //!
-//! An inbound SA is there before anything leads to it, and before it what is around it; packets leave by an outbound one once the peer has its other half.
+//! An inbound SA is there before anything leads to it, and before it what is around it; packets leave by an outbound one once the
+//! peer has its other half, and are dropped before that if they have no other.
 //! Where one takes the place of another, the policies stay and point to the new one: no packet goes without. What was
 //! sent by the old one before that may still be on its way to a worker, so its inbound SA stays a little longer.
 //!
@@ -130,7 +131,7 @@ struct Group {
     /// What ties its SAs to policies: its number, or that of a group before it of the same peer, whose packets may come by
     /// either.
     reqid: u32,
-    /// None until something is sent by it.
+    /// None until something is sent by it, unless it is alone.
     outbound: Vec<PolicyIndex>,
     inbound: Vec<PolicyIndex>,
     /// Outbound SAs, those for all behind, in the order of their child SAs' numbers.
@@ -237,6 +238,10 @@ impl Children {
         let let_in = self.let_in(sadb, number);
         let led = match install.sends {
             true => let_in.and_then(|()| self.point(sadb, number, worker, outbound)),
+            // Nothing leaves in clear.
+            false if install.is_alone => {
+                let_in.and_then(|()| self.have_policies(sadb, number, Direction::Outbound, None))
+            }
             false => let_in,
         };
         led.inspect_err(|_| {

@@ -175,6 +175,10 @@ impl Ike {
             Event::ChildFailed(child, why) => {
                 (What::ChildFailed { child: child.clone() }, format!("child '{child}': {why}"))
             }
+            Event::ChildNarrowed(child, spi, before, now) => {
+                let what = format!("connection '{name}': child '{child}', SPI {}", Spi(*spi));
+                return tracing::warn!("{what}, is for less than what it replaces: {now}, and not {before}");
+            }
             Event::ChildDown(child, spi) => {
                 let spi_in = Spi(*spi).to_string();
                 let text = format!("child '{child}' is down, SPI {spi_in}");

@@ -6,10 +6,7 @@
 
 use super::{Ike, Unusable, configured};
 use crate::swanctl::connection::{self as written, Host};
-use portcullis_ike::{
-    connection::{self as ike, Child},
-    ike_sa::IkeSaId,
-};
+use portcullis_ike::{child::Wanted, connection as ike, ike_sa::IkeSaId};
 use portcullis_sadb::Sadb;
 use rustix::event::{EventfdFlags, eventfd};
 use std::{
@@ -225,7 +222,7 @@ fn relocate(
 pub(super) struct Waiting {
     pub id: IkeSaId,
     pub connection: String,
-    pub child: Option<Arc<Child>>,
+    pub child: Option<Wanted>,
 }
 
 impl Ike {
@@ -292,7 +289,7 @@ impl Ike {
             return;
         }
         match self.ends(connection) {
-            Ok(between) => self.begin_between(waiting.id, connection, waiting.child.as_ref(), between, sadb),
+            Ok(between) => self.begin_between(waiting.id, connection, waiting.child, between, sadb),
             Err(why) => self.tell_not_begun(&waiting, &why),
         }
     }

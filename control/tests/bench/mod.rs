@@ -57,9 +57,14 @@ impl Drop for Bench {
 impl Bench {
     /// With these connections, and room for `max_sas` SAs.
     pub fn new(connections: &str, max_sas: u32) -> Bench {
+        Bench::under(&std::env::temp_dir(), connections, max_sas)
+    }
+
+    /// The same, in a directory of its own under this one.
+    pub fn under(parent: &Path, connections: &str, max_sas: u32) -> Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("portcullis-iked-{}-{number}", std::process::id()));
+        let directory = parent.join(format!("portcullis-iked-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let bench = Bench { directory, iked: None };
         bench.resize(max_sas);
@@ -91,10 +96,14 @@ impl Bench {
     }
 
     pub fn start_by(&mut self, prefix: &[&str]) {
+        self.start_with(prefix, &[]);
+    }
+
+    pub fn start_with(&mut self, prefix: &[&str], options: &[&str]) {
         let log = File::create(self.directory.join("log")).unwrap();
         let words: Vec<&str> = prefix.iter().copied().chain([IKED, "--config"]).collect();
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).arg(&self.directory).stderr(log).stdin(Stdio::null());
+        command.args(&words[1..]).arg(&self.directory).args(options).stderr(log).stdin(Stdio::null());
         self.iked = Some(command.spawn().unwrap());
         let is_up = comes_true(|| UnixStream::connect(self.socket()).is_ok());
         assert!(is_up, "iked does not come up:\n{}", self.log());

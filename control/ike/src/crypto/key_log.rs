@@ -9,7 +9,7 @@ use super::{
 use crate::message::IkeSpi;
 
 /// What messages are sealed with.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum KeyLog {
     /// Those of an IKE SA.
     V2(SealKeys),
@@ -23,7 +23,7 @@ pub enum KeyLog {
 }
 
 /// What the messages of an IKE SA are sealed with (RFC 7296 §2.14).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct SealKeys {
     /// Its SPIs.
     pub spis: Spis,

@@ -51,11 +51,29 @@ impl Policy {
         let side = |offered: &TrafficSelectors, answer: &[message::TrafficSelector]| {
             let selectors = TrafficSelectors::parse(answer);
             let is_understood = selectors.0.len() == answer.len();
-            (is_understood && selectors.iter().all(|one| offered.covers(one))).then_some(selectors)
+            let is_offered = is_understood && selectors.iter().all(|one| offered.covers(one));
+            // The packet's may come back beside what it is in.
+            is_offered.then(|| selectors.merged())
         };
         let accepted = Policy { local: side(&self.local, tsi)?, remote: side(&self.remote, tsr)? };
         let is_some = accepted.pairs().next().is_some();
         is_some.then_some(accepted)
+    }
+
+    /// Whether all of a pair is in it.
+    pub fn has(&self, [local, remote]: &[TrafficSelector; 2]) -> bool {
+        self.local.covers(local) && self.remote.covers(remote)
+    }
+
+    /// Whether something of another is not in it, as far as that can be seen soon.
+    pub fn is_narrower_than(&self, other: &Policy) -> bool {
+        const FEW: usize = 16;
+        let is_short = self.local.0.len() <= FEW && self.remote.0.len() <= FEW;
+        let has_all = || {
+            other.local.iter().all(|one| self.local.covers(one))
+                && other.remote.iter().all(|one| self.remote.covers(one))
+        };
+        !(self.has_each(other) || is_short && has_all())
     }
 
     /// What of it is in another, too; `None` if that is no traffic.

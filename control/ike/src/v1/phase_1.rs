@@ -371,12 +371,16 @@ impl IkeSa {
         let nonces = Nonces { initiator: &phase_1.nonces[0], responder: &phase_1.nonces[1] };
         let (prf, encryption, spis) = (suite.hash, suite.encryption, self.spis);
         let keys = Keys::new(shared.as_ref(), &Made { prf, encryption, secret, nonces, spis });
-        if cx.config.tells_keys {
-            cx.out.push_back(Output::Keys(Box::new(keys.log(spis))));
-        }
         phase_1.iv = Some(keys.first_iv(public));
         self.keys = Some(keys);
         phase_1.shared = shared;
+        self.tell_keys(cx);
         Ok(())
+    }
+
+    /// Outside, where that is wanted.
+    pub(crate) fn tell_keys(&self, cx: &mut Context<'_>) {
+        let keys = self.keys.as_ref().filter(|_| cx.config.tells_keys);
+        cx.out.extend(keys.map(|keys| Output::Keys(Box::new(keys.log(self.spis)))));
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    child::{Agreed, ChildError, Install, Offer, Place},
+    child::{Agreed, ChildError, Install, Offer, Place, Wanted},
     contacts::Ids,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Phase, Task, Then},
@@ -23,7 +23,7 @@ use super::{
 use crate::proposal::Agreement;
 use crate::{
     child,
-    connection::{Child, Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
+    connection::{Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
     crypto::{
         Secret,
         keys::{Keys, Nonces, Role},
@@ -49,8 +49,8 @@ pub(super) struct Question {
 
 impl Question {
     /// The child SA that was asked for.
-    pub fn wanted(&self) -> Option<&Arc<Child>> {
-        Some(&self.child.as_ref()?.config)
+    pub fn wanted(&self) -> Option<Wanted> {
+        self.child.as_ref().map(Offer::wanted)
     }
 }
 
@@ -192,7 +192,7 @@ impl IkeSa {
         payloads.extend(self.eap_only_notify());
         payloads.extend(self.configuration_request());
         let hosts = self.hosts_asking();
-        let child = self.first_child().and_then(|config| Offer::new(&config, false, &hosts, cx));
+        let child = self.first_child().and_then(|wanted| Offer::new(&wanted, false, &hosts, cx));
         if child.is_none() && !self.may_be_childless {
             return self.close(Closed::Configured("the peer needs a child SA, and there is none"), cx);
         }
@@ -213,14 +213,15 @@ impl IkeSa {
     }
 
     /// The child SA that IKE_AUTH makes. Without one, the peer must be able to do so (RFC 6023 §3).
-    fn first_child(&mut self) -> Option<Arc<Child>> {
+    fn first_child(&mut self) -> Option<Wanted> {
+        let wanted = self.wanted.take().map(|wanted| *wanted);
         if !self.may_be_childless && self.connection.childless != Childless::Force {
-            return self.wanted.take().or_else(|| self.connection.children.first().cloned());
+            return wanted.or_else(|| self.connection.children.first().map(Wanted::from));
         }
         match self.connection.childless {
-            Childless::Never | Childless::Allow => self.wanted.take(),
+            Childless::Never | Childless::Allow => wanted,
             Childless::Prefer | Childless::Force => {
-                self.tasks.extend(self.wanted.take().map(Task::Child));
+                self.tasks.extend(wanted.map(Task::Child));
                 None
             }
         }
@@ -320,7 +321,7 @@ impl IkeSa {
     pub(super) fn finish_auth(&mut self, answer: Answer, cx: &mut Context<'_>) {
         let Answer { first: (mine, theirs), child, payloads, .. } = answer;
         // RFC 5685 §6
-        if self.redirected_auth(&payloads, child.as_ref().map(|offer| &offer.config), cx) {
+        if self.redirected_auth(&payloads, child.as_ref().map(Offer::wanted), cx) {
             return;
         }
         self.learn_configuration(&payloads, cx);
@@ -517,11 +518,8 @@ impl IkeSa {
             && !payloads.has_notify(NotifyType::INITIAL_CONTACT)
             && !self.contacts.others(&(mine.clone(), theirs.clone()), self.id).is_empty();
         let up = install.map(|install| {
-            let install = Install { sends: !has_elder, ..install };
-            if has_elder {
-                self.use_later(install.sa.spi_in, cx.now_ms);
-            }
-            self.put_child(install, cx)
+            self.use_later(install.sa.spi_in, has_elder, cx.now_ms);
+            self.put_child(Install { sends: false, is_alone: !has_elder, ..install }, cx)
         });
         self.answer(ExchangeType::IKE_AUTH, &Payloads(answer), cx);
         self.establish(mine, theirs, cx);

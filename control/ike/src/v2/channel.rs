@@ -9,7 +9,7 @@
 
 use super::{
     fragments::Fragments,
-    window::{self, Datagrams, Known, Late, Retransmission, Window},
+    window::{self, Answered, Datagrams, Known, Late, Retransmission, Window},
 };
 use crate::{
     crypto::{
@@ -373,6 +373,11 @@ impl Channel {
         self.window.answer(self.request, datagrams.clone());
         self.is_answering = false;
         Ok(datagrams)
+    }
+
+    /// What the peer's last request was answered, of an IKE SA that is gone.
+    pub(super) fn take_answered(&mut self) -> Option<Answered> {
+        self.window.take_answered()
     }
 
     /// Takes it that the peer's request did not come: it will come again.

@@ -12,18 +12,20 @@ use crate::{
     kept::keep,
     message::{Notify, NotifyType, Payload, Payloads},
     proposal::{self, Agreement, Order, Proposals, WrongKeyExchange},
-    traffic_selector::{self, Policy, TrafficSelectors},
+    traffic_selector::{self, Policy, TrafficSelector, TrafficSelectors},
 };
-use portcullis_sadb::{Algorithm, Mode};
+use portcullis_sadb::{Algorithm, Flow, Mode};
 use std::sync::Arc;
 
 pub(crate) use crate::child::Place;
-pub use crate::child::{ChildError, ChildSa, EndedBy, Install};
+pub use crate::child::{ChildError, ChildSa, EndedBy, Install, Wanted};
 
 /// What we have offered for a child SA.
 #[derive(Clone, Debug)]
 pub(super) struct Offer {
     pub config: Arc<Child>,
+    /// The packet that wants it.
+    packet: Option<Flow>,
     proposals: Proposals,
     policy: Policy,
     /// It is for an address that is still to be given.
@@ -41,6 +43,8 @@ pub(super) struct Agreed {
     additional: bool,
     /// There may be more like it (RFC 9611).
     may_be_several: bool,
+    /// The packet that wants it.
+    packet: Option<Flow>,
 }
 
 /// With a key exchange, or without one in IKE_AUTH (RFC 7296 §1.2).
@@ -51,19 +55,32 @@ fn proposals_of(config: &Child, has_key_exchange: bool) -> Proposals {
 impl Offer {
     /// For a child between these hosts; nothing if there is no SPI.
     pub fn new(
-        config: &Arc<Child>,
+        wanted: &Wanted,
         has_key_exchange: bool,
         hosts: &Hosts,
         cx: &mut Context<'_>,
     ) -> Option<Offer> {
+        let Wanted { config, packet } = wanted;
+        let (policy, asks_address) = (config.policy(&hosts.asked, &hosts.peer), hosts.asked != hosts.local);
+        // RFC 7296 §2.9: not what the child is not for, and not before it is known which address is ours.
+        let packet = packet
+            .as_deref()
+            .copied()
+            .filter(|flow| !asks_address && policy.has(&TrafficSelector::of_flow(flow)));
         Some(Offer {
             config: config.clone(),
+            packet,
             proposals: proposals_of(config, has_key_exchange),
-            policy: config.policy(&hosts.asked, &hosts.peer).offer(None),
-            asks_address: hosts.asked != hosts.local,
+            policy: policy.offer(packet.as_ref().map(TrafficSelector::of_flow)),
+            asks_address,
             spi_in: (cx.child_spi)()?,
             resource: None,
         })
+    }
+
+    /// What wants it.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { config: self.config.clone(), packet: self.packet.map(Box::new) }
     }
 
     /// It is for a resource.
@@ -130,11 +147,11 @@ impl Offer {
         } else {
             self.config.mode
         };
-        let Offer { config, spi_in, resource, .. } = self;
+        let Offer { config, packet, spi_in, resource, .. } = self;
         let may_be_several = resource::is_said(&config, payloads);
         let agreed = Agreed::new(ChildParts { config, agreement, mode, policy, spi_in })?;
         let sa = ChildSa { resource, ..agreed.sa };
-        Ok(Agreed { sa, may_be_several, ..agreed })
+        Ok(Agreed { sa, may_be_several, packet, ..agreed })
     }
 }
 
@@ -168,7 +185,7 @@ impl Agreed {
             successor: None,
             ended_by: None,
         };
-        Ok(Agreed { sa, algorithm, additional: false, may_be_several: false })
+        Ok(Agreed { sa, algorithm, additional: false, may_be_several: false, packet: None })
     }
 
     /// What a responder chooses of the peer's offer, of the children of a connection.
@@ -270,6 +287,11 @@ impl Agreed {
         &self.sa.config
     }
 
+    /// What wants it.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { config: self.sa.config.clone(), packet: self.packet.map(Box::new) }
+    }
+
     /// The name of the child.
     pub fn name(&self) -> &str {
         &self.sa.config.name
@@ -309,7 +331,7 @@ fn named(selectors: &TrafficSelectors) -> String {
 }
 
 /// What it is for.
-fn between(policy: &Policy) -> String {
+pub(super) fn between(policy: &Policy) -> String {
     format!("{} here and {} there", named(&policy.local), named(&policy.remote))
 }
 
@@ -341,5 +363,5 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
     offered.iter().take(MOST_NAMED).map(proposal).collect::<Vec<_>>().join("; ")
 }
 
-keep!(Offer { config, proposals, policy, asks_address, spi_in, resource });
-keep!(Agreed { sa, algorithm, additional, may_be_several });
+keep!(Offer { config, packet, proposals, policy, asks_address, spi_in, resource });
+keep!(Agreed { sa, algorithm, additional, may_be_several, packet });

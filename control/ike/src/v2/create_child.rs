@@ -14,11 +14,12 @@
 //! just does not go on (RFC 9370 §2.2.4).
 
 use super::{
-    child::{Agreed, ChildError, ChildSa, Install, Offer},
+    child::{Agreed, ChildError, ChildSa, Install, Offer, Wanted, between},
     context::Context,
     followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, Phase, Task, Then},
     job::{Job, Outcome},
+    output::Event,
     resource::{self, Place},
 };
 use crate::{
@@ -134,8 +135,8 @@ impl Asking {
     }
 
     /// What is asked for.
-    pub(super) fn config(&self) -> &Arc<Child> {
-        &self.offer.config
+    pub(super) fn wanted(&self) -> Wanted {
+        self.offer.wanted()
     }
 
     /// What it is to take the place of.
@@ -146,19 +147,20 @@ impl Asking {
 
 impl IkeSa {
     /// Asks for a further child SA.
-    pub(super) fn ask_child(&mut self, config: &Arc<Child>, cx: &mut Context<'_>) {
-        self.begin_child(config, None, None, cx);
+    pub(super) fn ask_child(&mut self, wanted: &Wanted, cx: &mut Context<'_>) {
+        self.begin_child(wanted, None, None, cx);
     }
 
     /// Asks for one like one that is there, for a resource.
     pub(super) fn ask_further_child(&mut self, config: &Arc<Child>, resource: u32, cx: &mut Context<'_>) {
-        self.begin_child(config, None, Some(resource), cx);
+        self.begin_child(&config.into(), None, Some(resource), cx);
     }
 
     /// Asks for one in the place of another.
     pub(super) fn ask_rekey_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let answered = self.answered_child.as_deref().copied();
         let is_unknown = |(child, until_ms): &(u32, u64)| *child == spi_in && cx.now_ms < *until_ms;
-        let known_ms = self.answered_child.filter(is_unknown).map(|(_, until_ms)| until_ms.min(again_ms(cx)));
+        let known_ms = answered.filter(is_unknown).map(|(_, until_ms)| until_ms.min(again_ms(cx)));
         let awaited_ms = self.awaits_child_for(spi_in).or(known_ms);
         let child = self.children.iter_mut().find(|child| child.spi_in == spi_in && !child.is_replaced);
         if let Some(child) = child {
@@ -168,27 +170,28 @@ impl IkeSa {
             }
             // Not again, unless this fails.
             child.rekey_at_ms = u64::MAX;
-            let (config, resource) = (child.config.clone(), child.resource);
-            self.begin_child(&config, Some(spi_in), resource, cx);
+            // RFC 7296 §2.9.2: without the packet that once wanted it.
+            let (wanted, resource) = (Wanted::from(&child.config), child.resource);
+            self.begin_child(&wanted, Some(spi_in), resource, cx);
         }
     }
 
     fn begin_child(
         &mut self,
-        config: &Arc<Child>,
+        wanted: &Wanted,
         replaces: Option<u32>,
         resource: Option<u32>,
         cx: &mut Context<'_>,
     ) {
         self.rival = None;
         self.early_deletes.clear();
-        match Offer::new(config, true, &self.hosts(), cx) {
+        match Offer::new(wanted, true, &self.hosts(), cx) {
             Some(offer) => {
                 let offer = offer.for_resource(resource);
                 let method = offer.key_exchange();
                 self.generate_child(Asking { offer, replaces, method, round: 0 }, cx);
             }
-            None => self.child_not_made(&config.name, replaces, &ChildError::Full, cx),
+            None => self.child_not_made(&wanted.config.name, replaces, &ChildError::Full, cx),
         }
     }
 
@@ -246,14 +249,14 @@ impl IkeSa {
                 }
                 // RFC 7296 §2.25
                 (NotifyType::TEMPORARY_FAILURE, _) => {
-                    self.ask_child_again(asking.replaces, (&asking.offer.config, asking.offer.resource), cx);
+                    self.ask_child_again(asking.replaces, (asking.wanted(), asking.offer.resource), cx);
                 }
                 // RFC 7296 §2.25.1: the peer has lost it, or has just deleted it.
                 (NotifyType::CHILD_SA_NOT_FOUND, _) if asking.replaces.is_some() => {
                     let old = asking.replaces.filter(|old| self.children.iter().any(|c| c.spi_in == *old));
                     if let Some(old) = old {
                         self.remove_child(old, cx);
-                        self.begin_child(&asking.offer.config, None, asking.offer.resource, cx);
+                        self.begin_child(&asking.wanted(), None, asking.offer.resource, cx);
                     }
                 }
                 // RFC 9611 §5.2: the peer has enough of them.
@@ -326,7 +329,7 @@ impl IkeSa {
     fn ask_child_again(
         &mut self,
         replaces: Option<u32>,
-        (config, resource): (&Arc<Child>, Option<u32>),
+        (wanted, resource): (Wanted, Option<u32>),
         cx: &mut Context<'_>,
     ) {
         let at_ms = again_ms(cx);
@@ -337,10 +340,9 @@ impl IkeSa {
                 }
             }
             None => {
-                let config = config.clone();
                 let again = match resource {
-                    Some(resource) => Task::Further(config, resource),
-                    None => Task::Child(config),
+                    Some(resource) => Task::Further(wanted.config, resource),
+                    None => Task::Child(wanted),
                 };
                 self.later.push((at_ms, again));
             }
@@ -389,7 +391,7 @@ impl IkeSa {
     ) {
         let (name, replaces) = (answer.agreed.name(), answer.replaces);
         if error.is_temporary() {
-            let of = (answer.agreed.config(), answer.agreed.resource());
+            let of = (answer.agreed.wanted(), answer.agreed.resource());
             self.ask_child_again(replaces, of, cx);
         } else if is_last && !matches!(error, ChildError::Peer(_)) {
             self.child_refused(name, replaces, answer.agreed.spi_in(), error, cx);
@@ -413,8 +415,10 @@ impl IkeSa {
         let old = replaces.filter(|old| self.children.iter().any(|child| child.spi_in == *old));
         // RFC 7296 §2.8.1: what loses is not used, and deleted by who began it.
         let install = Install { replaces: old, sends: !has_lost, ..install };
+        let narrowed = self.narrowed(&install);
         let up = self.put_child(install, cx);
         self.event(up, cx);
+        narrowed.into_iter().for_each(|event| self.event(event, cx));
         if let Some(config) = first.filter(|_| replaces.is_none()) {
             self.ask_further(&config, cx);
         }
@@ -433,6 +437,15 @@ impl IkeSa {
                 self.later.push((cx.now_ms + DELETE_MS, Task::DeleteChild(child.spi_in)));
             }
         }
+    }
+
+    /// What is told of a child SA that is for less than what it takes the place of. RFC 7296 §2.9.2: that MUST NOT be; what the
+    /// peer does not ask for, or does not take, is lost all the same.
+    fn narrowed(&self, install: &Install) -> Option<Event> {
+        let old = self.children.iter().find(|child| Some(child.spi_in) == install.replaces)?;
+        let is_less = install.sa.policy.is_narrower_than(&old.policy);
+        let (name, spi_in) = (install.sa.config.name.clone(), install.sa.spi_in);
+        is_less.then(|| Event::ChildNarrowed(name, spi_in, between(&old.policy), between(&install.sa.policy)))
     }
 
     /// There is no room for a child SA: it is deleted, and what it was to replace goes on.
@@ -603,18 +616,20 @@ impl IkeSa {
         }
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let Some(install) = self.with_keys(agreed, Role::Responder, secrets, nonces, cx) else { return };
-        // RFC 7296 §2.8: what is in the place of another is used once the peer is known to have it.
-        let has_elder = old.is_none() && self.has_elder();
-        let install = Install { replaces: old, sends: old.is_none() && !has_elder, ..install };
+        // RFC 7296 §2.8: it is used once the peer is known to have it.
+        let has_elder = old.is_some() || self.has_elder();
+        let install = Install { replaces: old, sends: false, is_alone: !has_elder, ..install };
         let spi_in = install.sa.spi_in;
-        if has_elder {
-            self.use_later(spi_in, cx.now_ms);
+        if old.is_none() {
+            self.use_later(spi_in, has_elder, cx.now_ms);
         }
+        let narrowed = self.narrowed(&install);
         let up = self.put_child(install, cx);
         // What is in the place of another is followed by a request to delete that.
-        self.answered_child = old.map(|_| (spi_in, cx.now_ms + DELETE_MS));
+        self.answered_child = old.map(|_| Box::new((spi_in, cx.now_ms + DELETE_MS)));
         self.answer(exchange, &Payloads(payloads), cx);
         self.event(up, cx);
+        narrowed.into_iter().for_each(|event| self.event(event, cx));
         let is_collision = self.rival.is_some() && old.is_some_and(|old| self.is_replacing(old));
         let Some(replaced) = old else { return };
         if let Some(old) = self.children.iter_mut().find(|child| child.spi_in == replaced) {

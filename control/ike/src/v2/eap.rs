@@ -16,13 +16,14 @@
 
 use super::{
     auth::{Answer, Answering},
+    child::{Offer, Wanted},
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     proof::Unproven,
 };
 use crate::{
-    connection::{Child, Connection, LocalAuth, RemoteAuth},
+    connection::{Connection, LocalAuth, RemoteAuth},
     crypto::{
         Secret,
         keys::{Keys, Role},
@@ -34,7 +35,6 @@ use crate::{
     },
 };
 use rand_core::CryptoRng;
-use std::sync::Arc;
 
 const EXCHANGE: ExchangeType = ExchangeType::IKE_AUTH;
 
@@ -80,8 +80,8 @@ pub(super) struct Wanting {
 
 impl Wanting {
     /// The child SA that was asked for.
-    pub fn wanted(&self) -> Option<&Arc<Child>> {
-        Some(&self.answer.child.as_ref()?.config)
+    pub fn wanted(&self) -> Option<Wanted> {
+        self.answer.child.as_ref().map(Offer::wanted)
     }
 }
 

@@ -11,12 +11,14 @@ mod v1;
 use super::{
     admission::Rates,
     channel::{Dropped, is_first},
+    child::Wanted,
     contacts::Contacts,
     context::Context,
     cookie::Cookies,
     fragments::Unproven,
     ike_sa::{Closed, IkeSa, IkeSaId, Path, Phase, Task},
     job::Outcome,
+    last_answer::LastAnswers,
     output::{ChildChange, Datagram, Event, JobId, Output},
     reauth::Anew,
     redirect::Gateway,
@@ -45,10 +47,10 @@ const MOST_TICKETS: usize = 1024;
 /// All IKE SAs.
 #[derive(Debug)]
 pub struct Engine {
-    sas: HashMap<IkeSaId, Box<IkeSa>>,
+    pub(super) sas: HashMap<IkeSaId, Box<IkeSa>>,
     /// Those of IKEv1.
-    v1: HashMap<IkeSaId, Box<crate::v1::ike_sa::IkeSa>>,
-    /// Their child SAs that peers have still to say to have, by our SPIs.
+    pub(super) v1: HashMap<IkeSaId, Box<crate::v1::ike_sa::IkeSa>>,
+    /// Child SAs that peers are still to be known to have, by our SPIs.
     committing: BTreeSet<u32>,
     /// What makes keys for who is nobody, in aggressive mode of IKEv1.
     secret_of_nobody: Option<crate::crypto::Secret>,
@@ -72,6 +74,8 @@ pub struct Engine {
     /// What we can come back with, by connection and where the peer is.
     tickets: HashMap<(String, IpAddr), Arc<Ticket>>,
     rates: Rates,
+    /// Of IKE SAs that are gone.
+    last_answers: LastAnswers,
     /// Those that have changed since they were last told, if they are.
     pub(super) changed: Option<BTreeSet<IkeSaId>>,
 }
@@ -97,6 +101,7 @@ impl Engine {
             ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
             tickets: HashMap::new(),
             rates: Rates::new(),
+            last_answers: LastAnswers::default(),
             changed: None,
         }
     }
@@ -172,6 +177,12 @@ impl Engine {
         assert!(self.unproven.change(0, crate::v2::fragments::MOST_UNPROVEN - octets));
     }
 
+    /// How many answers are kept of IKE SAs that are gone.
+    #[cfg(test)]
+    pub(super) fn last_answers(&self) -> usize {
+        self.last_answers.len()
+    }
+
     /// The number of an IKE SA that is begun later.
     pub fn reserve(&mut self) -> IkeSaId {
         let id = IkeSaId(self.next);
@@ -188,7 +199,7 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> IkeSaId {
         let id = self.reserve();
-        self.initiate_as(id, connection, child, between, cx);
+        self.initiate_as(id, connection, child.map(Wanted::from), between, cx);
         id
     }
 
@@ -197,7 +208,7 @@ impl Engine {
         &mut self,
         id: IkeSaId,
         connection: &Arc<Connection>,
-        child: Option<&Arc<Child>>,
+        child: Option<Wanted>,
         between: (IpAddr, IpAddr),
         cx: &mut Context<'_>,
     ) {
@@ -206,7 +217,7 @@ impl Engine {
                 local: SocketAddr::new(between.0, connection.local_port),
                 peer: SocketAddr::new(between.1, connection.remote_port),
             };
-            return self.begin_v1(id, connection, child, path, cx);
+            return self.begin_v1(id, connection, child.map(|child| child.config), path, cx);
         }
         // RFC 5723 §4.3: each is used once.
         let ticket = self.tickets.remove(&(connection.name.clone(), between.1));
@@ -218,7 +229,7 @@ impl Engine {
         &mut self,
         id: IkeSaId,
         connection: &Arc<Connection>,
-        child: Option<&Arc<Child>>,
+        child: Option<Wanted>,
         ((local, peer), ticket): ((IpAddr, IpAddr), Option<Arc<Ticket>>),
         cx: &mut Context<'_>,
     ) {
@@ -229,7 +240,7 @@ impl Engine {
         let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
         self.add(id, connection, (Role::Initiator, spis), path, cx);
         self.with(id, cx, |sa, cx| {
-            sa.wanted = child.cloned();
+            sa.wanted = child.map(Box::new);
             match ticket {
                 Some(ticket) => sa.begin_resume(ticket, cx),
                 None => sa.begin_init(cx),
@@ -280,22 +291,24 @@ impl Engine {
     }
 
     /// Child SAs, by our SPIs, that are not sent by until their peers say to have them, or a packet by one has come: then
-    /// [`hear_child`](Engine::hear_child) is to be called. Only of IKEv1.
+    /// [`hear_child`](Engine::hear_child) is to be called.
     pub fn committing(&self) -> impl Iterator<Item = u32> {
         self.committing.iter().copied()
     }
 
-    /// A packet by a child SA has come: its peer has it (RFC 2408 §3.1).
+    /// A packet by a child SA has come: its peer has it (RFC 2408 §3.1, RFC 7296 §2.8).
     pub fn hear_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
         if let Some(id) = self.by_child.get(&spi_in).copied().filter(|_| self.committing.contains(&spi_in)) {
-            self.with_v1(id, cx, |sa, cx| sa.commit(cx));
+            let _ = self.with_v1(id, cx, |sa, cx| sa.commit(cx))
+                || self.with(id, cx, |sa, cx| sa.hear_child(spi_in, cx));
         }
     }
 
     /// Asks for a further child SA. False if there is no such IKE SA.
-    pub fn initiate_child(&mut self, id: IkeSaId, child: &Arc<Child>, cx: &mut Context<'_>) -> bool {
-        self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::Child(child.clone()), cx))
-            || self.with(id, cx, |sa, cx| sa.ask_later(Task::Child(child.clone()), cx))
+    pub fn initiate_child(&mut self, id: IkeSaId, child: impl Into<Wanted>, cx: &mut Context<'_>) -> bool {
+        let wanted = child.into();
+        self.with_v1(id, cx, |sa, cx| sa.ask_later(TaskV1::Child(wanted.config.clone()), cx))
+            || self.with(id, cx, |sa, cx| sa.ask_later(Task::Child(wanted), cx))
     }
 
     /// Asks for a further child SA like one that is there, for a resource (RFC 9611). False if there is no such IKE SA.
@@ -452,6 +465,7 @@ impl Engine {
 
     /// Time has passed.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
+        self.last_answers.expire(cx.now_ms);
         let due: Vec<_> = self.due.iter().take_while(|(ms, _)| *ms <= cx.now_ms).map(|(_, id)| *id).collect();
         for id in due {
             let _ = self.with_v1(id, cx, |sa, cx| sa.tick(cx)) || self.with(id, cx, |sa, cx| sa.tick(cx));
@@ -487,7 +501,10 @@ impl Engine {
             };
         }
         let ours = if is_by_initiator { header.responder_spi } else { header.initiator_spi };
-        let id = self.by_spi.get(&ours).copied().ok_or(Refused::UnknownSpi)?;
+        let Some(id) = self.by_spi.get(&ours).copied() else {
+            let is_sent = self.last_answers.send_again(ours, octets, path, cx);
+            return if is_sent { Ok(()) } else { Err(Refused::UnknownSpi) };
+        };
         let theirs = |spis: Spis| if is_by_initiator { spis.initiator } else { spis.responder };
         let said = if is_by_initiator { header.initiator_spi } else { header.responder_spi };
         // While the responder's is not known, its first message says it.
@@ -559,11 +576,9 @@ impl Engine {
     /// One from before is here, too.
     pub(super) fn adopt(&mut self, sa: IkeSa, cx: &mut Context<'_>) -> Result<IkeSaId, Damaged> {
         let id = self.note_adopted(&sa)?;
+        self.committing.extend(sa.waiting_children());
         self.sas.insert(id, Box::new(sa));
-        self.with(id, cx, |sa, cx| {
-            sa.hold_given();
-            sa.tell_keys(cx);
-        });
+        self.with(id, cx, |sa, _| sa.hold_given());
         Ok(id)
     }
 
@@ -592,8 +607,13 @@ impl Engine {
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);
-        let held = sa.unproven_octets();
+        let (held, expected) = (sa.unproven_octets(), sa.channel.expected_id());
+        let waiting: Vec<_> = sa.waiting_children().collect();
         does(sa, cx);
+        if !sa.waiting_children().eq(waiting.iter().copied()) {
+            waiting.iter().for_each(|spi| _ = self.committing.remove(spi));
+            self.committing.extend(sa.waiting_children());
+        }
         if !self.unproven.change(held, sa.unproven_octets()) {
             sa.let_unproven_go(cx);
         }
@@ -627,7 +647,11 @@ impl Engine {
             self.no_longer_half_open(id, (first, spis.initiator));
         }
         if is_closed {
-            cx.out.extend(self.sas.remove(&id).map(|sa| Output::Closed(sa)));
+            if let Some(mut sa) = self.sas.remove(&id) {
+                let has_answered = sa.channel.expected_id() != expected;
+                self.last_answers.put(now, &mut sa, has_answered, cx.now_ms);
+                cx.out.push_back(Output::Closed(sa));
+            }
             self.by_spi.remove(&now);
         } else {
             self.due.insert((due, id));

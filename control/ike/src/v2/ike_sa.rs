@@ -10,7 +10,7 @@ mod times;
 use super::{
     auth,
     channel::{Channel, Content},
-    child::{ChildError, ChildSa, EndedBy},
+    child::{ChildError, ChildSa, EndedBy, Wanted},
     contacts::Contacts,
     context::Context,
     create_child, eap,
@@ -68,7 +68,7 @@ pub enum Task {
     /// Whether the peer is where it says (RFC 4555 §3.7).
     Routability,
     /// For a further child SA.
-    Child(Arc<Child>),
+    Child(Wanted),
     /// For a further child SA like one that is there, for a resource (RFC 9611).
     Further(Arc<Child>, u32),
     /// That the peer go to another gateway (RFC 5685).
@@ -185,7 +185,7 @@ pub struct IkeSa {
     /// The peer may begin without a child SA (RFC 6023).
     pub(super) may_be_childless: bool,
     /// The child that is to be made with it.
-    pub(super) wanted: Option<Arc<Child>>,
+    pub(super) wanted: Option<Box<Wanted>>,
     pub(super) children: Vec<ChildSa>,
     pub(super) tasks: VecDeque<Task>,
     /// Tasks, and when they are due.
@@ -197,7 +197,7 @@ pub struct IkeSa {
     /// What the peer has asked for, of which it has further keys still to exchange.
     pub(super) awaited: Option<Box<followup::Awaited>>,
     /// The child SA that the peer has asked for last, and until when it may not have heard of it.
-    pub(super) answered_child: Option<(u32, u64)>,
+    pub(super) answered_child: Option<Box<(u32, u64)>>,
     /// How often on end the peer has forgotten what we have asked for.
     pub(super) forgotten: u8,
     /// Since when both ends are authenticated.
@@ -248,6 +248,10 @@ pub struct IkeSa {
     early_response: Option<Box<Content>>,
     /// When the peer last sent something that is its own.
     pub(super) heard_ms: u64,
+    /// When we last asked or answered, of a clock that goes round.
+    sent_ms: u32,
+    /// How long the peer's answer to that, or its next request, took at the beginning.
+    pub(super) round_ms: Option<u16>,
     /// When it must be authenticated.
     pub(super) deadline_ms: u64,
     /// What an answer of IKE_SA_INIT said that nobody need believe.
@@ -322,6 +326,8 @@ impl IkeSa {
             unanswered: None,
             early_response: None,
             heard_ms: now_ms,
+            sent_ms: 0,
+            round_ms: None,
             // An initiator has the times of its requests.
             init_error: None,
             deadline_ms: if role == Role::Responder { now_ms + half_open_ms } else { u64::MAX },

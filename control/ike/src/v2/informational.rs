@@ -88,7 +88,7 @@ impl IkeSa {
             Task::Use(spi_in) => return self.use_child(spi_in, cx),
             Task::Rekey => return self.ask_rekey(cx),
             Task::Delete => return self.begin_delete(cx),
-            Task::Child(config) => return self.ask_child(&config, cx),
+            Task::Child(wanted) => return self.ask_child(&wanted, cx),
             Task::Further(config, resource) => return self.ask_further_child(&config, resource, cx),
             Task::RekeyChild(spi_in) => return self.ask_rekey_child(spi_in, cx),
             Task::DeleteOffered(spi_in) => {

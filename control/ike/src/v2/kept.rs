@@ -107,6 +107,12 @@ impl Engine {
         Ok((id, untold))
     }
 
+    /// The keys of all that are there are told outside, where that is wanted: whoever may know them came behind them.
+    pub fn tell_keys(&self, cx: &mut Context<'_>) {
+        self.sas.values().for_each(|sa| sa.tell_keys(cx));
+        self.v1.values().for_each(|sa| sa.tell_keys(cx));
+    }
+
     /// All that were made again go on: what we have asked is asked again.
     pub fn resume(&mut self, cx: &mut Context<'_>) {
         let ids: BTreeSet<_> = self.ike_sas().map(|sa| sa.id()).collect();

@@ -9,10 +9,12 @@
 //!  INFORMATIONAL D, by the old one               ◀──▶
 //! ```
 //!
-//! Who answers does not send by a child SA that the peer may not have yet, where there is an older one (RFC 7296 §2.8): the
-//! peer's next request shows that it has it, or else some time does.
+//! Who answers does not send by a child SA that the peer may not have yet (RFC 7296 §2.8): the peer's next request shows that it
+//! has it, or a packet by it, or else some time does. That is long where packets have an older one to go by, and short where they
+//! have none, and are dropped: no longer than the answer is on its way.
 
 use super::{
+    child::Wanted,
     context::Context,
     ike_sa::{Closed, IkeSa, IkeSaId, Phase, Task},
     output::{ChildChange, Output},
@@ -20,7 +22,7 @@ use super::{
     rekey_ike::Legacy,
 };
 use crate::{
-    connection::{Child, Connection, rekey_at_ms},
+    connection::{Connection, rekey_at_ms},
     message::{Notify, NotifyType, Payload, Payloads},
 };
 use std::{net::IpAddr, sync::Arc};
@@ -34,12 +36,15 @@ const SETTLE_MS: u64 = 10_000;
 /// When a peer has its answer, even if it asks nothing else: longer than it asks again for what it has missed.
 const HAS_IT_MS: u64 = 200_000;
 
+/// The same at most where packets have nothing else to go by.
+const SOON_MS: u64 = 500;
+
 /// An IKE SA that is to be begun, and what it is to have.
 #[derive(Debug)]
 pub(super) struct Anew {
     pub connection: Arc<Connection>,
     pub between: (IpAddr, IpAddr),
-    pub children: Vec<Arc<Child>>,
+    pub children: Vec<Wanted>,
     /// Another gateway, and what is known there of how we came to it.
     pub redirected: Option<(Gateway, Redirection)>,
 }
@@ -52,7 +57,7 @@ pub(super) struct Reauthenticates {
     /// The first of those that took each other's place.
     pub origin: IkeSaId,
     /// The children besides the first.
-    children: Vec<Arc<Child>>,
+    children: Vec<Wanted>,
     /// The peer is told that we have all.
     is_known: bool,
 }
@@ -150,14 +155,14 @@ impl IkeSa {
     }
 
     /// The children that another in its place is to have.
-    pub(super) fn children_to_keep(&self) -> Vec<Arc<Child>> {
+    pub(super) fn children_to_keep(&self) -> Vec<Wanted> {
         // Those for resources come behind the first.
         let stays = self.children.iter().filter(|child| !child.is_replaced && child.resource.is_none());
-        stays.map(|child| child.config.clone()).collect()
+        stays.map(|child| Wanted::from(&child.config)).collect()
     }
 
     /// The children that were to be made under it, of which the first was asked for with it.
-    pub(super) fn children_wanted(&mut self, first: Option<Arc<Child>>) -> Vec<Arc<Child>> {
+    pub(super) fn children_wanted(&mut self, first: Option<Wanted>) -> Vec<Wanted> {
         let further = self.reauthenticates.as_mut().map(|r| std::mem::take(&mut r.children));
         let waiting = self.tasks.iter().filter_map(|task| match task {
             Task::Child(child) => Some(child.clone()),
@@ -167,9 +172,9 @@ impl IkeSa {
     }
 
     /// It takes the place of another. Its first child is made with it.
-    pub(super) fn take_place_of(&mut self, (before, origin): (IkeSaId, IkeSaId), children: Vec<Arc<Child>>) {
+    pub(super) fn take_place_of(&mut self, (before, origin): (IkeSaId, IkeSaId), children: Vec<Wanted>) {
         let mut children = children.into_iter();
-        self.wanted = children.next();
+        self.wanted = children.next().map(Box::new);
         let reauthenticates =
             Reauthenticates { before, origin, children: children.collect(), is_known: false };
         self.reauthenticates = Some(Box::new(reauthenticates));
@@ -213,8 +218,30 @@ impl IkeSa {
     }
 
     /// Sends by a child SA once the peer is known to have it.
-    pub(super) fn use_later(&mut self, spi_in: u32, now_ms: u64) {
-        self.later.push((now_ms + HAS_IT_MS, Task::Use(spi_in)));
+    pub(super) fn use_later(&mut self, spi_in: u32, has_elder: bool, now_ms: u64) {
+        // An answer is on its way for half of a round, and what is sent then comes as long behind it.
+        let soon_ms = self.round_ms.map_or(SOON_MS, |ms| SOON_MS.min(u64::from(ms) / 2));
+        let wait_ms = if has_elder { HAS_IT_MS } else { soon_ms };
+        self.later.push((now_ms + wait_ms, Task::Use(spi_in)));
+    }
+
+    /// Child SAs that are not sent by before the peer is known to have them, by our SPIs.
+    pub(super) fn waiting_children(&self) -> impl Iterator<Item = u32> {
+        let is_there = |spi_in: &u32| self.children.iter().any(|child| child.spi_in == *spi_in);
+        let waiting = self.later.iter().filter_map(|(_, task)| match task {
+            Task::Use(spi_in) => Some(*spi_in),
+            _ => None,
+        });
+        waiting.filter(is_there)
+    }
+
+    /// A packet by a child SA has come: the peer has it.
+    pub(super) fn hear_child(&mut self, spi_in: u32, cx: &mut Context<'_>) {
+        let is_it = |(_, task): &mut (u64, Task)| matches!(task, Task::Use(spi) if *spi == spi_in);
+        if self.later.extract_if(.., is_it).count() > 0 {
+            self.tidy_later();
+            self.use_child(spi_in, cx);
+        }
     }
 
     /// The peer is known to have a child SA.
@@ -229,5 +256,6 @@ impl IkeSa {
         let spi = |(_, task)| if let Task::Use(spi) = task { Some(spi) } else { None };
         let spis: Vec<u32> = waiting.filter_map(spi).collect();
         spis.into_iter().for_each(|spi| self.use_child(spi, cx));
+        self.tidy_later();
     }
 }

@@ -13,6 +13,7 @@
 //! there already is left when the other is up, as when it is authenticated anew.
 
 use super::{
+    child::Wanted,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, IkeSaId, Phase, Task},
     informational,
@@ -22,7 +23,7 @@ use super::{
     sa_init,
 };
 use crate::{
-    connection::{Child, Connection},
+    connection::Connection,
     kept::{Damaged, Keep, Reader, Writer},
     message::{ExchangeType, Notify, NotifyType, Payload, Payloads},
 };
@@ -219,13 +220,13 @@ impl IkeSa {
     pub(super) fn redirected_auth(
         &mut self,
         payloads: &Payloads,
-        wanted: Option<&Arc<Child>>,
+        wanted: Option<Wanted>,
         cx: &mut Context<'_>,
     ) -> bool {
         let Some((gateway, _)) = sent_to(payloads) else { return false };
         match self.follow(&gateway, cx.now_ms) {
             Ok((to, redirection)) => {
-                let children = self.children_wanted(wanted.cloned());
+                let children = self.children_wanted(wanted);
                 self.go_to(to, (gateway, redirection), children);
                 // RFC 5685 §6
                 self.begin_delete(cx);
@@ -252,7 +253,7 @@ impl IkeSa {
         }
     }
 
-    fn go_to(&mut self, to: IpAddr, redirected: (Gateway, Redirection), children: Vec<Arc<Child>>) {
+    fn go_to(&mut self, to: IpAddr, redirected: (Gateway, Redirection), children: Vec<Wanted>) {
         let (between, connection) = ((self.path.local.ip(), to), self.connection.clone());
         let anew = Anew { connection, between, children, redirected: Some(redirected) };
         self.legacies.push(Legacy::Anew(Box::new(anew)));

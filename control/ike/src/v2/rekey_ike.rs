@@ -456,6 +456,7 @@ impl IkeSa {
         heir.line = Some(self.line.get_or_insert_default().clone());
         heir.reauthenticated_by = self.reauthenticated_by;
         heir.redirection = self.redirection.clone();
+        heir.round_ms = self.round_ms;
         heir.ticket = self.ticket.clone();
         Some(heir)
     }

@@ -152,7 +152,7 @@ impl IkeSa {
             Some(Asked::Eap(_, wanting)) => wanting.wanted(),
             _ => None,
         };
-        self.wanted = self.wanted.take().or(wanted.cloned());
+        self.wanted = self.wanted.take().or(wanted.map(Box::new));
         let spis = Spis { initiator: IkeSpi::from(cx.random::<8>()), responder: IkeSpi::NONE };
         self.channel = Channel::new(Role::Initiator, spis, self.connection.retransmission);
         self.path.local.set_port(self.connection.local_port);

@@ -7,8 +7,10 @@ mod followup;
 mod id_sync;
 mod intermediate;
 pub(crate) mod kept;
+mod last_answer;
 mod limits;
 mod mobike;
+mod packet;
 mod ppk;
 mod puzzle;
 mod reauth;
@@ -20,6 +22,7 @@ mod seeds;
 mod settings;
 pub(crate) mod signatures;
 mod unique;
+mod waiting;
 pub(crate) mod world;
 
 use super::{

@@ -14,10 +14,22 @@ pub use crate::retransmission::{Datagrams, Late, Retransmission};
 
 /// The last request of the peer, and what it was answered.
 #[derive(Debug)]
-struct Answered {
+pub struct Answered {
     /// Of its only or first datagram, by which it is known again.
     digest: [u8; 32],
     datagrams: Datagrams,
+}
+
+impl Answered {
+    /// Its octets.
+    pub fn octets(&self) -> usize {
+        self.datagrams.iter().map(Vec::len).sum()
+    }
+
+    /// What is to be sent again for a request of this digest, if it is that.
+    pub fn again(&self, digest: &[u8; 32]) -> Option<&Datagrams> {
+        (self.digest == *digest).then_some(&self.datagrams)
+    }
 }
 
 /// What a message ID of a request says.
@@ -102,8 +114,12 @@ impl Window {
     /// The answer to the peer's last request, if this is it: its only datagram, or the first (RFC 7383 §2.6.1). It was
     /// authenticated then, and is the same now (RFC 7296 §2.1).
     pub fn answer_again(&self, datagram: &[u8]) -> Option<&Datagrams> {
-        let answered = self.answered.as_ref()?;
-        (answered.digest == digest(datagram)).then_some(&answered.datagrams)
+        self.answered.as_ref()?.again(&digest(datagram))
+    }
+
+    /// What the peer's last request was answered, of an IKE SA that is gone.
+    pub fn take_answered(&mut self) -> Option<Answered> {
+        self.answered.take()
     }
 
     /// The peer's request is answered; its next one is waited for.

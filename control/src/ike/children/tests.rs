@@ -78,6 +78,7 @@ pub(super) fn install(
         nat: Nat { is_here: true, is_there: true },
         replaces,
         sends,
+        is_alone: false,
     }
 }
 
@@ -552,4 +553,32 @@ fn what_is_narrowed_or_widened_as_it_is_rekeyed_loses_no_packet() {
         bench.children.remove(&mut bench.sadb, 0x1002);
         assert!(bench.is_empty());
     }
+}
+
+/// Before the peer is known to have it, what it is for is dropped where there is nothing else, and does not leave in clear.
+#[test]
+fn what_is_alone_and_not_sent_by_has_its_policies() {
+    let mut bench = Bench::new(16, 64);
+    let alone = Install { is_alone: true, ..install(0x1001, 0x2001, nets(), None, false) };
+    bench.install(&alone).unwrap();
+    let action = |bench: &Bench| {
+        let (src, dst) = ("10.1.0.1".parse().unwrap(), "10.2.0.1".parse().unwrap());
+        let flow = Flow { src, dst, protocol: 17, ports: Some((1, 2)) };
+        bench.reader.lookup(Direction::Outbound, &flow).map(|hit| hit.action)
+    };
+    assert_eq!((action(&bench), bench.leaves_by("10.1.0.1", "10.2.0.1")), (Some(Action::Protect), None));
+    assert_eq!(bench.has(), (vec![0x1001, 0x2001], 2 * 4));
+    bench.children.send_by(&mut bench.sadb, 0x1001);
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2001));
+    bench.children.remove(&mut bench.sadb, 0x1001);
+    assert!(bench.is_empty());
+    // It may go before it was sent by.
+    bench.install(&alone).unwrap();
+    bench.children.remove(&mut bench.sadb, 0x1001);
+    assert!(bench.is_empty());
+    // What has an elder leaves its packets to that.
+    bench.install(&install(0x1002, 0x2002, nets(), None, true)).unwrap();
+    let narrow = traffic(&["10.1.0.0/24"], &["10.2.0.0/16"]);
+    bench.install(&install(0x1003, 0x2003, narrow, None, false)).unwrap();
+    assert_eq!(bench.leaves_by("10.1.0.1", "10.2.0.1"), Some(0x2002));
 }

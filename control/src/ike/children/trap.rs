@@ -125,8 +125,13 @@ impl Children {
         })
     }
 
-    /// The connection and the child whose trap has this policy, if it has no SA.
+    /// The connection and the child whose trap has this policy, if it has no SA, and none that is not sent by yet.
     pub fn trapped(&self, sadb: &Sadb, policy: PolicyIndex) -> Option<(String, String)> {
+        let has_sa = |number: &u32| self.groups.get(number).is_some_and(|group| !group.sas.is_empty());
+        let all = self.shared.get(&policy).map_or(&[][..], |groups| groups);
+        if self.owner(sadb, policy).is_some_and(|group| !group.sas.is_empty()) || all.iter().any(has_sa) {
+            return None;
+        }
         let there = sadb.policy(policy).filter(|p| p.reqid >= FIRST_REQID && p.sa.is_none());
         let group = there.and_then(|_| self.owner(sadb, policy))?;
         Some((group.purpose.connection.clone(), group.trap.clone()?))
@@ -197,6 +202,7 @@ impl Group {
 mod tests {
     use super::super::tests::{Bench, install, nets, traffic};
     use super::*;
+    use portcullis_ike::v2::child::Install;
 
     fn trap() -> Trap {
         Trap { connection: "peer".into(), child: "net".into(), traffic: nets(), priority: 0 }
@@ -274,6 +280,36 @@ mod tests {
         assert_eq!(bench.has().1, 8);
         assert!(bench.children.set_traps(&mut bench.sadb, &[]).is_empty());
         assert_eq!(bench.has(), (vec![], 0));
+    }
+
+    /// What the peer has begun, and is not known to have yet, is not asked for a second time.
+    #[test]
+    fn a_trap_asks_for_nothing_that_is_not_sent_by_yet() {
+        for to in [nets(), traffic(&["10.1.0.0/16"], &["10.2.0.0/16"])] {
+            let mut bench = Bench::new(16, 64);
+            assert!(bench.children.set_traps(&mut bench.sadb, &[trap()]).is_empty());
+            let outbound = |bench: &Bench| -> Vec<_> {
+                let all = bench.sadb.policies().filter(|(_, p)| p.direction == Direction::Outbound);
+                all.map(|(index, policy)| (index, policy.selector)).collect()
+            };
+            let is_its = |selector: &Selector| {
+                to.pairs().any(|(local, remote)| {
+                    let (src, dst) = (selector.src.addr(), selector.dst.addr());
+                    local.addresses().0 == src && remote.addresses().0 == dst
+                })
+            };
+            let install = install(0x1001, 0x2001, to.clone(), None, false);
+            bench.install(&Install { is_alone: true, ..install }).unwrap();
+            let asks = |bench: &Bench| {
+                let of = outbound(bench).into_iter().filter(|(_, selector)| is_its(selector));
+                of.filter(|(index, _)| bench.children.trapped(&bench.sadb, *index).is_some()).count()
+            };
+            assert_eq!((asks(&bench), bench.leaves_by("10.1.0.1", "10.2.0.1")), (0, None));
+            bench.children.send_by(&mut bench.sadb, 0x1001);
+            assert_eq!((asks(&bench), bench.leaves_by("10.1.0.1", "10.2.0.1")), (0, Some(0x2001)));
+            bench.children.remove(&mut bench.sadb, 0x1001);
+            assert!(asks(&bench) > 0, "it is gone");
+        }
     }
 
     fn indices(bench: &Bench) -> Vec<PolicyIndex> {

@@ -1,7 +1,10 @@
 use super::*;
 use crate::swanctl::Configuration;
 use portcullis_ike::{connection::Hosts, identity::IdPattern};
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 const LEAST: &str = "local { auth = psk }\nremote { auth = psk }\n";
 
@@ -269,6 +272,22 @@ fn a_name_that_nobody_has_looked_up_is_nowhere() {
     assert_eq!(hosts(&[], &named), Hosts::Any);
 }
 
+/// From another port nothing would ever be sent.
+#[test]
+fn our_port_is_one_that_we_have() {
+    for port in [500, 4500] {
+        let all = with(&format!("local_port = {port}"), "").unwrap();
+        assert_eq!(all.connections[0].local_port, port);
+    }
+    for port in [499, 501, 4501] {
+        let unusable = with(&format!("local_port = {port}"), "").unwrap_err();
+        assert_eq!(unusable.key, "connections.a.local_port");
+        assert!(unusable.why.contains("500 and 4500"), "{unusable}");
+    }
+    // The peer's is the peer's.
+    assert_eq!(with("remote_port = 501", "").unwrap().connections[0].remote_port, 501);
+}
+
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     for (connection, child, key) in [
@@ -376,5 +395,46 @@ fn what_is_wrong_with_a_side_is_told_by_its_own_key() {
         let text = format!("connections {{ a {{ local {{ auth = psk }}\n remote {{ {remote} }} }} }}");
         assert!(of(&text).is_ok(), "{remote}");
     }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// A directory with a certificate and a key for each of these names, in files that are in this order.
+fn with_certificates(names: &[&str]) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("portcullis-certificates-{}", std::process::id()));
+    for (n, name) in names.iter().enumerate() {
+        let made = rcgen::generate_simple_self_signed([(*name).to_owned()]).unwrap();
+        for (kind, octets) in [("x509", &made.cert.der()[..]), ("private", made.signing_key.serialized_der())]
+        {
+            std::fs::create_dir_all(directory.join(kind)).unwrap();
+            let file = directory.join(kind).join(format!("{n}.der"));
+            std::fs::write(&file, octets).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+    directory
+}
+
+#[test]
+fn of_several_certificates_the_one_that_has_the_id_is_shown() {
+    use portcullis_ike::connection::LocalAuth;
+    let names = ["one.example.org", "other.example.org", "third.example.org"];
+    let (directory, mut credentials) = (with_certificates(&names), Credentials::default());
+    credentials.read(&directory).unwrap();
+    let shown = |keys: &str| {
+        let text = format!("connections {{ a {{ local {{ {keys} }}\n remote {{ auth = psk }} }} }}");
+        let all =
+            configuration(&Configuration::parse(Path::new("swanctl.conf"), &text).unwrap(), &credentials);
+        let LocalAuth::PublicKey(own) = &all.unwrap().connections[0].local_auth else { panic!("{keys}") };
+        let is_of = |name: &&str| {
+            own.certificate().unwrap().proves(&name.parse::<IdPattern>().unwrap().identity().unwrap())
+        };
+        names.into_iter().filter(is_of).collect::<Vec<_>>()
+    };
+    for name in names {
+        assert_eq!(shown(&format!("id = {name}")), [name]);
+    }
+    // What is written counts, and without an identity the first.
+    assert_eq!(shown("certs = 1.der"), [names[1]]);
+    assert_eq!(shown(""), [names[0]]);
     std::fs::remove_dir_all(directory).unwrap();
 }

@@ -158,6 +158,32 @@ fn an_answer_is_of_what_was_offered() {
         message::TrafficSelector::Unknown { kind: message::TsType::TS_SECLABEL, octet: 0, data: vec![1] };
     let remote = ours.remote.emit();
     assert_eq!(offer.accept(&[&ours.local.emit()[..], &[label]].concat(), &remote), None);
+    // The packet's selectors are in others, if they come back beside them.
+    let both = policy("10.1.0.1[tcp/1024], 10.1.0.0/24", "10.2.0.2[tcp/80], 10.2.0.0/16[tcp]");
+    let accepted = offer.accept(&both.local.emit(), &both.remote.emit());
+    assert_eq!(accepted, Some(policy("10.1.0.0/24", "10.2.0.0/16[tcp]")));
+}
+
+// RFC 7296 §2.9.2
+#[test]
+fn what_is_narrower_is_seen() {
+    let old = policy("10.1.0.0/23", "10.2.0.0/16[tcp]");
+    for (local, remote) in [
+        ("10.1.0.0/23", "10.2.0.0/16[tcp]"),
+        ("10.1.0.0/16", "10.2.0.0/16"),
+        ("10.1.0.0/24, 10.1.1.0/24", "10.2.0.0/16[tcp]"),
+        ("10.9.0.0/16, 10.1.0.0-10.1.1.7, 10.1.1.8-10.1.1.255", "10.2.0.0/16[tcp]"),
+    ] {
+        assert!(!policy(local, remote).is_narrower_than(&old), "{local} {remote}");
+    }
+    for (local, remote) in [
+        ("10.1.0.0/24", "10.2.0.0/16[tcp]"),
+        ("10.1.0.0/23", "10.2.0.0/16[udp]"),
+        ("10.1.0.0/23", "10.2.0.0/16[tcp/80]"),
+        ("10.1.0.0/24, 10.1.1.128/25", "10.2.0.0/16[tcp]"),
+    ] {
+        assert!(policy(local, remote).is_narrower_than(&old), "{local} {remote}");
+    }
 }
 
 /// Packets by both of their sides.

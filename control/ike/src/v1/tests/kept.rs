@@ -3,11 +3,12 @@
 use super::{change_child, comes_up, events, only, receive_any, remote_access, world_as};
 use crate::{
     connection::Connection,
+    crypto::key_log::KeyLog,
     ike_sa::Phase,
     output::Event,
     proposal::Proposals,
     v2::tests::{
-        kept::check_damaged,
+        kept::{check_damaged, check_keys_are_told},
         world::{self, LEFT, RIGHT, World},
     },
 };
@@ -238,6 +239,23 @@ fn what_anybody_sends_is_not_kept() {
         *part.last_mut().unwrap() ^= 1;
         receive_any(&mut world, RIGHT, &part);
         assert!(!world.ends[RIGHT].engine.has_changed());
+    }
+}
+
+/// Who may know them has come with the process that it goes on in.
+#[test]
+fn keys_of_what_goes_on_are_told_where_it_is_asked() {
+    for tells in [false, true] {
+        let mut world = comes_up(world_as(9, |_, _| {}));
+        world.keep_both(0);
+        world.come_back(LEFT);
+        check_keys_are_told(&mut world, tells);
+        if tells {
+            let (KeyLog::V1 { initiator, .. }, _) = world.only_keys(LEFT) else {
+                panic!("{:?}", world.only_keys(LEFT))
+            };
+            assert_eq!(*initiator, only(&world, LEFT).spis().initiator);
+        }
     }
 }
 

@@ -32,14 +32,14 @@ impl Engine {
         &mut self,
         id: IkeSaId,
         connection: &Arc<Connection>,
-        child: Option<&Arc<Child>>,
+        child: Option<Arc<Child>>,
         path: Path,
         cx: &mut Context<'_>,
     ) {
         let spis = Spis { initiator: self.free_spi(cx), responder: IkeSpi::NONE };
         self.add_v1(id, connection, (Role::Initiator, spis), path, cx);
         self.with_v1(id, cx, |sa, cx| {
-            sa.wanted = child.cloned();
+            sa.wanted = child;
             sa.begin(cx);
         });
     }

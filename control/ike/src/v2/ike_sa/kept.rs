@@ -24,7 +24,7 @@ keep_enum!(Task {
     3 => Delete,
     4 => Move,
     5 => Routability,
-    6 => Child(config),
+    6 => Child(wanted),
     7 => RekeyChild(spi_in),
     8 => Rekey,
     9 => Further(config, resource),
@@ -138,6 +138,8 @@ impl IkeSa {
             unanswered: _,
             early_response: _, // it comes again
             heard_ms,
+            sent_ms: _,
+            round_ms: _,
             deadline_ms,
             init_error: _,
         } = self;
@@ -190,8 +192,8 @@ impl IkeSa {
             Some(Then::ChildAsk(asking)) => Some(match asking.replaces() {
                 Some(spi_in) => Task::RekeyChild(spi_in),
                 None => match asking.resource() {
-                    Some(resource) => Task::Further(asking.config().clone(), resource),
-                    None => Task::Child(asking.config().clone()),
+                    Some(resource) => Task::Further(asking.wanted().config, resource),
+                    None => Task::Child(asking.wanted()),
                 },
             }),
             Some(Then::RekeyAsk(_)) => Some(Task::Rekey),

@@ -60,6 +60,10 @@ impl IkeSa {
     /// The peer is there.
     fn hear(&mut self, path: Path, cx: &mut Context<'_>) {
         (self.heard_ms, self.quiet_until_ms) = (cx.now_ms, 0);
+        if self.phase == Phase::Connecting {
+            let round_ms = (cx.now_ms as u32).wrapping_sub(self.sent_ms);
+            self.round_ms = Some(round_ms.try_into().unwrap_or(u16::MAX));
+        }
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
         let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
@@ -261,6 +265,7 @@ impl IkeSa {
         match datagrams {
             Ok(datagrams) => {
                 let first = datagrams.first().cloned();
+                self.sent_ms = cx.now_ms as u32;
                 self.send(datagrams, path, cx);
                 first
             }

@@ -32,9 +32,17 @@ impl IkeSa {
     }
 
     /// What has come to its time waits for its turn.
-    fn wake(&mut self, now_ms: u64) {
-        let due = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task);
-        self.tasks.extend(due);
+    fn wake(&mut self, cx: &mut Context<'_>) {
+        let now_ms = cx.now_ms;
+        let due: Vec<_> = self.later.extract_if(.., |(ms, _)| *ms <= now_ms).map(|(_, task)| task).collect();
+        for task in due {
+            match task {
+                // Nothing is asked for that, so it has no turn.
+                Task::Use(spi_in) => self.use_child(spi_in, cx),
+                task => self.tasks.push_back(task),
+            }
+        }
+        self.tidy_later();
         if self.rekey_at_ms <= now_ms {
             self.rekey_at_ms = u64::MAX;
             self.tasks.push_back(Task::Rekey);
@@ -42,6 +50,13 @@ impl IkeSa {
         for child in self.children.iter_mut().filter(|child| child.rekey_at_ms <= now_ms) {
             child.rekey_at_ms = u64::MAX;
             self.tasks.push_back(Task::RekeyChild(child.spi_in));
+        }
+    }
+
+    /// Most IKE SAs have nothing to do later, once their first child SA is sent by: they keep no room for it.
+    pub(in crate::v2) fn tidy_later(&mut self) {
+        if self.later.is_empty() {
+            self.later = Vec::new();
         }
     }
 
@@ -81,7 +96,7 @@ impl IkeSa {
             self.quiet_until_ms = 0;
         }
         self.sync_late(cx);
-        self.wake(cx.now_ms);
+        self.wake(cx);
         self.outlive(cx);
         self.awaited.take_if(|awaited| awaited.until_ms() <= cx.now_ms);
         match self.phase {

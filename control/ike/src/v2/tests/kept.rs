@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, Hosts},
+    crypto::key_log::KeyLog,
     message::{
         ExchangeType, Flags, Header, Message, Version,
         isakmp::{self, Chain, Payload},
@@ -378,6 +379,34 @@ fn what_goes_on_has_the_addresses_that_its_connection_comes_to_have() {
     assert_eq!(remote(engine), [Hosts::Ranges(vec![])]);
     engine.follow_connections(&known);
     assert_eq!(remote(engine), [known[0].remote.clone()]);
+}
+
+/// Who may know them has come with the process that it goes on in.
+#[test]
+fn keys_of_what_goes_on_are_told_where_it_is_asked() {
+    for tells in [false, true] {
+        let mut world = established(7);
+        world.keep_both(0);
+        world.come_back(LEFT);
+        check_keys_are_told(&mut world, tells);
+        if tells {
+            let (KeyLog::V2(keys), _) = world.only_keys(LEFT) else { panic!("{:?}", world.only_keys(LEFT)) };
+            assert_eq!(keys.spis, world.only_sa(LEFT).spis());
+        }
+    }
+}
+
+/// Of one IKE SA that nobody was told of yet, both ends tell the same keys, if they tell any.
+pub fn check_keys_are_told(world: &mut World, tells: bool) {
+    for end in [LEFT, RIGHT] {
+        assert!(world.ends[end].keys.is_empty());
+        world.ends[end].config.tells_keys = tells;
+        world.with(end, |engine, cx| engine.tell_keys(cx));
+    }
+    match tells {
+        true => assert!(world.only_keys(LEFT).1),
+        false => assert!(world.ends.iter().all(|end| end.keys.is_empty())),
+    }
 }
 
 #[test]

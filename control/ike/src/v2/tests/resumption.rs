@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, RemoteAuth, Round},
+    crypto::key_log::KeyLog,
     eap::Method,
     identity::IdPattern,
     message::{ExchangeType, Header},
@@ -101,6 +102,22 @@ fn who_comes_back_with_a_ticket_exchanges_no_keys() {
         assert_eq!(exchanges(&world)[0], INIT);
         world.check_children(1);
     }
+}
+
+/// They are others than those before.
+#[test]
+fn keys_of_who_comes_back_are_told() {
+    let mut world = gone_of(1, |world| {
+        world.ends.iter_mut().for_each(|end| end.config.tells_keys = true);
+    });
+    let before = world.only_keys(LEFT).0.clone();
+    world.ends.iter_mut().for_each(|end| end.keys.clear());
+    world.initiate(LEFT, Some(0));
+    world.run_for(10_000);
+    assert_eq!(exchanges(&world), [RESUME, AUTH]);
+    let (KeyLog::V2(keys), is_of_both) = world.only_keys(LEFT) else { panic!("{:?}", world.only_keys(LEFT)) };
+    assert!(is_of_both && KeyLog::V2(keys.clone()) != before);
+    assert_eq!(keys.spis, world.only_sa(LEFT).spis());
 }
 
 // RFC 5723 §4.3.2

@@ -458,6 +458,12 @@ impl World {
         sa
     }
 
+    /// The keys that an end has told, of one IKE SA, and whether the other end has told the same.
+    pub fn only_keys(&self, at: usize) -> (&KeyLog, bool) {
+        let [keys] = &self.ends[at].keys[..] else { panic!("{:?}", self.ends[at].keys) };
+        (keys, self.ends[1 - at].keys == self.ends[at].keys)
+    }
+
     /// Messages that an end has asked, each once.
     pub fn messages_of(&self, end: usize) -> usize {
         let is_by_initiator =
