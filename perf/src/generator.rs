@@ -13,6 +13,7 @@ pub mod disturbance;
 pub mod flows;
 pub mod pace;
 pub mod receiver;
+pub mod replay;
 pub mod sealer;
 pub mod stamp;
 pub mod times;

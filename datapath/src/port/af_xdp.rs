@@ -363,6 +363,11 @@ impl AfXdpPort {
     pub fn lent(&self) -> i64 {
         self.counts.lent
     }
+
+    /// Segments that were sent and that the kernel has not taken yet: [`Port::maintain`] asks it again.
+    pub fn unsent(&self) -> u32 {
+        self.tx.as_ref().map_or(0, |sender| sender.ring.pending())
+    }
 }
 
 impl Receiver {

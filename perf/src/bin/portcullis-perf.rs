@@ -6,11 +6,13 @@ use portcullis_datapath::fib::Mac;
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
     bench::{Bench, pairs::Pair},
-    clock::Machine,
+    clock::{self, Machine},
     forwarder,
     generator::{
         cost,
         flows::{Flows, Ports},
+        pace::Pace,
+        replay::{Capture, CaptureError, Replay, Timing},
         times::Times,
         writer::Stream,
     },
@@ -81,6 +83,33 @@ enum Tool {
         /// The number of the run, by which `receive` knows its packets.
         #[arg(long, default_value_t = 1)]
         run: u64,
+    },
+    /// Sends the frames of a capture, when they were sent then, at a rate, or as fast as it goes.
+    Replay {
+        /// The interface.
+        #[arg(long)]
+        interface: String,
+        /// The capture, in the pcap format.
+        #[arg(long)]
+        capture: PathBuf,
+        /// So many times as fast as they were sent then.
+        #[arg(long, default_value_t = 1.0, conflicts_with_all = ["rate", "at_once"])]
+        speed: f64,
+        /// Frames per second, whenever they were sent then.
+        #[arg(long, conflicts_with = "at_once")]
+        rate: Option<f64>,
+        /// As fast as it goes.
+        #[arg(long)]
+        at_once: bool,
+        /// How often; with --seconds, as often as there is time for.
+        #[arg(long)]
+        times: Option<u64>,
+        /// How long, at most.
+        #[arg(long)]
+        seconds: Option<f64>,
+        /// MAC address that all go to, from the interface's own; they keep theirs otherwise.
+        #[arg(long, value_parser = mac)]
+        dst_mac: Option<Mac>,
     },
     /// Counts the packets of `send`, by flow and with their latency, until SIGTERM. Prints a line when it is ready.
     Receive {
@@ -268,6 +297,41 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 serde_json::json!({
                     "sent": sent.frames, "refused": sent.refused, "seconds": seconds,
                     "pps": sent.frames as f64 / seconds, "late_us": quantiles(&late),
+                })
+            );
+            interfaces.close()
+        }
+        Tool::Replay { interface, capture: file, speed, rate, at_once, times, seconds, dst_mac } => {
+            for (name, value) in [("speed", Some(*speed)), ("rate", *rate), ("seconds", *seconds)] {
+                if value.is_some_and(|value| !value.is_finite() || value <= 0.0) {
+                    return Err(format!("--{name} is above 0").into());
+                }
+            }
+            let told = |e: CaptureError| format!("{}: {e}", file.display());
+            let mut capture = Capture::read(file).map_err(told)?;
+            let mut interfaces = Interfaces::open(std::slice::from_ref(interface), &[], 1)?;
+            let link = &interfaces.links[0];
+            capture.fits(link.mtu).map_err(told)?;
+            if let Some(dst_mac) = dst_mac {
+                capture.lead(*dst_mac, link.mac);
+            }
+            let (cut, hz, start) = (capture.cut, Machine::this().hz, clock::now());
+            let timing = match rate {
+                _ if *at_once => Timing::AtOnce,
+                Some(rate) => Timing::Pace(Pace::new(start, hz, *rate)),
+                None => Timing::AsCaptured { speed: *speed, start },
+            };
+            let times = times.or(if seconds.is_some() { None } else { Some(1) });
+            let mut replay = Replay::new(capture, timing, times, hz);
+            let (taken, unsent) =
+                source::replay(&mut interfaces, &mut replay, seconds.map(Duration::from_secs_f64));
+            let (sent, seconds) = (replay.sent(), taken.as_secs_f64());
+            println!(
+                "{}",
+                serde_json::json!({
+                    "sent": sent.frames.saturating_sub(unsent.into()), "refused": sent.refused + u64::from(unsent),
+                    "octets": replay.octets, "cut": cut, "seconds": seconds, "pps": sent.frames as f64 / seconds,
+                    "late_us": quantiles(&replay.lateness),
                 })
             );
             interfaces.close()
