@@ -503,8 +503,17 @@ impl IkeSa {
         });
         let (install, failed) = match child {
             Some(Ok(agreed)) => {
-                answer.extend(agreed.payloads());
-                (self.installed(agreed, Role::Responder, cx), None)
+                let payloads = agreed.payloads();
+                match self.installed(agreed, Role::Responder, cx).filter(|install| (cx.child_room)(install)) {
+                    Some(install) => {
+                        answer.extend(payloads);
+                        (Some(install), None)
+                    }
+                    None => {
+                        answer.push(Payload::Notify(Notify::new(ChildError::Full.notify(), &[])));
+                        (None, Some(ChildError::Full))
+                    }
+                }
             }
             Some(Err(error)) => {
                 answer.push(Payload::Notify(Notify::new(error.notify(), &[])));
