@@ -11,7 +11,7 @@
 
 use crate::{
     crypto::transform::Prf,
-    message::{Notify, NotifyType, Payload, PayloadType, Payloads, Proposal, TransformType},
+    message::{Notify, NotifyType, Payload, Payloads, Proposal, TransformType},
 };
 
 /// Bits of the easiest puzzle, and of the hardest that is set or solved.
@@ -100,15 +100,10 @@ impl Puzzle {
     }
 }
 
-/// The PS payload (RFC 8019 §8.2).
-pub(super) fn payload(solution: Vec<u8>) -> Payload {
-    Payload::Unknown { kind: PayloadType::PS, critical: false, body: solution }
-}
-
-/// What is in it.
+/// What is in the PS payload (RFC 8019 §8.2), if there is one.
 pub(super) fn solution(payloads: &Payloads) -> Option<&[u8]> {
     payloads.0.iter().find_map(|payload| match payload {
-        Payload::Unknown { kind: PayloadType::PS, body, .. } => Some(&body[..]),
+        Payload::PuzzleSolution(solution) => Some(&solution[..]),
         _ => None,
     })
 }

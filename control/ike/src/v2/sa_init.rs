@@ -19,7 +19,7 @@ use super::{
     job::{Job, Outcome},
     nat::{self, Nat},
     ppk, proof,
-    puzzle::{self, Puzzle},
+    puzzle::Puzzle,
     redirect,
 };
 use crate::{
@@ -180,7 +180,7 @@ impl IkeSa {
         // RFC 7296 §2.6: the cookie comes first, and all else is as it was.
         let mut payloads = vec![];
         payloads.extend(cookie.iter().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, c))));
-        payloads.extend(solution.clone().map(puzzle::payload));
+        payloads.extend(solution.clone().map(Payload::PuzzleSolution));
         payloads.push(Payload::SecurityAssociation(self.connection.proposals.for_any_peer().offer(&[])));
         payloads
             .push(Payload::KeyExchange(KeyExchange { method: method.id(), data: question.public.clone() }));

@@ -35,6 +35,19 @@ fn who_begins_solves_a_puzzle_under_load() {
     world.check_children(2);
 }
 
+/// Who has solved it comes in at once, and not by chance.
+#[test]
+fn a_solution_is_taken() {
+    for seed in 0..4 {
+        let mut world = puzzled(seed);
+        let before = world.ends[RIGHT].refused.len();
+        world.initiate(LEFT, Some(0));
+        world.run_for(100);
+        assert_eq!(world.ends[RIGHT].refused[before..], [Refused::Puzzle]);
+        world.check_children(1);
+    }
+}
+
 /// Of those that do not solve it some come in, and no others.
 #[test]
 fn who_does_not_work_seldom_comes_in() {
