@@ -63,6 +63,7 @@ impl Refused {
             Refused::Dropped(Dropped::Early) => "early",
             Refused::Dropped(Dropped::Sealing) => "not_sealed",
             Refused::Dropped(Dropped::Open(_)) => "icv",
+            Refused::Dropped(Dropped::Puzzle) => "auth_puzzle",
             Refused::UnknownSpi => "unknown_spi",
             Refused::NoConnection => "no_connection",
             Refused::NoProposal => "no_proposal",
