@@ -538,7 +538,7 @@ impl IkeSa {
     }
 
     /// Whether nothing is asked, nor about to be.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         !self.channel.is_asking() && self.thens[0].is_none() && self.tasks.is_empty()
     }
 
