@@ -193,6 +193,7 @@ impl Ike {
             rng: &mut rng(),
             config: &config,
             child_spi: &mut || None,
+            child_room: &mut |_| false,
             out: &mut out,
         };
         let engine = Engine::new(&mut cx);
@@ -577,7 +578,7 @@ impl Ike {
         does: impl FnOnce(&mut Engine, &mut Context<'_>) -> T,
     ) -> T {
         let now_ms = self.now_ms();
-        let placement = &mut self.placement;
+        let (placement, children) = (&mut self.placement, &self.children);
         self.config.workers = placement.workers();
         let mut cx = Context {
             now_ms,
@@ -585,6 +586,7 @@ impl Ike {
             rng: &mut rng(),
             config: &self.config,
             child_spi: &mut || placement.spi(sadb, now_ms, &mut rng()),
+            child_room: &mut |install| children.has_room(sadb, install),
             out,
         };
         does(&mut self.engine, &mut cx)

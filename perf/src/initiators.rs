@@ -237,6 +237,7 @@ impl<'a> Run<'a> {
             rng: &mut rng,
             config,
             child_spi: &mut || None,
+            child_room: &mut |_| false,
             out: &mut VecDeque::new(),
         });
         Ok(Run {
@@ -288,6 +289,7 @@ impl<'a> Run<'a> {
             rng: &mut rng,
             config,
             child_spi: &mut spi,
+            child_room: &mut |_| true,
             out: &mut out,
         };
         does(engine, &mut cx);

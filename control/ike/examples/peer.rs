@@ -152,6 +152,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             rng: &mut rng,
             config: &config,
             child_spi: &mut next_spi,
+            child_room: &mut |_| true,
             out: &mut out,
         };
         let engine = engine.get_or_insert_with(|| Engine::new(&mut cx));

@@ -97,6 +97,9 @@ pub enum Closed {
     /// Only one end has the PPK that is needed.
     #[error("a PPK is needed, and only one end has it")]
     NoPpk,
+    /// The peer wants more work of us than we do.
+    #[error("the peer's puzzle is harder than what is solved here, or none")]
+    TooHard,
     /// What half-open IKE SAs hold is too much, and this is one of them.
     #[error("there is no room for its EAP beside that of other half-open IKE SAs")]
     NoRoom,

@@ -1,6 +1,7 @@
 //! What an engine is given each time that something happens.
 
 use crate::{
+    child::Install,
     connection::Configuration,
     ike_sa::Path,
     output::{Datagram, Output},
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub config: &'a Configuration,
     /// SPIs of child SAs that are free, which whoever has the SADB knows. `None`: there is no room.
     pub child_spi: &'a mut dyn FnMut() -> Option<u32>,
+    /// Whether there is room for all of a child SA, which whoever has the SADB knows, too.
+    pub child_room: &'a mut dyn FnMut(&Install) -> bool,
     /// What is to be done outside.
     pub out: &'a mut VecDeque<Output>,
 }

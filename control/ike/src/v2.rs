@@ -10,7 +10,7 @@
 //!    redirect                          who begins is sent to another gateway
 //!    reauth                            who is there, proven anew
 //!    proof                             what AUTH payloads prove who an end is by
-//!    puzzle, cookie                    who begins must show that it is there, and work
+//!    puzzle, auth_puzzle, cookie       who begins must show that it is there, and work
 //!    child, resource                   what is agreed on for a child SA, and for one for each worker
 //!    configuration                     addresses that one end has of the other
 //!  admission how often who may begin
@@ -23,6 +23,7 @@
 
 mod admission;
 mod auth;
+mod auth_puzzle;
 pub mod channel;
 pub mod child;
 mod configuration;

@@ -194,6 +194,13 @@ impl Children {
         self.installed.get(&spi_in).copied()
     }
 
+    /// Whether there is room for a child SA.
+    pub fn has_room(&self, sadb: &Sadb, install: &Install) -> bool {
+        let (sas, policies) = sadb.room();
+        let needed = if install.around.is_some() { 4 } else { 2 };
+        needed <= sas && self.policies_for(sadb, install).is_some_and(|needed| needed <= policies)
+    }
+
     /// Puts a child SA in. `now_secs` is of the machine's boot clock.
     ///
     /// # Errors

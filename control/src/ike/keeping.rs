@@ -142,6 +142,7 @@ impl Ike {
                 rng: &mut rng(),
                 config: &config,
                 child_spi: &mut || None,
+                child_room: &mut |_| false,
                 out: &mut out,
             };
             let restored = unpacked(&octets).map(|(of, told)| {

@@ -189,6 +189,13 @@ impl Sadb {
         self.live_sas
     }
 
+    /// SAs that there is room for besides, and policies. What no worker uses any more is not in it before [`Sadb::reclaim`].
+    pub fn room(&self) -> (usize, usize) {
+        let sas = self.map.sizes.max_sas - self.slots_used();
+        let policies = self.map.sizes.max_policies - self.policies_used();
+        (sas as usize + self.free_slots.len(), policies as usize + self.free_policies.len())
+    }
+
     /// Puts an SA into the SAD; workers can use it when this returns.
     ///
     /// # Errors

@@ -182,8 +182,15 @@ impl End {
     /// Of IKEv1, if so.
     pub fn new(at: usize, ikev1: Option<Ikev1>, rng: &mut Rng) -> End {
         let (config, mut out) = (config(at, ikev1), VecDeque::new());
-        let mut cx =
-            Context { now_ms: 0, unix_secs: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
+        let mut cx = Context {
+            now_ms: 0,
+            unix_secs: 0,
+            rng,
+            config: &config,
+            child_spi: &mut || None,
+            child_room: &mut |_| false,
+            out: &mut out,
+        };
         let engine = Engine::new(&mut cx);
         // RFC 2409 §5.5: keys of two SAs with one SPI would be the same.
         let next_spi = 0x100 + 0x1_0000 * at as u32;
@@ -197,8 +204,15 @@ impl End {
             *next += 1;
             Some(*next)
         };
-        let mut cx =
-            Context { now_ms, unix_secs: 0, rng, config: &self.config, child_spi: &mut spi, out: &mut out };
+        let mut cx = Context {
+            now_ms,
+            unix_secs: 0,
+            rng,
+            config: &self.config,
+            child_spi: &mut spi,
+            child_room: &mut |_| true,
+            out: &mut out,
+        };
         does(&mut self.engine, &mut cx);
         for output in out {
             match output {

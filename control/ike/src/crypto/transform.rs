@@ -275,6 +275,11 @@ impl Suite {
 }
 
 impl KeyExchange {
+    /// Whether it is a KEM, of which the responder has public value and secret at once.
+    pub const fn is_kem(self) -> bool {
+        matches!(self, KeyExchange::MlKem512 | KeyExchange::MlKem768 | KeyExchange::MlKem1024)
+    }
+
     /// Octets of what the initiator sends; of Diffie-Hellman, the responder sends as many (RFC 7296 §3.4, RFC 5903 §7,
     /// RFC 8031 §3.1, FIPS 203 §8).
     pub const fn initiator_len(self) -> usize {

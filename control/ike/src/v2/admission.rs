@@ -40,18 +40,32 @@ impl Rates {
 
     /// Whether a prefix has one left, which it has no more then. 0 a second is no limit.
     pub fn take(&mut self, address: IpAddr, a_second: u32, now_ms: u64) -> bool {
-        const SECOND_US: u64 = 1_000_000;
-        if a_second == 0 {
-            return true;
-        }
-        let (now_us, full_us) = (now_ms * 1000, &mut self.full_us[place(address)]);
-        let next_us = now_us.max(*full_us) + SECOND_US / u64::from(a_second);
-        let has_one = next_us <= now_us + SECOND_US;
-        if has_one {
-            *full_us = next_us;
-        }
-        has_one
+        a_second == 0 || take(&mut self.full_us[place(address)], a_second, now_ms)
     }
+}
+
+/// How often something is done, whoever it is for: so many times in a second, and at once.
+#[derive(Default, Debug)]
+pub(super) struct Rate {
+    full_us: u64,
+}
+
+impl Rate {
+    /// Whether there is one left, which there is no more then.
+    pub fn take(&mut self, a_second: u32, now_ms: u64) -> bool {
+        take(&mut self.full_us, a_second, now_ms)
+    }
+}
+
+fn take(full_us: &mut u64, a_second: u32, now_ms: u64) -> bool {
+    const SECOND_US: u64 = 1_000_000;
+    let now_us = now_ms * 1000;
+    let next_us = now_us.max(*full_us) + SECOND_US / u64::from(a_second);
+    let has_one = next_us <= now_us + SECOND_US;
+    if has_one {
+        *full_us = next_us;
+    }
+    has_one
 }
 
 /// Where a /24 of IPv4 or a /48 of IPv6 is counted. Whoever can choose its address need not look for another that shares the

@@ -172,7 +172,9 @@ impl IkeSa {
             Ok(rounds) => rounds,
             Err(closed) => return self.close(closed, cx),
         };
-        let mut payloads = vec![Payload::IdInitiator(ids.0.clone())];
+        let solution = self.init.as_mut().and_then(|init| init.solution.take());
+        let mut payloads: Vec<Payload> = solution.map(Payload::PuzzleSolution).into_iter().collect();
+        payloads.push(Payload::IdInitiator(ids.0.clone()));
         // RFC 5723 §4.3.3: who has come back shows no certificates.
         if self.resumed.is_none() {
             payloads.extend(self.our_certificates(&connection.local_auth));
@@ -503,8 +505,17 @@ impl IkeSa {
         });
         let (install, failed) = match child {
             Some(Ok(agreed)) => {
-                answer.extend(agreed.payloads());
-                (self.installed(agreed, Role::Responder, cx), None)
+                let payloads = agreed.payloads();
+                match self.installed(agreed, Role::Responder, cx).filter(|install| (cx.child_room)(install)) {
+                    Some(install) => {
+                        answer.extend(payloads);
+                        (Some(install), None)
+                    }
+                    None => {
+                        answer.push(Payload::Notify(Notify::new(ChildError::Full.notify(), &[])));
+                        (None, Some(ChildError::Full))
+                    }
+                }
             }
             Some(Err(error)) => {
                 answer.push(Payload::Notify(Notify::new(error.notify(), &[])));

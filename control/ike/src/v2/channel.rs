@@ -75,6 +75,9 @@ pub enum Dropped {
     /// In clear, and should be sealed; or the other way.
     #[error("it is in clear and must not be, or the other way")]
     Sealing,
+    /// It has no solution of the puzzle that was set, or a wrong one.
+    #[error("it has no solution of a puzzle")]
+    Puzzle,
     /// Not the peer's.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -412,13 +415,20 @@ impl Channel {
         let Some(sealer) = sealer else {
             return Ok(vec![Message { header, payloads: payloads.clone(), sealed: None }.emit()?]);
         };
-        let (first, octets) = payloads.emit()?;
+        // RFC 8019 §7.2.2: it is outside of what is sealed.
+        let is_solution = |payload: &&Payload| payload.kind() == PayloadType::PS;
+        let (clear, inside): (Vec<_>, Vec<_>) = payloads.0.iter().partition(is_solution);
+        let [clear, inside] = [clear, inside].map(|all| Payloads(all.into_iter().cloned().collect()));
+        let (first, octets) = inside.emit()?;
+        let in_front = clear.emit()?.1.len();
+        let mut clear = Some(clear);
         let mut seal = |first, fragment, octets: &[u8]| {
             let sealed = Sealed::room(first, fragment, sealer.sealed_len(octets.len()));
-            let message = Message { header, payloads: Payloads::default(), sealed: Some(sealed) };
+            let payloads = clear.take().unwrap_or_default();
+            let message = Message { header, payloads, sealed: Some(sealed) };
             message.emit_sealed(|headers| sealer.seal(headers, octets, rng))
         };
-        let most = self.cut_at.map_or(usize::MAX, |most| most.saturating_sub(AROUND).max(LEAST));
+        let most = self.cut_at.map_or(usize::MAX, |most| most.saturating_sub(AROUND + in_front).max(LEAST));
         if octets.len() <= most {
             return Ok(vec![seal(first, None, &octets)?]);
         }

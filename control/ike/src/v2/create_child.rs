@@ -461,13 +461,16 @@ impl IkeSa {
     /// What is replaced is not, after all, and is to be tried again later. Not if it is being deleted.
     pub(super) fn keep_replaced(&mut self, is_it: impl Fn(&ChildSa) -> bool, cx: &mut Context<'_>) {
         let at_ms = REFUSED_MS + again_ms(cx);
-        let Some(old) = self.children.iter_mut().find(|child| child.is_replaced && is_it(child)) else {
-            return;
-        };
+        let has_other = |child: &&mut ChildSa| child.is_replaced || child.successor.is_some();
+        let Some(old) = self.children.iter_mut().filter(has_other).find(|child| is_it(child)) else { return };
         let spi_in = old.spi_in;
         let is_to_go = |(_, task): &mut (u64, Task)| matches!(task, Task::DeleteChild(spi) if *spi == spi_in);
         if self.later.extract_if(.., is_to_go).count() > 0 {
             (old.is_replaced, old.successor, old.rekey_at_ms) = (false, None, at_ms);
+            // What we ask for in its place has nothing to lose to any more.
+            if self.is_replacing(spi_in) {
+                self.rival = None;
+            }
         }
     }
 
@@ -602,6 +605,16 @@ impl IkeSa {
         *self.phase() == Phase::Established && replaces.is_none_or(stays)
     }
 
+    /// RFC 7296 §2.8: who asks deletes what is replaced as soon as it has the answer, which is too late to find that there is no
+    /// room.
+    fn refuse_for_room(&mut self, exchange: ExchangeType, install: &Install, cx: &mut Context<'_>) {
+        let error = ChildError::Full;
+        // The peer makes none, then.
+        self.rival = None;
+        self.answer_error(exchange, error.notify(), cx);
+        self.child_failed(&install.sa.config.name, &error, cx);
+    }
+
     /// All keys of what the peer has asked for are exchanged: the SA is there, and it gets the last answer.
     pub(super) fn child_made(
         &mut self,
@@ -619,6 +632,9 @@ impl IkeSa {
         // RFC 7296 §2.8: it is used once the peer is known to have it.
         let has_elder = old.is_some() || self.has_elder();
         let install = Install { replaces: old, sends: false, is_alone: !has_elder, ..install };
+        if !(cx.child_room)(&install) {
+            return self.refuse_for_room(exchange, &install, cx);
+        }
         let spi_in = install.sa.spi_in;
         if old.is_none() {
             self.use_later(spi_in, has_elder, cx.now_ms);

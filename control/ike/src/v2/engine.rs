@@ -6,10 +6,11 @@
 //! messages that are not whole has an end, too, of all together; so have the IKE SAs of those who have proven who they are.
 
 mod first;
+pub(super) mod unknown;
 mod v1;
 
 use super::{
-    admission::Rates,
+    admission::{Rate, Rates},
     channel::{Dropped, is_first},
     child::Wanted,
     contacts::Contacts,
@@ -40,6 +41,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
+use unknown::says_unknown;
 
 /// Tickets that are kept of IKE SAs that are gone, at most.
 const MOST_TICKETS: usize = 1024;
@@ -74,6 +76,8 @@ pub struct Engine {
     /// What we can come back with, by connection and where the peer is.
     tickets: HashMap<(String, IpAddr), Arc<Ticket>>,
     rates: Rates,
+    /// At which messages of IKE SAs that are not here are answered.
+    unknown: Rate,
     /// Of IKE SAs that are gone.
     last_answers: LastAnswers,
     /// Those that have changed since they were last told, if they are.
@@ -101,6 +105,7 @@ impl Engine {
             ticket_keys: Some(Box::new(TicketKeys::new(cx.unix_secs, cx.rng))),
             tickets: HashMap::new(),
             rates: Rates::new(),
+            unknown: Rate::default(),
             last_answers: LastAnswers::default(),
             changed: None,
         }
@@ -502,8 +507,11 @@ impl Engine {
         }
         let ours = if is_by_initiator { header.responder_spi } else { header.initiator_spi };
         let Some(id) = self.by_spi.get(&ours).copied() else {
-            let is_sent = self.last_answers.send_again(ours, octets, path, cx);
-            return if is_sent { Ok(()) } else { Err(Refused::UnknownSpi) };
+            if self.last_answers.send_again(ours, octets, path, cx) {
+                return Ok(());
+            }
+            self.answer_unknown(&header, octets, path, cx);
+            return Err(Refused::UnknownSpi);
         };
         let theirs = |spis: Spis| if is_by_initiator { spis.initiator } else { spis.responder };
         let said = if is_by_initiator { header.initiator_spi } else { header.responder_spi };
@@ -512,7 +520,10 @@ impl Engine {
         if known != Some(said) && known != Some(IkeSpi::NONE) {
             return Err(Refused::UnknownSpi);
         }
-        self.receive_of(id, octets, path, cx)
+        match says_unknown(&header, octets) {
+            true => Err(self.suspect(id, cx)),
+            false => self.receive_of(id, octets, path, cx),
+        }
     }
 
     fn receive_of(

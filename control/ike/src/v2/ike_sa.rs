@@ -8,7 +8,7 @@ mod messages;
 mod times;
 
 use super::{
-    auth,
+    auth, auth_puzzle,
     channel::{Channel, Content},
     child::{ChildError, ChildSa, EndedBy, Wanted},
     contacts::Contacts,
@@ -102,6 +102,7 @@ pub(super) enum Then {
     InitSolve(Box<sa_init::Question>),
     InitFinish(Box<sa_init::Answer>),
     InitAnswer(Box<sa_init::Answering>),
+    InitSecret(Box<(Agreement, Init)>),
     IntermediateAsk,
     IntermediateFinish(Box<intermediate::Exchange>),
     IntermediateAnswer(Box<intermediate::Said>),
@@ -114,6 +115,7 @@ pub(super) enum Then {
     FollowUpAsk(Box<Series>),
     FollowUpFinish(Box<Series>),
     FollowUpAnswer(Box<Series>),
+    AuthSolve,
     AuthAsk(Box<auth::Asking>),
     AuthFinish(Box<auth::Answer>),
     AuthVerified(Box<auth::Answering>),
@@ -129,12 +131,12 @@ impl Then {
     fn answers(&self) -> bool {
         use Then::{
             AuthAnswer, AuthVerified, ChildAnswer, EapAnswer, EapBegin, FollowUpAnswer, InitAnswer,
-            IntermediateAnswer, RekeyAnswer,
+            InitSecret, IntermediateAnswer, RekeyAnswer,
         };
         let is_of_create = matches!(self, ChildAnswer(_) | RekeyAnswer(_) | FollowUpAnswer(_));
         let is_of_auth = matches!(self, AuthVerified(_) | AuthAnswer(_));
         let is_of_auth = is_of_auth || matches!(self, EapBegin(_) | EapAnswer(_));
-        is_of_create || is_of_auth || matches!(self, InitAnswer(_) | IntermediateAnswer(_))
+        is_of_create || is_of_auth || matches!(self, InitAnswer(_) | InitSecret(_) | IntermediateAnswer(_))
     }
 }
 
@@ -158,6 +160,10 @@ pub struct IkeSa {
     pub(super) mobike: Mobike,
     pub(super) phase: Phase,
     pub(super) init: Option<Box<Init>>,
+    /// The bits of the puzzle that the initiator has solved to begin, and is to solve once more.
+    pub(super) puzzle_bits: Option<u8>,
+    /// That puzzle.
+    pub(super) unsolved: Option<Box<auth_puzzle::Unsolved>>,
     /// The hashes that the peer takes digital signatures of, if it takes any (RFC 7427 §4).
     pub(super) peer_hashes: Option<Vec<u16>>,
     pub(super) agreement: Option<Agreement>,
@@ -279,6 +285,8 @@ impl IkeSa {
             mobike: Mobike::new(role),
             phase: Phase::Connecting,
             init: None,
+            puzzle_bits: None,
+            unsolved: None,
             peer_hashes: None,
             agreement: None,
             keys: None,
@@ -421,6 +429,7 @@ impl IkeSa {
             Some(Then::InitSolve(question)) => self.init_solved(*question, outcome, cx),
             Some(Then::InitFinish(answer)) => self.init_finish(*answer, outcome, cx),
             Some(Then::InitAnswer(answering)) => self.init_answer(*answering, outcome, cx),
+            Some(Then::InitSecret(made)) => self.init_secret(*made, outcome, cx),
             Some(Then::IntermediateAsk) => self.intermediate_ask(outcome, cx),
             Some(Then::IntermediateFinish(exchange)) => self.intermediate_finish(*exchange, outcome, cx),
             Some(Then::IntermediateAnswer(request)) => self.intermediate_answer(*request, outcome, cx),
@@ -433,6 +442,7 @@ impl IkeSa {
             Some(Then::FollowUpAsk(series)) => self.follow_up_ask(*series, outcome, cx),
             Some(Then::FollowUpFinish(series)) => self.follow_up_finish(*series, outcome, cx),
             Some(Then::FollowUpAnswer(series)) => self.follow_up_answer(*series, outcome, cx),
+            Some(Then::AuthSolve) => self.auth_solved(outcome, cx),
             Some(Then::AuthAsk(asking)) => self.auth_ask(*asking, outcome, cx),
             Some(Then::AuthFinish(answer)) => self.auth_finish(*answer, outcome, cx),
             Some(Then::AuthVerified(answering)) => self.auth_verified(*answering, outcome, cx),
@@ -514,19 +524,21 @@ impl IkeSa {
             (None, Some(Then::EapAnswer(answering))) => answering.1,
             (None, _) => 0,
         };
-        self.channel.octets_of_pieces() + eap
+        let held = self.unsolved.as_ref().map_or(0, |unsolved| unsolved.octets());
+        self.channel.octets_of_pieces() + held + eap
     }
 
     /// There is no room for them: they go, and with EAP all that it was for.
     pub(super) fn let_unproven_go(&mut self, cx: &mut Context<'_>) {
         self.channel.forget_pieces();
+        self.unsolved.iter_mut().for_each(|unsolved| unsolved.forget());
         if self.unproven_octets() > 0 {
             self.close(Closed::NoRoom, cx);
         }
     }
 
     /// Whether nothing is asked, nor about to be.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         !self.channel.is_asking() && self.thens[0].is_none() && self.tasks.is_empty()
     }
 

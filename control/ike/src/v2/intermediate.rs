@@ -80,7 +80,10 @@ impl IkeSa {
     pub(super) fn go_on_to_auth(&mut self, cx: &mut Context<'_>) {
         match self.next_intermediate() {
             Some(method) => self.after(Job::Generate(method), Then::IntermediateAsk, cx),
-            None => self.begin_auth(cx),
+            None => match self.init.as_mut().and_then(|init| init.puzzle.take()) {
+                Some(puzzle) => self.after(Job::Solve(puzzle), Then::AuthSolve, cx),
+                None => self.begin_auth(cx),
+            },
         }
     }
 

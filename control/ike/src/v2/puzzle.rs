@@ -11,7 +11,7 @@
 
 use crate::{
     crypto::transform::Prf,
-    message::{Notify, NotifyType, Payload, PayloadType, Payloads, Proposal, TransformType},
+    message::{Notify, NotifyType, Payload, Payloads, Proposal, TransformType},
 };
 
 /// Bits of the easiest puzzle, and of the hardest that is set or solved.
@@ -38,7 +38,8 @@ pub(super) const ONE_OF: u8 = 8;
 pub struct Puzzle {
     prf: Prf,
     bits: u8,
-    cookie: Vec<u8>,
+    /// What the MACs of a solution are of: the cookie, or in IKE_AUTH something else.
+    string: Vec<u8>,
 }
 
 /// How many bits a puzzle has for so many half-open IKE SAs, if there is to be one.
@@ -49,11 +50,11 @@ pub(super) fn bits(half_open: usize, from: usize) -> Option<u8> {
 
 impl Puzzle {
     /// One of so many bits, by a prf that the initiator offers; nothing if it offers none that we have.
-    pub fn new(offered: &[Proposal], bits: u8, cookie: &[u8]) -> Option<Puzzle> {
+    pub fn new(offered: &[Proposal], bits: u8, string: &[u8]) -> Option<Puzzle> {
         let transforms = offered.iter().flat_map(|proposal| &proposal.transforms);
         let prfs = transforms.filter(|transform| transform.kind == TransformType::PRF);
         let prf = prfs.filter_map(|transform| Prf::from_id(transform.id)).next()?;
-        Some(Puzzle { prf, bits, cookie: cookie.to_vec() })
+        Some(Puzzle { prf, bits, string: string.to_vec() })
     }
 
     /// What the responder says.
@@ -64,12 +65,12 @@ impl Puzzle {
     }
 
     /// What a responder has said, if it is one that we solve.
-    pub fn said(payloads: &Payloads, cookie: &[u8]) -> Option<Puzzle> {
+    pub fn said(payloads: &Payloads, string: &[u8]) -> Option<Puzzle> {
         let said = &payloads.notifies(NotifyType::PUZZLE).next()?.data;
         let &[high, low, bits] = said.as_slice() else { return None };
         let prf = Prf::from_id(u16::from_be_bytes([high, low]))?;
         let bits = if bits == 0 { OURS } else { bits };
-        (bits <= *BITS.end()).then(|| Puzzle { prf, bits, cookie: cookie.to_vec() })
+        (bits <= *BITS.end()).then(|| Puzzle { prf, bits, string: string.to_vec() })
     }
 
     /// Four keys; nothing if there are none for a long time. It takes long.
@@ -93,22 +94,17 @@ impl Puzzle {
     }
 
     fn is_key(&self, key: &[u8]) -> bool {
-        let mac = self.prf.mac(key, &[&self.cookie]);
+        let mac = self.prf.mac(key, &[&self.string]);
         let zero_octets = mac.bytes().iter().rev().take_while(|octet| **octet == 0).count();
         let next = mac.bytes().iter().rev().nth(zero_octets).map_or(0, |octet| octet.trailing_zeros());
         zero_octets as u32 * 8 + next >= self.bits.into()
     }
 }
 
-/// The PS payload (RFC 8019 §8.2).
-pub(super) fn payload(solution: Vec<u8>) -> Payload {
-    Payload::Unknown { kind: PayloadType::PS, critical: false, body: solution }
-}
-
-/// What is in it.
+/// What is in the PS payload (RFC 8019 §8.2), if there is one.
 pub(super) fn solution(payloads: &Payloads) -> Option<&[u8]> {
     payloads.0.iter().find_map(|payload| match payload {
-        Payload::Unknown { kind: PayloadType::PS, body, .. } => Some(&body[..]),
+        Payload::PuzzleSolution(solution) => Some(&solution[..]),
         _ => None,
     })
 }
@@ -135,7 +131,7 @@ mod tests {
         }
         let mut twice = solution.clone();
         twice.copy_within(..KEY, KEY);
-        let other = Puzzle { cookie: b"another".to_vec(), ..easy.clone() };
+        let other = Puzzle { string: b"another".to_vec(), ..easy.clone() };
         for wrong in [&solution[..KEY * 3], &solution[1..], &twice, &[], &[0; 4]] {
             assert!(!easy.is_solved_by(wrong));
         }

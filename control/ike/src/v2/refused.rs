@@ -11,6 +11,9 @@ pub enum Refused {
     /// It is of no IKE SA that there is.
     #[error("there is no such IKE SA")]
     UnknownSpi,
+    /// It says in clear that the peer does not know an IKE SA. The peer is asked.
+    #[error("somebody says that the peer does not know the IKE SA")]
+    NotKnown,
     /// A first message from or to addresses that no connection has.
     #[error("no connection is between these addresses")]
     NoConnection,
@@ -63,7 +66,9 @@ impl Refused {
             Refused::Dropped(Dropped::Early) => "early",
             Refused::Dropped(Dropped::Sealing) => "not_sealed",
             Refused::Dropped(Dropped::Open(_)) => "icv",
+            Refused::Dropped(Dropped::Puzzle) => "auth_puzzle",
             Refused::UnknownSpi => "unknown_spi",
+            Refused::NotKnown => "not_known",
             Refused::NoConnection => "no_connection",
             Refused::NoProposal => "no_proposal",
             Refused::Ticket => "ticket",

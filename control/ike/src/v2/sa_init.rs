@@ -13,13 +13,14 @@
 //! Nothing of it is authenticated yet: IKE_AUTH is over the octets of both messages.
 
 use super::{
+    auth_puzzle::{self, Keyless},
     channel::Channel,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
     nat::{self, Nat},
     ppk, proof,
-    puzzle::{self, Puzzle},
+    puzzle::Puzzle,
     redirect,
 };
 use crate::{
@@ -66,6 +67,10 @@ pub struct Init {
     pub takes_rounds: bool,
     /// The responder asks for certificates.
     pub asks_for_certificates: bool,
+    /// What the responder has set for IKE_AUTH (RFC 8019 §7.2), until it is solved.
+    pub(super) puzzle: Option<Puzzle>,
+    /// Its solution.
+    pub(super) solution: Option<Vec<u8>>,
 }
 
 impl Init {
@@ -80,6 +85,8 @@ impl Init {
             intermediates: 0,
             takes_rounds: false,
             asks_for_certificates: false,
+            puzzle: None,
+            solution: None,
         }
     }
 
@@ -126,6 +133,8 @@ pub(super) struct Answering {
     agreement: Agreement,
     request: Vec<u8>,
     ni: Vec<u8>,
+    /// KEi, if the secret is computed later.
+    theirs: Option<Vec<u8>>,
 }
 
 impl Question {
@@ -180,7 +189,7 @@ impl IkeSa {
         // RFC 7296 §2.6: the cookie comes first, and all else is as it was.
         let mut payloads = vec![];
         payloads.extend(cookie.iter().map(|c| Payload::Notify(Notify::new(NotifyType::COOKIE, c))));
-        payloads.extend(solution.clone().map(puzzle::payload));
+        payloads.extend(solution.clone().map(Payload::PuzzleSolution));
         payloads.push(Payload::SecurityAssociation(self.connection.proposals.for_any_peer().offer(&[])));
         payloads
             .push(Payload::KeyExchange(KeyExchange { method: method.id(), data: question.public.clone() }));
@@ -290,14 +299,18 @@ impl IkeSa {
         let Some(responder) = spi.ok().filter(|spi| *spi != IkeSpi::NONE) else {
             return self.wait_for_another(question, Closed::Missing("SPI of the responder"), cx);
         };
+        let puzzle = Puzzle::said(payloads, &auth_puzzle::string(nr, responder));
+        if puzzle.is_none() && payloads.has_notify(NotifyType::PUZZLE) {
+            return self.wait_for_another(question, Closed::TooHard, cx);
+        }
         self.channel.take_response();
         (self.init_error, self.deadline_ms) = (None, u64::MAX);
         self.channel.set_spis(Spis { responder, ..self.channel.spis() });
         let (ni, nr) = (question.asking.nonce, nr.to_vec());
         let takes_rounds = payloads.has_notify(NotifyType::MULTIPLE_AUTH_SUPPORTED);
         let asks_for_certificates = payloads.asks_for_certificates();
-        let init =
-            Init { takes_rounds, asks_for_certificates, ..Init::new((question.request, octets), (ni, nr)) };
+        let init = Init::new((question.request, octets), (ni, nr));
+        let init = Init { takes_rounds, asks_for_certificates, puzzle, ..init };
         self.may_be_childless = payloads.has_notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.learn_peer(payloads, self.channel.spis());
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && self.ppk(cx).is_some();
@@ -350,21 +363,31 @@ impl IkeSa {
         self.redirection.is_taken = redirect::is_taken(payloads);
         self.uses_ppk = payloads.has_notify(NotifyType::USE_PPK) && !cx.config.ppks.is_empty();
         let Some(method) = agreement.key_exchange() else { return };
-        let answering = Answering { agreement, request: octets, ni: ni.to_vec() };
-        self.after(Job::Respond(method, ke.data.clone()), Then::InitAnswer(Box::new(answering)), cx);
+        // Where the solution comes behind further key exchanges is not said anywhere.
+        self.puzzle_bits.take_if(|_| agreement.additional_key_exchanges().next().is_some());
+        // RFC 8019 §7.2.4: the secret is computed once that is there. A KEM has it with the public value.
+        let is_later = self.puzzle_bits.is_some() && !method.is_kem();
+        let theirs = is_later.then(|| ke.data.clone());
+        let job = match is_later {
+            true => Job::Generate(method),
+            false => Job::Respond(method, ke.data.clone()),
+        };
+        let answering = Answering { agreement, request: octets, ni: ni.to_vec(), theirs };
+        self.after(job, Then::InitAnswer(Box::new(answering)), cx);
     }
 
     /// There is a public value and a secret: answers.
     pub(super) fn init_answer(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
-        let Outcome::Responded(responded) = outcome else { return };
-        let (public, secret) = match responded {
-            Ok(responded) => responded,
-            Err(error) => {
+        let (public, made) = match outcome {
+            Outcome::Generated(private, public) => (public, Err(private)),
+            Outcome::Responded(Ok((public, secret))) => (public, Ok(secret)),
+            Outcome::Responded(Err(error)) => {
                 self.answer_error(ExchangeType::IKE_SA_INIT, NotifyType::INVALID_SYNTAX, cx);
                 return self.close(Closed::Exchange(error), cx);
             }
+            _ => return,
         };
-        let Answering { agreement, request, ni } = answering;
+        let Answering { agreement, request, ni, theirs } = answering;
         let nr = cx.random::<NONCE>().to_vec();
         let Some(method) = agreement.key_exchange() else { return };
         let mut payloads = vec![
@@ -377,8 +400,22 @@ impl IkeSa {
         payloads.extend(self.uses_ppk.then(ppk::use_notify));
         payloads.extend(self.signature_payloads(cx));
         payloads.extend(self.rounds_notify(cx));
+        let responder = self.channel.spis().responder;
+        let bits = self.puzzle_bits.take();
+        let puzzle = bits.and_then(|bits| auth_puzzle::puzzle(&agreement, bits, &nr, responder));
+        payloads.extend(puzzle.iter().map(|puzzle| Payload::Notify(puzzle.notify())));
         let Some(response) = self.answer(ExchangeType::IKE_SA_INIT, &Payloads(payloads), cx) else { return };
-        self.make_keys(&agreement, secret, Init::new((request, response), (ni, nr)), cx);
+        let init = Init::new((request, response), (ni, nr));
+        let keyless = match made {
+            Ok(secret) => {
+                self.make_keys(&agreement, secret, init, cx);
+                None
+            }
+            Err(private) => Some(Keyless { private, theirs: theirs.unwrap_or_default(), agreement, init }),
+        };
+        if let Some(puzzle) = puzzle {
+            self.await_solution(puzzle, keyless);
+        }
     }
 
     /// What the peer says of itself.
@@ -395,7 +432,13 @@ impl IkeSa {
     }
 
     /// Messages are sealed from now on.
-    fn make_keys(&mut self, agreement: &Agreement, secret: Secret, init: Init, cx: &mut Context<'_>) -> bool {
+    pub(super) fn make_keys(
+        &mut self,
+        agreement: &Agreement,
+        secret: Secret,
+        init: Init,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let Some(suite) = agreement.suite() else {
             self.close(Closed::Configured("proposals have no suite"), cx);
             return false;

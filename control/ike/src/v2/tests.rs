@@ -22,6 +22,7 @@ mod seeds;
 mod settings;
 pub(crate) mod signatures;
 mod unique;
+mod unknown;
 mod waiting;
 pub(crate) mod world;
 

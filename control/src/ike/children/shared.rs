@@ -44,6 +44,24 @@ impl Children {
         replaced.map(|group| &**group).or_else(same).map(|group| group.reqid)
     }
 
+    /// How many policies a child SA needs that are not there; nothing if they are too many.
+    pub(super) fn policies_for(&self, sadb: &Sadb, install: &Install) -> Option<usize> {
+        let purpose = Purpose::of(&install.connection, &install.sa);
+        let group = self.numbers.get(&purpose).and_then(|number| self.groups.get(number));
+        let missing = |direction| {
+            let there = group.map_or(&[][..], |group| match direction {
+                Direction::Inbound => &group.inbound,
+                Direction::Outbound => &group.outbound,
+            });
+            if !there.is_empty() {
+                return Some(0);
+            }
+            let policies = purpose.policies(direction, 0)?;
+            Some(policies.iter().filter(|policy| sadb.find_policy(policy).is_none()).count())
+        };
+        Some(missing(Direction::Inbound)? + missing(Direction::Outbound)?)
+    }
+
     /// The group that has a policy.
     pub(super) fn owner(&self, sadb: &Sadb, index: PolicyIndex) -> Option<&Group> {
         if let Some(last) = self.shared.get(&index).and_then(|groups| groups.last()) {

@@ -509,6 +509,24 @@ fn what_only_lingers_gives_way_to_another_connection() {
     }
 }
 
+/// Whoever answers a peer asks before whether there is room, and it is there then.
+#[test]
+fn there_is_room_for_what_is_put_in_and_no_other() {
+    let replaced = || Install { is_alone: true, ..install(0x1002, 0x2002, to(&[A, B]), Some(0x1001), true) };
+    for (sas, policies) in (2..8).flat_map(|sas| (2..10).map(move |policies| (sas, policies))) {
+        for next in [replaced(), bundle(0x1002, 0x2002, Some(0x1001), true)] {
+            let mut bench = Bench::new(sas, policies);
+            bench.install(&install(0x1001, 0x2001, to(&[A]), None, true)).unwrap();
+            let has_room = bench.children.has_room(&bench.sadb, &next);
+            assert_eq!(has_room, bench.install(&next).is_ok(), "{sas} SAs, {policies} policies");
+        }
+    }
+    let bench = Bench::new(8, 8);
+    let many: Vec<String> = (0..=MOST_POLICIES).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).collect();
+    let many = to(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(!bench.children.has_room(&bench.sadb, &install(0x1001, 0x2001, many, None, true)));
+}
+
 /// There is no room for policies of what is to replace another: that has all that it had.
 #[test]
 fn what_cannot_take_a_place_leaves_what_is_there() {

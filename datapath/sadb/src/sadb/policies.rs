@@ -301,7 +301,7 @@ impl Sadb {
     }
 
     /// Policies that there were ever; a damaged header cannot make it more than there are.
-    fn policies_used(&self) -> u32 {
+    pub(super) fn policies_used(&self) -> u32 {
         self.map.header().policies_used.load(Ordering::Relaxed).min(self.map.sizes.max_policies)
     }
 

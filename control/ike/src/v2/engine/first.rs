@@ -76,9 +76,10 @@ impl Engine {
             return Err(Refused::Critical);
         }
         let Some(nonce) = payloads.nonce() else { return Err(Dropped::Sealing.into()) };
-        if needs_cookie {
-            self.check_cookie(header, payloads, nonce, path, cx)?;
-        }
+        let solved = match needs_cookie {
+            true => self.check_cookie(header, payloads, nonce, path, cx)?,
+            false => 0,
+        };
         let refuse = |kind, data: &[u8], why, cx: &mut Context<'_>| {
             answer_first(header, Notify::new(kind, data), path, cx);
             Err(why)
@@ -109,11 +110,16 @@ impl Engine {
             let kind = NotifyType::INVALID_KE_PAYLOAD;
             return refuse(kind, &wrong.notification(), Refused::KeyExchange, cx);
         }
+        let (half_open, from) = (self.half_open.len(), cx.config.puzzles_from);
         let id = self.add_half_open(connection, spi, path, cx);
+        // RFC 8019 §7.2.1: who has solved none is set none.
+        if let Some(bits) = puzzle::bits(half_open, from).filter(|_| solved > 0) {
+            self.with(id, cx, |sa, _| sa.puzzle_bits = Some(bits));
+        }
         self.receive_of(id, octets, path, cx)
     }
 
-    /// Whether a first message has a cookie, and a solution of the puzzle that came with it.
+    /// Whether a first message has a cookie, and a solution of the puzzle that came with it; the bits that were solved.
     fn check_cookie(
         &mut self,
         header: &Header,
@@ -121,7 +127,7 @@ impl Engine {
         nonce: &[u8],
         path: Path,
         cx: &mut Context<'_>,
-    ) -> Result<(), Refused> {
+    ) -> Result<u8, Refused> {
         let spi = header.initiator_spi;
         let cookie = payloads.notifies(NotifyType::COOKIE).next().map_or(&[][..], |notify| &notify.data);
         let offered = payloads.security_association().unwrap_or_default();
@@ -131,10 +137,10 @@ impl Engine {
             puzzle.zip(puzzle::solution(payloads)).is_some_and(|(puzzle, keys)| puzzle.is_solved_by(keys))
         };
         match bits {
-            Some(0) => return Ok(()),
-            Some(bits) if is_solved(bits) => return Ok(()),
+            Some(0) => return Ok(0),
+            Some(bits) if is_solved(bits) => return Ok(bits),
             // RFC 8019 §7.1.3: there are those that do not know of puzzles.
-            Some(_) if u8::from_be_bytes(cx.random()).is_multiple_of(puzzle::ONE_OF) => return Ok(()),
+            Some(_) if u8::from_be_bytes(cx.random()).is_multiple_of(puzzle::ONE_OF) => return Ok(0),
             _ => {}
         }
         // With a ticket there is nothing to offer, and little to do.

@@ -88,6 +88,8 @@ impl IkeSa {
             mobike,
             phase,
             init: _,
+            puzzle_bits: _,
+            unsolved: _,
             peer_hashes: _,
             agreement,
             keys,

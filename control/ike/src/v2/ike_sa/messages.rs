@@ -28,6 +28,9 @@ impl IkeSa {
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Dropped> {
+        if self.receive_unsolved(octets, path, cx)? {
+            return Ok(());
+        }
         let before = self.before_response(octets);
         match self.channel.receive(octets)? {
             Received::Part => {}

@@ -87,6 +87,7 @@ impl World {
             rng,
             config,
             child_spi: &mut || None,
+            child_room: &mut |_| false,
             out: &mut out,
         };
         let mut engine = Engine::new(&mut cx);
@@ -426,8 +427,15 @@ pub fn check_damaged(world: &World) {
     let restore = |octets: &[u8], is_known: bool| {
         let (rng, mut out) = (&mut crate::crypto::vectors::seeded(1), VecDeque::new());
         let config = Default::default();
-        let mut cx =
-            Context { now_ms: 0, unix_secs: 0, rng, config: &config, child_spi: &mut || None, out: &mut out };
+        let mut cx = Context {
+            now_ms: 0,
+            unix_secs: 0,
+            rng,
+            config: &config,
+            child_spi: &mut || None,
+            child_room: &mut |_| false,
+            out: &mut out,
+        };
         let mut engine = Engine::new(&mut cx);
         let connection = |_| connections.first().filter(|_| is_known).cloned();
         let restored = engine.restore(octets, &connection, &mut cx).map(|(id, _)| id);

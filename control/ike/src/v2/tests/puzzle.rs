@@ -1,8 +1,14 @@
 use super::world::{LEFT, RIGHT, World, address, config, connection};
 use crate::{
     connection::Unique,
-    message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
-    v2::{output::Datagram, refused::Refused},
+    message::{
+        ExchangeType, Flags, Fragment, Header, IkeSpi, Message, Notify, NotifyType, Payload, PayloadType,
+        Payloads, Sealed, Version,
+    },
+    v2::{
+        channel::Dropped, fragments::MOST_OCTETS, ike_sa::IkeSa, output::Datagram, puzzle::Puzzle,
+        refused::Refused,
+    },
 };
 
 /// A world in which a puzzle is set as soon as an IKE SA is half-open.
@@ -35,6 +41,148 @@ fn who_begins_solves_a_puzzle_under_load() {
     world.check_children(2);
 }
 
+/// Who has solved it comes in at once, and not by chance.
+#[test]
+fn a_solution_is_taken() {
+    for seed in 0..4 {
+        let mut world = puzzled(seed);
+        let before = world.ends[RIGHT].refused.len();
+        world.initiate(LEFT, Some(0));
+        world.run_for(100);
+        assert_eq!(world.ends[RIGHT].refused[before..], [Refused::Puzzle]);
+        world.check_children(1);
+    }
+}
+
+/// An IKE SA whose initiator has solved a puzzle, and is to solve another: nothing of IKE_AUTH has come. With the datagrams of that.
+fn asked_twice(seed: u64, fragment_octets: usize) -> (World, Vec<Vec<u8>>) {
+    let mut world = puzzled(seed);
+    [LEFT, RIGHT].into_iter().for_each(|end| world.configure(end, |c| c.fragment_octets = fragment_octets));
+    world.lost = Some(ExchangeType::IKE_AUTH);
+    world.initiate(LEFT, Some(0));
+    world.run_for(100);
+    world.lost = None;
+    let is_auth = |octets: &&Vec<u8>| {
+        Header::parse(octets).is_ok_and(|(header, ..)| header.exchange == ExchangeType::IKE_AUTH)
+    };
+    let requests = world.requests.iter().filter(is_auth).cloned().collect();
+    (world, requests)
+}
+
+/// The right end gets this from the left one.
+fn give(world: &mut World, octets: &[u8]) -> Result<(), Refused> {
+    let path = world.ends[LEFT].engine.sas().next().expect("there is an IKE SA").path();
+    let datagram = Datagram { local: path.peer, peer: path.local, octets: octets.to_vec(), dscp: 0 };
+    world.with(RIGHT, |engine, cx| engine.receive(&datagram, cx))
+}
+
+/// The IKE SA of the right end whose puzzle is not solved.
+fn unsolved(world: &World) -> Option<&IkeSa> {
+    world.ends[RIGHT].engine.sas().find(|sa| sa.unsolved.is_some())
+}
+
+fn solution_of(octets: &[u8]) -> Option<Vec<u8>> {
+    match &Message::parse(octets).unwrap().payloads.0[..] {
+        [] => None,
+        [Payload::PuzzleSolution(solution)] => Some(solution.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+// RFC 8019 §7.2.2, §7.2.3
+#[test]
+fn who_has_solved_a_puzzle_solves_another_for_ike_auth() {
+    let (mut world, requests) = asked_twice(1, 1280);
+    assert_eq!(requests.len(), 1);
+    let solution = solution_of(&requests[0]).expect("PS comes first, in clear");
+    let sa = unsolved(&world).expect("it is waited for");
+    let string = [sa.unsolved.as_ref().unwrap().nr(), &sa.spis().responder.octets()].concat();
+    let agreement = world.ends[LEFT].config.connections[0].proposals.offer(&[]);
+    assert!(Puzzle::new(&agreement, 16, &string).unwrap().is_solved_by(&solution));
+    assert!(sa.keys.is_none(), "there is no secret yet");
+    world.run_for(300_000);
+    world.check_children(1);
+    assert!(unsolved(&world).is_none());
+}
+
+// RFC 8019 §7.2.4
+#[test]
+fn without_a_solution_nothing_is_opened() {
+    let (mut world, requests) = asked_twice(2, 1280);
+    let right = Message::parse(&requests[0]).unwrap();
+    let without = Message { payloads: Payloads::default(), ..right.clone() };
+    let in_clear = Message { sealed: None, ..right.clone() };
+    let mut keys = solution_of(&requests[0]).unwrap();
+    keys[7] ^= 1;
+    let wrong = Message { payloads: Payloads(vec![Payload::PuzzleSolution(keys.clone())]), ..right.clone() };
+    keys.truncate(3);
+    let short = Message { payloads: Payloads(vec![Payload::PuzzleSolution(keys)]), ..right.clone() };
+    let refused = [
+        (without, Dropped::Puzzle),
+        (wrong, Dropped::Puzzle),
+        (short, Dropped::Puzzle),
+        (in_clear, Dropped::Sealing),
+    ];
+    for (message, why) in refused {
+        assert_eq!(give(&mut world, &message.emit().unwrap()), Err(why.into()));
+        assert!(world.ends[RIGHT].jobs.is_empty() && unsolved(&world).is_some_and(|sa| sa.keys.is_none()));
+    }
+    // What is solved and not the peer's leaves the keys, and no more.
+    let mut forged = requests[0].clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(give(&mut world, &forged), Ok(()));
+    assert_eq!(world.ends[RIGHT].jobs.len(), 1);
+    world.run_for(1);
+    assert!(unsolved(&world).is_none() && world.ends[RIGHT].installed.is_empty());
+    assert_eq!(give(&mut world, &requests[0]), Ok(()));
+    world.run_for(20_000);
+    world.check_children(1);
+}
+
+// RFC 8019 §7.2.2, §7.2.4
+#[test]
+fn the_first_of_fragments_has_the_solution() {
+    let (_, requests) = asked_twice(3, 250);
+    assert!(requests.len() > 2);
+    let has: Vec<bool> = requests.iter().map(|octets| solution_of(octets).is_some()).collect();
+    assert!(has[0] && !has[1..].contains(&true));
+    for seed in 3..9 {
+        let (mut world, mut requests) = asked_twice(seed, 250);
+        for at in (1..requests.len()).rev() {
+            requests.swap(at, world.below(at as u64 + 1) as usize);
+        }
+        for octets in requests {
+            let path = world.ends[LEFT].engine.sas().next().unwrap().path();
+            assert_eq!(give(&mut world, &octets), Ok(()), "from {}", path.local);
+        }
+        // None is sent again before that.
+        world.run_for(1000);
+        assert_eq!(world.ends[RIGHT].installed.len(), 1, "seed {seed}");
+        world.run_for(20_000);
+        world.check_children(1);
+    }
+}
+
+#[test]
+fn there_is_an_end_to_what_is_held_without_a_solution() {
+    let (mut world, requests) = asked_twice(4, 1280);
+    let header = Message::parse(&requests[0]).unwrap().header;
+    let mut held = 0;
+    for n in 2..400 {
+        let sealed =
+            Sealed { first: PayloadType::NONE, fragment: Fragment::new(n, 400), body: vec![0; 1000] };
+        let message = Message { header, payloads: Payloads::default(), sealed: Some(sealed) };
+        held += usize::from(give(&mut world, &message.emit().unwrap()).is_ok());
+        assert!(world.ends[RIGHT].engine.unproven_octets() <= MOST_OCTETS);
+    }
+    assert_eq!(held, MOST_OCTETS / 1036);
+    // It is no use to who does that, and keeps nobody out who solves it.
+    assert_eq!(give(&mut world, &requests[0]), Ok(()));
+    assert!(world.ends[RIGHT].engine.unproven_octets() < 2000);
+    world.run_for(20_000);
+    world.check_children(1);
+}
+
 /// Of those that do not solve it some come in, and no others.
 #[test]
 fn who_does_not_work_seldom_comes_in() {
@@ -65,6 +213,8 @@ fn who_does_not_work_seldom_comes_in() {
         with_cookie.0.insert(0, Payload::Notify(cookie));
         let (received, _) = send(&mut world, with_cookie);
         count += usize::from(received.is_ok());
+        // RFC 8019 §7.2.1
+        assert!(world.ends[RIGHT].engine.sas().all(|sa| sa.puzzle_bits.is_none()));
         if count == 40 {
             break;
         }

@@ -68,6 +68,14 @@ pub fn child(name: &str, local: &str, remote: &str) -> Arc<Child> {
     })
 }
 
+/// SplitMix64: what the network does has nothing to do with what the ends draw.
+fn below(chance: &mut u64, end: u64) -> u64 {
+    *chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*chance ^ *chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) % end.max(1)
+}
+
 /// The connection of an end to the other.
 pub fn connection(name: &str, end: usize) -> Connection {
     let (ids, nets) = (["left.example.org", "right.example.org"], ["10.1.0.0/16", "10.2.0.0/16"]);
@@ -173,7 +181,8 @@ pub struct World {
     pub late_ms: u64,
     /// Jobs of this end take so much longer.
     pub slow: Option<(usize, u64)>,
-    /// This end has no room for so many in a hundred of what is to replace another.
+    /// This end has no room for so many in a hundred of what is to replace another, whether it is asked before or finds out as it
+    /// puts it in.
     pub full: Option<(usize, u64)>,
     /// Nothing from this end comes through.
     pub one_way: Option<usize>,
@@ -213,6 +222,7 @@ impl World {
                 rng: &mut rng,
                 config: &config,
                 child_spi: &mut || None,
+                child_room: &mut |_| false,
                 out: &mut out,
             };
             let engine = Engine::new(&mut cx);
@@ -269,11 +279,7 @@ impl World {
     }
 
     pub fn below(&mut self, end: u64) -> u64 {
-        // SplitMix64: what the network does has nothing to do with what the ends draw.
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.chance ^ self.chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % end.max(1)
+        below(&mut self.chance, end)
     }
 
     /// Has an engine do something, and takes what it wants done.
@@ -292,12 +298,19 @@ impl World {
             *next += 1;
             Some(*next)
         };
+        let full = self.full.filter(|(end, _)| *end == at).map(|(_, chance)| chance);
+        let chance = &mut self.chance;
+        let mut has_room = |install: &Install| match full.filter(|_| install.replaces.is_some()) {
+            Some(full) => below(chance, 100) >= full,
+            None => true,
+        };
         let mut cx = Context {
             now_ms: self.now_ms,
             unix_secs: START_SECS + self.now_ms / 1000,
             rng: &mut self.rng,
             config: &end.config,
             child_spi: &mut spi,
+            child_room: &mut has_room,
             out: &mut out,
         };
         let done = does(&mut end.engine, &mut cx);
