@@ -3,7 +3,12 @@
 use crate::{
     clock::{self, Machine},
     generator::{
-        Generator, Sent, pace::Pace, receiver::Receiver, replay::Replay, times::Times, writer::Stream,
+        Generator, Sent,
+        pace::Pace,
+        receiver::Receiver,
+        replay::{Replay, Timing},
+        times::Times,
+        writer::Stream,
     },
     interface::{Interfaces, Lane},
 };
@@ -47,23 +52,29 @@ pub fn send(
 /// How long the kernel has to take what is left at the end.
 const LEAVES: Duration = Duration::from_secs(1);
 
-/// Sends a capture by the first of the interfaces, until all was sent that is to be or the time is over. How long that
-/// took, and how many of the last frames the kernel never took.
-pub fn replay(interfaces: &mut Interfaces, replay: &mut Replay, most: Option<Duration>) -> (Duration, u32) {
+/// Sends a capture by the first of the interfaces, until all was sent that is to be or the time is over. Times are made of a
+/// start and of clocks per second. How long that took, and how many of the last frames the kernel never took.
+pub fn replay(
+    interfaces: &mut Interfaces,
+    replay: &mut Replay,
+    timing: impl FnOnce(u64, f64) -> Timing,
+    most: Option<Duration>,
+) -> (Duration, u32) {
     let hz = Machine::this().hz;
     let Lane { ports, cache } = &mut interfaces.lanes[0];
+    let clocks = |time: Duration| (time.as_secs_f64() * hz) as u64;
     let (port, start) = (&mut ports[0], clock::now());
-    let end = most.map_or(u64::MAX, |most| start.saturating_add((most.as_secs_f64() * hz) as u64));
+    let end = most.map_or(u64::MAX, |most| start.saturating_add(clocks(most)));
+    replay.set_timing(timing(start, hz));
     while !replay.is_done() && clock::now() < end {
         replay.turn(port, cache, clock::now);
     }
     replay.close(cache);
-    let taken = clock::now() - start;
-    let last = clock::now().saturating_add((LEAVES.as_secs_f64() * hz) as u64);
-    while port.unsent() > 0 && clock::now() < last {
+    let over = clock::now();
+    while port.unsent() > 0 && clock::now() < over.saturating_add(clocks(LEAVES)) {
         port.maintain(cache);
     }
-    (Duration::from_secs_f64(taken as f64 / hz), port.unsent())
+    (Duration::from_secs_f64((over - start) as f64 / hz), port.unsent())
 }
 
 /// Counts the packets of a run, in so many flows, until told to stop.

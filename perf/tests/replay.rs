@@ -45,6 +45,12 @@ fn capture(name: &str, frames: &[(u64, usize, usize)]) -> Capture {
     Capture::read(&file(name, DataLink::ETHERNET, frames).0).unwrap()
 }
 
+fn begun(name: &str, frames: &[(u64, usize, usize)], timing: Timing, passes: Option<u64>) -> Replay {
+    let mut replay = Replay::new(capture(name, frames), passes, HZ);
+    replay.set_timing(timing);
+    replay
+}
+
 /// First octet and length of each frame that waits at a port.
 fn waiting(port: &mut MemoryPort, cache: &mut FrameCache) -> Vec<(u8, usize)> {
     let (mut all, mut list) = (vec![], ArrayVec::<_, BATCH>::new());
@@ -84,7 +90,7 @@ fn frames_are_sent_when_they_were_and_so_many_times_as_fast() {
     // The third was captured out of order, and stays where it is in the file.
     let of = [(500, 60, 60), (510, 9000, 9000), (505, 61, 61), (530, 62, 62)];
     let timing = Timing::AsCaptured { speed: 1.0, start: 1000 };
-    let mut replay = Replay::new(capture("times", &of), timing, Some(2), HZ);
+    let mut replay = begun("times", &of, timing, Some(2));
     let clocks = [999, 1000, 10_999, 11_000, 31_000, 40_999, 41_000, 100_000];
     let [a, b, c, d] = [(0, 60), (1, 9000), (2, 61), (3, 62)];
     let sent = [vec![], vec![a], vec![], vec![b, c], vec![d], vec![], vec![a], vec![b, c, d]];
@@ -93,7 +99,7 @@ fn frames_are_sent_when_they_were_and_so_many_times_as_fast() {
     assert_eq!((replay.sent().frames, replay.octets), (8, 2 * 9183));
     assert_eq!(replay.lateness.max().as_micros(), 49, "of the second pass's second frame");
     let timing = Timing::AsCaptured { speed: 10.0, start: 0 };
-    let mut replay = Replay::new(capture("faster", &of), timing, Some(1), HZ);
+    let mut replay = begun("faster", &of, timing, Some(1));
     assert_eq!(played(&mut replay, &[0, 999, 1000, 3000]), [vec![a], vec![], vec![b, c], vec![d]]);
 }
 
@@ -101,7 +107,7 @@ fn frames_are_sent_when_they_were_and_so_many_times_as_fast() {
 fn at_a_rate_it_goes_on_and_what_finds_no_room_is_told() {
     let of = [(0, 60, 60), (1_000_000, 61, 61), (1_000_000, 62, 62)];
     let timing = Timing::Pace(Pace::new(0, HZ, 1e7)); // one in 100 clocks
-    let mut replay = Replay::new(capture("rate", &of), timing, None, HZ);
+    let mut replay = begun("rate", &of, timing, None);
     let sent = played(&mut replay, &[0, 99, 100, 450, 30_450]);
     let [a, b, c] = [(0, 60), (1, 61), (2, 62)];
     assert_eq!(sent[..4], [vec![a], vec![], vec![b], vec![c, a, b]]);
@@ -112,7 +118,7 @@ fn at_a_rate_it_goes_on_and_what_finds_no_room_is_told() {
 #[test]
 fn at_once_all_wait_for_room() {
     let of: Vec<_> = (0..90).map(|n| (n, 60, 60)).collect();
-    let mut replay = Replay::new(capture("once", &of), Timing::AtOnce, Some(2), HZ);
+    let mut replay = begun("once", &of, Timing::AtOnce, Some(2));
     let pool = pool();
     let (mut cache, (mut near, mut far)) = (pool.cache(), MemoryPort::pair("memory", 100));
     let mut all = vec![];
@@ -132,7 +138,7 @@ fn frames_that_were_cut_are_left_out_and_all_go_where_they_are_led() {
     let mut capture = capture("cut", &[(0, 60, 60), (1, 96, 1514), (2, 70, 70)]);
     assert_eq!((capture.len(), capture.cut), (2, 1));
     capture.lead(Mac([9, 8, 7, 6, 5, 4]), Mac([3; 6]));
-    let mut replay = Replay::new(capture, Timing::AtOnce, Some(1), HZ);
+    let mut replay = Replay::new(capture, Some(1), HZ);
     assert_eq!(played(&mut replay, &[0]), [vec![(9, 60), (9, 70)]]);
 }
 

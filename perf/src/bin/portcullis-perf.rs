@@ -6,7 +6,7 @@ use portcullis_datapath::fib::Mac;
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
     bench::{Bench, pairs::Pair},
-    clock::{self, Machine},
+    clock::Machine,
     forwarder,
     generator::{
         cost,
@@ -315,16 +315,16 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             if let Some(dst_mac) = dst_mac {
                 capture.lead(*dst_mac, link.mac);
             }
-            let (cut, hz, start) = (capture.cut, Machine::this().hz, clock::now());
-            let timing = match rate {
+            let cut = capture.cut;
+            let timing = |start, hz| match rate {
                 _ if *at_once => Timing::AtOnce,
                 Some(rate) => Timing::Pace(Pace::new(start, hz, *rate)),
                 None => Timing::AsCaptured { speed: *speed, start },
             };
             let times = times.or(if seconds.is_some() { None } else { Some(1) });
-            let mut replay = Replay::new(capture, timing, times, hz);
-            let (taken, unsent) =
-                source::replay(&mut interfaces, &mut replay, seconds.map(Duration::from_secs_f64));
+            let mut replay = Replay::new(capture, times, Machine::this().hz);
+            let most = seconds.map(Duration::from_secs_f64);
+            let (taken, unsent) = source::replay(&mut interfaces, &mut replay, timing, most);
             let (sent, seconds) = (replay.sent(), taken.as_secs_f64());
             println!(
                 "{}",

@@ -202,10 +202,15 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Sends a capture so many times, or without end, by a clock of `hz` per second.
-    pub fn new(capture: Capture, timing: Timing, passes: Option<u64>, hz: f64) -> Replay {
+    /// Sends a capture so many times, or without end, by a clock of `hz` per second, as fast as the port takes it.
+    pub fn new(capture: Capture, passes: Option<u64>, hz: f64) -> Replay {
         let (sent, out, lateness) = (Sent::default(), ArrayVec::new(), Times::new(hz));
-        Replay { capture, timing, hz, next: (0, 0), passes, out, sent, octets: 0, lateness }
+        Replay { capture, timing: Timing::AtOnce, hz, next: (0, 0), passes, out, sent, octets: 0, lateness }
+    }
+
+    /// Sends at these times from now on.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
     }
 
     /// Whether all was sent that is to be.
