@@ -490,7 +490,7 @@ impl Engine {
             return self.receive_v1(&Raw { header, first, body, octets }, path, cx);
         }
         if header.version.major != Version::V2.major {
-            return self.refuse_version(&header, path, cx);
+            return self.refuse_version(&header, octets, path, cx);
         }
         let is_by_initiator = header.flags.contains(Flags::INITIATOR);
         let is_first = is_by_initiator
