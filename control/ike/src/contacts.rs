@@ -1,25 +1,38 @@
-//! Established IKE SAs by who is at their ends: whether there is another with a peer, and which (RFC 7296 §2.4).
+//! Established IKE SAs by who is at their ends: whether there is another with a peer, and which (RFC 7296 §2.4), and what their
+//! child SAs carry.
 
 use crate::{
     ike_sa::IkeSaId,
     message::{IdType, Identification},
+    traffic_selector::Policy,
 };
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 /// Who we are, and who the peer is.
 pub type Ids = (Identification, Identification);
 
-/// IKE SAs by both identities, in order, and where the peer is.
+/// IKE SAs by both identities, in order.
 #[derive(Debug, Default)]
-pub struct Contacts(HashMap<Box<[u8]>, Vec<(IkeSaId, IpAddr)>>);
+pub struct Contacts(HashMap<Box<[u8]>, Vec<Contact>>);
+
+/// An IKE SA.
+#[derive(Debug)]
+struct Contact {
+    id: IkeSaId,
+    /// Where the peer is.
+    at: IpAddr,
+    /// What its child SAs carry.
+    carried: Box<[Arc<Policy>]>,
+}
 
 impl Contacts {
-    /// An IKE SA is established, or its peer is elsewhere.
-    pub fn add(&mut self, ids: &Ids, id: IkeSaId, at: IpAddr) {
+    /// An IKE SA is established, or its peer is elsewhere, or its child SAs carry something else.
+    pub fn add(&mut self, ids: &Ids, id: IkeSaId, at: IpAddr, carried: Box<[Arc<Policy>]>) {
         let of = self.0.entry(key(ids)).or_insert_with(|| Vec::with_capacity(1));
-        match of.binary_search_by_key(&id, |(id, _)| *id) {
-            Ok(n) => of[n].1 = at,
-            Err(n) => of.insert(n, (id, at)),
+        let contact = Contact { id, at, carried };
+        match of.binary_search_by_key(&id, |contact| contact.id) {
+            Ok(n) => of[n] = contact,
+            Err(n) => of.insert(n, contact),
         }
     }
 
@@ -27,7 +40,7 @@ impl Contacts {
     pub fn remove(&mut self, ids: &Ids, id: IkeSaId) {
         let key = key(ids);
         if let Some(of) = self.0.get_mut(&key) {
-            if let Ok(at) = of.binary_search_by_key(&id, |(id, _)| *id) {
+            if let Ok(at) = of.binary_search_by_key(&id, |contact| contact.id) {
                 of.remove(at);
             }
             if of.is_empty() {
@@ -38,13 +51,21 @@ impl Contacts {
 
     /// Those of the same two, besides one.
     pub fn others(&self, ids: &Ids, id: IkeSaId) -> Vec<IkeSaId> {
-        let of = self.0.get(&key(ids)).into_iter().flatten();
-        of.map(|(other, _)| *other).filter(|other| *other != id).collect()
+        self.but(ids, id).map(|other| other.id).collect()
+    }
+
+    /// Whether a child SA of these carries all that one of this policy is for.
+    pub fn carry(&self, ids: &Ids, id: IkeSaId, policy: &Policy) -> bool {
+        self.but(ids, id).flat_map(|other| &other.carried).any(|carried| !carried.is_narrower_than(policy))
+    }
+
+    fn but(&self, ids: &Ids, id: IkeSaId) -> impl Iterator<Item = &Contact> {
+        self.0.get(&key(ids)).into_iter().flatten().filter(move |other| other.id != id)
     }
 
     /// Whether there is one of the same two whose peer is there.
     pub fn is_at(&self, ids: &Ids, at: IpAddr) -> bool {
-        self.0.get(&key(ids)).into_iter().flatten().any(|(_, other)| *other == at)
+        self.0.get(&key(ids)).into_iter().flatten().any(|other| other.at == at)
     }
 }
 
@@ -78,11 +99,11 @@ mod tests {
         let mut contacts = Contacts::default();
         let here = ids("a.example.org", "b.example.org");
         let at = |host| IpAddr::from([192, 0, 2, host]);
-        contacts.add(&here, IkeSaId(1), at(1));
-        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2), at(2));
-        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3), at(3));
-        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4), at(4));
-        contacts.add(&here, IkeSaId(1), at(5));
+        contacts.add(&here, IkeSaId(1), at(1), [].into());
+        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2), at(2), [].into());
+        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3), at(3), [].into());
+        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4), at(4), [].into());
+        contacts.add(&here, IkeSaId(1), at(5), [].into());
         assert_eq!([1, 2, 3, 5].map(|host| contacts.is_at(&here, at(host))), [false, true, false, true]);
         assert_eq!(contacts.others(&here, IkeSaId(1)), [IkeSaId(2)]);
         assert_eq!(contacts.others(&here, IkeSaId(9)), [IkeSaId(1), IkeSaId(2)]);

@@ -525,15 +525,16 @@ impl IkeSa {
         };
         // What comes in is to be opened as soon as the peer has the answer.
         // Those of whom the peer knows nothing are nothing to go by.
-        let has_elder = connection.remote_auth.tells_who()
-            && !payloads.has_notify(NotifyType::INITIAL_CONTACT)
-            && !self.contacts.others(&(mine.clone(), theirs.clone()), self.id).is_empty();
+        let has_others =
+            connection.remote_auth.tells_who() && !payloads.has_notify(NotifyType::INITIAL_CONTACT);
+        let ids = (mine, theirs);
         let up = install.map(|install| {
+            let has_elder = has_others && self.contacts.carry(&ids, self.id, &install.sa.policy);
             self.use_later(install.sa.spi_in, has_elder, cx.now_ms);
             self.put_child(Install { sends: false, is_alone: !has_elder, ..install }, cx)
         });
         self.answer(ExchangeType::IKE_AUTH, &Payloads(answer), cx);
-        self.establish(mine, theirs, cx);
+        self.establish(ids.0, ids.1, cx);
         up.into_iter().for_each(|up| self.event(up, cx));
         if let Some(error) = failed {
             self.child_failed(connection.name_of_children(), &error, cx);

@@ -64,8 +64,12 @@ pub(super) fn string(nr: &[u8], responder: IkeSpi) -> Vec<u8> {
 }
 
 impl Unsolved {
-    /// Octets that are held.
+    /// Octets that are held, with what it takes to tell them apart.
     pub fn octets(&self) -> usize {
+        self.octets_of_datagrams() + self.held.len() * size_of::<(Vec<u8>, Path)>()
+    }
+
+    fn octets_of_datagrams(&self) -> usize {
         self.held.iter().map(|(octets, _)| octets.len()).sum()
     }
 
@@ -80,10 +84,14 @@ impl Unsolved {
         self.held = vec![];
     }
 
+    fn has_room(&self, octets: &[u8]) -> bool {
+        let is_full = self.held.len() >= usize::from(MOST_FRAGMENTS);
+        !is_full && self.octets_of_datagrams() + octets.len() <= MOST_OCTETS
+    }
+
     /// One more, if there is room for it.
     fn hold(&mut self, octets: &[u8], path: Path) -> Result<(), Dropped> {
-        let is_full = self.held.len() >= usize::from(MOST_FRAGMENTS);
-        if is_full || self.octets() + octets.len() > MOST_OCTETS {
+        if !self.has_room(octets) {
             return Err(Dropped::Puzzle);
         }
         self.held.push((octets.to_vec(), path));
@@ -119,8 +127,8 @@ impl IkeSa {
         match puzzle::solution(&message.payloads) {
             _ if unsolved.is_solved || is_behind => unsolved.hold(octets, path)?,
             Some(keys) if unsolved.puzzle.is_solved_by(keys) => {
-                // It is whole, and needs no others.
-                if sealed.fragment.is_none() {
+                // It is whole, and needs no others; or they may be anybody's, leave it no room, and come again if they are the peer's.
+                if sealed.fragment.is_none() || !unsolved.has_room(octets) {
                     unsolved.forget();
                 }
                 unsolved.hold(octets, path)?;

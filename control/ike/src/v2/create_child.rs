@@ -630,8 +630,11 @@ impl IkeSa {
         let nonces = Nonces { initiator: &ni, responder: &nr };
         let Some(install) = self.with_keys(agreed, Role::Responder, secrets, nonces, cx) else { return };
         // RFC 7296 §2.8: it is used once the peer is known to have it.
-        let has_elder = old.is_some() || self.has_elder();
-        let install = Install { replaces: old, sends: false, is_alone: !has_elder, ..install };
+        let policy = &install.sa.policy;
+        let has_elder = self.has_elder(policy);
+        let is_carried = has_elder || self.carried().any(|carried| !carried.is_narrower_than(policy));
+        let is_alone = old.is_none() && !is_carried;
+        let install = Install { replaces: old, sends: false, is_alone, ..install };
         if !(cx.child_room)(&install) {
             return self.refuse_for_room(exchange, &install, cx);
         }

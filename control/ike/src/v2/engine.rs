@@ -5,6 +5,7 @@
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6). What they hold of
 //! messages that are not whole has an end, too, of all together; so have the IKE SAs of those who have proven who they are.
 
+mod contact;
 mod first;
 pub(super) mod unknown;
 mod v1;
@@ -489,7 +490,7 @@ impl Engine {
             return self.receive_v1(&Raw { header, first, body, octets }, path, cx);
         }
         if header.version.major != Version::V2.major {
-            return self.refuse_version(&header, path, cx);
+            return self.refuse_version(&header, octets, path, cx);
         }
         let is_by_initiator = header.flags.contains(Flags::INITIATOR);
         let is_first = is_by_initiator
@@ -631,14 +632,7 @@ impl Engine {
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);
-        let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
-        if let Some(ids) = sa.contact_ids().filter(|_| contact_at != sa.contact_at) {
-            match contact_at {
-                Some(at) => self.contacts.add(ids, id, at),
-                None => self.contacts.remove(ids, id),
-            }
-            sa.contact_at = contact_at;
-        }
+        let behind = contact::note(&mut self.contacts, sa, cx.out.range(told..));
         self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         note_children(&mut self.by_child, id, cx.out.range(told..));
         let legacies = std::mem::take(&mut sa.legacies);
@@ -671,6 +665,7 @@ impl Engine {
             self.keep_ticket(&connection, peer, ticket, cx.now_ms);
         }
         legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
+        self.leave_to(behind, cx);
         true
     }
 
@@ -706,7 +701,7 @@ impl Engine {
                 };
                 self.by_child.extend(estate.children.iter().map(|child| (child.spi_in, id)));
                 self.with(id, cx, |sa, cx| {
-                    sa.awaits_estate = false;
+                    (sa.awaits_estate, sa.contact_at) = (false, None);
                     sa.children.extend(estate.children);
                     sa.inherit_given(estate.given, from.0);
                     sa.tasks.extend(estate.tasks);

@@ -646,7 +646,7 @@ impl IkeSa {
             _ => None,
         };
         // RFC 7296 §2.8.3: a peer that has begun another goes on under that.
-        let goes_on = matches!(why, Closed::ByPeer) && self.has_elder();
+        let goes_on = matches!(why, Closed::ByPeer) && self.has_other();
         self.children.iter_mut().for_each(|child| child.is_replaced |= goes_on);
         let by = by.filter(|_| self.phase != Phase::Closing && !goes_on);
         for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {

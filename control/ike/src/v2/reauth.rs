@@ -24,6 +24,7 @@ use super::{
 use crate::{
     connection::{Connection, rekey_at_ms},
     message::{Notify, NotifyType, Payload, Payloads},
+    traffic_selector::Policy,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -212,9 +213,37 @@ impl IkeSa {
         }
     }
 
-    /// Whether there may be an older child SA for the same packets, of another IKE SA with this peer.
-    pub(super) fn has_elder(&self) -> bool {
+    /// Whether there is another IKE SA with this peer.
+    pub(super) fn has_other(&self) -> bool {
         self.contact_ids().is_some_and(|ids| !self.contacts.others(ids, self.id).is_empty())
+    }
+
+    /// Whether an older child SA, of another IKE SA with this peer, carries the packets that one of this policy is for.
+    pub(super) fn has_elder(&self, policy: &Policy) -> bool {
+        self.contact_ids().is_some_and(|ids| self.contacts.carry(ids, self.id, policy))
+    }
+
+    /// What its child SAs carry: those that are sent by. What is in the place of another is not, as long as that is there.
+    pub(super) fn carried(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        let is_waiting = |spi_in| {
+            self.waiting_children().any(|waiting| waiting == spi_in)
+                || self.children.iter().any(|old| old.successor == Some(spi_in))
+        };
+        self.children.iter().filter(move |child| !is_waiting(child.spi_in)).map(|child| &child.policy)
+    }
+
+    /// What child SAs have waited behind is gone: they are sent by.
+    // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
+    pub(super) fn use_uncarried(&mut self, cx: &mut Context<'_>) {
+        let is_behind = |at_ms: u64| at_ms > cx.now_ms + SOON_MS;
+        let uncarried = self.later.iter().filter_map(|(at_ms, task)| {
+            let Task::Use(spi_in) = task else { return None };
+            let child = self.children.iter().find(|child| child.spi_in == *spi_in)?;
+            (is_behind(*at_ms) && !self.has_elder(&child.policy)).then_some(*spi_in)
+        });
+        for spi_in in uncarried.collect::<Vec<_>>() {
+            self.hear_child(spi_in, cx);
+        }
     }
 
     /// Sends by a child SA once the peer is known to have it.

@@ -35,8 +35,10 @@ use crate::{
     },
     output::{ChildChange, Output},
     retransmission::Open,
+    traffic_selector::Policy,
     v2::channel::Dropped,
 };
+use std::sync::Arc;
 
 /// How long CONNECTED is waited for.
 pub(in crate::v1) const COMMIT_MS: u64 = 8000;
@@ -83,6 +85,12 @@ impl IkeSa {
     /// Child SAs that the peer is not known to have yet, by our SPIs: nothing is sent by them.
     pub(crate) fn unknown_children(&self) -> impl Iterator<Item = u32> {
         self.awaited.iter().map(Awaited::spi_in).chain(self.committing())
+    }
+
+    /// What child SAs carry: those that are sent by.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        let is_sent_by = |spi_in| self.unknown_children().all(|unknown| unknown != spi_in);
+        self.children.iter().filter(move |child| is_sent_by(child.spi_in)).map(|child| &child.policy)
     }
 
     /// Whether the responder has still to say so, by this message ID.

@@ -54,7 +54,7 @@ impl Engine {
                 && puzzle::bits(self.half_open.len(), cx.config.puzzles_from).is_none()
             {
                 let cookie = self.cookies.make(path.peer, spi, nonce, 0, cx.now_ms, cx.rng);
-                answer_first(header, Notify::new(NotifyType::COOKIE, &cookie), path, cx);
+                answer_first(octets, Notify::new(NotifyType::COOKIE, &cookie), path, cx);
                 return Err(Refused::Cookie);
             }
         }
@@ -72,16 +72,16 @@ impl Engine {
         // RFC 7296 §2.5
         if let Some(kind) = payloads.unknown_critical() {
             let notify = Notify::new(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
-            answer_first(header, notify, path, cx);
+            answer_first(octets, notify, path, cx);
             return Err(Refused::Critical);
         }
         let Some(nonce) = payloads.nonce() else { return Err(Dropped::Sealing.into()) };
         let solved = match needs_cookie {
-            true => self.check_cookie(header, payloads, nonce, path, cx)?,
+            true => self.check_cookie((header, octets), payloads, nonce, path, cx)?,
             false => 0,
         };
         let refuse = |kind, data: &[u8], why, cx: &mut Context<'_>| {
-            answer_first(header, Notify::new(kind, data), path, cx);
+            answer_first(octets, Notify::new(kind, data), path, cx);
             Err(why)
         };
         if header.exchange == ExchangeType::IKE_SESSION_RESUME {
@@ -96,7 +96,7 @@ impl Engine {
             return refuse(NotifyType::NO_PROPOSAL_CHOSEN, &[], Refused::NoConnection, cx);
         }
         if let Some(notify) = redirect::away(&between, payloads, cx) {
-            answer_first(header, notify, path, cx);
+            answer_first(octets, notify, path, cx);
             return Err(Refused::Redirected);
         }
         let agreed = between.iter().find_map(|c| Some((c, c.proposals.select(&offered, c.order)?)));
@@ -122,7 +122,7 @@ impl Engine {
     /// Whether a first message has a cookie, and a solution of the puzzle that came with it; the bits that were solved.
     fn check_cookie(
         &mut self,
-        header: &Header,
+        (header, octets): (&Header, &[u8]),
         payloads: &Payloads,
         nonce: &[u8],
         path: Path,
@@ -150,7 +150,7 @@ impl Engine {
         let puzzle = Puzzle::new(offered, bits, &cookie).filter(|_| bits > 0);
         let mut notifies = vec![Notify::new(NotifyType::COOKIE, &cookie)];
         notifies.extend(puzzle.iter().map(Puzzle::notify));
-        answer_first_all(header, notifies, path, cx);
+        answer_first_all(octets, notifies, path, cx);
         Err(if puzzle.is_some() { Refused::Puzzle } else { Refused::Cookie })
     }
 
@@ -174,7 +174,7 @@ impl Engine {
             found.map(|(connection, agreement)| (connection, Resumed::new(session, agreement, cx.unix_secs)))
         });
         let Some((connection, resumed)) = found else {
-            answer_first(header, Notify::new(NotifyType::TICKET_NACK, &[]), path, cx);
+            answer_first(octets, Notify::new(NotifyType::TICKET_NACK, &[]), path, cx);
             return Err(Refused::Ticket);
         };
         let id = self.add_half_open(connection, header.initiator_spi, path, cx);
@@ -200,25 +200,31 @@ impl Engine {
     pub(super) fn refuse_version(
         &mut self,
         header: &Header,
+        octets: &[u8],
         path: Path,
         cx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         if header.version.major > Version::V2.major && !header.flags.contains(Flags::RESPONSE) {
-            answer_first(header, Notify::new(NotifyType::INVALID_MAJOR_VERSION, &[]), path, cx);
+            answer_first(octets, Notify::new(NotifyType::INVALID_MAJOR_VERSION, &[]), path, cx);
         }
         Err(Refused::Version)
     }
 }
 
 /// Answers a first message of which nothing is kept (RFC 7296 §2.6, §1.2).
-fn answer_first(header: &Header, notify: Notify, path: Path, cx: &mut Context<'_>) {
-    answer_first_all(header, vec![notify], path, cx);
+fn answer_first(octets: &[u8], notify: Notify, path: Path, cx: &mut Context<'_>) {
+    answer_first_all(octets, vec![notify], path, cx);
 }
 
-fn answer_first_all(header: &Header, notifies: Vec<Notify>, path: Path, cx: &mut Context<'_>) {
+fn answer_first_all(octets: &[u8], notifies: Vec<Notify>, path: Path, cx: &mut Context<'_>) {
+    // Where it is told to go, and what makes it sure of that, may be long, and is for who is to be let in otherwise.
+    let is_redirection = notifies.iter().any(|notify| notify.kind == NotifyType::REDIRECT);
+    let Ok((header, ..)) = Header::parse(octets) else { return };
     let payloads = Payloads(notifies.into_iter().map(Payload::Notify).collect());
     let header =
-        Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..*header };
-    let message = Message { header, payloads, sealed: None };
-    cx.send(message.emit().into_iter().collect(), path, 0);
+        Header { version: Version::V2, flags: Flags::RESPONSE, responder_spi: IkeSpi::NONE, ..header };
+    let answer = Message { header, payloads, sealed: None }.emit().ok();
+    // Whoever it seems to come from may not have sent it, and gets no more than was sent.
+    let answer = answer.filter(|answer| is_redirection || answer.len() <= octets.len());
+    cx.send(answer.into_iter().collect(), path, 0);
 }

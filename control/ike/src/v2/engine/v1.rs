@@ -1,6 +1,6 @@
 //! ISAKMP SAs of IKEv1 in the same engine: they have the same numbers, admission and contacts as IKE SAs.
 
-use super::{Engine, first::LONGEST_FIRST, host, note_children, ours};
+use super::{Engine, contact::has_changed, first::LONGEST_FIRST, host, note_children, ours};
 use crate::{
     child::ChildSa,
     closed::Closed,
@@ -209,9 +209,10 @@ impl Engine {
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.leases, &mut self.leases);
         let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
-        if let Some(ids) = sa.contact_ids().filter(|_| contact_at != sa.contact_at) {
+        let is_new = contact_at != sa.contact_at || has_changed(cx.out.range(told..));
+        if let Some(ids) = sa.contact_ids().filter(|_| is_new) {
             match contact_at {
-                Some(at) => self.contacts.add(&ids, id, at),
+                Some(at) => self.contacts.add(&ids, id, at, sa.carried().cloned().collect()),
                 None => self.contacts.remove(&ids, id),
             }
             sa.contact_at = contact_at;

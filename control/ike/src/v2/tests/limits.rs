@@ -2,11 +2,14 @@
 
 use super::{
     established, established_as, events,
-    world::{LEFT, RIGHT, World, config, connection},
+    world::{LEFT, RIGHT, World, address, config, connection},
 };
 use crate::{
     connection::{Configuration, Hosts},
-    message::{ExchangeType, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads},
+    message::{
+        ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, PayloadType, Payloads,
+        Version,
+    },
     v2::{
         ike_sa::{IkeSa, IkeSaId, Phase},
         output::{Datagram, Event, Output},
@@ -350,4 +353,53 @@ fn a_wider_window_of_the_peer_changes_nothing() {
     world.run_for(60_000);
     assert_eq!(world.requests.len(), asked + 3);
     world.check_children(4);
+}
+
+/// Whoever it seems to come from may not have sent it, and gets no more octets than were sent.
+#[test]
+fn what_is_answered_to_anybody_is_no_longer_than_what_came() {
+    let mut right = config(connection("b", RIGHT));
+    right.cookies_from = 0;
+    let mut world = World::new(65, [config(connection("a", LEFT)), right]);
+    let (local, peer) = (SocketAddr::new(address(RIGHT), 500), SocketAddr::new(address(LEFT), 500));
+    let mut answered = |major, payloads: Vec<Payload>| {
+        let header = Header {
+            initiator_spi: IkeSpi(1),
+            responder_spi: IkeSpi::NONE,
+            version: Version { major, ..Version::V2 },
+            exchange: ExchangeType::IKE_SA_INIT,
+            flags: Flags::INITIATOR,
+            message_id: 0,
+        };
+        let octets = Message { header, payloads: Payloads(payloads), sealed: None }.emit().unwrap();
+        let came = octets.len();
+        let datagram = Datagram { local, peer, octets, dscp: 0 };
+        let sent = world.with(RIGHT, |engine, cx| {
+            assert!(engine.receive(&datagram, cx).is_err());
+            let sent = cx.out.iter().filter_map(|output| match output {
+                Output::Send(sent) => Some(sent.octets.len()),
+                _ => None,
+            });
+            let sent = sent.collect::<Vec<_>>();
+            cx.out.clear();
+            sent
+        });
+        assert!(sent.iter().sum::<usize>() <= came, "{came} octets are answered by {sent:?}");
+        !sent.is_empty()
+    };
+    let nonce = |octets| Payload::Nonce(vec![7; octets]);
+    let critical =
+        |octets| Payload::Unknown { kind: PayloadType(200), critical: true, body: vec![0; octets] };
+    // RFC 7296 §2.5, §2.6
+    for (major, payloads, is_answered) in [
+        (3, vec![], false),
+        (3, vec![nonce(16)], true),
+        (2, vec![critical(0)], false),
+        (2, vec![critical(5)], true),
+        (2, vec![nonce(16)], false),
+        (2, vec![nonce(37)], false),
+        (2, vec![nonce(38)], true),
+    ] {
+        assert_eq!(answered(major, payloads.clone()), is_answered, "{major}, {payloads:?}");
+    }
 }

@@ -1,4 +1,7 @@
-use super::world::{LEFT, RIGHT, World, address, config, connection};
+use super::{
+    events,
+    world::{LEFT, RIGHT, World, address, config, connection},
+};
 use crate::{
     connection::Unique,
     message::{
@@ -6,7 +9,13 @@ use crate::{
         Payloads, Sealed, Version,
     },
     v2::{
-        channel::Dropped, fragments::MOST_OCTETS, ike_sa::IkeSa, output::Datagram, puzzle::Puzzle,
+        auth_puzzle,
+        channel::Dropped,
+        fragments::{MOST_FRAGMENTS, MOST_OCTETS},
+        ike_sa::{Closed, IkeSa, Path, Phase},
+        job::{Job, Outcome},
+        output::{Datagram, Event},
+        puzzle::{self, Puzzle},
         refused::Refused,
     },
 };
@@ -167,13 +176,13 @@ fn the_first_of_fragments_has_the_solution() {
 fn there_is_an_end_to_what_is_held_without_a_solution() {
     let (mut world, requests) = asked_twice(4, 1280);
     let header = Message::parse(&requests[0]).unwrap().header;
-    let mut held = 0;
+    let (mut held, each) = (0, size_of::<(Vec<u8>, Path)>());
     for n in 2..400 {
         let sealed =
             Sealed { first: PayloadType::NONE, fragment: Fragment::new(n, 400), body: vec![0; 1000] };
         let message = Message { header, payloads: Payloads::default(), sealed: Some(sealed) };
         held += usize::from(give(&mut world, &message.emit().unwrap()).is_ok());
-        assert!(world.ends[RIGHT].engine.unproven_octets() <= MOST_OCTETS);
+        assert!(world.ends[RIGHT].engine.unproven_octets() <= MOST_OCTETS + held * each);
     }
     assert_eq!(held, MOST_OCTETS / 1036);
     // It is no use to who does that, and keeps nobody out who solves it.
@@ -181,6 +190,146 @@ fn there_is_an_end_to_what_is_held_without_a_solution() {
     assert!(world.ends[RIGHT].engine.unproven_octets() < 2000);
     world.run_for(20_000);
     world.check_children(1);
+}
+
+/// Whoever sees the SPIs can fill what is held, and does not keep out who solves it in fragments.
+#[test]
+fn what_is_held_leaves_room_for_the_first_of_fragments() {
+    let (mut world, requests) = asked_twice(5, 250);
+    let header = Message::parse(&requests[0]).unwrap().header;
+    for n in 2..400 {
+        let sealed = Sealed { first: PayloadType::NONE, fragment: Fragment::new(n, 400), body: vec![0; 4] };
+        let message = Message { header, payloads: Payloads::default(), sealed: Some(sealed) };
+        let _ = give(&mut world, &message.emit().unwrap());
+    }
+    assert_eq!(give(&mut world, &requests[0]), Ok(()));
+    world.run_for(1);
+    assert!(unsolved(&world).is_none());
+    world.run_for(20_000);
+    world.check_children(1);
+}
+
+/// Short datagrams take more than their octets.
+#[test]
+fn what_is_held_counts_with_what_it_takes() {
+    let (mut world, requests) = asked_twice(6, 1280);
+    let header = Message::parse(&requests[0]).unwrap().header;
+    let mut held = 0;
+    for n in 2..400 {
+        let sealed = Sealed { first: PayloadType::NONE, fragment: Fragment::new(n, 400), body: vec![0; 4] };
+        let message = Message { header, payloads: Payloads::default(), sealed: Some(sealed) };
+        held += usize::from(give(&mut world, &message.emit().unwrap()).is_ok());
+    }
+    assert_eq!(held, usize::from(MOST_FRAGMENTS));
+    let each = Header::LEN + 8 + 4 + size_of::<(Vec<u8>, Path)>();
+    assert_eq!(world.ends[RIGHT].engine.unproven_octets(), held * each);
+}
+
+/// The right end is about to set a puzzle of so many bits for IKE_AUTH, whatever it has to do.
+fn about_to_ask(bits: u8) -> World {
+    let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.slow = Some((RIGHT, 10));
+    world.initiate(LEFT, Some(0));
+    while world.ends[RIGHT].jobs.is_empty() {
+        world.run_for(1);
+    }
+    world.slow = None;
+    let id = world.only_sa(RIGHT).id();
+    world.with(RIGHT, |engine, cx| engine.with(id, cx, |sa, _| sa.puzzle_bits = Some(bits)));
+    world
+}
+
+fn is_too_hard(event: &Event) -> bool {
+    *event == Event::Closed(Closed::TooHard.to_string())
+}
+
+// RFC 8019 §7.2.3: the initiator decides how much it does.
+#[test]
+fn who_is_set_too_hard_a_puzzle_gives_up() {
+    for bits in [21, 255] {
+        let mut world = about_to_ask(bits);
+        world.run_for(1000);
+        let sa = world.only_sa(LEFT);
+        assert!(
+            sa.phase() == &Phase::Connecting && world.ends[LEFT].jobs.is_empty(),
+            "another answer may come"
+        );
+        world.run_until_quiet();
+        assert!(
+            matches!(&events(&world, LEFT)[..], [event] if is_too_hard(event)),
+            "{:?}",
+            events(&world, LEFT)
+        );
+        assert!(world.ends.iter().all(|end| end.engine.sas().count() == 0 && end.installed.is_empty()));
+    }
+}
+
+/// There may be no solution.
+#[test]
+fn who_finds_no_solution_gives_up() {
+    let mut world = about_to_ask(16);
+    world.slow = Some((LEFT, 1000));
+    let at = |world: &World| world.ends[LEFT].jobs.iter().position(|(.., job)| matches!(job, Job::Solve(_)));
+    while at(&world).is_none() {
+        world.run_for(1);
+        assert!(world.now_ms < 10_000);
+    }
+    let n = at(&world).expect("it was there");
+    let (_, id, _) = world.ends[LEFT].jobs.remove(n);
+    world.with(LEFT, |engine, cx| engine.done(id, Outcome::Solved(None), cx));
+    assert!(events(&world, LEFT).iter().any(is_too_hard));
+    assert_eq!(world.ends[LEFT].engine.sas().count(), 0);
+}
+
+// RFC 8019 §7.1.1, §7.2.3: how hard it is is for the initiator to say.
+#[test]
+fn a_puzzle_without_bits_is_solved_by_as_many_as_we_choose() {
+    let mut world = about_to_ask(0);
+    while unsolved(&world).is_none() {
+        world.run_for(1);
+    }
+    let sa = unsolved(&world).expect("it is waited for");
+    let string = auth_puzzle::string(&sa.init.as_ref().expect("there are keys").nr, sa.spis().responder);
+    world.run_until_quiet();
+    world.check_children(1);
+    let solution = world.requests.iter().find_map(|octets| {
+        let message = Message::parse(octets).unwrap();
+        puzzle::solution(&message.payloads).map(<[u8]>::to_vec)
+    });
+    let offered = world.ends[LEFT].config.connections[0].proposals.offer(&[]);
+    assert!(Puzzle::new(&offered, 12, &string).unwrap().is_solved_by(&solution.expect("it has solved it")));
+}
+
+// RFC 8019 §7.1.1: so it is of what comes with a cookie; what is too hard is not solved.
+#[test]
+fn who_begins_solves_what_comes_with_a_cookie_if_it_is_not_too_hard() {
+    for (bits, solves) in [(0, Some(12)), (16, Some(16)), (21, None)] {
+        let mut world = World::new(8, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.one_way = Some(LEFT);
+        world.initiate(LEFT, Some(0));
+        world.run_for(1);
+        world.one_way = None;
+        let (path, offered) =
+            (world.only_sa(LEFT).path(), world.ends[LEFT].config.connections[0].proposals.offer(&[]));
+        let first = Message::parse(&world.requests[0]).unwrap();
+        let header = Header { flags: Flags::RESPONSE, ..first.header };
+        let notify = Puzzle::new(&offered, bits, b"a cookie").unwrap().notify();
+        let payloads = vec![Notify::new(NotifyType::COOKIE, b"a cookie"), notify];
+        let payloads = Payloads(payloads.into_iter().map(Payload::Notify).collect());
+        let octets = Message { header, payloads, sealed: None }.emit().unwrap();
+        let datagram = Datagram { local: path.local, peer: path.peer, octets, dscp: 0 };
+        assert_eq!(world.with(LEFT, |engine, cx| engine.receive(&datagram, cx)), Ok(()));
+        world.run_for(1);
+        let again = Message::parse(&world.requests[1]).unwrap();
+        assert_eq!(again.payloads.notifies(NotifyType::COOKIE).next().unwrap().data, b"a cookie");
+        let is_solved = |bits, keys| Puzzle::new(&offered, bits, b"a cookie").unwrap().is_solved_by(keys);
+        match (puzzle::solution(&again.payloads), solves) {
+            (Some(keys), Some(bits)) => assert!(is_solved(bits, keys)),
+            (solution, _) => assert!(solution.is_none() && solves.is_none(), "{bits}"),
+        }
+        world.run_until_quiet();
+        world.check_children(1);
+    }
 }
 
 /// Of those that do not solve it some come in, and no others.

@@ -2,9 +2,12 @@
 
 use super::{
     established,
-    world::{LEFT, RIGHT, World, config, connection},
+    world::{LEFT, RIGHT, World, child, config, connection},
 };
-use crate::v2::{ike_sa::IkeSa, output::Event};
+use crate::v2::{
+    ike_sa::{IkeSa, IkeSaId},
+    output::Event,
+};
 
 /// Child SAs that an end has and does not send by.
 fn waiting(world: &World, end: usize) -> Vec<u32> {
@@ -168,4 +171,112 @@ fn who_has_begun_sends_at_once() {
     let is_up = |event: &(_, Event)| matches!(event.1, Event::ChildUp(..));
     assert_eq!(world.ends[LEFT].events.iter().filter(|event| is_up(event)).count(), 1);
     assert_eq!(world.ends[LEFT].engine.sas().flat_map(IkeSa::children).count(), 1);
+}
+
+/// Children of both ends: one, one that is for some of its packets, and one that is for others.
+const NETS: [(&str, [&str; 2]); 3] = [
+    ("net", ["10.1.0.0/16", "10.2.0.0/16"]),
+    ("some", ["10.1.1.0/24", "10.2.1.0/24"]),
+    ("other", ["10.3.0.0/16", "10.2.0.0/16"]),
+];
+
+/// A right end that has answered what asks for a child beside an older IKE SA, which has one, too, or none. It is the first child of
+/// its IKE SA, or a further one.
+fn beside(older: Option<usize>, newer: usize, is_first: bool) -> World {
+    let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    for end in [LEFT, RIGHT] {
+        let children = NETS.map(|(name, nets)| child(name, nets[end], nets[1 - end]));
+        world.configure(end, |connection| connection.children = children.into());
+    }
+    world.initiate(LEFT, older);
+    world.run_until_quiet();
+    world.initiate(LEFT, Some(newer).filter(|_| is_first));
+    if !is_first {
+        world.run_until_quiet();
+        let (id, child) = (ids(&world)[1], world.ends[LEFT].config.connections[0].children[newer].clone());
+        world.with(LEFT, |engine, cx| assert!(engine.initiate_child(id, &child, cx)));
+    }
+    while waiting(&world, RIGHT).is_empty() {
+        world.run_for(1);
+    }
+    world
+}
+
+/// The IKE SAs of the left end, the oldest first.
+fn ids(world: &World) -> Vec<IkeSaId> {
+    let mut ids: Vec<_> = world.ends[LEFT].engine.sas().map(IkeSa::id).collect();
+    ids.sort();
+    ids
+}
+
+/// Where an older child SA carries its packets, it waits for long; where an older IKE SA has none that does, it is alone.
+#[test]
+fn what_no_older_child_carries_is_alone() {
+    let cases = [
+        (None, 0, false),
+        (Some(2), 0, false),
+        (Some(1), 0, false),
+        (Some(0), 2, false),
+        (Some(0), 0, true),
+        (Some(0), 1, true),
+    ];
+    for ((older, newer, is_carried), is_first) in cases.into_iter().flat_map(|c| [(c, true), (c, false)]) {
+        let mut world = beside(older, newer, is_first);
+        let spis = waiting(&world, RIGHT);
+        assert_eq!(spis.len(), 1);
+        let is_alone = world.ends[RIGHT].installed[&spis[0]].is_alone;
+        assert_eq!(is_alone, !is_carried, "{newer} beside {older:?}, first: {is_first}");
+        world.run_for(501);
+        assert_eq!(
+            waiting(&world, RIGHT).is_empty(),
+            !is_carried,
+            "{newer} beside {older:?}, first: {is_first}"
+        );
+        world.run_for(200_000);
+        world.check_children(1 + usize::from(older.is_some()));
+    }
+}
+
+/// One of the same IKE SA carries them, too, and no policy without an SA is to come before its.
+#[test]
+fn what_a_child_of_the_same_ike_sa_carries_is_not_alone() {
+    for (newer, is_alone) in [(0, false), (1, false), (2, true)] {
+        let mut world = beside(None, 0, true);
+        world.run_for(1000);
+        let (id, child) = (ids(&world)[1], world.ends[LEFT].config.connections[0].children[newer].clone());
+        world.with(LEFT, |engine, cx| assert!(engine.initiate_child(id, &child, cx)));
+        while waiting(&world, RIGHT).is_empty() {
+            world.run_for(1);
+        }
+        assert_eq!(world.ends[RIGHT].installed[&waiting(&world, RIGHT)[0]].is_alone, is_alone, "{newer}");
+        world.run_for(501);
+        world.check_children(2);
+    }
+}
+
+// RFC 7296 §2.8: who deletes the older one has the newer.
+#[test]
+fn what_has_waited_behind_an_older_child_is_sent_by_when_that_goes() {
+    for (newer, deletes_all) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut world = beside(Some(0), newer, true);
+        world.run_for(1000);
+        let spi = waiting(&world, RIGHT)[0];
+        let older = ids(&world)[0];
+        let spi_in = world.ends[LEFT].engine.sa(older).expect("it is there").children()[0].spi_in;
+        // It is still carried by the same of the IKE SA, whose keys are others.
+        let id = world.ends[RIGHT].engine.sas().map(IkeSa::id).min().expect("the older one");
+        world.with(RIGHT, |engine, cx| engine.rekey(id, cx));
+        world.run_for(1000);
+        assert_eq!(waiting(&world, RIGHT), [spi]);
+        let older = ids(&world).into_iter().find(|id| {
+            world.ends[LEFT].engine.sa(*id).is_some_and(|sa| sa.children().iter().any(|c| c.spi_in == spi_in))
+        });
+        world.with(LEFT, |engine, cx| match deletes_all {
+            true => engine.terminate(older.expect("it has it"), cx),
+            false => engine.terminate_child(spi_in, cx),
+        });
+        world.run_for(100);
+        assert_eq!(world.ends[RIGHT].engine.committing().count(), 0);
+        world.check_children(1);
+    }
 }
