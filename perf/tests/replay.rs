@@ -124,7 +124,7 @@ fn at_once_all_wait_for_room() {
     let mut all = vec![];
     while !replay.is_done() {
         replay.turn(&mut near, &mut cache, || 7);
-        if replay.sent().frames % 100 == 0 {
+        if replay.sent().frames.is_multiple_of(100) {
             all.extend(waiting(&mut far, &mut cache));
         }
     }

@@ -263,7 +263,7 @@ impl Replay {
     /// What is due by now, for the port, and since when, if there is a time for it.
     fn write(&mut self, now: u64, cache: &mut FrameCache) -> Option<u64> {
         let mut first = None;
-        while self.out.len() < BURST && !self.passes.is_some_and(|passes| self.next.1 >= passes) {
+        while self.out.len() < BURST && self.passes.is_none_or(|passes| self.next.1 < passes) {
             let due = self.next_due();
             if due.is_some_and(|due| due > now) {
                 break;
