@@ -325,12 +325,13 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             let mut replay = Replay::new(capture, times, Machine::this().hz);
             let most = seconds.map(Duration::from_secs_f64);
             let (taken, unsent) = source::replay(&mut interfaces, &mut replay, timing, most);
-            let (sent, seconds) = (replay.sent(), taken.as_secs_f64());
+            let (sent, unsent, seconds) = (replay.sent(), u64::from(unsent), taken.as_secs_f64());
+            let frames = sent.frames.saturating_sub(unsent);
             println!(
                 "{}",
                 serde_json::json!({
-                    "sent": sent.frames.saturating_sub(unsent.into()), "refused": sent.refused + u64::from(unsent),
-                    "octets": replay.octets, "cut": cut, "seconds": seconds, "pps": sent.frames as f64 / seconds,
+                    "sent": frames, "refused": sent.refused + unsent, "octets": replay.octets, "cut": cut,
+                    "seconds": seconds, "pps": frames as f64 / seconds,
                     "late_us": quantiles(&replay.lateness),
                 })
             );
