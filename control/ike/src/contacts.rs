@@ -6,7 +6,11 @@ use crate::{
     message::{IdType, Identification},
     traffic_selector::Policy,
 };
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 /// Who we are, and who the peer is.
 pub type Ids = (Identification, Identification);
@@ -19,17 +23,51 @@ pub struct Contacts(HashMap<Box<[u8]>, Vec<Contact>>);
 #[derive(Debug)]
 struct Contact {
     id: IkeSaId,
-    /// Where the peer is.
-    at: IpAddr,
-    /// What its child SAs carry.
-    carried: Box<[Arc<Policy>]>,
+    /// Where the peer is; of IPv4 as IPv6 has it (RFC 4291 §2.5.5.2).
+    at: Ipv6Addr,
+    carried: Carried,
+}
+
+const _: () = assert!(size_of::<Contact>() == 40);
+
+/// What its child SAs carry. There is one, as a rule, and nothing of its own is kept for it.
+#[derive(Debug)]
+enum Carried {
+    One(Arc<Policy>),
+    Some(Box<[Arc<Policy>]>),
+}
+
+impl Carried {
+    fn new(mut carried: Vec<Arc<Policy>>) -> Carried {
+        match carried.pop() {
+            Some(only) if carried.is_empty() => Carried::One(only),
+            last => {
+                carried.extend(last);
+                Carried::Some(carried.into())
+            }
+        }
+    }
+
+    fn policies(&self) -> &[Arc<Policy>] {
+        match self {
+            Carried::One(policy) => std::slice::from_ref(policy),
+            Carried::Some(policies) => policies,
+        }
+    }
+}
+
+fn mapped(at: IpAddr) -> Ipv6Addr {
+    match at {
+        IpAddr::V4(at) => at.to_ipv6_mapped(),
+        IpAddr::V6(at) => at,
+    }
 }
 
 impl Contacts {
     /// An IKE SA is established, or its peer is elsewhere, or its child SAs carry something else.
-    pub fn add(&mut self, ids: &Ids, id: IkeSaId, at: IpAddr, carried: Box<[Arc<Policy>]>) {
+    pub fn add(&mut self, ids: &Ids, id: IkeSaId, at: IpAddr, carried: Vec<Arc<Policy>>) {
         let of = self.0.entry(key(ids)).or_insert_with(|| Vec::with_capacity(1));
-        let contact = Contact { id, at, carried };
+        let contact = Contact { id, at: mapped(at), carried: Carried::new(carried) };
         match of.binary_search_by_key(&id, |contact| contact.id) {
             Ok(n) => of[n] = contact,
             Err(n) => of.insert(n, contact),
@@ -56,7 +94,9 @@ impl Contacts {
 
     /// Whether a child SA of these carries all that one of this policy is for.
     pub fn carry(&self, ids: &Ids, id: IkeSaId, policy: &Policy) -> bool {
-        self.but(ids, id).flat_map(|other| &other.carried).any(|carried| !carried.is_narrower_than(policy))
+        self.but(ids, id)
+            .flat_map(|other| other.carried.policies())
+            .any(|carried| !carried.is_narrower_than(policy))
     }
 
     fn but(&self, ids: &Ids, id: IkeSaId) -> impl Iterator<Item = &Contact> {
@@ -65,7 +105,7 @@ impl Contacts {
 
     /// Whether there is one of the same two whose peer is there.
     pub fn is_at(&self, ids: &Ids, at: IpAddr) -> bool {
-        self.0.get(&key(ids)).into_iter().flatten().any(|other| other.at == at)
+        self.0.get(&key(ids)).into_iter().flatten().any(|other| other.at == mapped(at))
     }
 }
 
@@ -99,11 +139,11 @@ mod tests {
         let mut contacts = Contacts::default();
         let here = ids("a.example.org", "b.example.org");
         let at = |host| IpAddr::from([192, 0, 2, host]);
-        contacts.add(&here, IkeSaId(1), at(1), [].into());
-        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2), at(2), [].into());
-        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3), at(3), [].into());
-        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4), at(4), [].into());
-        contacts.add(&here, IkeSaId(1), at(5), [].into());
+        contacts.add(&here, IkeSaId(1), at(1), vec![]);
+        contacts.add(&ids("a.example.org", "B.example.org"), IkeSaId(2), at(2), vec![]);
+        contacts.add(&ids("a.example.org", "b@example.org"), IkeSaId(3), at(3), vec![]);
+        contacts.add(&ids("b.example.org", "a.example.org"), IkeSaId(4), at(4), vec![]);
+        contacts.add(&here, IkeSaId(1), at(5), vec![]);
         assert_eq!([1, 2, 3, 5].map(|host| contacts.is_at(&here, at(host))), [false, true, false, true]);
         assert_eq!(contacts.others(&here, IkeSaId(1)), [IkeSaId(2)]);
         assert_eq!(contacts.others(&here, IkeSaId(9)), [IkeSaId(1), IkeSaId(2)]);

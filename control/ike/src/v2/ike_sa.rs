@@ -165,7 +165,7 @@ pub struct IkeSa {
     /// That puzzle.
     pub(super) unsolved: Option<Box<auth_puzzle::Unsolved>>,
     /// The hashes that the peer takes digital signatures of, if it takes any (RFC 7427 §4).
-    pub(super) peer_hashes: Option<Vec<u16>>,
+    pub(super) peer_hashes: Option<Box<[u16]>>,
     pub(super) agreement: Option<Agreement>,
     pub(super) keys: Option<Keys>,
     /// Both ends can use a PPK.

@@ -50,7 +50,7 @@ impl Proof {
 }
 
 /// The hashes that the peer takes signatures of, if it takes digital signatures.
-pub(super) fn hashes(payloads: &Payloads) -> Option<Vec<u16>> {
+pub(super) fn hashes(payloads: &Payloads) -> Option<Box<[u16]>> {
     let notify = payloads.notifies(NotifyType::SIGNATURE_HASH_ALGORITHMS).next()?;
     Some(notify.data.as_chunks().0.iter().map(|id| u16::from_be_bytes(*id)).collect())
 }
