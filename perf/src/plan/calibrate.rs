@@ -357,7 +357,7 @@ mod tests {
         let over_veth = measured(Some("veth"), &[1], |octets, _| 3100.0 + 0.5 * f64::from(octets));
         let file = Path::new("a.json");
         let profile = profile(&[(file, &in_memory), (file, &over_veth)], None).unwrap();
-        assert_eq!(profile.port_kinds(), ["veth", MEMORY]);
+        assert_eq!(profile.port_kinds(&[Way::Encap]), ["veth", MEMORY]);
         for (port, clocks) in [(MEMORY, 300.0), ("veth", 3500.0)] {
             let path = ("aes-gcm-128", Way::Encap);
             let (told, _) = profile.predict(path, &Sizes::only(800), (1, 1), port).unwrap();

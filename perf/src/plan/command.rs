@@ -101,7 +101,7 @@ pub struct Options {
     /// The largest part of anything that may be in use [default: 80%].
     #[arg(long, value_name = "PERCENT", allow_hyphen_values = true)]
     utilisation: Option<String>,
-    /// The kind of ports: nic, veth, memory [default: the first of these that the profile has].
+    /// The kind of ports: nic, veth, memory [default: the first of these that the profile has in each direction].
     #[arg(long, value_name = "KIND")]
     port: Option<String>,
     /// The speed of a NIC's port: 100Gbit/s.

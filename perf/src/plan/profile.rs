@@ -364,18 +364,25 @@ impl Profile {
         self.paths.iter().find(|path| path.algorithm == algorithm && path.direction == direction)
     }
 
-    /// Names of the algorithms that were measured, each once.
-    pub fn algorithms(&self) -> Vec<&str> {
+    /// Names of the algorithms that were measured in all these directions, each once.
+    pub fn algorithms(&self, ways: &[Way]) -> Vec<&str> {
+        let known = |name: &&str| ways.iter().all(|way| self.path(name, *way).is_some());
         let mut names: Vec<&str> = self.paths.iter().map(|path| path.algorithm.as_str()).collect();
+        names.retain(known);
         names.dedup();
         names
     }
 
-    /// Kinds of ports that were measured, from those of most use.
-    pub fn port_kinds(&self) -> Vec<&str> {
-        let known = |kind: &&str| self.ports.iter().any(|port| port.kind == *kind);
-        let others =
-            self.ports.iter().map(|port| port.kind.as_str()).filter(|kind| !["nic", "veth"].contains(kind));
+    /// Ports of a kind, other than those in memory, in a direction.
+    fn port(&self, kind: &str, direction: Way) -> Option<&PortCost> {
+        self.ports.iter().find(|port| port.kind == kind && port.direction == direction)
+    }
+
+    /// Kinds of ports that were measured in all these directions, from those of most use.
+    pub fn port_kinds(&self, ways: &[Way]) -> Vec<&str> {
+        let known = |kind: &&str| ways.iter().all(|way| self.port(kind, *way).is_some());
+        let others = self.ports.iter().map(|port| port.kind.as_str());
+        let others = others.filter(|kind| !["nic", "veth"].contains(kind) && known(kind));
         let mut kinds: Vec<&str> =
             ["nic", "veth"].into_iter().filter(known).chain(others).chain([MEMORY]).collect();
         kinds.dedup();
@@ -396,8 +403,7 @@ impl Profile {
         let mut beyond = path.beyond(&point);
         let mut clocks = path.predict(&point);
         if port != MEMORY {
-            let extra = &self.ports.iter().find(|p| p.kind == port && p.direction == direction)?.extra;
-            clocks = clocks.plus(extra.predict(&point));
+            clocks = clocks.plus(self.port(port, direction)?.extra.predict(&point));
         }
         let most = self.workers.last().map_or(1, |w| w.workers);
         if workers > most {

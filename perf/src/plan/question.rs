@@ -374,17 +374,14 @@ impl Question {
     /// # Errors
     /// [`QuestionError::NotMeasured`].
     pub fn port<'a>(&'a self, profile: &'a Profile) -> Result<&'a str, QuestionError> {
-        let known = profile.port_kinds();
-        match &self.port {
-            None => Ok(known.first().copied().unwrap_or(profile::MEMORY)),
-            Some(port) if known.contains(&port.as_str()) => Ok(port),
-            Some(port) => Err(QuestionError::NotMeasured {
-                option: "port",
-                value: port.clone(),
-                known: known.into_iter().map(str::to_owned).collect(),
-                say: SAY_MEASURE,
-            }),
+        let known = profile.port_kinds(&self.ways);
+        let Some(port) = &self.port else { return Ok(known.first().copied().unwrap_or(profile::MEMORY)) };
+        for way in &self.ways {
+            if !profile.port_kinds(&[*way]).contains(&port.as_str()) {
+                return Err(not_measured("port", port, *way, known));
+            }
         }
+        Ok(port)
     }
 
     /// What tunnels cost iked.
@@ -413,15 +410,16 @@ impl Question {
         for (algorithm, _) in self.algorithms.iter() {
             for way in &self.ways {
                 if profile.predict((algorithm.name(), *way), &self.sizes, (1, 1), port).is_none() {
-                    return Err(QuestionError::NotMeasured {
-                        option: "algorithm",
-                        value: algorithm.name().to_owned(),
-                        known: profile.algorithms().into_iter().map(str::to_owned).collect(),
-                        say: SAY_MEASURE,
-                    });
+                    let known = profile.algorithms(&self.ways);
+                    return Err(not_measured("algorithm", algorithm.name(), *way, known));
                 }
             }
         }
         Ok(())
     }
+}
+
+fn not_measured(option: &'static str, name: &str, way: Way, known: Vec<&str>) -> QuestionError {
+    let known = known.into_iter().map(str::to_owned).collect();
+    QuestionError::NotMeasured { option, value: format!("{name} for {way}"), known, say: SAY_MEASURE }
 }

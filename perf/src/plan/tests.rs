@@ -223,6 +223,30 @@ fn ports_cost_what_they_do() {
     assert!(memory.notes.iter().any(|n| n.contains("ports in memory")));
 }
 
+/// `perf/calibrate` measures over veth what is sealed.
+#[test]
+fn ports_are_of_each_direction() {
+    let mut profile = host();
+    let extra = certain(&[(Per::Packet, 1000.0)]);
+    profile.ports = vec![PortCost { kind: "veth".to_owned(), direction: Way::Encap, extra }];
+    let answer = |direction, port: &[_]| {
+        ask(&profile, &[&[("rate", "1Mpps"), ("direction", direction)], port].concat())
+    };
+    let port = |direction| answer(direction, &[]).unwrap().port;
+    assert_eq!(["both", "decap", "encap"].map(port), ["memory", "memory", "veth"]);
+    for direction in ["both", "decap"] {
+        let error = answer(direction, &[("port", "veth")]).unwrap_err().to_string();
+        let told = "--port 'veth for decap': not in the profile, which has memory; ask for";
+        assert!(error.starts_with(told), "{error}");
+    }
+    profile.paths.retain(|path| path.direction == Way::Encap);
+    let error = ask(&profile, &[("rate", "1Mpps")]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("--algorithm 'aes-gcm-128 for decap': not in the profile, which has none"),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_was_not_measured_is_said() {
     let mut profile = host();

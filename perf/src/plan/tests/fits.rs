@@ -189,7 +189,7 @@ fn workers_ports_and_hops_are_found() {
     assert!((profile.paths[0].hops["crypto"].predict(&point).value / whole - 0.5).abs() < 1e-6);
     let (veth, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (1, 1), "veth").unwrap();
     assert!((veth.value - (whole + 5150.0)).abs() < 0.5, "{veth:?}");
-    assert_eq!(profile.port_kinds(), ["veth", MEMORY]);
+    assert_eq!(profile.port_kinds(&[Way::Encap]), ["veth", MEMORY]);
 }
 
 #[test]
