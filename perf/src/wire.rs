@@ -207,7 +207,10 @@ impl Wire {
                 } else {
                     out.maintain(cache);
                 }
-                if receiver.receive(back, cache, clock::now) > 0 {
+                // What others send there is neither a sign of life nor what is still to come.
+                let ours = receiver.own();
+                receiver.receive(back, cache, clock::now);
+                if receiver.own() > ours {
                     let before = duration.is_none_or(|end| now < end);
                     silence = if before { silence.max(now - last) } else { silence };
                     last = now;

@@ -140,12 +140,13 @@ fn frames_that_are_lost_copied_or_foreign_are_told_apart() {
     frames.swap(20, 21);
     receiver.count(&frames, 0);
     receiver.count(&frames[5..8], 0);
+    assert_eq!(receiver.own(), 63 + 3);
     frames[0].bytes_mut()[ETHERNET + 9] = protocol::TCP;
     frames[1].bytes_mut()[ETHERNET + 30] ^= 1;
     frames[2].truncate(40);
     receiver.count(&frames[..3], 0);
     let received = receiver.received();
-    assert_eq!((received.frames, received.foreign), (63 + 3 + 3, 3));
+    assert_eq!((received.frames, received.foreign, receiver.own()), (63 + 3 + 3, 3, 63 + 3));
     let tally = received.tally;
     assert_eq!((tally.received, tally.duplicates, tally.reordered, tally.stale), (63, 3, 1, 0));
     frames.into_iter().for_each(|frame| cache.give(frame));

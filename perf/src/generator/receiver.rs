@@ -100,6 +100,11 @@ impl Receiver {
         self.frames += frames.len() as u64;
     }
 
+    /// Frames with a stamp of this run, copies among them.
+    pub fn own(&self) -> u64 {
+        self.latency.count()
+    }
+
     /// All that was counted.
     pub fn received(&self) -> Received {
         let tally = self.flows().sum();
