@@ -60,7 +60,7 @@ pub struct Answer {
     pub traffic: Traffic,
     /// Which ways.
     pub directions: Vec<Way>,
-    /// What each box takes, when the spare ones have failed.
+    /// What the box with most tunnels takes, when the spare ones have failed.
     pub each_box: Load,
     /// The resource that is full first.
     pub binds: &'static str,
@@ -89,14 +89,15 @@ pub fn answer(question: &Question, profile: &Profile) -> Result<Answer, Question
         Headroom::Factor(times) => (times, 0),
     };
     let rate = question.packets_per_sec() * times;
-    let of = |n: u32, rate: f64| Task {
-        packets_per_sec: rate / f64::from(n),
-        tunnels: question.tunnels.div_ceil(n),
-        new_tunnels: question.new_tunnels * times / f64::from(n),
+    // What the box with most tunnels has to do: each tunnel has as much traffic as the others, and none is in two boxes.
+    let of = |n: u32, rate: f64| {
+        let tunnels = question.tunnels.div_ceil(n);
+        let part = f64::from(tunnels) / f64::from(question.tunnels);
+        let new_tunnels = question.new_tunnels * times * part;
+        Task { packets_per_sec: rate * part, tunnels, new_tunnels }
     };
     let fits = |n: u32, rate: f64| boxes.load(of(n, rate)).fits;
 
-    // A tunnel cannot be in two boxes.
     let most = question.tunnels.min(MOST_BOXES);
     let n = match question.boxes {
         Some(all) if all <= spare => {

@@ -1,4 +1,4 @@
-//! What one of several boxes takes of each of its resources, if all have the same to do.
+//! What one of several boxes takes of each of its resources.
 
 use super::{
     model::Estimate,

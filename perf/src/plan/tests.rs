@@ -114,7 +114,8 @@ fn more_boxes_and_spare_ones() {
     // 9.5 cores of 4 for workers in each box.
     let a = ask(&host(), &few).unwrap();
     assert_eq!((a.boxes, a.spare_boxes, a.each_box.workers, a.binds), (3, 0, 4, "worker cores"));
-    assert!((a.full_at.packets_per_sec / 120e6 - 1.0).abs() < 1e-6, "{:?}", a.full_at);
+    // One of them has 334 tunnels.
+    assert!((a.full_at.packets_per_sec / (40e6 / 0.334) - 1.0).abs() < 1e-6, "{:?}", a.full_at);
     let spare = ask(&host(), &[&few[..], &[("headroom", "n+2")]].concat()).unwrap();
     assert_eq!((spare.boxes, spare.spare_boxes), (5, 2));
     let more = ask(&host(), &[&few[..], &[("headroom", "1.5")]].concat()).unwrap();
@@ -281,6 +282,10 @@ fn a_tunnel_is_in_one_box() {
     let a = ask(&host(), &[&heavy[..], &[("tunnels", "3")]].concat()).unwrap();
     assert_eq!(a.boxes, 3);
     assert!(a.notes.iter().any(|n| n.contains("per_cpu_sas")), "{:?}", a.notes);
+    // One box of three would have two of four tunnels, and half of all traffic; of five two have no more than two fifths.
+    let boxes = |tunnels| ask(&host(), &[&heavy[..], &[("tunnels", tunnels)]].concat()).unwrap();
+    assert_eq!(["4", "5"].map(|tunnels| boxes(tunnels).boxes), [4, 3]);
+    assert!(near(boxes("5").each_box.busy_workers.value, 4.0), "{:?}", boxes("5").each_box);
 }
 
 #[test]
