@@ -226,17 +226,18 @@ impl Question {
         {
             return Err(QuestionError::Missing { option: "rate", say: units::SAY_RATE });
         }
-        match question.cores {
-            Some(cores) if cores <= question.other_cores => {
+        question.check_cores()?;
+        Ok(question)
+    }
+
+    fn check_cores(&self) -> Result<(), QuestionError> {
+        match self.cores {
+            Some(cores) if cores <= self.other_cores => {
                 let say = "say fewer than the box has: at least one is a worker's";
-                Err(units::wrong(
-                    "other-cores",
-                    &question.other_cores.to_string(),
-                    &format!("a box has {cores}"),
-                    say,
-                ))
+                let (value, why) = (self.other_cores.to_string(), format!("a box has {cores}"));
+                Err(units::wrong("other-cores", &value, &why, say))
             }
-            _ => Ok(question),
+            _ => Ok(()),
         }
     }
 
@@ -404,8 +405,9 @@ impl Question {
     /// Whether the profile can answer it.
     ///
     /// # Errors
-    /// [`QuestionError::NotMeasured`].
+    /// [`QuestionError::NotMeasured`]; options that cannot be together, since each may have been [`set`](Self::set) alone.
     pub fn check(&self, profile: &Profile) -> Result<(), QuestionError> {
+        self.check_cores()?;
         let port = self.port(profile)?;
         for (algorithm, _) in self.algorithms.iter() {
             for way in &self.ways {

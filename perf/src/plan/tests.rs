@@ -13,7 +13,7 @@ use super::{
     },
     question::{Question, QuestionError},
     report::{self, Style},
-    what_if::{Vary, WhatIf},
+    what_if::{Case, Vary, WhatIf},
 };
 use std::collections::BTreeMap;
 
@@ -310,6 +310,11 @@ fn what_if_varies_one_option_or_two() {
         matches!(some.cases[0].answer, Err(QuestionError::Impossible { .. })) && some.cases[1].answer.is_ok()
     );
     assert!(report::what_if(Style::Text, &some).contains("no number of boxes"));
+    let cores = vary(&["other-cores=1 4 5 9"]).unwrap();
+    let told = |case: &Case| case.answer.as_ref().map_or_else(|e| e.to_string(), |a| a.boxes.to_string());
+    let told: Vec<String> = cores.cases.iter().map(told).collect();
+    assert_eq!(told[..2], ["2", "5"]);
+    assert!(told[2].starts_with("--other-cores '5': a box has 5") && told[3].starts_with("--other-cores '9'"), "{told:?}");
     assert!(matches!(vary(&["wheels=4"]), Err(QuestionError::NoOption { .. })));
     assert!(Vary::parse("rate").unwrap_err().contains("no '='"));
     assert!(Vary::parse("rate= ").unwrap_err().contains("no values"));
