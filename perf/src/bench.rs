@@ -15,7 +15,10 @@ pub mod tunnels;
 
 use crate::{
     plan::{calibrate, predictions},
-    report::{Output, Report, compare},
+    report::{
+        Output, Report,
+        compare::{self, Verdict},
+    },
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -60,7 +63,8 @@ pub struct Told<T: Args> {
 
 /// Two reports.
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 nothing is worse, 1 they cannot be compared, 3 something is worse.")]
+#[command(after_help = "Exit codes: 0 nothing is worse, 1 they cannot be compared, 3 something is worse, or is not in the second, 4 nothing \
+                        can be told: each was measured once.")]
 pub struct Compare {
     /// A report, as `--write FILE.json` has written it.
     first: PathBuf,
@@ -91,7 +95,7 @@ impl Compare {
         self.output.check()?;
         let [one, other] = [Report::read(&self.first)?, Report::read(&self.second)?];
         let differences = compare::differences(&one, &other)?;
-        let worse = differences.iter().any(|d| d.verdict == compare::Verdict::Worse);
+        let verdicts: Vec<_> = differences.iter().map(|d| d.verdict).collect();
         let told: Vec<_> = differences
             .iter()
             .map(|d| {
@@ -112,7 +116,18 @@ impl Compare {
             json!({ "bench": "compare", "differences": told }),
         )
         .with("Figures", &note, compare::table(&differences), vec![]);
-        Ok((self.output.tell(&report)?, if worse { 3 } else { 0 }))
+        Ok((self.output.tell(&report)?, code(&verdicts)))
+    }
+}
+
+/// The exit code that says so.
+fn code(verdicts: &[Verdict]) -> u8 {
+    let is_worse = verdicts.iter().any(|of| matches!(of, Verdict::Worse | Verdict::Gone));
+    let is_unknown = verdicts.iter().all(|of| *of == Verdict::Once);
+    match (is_worse, is_unknown) {
+        (true, _) => 3,
+        (_, true) => 4,
+        _ => 0,
     }
 }
 
@@ -167,9 +182,12 @@ mod tests {
         };
         let [slow, fast] = [write("slow", &[1.0, 1.01, 0.99]), write("fast", &[2.0, 2.01, 1.99])];
         let run = |words: &[&str]| parsed::<Compare>(words).unwrap().run();
-        let (text, code) = run(&[&fast, &slow, "--json"]).unwrap();
+        let (text, of_worse) = run(&[&fast, &slow, "--json"]).unwrap();
         assert!(text.contains("\"verdict\": \"worse\""), "{text}");
-        assert_eq!((code, run(&[&slow, &fast]).unwrap().1, run(&[&slow, &slow]).unwrap().1), (3, 0, 0));
+        assert_eq!((of_worse, run(&[&slow, &fast]).unwrap().1, run(&[&slow, &slow]).unwrap().1), (3, 0, 0));
+        let [once, none] = [write("once", &[1.0]), write("none", &[])];
+        assert_eq!((run(&[&slow, &once]).unwrap().1, run(&[&slow, &none]).unwrap().1), (4, 3));
+        assert_eq!((code(&[Verdict::Once, Verdict::Same]), code(&[Verdict::Once, Verdict::Gone])), (0, 3));
         assert!(run(&[&slow, "/nowhere"]).unwrap_err().to_string().starts_with("/nowhere: "));
         fs::remove_dir_all(&dir).unwrap();
     }

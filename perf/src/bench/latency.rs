@@ -124,7 +124,9 @@ impl Measure for Options {
             }
             for percent in [50.0, 99.0, 99.9] {
                 let name = format!("latency {percent} %, {}", one.name);
-                figures.push((name, micros(&one.latency, percent)));
+                // Nothing that came is not soon.
+                let came = (one.latency.count() > 0).then(|| micros(&one.latency, percent));
+                figures.push((name, came));
             }
         }
         let plot = Plot {
@@ -136,7 +138,9 @@ impl Measure for Options {
         let note = "From when a frame was due to when it was received: nothing is left to be corrected for coordinated omission.";
         let told = ("latency", "Latency", note);
         let mut report = self.workers.report(told, data, table, vec![plot], &[&pairs.noise]);
-        figures.into_iter().for_each(|(name, micros)| report.measure(&name, "us", false, vec![micros]));
+        for (name, micros) in figures {
+            report.measure(&name, "us", false, micros.into_iter().collect());
+        }
         Ok(report)
     }
 }

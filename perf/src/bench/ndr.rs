@@ -148,11 +148,15 @@ impl Measure for Options {
         let table = Table { rows, ..Table::new(&HEAD) };
         let mut report = self.workers.report(("ndr", "Rates", note), data, table, vec![], &noises);
         for (at, goal) in self.goals().iter().enumerate() {
-            let rates = runs.iter().filter_map(|run| run.found.results[at].throughput).map(|pps| pps / 1e6);
-            report.measure(goal.name, "Mpps", true, rates.collect());
+            report.measure(goal.name, "Mpps", true, rates(&runs, at));
         }
         Ok(report)
     }
+}
+
+/// Mpps of each run for a goal: 0 of one that found no rate.
+fn rates(runs: &[Run], goal: usize) -> Vec<f64> {
+    runs.iter().map(|run| run.found.results[goal].throughput.unwrap_or(0.0) / 1e6).collect()
 }
 
 const HEAD: [&str; 7] =
@@ -161,6 +165,7 @@ const HEAD: [&str; 7] =
 #[cfg(test)]
 mod tests {
     use super::{super::parsed, *};
+    use crate::trial::{Device, Trial};
 
     fn options(words: &[&str]) -> Result<Options, String> {
         parsed(words)
@@ -182,6 +187,23 @@ mod tests {
             let error = of(words);
             assert!(error.contains(told), "{words:?}: {error}");
         }
+    }
+
+    /// Nothing passes.
+    struct Broken;
+
+    impl Device for Broken {
+        fn trial(&mut self, offered: Load, duration: Duration) -> Result<Trial, Box<dyn Error>> {
+            let sent = (offered.0 * duration.as_secs_f64()) as u64;
+            Ok(Trial { offered, sent, received: 0, duration, taken: duration })
+        }
+    }
+
+    #[test]
+    fn no_rate_is_the_worst_of_all() {
+        let search = Search { goals: vec![Goal::NDR], min: MIN, max: Load(1e6) };
+        let found = search.run(&mut Broken, &mut |_| {}).unwrap();
+        assert_eq!(rates(&[Run { found, noise: Noise::default() }], 0), [0.0]);
     }
 
     #[test]

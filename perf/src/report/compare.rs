@@ -23,19 +23,21 @@ pub enum Verdict {
     Same,
     /// One of them was measured once.
     Once,
+    /// The second does not have it, which is worse.
+    Gone,
 }
 
-/// A figure that both have.
+/// A figure that the first has.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Difference {
     /// Its name.
     pub name: String,
     /// Its unit.
     pub unit: String,
-    /// The means.
+    /// The means; not a number where the second does not have it.
     pub means: [f64; 2],
     /// What the second is more, as a part of the first, and between what with 95 %, if that can be said. Not a number where the
-    /// first is 0.
+    /// first is 0, or the second does not have it.
     pub change: (f64, Option<(f64, f64)>),
     /// What follows.
     pub verdict: Verdict,
@@ -48,6 +50,7 @@ impl fmt::Display for Verdict {
             Verdict::Worse => "worse",
             Verdict::Same => "no difference",
             Verdict::Once => "unknown: measured once",
+            Verdict::Gone => "worse: not in the second",
         })
     }
 }
@@ -60,12 +63,15 @@ fn moments(samples: &[f64]) -> (f64, f64, f64) {
     (mean, squares / (n - 1.0) / n, n - 1.0)
 }
 
-/// How the second differs from the first. None if one of them was never measured.
-fn difference(one: &Figure, other: &Figure) -> Option<Difference> {
-    if one.samples.is_empty() || other.samples.is_empty() {
-        return None;
-    }
-    let ((a, va, na), (b, vb, nb)) = (moments(&one.samples), moments(&other.samples));
+/// How what the second has differs from the first.
+fn difference(one: &Figure, other: Option<&Figure>) -> Difference {
+    let (name, unit) = (one.name.clone(), one.unit.clone());
+    let (a, va, na) = moments(&one.samples);
+    let Some(other) = other.filter(|other| !other.samples.is_empty()) else {
+        let (means, change) = ([a, f64::NAN], (f64::NAN, None));
+        return Difference { name, unit, means, change, verdict: Verdict::Gone };
+    };
+    let (b, vb, nb) = moments(&other.samples);
     let bounds = (na > 0.0 && nb > 0.0).then(|| {
         let variance = va + vb;
         // Welch and Satterthwaite.
@@ -84,11 +90,10 @@ fn difference(one: &Figure, other: &Figure) -> Option<Difference> {
     // Nothing is a part of nothing.
     let part = |value: f64| if a == 0.0 { f64::NAN } else { value / a.abs() };
     let change = (part(b - a), bounds.map(|(low, high)| (part(low), part(high))));
-    let (name, unit) = (one.name.clone(), one.unit.clone());
-    Some(Difference { name, unit, means: [a, b], change, verdict })
+    Difference { name, unit, means: [a, b], change, verdict }
 }
 
-/// The figures that both have, in the order of the first.
+/// The figures that the first has, in their order.
 ///
 /// # Errors
 /// They have none in common, or were taken in different places.
@@ -99,15 +104,15 @@ pub fn differences(one: &Report, other: &Report) -> Result<Vec<Difference>, Stri
             one.taken, other.taken
         ));
     }
-    let same = |figure: &&Figure| {
+    let same = |figure: &Figure| {
         let is_it = |of: &&Figure| (&of.name, &of.unit) == (&figure.name, &figure.unit);
-        other.figures.iter().find(is_it).and_then(|of| difference(figure, of))
+        other.figures.iter().find(is_it)
     };
-    let found: Vec<_> = one.figures.iter().filter_map(|figure| same(&figure)).collect();
-    if found.is_empty() {
+    if !one.figures.iter().any(|figure| same(figure).is_some()) {
         return Err(format!("no figure is in both: '{}' and '{}'", one.title, other.title));
     }
-    Ok(found)
+    let measured = one.figures.iter().filter(|figure| !figure.samples.is_empty());
+    Ok(measured.map(|figure| difference(figure, same(figure))).collect())
 }
 
 /// As a table.
@@ -118,7 +123,10 @@ pub fn table(differences: &[Difference]) -> Table {
         false => "-".to_owned(),
     };
     for Difference { name, unit, means, change, verdict } in differences {
-        let value = |value: f64| format!("{value:.6} {unit}");
+        let value = |value: f64| match value.is_nan() {
+            true => "-".to_owned(),
+            false => format!("{value:.6} {unit}"),
+        };
         let bounds =
             change.1.map_or("-".to_owned(), |(low, high)| format!("{} and {}", percent(low), percent(high)));
         table.rows.push(vec![

@@ -96,6 +96,22 @@ fn figures_differ_by_more_than_they_scatter_or_not_at_all() {
 }
 
 #[test]
+fn what_the_second_does_not_have_is_worse() {
+    let mut both = report();
+    both.measure("PDR", "Mpps", true, vec![11.0, 11.0]);
+    let mut none = both.clone();
+    none.figures[1].samples.clear();
+    for second in [report(), none] {
+        let found = compare::differences(&both, &second).unwrap();
+        let verdicts: Vec<_> = found.iter().map(|d| d.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Same, Verdict::Gone]);
+        assert_eq!(compare::table(&found).rows[1][1..], ["11.000000 Mpps", "-", "-", "-", "worse: not in the second"]);
+        // What only the second has says nothing.
+        assert_eq!(compare::differences(&second, &both).unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn what_cannot_be_compared_is_said() {
     let veth = Report { taken: "over veth".to_owned(), ..report() };
     assert!(compare::differences(&report(), &veth).unwrap_err().contains("over veth"));
