@@ -63,8 +63,10 @@ pub struct Told<T: Args> {
 
 /// Two reports.
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 nothing is worse, 1 they cannot be compared, 3 something is worse, or is not in the second, 4 nothing \
-                        can be told: each was measured once.")]
+#[command(
+    after_help = "Exit codes: 0 nothing is worse, 1 they cannot be compared, 3 something is worse, or is not in the second, 4 nothing \
+                        can be told: each was measured once."
+)]
 pub struct Compare {
     /// A report, as `--write FILE.json` has written it.
     first: PathBuf,

@@ -157,11 +157,6 @@ impl Generator {
         self.pace = pace;
     }
 
-    /// Octets of the longest packet, as IP has it, before it is sealed.
-    pub fn longest(&self) -> usize {
-        self.writer.longest()
-    }
-
     /// When the next frame is due; none, if it always is.
     pub fn next_due(&self) -> Option<u64> {
         self.pace.as_ref().map(Pace::next)

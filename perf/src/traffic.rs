@@ -79,6 +79,11 @@ impl Mix {
         Mix(self.0.iter().map(|(n, len)| (*n, len.saturating_sub(ETHERNET_AND_FCS))).collect())
     }
 
+    /// Octets of the longest packet.
+    pub fn longest(&self) -> u16 {
+        self.0.iter().map(|(_, len)| *len).max().unwrap_or(0)
+    }
+
     /// Octets of a packet, on average.
     pub fn mean(&self) -> f64 {
         self.mean_of(f64::from)
@@ -215,6 +220,7 @@ mod tests {
             for (len, weight) in parts {
                 assert_eq!(pattern.iter().filter(|n| *n == len).count(), *weight, "{len}");
             }
+            assert_eq!(mix.longest(), parts.iter().map(|part| part.0).max().unwrap());
             let mean = pattern.iter().map(|n| *n as f64).sum::<f64>() / pattern.len() as f64;
             assert_eq!((pattern.len(), mix.mean()), (parts.iter().map(|p| p.1).sum(), mean));
             assert_eq!(pattern, mix.pattern(7));

@@ -116,14 +116,6 @@ impl Wire {
         let generators =
             streams.into_iter().map(|stream| Generator::new(&Stream { src_mac, run, ..stream }, hz));
         let generators: Vec<Generator> = generators.collect::<Result<_, _>>()?;
-        let (longest, mtu) = (generators.iter().map(Generator::longest).max(), interfaces.links[0].mtu);
-        if let Some(longest) = longest.filter(|longest| *longest > mtu.into()) {
-            let of = format!("--sizes: packets of {longest} octets, and {out}'s MTU is {mtu}");
-            return Err(format!(
-                "{of}: say others, such as 64:28,570:16,1400:4 for what a tunnel has room for"
-            )
-            .into());
-        }
         let receiver = Receiver::new(run, flows, hz);
         Ok(Wire { interfaces, generators, receiver, first_core, hz, run })
     }

@@ -15,6 +15,9 @@ use portcullis_datapath::fib::Mac;
 use serde_json::{Value, json};
 use std::{error::Error, fs, net::IpAddr, process, time::SystemTime};
 
+/// As IMIX, but for what has no room in a tunnel over Ethernet.
+pub const FITTING: &str = "64:28,570:16,1400:4";
+
 /// Two of this host's interfaces. Without `--out`, gateways are in memory.
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -65,10 +68,34 @@ impl Between {
         self.flows.unwrap_or(self.senders)
     }
 
+    /// Whether packets of these sizes can be sent.
+    ///
+    /// # Errors
+    /// Fewer flows than senders, or fewer cores; packets that are too long for the interface.
+    pub fn check(&self, sizes: &Mix) -> Result<(), String> {
+        let Some([out, _]) = self.ends() else { return Ok(()) };
+        let (flows, senders, cores) = (self.flows(), self.senders, cores());
+        if flows < senders {
+            return Err(format!("--flows {flows}: each of {senders} senders has one of its own at least"));
+        }
+        if usize::from(senders) > cores {
+            return Err(format!("--senders {senders}: there are {cores} cores, and each has one"));
+        }
+        // That there is no such interface is told where it is opened.
+        let (longest, mtu) = (sizes.longest(), mtu(out));
+        if mtu.parse().is_ok_and(|mtu: u32| u32::from(longest) > mtu) {
+            let of = format!("packets of {longest} octets, and {out}'s MTU is {mtu}");
+            return Err(format!(
+                "--sizes: {of}: say others, such as {FITTING} for what a tunnel has room for"
+            ));
+        }
+        Ok(())
+    }
+
     /// Opens them, for packets of these sizes to so many destination addresses.
     ///
     /// # Errors
-    /// Fewer flows than senders, or fewer cores; as [`Wire::open`].
+    /// As [`Between::check`] and [`Wire::open`].
     pub fn open(
         &self,
         sizes: &Mix,
@@ -81,15 +108,8 @@ impl Between {
         else {
             return Ok(None);
         };
-        let (flows, senders, cores) = (self.flows(), self.senders, cores());
-        if flows < senders {
-            return Err(
-                format!("--flows {flows}: each of {senders} senders has one of its own at least").into()
-            );
-        }
-        if usize::from(senders) > cores {
-            return Err(format!("--senders {senders}: there are {cores} cores, and each has one").into());
-        }
+        self.check(sizes)?;
+        let (flows, senders) = (self.flows(), self.senders);
         let one = Flows::one(src, dst);
         let (mut first, mut first_flow) = (one.src_ports.first, 0);
         let streams = (0..senders).map(|n| {

@@ -115,29 +115,35 @@ impl Pair {
 }
 
 impl Workers {
-    /// The gateways.
+    /// Whether there can be such gateways, and such packets.
     ///
     /// # Errors
-    /// More workers than cores, or any number of them, or a way, where gateways are not ours; what [`Pair::device`] and
-    /// [`Wire::open`] cannot have.
-    pub fn pairs(&self, first_core: Option<usize>) -> Result<Pairs, Box<dyn Error>> {
+    /// More workers than cores, or any number of them, or a way, where gateways are not ours; as [`Between::check`].
+    pub fn check(&self) -> Result<(), String> {
+        let cores = cores();
         if self.between.is_used() && (self.workers, self.pair.way) != (1, Way::Both) {
             return Err(
                 "--workers and --way are of gateways in memory: those between interfaces have theirs".into(),
             );
         }
+        if self.workers as usize > cores {
+            return Err(format!("--workers {}: there are {cores} cores, and each has one", self.workers));
+        }
+        self.between.check(&self.pair.sizes)
+    }
+
+    /// The gateways.
+    ///
+    /// # Errors
+    /// As [`Workers::check`]; what [`Pair::device`] and [`Wire::open`] cannot have.
+    pub fn pairs(&self, first_core: Option<usize>) -> Result<Pairs, Box<dyn Error>> {
+        self.check()?;
         if let Some(wire) = self.between.open(&self.pair.sizes, self.pair.sas, self.pair.seed, first_core)? {
             return Ok(Pairs {
                 device: Measured::Between(Box::new(wire)),
                 first_core,
                 noise: Noise::default(),
             });
-        }
-        let cores = cores();
-        if self.workers as usize > cores {
-            return Err(
-                format!("--workers {}: there are {cores} cores, and each has one", self.workers).into()
-            );
         }
         let pairs = (0..self.workers).map(|worker| self.pair.device(worker)).collect::<Result<_, _>>()?;
         Ok(Pairs { device: Measured::InMemory(pairs), first_core, noise: Noise::default() })

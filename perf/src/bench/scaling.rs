@@ -1,11 +1,11 @@
 //! The rate without loss by sizes, SAs and workers.
 
-use super::{Measure, ndr::Pace, pairs::Workers};
+use super::{Measure, between::FITTING, ndr::Pace, pairs::Workers};
 use crate::{
     interface::cores,
     report::{Axis, Plot, Report, Series, Table},
     search::goal::Goal,
-    traffic::Mix,
+    traffic::{Mix, Size},
 };
 use clap::Args;
 use serde_json::json;
@@ -22,8 +22,9 @@ pub struct Options {
     workers: Workers,
     #[command(flatten)]
     pace: Pace,
-    /// Octets of clear packets; several times.
-    #[arg(long, value_name = "SIZES", num_args = 1, default_values = ["64", "576", "1400", "imix"])]
+    /// Octets of clear packets; several times [default: 64, 576, 1400, and imix, of which between interfaces the longest are
+    /// of 1400, too].
+    #[arg(long, value_name = "SIZES", num_args = 1)]
     of_sizes: Vec<Mix>,
     /// SAs [default: 1 and 1000; between interfaces, as --sas says].
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
@@ -37,13 +38,16 @@ impl Options {
     fn all(&self) -> Vec<Workers> {
         let cores = cores() as u32;
         let in_memory = !self.workers.between.is_used();
+        let last: Mix = if in_memory { Size::Imix.into() } else { FITTING.parse().expect("a mix") };
+        let sizes = [64, 576, 1400].map(|octets| Size::Octets(octets).into()).into_iter().chain([last]);
+        let sizes = if self.of_sizes.is_empty() { sizes.collect() } else { self.of_sizes.clone() };
         let or = |said: &[u32], usual: Vec<u32>| if said.is_empty() { usual } else { said.to_vec() };
         let workers = or(&self.of_workers, if in_memory && cores > 1 { vec![1, cores] } else { vec![1] });
         let sas = or(&self.of_sas, if in_memory { vec![1, 1000] } else { vec![self.workers.pair.sas] });
         let mut all = vec![];
         for workers in workers {
             for sas in &sas {
-                for sizes in &self.of_sizes {
+                for sizes in &sizes {
                     let mut one = Workers { workers, ..self.workers.clone() };
                     (one.pair.sas, one.pair.sizes) = (*sas, sizes.clone());
                     all.push(one);
@@ -57,6 +61,8 @@ impl Options {
 impl Measure for Options {
     fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
         let all = self.all();
+        // Not after hours of others.
+        all.iter().try_for_each(Workers::check)?;
         let mut table =
             Table::new(&["Gateways", "Mpps", "Gbit/s inside", "Gbit/s outside", "Turns interrupted"]);
         let (mut figures, mut rows, mut lines) = (vec![], vec![], Vec::<Series>::new());
@@ -111,5 +117,33 @@ mod tests {
         let lines: Vec<_> = all.iter().map(Workers::line).collect();
         assert_eq!((all.len(), &lines[0][..]), (12, "both, 64 octets, 1 SAs of aes-gcm-128, 1 workers"));
         assert_eq!(lines[11], "both, IMIX octets, 100 SAs of aes-gcm-128, 2 workers");
+    }
+
+    /// Words of a measurement from an interface that carries packets of 65536 octets to itself.
+    const LO: [&str; 10] = [
+        "--out",
+        "lo",
+        "--in",
+        "lo",
+        "--dst-mac",
+        "02:00:00:00:00:01",
+        "--src",
+        "10.0.1.2",
+        "--dst",
+        "10.0.2.2",
+    ];
+
+    #[test]
+    fn all_are_looked_at_before_the_first_is_measured() {
+        let sizes = |words: &[&str]| {
+            let all = parsed::<Options>(words).unwrap().all();
+            all.iter().map(|one| one.pair.sizes.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&["--of-sas", "1", "--of-workers", "1"]), ["64", "576", "1400", "IMIX"]);
+        assert_eq!(sizes(&LO), ["64", "576", "1400", "64:28,570:16,1400:4"]);
+        // It would be measured for half a minute before.
+        let words = ["--of-sizes", "64", "--of-sas", "1", "--of-workers", "1,64"];
+        let error = parsed::<Options>(&words).unwrap().measure(None).map(drop).unwrap_err().to_string();
+        assert!(error.starts_with("--workers 64: there are"), "{error}");
     }
 }

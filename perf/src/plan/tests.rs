@@ -314,7 +314,10 @@ fn what_if_varies_one_option_or_two() {
     let told = |case: &Case| case.answer.as_ref().map_or_else(|e| e.to_string(), |a| a.boxes.to_string());
     let told: Vec<String> = cores.cases.iter().map(told).collect();
     assert_eq!(told[..2], ["2", "5"]);
-    assert!(told[2].starts_with("--other-cores '5': a box has 5") && told[3].starts_with("--other-cores '9'"), "{told:?}");
+    assert!(
+        told[2].starts_with("--other-cores '5': a box has 5") && told[3].starts_with("--other-cores '9'"),
+        "{told:?}"
+    );
     assert!(matches!(vary(&["wheels=4"]), Err(QuestionError::NoOption { .. })));
     assert!(Vary::parse("rate").unwrap_err().contains("no '='"));
     assert!(Vary::parse("rate= ").unwrap_err().contains("no values"));

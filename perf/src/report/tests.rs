@@ -105,7 +105,10 @@ fn what_the_second_does_not_have_is_worse() {
         let found = compare::differences(&both, &second).unwrap();
         let verdicts: Vec<_> = found.iter().map(|d| d.verdict).collect();
         assert_eq!(verdicts, [Verdict::Same, Verdict::Gone]);
-        assert_eq!(compare::table(&found).rows[1][1..], ["11.000000 Mpps", "-", "-", "-", "worse: not in the second"]);
+        assert_eq!(
+            compare::table(&found).rows[1][1..],
+            ["11.000000 Mpps", "-", "-", "-", "worse: not in the second"]
+        );
         // What only the second has says nothing.
         assert_eq!(compare::differences(&second, &both).unwrap().len(), 1);
     }
