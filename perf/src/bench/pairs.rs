@@ -14,7 +14,7 @@ use crate::{
     interface::{cores, pin},
     plan::{packet::Tunnel, profile::esp},
     report::{Plot, Report, Table},
-    traffic::Mix,
+    traffic::{Mix, Size},
     trial::{Device, Load, Trial},
     wire::Wire,
 };
@@ -33,12 +33,13 @@ pub struct Pair {
     /// What of the pair is measured: the gateway that seals, the one that opens, or both, one after the other.
     #[arg(long, value_name = "encap|decap|both", default_value = "both")]
     pub way: Way,
-    /// Octets of clear IP packets: a number, imix, or a list with weights as 64:28,570:16,1518:4.
-    #[arg(long, value_name = "SIZES", default_value = "64")]
-    pub sizes: Mix,
-    /// SAs, each of a flow, hit at random. Between interfaces: destination addresses, whatever the gateways have for them.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub sas: u32,
+    /// Octets of clear IP packets: a number, imix, or a list with weights as 64:28,570:16,1518:4 [default: 64].
+    #[arg(long, value_name = "SIZES")]
+    pub sizes: Option<Mix>,
+    /// SAs, each of a flow, hit at random. Between interfaces: destination addresses, whatever the gateways have for them
+    /// [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub sas: Option<u32>,
     /// What packets are sealed with, an algorithm of ESP. Between interfaces only rates outside follow from it and from --udp.
     #[arg(long, value_name = "NAME", default_value = "aes-gcm-128", value_parser = algorithm)]
     algorithm: Algorithm,
@@ -59,9 +60,10 @@ pub struct Workers {
     /// Where they are, if not in memory.
     #[command(flatten)]
     pub between: Between,
-    /// Workers, each on a core of its own, the first on --core: with its part of the load, and SAs that are its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub workers: u32,
+    /// Workers, each on a core of its own, the first on --core: with its part of the load, and SAs that are its own
+    /// [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: Option<u32>,
 }
 
 /// They, and how quiet it is.
@@ -95,14 +97,25 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
 }
 
 impl Pair {
+    /// Octets of clear IP packets.
+    pub fn sizes(&self) -> Mix {
+        self.sizes.clone().unwrap_or(Size::Octets(64).into())
+    }
+
+    /// SAs.
+    pub fn sas(&self) -> u32 {
+        self.sas.unwrap_or(1)
+    }
+
     /// The gateways, for a worker of this number, whose flows are its own.
     ///
     /// # Errors
     /// What there is no memory for, or sizes that do not fit.
     pub fn device(&self, worker: u32) -> Result<InMemory, Box<dyn Error>> {
-        let &Pair { sas, algorithm, udp: nat_t, .. } = self;
-        let setup = Setup { sas, workers: 1, metered: false, algorithm, aead: Aead::best(), nat_t };
-        InMemory::new(&setup, self.way, &self.sizes, self.seed + u64::from(worker))
+        let &Pair { algorithm, udp: nat_t, .. } = self;
+        let setup =
+            Setup { sas: self.sas(), workers: 1, metered: false, algorithm, aead: Aead::best(), nat_t };
+        InMemory::new(&setup, self.way, &self.sizes(), self.seed + u64::from(worker))
     }
 
     /// Gbit/s of inner and of outer IP packets.
@@ -110,26 +123,32 @@ impl Pair {
         let tunnel = Tunnel { v6: false, udp: self.udp };
         let outer = |octets: u16| f64::from(tunnel.outer_len(self.algorithm, octets.into()));
         let gbits = |octets: f64| 8.0 * octets * pps / 1e9;
-        (gbits(self.sizes.mean_of(f64::from)), gbits(self.sizes.mean_of(outer)))
+        (gbits(self.sizes().mean_of(f64::from)), gbits(self.sizes().mean_of(outer)))
     }
 }
 
 impl Workers {
+    /// Workers.
+    pub fn workers(&self) -> u32 {
+        self.workers.unwrap_or(1)
+    }
+
     /// Whether there can be such gateways, and such packets.
     ///
     /// # Errors
     /// More workers than cores, or any number of them, or a way, where gateways are not ours; as [`Between::check`].
     pub fn check(&self) -> Result<(), String> {
         let cores = cores();
-        if self.between.is_used() && (self.workers, self.pair.way) != (1, Way::Both) {
+        if self.between.is_used() && (self.workers(), self.pair.way) != (1, Way::Both) {
             return Err(
                 "--workers and --way are of gateways in memory: those between interfaces have theirs".into(),
             );
         }
-        if self.workers as usize > cores {
-            return Err(format!("--workers {}: there are {cores} cores, and each has one", self.workers));
+        let workers = self.workers();
+        if workers as usize > cores {
+            return Err(format!("--workers {workers}: there are {cores} cores, and each has one"));
         }
-        self.between.check(&self.pair.sizes)
+        self.between.check(&self.pair.sizes())
     }
 
     /// The gateways.
@@ -138,22 +157,24 @@ impl Workers {
     /// As [`Workers::check`]; what [`Pair::device`] and [`Wire::open`] cannot have.
     pub fn pairs(&self, first_core: Option<usize>) -> Result<Pairs, Box<dyn Error>> {
         self.check()?;
-        if let Some(wire) = self.between.open(&self.pair.sizes, self.pair.sas, self.pair.seed, first_core)? {
+        if let Some(wire) =
+            self.between.open(&self.pair.sizes(), self.pair.sas(), self.pair.seed, first_core)?
+        {
             return Ok(Pairs {
                 device: Measured::Between(Box::new(wire)),
                 first_core,
                 noise: Noise::default(),
             });
         }
-        let pairs = (0..self.workers).map(|worker| self.pair.device(worker)).collect::<Result<_, _>>()?;
+        let pairs = (0..self.workers()).map(|worker| self.pair.device(worker)).collect::<Result<_, _>>()?;
         Ok(Pairs { device: Measured::InMemory(pairs), first_core, noise: Noise::default() })
     }
 
     /// What they are, in a line.
     pub fn line(&self) -> String {
-        let Workers { pair, workers, between } = self;
-        let (sizes, sas) = (&pair.sizes, pair.sas);
-        if let Some(ends) = between.line() {
+        let (pair, workers) = (&self.pair, self.workers());
+        let (sizes, sas) = (pair.sizes(), pair.sas());
+        if let Some(ends) = self.between.line() {
             return format!("{ends}, {sizes} octets, {sas} destinations");
         }
         let way = format!("{:?}", pair.way).to_lowercase();
@@ -192,8 +213,8 @@ impl Workers {
     /// The same, with stable keys.
     pub fn json(&self) -> Value {
         json!({
-            "way": format!("{:?}", self.pair.way).to_lowercase(), "sizes": self.pair.sizes.to_string(),
-            "sas": self.pair.sas, "workers": self.workers, "algorithm": self.pair.algorithm.name(), "udp": self.pair.udp,
+            "way": format!("{:?}", self.pair.way).to_lowercase(), "sizes": self.pair.sizes().to_string(),
+            "sas": self.pair.sas(), "workers": self.workers(), "algorithm": self.pair.algorithm.name(), "udp": self.pair.udp,
             "between": self.between.json(),
         })
     }

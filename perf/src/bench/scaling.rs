@@ -1,6 +1,11 @@
 //! The rate without loss by sizes, SAs and workers.
 
-use super::{Measure, between::FITTING, ndr::Pace, pairs::Workers};
+use super::{
+    Measure,
+    between::FITTING,
+    ndr::Pace,
+    pairs::{Pair, Workers},
+};
 use crate::{
     interface::cores,
     report::{Axis, Plot, Report, Series, Table},
@@ -22,16 +27,25 @@ pub struct Options {
     workers: Workers,
     #[command(flatten)]
     pace: Pace,
-    /// Octets of clear packets; several times [default: 64, 576, 1400, and imix, of which between interfaces the longest are
-    /// of 1400, too].
-    #[arg(long, value_name = "SIZES", num_args = 1)]
+    /// Octets of clear packets; several times [default: --sizes, or 64, 576, 1400, and imix, of which between interfaces the
+    /// longest are of 1400, too].
+    #[arg(long, value_name = "SIZES", num_args = 1, conflicts_with = "sizes")]
     of_sizes: Vec<Mix>,
-    /// SAs [default: 1 and 1000; between interfaces, as --sas says].
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    /// SAs [default: --sas, or in memory 1 and 1000].
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "sas", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     of_sas: Vec<u32>,
-    /// Workers, in memory [default: 1, and as many as there are cores].
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    /// Workers, in memory [default: --workers, or 1, and as many as there are cores].
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "workers", value_parser = clap::value_parser!(u32).range(1..=64))]
     of_workers: Vec<u32>,
+}
+
+/// What is said, of a list or of one; or the usual.
+fn list<T: Clone>(said: &[T], one: &Option<T>, usual: Vec<T>) -> Vec<T> {
+    match (said, one) {
+        ([], Some(one)) => vec![one.clone()],
+        ([], None) => usual,
+        (said, _) => said.to_vec(),
+    }
 }
 
 impl Options {
@@ -40,16 +54,17 @@ impl Options {
         let in_memory = !self.workers.between.is_used();
         let last: Mix = if in_memory { Size::Imix.into() } else { FITTING.parse().expect("a mix") };
         let sizes = [64, 576, 1400].map(|octets| Size::Octets(octets).into()).into_iter().chain([last]);
-        let sizes = if self.of_sizes.is_empty() { sizes.collect() } else { self.of_sizes.clone() };
-        let or = |said: &[u32], usual: Vec<u32>| if said.is_empty() { usual } else { said.to_vec() };
-        let workers = or(&self.of_workers, if in_memory && cores > 1 { vec![1, cores] } else { vec![1] });
-        let sas = or(&self.of_sas, if in_memory { vec![1, 1000] } else { vec![self.workers.pair.sas] });
+        let Pair { sizes: one_size, sas: one_sas, .. } = &self.workers.pair;
+        let sizes = list(&self.of_sizes, one_size, sizes.collect());
+        let sas = list(&self.of_sas, one_sas, if in_memory { vec![1, 1000] } else { vec![1] });
+        let workers = if in_memory && cores > 1 { vec![1, cores] } else { vec![1] };
+        let workers = list(&self.of_workers, &self.workers.workers, workers);
         let mut all = vec![];
         for workers in workers {
             for sas in &sas {
                 for sizes in &sizes {
-                    let mut one = Workers { workers, ..self.workers.clone() };
-                    (one.pair.sas, one.pair.sizes) = (*sas, sizes.clone());
+                    let mut one = Workers { workers: Some(workers), ..self.workers.clone() };
+                    (one.pair.sas, one.pair.sizes) = (Some(*sas), Some(sizes.clone()));
                     all.push(one);
                 }
             }
@@ -84,8 +99,8 @@ impl Measure for Options {
             rows.push(
                 json!({ "gateways": workers.json(), "ndr_pps": pps, "inner_gbits": inner, "noise": noise }),
             );
-            let line = format!("{} SAs, {} workers", workers.pair.sas, workers.workers);
-            let point = (workers.pair.sizes.mean(), inner);
+            let line = format!("{} SAs, {} workers", workers.pair.sas(), workers.workers());
+            let point = (workers.pair.sizes().mean(), inner);
             match lines.iter_mut().find(|series| series.name == line) {
                 Some(series) => series.points.push(point),
                 None => lines.push(Series { name: line, points: vec![point] }),
@@ -119,6 +134,24 @@ mod tests {
         assert_eq!(lines[11], "both, IMIX octets, 100 SAs of aes-gcm-128, 2 workers");
     }
 
+    #[test]
+    fn options_of_one_are_lists_of_one() {
+        let words = ["--sizes", "100", "--sas", "7", "--workers", "1"];
+        let all = parsed::<Options>(&words).unwrap().all();
+        let lines: Vec<_> = all.iter().map(Workers::line).collect();
+        assert_eq!(lines, ["both, 100 octets, 7 SAs of aes-gcm-128, 1 workers"]);
+        for (words, told) in [
+            (&["--sizes", "64", "--of-sizes", "100"][..], "cannot be used with"),
+            (&["--sas", "7", "--of-sas", "1,2"], "cannot be used with"),
+            (&["--workers", "1", "--of-workers", "1,2"], "cannot be used with"),
+            (&["--of-workers", "0"], "0 is not in 1..=64"),
+            (&["--of-sas", "1,0"], "0 is not in 1..=100000"),
+        ] {
+            let error = parsed::<Options>(words).map(drop).unwrap_err();
+            assert!(error.contains(told), "{words:?}: {error}");
+        }
+    }
+
     /// Words of a measurement from an interface that carries packets of 65536 octets to itself.
     const LO: [&str; 10] = [
         "--out",
@@ -137,7 +170,7 @@ mod tests {
     fn all_are_looked_at_before_the_first_is_measured() {
         let sizes = |words: &[&str]| {
             let all = parsed::<Options>(words).unwrap().all();
-            all.iter().map(|one| one.pair.sizes.to_string()).collect::<Vec<_>>()
+            all.iter().map(|one| one.pair.sizes().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(&["--of-sas", "1", "--of-workers", "1"]), ["64", "576", "1400", "IMIX"]);
         assert_eq!(sizes(&LO), ["64", "576", "1400", "64:28,570:16,1400:4"]);

@@ -227,6 +227,12 @@ fn quantiles(times: &Times) -> serde_json::Value {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Tool::Plan(question) = &options.tool {
+        if options.core.is_some() {
+            eprintln!(
+                "portcullis plan: --core says where to run, and nothing is measured here; --cores says how many a box has"
+            );
+            return ExitCode::from(plan::command::WRONG);
+        }
         return plan(question);
     }
     if let Tool::Bench { bench } = &options.tool {
