@@ -74,9 +74,12 @@ impl Measure for Options {
                     }
                 }
             }
-            report.figures.extend(of.figures.iter().map(|figure| match name {
-                Some(name) => Figure { name: format!("{name}, {}", figure.name), ..figure.clone() },
-                None => figure.clone(),
+            report.figures.extend(of.figures.iter().map(|figure| {
+                let name = match name {
+                    Some(name) => format!("{name}, {}", figure.name),
+                    None => format!("{}: {}", of.title, figure.name),
+                };
+                Figure { name, ..figure.clone() }
             }));
         }
         Ok(report)
@@ -86,27 +89,26 @@ impl Measure for Options {
 #[cfg(test)]
 mod tests {
     use super::{super::parsed, *};
-    use crate::report::{Axis, Form, Plot, Series, Table};
+    use crate::report::{Axis, Form, Plot, Series, Table, compare};
     use std::fs;
 
     #[test]
     fn several_gateways_are_drawn_side_by_side() {
         let dir = std::env::temp_dir().join(format!("portcullis-merge-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let write = |name: &str, mpps: f64| {
+        let write = |name: &str, mpps: f64, title: &str| {
             let mut table = Table::new(&["Goal", "Mpps"]);
             table.rows.push(vec!["NDR".to_owned(), mpps.to_string()]);
             let series = vec![Series { name: "1 SA".to_owned(), points: vec![(64.0, mpps)] }];
             let (x, y) = (Axis::linear("octets"), Axis::linear("Mpps"));
             let plot = Plot { title: "Rates".to_owned(), x, y, series };
-            let mut report =
-                Report::new("Rates", "over veth", json!({})).with("Rates", "", table, vec![plot]);
+            let mut report = Report::new(title, "over veth", json!({})).with("Rates", "", table, vec![plot]);
             report.measure("NDR", "Mpps", true, vec![mpps]);
             let path = dir.join(name);
             fs::write(&path, report.to_form(Form::Json).unwrap()).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        let [ours, theirs] = [write("ours", 2.0), write("theirs", 1.0)];
+        let [ours, theirs] = [write("ours", 2.0, "Rates"), write("theirs", 1.0, "Rates")];
         let report = |words: &[&str]| parsed::<Options>(words).unwrap().measure(None);
         let both = report(&["--names", "ours,theirs", &ours, &theirs]).unwrap();
         let [section] = both.sections.as_slice() else { panic!("{} sections", both.sections.len()) };
@@ -115,6 +117,11 @@ mod tests {
         assert_eq!((section.plots.len(), lines), (1, vec!["ours, 1 SA", "theirs, 1 SA"]));
         assert_eq!([&*both.figures[0].name, &*both.figures[1].name], ["ours, NDR", "theirs, NDR"]);
         assert_eq!(report(&[&ours, &theirs]).unwrap().sections.len(), 2);
+        // Whose they are is in the names of figures, too: in any order each is compared with itself.
+        let long = write("long", 3.0, "Rates of 1400 octets");
+        let [one, other] = [report(&[&ours, &long]).unwrap(), report(&[&long, &ours]).unwrap()];
+        assert_eq!(one.figures[1].name, "Rates of 1400 octets: NDR");
+        assert!(compare::differences(&one, &other).unwrap().iter().all(|d| d.means[0] == d.means[1]));
         let error = report(&["--names", "ours", &ours, &theirs]).map(|_| ()).unwrap_err().to_string();
         assert_eq!(error, "--names: 1 names, and 2 reports");
         fs::remove_dir_all(&dir).unwrap();
