@@ -163,6 +163,7 @@ impl Measure for Options {
                 );
                 let wire = pairs.wire().ok_or("no interfaces")?;
                 came.push(self.once(wire, event)?);
+                pairs.noise.time();
             }
         }
         drop(bar);

@@ -87,8 +87,8 @@ enum Measured {
 pub struct Noise {
     /// Clocks of a piece of arithmetic after each trial.
     pieces: Vec<u64>,
-    /// Turns of gateways that were interrupted.
-    interrupted: u64,
+    /// Turns of gateways that were interrupted, of those in memory.
+    interrupted: Option<u64>,
 }
 
 fn algorithm(name: &str) -> Result<Algorithm, String> {
@@ -291,38 +291,49 @@ impl Device for Pairs {
         let trial = match &mut self.device {
             Measured::InMemory(pairs) => {
                 let trial = together(pairs, self.first_core.unwrap_or(0), load, duration)?;
-                self.noise.interrupted += pairs.iter().map(|pair| pair.details().interrupted).sum::<u64>();
+                let interrupted = pairs.iter().map(|pair| pair.details().interrupted).sum::<u64>();
+                *self.noise.interrupted.get_or_insert_default() += interrupted;
                 trial
             }
             Measured::Between(wire) => wire.trial(load, duration)?,
         };
-        self.noise.pieces.push(clock::piece());
+        self.noise.time();
         Ok(trial)
     }
 }
 
 impl Noise {
-    /// The median piece, and by how much nine of ten pieces differ, as a part of it.
-    pub fn pieces(&self) -> (u64, f64) {
+    /// Times a piece of arithmetic, on this core.
+    pub fn time(&mut self) {
+        self.pieces.push(clock::piece());
+    }
+
+    /// The median piece, and by how much nine of ten pieces differ, as a part of it; none if none was timed.
+    fn pieces(&self) -> Option<(u64, f64)> {
         let mut pieces = self.pieces.clone();
         pieces.sort_unstable();
         let at = |part: f64| pieces[((pieces.len() - 1) as f64 * part).round() as usize];
-        if pieces.is_empty() {
-            return (0, 0.0);
-        }
-        (at(0.5), (at(0.95) - at(0.05)) as f64 / at(0.5).max(1) as f64)
+        let spread = || (at(0.95) - at(0.05)) as f64 / at(0.5).max(1) as f64;
+        (!pieces.is_empty()).then(|| (at(0.5), spread()))
     }
 
-    /// With stable keys.
+    /// Turns that were interrupted, for people.
+    pub fn interrupted(&self) -> String {
+        self.interrupted.map_or("-".to_owned(), |turns| turns.to_string())
+    }
+
+    /// With stable keys; null is what was not looked at.
     pub fn json(&self) -> Value {
-        let (clocks, spread) = self.pieces();
+        let (clocks, spread) = self.pieces().unzip();
         json!({ "piece_clocks": clocks, "piece_spread": spread, "interrupted_turns": self.interrupted })
     }
 
     /// For people, as [`NOISE`] names it.
     fn row(&self) -> Vec<String> {
-        let (clocks, spread) = self.pieces();
-        vec![self.interrupted.to_string(), clocks.to_string(), format!("{:.1} % more", 100.0 * spread)]
+        let (clocks, spread) = self.pieces().map_or(("-".to_owned(), "-".to_owned()), |(clocks, spread)| {
+            (clocks.to_string(), format!("{:.1} % more", 100.0 * spread))
+        });
+        vec![self.interrupted(), clocks, spread]
     }
 }
 
@@ -345,10 +356,19 @@ mod tests {
 
     #[test]
     fn noise_is_what_nine_of_ten_pieces_differ_by() {
-        assert_eq!(Noise::default().pieces(), (0, 0.0));
-        let mut noise = Noise { pieces: (0..=100).map(|n| 1000 + n).rev().collect(), interrupted: 0 };
+        let mut noise = Noise { pieces: (0..=100).map(|n| 1000 + n).rev().collect(), interrupted: Some(3) };
         noise.pieces[0] = 1_000_000;
-        assert_eq!(noise.pieces(), (1050, 90.0 / 1050.0));
+        assert_eq!(noise.pieces(), Some((1050, 90.0 / 1050.0)));
+        assert_eq!(noise.row(), ["3", "1050", "8.6 % more"]);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_was_not_quiet() {
+        let mut noise = Noise::default();
+        assert_eq!(noise.row(), ["-", "-", "-"]);
+        assert!(noise.json()["interrupted_turns"].is_null() && noise.json()["piece_clocks"].is_null());
+        noise.time();
+        assert_eq!((noise.pieces.len(), &noise.row()[0][..], &noise.row()[2][..]), (1, "-", "0.0 % more"));
     }
 
     #[test]

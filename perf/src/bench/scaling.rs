@@ -87,17 +87,17 @@ impl Measure for Options {
             let found = self.pace.search(&mut pairs, &[Goal::NDR], &what)?;
             let pps = found.results[0].throughput.unwrap_or(0.0);
             let (inner, outer) = workers.pair.gbits(pps);
-            let (noise, name) = (pairs.noise.json(), workers.line());
+            let (noise, name) = (&pairs.noise, workers.line());
             table.rows.push(vec![
                 name.clone(),
                 format!("{:.3}", pps / 1e6),
                 format!("{inner:.2}"),
                 format!("{outer:.2}"),
-                noise["interrupted_turns"].to_string(),
+                noise.interrupted(),
             ]);
             figures.push((name, pps / 1e6));
             rows.push(
-                json!({ "gateways": workers.json(), "ndr_pps": pps, "inner_gbits": inner, "noise": noise }),
+                json!({ "gateways": workers.json(), "ndr_pps": pps, "inner_gbits": inner, "noise": noise.json() }),
             );
             let line = format!("{} SAs, {} workers", workers.pair.sas(), workers.workers());
             let point = (workers.pair.sizes().mean(), inner);
