@@ -67,7 +67,7 @@ pub fn replay(
     let end = most.map_or(u64::MAX, |most| start.saturating_add(clocks(most)));
     replay.set_timing(timing(start, hz));
     while !replay.is_done() && clock::now() < end {
-        replay.turn(port, cache, clock::now);
+        replay.turn(port, cache, || clock::now().min(end - 1));
     }
     replay.close(cache);
     let over = clock::now();
