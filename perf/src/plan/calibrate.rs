@@ -30,8 +30,8 @@ const PARTS: f64 = 3.0;
 /// How a profile is made.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example, on a quiet machine:\n  portcullis-path --sas 1,1024,10000,100000 --json 128.json\n  \
-                        portcullis-path --sas 1,1024,10000,100000 --algorithm aes-gcm-256 --json 256.json\n  \
+    after_help = "Example, on a quiet machine:\n  portcullis-path --sas 1,1024,10000,100000 --arrival owner --json 128.json\n  \
+                        portcullis-path --sas 1,1024,10000,100000 --arrival owner --algorithm aes-gcm-256 --json 256.json\n  \
                         portcullis bench calibrate --measured 128.json --measured 256.json --profile host.json\n\n\
                         perf/calibrate does all of it, and over veth, too."
 )]

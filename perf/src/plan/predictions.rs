@@ -14,7 +14,7 @@ use thiserror::Error;
 #[derive(Args, Debug)]
 #[command(
     after_help = "What the profile was made of is left out: it says nothing of how well it predicts.\n\nExample:\n  \
-                  portcullis-path --sizes 200,800 --sas 300,20000 --json others.json\n  \
+                  portcullis-path --sizes 200,800 --sas 300,20000 --arrival owner --json others.json\n  \
                   portcullis bench predictions --profile host.json --measured others.json"
 )]
 pub struct Options {
