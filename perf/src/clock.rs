@@ -23,6 +23,24 @@ pub fn now() -> u64 {
     }
 }
 
+/// Seconds that somebody says, from 0 to a day and some hours.
+///
+/// # Errors
+/// Anything else.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse().ok().filter(|n| (0.0..=1e5).contains(n));
+    number.map(Duration::from_secs_f64).ok_or_else(|| "from 0 to 100000 seconds".to_owned())
+}
+
+/// The same, but for 0.
+///
+/// # Errors
+/// Anything else.
+pub fn some_seconds(text: &str) -> Result<Duration, String> {
+    let some = seconds(text).ok().filter(|time| !time.is_zero());
+    some.ok_or_else(|| "above 0, and up to 100000 seconds".to_owned())
+}
+
 /// What one call of [`now`] costs.
 pub fn overhead() -> u64 {
     (0..1000).map(|_| now().abs_diff(now())).min().unwrap_or(0)
@@ -102,4 +120,24 @@ pub fn memory() -> (u64, u64) {
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     (field("VmRSS:").unwrap_or(0) * 1024, field("VmHWM:").unwrap_or(0) * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_what_a_clock_can_count() {
+        for (text, millis) in [("0", 0), ("0.5", 500), ("1e5", 100_000_000)] {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(millis)));
+        }
+        for wrong in ["-1", "-0.1", "1e30", "nan", "inf", "", "1s"] {
+            assert_eq!(seconds(wrong).unwrap_err(), "from 0 to 100000 seconds", "{wrong}");
+        }
+        assert_eq!(some_seconds("0.5"), Ok(Duration::from_millis(500)));
+        // Less than a clock counts is none.
+        for wrong in ["0", "-0", "1e-30", "-1", "1e30"] {
+            assert!(some_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }

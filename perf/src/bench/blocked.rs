@@ -3,6 +3,7 @@
 
 use super::{Measure, pairs::Workers, progress::Bar};
 use crate::{
+    clock::seconds,
     report::{Report, Table},
     trial::Load,
     wire::{Seen, Wire},
@@ -38,11 +39,11 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
     /// How long frames are sent before the command.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
-    before: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    before: Duration,
     /// And after it has ended.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
-    after: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    after: Duration,
 }
 
 /// Something to be done.
@@ -59,11 +60,6 @@ fn event(text: &str) -> Result<Event, String> {
         }
         _ => Err("say NAME=COMMAND, as 'restart=systemctl restart portcullis'".to_owned()),
     }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|n| (0.0..=1e5).contains(n));
-    number.ok_or_else(|| "from 0 to 100000 seconds".to_owned())
 }
 
 /// What came of a command.
@@ -94,14 +90,13 @@ struct Running {
 impl Options {
     /// Offers the load, does it, and goes on for a while.
     fn once(&self, wire: &mut Wire, event: &Event) -> Result<Came, Box<dyn Error>> {
-        let (before, after) = (Duration::from_secs_f64(self.before), Duration::from_secs_f64(self.after));
         let (mut running, mut took) = (None::<Running>, None::<(Duration, Duration)>);
         let seen = wire.offer(Load(self.rate), |now| {
             if let Some((_, end)) = took {
                 return Ok(Some(end));
             }
             let Some(run) = &mut running else {
-                if now >= before {
+                if now >= self.before {
                     running = Some(Running { child: event.start()?, since: now, looked: now });
                 }
                 return Ok(None);
@@ -109,7 +104,7 @@ impl Options {
             if now - run.looked >= LOOK_EVERY {
                 run.looked = now;
                 if event.has_ended(&mut run.child)? {
-                    took = Some((now - run.since, now + after));
+                    took = Some((now - run.since, now + self.after));
                 }
             }
             Ok(None)
@@ -156,11 +151,8 @@ impl Measure for Options {
         let mut bar = Bar::default();
         for n in 0..self.repeat {
             for (event, came) in self.event.iter().zip(&mut came) {
-                let left = Duration::from_secs_f64((self.before + self.after) * f64::from(self.repeat - n));
-                bar.tell(
-                    &format!("{}, {} of {}", event.name, n + 1, self.repeat),
-                    left * self.event.len() as u32,
-                );
+                let left = (self.before + self.after) * (self.repeat - n) * self.event.len() as u32;
+                bar.tell(&format!("{}, {} of {}", event.name, n + 1, self.repeat), left);
                 let wire = pairs.wire().ok_or("no interfaces")?;
                 came.push(self.once(wire, event)?);
                 pairs.noise.time();

@@ -51,13 +51,21 @@ fn most(rate: f64) -> u64 {
     MOST.min((rate * MOST_SECONDS) as u64)
 }
 
+/// What is left, where so many of all took so long.
+fn left(spent: Duration, done: u32, all: u32) -> Duration {
+    spent / done * (all - done)
+}
+
 /// The longest that does.
 fn longest(pairs: &mut Pairs, rate: f64) -> Result<u64, Box<dyn Error>> {
-    let mut upper = 64;
-    while upper < most(rate) && passes(pairs, rate, upper)? {
-        upper *= 2;
+    let most = most(rate);
+    let (mut lower, mut upper) = (0, most.min(64));
+    while passes(pairs, rate, upper)? {
+        if upper == most {
+            return Ok(most);
+        }
+        (lower, upper) = (upper, most.min(2 * upper));
     }
-    let mut lower = if upper == 64 { 0 } else { upper / 2 };
     while upper - lower > 1 {
         let middle = lower.midpoint(upper);
         *if passes(pairs, rate, middle)? { &mut lower } else { &mut upper } = middle;
@@ -67,8 +75,11 @@ fn longest(pairs: &mut Pairs, rate: f64) -> Result<u64, Box<dyn Error>> {
 
 impl Measure for Options {
     fn measure(&self, core: Option<usize>) -> Result<Report, Box<dyn Error>> {
-        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-            return Err(format!("--rate {}: a rate is above 0", self.rate.unwrap_or_default()).into());
+        if let Some(rate) = self.rate.filter(|rate| most(*rate) == 0 || !rate.is_finite()) {
+            return Err(format!(
+                "--rate {rate}: of a burst, which takes {MOST_SECONDS} s at most, this is no rate"
+            )
+            .into());
         }
         let mut pairs = self.workers.pairs(core)?;
         let found = self.pace.search(&mut pairs, &[Goal::NDR], "")?;
@@ -76,8 +87,8 @@ impl Measure for Options {
         let rate = self.rate.unwrap_or(2.0 * throughput);
         let (mut bursts, mut bar) = (vec![], Bar::default());
         for n in 1..=self.repeat {
-            bar.tell(&format!("burst {n} of {}", self.repeat), Duration::ZERO);
             bursts.push(longest(&mut pairs, rate)?);
+            bar.tell(&format!("burst {n} of {}", self.repeat), left(bar.spent(), n, self.repeat));
         }
         drop(bar);
         let mean = bursts.iter().sum::<u64>() as f64 / bursts.len() as f64;
@@ -85,7 +96,7 @@ impl Measure for Options {
         // RFC 9004 §6.4: while the burst comes in, some of it goes out.
         let implied = mean / rate;
         let corrected = implied - implied * (throughput / rate).min(1.0);
-        let is_endless = longest.is_some_and(|frames| frames >= most(rate) / 2);
+        let is_endless = longest.is_some_and(|frames| frames >= most(rate).div_ceil(2));
         let data = json!({
             "rate_pps": rate, "throughput_pps": throughput, "frames": bursts, "mean_frames": mean,
             "buffer_us": corrected * 1e6, "endless": is_endless,
@@ -122,5 +133,24 @@ mod tests {
         let mut pairs = options.workers.pairs(None).unwrap();
         let frames = longest(&mut pairs, 1e9).unwrap();
         assert!((2048..4096).contains(&frames), "{frames}");
+    }
+
+    #[test]
+    fn a_burst_is_no_longer_than_two_seconds() {
+        let options: Options = parsed(&[]).unwrap();
+        let mut pairs = options.workers.pairs(None).unwrap();
+        // All that is tried passes, and no more.
+        assert_eq!([0.5, 7.0, 100.0].map(|rate| longest(&mut pairs, rate).unwrap()), [1, 14, 200]);
+        for rate in ["1e-30", "0.4", "0", "nan", "inf"] {
+            let options: Options = parsed(&["--rate", rate]).unwrap();
+            let error = options.measure(None).map(drop).unwrap_err().to_string();
+            assert!(error.starts_with("--rate ") && error.contains("no rate"), "{rate}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_goes_by_what_was() {
+        let second = Duration::from_secs(1);
+        assert_eq!((left(10 * second, 2, 5), left(10 * second, 5, 5)), (15 * second, Duration::ZERO));
     }
 }

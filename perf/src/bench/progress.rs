@@ -22,7 +22,6 @@ impl Default for Bar {
 
 impl Bar {
     /// How long it has taken so far.
-    #[cfg(feature = "ike")]
     pub fn spent(&self) -> Duration {
         self.start.elapsed()
     }

@@ -2,6 +2,7 @@
 
 use super::{Measure, pairs::Workers, progress::Bar};
 use crate::{
+    clock::some_seconds,
     report::{Axis, Plot, Report, Series, Table},
     soak::Soak,
     trial::Load,
@@ -26,8 +27,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 60)]
     trials: u32,
     /// How long a trial is.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
-    seconds: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = some_seconds)]
+    seconds: Duration,
     /// A trial that loses a larger part has high loss.
     #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
     loss_ratio: f64,
@@ -38,10 +39,13 @@ impl Measure for Options {
         if !(self.rate > 0.0 && self.rate.is_finite()) {
             return Err(format!("--rate {}: a rate is above 0", self.rate).into());
         }
-        let trial = Duration::try_from_secs_f64(self.seconds)
-            .map_err(|e| format!("--seconds {}: {e}", self.seconds))?;
         let mut pairs = self.workers.pairs(core)?;
-        let soak = Soak { load: Load(self.rate), trial, trials: self.trials, loss_ratio: self.loss_ratio };
+        let soak = Soak {
+            load: Load(self.rate),
+            trial: self.seconds,
+            trials: self.trials,
+            loss_ratio: self.loss_ratio,
+        };
         let (mut losses, mut bar) = (vec![], Bar::default());
         let soaked = soak.run(&mut pairs, &mut |trial, now| {
             losses.push((f64::from(now.trials), 100.0 * trial.loss_ratio()));
@@ -55,7 +59,7 @@ impl Measure for Options {
         let bound = soaked.bound(CONFIDENCE);
         let of_a_million: Vec<f64> = losses.iter().map(|(_, percent)| 1e4 * percent).collect();
         let data = json!({
-            "pps": self.rate, "trial_seconds": self.seconds, "trials": soaked.trials, "high_loss_trials": soaked.high_loss,
+            "pps": self.rate, "trial_seconds": self.seconds.as_secs_f64(), "trials": soaked.trials, "high_loss_trials": soaked.high_loss,
             "asked": soaked.asked, "lost": soaked.lost, "worst_loss_ratio": soaked.worst, "loss_ratio": self.loss_ratio,
             "high_loss_bound": bound, "confidence": CONFIDENCE,
         });

@@ -6,6 +6,7 @@ use super::{
     progress::Bar,
 };
 use crate::{
+    clock::some_seconds,
     initiators::{Client, Load, Outcome, Traffic},
     interface::{mac, place},
     report::{Report, Table},
@@ -43,8 +44,8 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
     /// After so long without another tunnel it is over.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = positive)]
-    patience: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
+    patience: Duration,
     /// How often each child SA is rekeyed once all tunnels are there.
     #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000), conflicts_with = "packets")]
     rekeys: u32,
@@ -55,8 +56,8 @@ pub struct Options {
     #[arg(long, value_name = "SIZES", default_value = "64")]
     sizes: Mix,
     /// How long they go on after the last tunnel.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = positive)]
-    hold: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = some_seconds)]
+    hold: Duration,
     /// The interface that leads to the gateway.
     #[arg(long, value_name = "INTERFACE", requires = "packets")]
     out: Option<String>,
@@ -86,14 +87,14 @@ impl Options {
                 dst: self.dst?,
                 sizes: self.sizes.clone(),
                 rate: self.packets?,
-                hold: Duration::from_secs_f64(self.hold),
+                hold: self.hold,
             })
         };
         Load {
             tunnels: self.tunnels,
             at_once: self.at_once,
             rate: self.rate,
-            patience: Duration::from_secs_f64(self.patience),
+            patience: self.patience,
             rekeys: self.rekeys,
             traffic: traffic(),
         }
@@ -215,6 +216,8 @@ mod tests {
             (&["--rekeys", "1001"], "0..=1000"),
             (&["--rekeys", "1", "--packets", "10"], "--packets"),
             (&["--out", "eth9"], "--packets"),
+            (&["--hold", "1e30"], "up to 100000 seconds"),
+            (&["--patience", "1e30"], "up to 100000 seconds"),
             (&["--connection", "other"], "no connection 'other'; there are gw"),
             (&[], "gw.remote_addrs: it takes one address"),
             (&["--config", "/nowhere"], "--config"),

@@ -6,7 +6,7 @@ use portcullis_datapath::fib::Mac;
 use portcullis_perf::{
     accuracy::{Accuracy, EDGES},
     bench::{Bench, pairs::Pair},
-    clock::Machine,
+    clock::{Machine, seconds, some_seconds},
     forwarder,
     generator::{
         cost,
@@ -78,8 +78,8 @@ enum Tool {
         #[arg(long)]
         rate: Option<f64>,
         /// How long.
-        #[arg(long, default_value_t = 5.0)]
-        seconds: f64,
+        #[arg(long, default_value = "5", value_parser = some_seconds)]
+        seconds: Duration,
         /// The number of the run, by which `receive` knows its packets.
         #[arg(long, default_value_t = 1)]
         run: u64,
@@ -105,8 +105,8 @@ enum Tool {
         #[arg(long)]
         times: Option<u64>,
         /// How long, at most.
-        #[arg(long)]
-        seconds: Option<f64>,
+        #[arg(long, value_parser = some_seconds)]
+        seconds: Option<Duration>,
         /// MAC address that all go to, from the interface's own; they keep theirs otherwise.
         #[arg(long, value_parser = mac)]
         dst_mac: Option<Mac>,
@@ -129,8 +129,8 @@ enum Tool {
         #[arg(long)]
         interface: String,
         /// How long.
-        #[arg(long, default_value_t = 3600.0)]
-        seconds: f64,
+        #[arg(long, default_value = "3600", value_parser = seconds)]
+        seconds: Duration,
     },
     /// Forwards between two interfaces without IPsec, until SIGTERM. Prints a line when it is ready.
     Forward {
@@ -166,8 +166,8 @@ enum Tool {
         #[arg(long)]
         load: f64,
         /// How long, by the device's clock.
-        #[arg(long, default_value_t = 1.0)]
-        seconds: f64,
+        #[arg(long, default_value = "1", value_parser = some_seconds)]
+        seconds: Duration,
     },
     /// Runs a capture through one worker and one tunnel in memory, over and over, and tells how fast that is. The
     /// tunnel is of AES-GCM-128, without ESN and, since the capture repeats, without a replay window.
@@ -191,8 +191,8 @@ enum Tool {
         #[arg(long, default_value = "192.0.2.2")]
         dst: Ipv4Addr,
         /// How long.
-        #[arg(long, default_value_t = 3.0)]
-        seconds: f64,
+        #[arg(long, default_value = "3", value_parser = some_seconds)]
+        seconds: Duration,
         /// Go through the capture once, and write what comes out to this one.
         #[arg(long, value_name = "CAPTURE")]
         write: Option<PathBuf>,
@@ -296,8 +296,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             let (src_mac, mix) = (interfaces.links[0].mac, size.of_frames());
             let stream =
                 Stream { dst_mac: *dst_mac, src_mac, mix, flows, stamped: true, first_flow: 0, run: *run };
-            let duration = Duration::from_secs_f64(*seconds);
-            let (sent, late) = source::send(&mut interfaces, &stream, *rate, duration)?;
+            let (sent, late) = source::send(&mut interfaces, &stream, *rate, *seconds)?;
+            let seconds = seconds.as_secs_f64();
             println!(
                 "{}",
                 serde_json::json!({
@@ -308,7 +308,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             interfaces.close()
         }
         Tool::Replay { interface, capture: file, speed, rate, at_once, times, seconds, dst_mac } => {
-            for (name, value) in [("speed", Some(*speed)), ("rate", *rate), ("seconds", *seconds)] {
+            for (name, value) in [("speed", Some(*speed)), ("rate", *rate)] {
                 if value.is_some_and(|value| !value.is_finite() || value <= 0.0) {
                     return Err(format!("--{name} is above 0").into());
                 }
@@ -329,8 +329,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             };
             let times = times.or(if seconds.is_some() { None } else { Some(1) });
             let mut replay = Replay::new(capture, times, Machine::this().hz);
-            let most = seconds.map(Duration::from_secs_f64);
-            let (taken, unsent) = source::replay(&mut interfaces, &mut replay, timing, most);
+            let (taken, unsent) = source::replay(&mut interfaces, &mut replay, timing, *seconds);
             let (sent, unsent, seconds) = (replay.sent(), u64::from(unsent), taken.as_secs_f64());
             let frames = sent.frames.saturating_sub(unsent);
             println!(
@@ -362,7 +361,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         Tool::Sink { interface, seconds } => {
             let sink = Sink::open(interface)?;
             println!("{}", serde_json::json!({ "ready": true }));
-            let end = Instant::now() + Duration::from_secs_f64(*seconds);
+            let end = Instant::now() + *seconds;
             while !stop.load(Ordering::Relaxed) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -395,7 +394,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         Tool::Trial { pair, load, seconds } => {
             let mut device = pair.device(0)?;
-            let trial = device.trial(Load(*load), Duration::from_secs_f64(*seconds))?;
+            let trial = device.trial(Load(*load), *seconds)?;
             let details = device.details();
             println!(
                 "{}",
@@ -413,7 +412,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             let tunnel = Tunnel { direction, spi: *spi, key: key.0.clone(), src: *src, dst: *dst };
             let Report { received, sent, drops, elapsed, on_core } = match write {
                 Some(out) => path::convert(&tunnel, capture, out)?,
-                None => path::measure(&tunnel, capture, Duration::from_secs_f64(*seconds))?,
+                None => path::measure(&tunnel, capture, *seconds)?,
             };
             let (seconds, core_seconds) = (elapsed.as_secs_f64(), on_core.as_secs_f64());
             println!(
