@@ -16,6 +16,7 @@ use crate::{
     ike_sa::{IkeSa, Phase},
     message::{Header, IkeSpi},
     output::{Datagram, Event},
+    pki::chain::Trust,
     proposal::Proposals,
     v2::{
         refused::Refused,
@@ -207,6 +208,34 @@ fn ends_prove_who_they_are_by_signatures() {
         let world = comes_up(world);
         assert!(matches!(only(&world, LEFT).connection().local_auth, LocalAuth::PublicKey(_)));
     }
+}
+
+#[test]
+fn where_some_are_pinned_others_are_not_believed() {
+    let paper = paper("ecp256");
+    let world = |pinned: usize| {
+        let mut world = world_as(5, |end, connection| {
+            let pinned = vec![paper.ends[pinned].certificate.clone()];
+            let trust = Trust { pinned, ..paper.trust() };
+            connection.local_auth = paper.local(end);
+            connection.remote_auth =
+                RemoteAuth::PublicKey(Arc::new(if end == RIGHT { trust } else { paper.trust() }));
+        });
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world
+    };
+    world(LEFT).check_children(1);
+    let refused = world(RIGHT);
+    assert_eq!(
+        events(&refused, RIGHT).last(),
+        Some(&Event::Closed(
+            "left.example.org is not authenticated: certificate 'O=Test, CN=left.example.org': certs: it is none \
+             of those that the connection's `remote` names"
+                .into()
+        ))
+    );
+    refused.check_children(0);
 }
 
 // RFC 3947

@@ -179,7 +179,13 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
     };
     type Change<'a> = &'a dyn Fn(&mut World);
     let ike_demands = Demands(vec![Demand { hashes: vec![Hash::Sha512], ..Demand::default() }]);
-    let cases: [(Change<'_>, String); 8] = [
+    let pinned = vec![other.certificate.clone()];
+    let cases: [(Change<'_>, String); 9] = [
+        (
+            &|w| trusting(w, RIGHT, Trust { pinned: pinned.clone(), ..paper.trust() }),
+            "certificate 'O=Test, CN=left.example.org': certs: it is none of those that the connection's `remote` names"
+                .into(),
+        ),
         (
             &|w| trusting(w, RIGHT, Trust { ike_demands: ike_demands.clone(), ..paper.trust() }),
             "its signature is of no kind that is taken".into(),
