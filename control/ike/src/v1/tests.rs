@@ -21,7 +21,7 @@ use crate::{
     v2::{
         refused::Refused,
         tests::{
-            signatures::paper,
+            signatures::{Paper, paper},
             world::{self, LEFT, RIGHT, World, address, config},
         },
     },
@@ -236,6 +236,32 @@ fn where_some_are_pinned_others_are_not_believed() {
         ))
     );
     refused.check_children(0);
+}
+
+/// As strongSwan: of connections that fit alike, the certificate says which it is.
+#[test]
+fn the_connection_is_the_one_that_believes_the_certificate() {
+    let (ours, others) = (paper("ecp256"), paper("ecp256"));
+    let world = |first: &Paper, second: &Paper| {
+        let mut world = world_as(5, |end, connection| {
+            connection.local_auth = ours.local(end);
+            let of = if end == RIGHT { first } else { &ours };
+            connection.remote_auth = RemoteAuth::PublicKey(Arc::new(of.trust()));
+        });
+        let first = (*world.ends[RIGHT].config.connections[0]).clone();
+        let remote_auth = RemoteAuth::PublicKey(Arc::new(second.trust()));
+        let second = Connection { name: "second".into(), remote_auth, ..first };
+        world.ends[RIGHT].config.connections.push(Arc::new(second));
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world
+    };
+    for (first, second, name) in [(&others, &ours, "second"), (&ours, &others, "b"), (&ours, &ours, "b")] {
+        let world = world(first, second);
+        world.check_children(1);
+        assert_eq!(only(&world, RIGHT).connection().name, name);
+    }
+    world(&others, &others).check_children(0);
 }
 
 // RFC 3947

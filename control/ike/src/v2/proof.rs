@@ -164,7 +164,7 @@ impl IkeSa {
             RemoteAuth::PublicKey(trust) => {
                 let certificates = payloads.certificates().cloned().collect();
                 let verification = Verification {
-                    trust: trust.clone(),
+                    trusts: vec![trust.clone()],
                     id: theirs.clone(),
                     certificates,
                     // Who takes better ones can make them, too.
