@@ -460,14 +460,17 @@ pub struct Ppk {
 }
 
 impl SharedKey {
-    /// How well it fits two ends, each by its best.
-    fn fits(&self, mine: &Identification, theirs: &Identification) -> Option<(Fit, Fit)> {
+    /// How well it fits the peer, and us, each by its best.
+    fn fits(&self, mine: &Identification, theirs: &Identification) -> Option<(Option<Fit>, Option<Fit>)> {
         let fit = |id| match self.ids.is_empty() {
             true => Some(Fit::Any),
             false => self.ids.iter().filter_map(|pattern| pattern.fits(id)).max(),
         };
-        // One that names the peer alone is ours, too.
-        Some((fit(mine).unwrap_or(Fit::Any), fit(theirs)?))
+        // One that names the peer alone is ours, too, and one that names us alone is everybody's. What names us and another is
+        // that one's alone: whoever has it would be taken for the peer.
+        let is_ours = || self.ids.iter().all(|pattern| pattern.fits(mine).is_some());
+        let theirs = fit(theirs);
+        (theirs.is_some() || is_ours()).then(|| (theirs, fit(mine)))
     }
 }
 
@@ -523,7 +526,7 @@ impl Configuration {
     pub fn shared_key(&self, mine: &Identification, theirs: &Identification) -> Option<&Secret> {
         let found = self.shared_keys.iter().filter_map(|key| Some((key.fits(mine, theirs)?, key)));
         // Of equals the first.
-        let best = found.rev().max_by_key(|((mine, theirs), _)| (*theirs, *mine))?;
+        let best = found.rev().max_by_key(|(fit, _)| *fit)?;
         Some(&best.1.key)
     }
 }
