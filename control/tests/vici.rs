@@ -466,6 +466,54 @@ fn a_secret_is_nowhere_in_memory_when_it_is_unloaded() {
     assert!(comes_true(|| count_in_memory(pid, mark) == 0), "{} times", count_in_memory(pid, mark));
 }
 
+/// What is up stays, and so do traps; nothing begins of what has lost its key, until that is loaded again.
+#[test]
+fn a_private_key_that_is_unloaded_is_used_no_more() {
+    let pair = Pair::new();
+    let made = rcgen::generate_simple_self_signed(["1.example.org".to_owned()]).unwrap();
+    let (certificate, key) = (pair.swanctl().join("1.der"), pair.swanctl().join("private/1.der"));
+    let by_key = |n, side: &str| {
+        let signs = format!("{side} {{ auth = pubkey\n certs = {}", certificate.display());
+        let text = configuration(n).replace(&format!("{side} {{ auth = psk"), &signs);
+        text.replacen("esp_proposals", "start_action = trap\n esp_proposals", 1)
+    };
+    fs::create_dir_all(pair.swanctl().join("private")).unwrap();
+    fs::write(&certificate, made.cert.der()).unwrap();
+    fs::write(pair.theirs.directory.join("swanctl.conf"), by_key(2, "remote")).unwrap();
+    assert_says(pair.theirs.command("{\"command\": \"reload\"}")["done"].as_str().unwrap(), &["reloaded"]);
+    let load_key = || {
+        fs::write(&key, made.signing_key.serialized_der()).unwrap();
+        pair.says("--load-creds", &[]);
+    };
+    load_key();
+    pair.load(&by_key(1, "local"));
+    pair.says("--initiate --child net", &[]);
+    let (ike, child) = (pair.values("initiator-spi"), pair.values("spi-in"));
+    let traps = || pair.says("--list-pols --trap", &["net, TUNNEL"]);
+    let traps_before = traps();
+    // The number of RFC 5915 alone.
+    let (pid, secret) = (pair.ours.pid(), &made.signing_key.serialized_der()[36..68]);
+    assert!(count_in_memory(pid, secret) > 0, "it is found where it is");
+    fs::remove_file(&key).unwrap();
+    pair.says("--load-creds", &[]);
+    assert!(comes_true(|| count_in_memory(pid, secret) == 0), "{} times", count_in_memory(pid, secret));
+    assert_says(&pair.ours.log(), &["'peer' cannot be used any more: connections.peer.local.certs"]);
+    assert_eq!((pair.values("initiator-spi"), pair.values("spi-in")), (ike.clone(), child));
+    assert_eq!(traps(), traps_before);
+    let (_, said) = pair.ask("--load-conns");
+    assert_says(&said, &["connections.peer.local.certs"]);
+    // It comes back, and what is up is of it.
+    load_key();
+    pair.says("--initiate --child other", &[]);
+    assert_eq!(pair.values("initiator-spi"), ike);
+    fs::remove_file(&key).unwrap();
+    pair.says("--load-creds", &[]);
+    pair.says("--terminate --ike peer", &["completed successfully"]);
+    pair.refuses("--initiate --child net", &["connections.peer.local.certs", "put it into private"]);
+    load_key();
+    pair.says("--initiate --child net", &[]);
+}
+
 #[test]
 fn the_same_is_listed_on_the_control_socket() {
     let pair = Pair::new();

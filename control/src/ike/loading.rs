@@ -103,7 +103,7 @@ impl Ike {
         let at = self.swanctl.connections.iter().position(|c| c.name == *name);
         let before = at.map(|at| self.swanctl.connections[at].clone());
         if before.as_ref() == Some(&connection) {
-            return Ok(());
+            return self.unusable(name).map_or(Ok(()), Err);
         }
         let is_same = |before: &Connection| {
             Connection { children: connection.children.clone(), ..before.clone() } == connection
@@ -149,19 +149,34 @@ impl Ike {
         Ok(())
     }
 
-    /// Makes all of them anew, of keys and certificates that may be others. One that cannot be is as before.
+    /// Makes all of them anew, of keys and certificates that may be others, and so do IKE SAs that are of them. Of one that cannot be,
+    /// IKE SAs and traps stay, but not what it had of keys and certificates: nothing begins of it until it can be.
     pub(super) fn make_connections(&mut self) {
         let written: HashMap<_, _> = self.swanctl.connections.iter().map(|c| (&*c.name, c)).collect();
-        let of =
-            |present: &Arc<ike::Connection>| Some(self.made(written.get(&*present.name)?, present.edition));
-        let made: Vec<_> = self.config.connections.iter().map(of).collect();
-        for (made, present) in made.into_iter().zip(&mut self.config.connections) {
-            match made {
-                None => {}
-                Some(Ok(made)) => *present = Arc::new(made),
-                Some(Err(unusable)) => tracing::error!("it is as before: {unusable}"),
+        let of = |present: &Arc<ike::Connection>| {
+            let written = written.get(&*present.name)?;
+            let made = self.made(written, present.edition);
+            match &made {
+                Err(unusable) if present.is_usable() => {
+                    tracing::error!("connection '{}' cannot be used any more: {unusable}", present.name);
+                }
+                Ok(_) if !present.is_usable() => {
+                    tracing::info!("connection '{}' can be used again", present.name);
+                }
+                _ => {}
             }
-        }
+            Some(Arc::new(made.unwrap_or_else(|_| present.without_credentials())))
+        };
+        let made = self.config.connections.iter().map(|present| of(present).unwrap_or(present.clone()));
+        self.config.connections = made.collect();
+        self.engine.follow_connections(&self.config.connections);
+    }
+
+    /// Why a connection cannot be used any more, if that is so.
+    pub(super) fn unusable(&self, name: &str) -> Option<Unusable> {
+        let present = self.config.connection(name).filter(|present| !present.is_usable())?;
+        let written = self.swanctl.connections.iter().find(|c| c.name == name)?;
+        self.made(written, present.edition).err()
     }
 
     /// That of IKE SAs that are of the same connection, and were here before it.
@@ -274,7 +289,7 @@ impl Ike {
         &self.credentials
     }
 
-    /// Keys and certificates, to be changed. What can be used of them is known to connections that are as before.
+    /// Keys and certificates, to be changed. Connections are of what there is then.
     pub fn change_credentials<T>(&mut self, change: impl FnOnce(&mut Credentials) -> T) -> T {
         let changed = change(&mut self.credentials);
         self.make_connections();

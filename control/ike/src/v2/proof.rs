@@ -127,6 +127,11 @@ impl IkeSa {
             }
             LocalAuth::Null => (AuthMethod::NULL, None),
             LocalAuth::Eap(_) => return Err(Closed::Configured("EAP is for who begins")),
+            LocalAuth::Missing => {
+                return Err(Closed::Configured(
+                    "the connection's keys or authorities are not loaded any more",
+                ));
+            }
             LocalAuth::PublicKey(credential) => {
                 let (method, scheme) = credential
                     .method(self.peer_hashes.as_deref())

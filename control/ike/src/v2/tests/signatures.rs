@@ -218,6 +218,37 @@ fn the_connection_is_the_one_that_believes_the_certificate() {
     assert_eq!(events(&world, RIGHT).last(), Some(&refused(unknown.into())));
 }
 
+/// Keys and authorities that are not loaded any more are not used: what is there stays, and nothing begins until they are.
+#[test]
+fn without_its_keys_a_connection_stays_as_it_is_and_begins_nothing() {
+    let paper = paper("ecp256");
+    for at in [LEFT, RIGHT] {
+        let mut world = paper.world(at as u64);
+        world.configure(at, |c| c.edition = 7);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        let (id, before) = (world.only_sa(LEFT).id(), world.only_sa(LEFT).spis());
+        let whole = world.ends[at].config.connections[0].clone();
+        let change = |world: &mut World, now: Arc<Connection>| {
+            world.ends[at].engine.follow_connections(std::slice::from_ref(&now));
+            world.ends[at].config.connections[0] = now;
+            world.with(LEFT, |engine, cx| engine.reauthenticate(id, cx));
+            world.run_for(40_000);
+        };
+        change(&mut world, Arc::new(whole.without_credentials()));
+        assert_eq!(Arc::strong_count(&whole), 1, "nobody has its key");
+        assert_eq!((world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis()), (before, before));
+        world.check_children(1);
+        let spi = world.only_sa(at).children()[0].spi_in;
+        world.with(at, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+        world.run_for(20_000);
+        world.check_children(1);
+        change(&mut world, whole);
+        world.check_children(1);
+        assert_ne!(world.only_sa(LEFT).spis(), before);
+    }
+}
+
 #[test]
 fn who_is_not_believed_is_refused_and_both_are_told_why() {
     let paper = paper("ecp256");
