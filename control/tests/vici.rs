@@ -190,6 +190,47 @@ fn what_is_loaded_again_is_not_touched() {
     assert_eq!(pair.values("spi-in").len(), 2);
 }
 
+/// As strongSwan: what was to be up from the start ends when it is another or gone, and nothing else does.
+#[test]
+fn what_begins_by_itself_ends_by_itself() {
+    let starts = |text: &str| text.replace("esp_proposals", "start_action = start\n esp_proposals");
+    let (both, is_kept) = (starts(&configuration(1)), |before: &[String], now: &[String]| {
+        now.iter().filter(|spi| before.contains(spi)).count()
+    });
+    let pair = Pair::of(&both, &configuration(2));
+    assert!(comes_true(|| pair.values("spi-in").len() == 2));
+    let (ike, before) = (pair.values("initiator-spi"), pair.values("spi-in"));
+    pair.load(&both);
+    assert_eq!((pair.values("initiator-spi"), pair.values("spi-in")), (ike.clone(), before.clone()));
+    // One is another: it ends, and comes anew under the same IKE SA.
+    pair.load(&both.replace("10.12.1.0/24", "10.12.1.0/25"));
+    let comes_anew = |now: Vec<String>| now.len() == 2 && is_kept(&before, &now) == 1;
+    assert!(comes_true(|| comes_anew(pair.values("spi-in"))), "{}", pair.ours.log());
+    assert_says(&pair.says("--list-sas", &[]), &["10.12.1.0/25"]);
+    // It is not to begin any more, and ends.
+    pair.load(&both.replacen("start_action = start\n", "", 2).replacen(
+        "esp_p",
+        "start_action = start\n esp_p",
+        1,
+    ));
+    assert!(comes_true(|| pair.values("spi-in").len() == 1), "{}", pair.ours.log());
+    assert_eq!((is_kept(&before, &pair.values("spi-in")), pair.values("initiator-spi")), (1, ike));
+    // What somebody has begun stays when its connection goes, and the IKE SA with it.
+    pair.says("--initiate --child other", &[]);
+    let file = pair.swanctl().join("swanctl.conf");
+    fs::write(&file, "").unwrap();
+    pair.says("--load-conns", &["1 unloaded"]);
+    assert!(comes_true(|| pair.values("spi-in").len() == 1), "{}", pair.ours.log());
+    pair.says("--list-sas", &["10.12.1.0/24"]);
+    pair.says("--terminate --ike peer", &["completed successfully"]);
+    // Without any the IKE SA ends, too.
+    pair.load(&both);
+    assert!(comes_true(|| pair.values("spi-in").len() == 2));
+    fs::write(&file, "").unwrap();
+    pair.says("--load-conns", &["1 unloaded"]);
+    assert!(comes_true(|| pair.values("initiator-spi").is_empty()), "{}", pair.ours.log());
+}
+
 /// All is as the files say, or as it was.
 #[test]
 fn a_reload_with_one_file_that_is_wrong_changes_nothing() {

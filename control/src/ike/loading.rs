@@ -2,7 +2,7 @@
 //!
 //! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are, and as strongSwan has it so does what
 //! replaces a child SA: with other selectors it could be for less than is in use, which RFC 7296 §2.9.2 forbids. New ones are of the
-//! new configuration, under an IKE SA that is there, too.
+//! new configuration, under an IKE SA that is there, too. But what was to be up from the start, and is another or gone, ends.
 
 use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap, names::names_of};
 use crate::swanctl::{
@@ -42,7 +42,7 @@ impl Ike {
             self.load_connection(connection.clone(), sadb)?;
         }
         for connection in &connections.gone {
-            self.unload_connection(&connection.name);
+            self.unload_connection(&connection.name, sadb);
         }
         for key in present(&shared) {
             self.load_shared((*key).clone())?;
@@ -90,7 +90,7 @@ impl Ike {
     pub fn begin(&mut self, sadb: &mut Sadb) {
         self.resume(sadb);
         for connection in self.swanctl.connections.clone() {
-            self.begin_children(&connection, None, sadb);
+            self.begin_children(&connection, None, &[], sadb);
         }
     }
 
@@ -145,7 +145,9 @@ impl Ike {
             self.note_names();
         }
         self.note_connections();
-        self.begin_children(&connection, before.as_ref(), sadb);
+        let ended = before.iter().flat_map(|before| self.end_children(before, Some(&connection), sadb));
+        let ended: Vec<_> = ended.collect();
+        self.begin_children(&connection, before.as_ref(), &ended, sadb);
         Ok(())
     }
 
@@ -185,28 +187,65 @@ impl Ike {
         connections.filter(|connection| connection.mark == mark).map(|connection| connection.edition).max()
     }
 
-    /// Forgets a connection; its SAs stay. False if there is none.
-    pub fn unload_connection(&mut self, name: &str) -> bool {
-        let source = self.swanctl.connections.iter().find(|c| c.name == name).map(|c| c.source.clone());
-        source.iter().for_each(|source| self.note_source(source));
+    /// Forgets a connection; its SAs stay, but for those that were to be up from the start. False if there is none.
+    pub fn unload_connection(&mut self, name: &str, sadb: &mut Sadb) -> bool {
+        let Some(at) = self.swanctl.connections.iter().position(|c| c.name == name) else { return false };
+        let before = self.swanctl.connections.remove(at);
+        self.note_source(&before.source);
         self.config.connections.retain(|c| c.name != name);
-        let is_it = removed(&mut self.swanctl.connections, |c| c.name == name);
-        if is_it {
-            self.note_connections();
-            tracing::info!("connection '{name}' is unloaded; its SAs stay");
-        }
-        is_it
+        self.note_connections();
+        tracing::info!(
+            "connection '{name}' is unloaded; its SAs stay, but for those of start_action = start"
+        );
+        self.end_children(&before, None, sadb);
+        true
     }
 
-    /// Begins the children that are to be up, and are none of those before.
-    fn begin_children(&mut self, connection: &Connection, before: Option<&Connection>, sadb: &mut Sadb) {
+    /// Ends the children that were to be up from the start, and are others now or gone, each with its IKE SA if nothing else is under
+    /// that, or to be. The SPIs of their SAs.
+    fn end_children(&mut self, before: &Connection, now: Option<&Connection>, sadb: &mut Sadb) -> Vec<u32> {
+        let children = now.map(|now| &now.children[..]).unwrap_or_default();
+        let is_over = |child: &&Child| child.start_action.start && !children.contains(child);
+        let over: Vec<_> = before.children.iter().filter(is_over).map(|child| &child.name).collect();
+        let begins = children.iter().any(|child| child.start_action.start);
+        // Under an IKE SA of another edition nothing begins.
+        let edition = self.config.connection(&before.name).filter(|_| begins).map(|c| c.edition);
+        let (mut ike_sas, mut alone, mut ended) = (vec![], vec![], vec![]);
+        for sa in self.engine.ike_sas().filter(|sa| sa.connection().name == before.name) {
+            let (of, others): (Vec<_>, Vec<_>) =
+                sa.children().iter().partition(|child| over.contains(&&child.config.name));
+            let of: Vec<_> = of.iter().map(|child| child.spi_in).collect();
+            match others.is_empty() && !of.is_empty() && edition != Some(sa.connection().edition) {
+                true => ike_sas.push(sa.id()),
+                false => alone.extend(&of),
+            }
+            ended.extend(of);
+        }
+        for id in ike_sas {
+            self.with(sadb, |engine, cx| engine.terminate(id, cx));
+        }
+        for spi in alone {
+            self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
+        }
+        ended
+    }
+
+    /// Begins the children that are to be up, and are none of those before; an SA that ends is none that is up.
+    fn begin_children(
+        &mut self,
+        connection: &Connection,
+        before: Option<&Connection>,
+        ended: &[u32],
+        sadb: &mut Sadb,
+    ) {
         let is_new = |child| before.is_none_or(|before| !before.children.contains(child));
         for child in connection.children.iter().filter(|child| child.start_action.start && is_new(child)) {
             let is_up = self
                 .engine
                 .ike_sas()
                 .filter(|sa| sa.connection().name == connection.name)
-                .any(|sa| sa.children().iter().any(|up| up.config.name == child.name));
+                .flat_map(|sa| sa.children())
+                .any(|up| up.config.name == child.name && !ended.contains(&up.spi_in));
             if is_up {
                 continue;
             }
