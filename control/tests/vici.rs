@@ -322,8 +322,16 @@ fn pools_are_loaded_and_it_is_told_who_has_which_address() {
     fs::write(&file, configuration(1)).unwrap();
     assert_says(&pair.ask("--load-pools").1, &["peers have addresses of it"]);
     pair.says("--list-pools", &["1 / 0 / 2"]);
+    // A reload says so, too, and the next one does what this could not.
+    let reload = || pair.ours.command("{\"command\": \"reload\"}")["done"].as_str().unwrap().to_owned();
+    fs::write(pair.ours.directory.join("swanctl.conf"), "pools { v4 { addrs = 10.5.0.0/30 } }").unwrap();
+    for _ in 0..2 {
+        assert_says(&reload(), &["it is as before: pools.v4.addrs: peers have addresses of it"]);
+    }
     pair.says("--terminate --ike peer", &[]);
     pair.says("--list-pools --leases", &["0 / 1 / 2", "10.3.0.1", "offline", "'2.example.org'"]);
+    assert!(!reload().contains("v4"));
+    pair.says("--list-pools", &["10.5.0.1", "0 / 0 / 2"]);
     pair.load(&ours.replace("10.3.0.0/30", "10.4.0.0/30"));
     pair.says("--list-pools", &["10.4.0.1", "0 / 0 / 2"]);
     fs::write(&file, configuration(1)).unwrap();

@@ -11,6 +11,7 @@ use crate::swanctl::{
     child::{Child, Mode},
     connection::Connection,
     diff::{Changes, Diff},
+    pool::Pool,
     secret::{Secrets, Shared},
 };
 use portcullis_ike::connection as ike;
@@ -24,11 +25,11 @@ impl Ike {
     }
 
     /// Reads the file anew. What it has otherwise than when it was last read takes the place of what is there; what VICI
-    /// has loaded since then stays.
+    /// has loaded since then stays. Pools that peers have addresses of are as before until it is read again: why, of each.
     ///
     /// # Errors
     /// What of it cannot be used; then all is as before.
-    pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<(), IkeError> {
+    pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<Vec<String>, IkeError> {
         let (to, credentials) = self.usable(directory)?;
         self.credentials = credentials;
         let from = std::mem::replace(&mut self.file, to.clone());
@@ -50,14 +51,27 @@ impl Ike {
         for key in &shared.gone {
             self.unload_shared(&key.name);
         }
+        let mut held = vec![];
         for pool in present(&pools) {
             // What is wrong in itself was seen before; of this, people have addresses.
-            let loaded = self.load_pool((*pool).clone());
-            loaded.unwrap_or_else(|why| tracing::error!("it is as before: {why}"));
+            if let Err(why) = self.load_pool((*pool).clone()) {
+                held.push((&pool.name, format!("it is as before: {why}")));
+            }
         }
-        for pool in &pools.gone {
-            self.unload_pool(&pool.name).unwrap_or_else(|why| tracing::error!("it stays: {why}"));
+        let is_there = |pool: &&&Pool| self.swanctl.pools.iter().any(|there| there.name == pool.name);
+        let gone: Vec<_> = pools.gone.iter().filter(is_there).collect();
+        for pool in gone {
+            if let Err(why) = self.unload_pool(&pool.name) {
+                held.push((&pool.name, format!("it stays: {why}")));
+            }
         }
+        for (name, why) in &held {
+            tracing::error!("{why}");
+            // As if it had not been read: next time it is another again.
+            self.file.pools.retain(|pool| pool.name != **name);
+            self.file.pools.extend(from.pools.iter().find(|pool| pool.name == **name).cloned());
+        }
+        let held = held.into_iter().map(|(_, why)| why).collect();
         for authority in present(&authorities) {
             put(&mut self.swanctl.authorities, (*authority).clone(), |authority| &authority.name);
         }
@@ -66,7 +80,7 @@ impl Ike {
         }
         self.swanctl.secrets.passphrases = to.secrets.passphrases;
         self.make_connections();
-        Ok(())
+        Ok(held)
     }
 
     /// What is in the file now, with its keys and certificates, if it can be used.
