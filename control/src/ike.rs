@@ -497,6 +497,9 @@ impl Ike {
         if let Some(id) = self.begin_under(&found, child.as_ref(), sadb) {
             return Ok(id);
         }
+        if let Some(unusable) = self.unusable(&found.name) {
+            return Err(unusable.to_string());
+        }
         let is_it = |waiting: &&Waiting| waiting.connection == found.name;
         if let Some(waiting) = self.waiting.iter().find(|w| is_it(w) && same(&w.child, &child)) {
             return Ok(waiting.id);

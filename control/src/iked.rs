@@ -167,6 +167,16 @@ pub enum Answer {
     List(IkeReport),
 }
 
+impl Answer {
+    /// What was done, but for what is as before all the same: why, of each.
+    fn but(self, held: Vec<String>) -> Answer {
+        match self {
+            Answer::Done { done } => Answer::Done { done: [vec![done], held].concat().join("; ") },
+            other => other,
+        }
+    }
+}
+
 /// The state of the process.
 #[derive(Debug)]
 pub struct Iked {
@@ -461,9 +471,9 @@ impl Iked {
                 let mut down = self.down.clone();
                 down.retain(|name| connections.find(name).is_some());
                 let answer = self.change(Some(connections), down, "connections are reloaded".into())?;
-                self.reload_ike(&machine).map_err(|e| e.to_string())?;
+                let held = self.reload_ike(&machine).map_err(|e| e.to_string())?;
                 self.ports = machine.ports.into_iter().map(|port| port.interface).collect();
-                Ok(answer)
+                Ok(answer.but(held))
             }
             Request::Stop {} => {
                 self.stopping = true;
@@ -472,7 +482,8 @@ impl Iked {
         }
     }
 
-    fn reload_ike(&mut self, machine: &Machine) -> Result<(), IkeError> {
+    /// What is as before all the same, and why.
+    fn reload_ike(&mut self, machine: &Machine) -> Result<Vec<String>, IkeError> {
         match &mut self.ike {
             Some(ike) => {
                 ike.limit(machine);
@@ -484,7 +495,7 @@ impl Iked {
                     ike.take_up(&self.directory, &mut self.sadb);
                     ike.begin(&mut self.sadb);
                 }
-                Ok(())
+                Ok(vec![])
             }
         }
     }

@@ -3,178 +3,19 @@
 
 mod bench;
 
-use bench::{ACKNOWLEDGED, Bench, PATIENCE, assert_says, comes_true, connection};
+use bench::{
+    ACKNOWLEDGED, PATIENCE, assert_says, comes_true, connection,
+    pair::{Pair, configuration},
+};
 use portcullis_sadb::{ABOUT, Direction, Event, EventKind, Flow, Reader, Spi};
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
-
-const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
-
-/// Two namespaces with a wire between them, which `scripts/lab` lends.
-struct Lab {
-    name: String,
-    lender: Child,
-}
-
-impl Lab {
-    fn lend() -> Lab {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("vici{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut command = Command::new(LAB);
-        command.args(["lend", "link", &name]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut lab = Lab { name, lender: command.spawn().expect(LAB) };
-        let mut said = String::new();
-        BufReader::new(lab.lender.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(said.trim(), lab.name, "{LAB} lend says why; it needs root");
-        lab
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        drop(self.lender.stdin.take());
-        let _ = self.lender.wait();
-    }
-}
-
-/// What end `n` of the two has.
-fn configuration(n: u8) -> String {
-    let other = 3 - n;
-    let child = |name: &str, net: u8| {
-        format!(
-            "{name} {{ local_ts = 10.{net}.{n}.0/24\n remote_ts = 10.{net}.{other}.0/24\n esp_proposals = aes128gcm16 }}\n"
-        )
-    };
-    format!(
-        "connections {{ peer {{ version = 2\n local_addrs = 10.99.0.{n}\n remote_addrs = 10.99.0.{other}\n\
-         proposals = aes128gcm16-prfsha256-x25519\n local {{ auth = psk\n id = {n}.example.org }}\n\
-         remote {{ auth = psk\n id = {other}.example.org }}\n children {{ {} {} }} }} }}\n\
-         secrets {{ ike-1 {{ secret = \"a key of this test alone\" }} }}\n",
-        child("net", 11),
-        child("other", 12)
-    )
-}
-
-/// The two ends: the first is configured by VICI alone, the second has its file.
-struct Pair {
-    lab: Lab,
-    ours: Bench,
-    theirs: Bench,
-}
-
-impl Pair {
-    fn new() -> Pair {
-        Pair::of(&configuration(1), &configuration(2))
-    }
-
-    fn of(first: &str, second: &str) -> Pair {
-        Pair::under(&std::env::temp_dir(), first, second)
-    }
-
-    fn under(directory: &Path, first: &str, second: &str) -> Pair {
-        let lab = Lab::lend();
-        let start = |node: &str, text: &str| {
-            let mut bench = Bench::under(directory, "", 64);
-            let file = bench.directory.join("swanctl.conf");
-            fs::write(&file, text).unwrap();
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-            fs::remove_file(bench.directory.join("connections.toml")).unwrap();
-            bench.start_by(&["ip", "netns", "exec", &format!("{}-{node}", lab.name)]);
-            bench
-        };
-        let (ours, theirs) = (start("a", ""), start("b", second));
-        let pair = Pair { lab, ours, theirs };
-        pair.load(first);
-        pair
-    }
-
-    /// The first is killed, and started with these options.
-    fn start_again(&mut self, options: &[&str]) {
-        self.ours.kill();
-        self.ours.start_with(&["ip", "netns", "exec", &format!("{}-a", self.lab.name)], options);
-    }
-
-    /// What `swanctl` says, with its exit code.
-    fn ask(&self, arguments: &str) -> (Option<i32>, String) {
-        let out = self.command(arguments).output().unwrap();
-        let said = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
-        // Which of its own plugins are installed is not what is asked here.
-        let of_libraries = |line: &&str| line.starts_with("plugin '");
-        let said = said.split_inclusive('\n').filter(|line| !of_libraries(line)).collect();
-        (out.status.code(), said)
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        self.command_at(&self.ours, arguments)
-    }
-
-    fn command_at(&self, end: &Bench, arguments: &str) -> Command {
-        let mut command = Command::new("swanctl");
-        command.args(arguments.split_whitespace()).arg("--uri");
-        command.arg(format!("unix://{}", end.run().join("charon.vici").display()));
-        command.env("SWANCTL_DIR", self.swanctl()).stdin(Stdio::null());
-        command
-    }
-
-    /// The directory of what it loads.
-    fn swanctl(&self) -> PathBuf {
-        self.ours.directory.join("swanctl")
-    }
-
-    /// What it says, if it is content.
-    fn says(&self, arguments: &str, words: &[&str]) -> String {
-        let (code, said) = self.ask(arguments);
-        assert_eq!(code, Some(0), "{arguments}: {said}\n{}", self.ours.log());
-        assert_says(&said, words);
-        said
-    }
-
-    fn refuses(&self, arguments: &str, words: &[&str]) {
-        let (code, said) = self.ask(arguments);
-        assert_eq!(code, Some(1), "{arguments}: {said}");
-        assert_says(&said, words);
-    }
-
-    /// Loads a configuration by VICI.
-    fn load(&self, text: &str) -> String {
-        fs::create_dir_all(self.swanctl()).unwrap();
-        fs::write(self.swanctl().join("swanctl.conf"), text).unwrap();
-        self.says("--load-all", &["loaded ike secret 'ike-1'", "loaded connection 'peer'"])
-    }
-
-    /// Registers for events; what comes of these, packet by packet, as far as it is text.
-    fn register(&self, events: &[&str]) -> impl FnMut() -> String + use<> {
-        let mut stream = UnixStream::connect(self.ours.run().join("charon.vici")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut next = move |sends: &[u8]| {
-            stream.write_all(sends).unwrap();
-            let mut length = [0; 4];
-            stream.read_exact(&mut length).unwrap();
-            let mut packet = vec![0; u32::from_be_bytes(length) as usize];
-            stream.read_exact(&mut packet).unwrap();
-            packet
-        };
-        for event in events {
-            let n = event.len() as u8;
-            assert_eq!(next(&[&[0, 0, 0, n + 2, 3, n], event.as_bytes()].concat()), [5], "{event}");
-        }
-        move || String::from_utf8_lossy(&next(&[])).into_owned()
-    }
-
-    /// The value of a key, as often as it is there in the list of SAs.
-    fn values(&self, key: &str) -> Vec<String> {
-        let said = self.says("--list-sas --raw", &[]);
-        let behind = said.split([' ', '{', '}']).filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        behind.map(str::to_owned).collect()
-    }
-}
 
 #[test]
 fn swanctl_begins_lists_replaces_and_ends() {
@@ -349,6 +190,47 @@ fn what_is_loaded_again_is_not_touched() {
     assert_eq!(pair.values("spi-in").len(), 2);
 }
 
+/// As strongSwan: what was to be up from the start ends when it is another or gone, and nothing else does.
+#[test]
+fn what_begins_by_itself_ends_by_itself() {
+    let starts = |text: &str| text.replace("esp_proposals", "start_action = start\n esp_proposals");
+    let (both, is_kept) = (starts(&configuration(1)), |before: &[String], now: &[String]| {
+        now.iter().filter(|spi| before.contains(spi)).count()
+    });
+    let pair = Pair::of(&both, &configuration(2));
+    assert!(comes_true(|| pair.values("spi-in").len() == 2));
+    let (ike, before) = (pair.values("initiator-spi"), pair.values("spi-in"));
+    pair.load(&both);
+    assert_eq!((pair.values("initiator-spi"), pair.values("spi-in")), (ike.clone(), before.clone()));
+    // One is another: it ends, and comes anew under the same IKE SA.
+    pair.load(&both.replace("10.12.1.0/24", "10.12.1.0/25"));
+    let comes_anew = |now: Vec<String>| now.len() == 2 && is_kept(&before, &now) == 1;
+    assert!(comes_true(|| comes_anew(pair.values("spi-in"))), "{}", pair.ours.log());
+    assert_says(&pair.says("--list-sas", &[]), &["10.12.1.0/25"]);
+    // It is not to begin any more, and ends.
+    pair.load(&both.replacen("start_action = start\n", "", 2).replacen(
+        "esp_p",
+        "start_action = start\n esp_p",
+        1,
+    ));
+    assert!(comes_true(|| pair.values("spi-in").len() == 1), "{}", pair.ours.log());
+    assert_eq!((is_kept(&before, &pair.values("spi-in")), pair.values("initiator-spi")), (1, ike));
+    // What somebody has begun stays when its connection goes, and the IKE SA with it.
+    pair.says("--initiate --child other", &[]);
+    let file = pair.swanctl().join("swanctl.conf");
+    fs::write(&file, "").unwrap();
+    pair.says("--load-conns", &["1 unloaded"]);
+    assert!(comes_true(|| pair.values("spi-in").len() == 1), "{}", pair.ours.log());
+    pair.says("--list-sas", &["10.12.1.0/24"]);
+    pair.says("--terminate --ike peer", &["completed successfully"]);
+    // Without any the IKE SA ends, too.
+    pair.load(&both);
+    assert!(comes_true(|| pair.values("spi-in").len() == 2));
+    fs::write(&file, "").unwrap();
+    pair.says("--load-conns", &["1 unloaded"]);
+    assert!(comes_true(|| pair.values("initiator-spi").is_empty()), "{}", pair.ours.log());
+}
+
 /// All is as the files say, or as it was.
 #[test]
 fn a_reload_with_one_file_that_is_wrong_changes_nothing() {
@@ -440,8 +322,16 @@ fn pools_are_loaded_and_it_is_told_who_has_which_address() {
     fs::write(&file, configuration(1)).unwrap();
     assert_says(&pair.ask("--load-pools").1, &["peers have addresses of it"]);
     pair.says("--list-pools", &["1 / 0 / 2"]);
+    // A reload says so, too, and the next one does what this could not.
+    let reload = || pair.ours.command("{\"command\": \"reload\"}")["done"].as_str().unwrap().to_owned();
+    fs::write(pair.ours.directory.join("swanctl.conf"), "pools { v4 { addrs = 10.5.0.0/30 } }").unwrap();
+    for _ in 0..2 {
+        assert_says(&reload(), &["it is as before: pools.v4.addrs: peers have addresses of it"]);
+    }
     pair.says("--terminate --ike peer", &[]);
     pair.says("--list-pools --leases", &["0 / 1 / 2", "10.3.0.1", "offline", "'2.example.org'"]);
+    assert!(!reload().contains("v4"));
+    pair.says("--list-pools", &["10.5.0.1", "0 / 0 / 2"]);
     pair.load(&ours.replace("10.3.0.0/30", "10.4.0.0/30"));
     pair.says("--list-pools", &["10.4.0.1", "0 / 0 / 2"]);
     fs::write(&file, configuration(1)).unwrap();
@@ -623,6 +513,54 @@ fn a_secret_is_nowhere_in_memory_when_it_is_unloaded() {
     assert!(count_in_memory(pid, mark) > 0);
     pair.says("--load-creds --clear --file /dev/null", &[]);
     assert!(comes_true(|| count_in_memory(pid, mark) == 0), "{} times", count_in_memory(pid, mark));
+}
+
+/// What is up stays, and so do traps; nothing begins of what has lost its key, until that is loaded again.
+#[test]
+fn a_private_key_that_is_unloaded_is_used_no_more() {
+    let pair = Pair::new();
+    let made = rcgen::generate_simple_self_signed(["1.example.org".to_owned()]).unwrap();
+    let (certificate, key) = (pair.swanctl().join("1.der"), pair.swanctl().join("private/1.der"));
+    let by_key = |n, side: &str| {
+        let signs = format!("{side} {{ auth = pubkey\n certs = {}", certificate.display());
+        let text = configuration(n).replace(&format!("{side} {{ auth = psk"), &signs);
+        text.replacen("esp_proposals", "start_action = trap\n esp_proposals", 1)
+    };
+    fs::create_dir_all(pair.swanctl().join("private")).unwrap();
+    fs::write(&certificate, made.cert.der()).unwrap();
+    fs::write(pair.theirs.directory.join("swanctl.conf"), by_key(2, "remote")).unwrap();
+    assert_says(pair.theirs.command("{\"command\": \"reload\"}")["done"].as_str().unwrap(), &["reloaded"]);
+    let load_key = || {
+        fs::write(&key, made.signing_key.serialized_der()).unwrap();
+        pair.says("--load-creds", &[]);
+    };
+    load_key();
+    pair.load(&by_key(1, "local"));
+    pair.says("--initiate --child net", &[]);
+    let (ike, child) = (pair.values("initiator-spi"), pair.values("spi-in"));
+    let traps = || pair.says("--list-pols --trap", &["net, TUNNEL"]);
+    let traps_before = traps();
+    // The number of RFC 5915 alone.
+    let (pid, secret) = (pair.ours.pid(), &made.signing_key.serialized_der()[36..68]);
+    assert!(count_in_memory(pid, secret) > 0, "it is found where it is");
+    fs::remove_file(&key).unwrap();
+    pair.says("--load-creds", &[]);
+    assert!(comes_true(|| count_in_memory(pid, secret) == 0), "{} times", count_in_memory(pid, secret));
+    assert_says(&pair.ours.log(), &["'peer' cannot be used any more: connections.peer.local.certs"]);
+    assert_eq!((pair.values("initiator-spi"), pair.values("spi-in")), (ike.clone(), child));
+    assert_eq!(traps(), traps_before);
+    let (_, said) = pair.ask("--load-conns");
+    assert_says(&said, &["connections.peer.local.certs"]);
+    // It comes back, and what is up is of it.
+    load_key();
+    pair.says("--initiate --child other", &[]);
+    assert_eq!(pair.values("initiator-spi"), ike);
+    fs::remove_file(&key).unwrap();
+    pair.says("--load-creds", &[]);
+    pair.says("--terminate --ike peer", &["completed successfully"]);
+    pair.refuses("--initiate --child net", &["connections.peer.local.certs", "put it into private"]);
+    load_key();
+    pair.says("--initiate --child net", &[]);
 }
 
 #[test]

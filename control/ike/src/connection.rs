@@ -232,6 +232,8 @@ pub enum LocalAuth {
     Eap(Arc<Means>),
     /// Not at all (RFC 7619); in IKEv1 only where our user does.
     Null,
+    /// Its key, or whom the peer would be believed by, is not there any more: of the connection nothing begins.
+    Missing,
 }
 
 impl fmt::Display for LocalAuth {
@@ -244,6 +246,7 @@ impl fmt::Display for LocalAuth {
             },
             LocalAuth::Eap(_) => f.write_str("EAP"),
             LocalAuth::Null => f.write_str("nothing"),
+            LocalAuth::Missing => f.write_str("what is not loaded any more"),
         }
     }
 }
@@ -258,7 +261,7 @@ impl LocalAuth {
             },
             // RFC 7619 §2.2
             LocalAuth::Null => Identification::new(IdType::ID_NULL, &[]),
-            LocalAuth::SharedKey | LocalAuth::Eap(_) => Identification::of_address(at),
+            LocalAuth::SharedKey | LocalAuth::Eap(_) | LocalAuth::Missing => Identification::of_address(at),
         }
     }
 }
@@ -312,6 +315,22 @@ impl RemoteAuth {
 }
 
 impl Connection {
+    /// The same without keys and authorities that are not there any more: IKE SAs of it stay, and there are no others.
+    pub fn without_credentials(&self) -> Connection {
+        let remote_auth = match &self.remote_auth {
+            RemoteAuth::SharedKey => RemoteAuth::SharedKey,
+            RemoteAuth::Null => RemoteAuth::Null,
+            RemoteAuth::PublicKey(_) | RemoteAuth::Eap(_) => RemoteAuth::PublicKey(Arc::default()),
+        };
+        let further = Further::default();
+        Connection { local_auth: LocalAuth::Missing, remote_auth, further, ..self.clone() }
+    }
+
+    /// Whether it has all keys and authorities that it needs.
+    pub fn is_usable(&self) -> bool {
+        !matches!(self.local_auth, LocalAuth::Missing)
+    }
+
     /// Which child it is about what a peer asks for that is none's: the only one, or this connection.
     pub fn name_of_children(&self) -> &str {
         match &self.children[..] {
@@ -460,14 +479,17 @@ pub struct Ppk {
 }
 
 impl SharedKey {
-    /// How well it fits two ends, each by its best.
-    fn fits(&self, mine: &Identification, theirs: &Identification) -> Option<(Fit, Fit)> {
+    /// How well it fits the peer, and us, each by its best.
+    fn fits(&self, mine: &Identification, theirs: &Identification) -> Option<(Option<Fit>, Option<Fit>)> {
         let fit = |id| match self.ids.is_empty() {
             true => Some(Fit::Any),
             false => self.ids.iter().filter_map(|pattern| pattern.fits(id)).max(),
         };
-        // One that names the peer alone is ours, too.
-        Some((fit(mine).unwrap_or(Fit::Any), fit(theirs)?))
+        // One that names the peer alone is ours, too, and one that names us alone is everybody's. What names us and another is
+        // that one's alone: whoever has it would be taken for the peer.
+        let is_ours = || self.ids.iter().all(|pattern| pattern.fits(mine).is_some());
+        let theirs = fit(theirs);
+        (theirs.is_some() || is_ours()).then(|| (theirs, fit(mine)))
     }
 }
 
@@ -497,7 +519,7 @@ impl Configuration {
         let fits = |connection: &Connection| {
             Some((connection.remote.fits(peer.ip())?, connection.local.fits(local.ip())?))
         };
-        let all = self.connections.iter().filter(|c| is_of(c));
+        let all = self.connections.iter().filter(|c| c.is_usable() && is_of(c));
         let mut found: Vec<_> = all.filter_map(|c| Some((fits(c)?, c.clone()))).collect();
         found.sort_by_key(|(fit, _)| std::cmp::Reverse(*fit));
         found.into_iter().map(|(_, connection)| connection).collect()
@@ -523,7 +545,7 @@ impl Configuration {
     pub fn shared_key(&self, mine: &Identification, theirs: &Identification) -> Option<&Secret> {
         let found = self.shared_keys.iter().filter_map(|key| Some((key.fits(mine, theirs)?, key)));
         // Of equals the first.
-        let best = found.rev().max_by_key(|((mine, theirs), _)| (*theirs, *mine))?;
+        let best = found.rev().max_by_key(|(fit, _)| *fit)?;
         Some(&best.1.key)
     }
 }

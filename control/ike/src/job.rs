@@ -52,8 +52,8 @@ pub enum Outcome {
     Solved(Option<Vec<u8>>),
     /// What AUTH payloads have.
     Signed(Result<Vec<Authentication>, SignatureError>),
-    /// Whether it is so.
-    Verified(Result<(), Unproven>),
+    /// By which of those that may be trusted it is so, or why by none.
+    Verified(Result<usize, Vec<Unproven>>),
     /// What is said.
     Eap(Turned),
 }

@@ -83,6 +83,9 @@ pub enum Wrong {
     /// Nor is the signature of its authority.
     #[error("its authority's signature is not what `auth` of the connection demands")]
     WeakSignature,
+    /// Others are named, and it is none of them.
+    #[error("certs: it is none of those that the connection's `remote` names")]
+    NotPinned,
     /// None of the authorities above it is who is asked for.
     #[error("ca_id: none of its authorities is {0}")]
     Authority(String),

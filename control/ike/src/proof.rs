@@ -1,6 +1,7 @@
 //! Proofs of who an end is by a key and a certificate: signatures that are to be made, and to be verified. They are jobs.
 
 use crate::{
+    connection::Connection,
     crypto::signature::{Curve, Hash, PrivateKey, PublicKey, Scheme, SignatureError},
     eap::EapError,
     message::{
@@ -20,6 +21,9 @@ use std::sync::Arc;
 
 /// Certificates of a peer that are read, at most.
 const MOST_CERTIFICATES: usize = 16;
+
+/// Connections that a peer's certificate is held against, at most.
+pub(crate) const MOST_CONNECTIONS: usize = 16;
 
 /// Why an AUTH payload proves nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,6 +63,22 @@ pub enum Unproven {
     /// The signature is not of the key of the certificate.
     #[error("its signature is not by the key of its certificate")]
     Signature,
+    /// It is for none of several connections, each for a reason of its own.
+    #[error("{0}")]
+    Each(String),
+}
+
+impl Unproven {
+    /// What is wrong by each of several connections.
+    pub(crate) fn of_each(connections: &[&Connection], mut wrong: Vec<Unproven>) -> Unproven {
+        let each = connections.iter().zip(&wrong).map(|(c, why)| format!("'{}': {why}", c.name));
+        let each = each.collect::<Vec<_>>().join("; ");
+        wrong.dedup();
+        match <[_; 1]>::try_from(wrong) {
+            Ok([why]) => why,
+            Err(_) => Unproven::Each(each),
+        }
+    }
 }
 
 /// What is to be signed.
@@ -121,7 +141,8 @@ impl Signature {
 /// A signature to be verified.
 #[derive(Debug)]
 pub struct Verification {
-    pub(crate) trust: Arc<Trust>,
+    /// Of each connection that it may be for: the first by which it is right counts.
+    pub(crate) trusts: Vec<Arc<Trust>>,
     pub(crate) id: Identification,
     /// The first of X.509 is of who has signed.
     pub(crate) certificates: Vec<CertificatePayload>,
@@ -131,7 +152,21 @@ pub struct Verification {
 }
 
 impl Verification {
-    pub(crate) fn run(self) -> Result<(), Unproven> {
+    /// By which of the trusts it is right, or what is wrong by each.
+    pub(crate) fn run(self) -> Result<usize, Vec<Unproven>> {
+        let (end, shown) = self.certificates().map_err(|why| vec![why])?;
+        let mut wrong = vec![];
+        for (n, trust) in self.trusts.iter().enumerate() {
+            match self.is_right_by(trust, end.as_ref(), &shown) {
+                Ok(()) => return Ok(n),
+                Err(why) => wrong.push(why),
+            }
+        }
+        Err(wrong)
+    }
+
+    /// That of who has signed, if it is there, and what it is shown with.
+    fn certificates(&self) -> Result<(Option<Certificate>, Shown), Unproven> {
         let mut shown = Shown::default();
         let mut end = None;
         for payload in self.certificates.iter().take(MOST_CERTIFICATES) {
@@ -151,34 +186,37 @@ impl Verification {
                 _ => {}
             }
         }
+        Ok((end, shown))
+    }
+
+    fn is_right_by(&self, trust: &Trust, end: Option<&Certificate>, shown: &Shown) -> Result<(), Unproven> {
         // Who says which key it has of those that are known says nothing new (RFC 7670 §3).
-        let keys = &self.trust.keys;
-        if let Some(end) = end.as_ref().filter(|end| keys.contains(end.key())) {
-            return self.is_by(end.key());
+        if let Some(end) = end.filter(|end| trust.keys.contains(end.key())) {
+            return self.is_by(trust, end.key());
         }
         let Some(end) = end else {
-            let by_key = keys.iter().map(|key| self.is_by(key)).reduce(Result::or);
+            let by_key = trust.keys.iter().map(|key| self.is_by(trust, key)).reduce(Result::or);
             if let Some(checked) = by_key {
                 return checked;
             }
-            let pinned = self.trust.pinned.iter().filter(|c| c.proves(&self.id));
-            let checked = pinned.map(|end| self.check(end, &shown));
+            let pinned = trust.pinned.iter().filter(|c| c.proves(&self.id));
+            let checked = pinned.map(|end| self.check(trust, end, shown));
             return checked.reduce(Result::or).unwrap_or(Err(Unproven::NoCertificate));
         };
         if !end.proves(&self.id) {
             let wrong = Wrong::Identity(self.id.to_string());
             return Err(BadCertificate { subject: end.subject().to_string(), wrong }.into());
         }
-        self.check(&end, &shown)
+        self.check(trust, end, shown)
     }
 
-    fn check(&self, end: &Certificate, shown: &Shown) -> Result<(), Unproven> {
-        self.trust.verify(end, shown, self.unix_secs)?;
-        self.is_by(end.key())
+    fn check(&self, trust: &Trust, end: &Certificate, shown: &Shown) -> Result<(), Unproven> {
+        trust.verify(end, shown, self.unix_secs)?;
+        self.is_by(trust, end.key())
     }
 
-    fn is_by(&self, key: &PublicKey) -> Result<(), Unproven> {
-        let is_taken = |scheme: &Scheme| key.takes(*scheme) && self.trust.ike_demands.take(key, *scheme);
+    fn is_by(&self, trust: &Trust, key: &PublicKey) -> Result<(), Unproven> {
+        let is_taken = |scheme: &Scheme| key.takes(*scheme) && trust.ike_demands.take(key, *scheme);
         let mut schemes = self.said.schemes.iter().copied().filter(is_taken).peekable();
         schemes.peek().ok_or(Unproven::Algorithm)?;
         match schemes.any(|scheme| key.verify(scheme, &self.octets, &self.said.octets).is_ok()) {

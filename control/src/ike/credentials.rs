@@ -333,7 +333,13 @@ impl Credentials {
             .into_iter()
             .filter_map(|mut c| (!c.is_empty()).then(|| c.remove(0)))
             .collect();
-        let anchors = if named.is_empty() { anchors } else { named };
+        // As strongSwan: ends that are named are all that counts, under authorities if some are asked for, too.
+        let needs_none = !pinned.is_empty() && auth.ca_id.is_none();
+        let anchors = match named.is_empty() {
+            true if needs_none => vec![],
+            true => anchors,
+            false => named,
+        };
         let keys = self.public_keys(&auth.pubkeys).map_err(of_key("pubkeys"))?;
         check_keys(&keys, auth)?;
         // Keys that are named are all that counts.

@@ -2,7 +2,7 @@
 //!
 //! What is the same as before is not touched. SAs of what has changed or is gone stay, as they are, and as strongSwan has it so does what
 //! replaces a child SA: with other selectors it could be for less than is in use, which RFC 7296 §2.9.2 forbids. New ones are of the
-//! new configuration, under an IKE SA that is there, too.
+//! new configuration, under an IKE SA that is there, too. But what was to be up from the start, and is another or gone, ends.
 
 use super::{FILE, Ike, IkeError, Unusable, configured, credentials::Credentials, eap, names::names_of};
 use crate::swanctl::{
@@ -11,6 +11,7 @@ use crate::swanctl::{
     child::{Child, Mode},
     connection::Connection,
     diff::{Changes, Diff},
+    pool::Pool,
     secret::{Secrets, Shared},
 };
 use portcullis_ike::connection as ike;
@@ -24,11 +25,11 @@ impl Ike {
     }
 
     /// Reads the file anew. What it has otherwise than when it was last read takes the place of what is there; what VICI
-    /// has loaded since then stays.
+    /// has loaded since then stays. Pools that peers have addresses of are as before until it is read again: why, of each.
     ///
     /// # Errors
     /// What of it cannot be used; then all is as before.
-    pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<(), IkeError> {
+    pub fn reload(&mut self, directory: &Path, sadb: &mut Sadb) -> Result<Vec<String>, IkeError> {
         let (to, credentials) = self.usable(directory)?;
         self.credentials = credentials;
         let from = std::mem::replace(&mut self.file, to.clone());
@@ -42,7 +43,7 @@ impl Ike {
             self.load_connection(connection.clone(), sadb)?;
         }
         for connection in &connections.gone {
-            self.unload_connection(&connection.name);
+            self.unload_connection(&connection.name, sadb);
         }
         for key in present(&shared) {
             self.load_shared((*key).clone())?;
@@ -50,14 +51,27 @@ impl Ike {
         for key in &shared.gone {
             self.unload_shared(&key.name);
         }
+        let mut held = vec![];
         for pool in present(&pools) {
             // What is wrong in itself was seen before; of this, people have addresses.
-            let loaded = self.load_pool((*pool).clone());
-            loaded.unwrap_or_else(|why| tracing::error!("it is as before: {why}"));
+            if let Err(why) = self.load_pool((*pool).clone()) {
+                held.push((&pool.name, format!("it is as before: {why}")));
+            }
         }
-        for pool in &pools.gone {
-            self.unload_pool(&pool.name).unwrap_or_else(|why| tracing::error!("it stays: {why}"));
+        let is_there = |pool: &&&Pool| self.swanctl.pools.iter().any(|there| there.name == pool.name);
+        let gone: Vec<_> = pools.gone.iter().filter(is_there).collect();
+        for pool in gone {
+            if let Err(why) = self.unload_pool(&pool.name) {
+                held.push((&pool.name, format!("it stays: {why}")));
+            }
         }
+        for (name, why) in &held {
+            tracing::error!("{why}");
+            // As if it had not been read: next time it is another again.
+            self.file.pools.retain(|pool| pool.name != **name);
+            self.file.pools.extend(from.pools.iter().find(|pool| pool.name == **name).cloned());
+        }
+        let held = held.into_iter().map(|(_, why)| why).collect();
         for authority in present(&authorities) {
             put(&mut self.swanctl.authorities, (*authority).clone(), |authority| &authority.name);
         }
@@ -66,7 +80,7 @@ impl Ike {
         }
         self.swanctl.secrets.passphrases = to.secrets.passphrases;
         self.make_connections();
-        Ok(())
+        Ok(held)
     }
 
     /// What is in the file now, with its keys and certificates, if it can be used.
@@ -90,7 +104,7 @@ impl Ike {
     pub fn begin(&mut self, sadb: &mut Sadb) {
         self.resume(sadb);
         for connection in self.swanctl.connections.clone() {
-            self.begin_children(&connection, None, sadb);
+            self.begin_children(&connection, None, &[], sadb);
         }
     }
 
@@ -103,7 +117,7 @@ impl Ike {
         let at = self.swanctl.connections.iter().position(|c| c.name == *name);
         let before = at.map(|at| self.swanctl.connections[at].clone());
         if before.as_ref() == Some(&connection) {
-            return Ok(());
+            return self.unusable(name).map_or(Ok(()), Err);
         }
         let is_same = |before: &Connection| {
             Connection { children: connection.children.clone(), ..before.clone() } == connection
@@ -145,23 +159,40 @@ impl Ike {
             self.note_names();
         }
         self.note_connections();
-        self.begin_children(&connection, before.as_ref(), sadb);
+        let ended = before.iter().flat_map(|before| self.end_children(before, Some(&connection), sadb));
+        let ended: Vec<_> = ended.collect();
+        self.begin_children(&connection, before.as_ref(), &ended, sadb);
         Ok(())
     }
 
-    /// Makes all of them anew, of keys and certificates that may be others. One that cannot be is as before.
+    /// Makes all of them anew, of keys and certificates that may be others, and so do IKE SAs that are of them. Of one that cannot be,
+    /// IKE SAs and traps stay, but not what it had of keys and certificates: nothing begins of it until it can be.
     pub(super) fn make_connections(&mut self) {
         let written: HashMap<_, _> = self.swanctl.connections.iter().map(|c| (&*c.name, c)).collect();
-        let of =
-            |present: &Arc<ike::Connection>| Some(self.made(written.get(&*present.name)?, present.edition));
-        let made: Vec<_> = self.config.connections.iter().map(of).collect();
-        for (made, present) in made.into_iter().zip(&mut self.config.connections) {
-            match made {
-                None => {}
-                Some(Ok(made)) => *present = Arc::new(made),
-                Some(Err(unusable)) => tracing::error!("it is as before: {unusable}"),
+        let of = |present: &Arc<ike::Connection>| {
+            let written = written.get(&*present.name)?;
+            let made = self.made(written, present.edition);
+            match &made {
+                Err(unusable) if present.is_usable() => {
+                    tracing::error!("connection '{}' cannot be used any more: {unusable}", present.name);
+                }
+                Ok(_) if !present.is_usable() => {
+                    tracing::info!("connection '{}' can be used again", present.name);
+                }
+                _ => {}
             }
-        }
+            Some(Arc::new(made.unwrap_or_else(|_| present.without_credentials())))
+        };
+        let made = self.config.connections.iter().map(|present| of(present).unwrap_or(present.clone()));
+        self.config.connections = made.collect();
+        self.engine.follow_connections(&self.config.connections);
+    }
+
+    /// Why a connection cannot be used any more, if that is so.
+    pub(super) fn unusable(&self, name: &str) -> Option<Unusable> {
+        let present = self.config.connection(name).filter(|present| !present.is_usable())?;
+        let written = self.swanctl.connections.iter().find(|c| c.name == name)?;
+        self.made(written, present.edition).err()
     }
 
     /// That of IKE SAs that are of the same connection, and were here before it.
@@ -170,28 +201,65 @@ impl Ike {
         connections.filter(|connection| connection.mark == mark).map(|connection| connection.edition).max()
     }
 
-    /// Forgets a connection; its SAs stay. False if there is none.
-    pub fn unload_connection(&mut self, name: &str) -> bool {
-        let source = self.swanctl.connections.iter().find(|c| c.name == name).map(|c| c.source.clone());
-        source.iter().for_each(|source| self.note_source(source));
+    /// Forgets a connection; its SAs stay, but for those that were to be up from the start. False if there is none.
+    pub fn unload_connection(&mut self, name: &str, sadb: &mut Sadb) -> bool {
+        let Some(at) = self.swanctl.connections.iter().position(|c| c.name == name) else { return false };
+        let before = self.swanctl.connections.remove(at);
+        self.note_source(&before.source);
         self.config.connections.retain(|c| c.name != name);
-        let is_it = removed(&mut self.swanctl.connections, |c| c.name == name);
-        if is_it {
-            self.note_connections();
-            tracing::info!("connection '{name}' is unloaded; its SAs stay");
-        }
-        is_it
+        self.note_connections();
+        tracing::info!(
+            "connection '{name}' is unloaded; its SAs stay, but for those of start_action = start"
+        );
+        self.end_children(&before, None, sadb);
+        true
     }
 
-    /// Begins the children that are to be up, and are none of those before.
-    fn begin_children(&mut self, connection: &Connection, before: Option<&Connection>, sadb: &mut Sadb) {
+    /// Ends the children that were to be up from the start, and are others now or gone, each with its IKE SA if nothing else is under
+    /// that, or to be. The SPIs of their SAs.
+    fn end_children(&mut self, before: &Connection, now: Option<&Connection>, sadb: &mut Sadb) -> Vec<u32> {
+        let children = now.map(|now| &now.children[..]).unwrap_or_default();
+        let is_over = |child: &&Child| child.start_action.start && !children.contains(child);
+        let over: Vec<_> = before.children.iter().filter(is_over).map(|child| &child.name).collect();
+        let begins = children.iter().any(|child| child.start_action.start);
+        // Under an IKE SA of another edition nothing begins.
+        let edition = self.config.connection(&before.name).filter(|_| begins).map(|c| c.edition);
+        let (mut ike_sas, mut alone, mut ended) = (vec![], vec![], vec![]);
+        for sa in self.engine.ike_sas().filter(|sa| sa.connection().name == before.name) {
+            let (of, others): (Vec<_>, Vec<_>) =
+                sa.children().iter().partition(|child| over.contains(&&child.config.name));
+            let of: Vec<_> = of.iter().map(|child| child.spi_in).collect();
+            match others.is_empty() && !of.is_empty() && edition != Some(sa.connection().edition) {
+                true => ike_sas.push(sa.id()),
+                false => alone.extend(&of),
+            }
+            ended.extend(of);
+        }
+        for id in ike_sas {
+            self.with(sadb, |engine, cx| engine.terminate(id, cx));
+        }
+        for spi in alone {
+            self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
+        }
+        ended
+    }
+
+    /// Begins the children that are to be up, and are none of those before; an SA that ends is none that is up.
+    fn begin_children(
+        &mut self,
+        connection: &Connection,
+        before: Option<&Connection>,
+        ended: &[u32],
+        sadb: &mut Sadb,
+    ) {
         let is_new = |child| before.is_none_or(|before| !before.children.contains(child));
         for child in connection.children.iter().filter(|child| child.start_action.start && is_new(child)) {
             let is_up = self
                 .engine
                 .ike_sas()
                 .filter(|sa| sa.connection().name == connection.name)
-                .any(|sa| sa.children().iter().any(|up| up.config.name == child.name));
+                .flat_map(|sa| sa.children())
+                .any(|up| up.config.name == child.name && !ended.contains(&up.spi_in));
             if is_up {
                 continue;
             }
@@ -274,7 +342,7 @@ impl Ike {
         &self.credentials
     }
 
-    /// Keys and certificates, to be changed. What can be used of them is known to connections that are as before.
+    /// Keys and certificates, to be changed. Connections are of what there is then.
     pub fn change_credentials<T>(&mut self, change: impl FnOnce(&mut Credentials) -> T) -> T {
         let changed = change(&mut self.credentials);
         self.make_connections();

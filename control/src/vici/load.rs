@@ -10,6 +10,7 @@ use crate::{
     swanctl::{self, secret, tree::Branch},
 };
 use portcullis_ike::pool::Told;
+use portcullis_sadb::Sadb;
 
 /// Addresses that are told of a pool, at most: a message has room for no more.
 const MOST_LEASES: usize = 4096;
@@ -28,7 +29,7 @@ pub(super) fn connection(iked: &mut Iked, message: &Branch<'_>) -> Done {
 
 /// `unload-conn`.
 pub(super) fn unload_connection(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    unload(iked, message, "name", |ike, name| ike.unload_connection(name))
+    unload(iked, message, "name", |(ike, sadb), name| ike.unload_connection(name, sadb))
 }
 
 /// `load-shared`.
@@ -39,7 +40,7 @@ pub(super) fn shared(iked: &mut Iked, message: &Branch<'_>) -> Done {
 
 /// `unload-shared`.
 pub(super) fn unload_shared(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    unload(iked, message, "id", |ike, name| ike.unload_shared(name))
+    unload(iked, message, "id", |(ike, _), name| ike.unload_shared(name))
 }
 
 /// `clear-creds`.
@@ -80,7 +81,7 @@ pub(super) fn key(iked: &mut Iked, message: &Branch<'_>) -> Result<Message, Stri
 
 /// `unload-key`.
 pub(super) fn unload_key(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    unload(iked, message, "id", |ike, name| ike.change_credentials(|all| all.unload_key(name)))
+    unload(iked, message, "id", |(ike, _), name| ike.change_credentials(|all| all.unload_key(name)))
 }
 
 /// `get-keys`: those that VICI has loaded.
@@ -115,18 +116,17 @@ pub(super) fn authority(iked: &mut Iked, message: &Branch<'_>) -> Done {
 
 /// `unload-authority`.
 pub(super) fn unload_authority(iked: &mut Iked, message: &Branch<'_>) -> Done {
-    unload(iked, message, "name", |ike, name| ike.unload_authority(name))
+    unload(iked, message, "name", |(ike, _), name| ike.unload_authority(name))
 }
 
 fn unload(
     iked: &mut Iked,
     message: &Branch<'_>,
     key: &str,
-    unloads: impl FnOnce(&mut Ike, &str) -> bool,
+    unloads: impl FnOnce((&mut Ike, &mut Sadb), &str) -> bool,
 ) -> Done {
     let name = message.text(key).ok_or_else(|| format!("say which: {key}"))?;
-    let (ike, _) = iked.ike().ok_or_else(no_ike)?;
-    unloads(ike, name).then_some(()).ok_or_else(|| format!("there is no '{name}'"))
+    unloads(iked.ike().ok_or_else(no_ike)?, name).then_some(()).ok_or_else(|| format!("there is no '{name}'"))
 }
 
 /// `get-conns`, `get-shared` and others: a list of names.

@@ -1,6 +1,8 @@
 //! A directory with a configuration, and the programs that run on it.
 #![allow(dead_code)]
 
+pub mod pair;
+
 use serde_json::Value;
 use std::{
     fs::{self, File},

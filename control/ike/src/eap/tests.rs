@@ -224,6 +224,13 @@ fn certificates_must_be_of_who_is_wanted_and_of_an_authority() {
             (at_the_peer.unwrap_err().to_string(), at_the_server.unwrap().unwrap_err().to_string());
         assert!(peer.contains(at_peer) && server.contains(at_server), "{peer}; {server}");
     }
+    // Or none of those that are named.
+    let mut server = one.tls(0);
+    let pinned = vec![one.ends[0].certificate.clone()];
+    server.trust = Arc::new(Trust { pinned, ..(*server.trust).clone() });
+    let at_the_server =
+        by_certificate(server, one.tls(1), NAMES[1]).run().1.unwrap().unwrap_err().to_string();
+    assert!(at_the_server.contains("certs: it is none of those"), "{at_the_server}");
 }
 
 /// Success out of turn is no success.

@@ -30,7 +30,8 @@ const MOST_SIGNATURES: usize = 32;
 pub struct Trust {
     /// Authorities.
     pub anchors: Vec<Certificate>,
-    /// Ends that need no authority, unless there is one that must be above all.
+    /// Ends: where there are some, nobody else is believed. They need no authority, unless there are anchors, or one that must be
+    /// above all.
     pub pinned: Vec<Certificate>,
     /// Keys that need no certificate: whoever has one is whoever is asked for (RFC 7670).
     pub keys: Vec<PublicKey>,
@@ -64,7 +65,10 @@ impl Trust {
         end.check(now_secs)?;
         end.check_end()?;
         self.check_key(end)?;
-        if self.pinned.contains(end) && self.authority.is_none() {
+        if !self.pinned.is_empty() && !self.pinned.contains(end) {
+            return Err(Wrong::NotPinned.of(end));
+        }
+        if !self.pinned.is_empty() && self.anchors.is_empty() && self.authority.is_none() {
             let missing = self.policies.iter().find(|policy| !end.has_policy(**policy, false));
             return missing.map_or(Ok(()), |policy| Err(Wrong::Policy(*policy).of(end)));
         }

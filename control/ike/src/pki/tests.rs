@@ -143,6 +143,25 @@ fn what_is_pinned_is_as_is_asked_for_too() {
     }
 }
 
+/// As strongSwan: no authority helps whom nobody has pinned, and who is pinned must be under an anchor, too, if there is one.
+#[test]
+fn where_some_are_pinned_others_are_not_believed() {
+    let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);
+    let other = three.middle.end("other.example.org", AS_IT_IS);
+    let stranger = root("stranger", AS_IT_IS);
+    for anchors in [vec![], vec![&three.root]] {
+        let trust = Trust { pinned: certificates(&[&three.end]), ..trust(&anchors) };
+        let verify = |end: &Holder| trust.verify(&end.certificate, &shown(&[&three.middle]), NOW);
+        assert_eq!(verify(&three.end), Ok(()));
+        assert_eq!(verify(&other), bad("other.example.org", Wrong::NotPinned));
+    }
+    let trust = Trust { pinned: certificates(&[&three.end]), ..trust(&[&stranger]) };
+    assert_eq!(
+        trust.verify(&three.end.certificate, &shown(&[&three.middle]), NOW),
+        bad("middle", Wrong::NoIssuer("O=Test, CN=root".into()))
+    );
+}
+
 #[test]
 fn a_chain_is_under_the_authority_that_is_asked_for() {
     let three = three(AS_IT_IS, AS_IT_IS, AS_IT_IS);

@@ -155,7 +155,7 @@ impl IkeSa {
         let all = self.connections(cx);
         let number = made_up.bytes().first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets));
         let any = all.get(number as usize % all.len().max(1)).unwrap_or(&self.connection).clone();
-        let found = self.connection_of(theirs, &all, cx);
+        let found = self.connections_of(theirs, &all, cx).into_iter().next();
         let is_somebody = found.is_some();
         let (connection, mine) = found.unwrap_or_else(|| (any.clone(), any.identity(self.path.local.ip())));
         let key = cx.config.shared_key(&mine, theirs).filter(|_| is_somebody).unwrap_or(&made_up);

@@ -27,7 +27,7 @@ use crate::{
         isakmp::{Chain, Notify, NotifyType, Payload},
     },
     output::Event,
-    proof::{Signature, Signing, Unproven, Verification},
+    proof::{MOST_CONNECTIONS, Signature, Signing, Unproven, Verification},
     v2::channel::Dropped,
 };
 use std::sync::Arc;
@@ -44,11 +44,16 @@ pub(super) struct Proven {
 #[derive(Debug)]
 pub(super) struct Said {
     connection: Arc<Connection>,
+    /// Others that it may be for as well, as its certificate says, and who we are in each.
+    others: Vec<Found>,
     pub ids: (Identification, Identification),
     pub digest: [u8; 32],
     pub next: Option<Iv>,
     notifies: Vec<Notify>,
 }
+
+/// A connection that may be for a peer, and who we are in it.
+type Found = (Arc<Connection>, Identification);
 
 /// What phase 1 has come to, besides keys.
 #[derive(Debug)]
@@ -60,6 +65,20 @@ pub(super) struct Concluded {
 }
 
 impl Said {
+    /// It is known whether the peer's signature is right, and for which connection.
+    fn verified(&mut self, verified: Result<usize, Vec<Unproven>>) -> Result<(), Closed> {
+        let others = std::mem::take(&mut self.others);
+        let n = verified.map_err(|wrong| {
+            let connections = [&*self.connection].into_iter().chain(others.iter().map(|(c, _)| &**c));
+            let why = Unproven::of_each(&connections.collect::<Vec<_>>(), wrong);
+            Closed::Authentication { who: self.ids.1.to_string(), why }
+        })?;
+        if let Some(found) = n.checked_sub(1).and_then(|n| others.into_iter().nth(n)) {
+            (self.connection, self.ids.0) = found;
+        }
+        Ok(())
+    }
+
     /// The peer says that it knows no other with us.
     fn is_only(&self) -> bool {
         self.notifies.iter().any(|notify| notify.kind == NotifyType::INITIAL_CONTACT)
@@ -191,17 +210,17 @@ impl IkeSa {
             return Err(Dropped::Open(OpenError::Icv));
         }
         let found = match self.role {
-            Role::Initiator => self.whom_we_asked(&theirs, cx),
+            Role::Initiator => self.whom_we_asked(&theirs, cx).map(|found| vec![found]),
             Role::Responder if self.is_aggressive() => {
                 self.nat = self.detect_nat(&chain);
-                Ok((self.connection.clone(), self.connection.identity(self.path.local.ip())))
+                Ok(vec![(self.connection.clone(), self.connection.identity(self.path.local.ip()))])
             }
-            Role::Responder => {
-                let found = self.connection_of(&theirs, &self.connections(cx), cx);
-                found.ok_or_else(|| self.nobody(&theirs, cx))
-            }
+            Role::Responder => Ok(self.connections_of(&theirs, &self.connections(cx), cx)),
         };
-        let (connection, mine) = match found {
+        let found = found.map(|found| found.into_iter());
+        let found =
+            found.and_then(|mut found| Ok((found.next().ok_or_else(|| self.nobody(&theirs, cx))?, found)));
+        let ((connection, mine), others) = match found {
             Ok(found) => found,
             Err(closed) => {
                 self.refuse_peer(closed, cx);
@@ -213,7 +232,8 @@ impl IkeSa {
         }
         // No proof is over what else is said: in clear, anybody can have said it.
         let notifies = chain.notifies().filter(|_| next.is_some()).cloned().collect();
-        let said = Said { connection, ids: (mine, theirs), digest, next, notifies };
+        let others = others.filter(|(c, _)| matches!(c.remote_auth, RemoteAuth::PublicKey(_))).collect();
+        let said = Said { connection, others, ids: (mine, theirs), digest, next, notifies };
         let wrong = |why, said: &Said| Closed::Authentication { who: said.ids.1.to_string(), why };
         match (scheme, &said.connection.remote_auth) {
             (None, _) => {
@@ -236,8 +256,12 @@ impl IkeSa {
                 }
                 // RFC 2407 §4.6.2: protocol and port say nothing of who it is.
                 let id = Identification::new(said.ids.1.kind, &said.ids.1.data);
+                let of_others = said.others.iter().filter_map(|(other, _)| match &other.remote_auth {
+                    RemoteAuth::PublicKey(trust) => Some(trust),
+                    _ => None,
+                });
                 let verification = Verification {
-                    trust: trust.clone(),
+                    trusts: [trust].into_iter().chain(of_others).cloned().collect(),
                     id,
                     certificates: chain.certificates().cloned().collect(),
                     said: Signature { schemes: vec![scheme], octets: octets.to_vec() },
@@ -256,17 +280,12 @@ impl IkeSa {
     }
 
     /// It is known whether the peer's signature is right.
-    pub(super) fn verified(&mut self, said: Said, outcome: Outcome, cx: &mut Context<'_>) {
-        match outcome {
-            Outcome::Verified(Ok(())) => self.peer_proven(said, cx),
-            Outcome::Verified(Err(why)) => {
-                let closed = Closed::Authentication { who: said.ids.1.to_string(), why };
-                match self.is_anybodys(&said) {
-                    true => self.wait_for_third(closed),
-                    false => self.refuse_peer(closed, cx),
-                }
-            }
-            _ => {}
+    pub(super) fn verified(&mut self, mut said: Said, outcome: Outcome, cx: &mut Context<'_>) {
+        let Outcome::Verified(verified) = outcome else { return };
+        match said.verified(verified) {
+            Ok(()) => self.peer_proven(said, cx),
+            Err(closed) if self.is_anybodys(&said) => self.wait_for_third(closed),
+            Err(closed) => self.refuse_peer(closed, cx),
         }
     }
 
@@ -368,14 +387,17 @@ impl IkeSa {
         }
     }
 
-    /// The connection for an initiator, and who we are to it: of those that its addresses fit and that allow what was agreed on, the
-    /// one that fits best who it says to be.
-    pub(super) fn connection_of(
+    /// The connections for an initiator, and who we are to it: of those that its addresses fit and that allow what was agreed on,
+    /// those that fit best who it says to be.
+    pub(super) fn connections_of(
         &self,
         theirs: &Identification,
         all: &[Arc<Connection>],
         cx: &Context<'_>,
-    ) -> Option<(Arc<Connection>, Identification)> {
+    ) -> Vec<Found> {
+        if is_of_ike(theirs).is_err() {
+            return vec![];
+        }
         let is_by_key = self.suite.as_ref().is_some_and(|suite| suite.is_by_key());
         let shared = self.phase_1.as_ref().and_then(|p| p.shared.as_ref());
         let fits = |c: &Arc<Connection>| {
@@ -383,10 +405,12 @@ impl IkeSa {
             let key = cx.config.shared_key(&mine, theirs);
             let has_key = !is_by_key || key.is_some() && shared.is_none_or(|shared| key == Some(shared));
             let fit: Fit = c.remote_id.fits(theirs).filter(|_| has_key)?;
-            Some((fit, mine, c.clone()))
+            Some((fit, (c.clone(), mine)))
         };
-        let best = all.iter().filter_map(fits).rev().max_by_key(|(fit, ..)| *fit);
-        best.filter(|_| is_of_ike(theirs).is_ok()).map(|(_, mine, connection)| (connection, mine))
+        let found: Vec<_> = all.iter().filter_map(fits).collect();
+        let best = found.iter().map(|(fit, _)| *fit).max();
+        let found = found.into_iter().filter(|(fit, _)| Some(*fit) == best).map(|(_, found)| found);
+        found.take(MOST_CONNECTIONS).collect()
     }
 
     /// There is none.

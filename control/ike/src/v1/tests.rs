@@ -16,11 +16,12 @@ use crate::{
     ike_sa::{IkeSa, Phase},
     message::{Header, IkeSpi},
     output::{Datagram, Event},
+    pki::chain::Trust,
     proposal::Proposals,
     v2::{
         refused::Refused,
         tests::{
-            signatures::paper,
+            signatures::{Paper, paper},
             world::{self, LEFT, RIGHT, World, address, config},
         },
     },
@@ -207,6 +208,60 @@ fn ends_prove_who_they_are_by_signatures() {
         let world = comes_up(world);
         assert!(matches!(only(&world, LEFT).connection().local_auth, LocalAuth::PublicKey(_)));
     }
+}
+
+#[test]
+fn where_some_are_pinned_others_are_not_believed() {
+    let paper = paper("ecp256");
+    let world = |pinned: usize| {
+        let mut world = world_as(5, |end, connection| {
+            let pinned = vec![paper.ends[pinned].certificate.clone()];
+            let trust = Trust { pinned, ..paper.trust() };
+            connection.local_auth = paper.local(end);
+            connection.remote_auth =
+                RemoteAuth::PublicKey(Arc::new(if end == RIGHT { trust } else { paper.trust() }));
+        });
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world
+    };
+    world(LEFT).check_children(1);
+    let refused = world(RIGHT);
+    assert_eq!(
+        events(&refused, RIGHT).last(),
+        Some(&Event::Closed(
+            "left.example.org is not authenticated: certificate 'O=Test, CN=left.example.org': certs: it is none \
+             of those that the connection's `remote` names"
+                .into()
+        ))
+    );
+    refused.check_children(0);
+}
+
+/// As strongSwan: of connections that fit alike, the certificate says which it is.
+#[test]
+fn the_connection_is_the_one_that_believes_the_certificate() {
+    let (ours, others) = (paper("ecp256"), paper("ecp256"));
+    let world = |first: &Paper, second: &Paper| {
+        let mut world = world_as(5, |end, connection| {
+            connection.local_auth = ours.local(end);
+            let of = if end == RIGHT { first } else { &ours };
+            connection.remote_auth = RemoteAuth::PublicKey(Arc::new(of.trust()));
+        });
+        let first = (*world.ends[RIGHT].config.connections[0]).clone();
+        let remote_auth = RemoteAuth::PublicKey(Arc::new(second.trust()));
+        let second = Connection { name: "second".into(), remote_auth, ..first };
+        world.ends[RIGHT].config.connections.push(Arc::new(second));
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world
+    };
+    for (first, second, name) in [(&others, &ours, "second"), (&ours, &others, "b"), (&ours, &ours, "b")] {
+        let world = world(first, second);
+        world.check_children(1);
+        assert_eq!(only(&world, RIGHT).connection().name, name);
+    }
+    world(&others, &others).check_children(0);
 }
 
 // RFC 3947

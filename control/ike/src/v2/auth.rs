@@ -15,12 +15,11 @@ use super::{
     job::{Job, Outcome},
     output::Event,
     ppk,
-    proof::{Proof, certificate_request},
+    proof::{Proof, Unproven, certificate_request},
     rekey_ike::Legacy,
     rounds::{Done, begins_by, refusal, says_another},
     stranger::MOST_NAMED,
 };
-use crate::proposal::Agreement;
 use crate::{
     child,
     connection::{Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
@@ -33,7 +32,11 @@ use crate::{
         AuthMethod, Authentication, ExchangeType, Identification, Notify, NotifyType, Payload, Payloads,
     },
 };
+use crate::{proof::MOST_CONNECTIONS, proposal::Agreement};
 use std::{net::SocketAddr, sync::Arc};
+
+/// A connection that may be for a peer, and who we are in it.
+type Found = (Arc<Connection>, Identification);
 
 /// What an initiator has asked.
 #[derive(Debug)]
@@ -97,9 +100,39 @@ pub(super) struct Answering {
     pub done: Done,
     /// Of the first request.
     pub payloads: Payloads,
+    /// Other connections that it may be for as well, as its certificate says, and who we are in each.
+    pub others: Vec<Found>,
 }
 
 impl Answering {
+    /// The initiator's certificate is held against other connections, too, that ask for the same but for that.
+    fn verify_by_others(&mut self, others: Vec<Found>, job: &mut Job) {
+        let Job::Verify(verification) = job else { return };
+        let has_sa = self.payloads.security_association().is_some();
+        for (connection, mine) in others {
+            let (this, other) = (&self.connection, &connection);
+            let is_alike = (&this.ppk_id, this.ppk_required, this.further.remote.len())
+                == (&other.ppk_id, other.ppk_required, other.further.remote.len());
+            let may_be = has_sa || connection.childless != Childless::Never;
+            if let (RemoteAuth::PublicKey(trust), true) = (&connection.remote_auth, is_alike && may_be) {
+                verification.trusts.push(trust.clone());
+                self.others.push((connection, mine));
+            }
+        }
+    }
+
+    /// It is known whether the initiator's signature is right, and for which connection.
+    fn verified(&mut self, outcome: Outcome) -> Result<(), Closed> {
+        let others = std::mem::take(&mut self.others);
+        let connections = [&*self.connection].into_iter().chain(others.iter().map(|(c, _)| &**c));
+        let n = verified(outcome, &self.ids.1, &connections.collect::<Vec<_>>())?;
+        if let Some((connection, mine)) = n.checked_sub(1).and_then(|n| others.into_iter().nth(n)) {
+            self.connection = connection;
+            (self.ids.0, self.first.0) = (mine.clone(), mine);
+        }
+        Ok(())
+    }
+
     /// IDr and certificates of a round of ours, and what proves it, if anything does; nothing if there is none left.
     pub fn round(&mut self, proofs: Vec<Authentication>, is_known: bool) -> Vec<Payload> {
         let connection = self.connection.clone();
@@ -314,8 +347,8 @@ impl IkeSa {
 
     /// It is known whether the responder's signature is right.
     pub(super) fn auth_finish(&mut self, answer: Answer, outcome: Outcome, cx: &mut Context<'_>) {
-        match verified(outcome, &answer.ids.1) {
-            Ok(()) => self.peer_proven(answer, cx),
+        match verified(outcome, &answer.ids.1, &[&self.connection]) {
+            Ok(_) => self.peer_proven(answer, cx),
             Err(closed) => self.refuse_peer(closed, cx),
         }
     }
@@ -371,12 +404,12 @@ impl IkeSa {
         let before = self.resumed.as_ref().and_then(|resumed| resumed.proven.clone());
         let asked = payloads.id_responder().or(self.resumed.as_ref().map(|resumed| &resumed.ids.0));
         let how = (before.as_ref().map(|proven| proven.method).or(method), says_another(payloads));
-        let found = self.connection_for(theirs, asked, how, cx);
+        let found = self.connections_for(theirs, asked, how, cx);
         let found = match before {
             Some(_) => found.map_err(|_| Closed::NotResumed(theirs.to_string())),
             None => found,
         };
-        let checked = found.and_then(|(connection, mine)| {
+        let checked = found.and_then(|((connection, mine), others)| {
             if connection.childless == Childless::Never && payloads.security_association().is_none() {
                 return Err(Closed::Missing("SA payload, and the connection needs a child SA"));
             }
@@ -388,6 +421,7 @@ impl IkeSa {
                 ids,
                 done: Done::default(),
                 payloads: payloads.clone(),
+                others: vec![],
             };
             if asks_eap {
                 return Ok((None, answering));
@@ -400,7 +434,10 @@ impl IkeSa {
             }
             let without_ppk = self.answer_ppk(&connection, payloads, said.method, cx)?;
             let said = without_ppk.as_ref().unwrap_or(said);
-            let job = self.check(&connection.remote_auth, (&mine, theirs), said, payloads, cx)?;
+            let mut job = self.check(&connection.remote_auth, (&mine, theirs), said, payloads, cx)?;
+            if let Some(job) = &mut job {
+                answering.verify_by_others(others, job);
+            }
             Ok((job, answering))
         });
         match checked {
@@ -412,8 +449,8 @@ impl IkeSa {
     }
 
     /// It is known whether the initiator's signature is right.
-    pub(super) fn auth_verified(&mut self, answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
-        match verified(outcome, &answering.ids.1) {
+    pub(super) fn auth_verified(&mut self, mut answering: Answering, outcome: Outcome, cx: &mut Context<'_>) {
+        match answering.verified(outcome) {
             Ok(()) => self.prove_too(answering, cx),
             Err(closed) => self.refuse_initiator(closed, cx),
         }
@@ -567,14 +604,14 @@ impl IkeSa {
     }
 
     /// The connection for a peer, and who we are to it: of those that its addresses fit, the one that fits best how it
-    /// proves who it is, who it says to be, and asks us to be.
-    fn connection_for(
+    /// proves who it is, who it says to be, and asks us to be. Beside it are others that fit all of that as well.
+    fn connections_for(
         &self,
         theirs: &Identification,
         asked: Option<&Identification>,
         (method, another): (Option<AuthMethod>, bool),
         cx: &Context<'_>,
-    ) -> Result<(Arc<Connection>, Identification), Closed> {
+    ) -> Result<(Found, Vec<Found>), Closed> {
         let agreement = self.agreement.as_ref();
         let resumed_in = self.resumed.as_ref().and_then(|resumed| resumed.proven.as_ref());
         let resumed_in = resumed_in.map(|proven| &proven.connection);
@@ -610,10 +647,13 @@ impl IkeSa {
             Some(((is_method, has_rounds, remote, local), mine))
         };
         let candidates = cx.config.between(self.path.local, self.path.peer);
-        let found = candidates.iter().filter_map(|c| fits(c).map(|(fit, mine)| (fit, mine, c)));
+        let found: Vec<_> =
+            candidates.iter().filter_map(|c| fits(c).map(|(fit, mine)| (fit, (c.clone(), mine)))).collect();
+        let best = found.iter().map(|(fit, _)| *fit).max();
+        let found = found.into_iter().filter(|(fit, _)| Some(*fit) == best).map(|(_, found)| found);
+        let mut found = found.take(MOST_CONNECTIONS);
         // Of equals the first.
-        let best = found.rev().max_by_key(|(fit, ..)| *fit);
-        best.map(|(_, mine, connection)| (connection.clone(), mine)).ok_or_else(|| {
+        found.next().map(|first| (first, found.collect())).ok_or_else(|| {
             let misfits = candidates.iter().take(MOST_NAMED).map(|c| self.misfit(c, theirs, asked));
             Closed::Nobody {
                 theirs: theirs.to_string(),
@@ -707,11 +747,13 @@ fn certificates(connection: &Connection, auth: &LocalAuth, is_asked: bool) -> Ve
     }
 }
 
-fn verified(outcome: Outcome, theirs: &Identification) -> Result<(), Closed> {
+/// By which of these connections a peer is who it says.
+fn verified(outcome: Outcome, theirs: &Identification, connections: &[&Connection]) -> Result<usize, Closed> {
     match outcome {
-        Outcome::Verified(verified) => {
-            verified.map_err(|why| Closed::Authentication { who: theirs.to_string(), why })
-        }
+        Outcome::Verified(verified) => verified.map_err(|wrong| Closed::Authentication {
+            who: theirs.to_string(),
+            why: Unproven::of_each(connections, wrong),
+        }),
         _ => Err(Closed::Missing("AUTH payload")),
     }
 }

@@ -127,6 +127,11 @@ impl IkeSa {
             }
             LocalAuth::Null => (AuthMethod::NULL, None),
             LocalAuth::Eap(_) => return Err(Closed::Configured("EAP is for who begins")),
+            LocalAuth::Missing => {
+                return Err(Closed::Configured(
+                    "the connection's keys or authorities are not loaded any more",
+                ));
+            }
             LocalAuth::PublicKey(credential) => {
                 let (method, scheme) = credential
                     .method(self.peer_hashes.as_deref())
@@ -164,7 +169,7 @@ impl IkeSa {
             RemoteAuth::PublicKey(trust) => {
                 let certificates = payloads.certificates().cloned().collect();
                 let verification = Verification {
-                    trust: trust.clone(),
+                    trusts: vec![trust.clone()],
                     id: theirs.clone(),
                     certificates,
                     // Who takes better ones can make them, too.

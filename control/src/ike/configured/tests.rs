@@ -398,9 +398,9 @@ fn what_is_wrong_with_a_side_is_told_by_its_own_key() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// A directory with a certificate and a key for each of these names, in files that are in this order.
-fn with_certificates(names: &[&str]) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("portcullis-certificates-{}", std::process::id()));
+/// A directory of this name with a certificate and a key for each of these names, in files that are in this order.
+fn with_certificates(directory: &str, names: &[&str]) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("portcullis-{directory}-{}", std::process::id()));
     for (n, name) in names.iter().enumerate() {
         let made = rcgen::generate_simple_self_signed([(*name).to_owned()]).unwrap();
         for (kind, octets) in [("x509", &made.cert.der()[..]), ("private", made.signing_key.serialized_der())]
@@ -418,7 +418,7 @@ fn with_certificates(names: &[&str]) -> PathBuf {
 fn of_several_certificates_the_one_that_has_the_id_is_shown() {
     use portcullis_ike::connection::LocalAuth;
     let names = ["one.example.org", "other.example.org", "third.example.org"];
-    let (directory, mut credentials) = (with_certificates(&names), Credentials::default());
+    let (directory, mut credentials) = (with_certificates("certificates", &names), Credentials::default());
     credentials.read(&directory).unwrap();
     let shown = |keys: &str| {
         let text = format!("connections {{ a {{ local {{ {keys} }}\n remote {{ auth = psk }} }} }}");
@@ -436,5 +436,36 @@ fn of_several_certificates_the_one_that_has_the_id_is_shown() {
     // What is written counts, and without an identity the first.
     assert_eq!(shown("certs = 1.der"), [names[1]]);
     assert_eq!(shown(""), [names[0]]);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// As strongSwan: what `certs` and `cacerts` name is all that counts, and both where both do.
+#[test]
+fn who_is_believed_is_who_is_named() {
+    use portcullis_ike::{connection::RemoteAuth, pki::certificate::Certificate};
+    let (directory, mut credentials) =
+        (with_certificates("pinned", &["one.example.org", "other.example.org"]), Credentials::default());
+    std::fs::create_dir_all(directory.join("x509ca")).unwrap();
+    for name in ["a.der", "b.der"] {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(directory.join("x509ca").join(name), made.cert.der()).unwrap();
+    }
+    credentials.read(&directory).unwrap();
+    let file =
+        |name: &str| Certificate::from_file(&std::fs::read(directory.join(name)).unwrap()).unwrap().remove(0);
+    let [one, a, b] = ["x509/0.der", "x509ca/a.der", "x509ca/b.der"].map(file);
+    for (keys, pinned, anchors) in [
+        ("", vec![], vec![&a, &b]),
+        ("cacerts = b.der", vec![], vec![&b]),
+        ("certs = 0.der", vec![&one], vec![]),
+        ("certs = 0.der\n cacerts = b.der", vec![&one], vec![&b]),
+        ("certs = 0.der\n ca_id = \"CN=a\"", vec![&one], vec![&a, &b]),
+    ] {
+        let text = format!("connections {{ a {{ local {{ auth = psk }}\n remote {{ {keys} }} }} }}");
+        let all =
+            configuration(&Configuration::parse(Path::new("swanctl.conf"), &text).unwrap(), &credentials);
+        let RemoteAuth::PublicKey(trust) = &all.unwrap().connections[0].remote_auth else { panic!("{keys}") };
+        assert!(trust.pinned.iter().eq(pinned) && trust.anchors.iter().eq(anchors), "{keys}");
+    }
     std::fs::remove_dir_all(directory).unwrap();
 }

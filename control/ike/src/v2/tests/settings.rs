@@ -6,7 +6,8 @@ use super::{
     world::{LEFT, RIGHT, World, config, connection},
 };
 use crate::{
-    connection::{LocalAuth, SendCertificates},
+    connection::{Configuration, LocalAuth, SendCertificates, SharedKey},
+    identity::IdPattern,
     message::{ExchangeType, Header},
     output::{Event, Output},
     pki::{chain::Trust, credential::Credential},
@@ -76,11 +77,47 @@ fn certificates_are_sent_where_it_is_said_so() {
             world.configure(1 - at, |c| c.asks_for_certificates = asks);
             if knows {
                 let pinned = vec![paper.ends[at].certificate.clone()];
-                trusting(&mut world, 1 - at, Trust { pinned, ..paper.trust() });
+                trusting(&mut world, 1 - at, Trust { pinned, ..Trust::default() });
             }
             assert_eq!(up(&mut world), is_up, "{sends:?} {asks} {knows} {at}");
         }
     }
+}
+
+/// As strongSwan, but for one that is of us and of somebody else.
+#[test]
+fn a_shared_key_is_that_of_the_peer_or_else_one_of_us_alone() {
+    let id = |text: &str| text.parse::<IdPattern>().unwrap();
+    let key = |ids: &[&str], key: &str| SharedKey {
+        ids: ids.iter().map(|text| id(text)).collect(),
+        key: key.as_bytes().to_vec().into(),
+    };
+    let all = [
+        key(&["gw"], "us"),
+        key(&["gw", "carol"], "us and carol"),
+        key(&["dave"], "dave"),
+        key(&["%any"], "anybody"),
+        key(&["gw", "*.example.org"], "us and others"),
+    ];
+    let found = |keys: &[SharedKey], mine: &str, theirs: &str| {
+        let config = Configuration { shared_keys: keys.to_vec(), ..Configuration::default() };
+        let [mine, theirs] = [mine, theirs].map(|text| id(text).identity().unwrap());
+        config.shared_key(&mine, &theirs).map(|key| String::from_utf8(key.bytes().to_vec()).unwrap())
+    };
+    for (mine, theirs, wanted) in [
+        ("gw", "carol", "us and carol"),
+        ("gw", "dave", "dave"),
+        ("gw", "a.example.org", "us and others"),
+        ("gw", "eve", "anybody"),
+        ("other", "carol", "us and carol"),
+        ("other", "eve", "anybody"),
+    ] {
+        assert_eq!(found(&all, mine, theirs).as_deref(), Some(wanted), "{mine} {theirs}");
+    }
+    // Without one for anybody.
+    assert_eq!(found(&all[..3], "gw", "eve").as_deref(), Some("us"));
+    assert_eq!(found(&all[1..3], "gw", "eve"), None, "carol has that key");
+    assert_eq!(found(&all[..3], "other", "eve"), None);
 }
 
 #[test]

@@ -166,6 +166,89 @@ fn the_connection_is_the_one_that_takes_the_method() {
     world.check_children(1);
 }
 
+/// As strongSwan: of connections that fit alike, the certificate says which it is.
+#[test]
+fn the_connection_is_the_one_that_believes_the_certificate() {
+    let (ours, others) = (paper("ecp256"), paper("ecp256"));
+    let world = |first: Trust, second: Trust, remote_id: &str| {
+        let mut world = ours.world(1);
+        trusting(&mut world, RIGHT, first);
+        let second = Connection {
+            name: "second".into(),
+            remote_auth: RemoteAuth::PublicKey(Arc::new(second)),
+            remote_id: remote_id.parse().unwrap(),
+            ..ours.connection(RIGHT)
+        };
+        world.ends[RIGHT].config.connections.push(Arc::new(second));
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world
+    };
+    let pinned = vec![ours.ends[RIGHT].certificate.clone()];
+    let demand = Demand { hashes: vec![Hash::Sha512], ..Demand::default() };
+    for first in [
+        others.trust(),
+        Trust { pinned, ..ours.trust() },
+        Trust { authority: Some("O=Test, CN=other".parse().unwrap()), ..ours.trust() },
+        Trust { policies: vec!["1.2.3.4".parse().unwrap()], ..ours.trust() },
+        Trust { ike_demands: Demands(vec![demand]), ..ours.trust() },
+    ] {
+        let world = world(first, ours.trust(), NAMES[LEFT]);
+        world.check_children(1);
+        let sa = world.only_sa(RIGHT);
+        assert_eq!(sa.connection().name, "second");
+        assert_eq!(sa.ids.clone().map(|ids| ids.1.to_string()).as_deref(), Some(NAMES[LEFT]));
+    }
+    assert_eq!(world(ours.trust(), ours.trust(), NAMES[LEFT]).only_sa(RIGHT).connection().name, "a");
+    // Whoever is somebody's alone does not come in as anybody.
+    let closed = |second, remote_id| events(&world(others.trust(), second, remote_id), RIGHT).last().cloned();
+    let unknown = "certificate 'O=Test, CN=middle': issuer: 'O=Test, CN=root' is not known";
+    let refused = |why: String| Event::Closed(format!("left.example.org is not authenticated: {why}"));
+    let found = closed(ours.trust(), "%any");
+    let Some(Event::Closed(why)) = &found else { panic!("{found:?}") };
+    assert!(why.starts_with("left.example.org is not authenticated: certificate"), "{why}");
+    let strict = Trust { revocation: Revocation::Strict, ..ours.trust() };
+    let found = closed(strict, NAMES[LEFT]);
+    let Some(Event::Closed(why)) = &found else { panic!("{found:?}") };
+    assert!(why.contains("'a': certificate") && why.contains("; 'second': certificate"), "{why}");
+    // The same of each is told once.
+    let stranger = root("stranger", &|_| {});
+    let nobody = || Trust { anchors: vec![stranger.certificate.clone()], ..Trust::default() };
+    let world = world(nobody(), nobody(), NAMES[LEFT]);
+    assert_eq!(events(&world, RIGHT).last(), Some(&refused(unknown.into())));
+}
+
+/// Keys and authorities that are not loaded any more are not used: what is there stays, and nothing begins until they are.
+#[test]
+fn without_its_keys_a_connection_stays_as_it_is_and_begins_nothing() {
+    let paper = paper("ecp256");
+    for at in [LEFT, RIGHT] {
+        let mut world = paper.world(at as u64);
+        world.configure(at, |c| c.edition = 7);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        let (id, before) = (world.only_sa(LEFT).id(), world.only_sa(LEFT).spis());
+        let whole = world.ends[at].config.connections[0].clone();
+        let change = |world: &mut World, now: Arc<Connection>| {
+            world.ends[at].engine.follow_connections(std::slice::from_ref(&now));
+            world.ends[at].config.connections[0] = now;
+            world.with(LEFT, |engine, cx| engine.reauthenticate(id, cx));
+            world.run_for(40_000);
+        };
+        change(&mut world, Arc::new(whole.without_credentials()));
+        assert_eq!(Arc::strong_count(&whole), 1, "nobody has its key");
+        assert_eq!((world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis()), (before, before));
+        world.check_children(1);
+        let spi = world.only_sa(at).children()[0].spi_in;
+        world.with(at, |engine, cx| assert!(engine.rekey_child(spi, cx)));
+        world.run_for(20_000);
+        world.check_children(1);
+        change(&mut world, whole);
+        world.check_children(1);
+        assert_ne!(world.only_sa(LEFT).spis(), before);
+    }
+}
+
 #[test]
 fn who_is_not_believed_is_refused_and_both_are_told_why() {
     let paper = paper("ecp256");
@@ -179,7 +262,13 @@ fn who_is_not_believed_is_refused_and_both_are_told_why() {
     };
     type Change<'a> = &'a dyn Fn(&mut World);
     let ike_demands = Demands(vec![Demand { hashes: vec![Hash::Sha512], ..Demand::default() }]);
-    let cases: [(Change<'_>, String); 8] = [
+    let pinned = vec![other.certificate.clone()];
+    let cases: [(Change<'_>, String); 9] = [
+        (
+            &|w| trusting(w, RIGHT, Trust { pinned: pinned.clone(), ..paper.trust() }),
+            "certificate 'O=Test, CN=left.example.org': certs: it is none of those that the connection's `remote` names"
+                .into(),
+        ),
         (
             &|w| trusting(w, RIGHT, Trust { ike_demands: ike_demands.clone(), ..paper.trust() }),
             "its signature is of no kind that is taken".into(),
