@@ -299,8 +299,12 @@ impl ChildSa {
 
     /// Whether it is what one of this configuration and for these packets would be, and has not been replaced.
     pub(crate) fn is_for_the_same(&self, config: &Child, policy: &Policy) -> bool {
-        let is_replaced = self.is_replaced || self.successor.is_some();
-        self.config.name == config.name && *self.policy == *policy && !is_replaced
+        self.config.name == config.name && *self.policy == *policy && !self.has_other()
+    }
+
+    /// Whether there is another in its place, ours or the peer's.
+    pub(crate) fn has_other(&self) -> bool {
+        self.is_replaced || self.successor.is_some()
     }
 
     /// ESP or AH, as messages name it.

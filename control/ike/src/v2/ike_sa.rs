@@ -627,7 +627,7 @@ impl IkeSa {
     pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
         let is_ours = self.is_deleting(spi_in);
         let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
-        if let Some(child) = child.filter(|child| !child.is_replaced && !is_ours) {
+        if let Some(child) = child.filter(|child| !child.has_other() && !is_ours) {
             child.ended_by = Some(by);
         }
         self.remove_child(spi_in, cx);
