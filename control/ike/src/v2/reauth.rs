@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, rekey_at_ms},
+    kept::keep,
     message::{Notify, NotifyType, Payload, Payloads},
     traffic_selector::Policy,
 };
@@ -288,3 +289,5 @@ impl IkeSa {
         self.tidy_later();
     }
 }
+
+keep!(Reauthenticates { before, origin, children, is_known });
