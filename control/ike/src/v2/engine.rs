@@ -400,6 +400,8 @@ impl Engine {
             _ => (from, sa.origin),
         });
         let Some(place) = of else { return };
+        // One at a time: of two, neither would make room for the other.
+        self.stop_anew(from, cx);
         let id = self.reserve();
         self.begin(id, &anew.connection, None, (anew.between, None), cx);
         self.with(id, cx, |sa, cx| {
@@ -409,7 +411,9 @@ impl Engine {
             }
             sa.take_place_of(place, anew.children);
         });
-        self.with(from, cx, |sa, _| sa.reauthenticated_by = Some(id));
+        for before in [from, place.0] {
+            self.with(before, cx, |sa, _| sa.reauthenticated_by = Some(id));
+        }
     }
 
     /// An IKE SA has taken the place of those that come from one.

@@ -35,6 +35,9 @@ const AGAIN_MS: u64 = 400_000;
 /// What another has the place of goes after so long, if the peer does not delete it: it may have to make child SAs yet.
 const SETTLE_MS: u64 = 10_000;
 
+/// A peer that gives less time than this is not believed: all that it would be is work.
+const LEAST_MS: u64 = 10_000;
+
 /// When a peer has its answer, even if it asks nothing else: longer than it asks again for what it has missed.
 const HAS_IT_MS: u64 = 200_000;
 
@@ -127,9 +130,10 @@ impl IkeSa {
     // RFC 4478 §2: who has begun does so before that time.
     pub(super) fn learn_lifetime(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         let Some(ms) = said_ms(payloads).filter(|_| self.leads()) else { return };
+        let ms = ms.max(LEAST_MS);
         let random = u32::from_be_bytes(cx.random());
         let rand_ms = self.connection.rand_ms.min(ms / 10);
-        let at_ms = rekey_at_ms(cx.now_ms, ms.max(1), rand_ms, random);
+        let at_ms = rekey_at_ms(cx.now_ms, ms, rand_ms, random);
         self.lifetime.reauth_at_ms = self.lifetime.reauth_at_ms.min(at_ms);
     }
 

@@ -71,6 +71,37 @@ fn all_children_come_anew() {
     assert_eq!(names, ["net", "six"]);
 }
 
+/// Of two that are begun one has the place, whatever the first has come to meanwhile.
+#[test]
+fn one_is_left_where_it_is_begun_twice() {
+    for between_ms in 0..100 {
+        let mut world = established_as(between_ms, |connection| connection.dpd_ms = 30_000);
+        world.late_ms = 10;
+        let (id, before) = (world.only_sa(LEFT).id(), world.only_sa(LEFT).spis());
+        for _ in 0..2 {
+            world.with(LEFT, |engine, cx| engine.reauthenticate(id, cx));
+            world.run_for(between_ms);
+        }
+        world.run_until_quiet();
+        world.check_children(1);
+        assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis(), "{between_ms} ms");
+        assert_ne!(world.only_sa(LEFT).spis(), before);
+    }
+}
+
+/// Who gives no time is not obeyed again and again.
+// RFC 4478 §3
+#[test]
+fn there_is_an_end_to_how_often_it_is_done() {
+    let mut world = World::new(6, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.configure(RIGHT, |connection| (connection.reauth_ms, connection.over_ms) = (1, 100_000));
+    world.initiate(LEFT, Some(0));
+    world.run_for(100_000);
+    world.check_children(1);
+    let times = ups(&world, RIGHT);
+    assert!((2..=12).contains(&times), "{times} times in 100 s");
+}
+
 fn for_a_while(connection: &mut Connection) {
     (connection.reauth_ms, connection.over_ms, connection.rand_ms) = (100_000, 50_000, 10_000);
 }
