@@ -123,7 +123,7 @@ pub struct IkeSa {
     pub(super) transactions: Transactions,
     pub(super) mode_config: ModeConfig,
     pub(super) given: Given,
-    pub(super) children: Vec<ChildSa>,
+    pub(crate) children: Vec<ChildSa>,
     /// Our quick mode.
     pub(super) asking: Option<Box<quick_mode::Asking>>,
     /// Our quick mode that the peer has still to say to be over.
@@ -378,9 +378,7 @@ impl IkeSa {
     /// The same, and nobody here has ended it, unless it was replaced.
     pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
         let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
-        if let Some(child) = child.filter(|child| !child.is_replaced && child.successor.is_none()) {
-            child.ended_by = Some(by);
-        }
+        child.into_iter().for_each(|child| child.end(by));
         self.remove_child(spi_in, cx);
     }
 

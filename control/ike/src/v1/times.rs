@@ -2,7 +2,7 @@
 
 use super::ike_sa::{IkeSa, Legacy, Task};
 use crate::{
-    child::ChildError,
+    child::{ChildError, EndedBy},
     closed::Closed,
     connection::{Connection, rekey_at_ms},
     context::Context,
@@ -167,6 +167,7 @@ impl IkeSa {
                 return self.close(why, cx);
             }
             Phase::Established | Phase::Replaced if self.ends_at_ms <= cx.now_ms => {
+                self.children.iter_mut().for_each(|child| child.end(EndedBy::Age));
                 return self.delete(Closed::ByUs, cx);
             }
             _ => {}

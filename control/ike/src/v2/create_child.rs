@@ -57,7 +57,7 @@ const AGAIN_MS: (u64, u64) = (2_000, 8_000);
 const DELETE_MS: u64 = 200_000;
 
 /// How much later what the peer has refused is asked again.
-const REFUSED_MS: u64 = 60_000;
+pub(super) const REFUSED_MS: u64 = 60_000;
 
 /// What is to be asked.
 #[derive(Debug)]

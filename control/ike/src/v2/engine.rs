@@ -5,6 +5,7 @@
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6). What they hold of
 //! messages that are not whole has an end, too, of all together; so have the IKE SAs of those who have proven who they are.
 
+mod age;
 mod contact;
 mod first;
 pub(super) mod unknown;

@@ -165,7 +165,7 @@ impl IkeSa {
         forgotten.keep(to);
         established_ms.keep(to);
         rekey_at_ms.keep(to);
-        (lifetime.reauth_at_ms, lifetime.ends_at_ms).keep(to);
+        lifetime.keep(to);
         origin.keep(to);
         reauthenticates.keep(to);
         redirection.is_taken.keep(to);
@@ -230,7 +230,7 @@ impl IkeSa {
         sa.forgotten = Keep::kept(from)?;
         sa.established_ms = Keep::kept(from)?;
         sa.rekey_at_ms = Keep::kept(from)?;
-        (sa.lifetime.reauth_at_ms, sa.lifetime.ends_at_ms) = Keep::kept(from)?;
+        sa.lifetime = Keep::kept(from)?;
         sa.origin = Keep::kept(from)?;
         sa.reauthenticates = Keep::kept(from)?;
         sa.redirection.is_taken = Keep::kept(from)?;

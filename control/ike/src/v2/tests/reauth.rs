@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, Hosts, Unique},
-    v2::{ike_sa::Phase, output::Event, window::Retransmission},
+    v2::{child::EndedBy, ike_sa::Phase, output::Event, window::Retransmission},
 };
 use std::net::IpAddr;
 
@@ -141,6 +141,69 @@ fn who_does_not_do_it_is_left() {
     let closed: Vec<_> = all.iter().filter(|event| matches!(event, Event::Closed(_))).collect();
     assert!(closed.iter().any(|event| **event == Event::Closed("deleted".into())), "{closed:?}");
     assert_eq!([LEFT, RIGHT].map(|end| world.ends[end].installed.len()), [0, 0]);
+}
+
+/// Nobody is here for so long that it should have ended: it is done first.
+#[test]
+fn what_has_outlived_its_time_is_done_anew_before_it_ends() {
+    let mut world = World::new(5, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.configure(LEFT, for_a_while);
+    world.initiate(LEFT, Some(0));
+    world.run_for(1000);
+    world.keep_both(0);
+    world.now_ms += 1_000_000;
+    world.is_steady = true;
+    world.come_back(LEFT);
+    world.run_for(80_000);
+    world.check_children(1);
+    assert_eq!(ups(&world, LEFT), 2);
+    assert_eq!(world.ends[LEFT].ended, []);
+}
+
+fn keys_for_a_while(connection: &mut Connection) {
+    (connection.rekey_ms, connection.over_ms, connection.rand_ms) = (100_000, 50_000, 10_000);
+}
+
+/// Whoever replaces it, it does not end.
+#[test]
+fn what_has_other_keys_in_time_goes_on() {
+    for by in [LEFT, RIGHT] {
+        let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.configure(by, keys_for_a_while);
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        world.is_steady = true;
+        world.run_for(1_000_000);
+        world.check_children(1);
+        assert_eq!((ups(&world, LEFT), &world.ends[by].ended[..]), (1, &[][..]));
+    }
+}
+
+/// What the peer refuses to replace is asked again each minute, and ends: who has begun tries to begin anew before.
+#[test]
+fn there_is_an_end_to_what_is_not_replaced() {
+    for by in [LEFT, RIGHT] {
+        let mut world = World::new(8, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.configure(by, keys_for_a_while);
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        world
+            .configure(1 - by, |connection| connection.proposals = super::world::ike("aes256-sha384-ecp384"));
+        let now = world.ends[1 - by].config.connections.clone();
+        world.ends[1 - by].engine.follow_connections(&now);
+        world.run_for(148_000);
+        world.check_children(1);
+        let is_refused = |event: &&Event| matches!(event, Event::RekeyFailed(_));
+        assert_eq!(events(&world, by).iter().filter(is_refused).count(), 1);
+        world.run_for(if by == LEFT { 405_000 } else { 10_000 });
+        world.check_children(0);
+        assert_eq!(
+            (&world.ends[by].ended[..], &world.ends[1 - by].ended[..]),
+            (&[EndedBy::Age][..], &[EndedBy::Peer][..])
+        );
+        let tried = events(&world, LEFT).iter().any(|event| matches!(event, Event::Reauthenticating(_)));
+        assert_eq!(tried, by == LEFT);
+    }
 }
 
 /// What is taken down while it authenticates anew stays down.
