@@ -399,7 +399,11 @@ impl Ike {
             EventKind::SoftLifetime | EventKind::SeqLow => {
                 self.with(sadb, |engine, cx| engine.rekey_child(spi, cx));
             }
-            EventKind::HardLifetime | EventKind::SeqExhausted | EventKind::Idle => {
+            EventKind::HardLifetime | EventKind::SeqExhausted => {
+                tracing::info!("child SA {}: {:?}", Spi(spi), event.kind);
+                self.with(sadb, |engine, cx| engine.expire_child(spi, cx));
+            }
+            EventKind::Idle => {
                 tracing::info!("child SA {}: {:?}", Spi(spi), event.kind);
                 self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
             }

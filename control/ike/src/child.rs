@@ -79,6 +79,8 @@ pub enum EndedBy {
     Peer,
     /// The peer does not answer.
     Silence,
+    /// It is at the end of its time, or its IKE SA is, and nothing has taken its place.
+    Age,
 }
 
 /// The datapath gets a child SA; what is to be told of it.
@@ -97,6 +99,7 @@ pub(crate) fn remove(children: &mut Vec<ChildSa>, spi_in: u32, cx: &mut Context<
     let mut child = children.remove(at);
     // Whoever has replaced it: packets by it may be under way.
     child.is_replaced |= child.successor.is_some();
+    child.ended_by = child.ended_by.filter(|_| !child.is_replaced);
     // RFC 7296 §2.8: who deletes what was replaced has what replaces it.
     let successor = child.successor.filter(|spi| children.iter().any(|c| c.spi_in == *spi));
     cx.out.extend(successor.map(|spi| Output::Child(ChildChange::Use(spi))));
@@ -299,8 +302,17 @@ impl ChildSa {
 
     /// Whether it is what one of this configuration and for these packets would be, and has not been replaced.
     pub(crate) fn is_for_the_same(&self, config: &Child, policy: &Policy) -> bool {
-        let is_replaced = self.is_replaced || self.successor.is_some();
-        self.config.name == config.name && *self.policy == *policy && !is_replaced
+        self.config.name == config.name && *self.policy == *policy && !self.has_other()
+    }
+
+    /// It ends, or is about to, and nobody here has ended it; unless there is another in its place.
+    pub(crate) fn end(&mut self, by: EndedBy) {
+        self.ended_by = (!self.has_other()).then_some(by);
+    }
+
+    /// Whether there is another in its place, ours or the peer's.
+    pub(crate) fn has_other(&self) -> bool {
+        self.is_replaced || self.successor.is_some()
     }
 
     /// ESP or AH, as messages name it.
@@ -343,7 +355,7 @@ keep!(ChildSa {
     ended_by
 });
 keep!(Around { agreement, spi_in, spi_out });
-keep_enum!(EndedBy { 0 => Peer, 1 => Silence });
+keep_enum!(EndedBy { 0 => Peer, 1 => Silence, 2 => Age });
 keep!(Keyed { algorithm, key_in, key_out });
 keep!(Install {
     sa,

@@ -113,7 +113,7 @@ pub struct Connection {
     /// Both ends prove anew who they are after so long; 0 is never. Who has begun does so, and ours is said to who has
     /// (RFC 7296 §2.8.3, RFC 4478).
     pub reauth_ms: u64,
-    /// So much later than that it ends, if they have not.
+    /// So much later than either it ends, if it was not replaced; 0 is never, where only its keys are to be others.
     pub over_ms: u64,
     /// Up to so much earlier, at random, so that not both ends do so at once (RFC 7296 §2.8).
     pub rand_ms: u64,

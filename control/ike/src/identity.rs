@@ -6,8 +6,10 @@
 //! | `gw.example.org`, `@gw.example.org` | ID_FQDN |
 //! | `carol@example.org`, `@@carol` | ID_RFC822_ADDR |
 //! | `@#0a1b` | ID_KEY_ID, by its octets in hex |
-//! | `fqdn:x`, `rfc822:x`, `email:x`, `ipv4:x`, `ipv6:x`, `asn1dn:x`, `keyid:x` | as it says, whatever it looks like |
-//! | `%any`, or nothing | anybody, where somebody is asked for |
+//! | `fqdn:x`, `dns:x`, `rfc822:x`, `email:x`, `userfqdn:x`, `ipv4:x`, `ipv6:x`, `asn1dn:x`, `keyid:x` | as it says, whatever it looks like |
+//! | `fqdn:#0a1b`, and so on, `asn1gn:#0a1b`, `{11}:#0a1b` | of this type, or its number, by its octets in hex |
+//! | `site:a`, and whatever else has a colon | ID_KEY_ID |
+//! | `%any`, `*`, `0.0.0.0`, `::`, or nothing | anybody, where somebody is asked for |
 //! | `C=DE, O=Example, CN=gw` | ID_DER_ASN1_DN ([`DistinguishedName`]) |
 //! | `*.example.org`, `*@example.org`, `C=DE, CN=*` | anybody of these, where somebody is asked for |
 
@@ -112,30 +114,41 @@ impl FromStr for IdPattern {
             Ok(name) => like(IdType::ID_DER_ASN1_DN, name.der()),
             Err(error) => Err(bad(error.why())),
         };
-        let hex = |digits: &str| octets_of_hex(digits).ok_or(bad("its key ID is no hex"));
-        if let Some((kind, rest)) = text.split_once(':').filter(|(kind, _)| !kind.contains(['.', '@'])) {
-            match kind {
-                "fqdn" | "dns" => return like(IdType::ID_FQDN, rest.as_bytes()),
-                "rfc822" | "email" => return like(IdType::ID_RFC822_ADDR, rest.as_bytes()),
-                "ipv4" | "ipv6" => {
-                    let ip = address(rest).map_err(|_| bad("that is no address"))?;
-                    let is_v4 = kind == "ipv4";
-                    return if ip.is_ipv4() == is_v4 {
-                        of_address(ip)
-                    } else {
-                        Err(bad("of the other family"))
+        let hex = |digits: &str| octets_of_hex(digits).ok_or(bad("behind # there is no hex"));
+        if let Some((prefix, rest)) = text.split_once(':') {
+            match (kind_of(prefix), rest.strip_prefix('#')) {
+                (Some(kind), Some(digits)) => {
+                    let octets = hex(digits)?;
+                    return match is_encoded(kind, &octets) {
+                        true => like(kind, &octets),
+                        false => Err(bad("its octets are none of its type")),
                     };
                 }
-                "asn1dn" => return named(rest),
-                "keyid" => return like(IdType::ID_KEY_ID, rest.as_bytes()),
-                _ => {}
+                (Some(kind @ (IdType::ID_FQDN | IdType::ID_RFC822_ADDR | IdType::ID_KEY_ID)), None) => {
+                    return like(kind, rest.as_bytes());
+                }
+                (Some(IdType::ID_DER_ASN1_DN), None) => return named(rest),
+                (Some(kind @ (IdType::ID_IPV4_ADDR | IdType::ID_IPV6_ADDR)), None) => {
+                    let ip = address(rest).map_err(|_| bad("that is no address"))?;
+                    return match ip.is_ipv4() == (kind == IdType::ID_IPV4_ADDR) {
+                        true => of_address(ip),
+                        false => Err(bad("of the other family")),
+                    };
+                }
+                (Some(_), None) => return Err(bad("of this type it is written in hex, with # in front")),
+                (None, _) if is_type(prefix) => {
+                    return Err(bad(
+                        "its type is not known; write {11}:#0a1b, with the number of the type and octets in hex",
+                    ));
+                }
+                (None, _) => {}
             }
         }
-        if text.is_empty() || text == "%any" || text == "%any6" {
+        if ["", "%any", "%any6", "*"].contains(&text) {
             return Ok(IdPattern::Any);
         }
         if let Ok(ip) = address(text) {
-            return of_address(ip);
+            return if ip.is_unspecified() { Ok(IdPattern::Any) } else { of_address(ip) };
         }
         match text.strip_prefix('@') {
             Some(rest) => match (rest.strip_prefix('#'), rest.strip_prefix('@')) {
@@ -145,8 +158,39 @@ impl FromStr for IdPattern {
             },
             None if text.contains('=') => named(text),
             None if text.contains('@') => like(IdType::ID_RFC822_ADDR, text.as_bytes()),
+            None if text.contains(':') => like(IdType::ID_KEY_ID, text.as_bytes()),
             None => like(IdType::ID_FQDN, text.as_bytes()),
         }
+    }
+}
+
+/// The type that a prefix says.
+fn kind_of(prefix: &str) -> Option<IdType> {
+    Some(match &*prefix.to_ascii_lowercase() {
+        "fqdn" | "dns" => IdType::ID_FQDN,
+        "rfc822" | "email" | "userfqdn" => IdType::ID_RFC822_ADDR,
+        "ipv4" => IdType::ID_IPV4_ADDR,
+        "ipv6" => IdType::ID_IPV6_ADDR,
+        "asn1dn" => IdType::ID_DER_ASN1_DN,
+        "asn1gn" => IdType::ID_DER_ASN1_GN,
+        "keyid" => IdType::ID_KEY_ID,
+        number => IdType(number.strip_prefix('{')?.strip_suffix('}')?.parse().ok()?),
+    })
+}
+
+/// Whether strongSwan has a type for this prefix, though we have none.
+fn is_type(prefix: &str) -> bool {
+    let others = ["ipv4net", "ipv6net", "ipv4range", "ipv6range", "xmppaddr", "uri"];
+    prefix.starts_with('{') || others.contains(&&*prefix.to_ascii_lowercase())
+}
+
+/// Whether octets are of a type, as far as we know it.
+fn is_encoded(kind: IdType, octets: &[u8]) -> bool {
+    match kind {
+        IdType::ID_IPV4_ADDR => octets.len() == 4,
+        IdType::ID_IPV6_ADDR => octets.len() == 16,
+        IdType::ID_DER_ASN1_DN => DistinguishedName::from_der(octets).is_some(),
+        _ => true,
     }
 }
 
@@ -220,13 +264,39 @@ mod tests {
             ("@@carol", IdType::ID_RFC822_ADDR, b"carol"),
             ("@#0aFf", IdType::ID_KEY_ID, &[0x0a, 0xff]),
             ("keyid:abc", IdType::ID_KEY_ID, b"abc"),
+            ("keyid:#0a1b", IdType::ID_KEY_ID, &[0x0a, 0x1b]),
+            ("fqdn:#6177", IdType::ID_FQDN, b"aw"),
+            ("EMAIL:#6177", IdType::ID_RFC822_ADDR, b"aw"),
+            ("userfqdn:x", IdType::ID_RFC822_ADDR, b"x"),
+            ("ipv4:#c0000201", IdType::ID_IPV4_ADDR, &[192, 0, 2, 1]),
+            ("asn1gn:#3000", IdType::ID_DER_ASN1_GN, &[0x30, 0]),
+            ("{11}:#0a1b", IdType::ID_KEY_ID, &[0x0a, 0x1b]),
+            ("{77}:#01", IdType(77), &[1]),
+            ("{2}:a", IdType::ID_FQDN, b"a"),
+            ("site:a", IdType::ID_KEY_ID, b"site:a"),
+            ("gw.example.org:500", IdType::ID_KEY_ID, b"gw.example.org:500"),
+            ("site:a@example.org", IdType::ID_RFC822_ADDR, b"site:a@example.org"),
             ("C=DE", IdType::ID_DER_ASN1_DN, b"\x30\x0d\x31\x0b\x30\x09\x06\x03\x55\x04\x06\x13\x02DE"),
         ] {
             assert_eq!(id(text), Identification::new(kind, data), "{text}");
             let shown = id(text).to_string();
-            assert_eq!(shown == "192.0.2.1", kind == IdType::ID_IPV4_ADDR || text.starts_with("fqdn:"));
+            assert_eq!(shown == "192.0.2.1", kind == IdType::ID_IPV4_ADDR || text == "fqdn:192.0.2.1");
         }
-        for text in ["ipv6:192.0.2.1", "ipv4:x", "@#0", "@#zz", "C=DE, x"] {
+        for text in [
+            ["ipv6:192.0.2.1", "ipv4:x", "ipv4:#0a", "ipv6:#0a", "@#0", "@#zz", "keyid:#0", "C=DE, x"],
+            [
+                "asn1dn:#3001",
+                "asn1gn:x",
+                "{77}:x",
+                "{256}:#01",
+                "{}:x",
+                "ipv4net:10.0.0.0/8",
+                "uri:x",
+                "xmppaddr:x",
+            ],
+        ]
+        .concat()
+        {
             assert!(text.parse::<IdPattern>().is_err(), "{text}");
         }
     }
@@ -237,6 +307,9 @@ mod tests {
         for (pattern, text, fit) in [
             ("%any", "192.0.2.1", Some(Fit::Any)),
             ("", "gw.example.org", Some(Fit::Any)),
+            ("*", "gw.example.org", Some(Fit::Any)),
+            ("0.0.0.0", "gw.example.org", Some(Fit::Any)),
+            ("::", "192.0.2.1", Some(Fit::Any)),
             ("gw.example.org", "GW.example.org", Some(Fit::Exact)),
             ("*.example.org", "gw.example.org", Some(Fit::Wildcard)),
             ("*.example.org", "example.org", None),

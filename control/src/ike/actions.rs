@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     acquire::Acquire,
-    swanctl::{child::Child, connection::Connection},
+    swanctl::{
+        child::{Action, Child},
+        connection::Connection,
+    },
 };
 use portcullis_ike::v2::{
     child::{ChildSa, EndedBy},
@@ -105,11 +108,7 @@ impl Ike {
             let (connection, name) = &named;
             let of = self.swanctl.connections.iter().find(|c| c.name == *connection);
             let child = of.and_then(|c| c.children.iter().find(|child| child.name == *name));
-            let action = child.map(|child| match by {
-                EndedBy::Peer => child.close_action,
-                EndedBy::Silence => child.dpd_action,
-            });
-            let action = action.unwrap_or_default();
+            let action = child.map(|child| action_of(child, by)).unwrap_or_default();
             if action.start {
                 tracing::info!("connection '{connection}': '{name}' has ended, and is begun again");
                 if let Err(why) = self.initiate(Some(connection), Some(name), sadb) {
@@ -267,10 +266,58 @@ impl Ike {
     }
 }
 
+/// What is done about a child that has ended.
+fn action_of(child: &Child, by: EndedBy) -> Action {
+    let Child { start_action, close_action, dpd_action, .. } = child;
+    match by {
+        EndedBy::Peer => *close_action,
+        EndedBy::Silence => *dpd_action,
+        // Nobody has wanted it to end.
+        EndedBy::Age => Action {
+            trap: start_action.trap || close_action.trap,
+            start: start_action.start || close_action.start,
+        },
+    }
+}
+
 /// What is laid of a child.
 enum Laid {
     Trap(Trap),
     Shunt(Shunt),
     /// Nothing before its names are looked up.
     Later,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swanctl::Configuration;
+    use std::path::Path;
+
+    /// What is done about a child that has ended, of what is written about it.
+    fn done(written: &str, by: EndedBy) -> Action {
+        let text = format!(
+            "connections {{ a {{ local {{ auth = psk }}\n remote {{ auth = psk }}\n children {{ net {{ {written} }} }} }} }}"
+        );
+        let swanctl = Configuration::parse(Path::new("swanctl.conf"), &text).unwrap();
+        action_of(&swanctl.connections[0].children[0], by)
+    }
+
+    #[test]
+    fn what_ends_by_its_age_is_as_if_it_were_loaded_or_closed() {
+        let action = |trap, start| Action { trap, start };
+        for (written, by_age) in [
+            ("", action(false, false)),
+            ("start_action = start", action(false, true)),
+            ("start_action = trap", action(true, false)),
+            ("close_action = start", action(false, true)),
+            ("start_action = trap\n close_action = start", action(true, true)),
+            ("dpd_action = restart", action(false, false)),
+        ] {
+            assert_eq!(done(written, EndedBy::Age), by_age, "{written}");
+        }
+        let all = "start_action = start\n close_action = trap\n dpd_action = clear";
+        assert_eq!(done(all, EndedBy::Peer), action(true, false));
+        assert_eq!(done(all, EndedBy::Silence), action(false, false));
+    }
 }

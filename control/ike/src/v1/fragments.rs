@@ -66,7 +66,7 @@ impl Fragments {
 }
 
 impl IkeSa {
-    /// A part of a message came.
+    /// A part of a message came. It is taken whether we have said that we take them or not: its message would be lost.
     pub(super) fn receive_fragment(
         &mut self,
         raw: &Raw<'_>,
@@ -74,7 +74,7 @@ impl IkeSa {
         cx: &mut Context<'_>,
     ) -> Result<(), Dropped> {
         let is_elsewhere = self.phase == Phase::Connecting && path.peer.ip() != self.first_peer.ip();
-        if is_elsewhere || !self.connection.says_fragments {
+        if is_elsewhere {
             return Err(Dropped::Exchange);
         }
         let chain = Chain::parse(PayloadType::FRAGMENT, raw.body, false)?;

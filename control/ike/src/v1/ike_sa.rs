@@ -33,7 +33,7 @@ use crate::{
     given::Given,
     ike_sa::{IkeSaId, Path, Phase},
     job::{Job, Outcome},
-    message::Identification,
+    message::{Identification, IkeSpi},
     nat::Nat,
     output::{Datagram, Event, JobId, Output},
     pool::Leases,
@@ -123,7 +123,7 @@ pub struct IkeSa {
     pub(super) transactions: Transactions,
     pub(super) mode_config: ModeConfig,
     pub(super) given: Given,
-    pub(super) children: Vec<ChildSa>,
+    pub(crate) children: Vec<ChildSa>,
     /// Our quick mode.
     pub(super) asking: Option<Box<quick_mode::Asking>>,
     /// Our quick mode that the peer has still to say to be over.
@@ -146,6 +146,8 @@ pub struct IkeSa {
     pub(super) heard_ms: u64,
     /// When both ends must be authenticated.
     pub(super) deadline_ms: u64,
+    /// How often its first messages were given up.
+    pub(super) sequences: u32,
     /// What was said that nobody need believe.
     pub(super) doubt: Option<Box<Closed>>,
     /// Those of all, while it does something.
@@ -223,6 +225,7 @@ impl IkeSa {
             heard_ms: now_ms,
             // An initiator has the times of its messages.
             deadline_ms: if role == Role::Responder { now_ms + half_open_ms } else { u64::MAX },
+            sequences: 0,
             doubt: None,
             contacts: Contacts::default(),
             contact_at: None,
@@ -236,6 +239,22 @@ impl IkeSa {
             wanted: None,
             unsent: vec![],
         }
+    }
+
+    /// Begins once more, with another cookie: the responder has forgotten by now what there was, if it has ever known of it.
+    pub(super) fn begin_again(&mut self, cx: &mut Context<'_>) {
+        let spis = Spis { initiator: IkeSpi::from(cx.random::<8>()), responder: IkeSpi::NONE };
+        let path =
+            Path { local: (self.path.local.ip(), self.connection.local_port).into(), peer: self.first_peer };
+        let new = IkeSa::new(self.id, self.connection.clone(), (self.role, spis), path, (cx.now_ms, 0));
+        let before = std::mem::replace(self, new);
+        // All that is not of these messages.
+        let IkeSa { contacts, leases, noted_due_ms, legacies, begun_ms, sequences, expected, wanted, .. } =
+            before;
+        (self.contacts, self.leases, self.noted_due_ms) = (contacts, leases, noted_due_ms);
+        (self.legacies, self.begun_ms, self.sequences) = (legacies, begun_ms, sequences);
+        (self.expected, self.wanted) = (expected, wanted);
+        self.begin(cx);
     }
 
     /// Where the peer was at first.
@@ -378,9 +397,7 @@ impl IkeSa {
     /// The same, and nobody here has ended it, unless it was replaced.
     pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
         let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
-        if let Some(child) = child.filter(|child| !child.is_replaced && child.successor.is_none()) {
-            child.ended_by = Some(by);
-        }
+        child.into_iter().for_each(|child| child.end(by));
         self.remove_child(spi_in, cx);
     }
 

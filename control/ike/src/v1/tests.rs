@@ -538,3 +538,56 @@ fn keys_are_told_where_it_is_asked() {
         assert!(told[LEFT].as_ref().is_none_or(is_of_it));
     }
 }
+
+/// As IKEv2 does: the next time with another cookie, as the peer has forgotten what there was.
+#[test]
+fn the_first_messages_are_sent_again_from_the_beginning() {
+    let lasts = |is_aggressive, tries: u32| {
+        let mut world = world_as(1, |_, connection| {
+            set_aggressive(connection, is_aggressive);
+            connection.keying_tries = tries;
+        });
+        world.loss = 100;
+        world.initiate(LEFT, Some(0));
+        while world.ends[LEFT].engine.ike_sas().count() == 1 && world.now_ms < 3_600_000 {
+            world.run_for(1000);
+        }
+        (world.now_ms, matches!(events(&world, LEFT).last(), Some(Event::Closed(_))))
+    };
+    for is_aggressive in [false, true] {
+        let (once, is_closed) = lasts(is_aggressive, 1);
+        assert!(is_closed && (160_000..170_000).contains(&once), "{once}");
+        let (thrice, is_closed) = lasts(is_aggressive, 3);
+        assert!(is_closed && (3 * once - 20_000..3 * once).contains(&thrice), "{thrice}");
+        assert!(!lasts(is_aggressive, 0).1);
+        for sent in 1..=3 {
+            let mut world = world_as(2, |_, connection| {
+                set_aggressive(connection, is_aggressive);
+                connection.keying_tries = 2;
+            });
+            world.initiate(LEFT, Some(0));
+            strangers::run_until_sent(&mut world, sent);
+            let before = only(&world, LEFT).spis();
+            world.loss = 100;
+            world.run_for(160_000);
+            world.loss = 0;
+            world.run_for(100_000);
+            // Who has the answer of aggressive mode has all that it waits for.
+            if is_aggressive && sent > 1 {
+                continue;
+            }
+            world.check_children(1);
+            let after = only(&world, LEFT).spis();
+            assert!(after == only(&world, RIGHT).spis() && after.initiator != before.initiator);
+            // It is known by that.
+            let spi = world.ends[LEFT].installed.keys().next().copied().unwrap();
+            world.with(RIGHT, |engine, cx| {
+                let spi = engine.ike_sas().next().unwrap().children()[0].spi_in;
+                assert!(engine.rekey_child(spi, cx));
+            });
+            world.run_for(30_000);
+            world.check_children(1);
+            assert!(!world.ends[LEFT].installed.contains_key(&spi));
+        }
+    }
+}

@@ -2,10 +2,11 @@
 
 use super::ike_sa::{IkeSa, Legacy, Task};
 use crate::{
-    child::ChildError,
+    child::{ChildError, EndedBy},
     closed::Closed,
     connection::{Connection, rekey_at_ms},
     context::Context,
+    crypto::keys::Role,
     ike_sa::Phase,
     retransmission::{Late, Open},
 };
@@ -107,11 +108,21 @@ impl IkeSa {
         false
     }
 
+    /// Whether the first messages are sent again from the beginning, as often as they were.
+    fn tries_again(&mut self) -> bool {
+        self.sequences += 1;
+        let most = self.connection.keying_tries;
+        let is_beginning = self.phase == Phase::Connecting && self.role == Role::Initiator;
+        // What comes of a job is not for what is begun behind it.
+        is_beginning && !self.is_at_work(false) && (most == 0 || self.sequences < most)
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
         if let Some(mut open) = self.open.take() {
             match self.send_again(&mut open, cx) {
                 false => self.open = Some(open),
+                true if self.tries_again() => self.begin_again(cx),
                 true if self.phase == Phase::Connecting => {
                     let why = self.doubt.take().map_or(Closed::Silent, |why| *why);
                     return self.close(why, cx);
@@ -167,6 +178,7 @@ impl IkeSa {
                 return self.close(why, cx);
             }
             Phase::Established | Phase::Replaced if self.ends_at_ms <= cx.now_ms => {
+                self.children.iter_mut().for_each(|child| child.end(EndedBy::Age));
                 return self.delete(Closed::ByUs, cx);
             }
             _ => {}

@@ -97,7 +97,7 @@ pub struct Channel {
     request: [u8; 32],
     is_answering: bool,
     /// Of requests and of responses.
-    pieces: [Option<Box<Pieces>>; 2],
+    pieces: [Option<Box<Fragments<First>>>; 2],
     /// Octets of a message, at most, if the peer can put fragments together.
     cut_at: Option<usize>,
     retransmission: Retransmission,
@@ -105,12 +105,14 @@ pub struct Channel {
     may_sync: bool,
 }
 
-/// Of a message, until it is whole.
+/// Of the first fragment of a message, what is known of it once it is whole.
 #[derive(Debug, Default)]
-struct Pieces {
-    fragments: Fragments,
-    /// By what the first is known again, and its headers.
-    first: ([u8; 32], Vec<u8>),
+struct First {
+    /// What the first payload is.
+    payload: PayloadType,
+    /// By what it is known again.
+    digest: [u8; 32],
+    headers: Vec<u8>,
 }
 
 /// Octets around payloads in a fragment, at most: headers, IV, padding and ICV.
@@ -250,7 +252,7 @@ impl Channel {
 
     /// Octets that are held of messages that are not whole.
     pub(super) fn octets_of_pieces(&self) -> usize {
-        self.pieces.iter().flatten().map(|pieces| pieces.fragments.octets()).sum()
+        self.pieces.iter().flatten().map(|pieces| pieces.octets()).sum()
     }
 
     /// Messages that are not whole are let go: what comes again may come whole.
@@ -312,14 +314,12 @@ impl Channel {
                     Some(fragment) => {
                         let at = usize::from(is_response);
                         let pieces = self.pieces[at].get_or_insert_default();
-                        if fragment.number() == 1 {
-                            pieces.first = (digest, headers);
-                        }
-                        let whole = pieces.fragments.add(id, fragment, sealed.first, inside);
-                        let Some(whole) = whole else { return Ok(Received::Part) };
-                        let first = self.pieces[at].take().map(|pieces| pieces.first);
-                        (digest, headers) = first.unwrap_or_default();
-                        whole
+                        let first = First { payload: sealed.first, digest, headers };
+                        let whole = pieces.add(id, fragment, first, inside);
+                        let Some((first, whole)) = whole else { return Ok(Received::Part) };
+                        self.pieces[at] = None;
+                        (digest, headers) = (first.digest, first.headers);
+                        (first.payload, whole)
                     }
                 };
                 let payloads = Payloads::parse(first, &inside);

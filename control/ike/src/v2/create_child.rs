@@ -57,7 +57,7 @@ const AGAIN_MS: (u64, u64) = (2_000, 8_000);
 const DELETE_MS: u64 = 200_000;
 
 /// How much later what the peer has refused is asked again.
-const REFUSED_MS: u64 = 60_000;
+pub(super) const REFUSED_MS: u64 = 60_000;
 
 /// What is to be asked.
 #[derive(Debug)]
@@ -458,20 +458,23 @@ impl IkeSa {
         self.ask_later(Task::DeleteChild(spi_in), cx);
     }
 
-    /// What is replaced is not, after all, and is to be tried again later. Not if it is being deleted.
-    pub(super) fn keep_replaced(&mut self, is_it: impl Fn(&ChildSa) -> bool, cx: &mut Context<'_>) {
+    /// What is replaced is not, after all, and is to be tried again later. Not if it is being deleted; false then.
+    pub(super) fn keep_replaced(&mut self, is_it: impl Fn(&ChildSa) -> bool, cx: &mut Context<'_>) -> bool {
         let at_ms = REFUSED_MS + again_ms(cx);
-        let has_other = |child: &&mut ChildSa| child.is_replaced || child.successor.is_some();
-        let Some(old) = self.children.iter_mut().filter(has_other).find(|child| is_it(child)) else { return };
+        let Some(old) = self.children.iter_mut().find(|child| child.has_other() && is_it(child)) else {
+            return false;
+        };
         let spi_in = old.spi_in;
         let is_to_go = |(_, task): &mut (u64, Task)| matches!(task, Task::DeleteChild(spi) if *spi == spi_in);
-        if self.later.extract_if(.., is_to_go).count() > 0 {
+        let stays = self.later.extract_if(.., is_to_go).count() > 0;
+        if stays {
             (old.is_replaced, old.successor, old.rekey_at_ms) = (false, None, at_ms);
             // What we ask for in its place has nothing to lose to any more.
             if self.is_replacing(spi_in) {
                 self.rival = None;
             }
         }
+        stays
     }
 
     /// The peer asks for a child SA.

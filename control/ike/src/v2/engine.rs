@@ -5,6 +5,7 @@
 //! end, of all and of each address; and under load only for who has shown to be where it says (RFC 7296 §2.6). What they hold of
 //! messages that are not whole has an end, too, of all together; so have the IKE SAs of those who have proven who they are.
 
+mod age;
 mod contact;
 mod first;
 pub(super) mod unknown;
@@ -400,6 +401,8 @@ impl Engine {
             _ => (from, sa.origin),
         });
         let Some(place) = of else { return };
+        // One at a time: of two, neither would make room for the other.
+        self.stop_anew(from, cx);
         let id = self.reserve();
         self.begin(id, &anew.connection, None, (anew.between, None), cx);
         self.with(id, cx, |sa, cx| {
@@ -409,7 +412,9 @@ impl Engine {
             }
             sa.take_place_of(place, anew.children);
         });
-        self.with(from, cx, |sa, _| sa.reauthenticated_by = Some(id));
+        for before in [from, place.0] {
+            self.with(before, cx, |sa, _| sa.reauthenticated_by = Some(id));
+        }
     }
 
     /// An IKE SA has taken the place of those that come from one.
@@ -633,6 +638,7 @@ impl Engine {
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);
         let behind = contact::note(&mut self.contacts, sa, cx.out.range(told..));
+        let connection = (!behind.is_empty()).then(|| sa.connection.clone());
         self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         note_children(&mut self.by_child, id, cx.out.range(told..));
         let legacies = std::mem::take(&mut sa.legacies);
@@ -665,7 +671,9 @@ impl Engine {
             self.keep_ticket(&connection, peer, ticket, cx.now_ms);
         }
         legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
-        self.leave_to(behind, cx);
+        if let Some(connection) = connection {
+            self.leave_to((&connection.name, behind), told, cx);
+        }
         true
     }
 

@@ -4,7 +4,7 @@
 //! message at a time and each way, and no more than a whole message may be. While the peer may be anybody, all those together have
 //! an end ([`Unproven`]).
 
-use crate::message::{Fragment, PayloadType};
+use crate::message::Fragment;
 
 /// Octets of a message that came in fragments, at most: as many as a length field of 16 bits says.
 pub const MOST_OCTETS: usize = u16::MAX as usize;
@@ -39,31 +39,31 @@ impl Unproven {
     }
 }
 
-/// A message that is not whole, if there is one.
+/// A message that is not whole, if there is one, and what is known of it by its first fragment.
 #[derive(Debug, Default)]
-pub struct Fragments {
+pub struct Fragments<First> {
     id: u32,
     /// By number.
     parts: Vec<Option<Vec<u8>>>,
-    first: PayloadType,
+    first: First,
     octets: usize,
 }
 
-impl Fragments {
+impl<First: Default> Fragments<First> {
     /// Octets that it holds, with what it takes to tell them apart.
     pub fn octets(&self) -> usize {
         self.octets + self.parts.len() * size_of::<Option<Vec<u8>>>()
     }
 
-    /// Adds a fragment that was opened: of which message, what is in it, and the type of the first payload, which the first
-    /// fragment says. The first type and all octets, once they are there.
+    /// Adds a fragment that was opened: of which message, what is in it, and what is known of the message if it is the first. That
+    /// and all octets, once they are there.
     pub fn add(
         &mut self,
         id: u32,
         fragment: Fragment,
-        first: PayloadType,
+        first: First,
         octets: Vec<u8>,
-    ) -> Option<(PayloadType, Vec<u8>)> {
+    ) -> Option<(First, Vec<u8>)> {
         let total = usize::from(fragment.total());
         // RFC 7383 §2.6: of more fragments is what was cut anew, since the others did not come through; of fewer is old.
         let is_other = id != self.id || total > self.parts.len();
@@ -93,6 +93,7 @@ impl Fragments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::PayloadType;
 
     fn part(number: u16, total: u16) -> Fragment {
         Fragment::new(number, total).unwrap()
@@ -102,7 +103,7 @@ mod tests {
     fn any_order_makes_the_message() {
         let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
         for order in orders {
-            let mut fragments = Fragments::default();
+            let mut fragments = Fragments::<PayloadType>::default();
             let mut whole = None;
             for (n, number) in order.into_iter().enumerate() {
                 let first = if number == 1 { PayloadType::IDI } else { PayloadType::NONE };
@@ -121,7 +122,7 @@ mod tests {
     // RFC 7383 §2.6
     #[test]
     fn more_fragments_replace_fewer() {
-        let mut fragments = Fragments::default();
+        let mut fragments = Fragments::<PayloadType>::default();
         let mut add = |id, number, total| {
             fragments.add(id, part(number, total), PayloadType::IDI, vec![total as u8]).map(|whole| whole.1)
         };
@@ -155,7 +156,7 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_is_held() {
-        let mut fragments = Fragments::default();
+        let mut fragments = Fragments::<PayloadType>::default();
         assert_eq!(fragments.add(1, part(1, MOST_FRAGMENTS + 1), PayloadType::IDI, vec![1]), None);
         assert!(fragments.parts.is_empty());
         for number in 1..=MOST_FRAGMENTS {

@@ -626,10 +626,8 @@ impl IkeSa {
     /// The same, and nobody here has ended it, unless it was replaced or is being deleted.
     pub(super) fn lose_child(&mut self, spi_in: u32, by: EndedBy, cx: &mut Context<'_>) {
         let is_ours = self.is_deleting(spi_in);
-        let child = self.children.iter_mut().find(|child| child.spi_in == spi_in);
-        if let Some(child) = child.filter(|child| !child.is_replaced && !is_ours) {
-            child.ended_by = Some(by);
-        }
+        let child = self.children.iter_mut().find(|child| child.spi_in == spi_in && !is_ours);
+        child.into_iter().for_each(|child| child.end(by));
         self.remove_child(spi_in, cx);
     }
 

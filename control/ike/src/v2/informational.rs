@@ -173,9 +173,11 @@ impl IkeSa {
                 answer.extend(Delete::child_sas(delete.protocol(), &named).map(Payload::Delete));
             }
             for spi_in in gone {
-                // The peer does without what it has put in the place of another.
-                self.keep_replaced(|child| child.successor == Some(spi_in), cx);
-                self.lose_child(spi_in, EndedBy::Peer, cx);
+                // The peer does without what it has put in the place of another, which goes on.
+                match self.keep_replaced(|child| child.successor == Some(spi_in), cx) {
+                    true => self.remove_child(spi_in, cx),
+                    false => self.lose_child(spi_in, EndedBy::Peer, cx),
+                }
             }
         }
         self.learn_lifetime(payloads, cx);

@@ -116,6 +116,11 @@ impl Engine {
     /// All that were made again go on: what we have asked is asked again.
     pub fn resume(&mut self, cx: &mut Context<'_>) {
         let ids: BTreeSet<_> = self.ike_sas().map(|sa| sa.id()).collect();
+        let anew = self.sas().filter_map(|sa| Some((sa.reauthenticates.as_ref()?.origin, sa.id())));
+        for (origin, by) in anew.collect::<Vec<_>>() {
+            let before = self.sas.values_mut().filter(|sa| sa.origin == origin);
+            before.for_each(|sa| sa.reauthenticated_by = Some(by));
+        }
         for id in ids {
             let _ = self.with_v1(id, cx, |sa, cx| sa.resume(cx)) || self.with(id, cx, |sa, cx| sa.resume(cx));
         }

@@ -14,7 +14,7 @@
 //! have none, and are dropped: no longer than the answer is on its way.
 
 use super::{
-    child::Wanted,
+    child::{EndedBy, Wanted},
     context::Context,
     ike_sa::{Closed, IkeSa, IkeSaId, Phase, Task},
     output::{ChildChange, Output},
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, rekey_at_ms},
+    kept::keep,
     message::{Notify, NotifyType, Payload, Payloads},
     traffic_selector::Policy,
 };
@@ -33,6 +34,9 @@ const AGAIN_MS: u64 = 400_000;
 
 /// What another has the place of goes after so long, if the peer does not delete it: it may have to make child SAs yet.
 const SETTLE_MS: u64 = 10_000;
+
+/// A peer that gives less time than this is not believed: all that it would be is work.
+const LEAST_MS: u64 = 10_000;
 
 /// When a peer has its answer, even if it asks nothing else: longer than it asks again for what it has missed.
 const HAS_IT_MS: u64 = 200_000;
@@ -68,14 +72,22 @@ pub(super) struct Reauthenticates {
 pub(super) struct Lifetime {
     pub reauth_at_ms: u64,
     pub ends_at_ms: u64,
+    /// When it ends, too, unless another with other keys has its place.
+    pub keys_end_at_ms: u64,
 }
 
 impl Lifetime {
-    pub(super) const ENDLESS: Lifetime = Lifetime { reauth_at_ms: u64::MAX, ends_at_ms: u64::MAX };
+    pub(super) const ENDLESS: Lifetime =
+        Lifetime { reauth_at_ms: u64::MAX, ends_at_ms: u64::MAX, keys_end_at_ms: u64::MAX };
 
     /// When something is to be done.
     pub(super) fn due_ms(&self) -> u64 {
-        self.reauth_at_ms.min(self.ends_at_ms)
+        self.reauth_at_ms.min(self.end_ms())
+    }
+
+    /// When it is at its end.
+    fn end_ms(&self) -> u64 {
+        self.ends_at_ms.min(self.keys_end_at_ms)
     }
 }
 
@@ -126,9 +138,10 @@ impl IkeSa {
     // RFC 4478 §2: who has begun does so before that time.
     pub(super) fn learn_lifetime(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         let Some(ms) = said_ms(payloads).filter(|_| self.leads()) else { return };
+        let ms = ms.max(LEAST_MS);
         let random = u32::from_be_bytes(cx.random());
         let rand_ms = self.connection.rand_ms.min(ms / 10);
-        let at_ms = rekey_at_ms(cx.now_ms, ms.max(1), rand_ms, random);
+        let at_ms = rekey_at_ms(cx.now_ms, ms, rand_ms, random);
         self.lifetime.reauth_at_ms = self.lifetime.reauth_at_ms.min(at_ms);
     }
 
@@ -137,12 +150,32 @@ impl IkeSa {
         if self.phase != Phase::Established {
             return;
         }
-        if self.lifetime.ends_at_ms <= cx.now_ms {
-            self.lifetime = Lifetime::ENDLESS;
-            self.tasks.push_front(Task::Delete);
+        if self.lifetime.end_ms() <= cx.now_ms {
+            self.end_by_age(cx);
         } else if self.lifetime.reauth_at_ms <= cx.now_ms {
             self.reauthenticate(cx);
         }
+    }
+
+    /// It is at its end, unless another may have its place yet: nobody may have been here to begin that, or it was to have
+    /// other keys alone.
+    fn end_by_age(&mut self, cx: &mut Context<'_>) {
+        if self.leads() && self.reauthenticated_by.is_none() {
+            self.reauthenticate(cx);
+        }
+        let tried_until_ms = self.reauth_at_ms().filter(|ms| *ms > cx.now_ms);
+        if let Some(until_ms) = tried_until_ms.filter(|_| self.leads()) {
+            (self.lifetime.ends_at_ms, self.lifetime.keys_end_at_ms) = (until_ms, until_ms);
+            return;
+        }
+        self.lifetime = Lifetime::ENDLESS;
+        // RFC 7296 §2.8.3: a peer that has begun another goes on under that.
+        let goes_on = self.has_other();
+        for child in &mut self.children {
+            child.is_replaced |= goes_on;
+            child.end(EndedBy::Age);
+        }
+        self.tasks.push_front(Task::Delete);
     }
 
     /// Another is begun in its place.
@@ -288,3 +321,6 @@ impl IkeSa {
         self.tidy_later();
     }
 }
+
+keep!(Lifetime { reauth_at_ms, ends_at_ms, keys_end_at_ms });
+keep!(Reauthenticates { before, origin, children, is_known });

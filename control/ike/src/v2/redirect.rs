@@ -246,6 +246,8 @@ impl IkeSa {
         let Some((gateway, _)) = sent_to(payloads).filter(|_| self.leads()) else { return };
         match self.follow(&gateway, cx.now_ms) {
             Ok((to, redirection)) => {
+                // It may be sent elsewhere again before it is left.
+                self.redirection.times_ms.clone_from(&redirection.times_ms);
                 let children = self.children_to_keep();
                 self.go_to(to, (gateway, redirection), children);
             }

@@ -16,6 +16,7 @@
 use super::{
     child::{ChildError, ChildSa},
     context::Context,
+    create_child::{REFUSED_MS, again_ms},
     followup::{self, Makes, Series},
     ike_sa::{Asked, IkeSa, IkeSaId, Phase, Task, Then},
     job::{Job, Outcome},
@@ -249,10 +250,11 @@ impl IkeSa {
         if self.yield_to_rival(cx) {
             return;
         }
+        self.rekey_at_ms = again_ms(cx);
         if !error.is_temporary() {
             self.event(Event::RekeyFailed(error.to_string()), cx);
+            self.rekey_at_ms += REFUSED_MS;
         }
-        self.rekey_at_ms = super::create_child::again_ms(cx);
     }
 
     /// There is none, at our end, and not at the peer's either unless it was the last exchange that went wrong.
@@ -451,8 +453,8 @@ impl IkeSa {
         heir.mobike = self.mobike.inherited();
         (heir.nat, heir.ids, heir.phase) = (self.nat, self.ids.clone(), Phase::Established);
         heir.established_ms = Some(cx.now_ms);
-        heir.rekey_later(cx);
         (heir.lifetime, heir.origin) = (self.lifetime, self.origin);
+        heir.rekey_later(cx);
         heir.line = Some(self.line.get_or_insert_default().clone());
         heir.reauthenticated_by = self.reauthenticated_by;
         heir.redirection = self.redirection.clone();

@@ -294,6 +294,27 @@ fn what_both_replace_is_known_to_be_replaced_when_it_goes() {
     }
 }
 
+/// Nor is it begun again when it goes, though the answer to ours was lost.
+#[test]
+fn what_the_peer_has_replaced_has_not_ended() {
+    let mut won = 0;
+    for seed in 0..20 {
+        let mut world = established(seed);
+        (world.slow, world.unanswered) = (Some((LEFT, 50)), Some(RIGHT));
+        let old = [LEFT, RIGHT].map(|end| world.only_sa(end).children()[0].spi_in);
+        for end in [LEFT, RIGHT] {
+            world.with(end, |engine, cx| engine.rekey_child(old[end], cx));
+        }
+        world.run_for(5_000);
+        won += usize::from(!world.ends[LEFT].installed.contains_key(&old[LEFT]));
+        world.unanswered = None;
+        world.run_until_quiet();
+        world.check_children(1);
+        assert_eq!(world.ends[LEFT].ended, [], "seed {seed}");
+    }
+    assert!(won > 0, "the peer has deleted it before its answer came");
+}
+
 // RFC 7296 §2.8.2
 #[test]
 fn one_ike_sa_is_left_where_both_replace_it_at_once() {

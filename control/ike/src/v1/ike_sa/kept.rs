@@ -77,6 +77,7 @@ impl IkeSa {
             heard_ms,
             // Until it is established.
             deadline_ms: _,
+            sequences: _,
             doubt: _,
             contacts: _,
             leases: _,

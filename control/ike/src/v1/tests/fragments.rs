@@ -119,15 +119,21 @@ fn parts_of_nobodys_have_an_end_and_lead_nowhere() {
     assert_eq!(world.ends[RIGHT].engine.unproven_octets(), 0);
 }
 
-/// Where a connection has no parts, there are none.
+/// Who does not say that it puts parts together does so all the same.
 #[test]
-fn without_them_a_part_is_refused() {
+fn parts_are_taken_without_a_word_of_them() {
     let mut world = world_as(1, |_, connection| connection.says_fragments = false);
     world.initiate(LEFT, Some(0));
     run_until_sent(&mut world, 3);
-    let octets = part(&world, RIGHT, 1, false, &[0; 500]);
-    assert!(matches!(
-        receive(&mut world, RIGHT, address(LEFT), &octets),
-        Err(Refused::Dropped(Dropped::Exchange))
-    ));
+    let whole = world.requests.last().unwrap().clone();
+    let (one, two) = whole.split_at(whole.len() / 2);
+    let parts = [part(&world, RIGHT, 1, false, one), part(&world, RIGHT, 2, true, two)];
+    assert_eq!(receive(&mut world, RIGHT, address(LEFT), &parts[0]), Ok(()));
+    assert!(world.ends[RIGHT].engine.unproven_octets() > 0);
+    assert_eq!(receive(&mut world, RIGHT, address(LEFT), &parts[1]), Ok(()));
+    assert_eq!(world.ends[RIGHT].engine.unproven_octets(), 0);
+    // It is the message, which comes behind it once more.
+    run_until_sent(&mut world, 4);
+    world.run_until_quiet();
+    world.check_children(1);
 }

@@ -225,6 +225,26 @@ fn headers_are_those_of_a_whole_message() {
     assert_eq!(whole, cut);
 }
 
+/// Of what was cut anew, the first fragment is the new one, though the old one comes late.
+// RFC 7383 §2.6
+#[test]
+fn an_old_fragment_changes_nothing() {
+    let mut rng = seeded(6);
+    let hello = payloads(&[7; 700]);
+    let [mut one, mut two] = pair(suites()[1]);
+    let [old, new] = [500, 300].map(|octets| {
+        one.cut_at(octets);
+        one.ask(ExchangeType::IKE_INTERMEDIATE, &hello, 0, &mut rng).unwrap()
+    });
+    assert!(1 < old.len() && old.len() < new.len());
+    let late = [&new[..1], &old[..1], &new[1..]].concat();
+    let received = late.iter().map(|octets| two.receive(octets)).last();
+    let Some(Ok(Received::Request(content))) = received else { panic!("it is there with the last") };
+    assert_eq!(Some(&content.headers), headers(&new[0]).as_ref());
+    let response = two.answer(ExchangeType::IKE_INTERMEDIATE, &hello, &mut rng).unwrap();
+    assert_eq!(two.receive(&new[0]), Ok(Received::Repeated(response)));
+}
+
 /// Keys change with the answer to the last request: it is known again by its octets, and not opened.
 // RFC 7296 §2.1, RFC 9242 §3.3.1
 #[test]

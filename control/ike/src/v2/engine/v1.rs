@@ -194,7 +194,7 @@ impl Engine {
         does: impl FnOnce(&mut IkeSa, &mut Context<'_>),
     ) -> bool {
         let Some(sa) = self.v1.get_mut(&id) else { return false };
-        let told = cx.out.len();
+        let (told, before) = (cx.out.len(), ours(sa.role(), sa.spis()));
         std::mem::swap(&mut sa.contacts, &mut self.contacts);
         std::mem::swap(&mut sa.leases, &mut self.leases);
         let (held, committing) = (sa.unproven_octets(), sa.committing());
@@ -221,6 +221,11 @@ impl Engine {
         note_children(&mut self.by_child, id, cx.out.range(told..));
         let legacies = std::mem::take(&mut sa.legacies);
         let (spis, role, first, due) = (sa.spis(), sa.role(), sa.first_peer(), sa.due_ms());
+        let now = ours(role, spis);
+        if now != before {
+            self.by_spi.remove(&before);
+            self.by_spi.insert(now, id);
+        }
         let noted = std::mem::replace(&mut sa.noted_due_ms, due);
         let (is_connecting, is_closed) =
             (*sa.phase() == Phase::Connecting, matches!(sa.phase(), Phase::Closed(_)));
@@ -231,7 +236,7 @@ impl Engine {
         }
         if is_closed {
             cx.out.extend(self.v1.remove(&id).map(|sa| Output::Closed(sa)));
-            self.by_spi.remove(&ours(role, spis));
+            self.by_spi.remove(&now);
         } else {
             self.due.insert((due, id));
         }

@@ -119,9 +119,8 @@ impl IkeSa {
             origin,
             // Those that are replaced are counted anew.
             line: _,
-            // What it is to take the place of stays; it is begun anew.
-            reauthenticates: _,
-            reauthenticated_by: _,
+            reauthenticates,
+            reauthenticated_by: _, // that says it
             redirection,
             // A ticket is another way to the same.
             tickets: _,
@@ -166,8 +165,9 @@ impl IkeSa {
         forgotten.keep(to);
         established_ms.keep(to);
         rekey_at_ms.keep(to);
-        (lifetime.reauth_at_ms, lifetime.ends_at_ms).keep(to);
-        origin.0.keep(to);
+        lifetime.keep(to);
+        origin.keep(to);
+        reauthenticates.keep(to);
         redirection.is_taken.keep(to);
         synced.keep(to);
         rival_ike.keep(to);
@@ -230,8 +230,9 @@ impl IkeSa {
         sa.forgotten = Keep::kept(from)?;
         sa.established_ms = Keep::kept(from)?;
         sa.rekey_at_ms = Keep::kept(from)?;
-        (sa.lifetime.reauth_at_ms, sa.lifetime.ends_at_ms) = Keep::kept(from)?;
-        sa.origin = super::IkeSaId(Keep::kept(from)?);
+        sa.lifetime = Keep::kept(from)?;
+        sa.origin = Keep::kept(from)?;
+        sa.reauthenticates = Keep::kept(from)?;
         sa.redirection.is_taken = Keep::kept(from)?;
         sa.synced = Keep::kept(from)?;
         sa.rival_ike = Keep::kept(from)?;

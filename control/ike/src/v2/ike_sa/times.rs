@@ -62,8 +62,12 @@ impl IkeSa {
 
     /// It is to be replaced after its time.
     pub(in crate::v2) fn rekey_later(&mut self, cx: &mut Context<'_>) {
-        let Connection { rekey_ms, rand_ms, .. } = *self.connection;
+        let Connection { rekey_ms, over_ms, rand_ms, .. } = *self.connection;
         self.rekey_at_ms = rekey_at_ms(cx.now_ms, rekey_ms, rand_ms, u32::from_be_bytes(cx.random()));
+        self.lifetime.keys_end_at_ms = match rekey_ms > 0 && over_ms > 0 {
+            true => cx.now_ms.saturating_add(rekey_ms).saturating_add(over_ms),
+            false => u64::MAX,
+        };
     }
 
     /// When the peer is to be asked whether it is there.

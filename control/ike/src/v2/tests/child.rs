@@ -4,7 +4,7 @@ use super::{
     established, events, rekey_only_child,
     world::{LEFT, RIGHT, World, child},
 };
-use crate::v2::output::Event;
+use crate::v2::{child::EndedBy, output::Event};
 
 /// What the child SAs of an end are for, at our end.
 fn local(world: &World, end: usize) -> Vec<String> {
@@ -47,6 +47,23 @@ fn what_replaces_a_child_is_for_the_same_and_further_ones_are_of_the_new_configu
         assert_eq!(local(&world, LEFT), ["10.1.0.0/16", "10.1.7.0/24"]);
         // It is of this configuration from now on.
         assert_eq!([LEFT, RIGHT].map(|end| world.only_sa(end).connection().mark), [1, 1]);
+    }
+}
+
+/// What is at the end of its time has not been ended by anybody; what is taken down has.
+#[test]
+fn what_is_too_old_has_ended_by_its_age() {
+    for is_old in [false, true] {
+        let mut world = established(4);
+        let spi = world.only_sa(LEFT).children()[0].spi_in;
+        world.with(LEFT, |engine, cx| match is_old {
+            true => engine.expire_child(spi, cx),
+            false => engine.terminate_child(spi, cx),
+        });
+        world.run_for(1000);
+        world.check_children(0);
+        assert_eq!(world.ends[LEFT].ended, vec![EndedBy::Age; usize::from(is_old)]);
+        assert_eq!(world.ends[RIGHT].ended, [EndedBy::Peer]);
     }
 }
 

@@ -275,6 +275,30 @@ fn at_any_point_of_an_exchange_an_end_may_die() {
     }
 }
 
+/// What was to take the place of another does so, if it was there; else that is tried again later.
+#[test]
+fn while_it_is_authenticated_anew_an_end_may_die() {
+    for steps in 0.. {
+        let mut world = established_as(60 + steps, |c| c.dpd_ms = 30_000);
+        asks_for_another_child(&mut world, LEFT);
+        world.run_until_quiet();
+        world.check_children(2);
+        world.keep_both(0);
+        let (id, before) = (world.only_sa(LEFT).id(), world.only_sa(LEFT).spis());
+        world.with(LEFT, |engine, cx| assert!(engine.reauthenticate(id, cx)));
+        let until = world.now_ms + 1000;
+        let is_over = (0..steps).any(|_| !world.step(until));
+        world.come_back(LEFT);
+        world.run_for(2_000_000);
+        let [left, right] = [LEFT, RIGHT].map(|end| world.only_sa(end).spis());
+        assert!(left == right && left != before, "{steps}");
+        world.check_children(2);
+        if is_over {
+            break;
+        }
+    }
+}
+
 /// When who has won dies, in [`what_has_lost_goes_though_who_has_won_dies`].
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Dies {

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, Hosts, Unique},
-    v2::{ike_sa::Phase, output::Event, window::Retransmission},
+    v2::{child::EndedBy, ike_sa::Phase, output::Event, window::Retransmission},
 };
 use std::net::IpAddr;
 
@@ -71,6 +71,37 @@ fn all_children_come_anew() {
     assert_eq!(names, ["net", "six"]);
 }
 
+/// Of two that are begun one has the place, whatever the first has come to meanwhile.
+#[test]
+fn one_is_left_where_it_is_begun_twice() {
+    for between_ms in 0..100 {
+        let mut world = established_as(between_ms, |connection| connection.dpd_ms = 30_000);
+        world.late_ms = 10;
+        let (id, before) = (world.only_sa(LEFT).id(), world.only_sa(LEFT).spis());
+        for _ in 0..2 {
+            world.with(LEFT, |engine, cx| engine.reauthenticate(id, cx));
+            world.run_for(between_ms);
+        }
+        world.run_until_quiet();
+        world.check_children(1);
+        assert_eq!(world.only_sa(LEFT).spis(), world.only_sa(RIGHT).spis(), "{between_ms} ms");
+        assert_ne!(world.only_sa(LEFT).spis(), before);
+    }
+}
+
+/// Who gives no time is not obeyed again and again.
+// RFC 4478 §3
+#[test]
+fn there_is_an_end_to_how_often_it_is_done() {
+    let mut world = World::new(6, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.configure(RIGHT, |connection| (connection.reauth_ms, connection.over_ms) = (1, 100_000));
+    world.initiate(LEFT, Some(0));
+    world.run_for(100_000);
+    world.check_children(1);
+    let times = ups(&world, RIGHT);
+    assert!((2..=12).contains(&times), "{times} times in 100 s");
+}
+
 fn for_a_while(connection: &mut Connection) {
     (connection.reauth_ms, connection.over_ms, connection.rand_ms) = (100_000, 50_000, 10_000);
 }
@@ -110,6 +141,69 @@ fn who_does_not_do_it_is_left() {
     let closed: Vec<_> = all.iter().filter(|event| matches!(event, Event::Closed(_))).collect();
     assert!(closed.iter().any(|event| **event == Event::Closed("deleted".into())), "{closed:?}");
     assert_eq!([LEFT, RIGHT].map(|end| world.ends[end].installed.len()), [0, 0]);
+}
+
+/// Nobody is here for so long that it should have ended: it is done first.
+#[test]
+fn what_has_outlived_its_time_is_done_anew_before_it_ends() {
+    let mut world = World::new(5, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    world.configure(LEFT, for_a_while);
+    world.initiate(LEFT, Some(0));
+    world.run_for(1000);
+    world.keep_both(0);
+    world.now_ms += 1_000_000;
+    world.is_steady = true;
+    world.come_back(LEFT);
+    world.run_for(80_000);
+    world.check_children(1);
+    assert_eq!(ups(&world, LEFT), 2);
+    assert_eq!(world.ends[LEFT].ended, []);
+}
+
+fn keys_for_a_while(connection: &mut Connection) {
+    (connection.rekey_ms, connection.over_ms, connection.rand_ms) = (100_000, 50_000, 10_000);
+}
+
+/// Whoever replaces it, it does not end.
+#[test]
+fn what_has_other_keys_in_time_goes_on() {
+    for by in [LEFT, RIGHT] {
+        let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.configure(by, keys_for_a_while);
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        world.is_steady = true;
+        world.run_for(1_000_000);
+        world.check_children(1);
+        assert_eq!((ups(&world, LEFT), &world.ends[by].ended[..]), (1, &[][..]));
+    }
+}
+
+/// What the peer refuses to replace is asked again each minute, and ends: who has begun tries to begin anew before.
+#[test]
+fn there_is_an_end_to_what_is_not_replaced() {
+    for by in [LEFT, RIGHT] {
+        let mut world = World::new(8, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        world.configure(by, keys_for_a_while);
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        world
+            .configure(1 - by, |connection| connection.proposals = super::world::ike("aes256-sha384-ecp384"));
+        let now = world.ends[1 - by].config.connections.clone();
+        world.ends[1 - by].engine.follow_connections(&now);
+        world.run_for(148_000);
+        world.check_children(1);
+        let is_refused = |event: &&Event| matches!(event, Event::RekeyFailed(_));
+        assert_eq!(events(&world, by).iter().filter(is_refused).count(), 1);
+        world.run_for(if by == LEFT { 405_000 } else { 10_000 });
+        world.check_children(0);
+        assert_eq!(
+            (&world.ends[by].ended[..], &world.ends[1 - by].ended[..]),
+            (&[EndedBy::Age][..], &[EndedBy::Peer][..])
+        );
+        let tried = events(&world, LEFT).iter().any(|event| matches!(event, Event::Reauthenticating(_)));
+        assert_eq!(tried, by == LEFT);
+    }
 }
 
 /// What is taken down while it authenticates anew stays down.

@@ -6,6 +6,7 @@ use crate::{
     connection::{Connection, Hosts},
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
     v2::{
+        ike_sa::Phase,
         output::{Datagram, Event},
         redirect::Gateway,
         refused::Refused,
@@ -121,6 +122,35 @@ fn who_is_there_goes_elsewhere_without_a_gap() {
         }
     }
     assert!(went > seeds.end * 9 / 10, "{went}");
+}
+
+/// Whatever gateway it is sent to, there is one IKE SA besides that which is there, and one that goes; and there is an end to it.
+// RFC 5685 §10
+#[test]
+fn who_is_there_is_not_sent_about_again_and_again() {
+    for away in [ELSEWHERE, IpAddr::from([198, 51, 100, 8])] {
+        let mut world = two_gateways(8, |_| {});
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        world.late_ms = 50;
+        let id = world.only_sa(RIGHT).id();
+        for _ in 0..8 {
+            world.with(RIGHT, |engine, cx| engine.redirect(id, &Gateway::Address(away), cx));
+        }
+        // Until there is an answer of the last.
+        for _ in 0..1000 {
+            world.run_for(1);
+            assert!(world.ends[LEFT].engine.sas().filter(|sa| *sa.phase() != Phase::Closing).count() <= 3);
+        }
+        let all = events(&world, LEFT);
+        let begun = all.iter().filter(|event| matches!(event, Event::Redirected(..))).count();
+        assert!(begun <= 5, "{begun}");
+        world.run_for(190_000);
+        match away {
+            ELSEWHERE => is_elsewhere(&world),
+            _ => world.check_children(1),
+        }
+    }
 }
 
 /// Who does not follow is not sent, and who has not said that it does goes on.

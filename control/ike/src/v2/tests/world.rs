@@ -13,7 +13,7 @@ use crate::{
     proposal::{Order, Proposals},
     traffic_selector::ConfiguredSelectors,
     v2::{
-        child::{ChildSa, Install},
+        child::{ChildSa, EndedBy, Install},
         context::Context,
         engine::Engine,
         ike_sa::{IkeSa, IkeSaId},
@@ -156,6 +156,8 @@ pub struct End {
     pub moves: Vec<Move>,
     /// Those that are gone, by our SPI, and whether others are in their place.
     pub gone: Vec<(u32, bool)>,
+    /// By whom those have ended that nobody here has.
+    pub ended: Vec<EndedBy>,
     /// Those that there is no room for, and what each was to take the place of.
     pub withdrawn: Vec<(u32, Option<u32>)>,
     pub next_spi: u32,
@@ -236,6 +238,7 @@ impl World {
                 sends: BTreeSet::new(),
                 moves: vec![],
                 gone: vec![],
+                ended: vec![],
                 withdrawn: vec![],
                 next_spi: 0x100,
                 jobs: vec![],
@@ -388,6 +391,7 @@ impl World {
                 let is_last = end.sends.remove(&spi) && end.sends.is_empty();
                 assert!(end.installed.remove(&spi).is_some());
                 end.gone.push((spi, child.is_replaced));
+                end.ended.extend(child.ended_by);
                 assert!(!self.is_steady || !is_last, "packets have an SA to leave by");
             }
             Output::Event(id, event) => self.ends[at].events.push((id, event)),
