@@ -187,7 +187,8 @@ impl IkeSa {
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
         payloads.extend(proofs.first().cloned().map(Payload::Authentication));
         // RFC 7296 §2.4
-        let says_so = connection.unique != Unique::Never && self.contacts.others(&ids, self.id).is_empty();
+        let says_so = connection.unique != Unique::Never && self.contacts.claim(&ids, self.id);
+        self.init.iter_mut().filter(|_| says_so).for_each(|init| init.claimed = Some(ids.clone()));
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         payloads.extend(says_so.then(notify));
         payloads.extend(rounds);
@@ -229,8 +230,21 @@ impl IkeSa {
         }
     }
 
+    /// It is known by now whether it is one, or it is over: others may say that there is none.
+    pub(super) fn let_claim_go(&mut self) {
+        if let Some(ids) = self.init.as_mut().and_then(|init| init.claimed.take()) {
+            self.contacts.remove(&ids, self.id);
+        }
+    }
+
     /// What becomes of others of the same two, or of this one.
-    fn keep_unique(&mut self, connection: &Connection, ids: &Ids, payloads: &Payloads) -> Result<(), Closed> {
+    fn keep_unique(
+        &mut self,
+        connection: &Connection,
+        ids: &Ids,
+        payloads: &Payloads,
+        cx: &Context<'_>,
+    ) -> Result<(), Closed> {
         if connection.unique == Unique::Never || !connection.remote_auth.tells_who() {
             return Ok(());
         }
@@ -246,7 +260,8 @@ impl IkeSa {
             _ => {}
         }
         // RFC 7296 §2.4: what the peer has not got any more, it need not be told of.
-        self.legacies.extend(others.into_iter().map(|other| Legacy::Superseded(other, !is_only)));
+        let begun_ms = is_only.then(|| self.deadline_ms.saturating_sub(cx.config.half_open_ms));
+        self.legacies.extend(others.into_iter().map(|other| Legacy::Superseded(other, begun_ms)));
         Ok(())
     }
 
@@ -481,7 +496,7 @@ impl IkeSa {
         if let Some(elsewhere) = self.redirects_to(&connection, cx) {
             return self.answer_elsewhere(&connection, ids, (answer, elsewhere), cx);
         }
-        if let Err(closed) = self.keep_unique(&connection, &ids, &payloads) {
+        if let Err(closed) = self.keep_unique(&connection, &ids, &payloads, cx) {
             return self.refuse_initiator(closed, cx);
         }
         self.connection = connection.clone();

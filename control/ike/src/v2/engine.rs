@@ -374,6 +374,12 @@ impl Engine {
         self.with(id, cx, |sa, cx| may = sa.synchronize(cx)) && may
     }
 
+    /// As if each IKE SA were the only one.
+    #[cfg(test)]
+    pub(super) fn forget_contacts(&mut self) {
+        self.contacts = Contacts::default();
+    }
+
     /// As if what was sent and received last were not known.
     #[cfg(test)]
     pub(super) fn forget_last(&mut self, id: IkeSaId, back: u32, cx: &mut Context<'_>) {
@@ -680,8 +686,8 @@ impl Engine {
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
             }
             Legacy::Superseded(id, _) if self.v1.contains_key(&id) => self.supersede(id, cx),
-            Legacy::Superseded(id, is_known) => {
-                self.with(id, cx, |sa, cx| sa.be_superseded(is_known, cx));
+            Legacy::Superseded(id, begun_ms) => {
+                self.with(id, cx, |sa, cx| sa.be_superseded(begun_ms, cx));
             }
             Legacy::Anew(anew) => self.begin_anew(from, *anew, cx),
             Legacy::Outlived(before, origin) => self.outlive(from, (before, origin), cx),

@@ -600,6 +600,7 @@ impl IkeSa {
         self.phase = Phase::Established;
         self.ids = Some((mine, theirs));
         self.established_ms = Some(cx.now_ms);
+        self.let_claim_go();
         (self.init, self.peer_hashes) = (None, None);
         self.keys.iter_mut().for_each(Keys::forget_proofs);
         self.rekey_later(cx);
@@ -656,6 +657,7 @@ impl IkeSa {
             }
         }
         self.give_back();
+        self.let_claim_go();
         self.event(Event::Closed(why.to_string()), cx);
         if !matches!(why, Closed::Silent) {
             // RFC 5723 §4.2: with what is deleted goes its ticket.

@@ -22,7 +22,7 @@ use super::{
     rekey_ike::Legacy,
 };
 use crate::{
-    connection::{Connection, rekey_at_ms},
+    connection::{Connection, Unique, rekey_at_ms},
     message::{Notify, NotifyType, Payload, Payloads},
     traffic_selector::Policy,
 };
@@ -204,12 +204,14 @@ impl IkeSa {
         self.ask_later(Task::Delete, cx);
     }
 
-    /// An IKE SA of the same two is gone.
-    pub(super) fn be_superseded(&mut self, is_known: bool, cx: &mut Context<'_>) {
-        match is_known {
+    /// The peer has begun another, at this time if it has said that it knows none from before.
+    pub(super) fn be_superseded(&mut self, begun_ms: Option<u64>, cx: &mut Context<'_>) {
+        match begun_ms {
+            Some(begun_ms) if self.established_ms < Some(begun_ms) => self.close(Closed::Superseded, cx),
+            // Both were begun at once, before either was there.
+            Some(_) if self.connection.unique == Unique::No => {}
             // It may be what the peer authenticates anew, and has then to delete itself.
-            true => self.later.push((cx.now_ms + SETTLE_MS, Task::Delete)),
-            false => self.close(Closed::Superseded, cx),
+            _ => self.later.push((cx.now_ms + SETTLE_MS, Task::Delete)),
         }
     }
 

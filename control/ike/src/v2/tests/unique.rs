@@ -1,8 +1,9 @@
-use super::world::{LEFT, RIGHT, World, config, connection};
+use super::world::{LEFT, RIGHT, World, address, child, config, connection};
 use crate::{
     connection::{Childless, LocalAuth, RemoteAuth, Unique},
     v2::output::Event,
 };
+use std::sync::Arc;
 
 /// A world in which an IKE SA is up, of which the left end knows nothing any more if it is to forget.
 fn met(unique: Unique, says_so: bool, forgets: bool) -> World {
@@ -60,6 +61,35 @@ fn there_is_one_ike_sa_of_two_as_is_configured() {
             assert_eq!(left_over(&world), (counts, closed.clone()), "{unique:?}");
             world.check_children(counts[0]);
         }
+    }
+}
+
+/// Two connections of the same two are begun at once. There are peers that say of both that there is no other, and such as believe
+/// that of what was there before and of what was not.
+// RFC 7296 §2.4
+#[test]
+fn what_is_begun_at_once_stays() {
+    for (says_twice, believes_all) in [(false, true), (true, false)] {
+        let mut world = World::new(6, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        let mut other = connection("other", LEFT);
+        other.children = vec![child("other", "10.3.0.0/16", "10.4.0.0/16")];
+        world.ends[LEFT].config.connections.push(Arc::new(other));
+        world.configure(RIGHT, |c| c.children.push(child("other", "10.4.0.0/16", "10.3.0.0/16")));
+        for connection in world.ends[LEFT].config.connections.clone() {
+            let (child, between) = (&connection.children[0], (address(LEFT), address(RIGHT)));
+            world.with(LEFT, |engine, cx| engine.initiate(&connection, Some(child), between, cx));
+        }
+        while world.step(60_000) {
+            if says_twice {
+                world.ends[LEFT].engine.forget_contacts();
+            }
+            if believes_all && world.ends[RIGHT].engine.half_open() == 2 {
+                // As if the first messages came later than they do.
+                world.ends[RIGHT].config.half_open_ms = 0;
+            }
+        }
+        assert_eq!(left_over(&world), ([2, 2], None), "{says_twice}");
+        world.check_children(2);
     }
 }
 
