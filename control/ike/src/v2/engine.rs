@@ -641,6 +641,7 @@ impl Engine {
         let behind = contact::note(&mut self.contacts, sa, cx.out.range(told..));
         self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         note_children(&mut self.by_child, id, cx.out.range(told..));
+        let connection = sa.connection.clone();
         let legacies = std::mem::take(&mut sa.legacies);
         let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
         let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
@@ -670,6 +671,7 @@ impl Engine {
         if let Some((connection, peer, ticket)) = ticket {
             self.keep_ticket(&connection, peer, ticket, cx.now_ms);
         }
+        self.note_going_on((id, &connection.name), &behind, told, cx);
         legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
         self.leave_to(behind, cx);
         true

@@ -646,10 +646,7 @@ impl IkeSa {
             Closed::Silent => Some(EndedBy::Silence),
             _ => None,
         };
-        // RFC 7296 §2.8.3: a peer that has begun another goes on under that.
-        let goes_on = matches!(why, Closed::ByPeer) && self.has_other();
-        self.children.iter_mut().for_each(|child| child.is_replaced |= goes_on);
-        let by = by.filter(|_| self.phase != Phase::Closing && !goes_on);
+        let by = by.filter(|_| self.phase != Phase::Closing);
         for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
             match by {
                 Some(by) => self.lose_child(spi_in, by, cx),

@@ -159,3 +159,37 @@ fn who_proves_nothing_is_nobodys_other_ike_sa() {
         }
     }
 }
+
+/// Whether children go on that a peer ends, or does not answer for: where there is another child SA of the same, and not just
+/// another IKE SA of the same two.
+#[test]
+fn what_another_child_sa_is_there_for_goes_on() {
+    for (is_same, is_deleted) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        let (name, nets) = if is_same {
+            ("net", ["10.1.0.0/16", "10.2.0.0/16"])
+        } else {
+            ("other", ["10.3.0.0/16", "10.4.0.0/16"])
+        };
+        for end in [LEFT, RIGHT] {
+            world.configure(end, |c| {
+                (c.unique, c.dpd_ms) = (Unique::Never, [30_000, 0][end]);
+                c.children.extend((!is_same).then(|| child(name, nets[end], nets[1 - end])));
+            });
+        }
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        let (id, spi) = (world.only_sa(RIGHT).id(), world.only_sa(LEFT).children()[0].spi_in);
+        if !is_deleted {
+            world.restart(RIGHT);
+        }
+        world.initiate(LEFT, Some(usize::from(!is_same)));
+        world.run_for(1000);
+        if is_deleted {
+            world.with(RIGHT, |engine, cx| engine.terminate(id, cx));
+        }
+        world.run_until_quiet();
+        assert_eq!(world.ends[LEFT].gone, [(spi, is_same)], "{is_deleted}");
+        world.check_children(1);
+    }
+}
