@@ -425,9 +425,19 @@ impl Engine {
         // With another gateway the peer may be another, too.
         let all = others.into_iter().filter(|id| *id != before).chain([before]);
         let all = all.filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));
-        for id in all.collect::<Vec<_>>() {
+        let all: Vec<_> = all.collect();
+        let children = all.iter().filter_map(|id| self.sas.get(id)).flat_map(|sa| sa.children_to_keep());
+        let is_here = |child: &Wanted| self.sas.get(&by).is_some_and(|sa| sa.has_child(&child.config.name));
+        let (here, lacking): (Vec<_>, Vec<_>) = children.partition(is_here);
+        // What has none of the children takes no place: that is tried again.
+        if here.is_empty() && !lacking.is_empty() {
+            self.with(by, cx, |sa, cx| sa.ask_later(Task::Delete, cx));
+            return;
+        }
+        for id in all {
             self.with(id, cx, IkeSa::be_outlived);
         }
+        self.with(by, cx, |sa, cx| sa.ask_when_alone(lacking, cx.now_ms));
     }
 
     /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5), or without MOBIKE another IKE

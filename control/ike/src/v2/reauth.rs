@@ -197,6 +197,16 @@ impl IkeSa {
         None
     }
 
+    /// Whether there is a child SA of a child.
+    pub(super) fn has_child(&self, name: &str) -> bool {
+        self.children.iter().any(|child| child.config.name == name && !child.is_replaced)
+    }
+
+    /// What was refused may be had once what this has the place of is gone.
+    pub(super) fn ask_when_alone(&mut self, children: Vec<Wanted>, now_ms: u64) {
+        self.later.extend(children.into_iter().map(|child| (now_ms + SETTLE_MS, Task::Child(child))));
+    }
+
     /// Another has its place.
     pub(super) fn be_outlived(&mut self, cx: &mut Context<'_>) {
         self.children.iter_mut().for_each(|child| child.is_replaced = true);
