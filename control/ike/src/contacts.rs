@@ -101,6 +101,11 @@ impl Contacts {
         self.but(ids, id).map(|other| other.id).collect()
     }
 
+    /// The numbers of these whose peer is there.
+    pub fn beside(&self, ids: &Ids, id: IkeSaId, at: IpAddr) -> Vec<u64> {
+        self.but(ids, id).filter(|other| other.at == mapped(at)).map(|other| other.id.0).collect()
+    }
+
     /// Whether a child SA of these carries all that one of this policy is for.
     pub fn carry(&self, ids: &Ids, id: IkeSaId, policy: &Policy) -> bool {
         self.but(ids, id)

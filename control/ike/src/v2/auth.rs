@@ -500,16 +500,16 @@ impl IkeSa {
             return self.refuse_initiator(closed, cx);
         }
         self.connection = connection.clone();
-        let (mine, theirs) = ids;
+        let (mine, theirs) = &ids;
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
-        answer.extend(self.ticket_answer(&payloads, done.theirs, (&mine, &theirs), cx));
+        answer.extend(self.ticket_answer(&payloads, done.theirs, (mine, theirs), cx));
         self.learn_sync(&payloads);
         answer.extend(self.channel.may_sync().then(|| self.sync_notify()));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies(cx)).into_iter().flatten());
         let who = by_eap.unwrap_or_else(|| theirs.to_string());
-        let (configuration, given) = self.give(&connection, &who, &payloads, cx);
+        let (configuration, given) = self.give(&connection, (&ids, &who), &payloads, cx);
         answer.extend(configuration);
         let hosts = self.hosts();
         // RFC 6023 §3: without an SA payload it wants no child.
@@ -542,7 +542,6 @@ impl IkeSa {
         // Those of whom the peer knows nothing are nothing to go by.
         let has_others =
             connection.remote_auth.tells_who() && !payloads.has_notify(NotifyType::INITIAL_CONTACT);
-        let ids = (mine, theirs);
         let up = install.map(|install| {
             let has_elder = has_others && self.contacts.carry(&ids, self.id, &install.sa.policy);
             self.use_later(install.sa.spi_in, has_elder, cx.now_ms);

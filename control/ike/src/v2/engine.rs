@@ -402,10 +402,10 @@ impl Engine {
     fn begin_anew(&mut self, from: IkeSaId, anew: Anew, cx: &mut Context<'_>) {
         let of = self.sas.get(&from).map(|sa| match &sa.reauthenticates {
             // What is sent elsewhere before it has taken a place leaves it to another.
-            Some(of) if *sa.phase() == Phase::Closing => (of.before, of.origin),
-            _ => (from, sa.origin),
+            Some(of) if *sa.phase() == Phase::Closing => ((of.before, of.origin), of.ours.clone()),
+            _ => ((from, sa.origin), sa.given.ours.clone()),
         });
-        let Some(place) = of else { return };
+        let Some((place, ours)) = of else { return };
         let id = self.reserve();
         self.begin(id, &anew.connection, None, (anew.between, None), cx);
         self.with(id, cx, |sa, cx| {
@@ -413,7 +413,7 @@ impl Engine {
                 Some(redirected) => sa.come_from(from, redirected, cx),
                 None => sa.event(Event::Reauthenticating(from), cx),
             }
-            sa.take_place_of(place, anew.children);
+            sa.take_place_of(place, anew.children, ours);
         });
         self.with(from, cx, |sa, _| sa.reauthenticated_by = Some(id));
     }

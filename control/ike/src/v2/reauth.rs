@@ -59,6 +59,8 @@ pub(super) struct Reauthenticates {
     pub origin: IkeSaId,
     /// The children besides the first.
     children: Vec<Wanted>,
+    /// The addresses that the peer has given us, which it is asked for again.
+    pub ours: Vec<IpAddr>,
     /// The peer is told that we have all.
     is_known: bool,
 }
@@ -173,11 +175,16 @@ impl IkeSa {
     }
 
     /// It takes the place of another. Its first child is made with it.
-    pub(super) fn take_place_of(&mut self, (before, origin): (IkeSaId, IkeSaId), children: Vec<Wanted>) {
+    pub(super) fn take_place_of(
+        &mut self,
+        (before, origin): (IkeSaId, IkeSaId),
+        children: Vec<Wanted>,
+        ours: Vec<IpAddr>,
+    ) {
         let mut children = children.into_iter();
         self.wanted = children.next().map(Box::new);
         let reauthenticates =
-            Reauthenticates { before, origin, children: children.collect(), is_known: false };
+            Reauthenticates { before, origin, children: children.collect(), ours, is_known: false };
         self.reauthenticates = Some(Box::new(reauthenticates));
     }
 
