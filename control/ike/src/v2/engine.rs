@@ -441,7 +441,8 @@ impl Engine {
     }
 
     /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5), or without MOBIKE another IKE
-    /// SA is begun there in its place. False if there is none, or it is not for us to say, but for who has begun.
+    /// SA is begun there in its place. What is still being begun is begun again there. False if there is none, or it is not for us to
+    /// say, but for who has begun.
     pub fn go_between(&mut self, id: IkeSaId, (local, peer): (IpAddr, IpAddr), cx: &mut Context<'_>) -> bool {
         let mut goes = false;
         // What was to take its place from where we are no more.

@@ -174,6 +174,7 @@ impl IkeSa {
         (self.asked, self.init, self.keys, self.agreement) = (None, None, None, None);
         (self.resumed, self.nat, self.peer_hashes) = (None, None, None);
         (self.uses_ppk, self.has_ppk, self.may_be_childless) = (false, false, false);
+        (self.init_error, self.deadline_ms) = (None, u64::MAX);
         self.begin_init(cx);
     }
 
