@@ -147,8 +147,17 @@ impl IkeSa {
         nat::notifies(self.spis(), path.local, path.peer, self.connection.forces_udp)
     }
 
-    /// Packets go between other addresses. Without MOBIKE, both prove anew who they are from there, under another IKE SA.
+    /// Packets go between other addresses. Without MOBIKE, both prove anew who they are from there, under another IKE SA; until both
+    /// have, it is begun again.
     pub(super) fn go_between(&mut self, local: IpAddr, peer: IpAddr, cx: &mut Context<'_>) -> bool {
+        if self.mobike.leads && self.phase == Phase::Connecting {
+            self.take_path(local, peer, cx);
+            // What waits for a job is sent from there; if it is not taken there, it is begun again later.
+            if self.channel.is_asking() {
+                self.begin_again(cx);
+            }
+            return true;
+        }
         let may = self.mobike.leads && self.phase == Phase::Established;
         if may {
             self.take_path(local, peer, cx);
