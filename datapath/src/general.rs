@@ -86,8 +86,8 @@ impl Why {
 }
 
 /// Where a packet comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum From {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum From {
     /// In clear.
     Clear,
     /// Out of an SA.
@@ -184,7 +184,7 @@ pub struct General {
     acquires: Acquires,
     reassembly: Reassembly,
     /// What came too late, for a moment.
-    late: Vec<(Addr, Vec<u8>)>,
+    late: Vec<(From, Addr, Vec<u8>)>,
     /// When it is looked for what does not come any more.
     due_ms: u64,
     /// Outbound SAs whose inner packets leave at the end of this turn.
@@ -212,7 +212,7 @@ impl General {
             tells_prohibited: Prohibited::default(),
             acquires: Acquires::new(policies),
             reassembly: Reassembly::new(Limits::default()),
-            late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
+            late: vec![(From::Clear, Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
             due_ms: 0,
             unsent: Vec::with_capacity(2 * BATCH),
             next_ms: u64::MAX,
@@ -322,15 +322,16 @@ impl General {
         self.due_ms = env.now_ms + LOOK_MS;
         let (mut late, mut lates) = (std::mem::take(&mut self.late), 0);
         self.reassembly.expire(env.now_ms, |expired| {
-            if let (Some(first), Some((source, about))) = (expired.first, late.get_mut(lates)) {
-                *source = expired.src;
+            if let (Some(first), Some((from, source, about))) = (expired.first, late.get_mut(lates)) {
+                (*from, *source) = (expired.from, expired.src);
                 about.clear();
                 about.extend(first.iter().copied().take(icmp::MOST_V6));
                 lates += 1;
             }
         });
         // RFC 792, RFC 8200 §4.5: the source is told, if the first fragment is there.
-        for (source, first) in &late[..lates] {
+        for (from, source, first) in &late[..lates] {
+            self.from = *from;
             self.tell_about(env, Problem::ReassemblyTime, *source, Some(first));
         }
         self.late = late;
@@ -440,7 +441,7 @@ impl General {
         let mut whole = self.spare.pop().ok_or(DropReason::Fragment)?;
         let mut outcome = Outcome::Held;
         whole.fill(|out| {
-            outcome = self.reassembly.insert(env.now_ms, self.packet.bytes(), out);
+            outcome = self.reassembly.insert(self.from, env.now_ms, self.packet.bytes(), out);
             if let Outcome::Done(octets) = outcome { octets } else { 0 }
         });
         std::mem::swap(&mut self.packet, &mut whole);

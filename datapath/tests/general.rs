@@ -5,6 +5,7 @@ mod testbed;
 use portcullis_datapath::{
     drop::DropReason,
     general::{
+        self,
         fragment::fragments,
         icmp,
         reassembly::{self, Outcome, Reassembly},
@@ -186,7 +187,7 @@ fn what_a_host_has_cut_is_put_together_for_transport_mode() {
                 let mut outcome = Outcome::Held;
                 for piece in &delivered {
                     assert!(piece.len() <= 14 + 1500);
-                    outcome = host.insert(0, &piece[14..], &mut whole);
+                    outcome = host.insert(general::From::Clear, 0, &piece[14..], &mut whole);
                 }
                 let Outcome::Done(octets) = outcome else { panic!("{name} {payload}: {outcome:?}") };
                 assert_eq!(whole[..octets], forwarded(packet[14..].to_vec()), "{name} {payload}");
