@@ -461,8 +461,9 @@ impl General {
         match self.inbound(env)? {
             Opened::At(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
             Opened::Packet(ip, is_host) => {
-                // Opened in the place of the host behind us, which would have put it together.
-                self.was_cut |= is_host;
+                // What was cut was outside: of what is inside only if it was opened in the place of the host behind us,
+                // which would have put it together.
+                self.was_cut = is_host;
                 self.from = From::Opened;
                 self.outbound(env, ip)
             }

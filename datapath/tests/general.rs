@@ -204,6 +204,35 @@ fn what_a_host_has_cut_is_put_together_for_transport_mode() {
     }
 }
 
+/// RFC 1191 §4, RFC 8200 §5: that the outer packet was cut says nothing of the inner one.
+#[test]
+fn what_is_inside_of_fragments_is_cut_no_more_than_else() {
+    for algorithm in algorithms() {
+        for v4 in [true, false] {
+            let handling = Handling { df: DfBit::Clear, ..Handling::default() };
+            let tunnel = Tunnel { algorithm, handling, tells: true, ..Tunnel::default() };
+            let pool = memory(1024);
+            let mut cache = pool.cache();
+            let mut one = Gateway::new(Tunnel { mtu: 1600, ..tunnel }, 1, &pool);
+            let mut two = Gateway::new(Tunnel { mtu: 1400, ..tunnel }, 2, &pool);
+            let packet = udp_between(1, v4, if v4 { 1472 } else { 1452 });
+            let packet = if v4 { with_df(packet) } else { packet };
+            let sealed = one.pass(LAN, frame(&mut cache, &packet)).remove(0).1;
+            let (bytes, before) = (octets(&sealed), two.drops());
+            cache.give(sealed);
+            for piece in fragments(&bytes[14..], 1000, 7).unwrap() {
+                let piece = [&bytes[..14], &piece.head, piece.body].concat();
+                two.pass(WAN, frame(&mut cache, &piece)).into_iter().for_each(|(port, frame)| {
+                    assert_eq!(port, WAN, "what its source is told, by the tunnel");
+                    cache.give(frame);
+                });
+            }
+            let reason = two.dropped_since(&before);
+            assert_eq!(reason, Some(DropReason::TooBig), "{v4}, {}", algorithm.name());
+        }
+    }
+}
+
 #[test]
 fn who_comes_too_far_is_told() {
     for algorithm in algorithms() {

@@ -282,6 +282,7 @@ impl General {
             room[..inner.len()].copy_from_slice(inner);
             inner.len()
         });
+        self.was_cut = false;
         let ip = self.parse().map_err(|_| env.refused_inside(i, DropReason::BadInner))?;
         env.admit(i, &ip)?;
         if header_of(self.packet.bytes(), &ip, env.sas.udp_ports()).is_none() {
