@@ -25,6 +25,7 @@ use portcullis_sadb::{Action, Direction, Guard, Prefix, Reader, RegionError, Run
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -191,6 +192,8 @@ impl Gateway {
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
             worker.set_udp_ports(udp_ports);
             worker.tell_prohibited(&told);
+            // By keys that the system has drawn for this process (RFC 7739 §5).
+            worker.identify_from(RandomState::new().hash_one(me) as u32);
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)

@@ -18,6 +18,7 @@ mod gre;
 mod header;
 pub(crate) mod headers;
 pub mod icmp;
+mod ids;
 mod inbound;
 pub mod mss;
 mod outbound;
@@ -43,6 +44,7 @@ use acquire::Acquires;
 use arrayvec::ArrayVec;
 pub use association::Association;
 use icmp::{Problem, RateLimit};
+use ids::Ids;
 use inbound::Opened;
 use packet::Packet;
 use portcullis_sadb::{PolicyIndex, Prefix, Reader, Runtime, SaCounters, WorkerRuntime};
@@ -168,8 +170,7 @@ pub struct General {
     packet: Packet,
     /// For what is cut or has several inside, while these go on.
     spare: Vec<Packet>,
-    /// The identification of what was cut last.
-    id: u32,
+    ids: Ids,
     layers: usize,
     from: From,
     /// The packet came in fragments.
@@ -196,14 +197,14 @@ pub struct General {
 }
 
 impl General {
-    /// Of an SPD of at most so many policies.
-    pub fn new(policies: u32) -> General {
+    /// Of a worker of so many, and an SPD of at most so many policies.
+    pub fn new(who: (u32, u32), policies: u32) -> General {
         General {
             waiting: ArrayVec::new(),
             outgoing: VecDeque::with_capacity(OUTGOING),
             packet: Packet::default(),
             spare: std::iter::repeat_with(Packet::default).take(SPARE).collect(),
-            id: 0,
+            ids: Ids::new(who),
             layers: 0,
             from: From::Clear,
             was_cut: false,
@@ -226,6 +227,11 @@ impl General {
     /// The frame, if there are too many.
     pub fn take(&mut self, frame: Frame, why: Why, sa: u32) -> Result<(), Frame> {
         self.waiting.try_push((frame, why, sa)).map_err(|full| full.element().0)
+    }
+
+    /// Identifications of what is cut begin here: with a number that nobody can guess (RFC 7739 §5).
+    pub fn identify_from(&mut self, first: u32) {
+        self.ids.last = first;
     }
 
     /// From now on, hosts in these networks are told of packets that policies forbid (RFC 4301 §5.1.1).

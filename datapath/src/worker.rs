@@ -139,7 +139,7 @@ impl<M: Meter> Worker<M> {
             batch: Box::default(),
             back: Box::default(),
             jumbo: Jumbo::new(),
-            general: General::new(sizes.max_policies),
+            general: General::new(who, sizes.max_policies),
             drops: Drops::default(),
             traffic: Traffic::default(),
             ports_due_ms: 0,
@@ -150,6 +150,11 @@ impl<M: Meter> Worker<M> {
     /// Takes ESP in UDP at these ports, and not at 4500 alone.
     pub fn set_udp_ports(&mut self, ports: UdpPorts) {
         self.hops.sas.set_udp_ports(ports);
+    }
+
+    /// Identifications of what is cut begin here: with a number that nobody can guess.
+    pub fn identify_from(&mut self, first: u32) {
+        self.general.identify_from(first);
     }
 
     /// From now on, hosts in these networks are told of packets that policies forbid (RFC 4301 §5.1.1).
