@@ -444,7 +444,7 @@ mod tests {
         println!("{}: {best}, portable: {portable}", Aead::best().name());
         assert!(best["state"].as_u64() >= Some(size_of::<crate::sa::SaState>() as u64));
         assert!(portable["state"].as_u64() > best["state"].as_u64() || Aead::best() == Aead::Portable);
-        assert_eq!(best["index"], 69);
+        assert_eq!(best["index"], 74);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What others are told of an inbound SA, and when; a state that outlives its SA.
 
 use super::*;
+use crate::general::pmtu::AGE_MS;
 use portcullis_sadb::{Algorithm, Handling, Key, Mode, Name, Protocol, Sa, SaCounters, Sadb, Sizes};
 use std::net::Ipv4Addr;
 
@@ -136,4 +137,34 @@ fn an_sa_with_much_to_tell_does_not_wait() {
     bench.tell();
     let counters = [slot, other].map(|slot| bench.sadb.runtime().sa(slot).unwrap().counters);
     assert_eq!(counters.map(|c| (c.packets, c.bytes)), [(70_000, 7_000_000), (70_000, 4_550_000_000)]);
+}
+
+/// RFC 4301 §8.2.2.
+#[test]
+fn however_many_paths_are_narrow_all_of_them_age() {
+    const SAS: u32 = 5000;
+    let (mut sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas: SAS, max_policies: 4 }).unwrap();
+    let mut sas = SaTable::new((0, 1), SAS, Aead::Portable);
+    sas.turn(&reader);
+    let mut find = |n| {
+        let sa = Sa { spi: Spi(SPI + n), direction: Direction::Outbound, ..inbound() };
+        match sas.find(sadb.publish(&sa).unwrap(), &reader, &runtime) {
+            Found::Here(i) => i,
+            other => panic!("{other:?}"),
+        }
+    };
+    let states: Vec<u32> = (0..SAS).map(&mut find).collect();
+    for (i, mtu) in states.iter().flat_map(|i| [(*i, 1400), (*i, 1300)]) {
+        sas.associate(i, &reader).unwrap();
+        sas.learn_mtu(i, mtu, 0);
+    }
+    for (now_ms, mtu) in [(AGE_MS - 1, 1300), (AGE_MS, 0)] {
+        (0..2).for_each(|_| sas.age(now_ms));
+        assert!(states.iter().all(|i| sas.get(*i).mtu == mtu));
+    }
+    // And then all is new.
+    sas.learn_mtu(states[0], 1400, AGE_MS);
+    assert_eq!(sas.get(states[0]).mtu, 1400);
+    sas.age(2 * AGE_MS);
+    assert_eq!(sas.get(states[0]).mtu, 0);
 }
