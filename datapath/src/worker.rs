@@ -66,6 +66,8 @@ pub struct Worker<M = ()> {
     hops: Hops,
     mine: WorkerRuntime,
     ports: Vec<Box<dyn Port>>,
+    /// The port that frames are next taken from first.
+    first_port: usize,
     handoff: Handoff,
     next_hops: NextHops,
     cache: FrameCache,
@@ -131,6 +133,7 @@ impl<M: Meter> Worker<M> {
             mine: runtime.worker(who.0 as usize),
             to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
             ports,
+            first_port: 0,
             handoff,
             next_hops,
             cache,
@@ -290,15 +293,19 @@ impl<M: Meter> Worker<M> {
     fn receive(&mut self) {
         let Batch { frames, .. } = &mut *self.batch;
         let before = frames.len();
-        while !frames.is_full()
+        // Whatever others hand on, ports have half of the batch, and another is the first in each turn.
+        let most = BATCH.min(before + BATCH / 2);
+        while frames.len() < most
             && let Some(frame) = self.handoff.receive()
         {
             frames.push(frame);
         }
         let handed = frames.len();
-        for port in &mut self.ports {
+        let (later, first) = self.ports.split_at_mut(self.first_port);
+        for port in first.iter_mut().chain(later) {
             port.rx(frames, &mut self.cache);
         }
+        self.first_port = if self.first_port + 1 < self.ports.len() { self.first_port + 1 } else { 0 };
         let look = |frames: &[Frame]| {
             let see = |(octets, jumbos): (usize, bool), frame: &Frame| {
                 (octets + frame.total_len(), jumbos | Jumbo::is_one(frame))
