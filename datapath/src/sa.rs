@@ -623,7 +623,7 @@ impl SaTable {
             let window = ReplayWindow::new(sa.replay_window, sa.esn, seen, &mut ring);
             InboundSa { sad_version: self.sad_version as u32, ..InboundSa::new(slot, &sa, window) }
         });
-        let is_limited = state.is_limited;
+        let is_looked_at = state.is_limited || state.may_run_out();
         let life = Life::of(&sa.handling).map(Box::new);
         let i = match self.free.pop() {
             Some(i) => {
@@ -649,7 +649,7 @@ impl SaTable {
         if !is_inbound {
             self.outbound.insert(sa.spi.0, i);
         }
-        if is_limited {
+        if is_looked_at {
             self.limit(i, generation);
         }
         if Keepalives::is_for(&sa) {

@@ -1,7 +1,8 @@
 //! How long an SA is good for, and when iked is told (RFC 4301 §4.4.2.1).
 //!
 //! The plain path looks at none of this: it uses the sequence numbers that were reserved, and of an SA with a lifetime
-//! only so many are reserved as it may surely send. What is over its hard limit is not sent.
+//! only so many are reserved as it may surely send. What is over its hard limit is not sent. Where numbers have 32 bits, iked is
+//! told before they are used up (RFC 4303 §3.3.3).
 
 use super::{RESERVED_BLOCK, SaTable};
 use crate::drop::DropReason;
@@ -12,6 +13,10 @@ use portcullis_sadb::{
 
 /// SAs whose lifetime is looked at, at most, in a look.
 const LOOKED_AT: usize = 4096;
+
+/// Numbers of 32 bits after which iked should make another SA: nine tenths. As lifetimes, it is looked at about once a second,
+/// and numbers are left for minutes.
+const LOW: u64 = (1 << 32) / 10 * 9;
 
 /// Octets of a packet, at most.
 const LARGEST: u64 = u16::MAX as u64;
@@ -134,11 +139,11 @@ impl SaTable {
 
     /// Looks whether an SA has reached a limit, and tells iked. True if it is not to be used any more.
     fn look_at(&mut self, i: u32, (runtime, iked): (&Runtime, &WorkerRuntime), now_secs: u32) -> bool {
-        let (Some(Some(state)), Some(Some(life))) =
-            (self.states.get(i as usize), self.lives.get_mut(i as usize))
-        else {
-            return false;
-        };
+        let Some(Some(state)) = self.states.get(i as usize) else { return false };
+        if state.may_run_out() && state.assigned_seq >= LOW {
+            self.tell_once(i, EventKind::SeqLow, state.assigned_seq, (runtime, iked));
+        }
+        let Some(Some(life)) = self.lives.get_mut(i as usize) else { return false };
         let so_far = runtime.sa(state.slot).counters();
         let (age, is_idle) = (life.age(&so_far, now_secs), life.is_idle(&so_far, now_secs));
         if is_idle {
@@ -165,7 +170,7 @@ impl SaTable {
         self.spis.remove(spi, i);
     }
 
-    /// Looks at the SAs that have a lifetime, some at a time: all of them in some seconds.
+    /// Looks at the SAs that have a lifetime or few numbers, some at a time: all of them in some seconds.
     pub fn look_at_lives(
         &mut self,
         (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
@@ -203,7 +208,7 @@ impl SaTable {
         }
     }
 
-    /// Has an SA with a lifetime looked at.
+    /// Has an SA with a lifetime or few numbers looked at.
     pub(super) fn limit(&mut self, i: u32, generation: Generation) {
         if self.limited.len() == self.limited.capacity() {
             let states = &self.states;

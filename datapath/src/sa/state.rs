@@ -208,6 +208,11 @@ impl SaState {
         self.assigned_seq != self.reserved_seq || !self.is_limited && self.reserve(RESERVED_BLOCK, runtime)
     }
 
+    /// Whether its numbers may be used up while it lives: those of 64 bits are not.
+    pub(super) fn may_run_out(&self) -> bool {
+        self.direction == Direction::Outbound && !self.esn
+    }
+
     /// Assigns the next sequence number: there is one.
     #[inline(always)]
     pub fn next_seq(&mut self) -> u64 {
