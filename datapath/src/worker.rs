@@ -238,15 +238,14 @@ impl<M: Meter> Worker<M> {
 
     /// The batch goes through, or as far as to be lent.
     fn pass(&mut self, now_ms: u64) {
-        let (mut packets, octets) = self.received;
-        if self.has_jumbos {
-            packets = 1; // they go through by themselves
-            self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache);
-            self.has_jumbos = false;
+        let (packets, octets) = self.received;
+        let has_jumbos = std::mem::take(&mut self.has_jumbos);
+        self.lending.observe(if has_jumbos { 1 } else { packets }, octets, now_ms);
+        if has_jumbos {
+            self.pass_jumbos();
         }
-        self.lending.observe(packets, octets, now_ms);
         self.meter.mark(Hop::Jumbo);
-        if self.lending.is_on() && !self.batch.frames.is_empty() {
+        if !has_jumbos && self.lending.is_on() && !self.batch.frames.is_empty() {
             self.hops.prepare(&mut self.batch, &mut self.meter);
             self.lending.lend(&mut self.batch, &self.hops.sas);
             self.handoff.call();
@@ -257,6 +256,25 @@ impl<M: Meter> Worker<M> {
         self.meter.mark(Hop::NextHop);
         self.transmit();
         self.meter.mark(Hop::Tx);
+    }
+
+    /// Jumbos go through by themselves, each after what came before it: numbers and windows are in that order.
+    #[cold]
+    fn pass_jumbos(&mut self) {
+        let mut waits = false;
+        for frame in std::mem::take(&mut self.batch.frames) {
+            let is_jumbo = Jumbo::is_one(&frame);
+            if is_jumbo && waits {
+                self.hops.run(&mut self.batch, &mut self.meter);
+            }
+            waits = !is_jumbo;
+            let Batch { frames, metas } = &mut *self.batch;
+            let at = frames.len();
+            frames.push(frame);
+            if is_jumbo {
+                self.jumbo.run(&mut frames[at], &mut metas[at], &mut self.hops, &mut self.cache);
+            }
+        }
     }
 
     /// What was lent and is back goes the rest of its way, before what came in later. False if there was none.
