@@ -377,6 +377,11 @@ impl SaTable {
         }
     }
 
+    /// Whether a state is of an SA that goes the plain way, or did before it came to its end.
+    pub fn is_plain(&self, i: u32) -> bool {
+        matches!(self.states.get(i as usize), Some(Some(state)) if state.is_plain)
+    }
+
     /// What the general path needs of an SA that was found this turn. The first time, its key is expanded once more if it
     /// goes the plain way as a rule.
     pub fn associate(&mut self, i: u32, reader: &Reader) -> Option<&Association> {
@@ -516,6 +521,7 @@ impl SaTable {
         for _ in 0..most {
             let Some(i) = self.untold.pop_front() else { break };
             self.tell_one(i, reader, runtime);
+            self.refill(i, runtime);
         }
         !self.untold.is_empty()
     }
