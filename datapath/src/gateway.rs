@@ -131,6 +131,8 @@ pub struct Report {
 /// A running datapath.
 pub struct Gateway {
     stop: Arc<AtomicBool>,
+    /// Whether the program stays at the end.
+    hands_over: Arc<AtomicBool>,
     inboxes: Arc<[handoff::Inbox]>,
     workers: Vec<JoinHandle<()>>,
     mirror: MirrorThread,
@@ -215,8 +217,8 @@ impl Gateway {
             let attached = match steering.attach(number as u32, &port.interface, wanted) {
                 Ok(attached) => attached,
                 Err(e) => {
-                    // The earlier ports are let go; why this one fails is what counts.
-                    let _ = steering.detach();
+                    // The earlier ports are as before; why this one fails is what counts.
+                    let _ = steering.give_up();
                     return Err(e.into());
                 }
             };
@@ -233,6 +235,8 @@ impl Gateway {
         let report = report(config, aead, cores, huge_pages_fallback, opened.told, guard, ports);
         write_report(&config.regions.directory.join(REPORT_FILE), &report)?;
         let counted = runtime.clone();
+        let hands_over = Arc::new(AtomicBool::new(false));
+        let stays = hands_over.clone();
         let confine = || {
             // How many CPUs there are is read from a file, once in each thread, and then no more.
             let _ = aya::util::nr_cpus();
@@ -249,6 +253,8 @@ impl Gateway {
                         _ => Ok(()),
                     })
                 }
+                // Relaxed: nothing else is read on the strength of it, and who sets it ends the thread after.
+                Notice::Stopping if stays.load(Ordering::Relaxed) => Ok(()),
                 Notice::Stopping => steering.detach(),
             };
             if let Err(e) = result {
@@ -256,12 +262,19 @@ impl Gateway {
             }
         })?;
         runtime.set_ready(workers);
-        Ok(Gateway { stop, inboxes, workers: threads, mirror, runtime, report, _pool: pool })
+        Ok(Gateway { stop, hands_over, inboxes, workers: threads, mirror, runtime, report, _pool: pool })
     }
 
     /// Whether a thread has ended that should run.
     pub fn is_broken(&self) -> bool {
         self.mirror.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// The same as [`Gateway::stop`], but for the program: it stays on the interfaces, and drops what is protected until the
+    /// next datapath puts its own in its place.
+    pub fn hand_over(self) {
+        self.hands_over.store(true, Ordering::Relaxed);
+        self.stop();
     }
 
     /// Takes the program off the interfaces and ends the threads. Nobody sends any more when this returns.
