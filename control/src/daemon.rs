@@ -237,6 +237,19 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError`].
     pub fn stop(&self) -> Result<Stopped, DaemonError> {
+        self.end(Signal::TERM)
+    }
+
+    /// The same, by SIGUSR1: a datapath leaves its program on the interfaces, which drops what is protected until the next one
+    /// is there.
+    ///
+    /// # Errors
+    /// [`DaemonError`].
+    pub fn hand_over(&self) -> Result<Stopped, DaemonError> {
+        self.end(Signal::USR1)
+    }
+
+    fn end(&self, wish: Signal) -> Result<Stopped, DaemonError> {
         let path = self.file("pid");
         let Some(number) = self.pid() else {
             let _ = fs::remove_file(&path);
@@ -253,7 +266,7 @@ impl Daemon {
         if self.pid() != Some(number) {
             return Ok(Stopped::NotRunning);
         }
-        for signal in [Signal::TERM, Signal::KILL] {
+        for signal in [wish, Signal::KILL] {
             match pidfd_send_signal(&process, signal) {
                 Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                 Err(e) => return Err(io(e.into())),
@@ -267,8 +280,8 @@ impl Daemon {
                 if ended.is_ok_and(|n| n > 0) {
                     let _ = fs::remove_file(&path);
                     return Ok(match signal {
-                        Signal::TERM => Stopped::Orderly { pid: number },
-                        _ => Stopped::Killed { pid: number },
+                        Signal::KILL => Stopped::Killed { pid: number },
+                        _ => Stopped::Orderly { pid: number },
                     });
                 }
                 if left.is_zero() {

@@ -39,7 +39,7 @@ pub enum GatewayError {
 pub enum Which {
     /// IKE and the SADB: packets go on, and so do IKE SAs once it is back.
     Iked,
-    /// The packet path: packets are lost meanwhile, and SAs go on above every sequence number used.
+    /// The packet path: packets are lost meanwhile, none leaves in clear, and SAs go on above every sequence number used.
     Datapath,
 }
 
@@ -60,11 +60,12 @@ pub fn up(machine: &Machine, config: &Path) -> Result<Vec<String>, GatewayError>
 pub fn restart(machine: &Machine, config: &Path, which: Which) -> Result<Vec<String>, GatewayError> {
     let directory = &machine.regions.directory;
     let _turn = Turn::take(directory)?;
-    let daemon = match which {
-        Which::Iked => Daemon::iked(directory),
-        Which::Datapath => Daemon::datapath(directory),
+    let (daemon, stopped) = match which {
+        Which::Iked => (Daemon::iked(directory), Daemon::iked(directory).stop()?),
+        // In between, nothing that is protected is to leave in clear.
+        Which::Datapath => (Daemon::datapath(directory), Daemon::datapath(directory).hand_over()?),
     };
-    let mut done: Vec<String> = told(&daemon, daemon.stop()?).into_iter().collect();
+    let mut done: Vec<String> = told(&daemon, stopped).into_iter().collect();
     let foreign = match which {
         Which::Iked => foreign_iked(directory),
         Which::Datapath => foreign_datapath(directory),

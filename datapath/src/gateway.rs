@@ -14,17 +14,18 @@ use crate::{
         af_xdp::{self, Copying, Interface, XskError},
     },
     sa::{BytesPerSa, SaTable, owner_of},
-    steering::{Mode, Owner, Steering, SteeringError, Wanted},
+    steering::{self, Owner, Steering, SteeringError, Wanted},
     umem::{self, UmemError},
     wire::UdpPorts,
     worker::{self, Worker},
 };
 use portcullis_ebpf::Reason;
 use portcullis_machine::{Crypto, HugePages, Machine, XdpMode, strict::ConfigError};
-use portcullis_sadb::{Action, Direction, Guard, Prefix, Reader, RegionError, Runtime};
+use portcullis_sadb::{Action, Direction, Guard, Mode, Prefix, Reader, RegionError, Runtime};
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -130,6 +131,8 @@ pub struct Report {
 /// A running datapath.
 pub struct Gateway {
     stop: Arc<AtomicBool>,
+    /// Whether the program stays at the end.
+    hands_over: Arc<AtomicBool>,
     inboxes: Arc<[handoff::Inbox]>,
     workers: Vec<JoinHandle<()>>,
     mirror: MirrorThread,
@@ -191,6 +194,8 @@ impl Gateway {
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
             worker.set_udp_ports(udp_ports);
             worker.tell_prohibited(&told);
+            // By keys that the system has drawn for this process (RFC 7739 §5).
+            worker.identify_from(RandomState::new().hash_one(me) as u32);
             let core = cores[me as usize];
             let confine = || confine::worker().map_err(io::Error::other);
             let thread = worker::spawn(worker, core, stop.clone(), confine)
@@ -212,14 +217,14 @@ impl Gateway {
             let attached = match steering.attach(number as u32, &port.interface, wanted) {
                 Ok(attached) => attached,
                 Err(e) => {
-                    // The earlier ports are let go; why this one fails is what counts.
-                    let _ = steering.detach();
+                    // The earlier ports are as before; why this one fails is what counts.
+                    let _ = steering.give_up();
                     return Err(e.into());
                 }
             };
             ports.push(PortReport {
                 interface: port.interface.clone(),
-                mode: if attached.mode == Mode::Driver { "driver" } else { "generic" },
+                mode: if attached.mode == steering::Mode::Driver { "driver" } else { "generic" },
                 mode_fallback: attached.fallback,
                 zero_copy: opened.zero_copy,
                 need_wakeup: true,
@@ -230,6 +235,8 @@ impl Gateway {
         let report = report(config, aead, cores, huge_pages_fallback, opened.told, guard, ports);
         write_report(&config.regions.directory.join(REPORT_FILE), &report)?;
         let counted = runtime.clone();
+        let hands_over = Arc::new(AtomicBool::new(false));
+        let stays = hands_over.clone();
         let confine = || {
             // How many CPUs there are is read from a file, once in each thread, and then no more.
             let _ = aya::util::nr_cpus();
@@ -246,6 +253,8 @@ impl Gateway {
                         _ => Ok(()),
                     })
                 }
+                // Relaxed: nothing else is read on the strength of it, and who sets it ends the thread after.
+                Notice::Stopping if stays.load(Ordering::Relaxed) => Ok(()),
                 Notice::Stopping => steering.detach(),
             };
             if let Err(e) = result {
@@ -253,12 +262,19 @@ impl Gateway {
             }
         })?;
         runtime.set_ready(workers);
-        Ok(Gateway { stop, inboxes, workers: threads, mirror, runtime, report, _pool: pool })
+        Ok(Gateway { stop, hands_over, inboxes, workers: threads, mirror, runtime, report, _pool: pool })
     }
 
     /// Whether a thread has ended that should run.
     pub fn is_broken(&self) -> bool {
         self.mirror.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// The same as [`Gateway::stop`], but for the program: it stays on the interfaces, and drops what is protected until the
+    /// next datapath puts its own in its place.
+    pub fn hand_over(self) {
+        self.hands_over.store(true, Ordering::Relaxed);
+        self.stop();
     }
 
     /// Takes the program off the interfaces and ends the threads. Nobody sends any more when this returns.
@@ -359,8 +375,14 @@ impl PolicySync {
         fib: &Fib,
         versions: (u64, u64, u64),
     ) -> Result<(), SteeringError> {
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut ends) = (BTreeMap::new(), BTreeSet::new());
         for (index, policy) in self.reader.policies() {
+            // RFC 4301 §5.2: what comes to an SA's end is for us, even if it is no address of the kernel.
+            if let Some((_, sa)) = policy.sa.and_then(|sa| self.reader.copy_sa(sa))
+                && (sa.mode == Mode::Tunnel || sa.handling.gre)
+            {
+                ends.insert(fib::Prefix::host(sa.src));
+            }
             // Clear traffic to what an outbound policy names; and from it too, since the program looks at
             // sources as well. Discard and Bypass are looked at where they share a prefix with a Protect.
             if policy.direction != Direction::Outbound || policy.action == Action::Bypass {
@@ -376,6 +398,9 @@ impl PolicySync {
             };
             let dst = policy.selector.dst;
             wanted.insert(fib::Prefix { addr: dst.addr(), len: dst.len() }, owner);
+        }
+        for end in ends {
+            wanted.entry(end).or_insert(Owner::Kernel);
         }
         for own in fib.own() {
             wanted.insert(*own, Owner::Kernel);
@@ -441,7 +466,7 @@ mod tests {
         println!("{}: {best}, portable: {portable}", Aead::best().name());
         assert!(best["state"].as_u64() >= Some(size_of::<crate::sa::SaState>() as u64));
         assert!(portable["state"].as_u64() > best["state"].as_u64() || Aead::best() == Aead::Portable);
-        assert_eq!(best["index"], 69);
+        assert_eq!(best["index"], 74);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod gre;
 mod header;
 pub(crate) mod headers;
 pub mod icmp;
+mod ids;
 mod inbound;
 pub mod mss;
 mod outbound;
@@ -43,6 +44,7 @@ use acquire::Acquires;
 use arrayvec::ArrayVec;
 pub use association::Association;
 use icmp::{Problem, RateLimit};
+use ids::Ids;
 use inbound::Opened;
 use packet::Packet;
 use portcullis_sadb::{PolicyIndex, Prefix, Reader, Runtime, SaCounters, WorkerRuntime};
@@ -86,8 +88,8 @@ impl Why {
 }
 
 /// Where a packet comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum From {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum From {
     /// In clear.
     Clear,
     /// Out of an SA.
@@ -168,8 +170,7 @@ pub struct General {
     packet: Packet,
     /// For what is cut or has several inside, while these go on.
     spare: Vec<Packet>,
-    /// The identification of what was cut last.
-    id: u32,
+    ids: Ids,
     layers: usize,
     from: From,
     /// The packet came in fragments.
@@ -184,7 +185,7 @@ pub struct General {
     acquires: Acquires,
     reassembly: Reassembly,
     /// What came too late, for a moment.
-    late: Vec<(Addr, Vec<u8>)>,
+    late: Vec<(From, Addr, Vec<u8>)>,
     /// When it is looked for what does not come any more.
     due_ms: u64,
     /// Outbound SAs whose inner packets leave at the end of this turn.
@@ -196,14 +197,14 @@ pub struct General {
 }
 
 impl General {
-    /// Of an SPD of at most so many policies.
-    pub fn new(policies: u32) -> General {
+    /// Of a worker of so many, and an SPD of at most so many policies.
+    pub fn new(who: (u32, u32), policies: u32) -> General {
         General {
             waiting: ArrayVec::new(),
             outgoing: VecDeque::with_capacity(OUTGOING),
             packet: Packet::default(),
             spare: std::iter::repeat_with(Packet::default).take(SPARE).collect(),
-            id: 0,
+            ids: Ids::new(who),
             layers: 0,
             from: From::Clear,
             was_cut: false,
@@ -212,7 +213,7 @@ impl General {
             tells_prohibited: Prohibited::default(),
             acquires: Acquires::new(policies),
             reassembly: Reassembly::new(Limits::default()),
-            late: vec![(Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
+            late: vec![(From::Clear, Addr { bits: 0, v4: true }, Vec::with_capacity(icmp::MOST_V6)); LATE],
             due_ms: 0,
             unsent: Vec::with_capacity(2 * BATCH),
             next_ms: u64::MAX,
@@ -226,6 +227,11 @@ impl General {
     /// The frame, if there are too many.
     pub fn take(&mut self, frame: Frame, why: Why, sa: u32) -> Result<(), Frame> {
         self.waiting.try_push((frame, why, sa)).map_err(|full| full.element().0)
+    }
+
+    /// Identifications of what is cut begin here: with a number that nobody can guess (RFC 7739 §5).
+    pub fn identify_from(&mut self, first: u32) {
+        self.ids.last = first;
     }
 
     /// From now on, hosts in these networks are told of packets that policies forbid (RFC 4301 §5.1.1).
@@ -322,15 +328,16 @@ impl General {
         self.due_ms = env.now_ms + LOOK_MS;
         let (mut late, mut lates) = (std::mem::take(&mut self.late), 0);
         self.reassembly.expire(env.now_ms, |expired| {
-            if let (Some(first), Some((source, about))) = (expired.first, late.get_mut(lates)) {
-                *source = expired.src;
+            if let (Some(first), Some((from, source, about))) = (expired.first, late.get_mut(lates)) {
+                (*from, *source) = (expired.from, expired.src);
                 about.clear();
                 about.extend(first.iter().copied().take(icmp::MOST_V6));
                 lates += 1;
             }
         });
         // RFC 792, RFC 8200 §4.5: the source is told, if the first fragment is there.
-        for (source, first) in &late[..lates] {
+        for (from, source, first) in &late[..lates] {
+            self.from = *from;
             self.tell_about(env, Problem::ReassemblyTime, *source, Some(first));
         }
         self.late = late;
@@ -440,7 +447,7 @@ impl General {
         let mut whole = self.spare.pop().ok_or(DropReason::Fragment)?;
         let mut outcome = Outcome::Held;
         whole.fill(|out| {
-            outcome = self.reassembly.insert(env.now_ms, self.packet.bytes(), out);
+            outcome = self.reassembly.insert(self.from, env.now_ms, self.packet.bytes(), out);
             if let Outcome::Done(octets) = outcome { octets } else { 0 }
         });
         std::mem::swap(&mut self.packet, &mut whole);
@@ -458,10 +465,12 @@ impl General {
     /// What is for an SA of ours.
     fn receive(&mut self, env: &mut Env<'_>) -> Result<(), DropReason> {
         match self.inbound(env)? {
+            Opened::Others(ip) => self.outbound(env, ip),
             Opened::At(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
             Opened::Packet(ip, is_host) => {
-                // Opened in the place of the host behind us, which would have put it together.
-                self.was_cut |= is_host;
+                // What was cut was outside: of what is inside only if it was opened in the place of the host behind us,
+                // which would have put it together.
+                self.was_cut = is_host;
                 self.from = From::Opened;
                 self.outbound(env, ip)
             }

@@ -64,35 +64,39 @@ impl Jumbo {
         frame.segments() > 1 || frame.tailroom() < esp::TRAILER_ROOM
     }
 
-    /// Takes the jumbos of a batch through.
-    pub(crate) fn run(&mut self, batch: &mut Batch, hops: &mut Hops, cache: &mut FrameCache) {
-        for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-            if !Jumbo::is_one(frame) || meta.stage != Stage::Received {
-                continue;
-            }
-            let Some(mut buffer) = self.buffer.take() else { continue };
-            buffer.reset(RX_OFFSET);
-            if frame.segments() >= SEGMENTS || !buffer.extend(frame.total_len()) {
-                meta.stage = go_generally(frame);
-                self.buffer = Some(buffer);
-                continue;
-            }
-            self.batch.frames.push(buffer);
-            // Not what is left of another's headers: they are looked at whatever the packet is.
-            self.batch.metas[0] = Meta::NONE;
-            let mut chain = Chain::of(frame);
-            if let Err(reason) = pass(&mut self.batch, &mut chain, hops, cache) {
-                self.batch.metas[0].stage = Stage::Drop(reason);
-            }
-            (*meta, self.buffer) = (self.batch.metas[0], self.batch.frames.pop());
-            chain.join();
-            // As it was received, from its IP header on.
-            match meta.stage {
-                Stage::General(Why::Onward) => {}
-                Stage::General(_) | Stage::Unkeyed => frame.pull(meta.l3 as usize),
-                Stage::Drop(_) if meta.proof.is_none() => frame.pull(meta.l3 as usize),
-                _ => {}
-            }
+    /// Takes one through.
+    pub(crate) fn run(
+        &mut self,
+        frame: &mut Frame,
+        meta: &mut Meta,
+        hops: &mut Hops,
+        cache: &mut FrameCache,
+    ) {
+        if meta.stage != Stage::Received {
+            return;
+        }
+        let Some(mut buffer) = self.buffer.take() else { return };
+        buffer.reset(RX_OFFSET);
+        if frame.segments() >= SEGMENTS || !buffer.extend(frame.total_len()) {
+            meta.stage = go_generally(frame);
+            self.buffer = Some(buffer);
+            return;
+        }
+        self.batch.frames.push(buffer);
+        // Not what is left of another's headers: they are looked at whatever the packet is.
+        self.batch.metas[0] = Meta::NONE;
+        let mut chain = Chain::of(frame);
+        if let Err(reason) = pass(&mut self.batch, &mut chain, hops, cache) {
+            self.batch.metas[0].stage = Stage::Drop(reason);
+        }
+        (*meta, self.buffer) = (self.batch.metas[0], self.batch.frames.pop());
+        chain.join();
+        // As it was received, from its IP header on.
+        match meta.stage {
+            Stage::General(Why::Onward) => {}
+            Stage::General(_) | Stage::Unkeyed | Stage::Unknown => frame.pull(meta.l3 as usize),
+            Stage::Drop(_) if meta.proof.is_none() => frame.pull(meta.l3 as usize),
+            _ => {}
         }
     }
 }

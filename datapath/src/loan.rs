@@ -10,7 +10,8 @@
 //!
 //! A worker's loans lie in its queue. Whoever takes one does it and gives it back: another worker that has time, or the owner
 //! itself, so that none waits for a worker that sleeps. The owner takes them back in the order in which it lent them,
-//! and while any is out, lends all packets that come after: nothing within a flow is overtaken.
+//! and while any is out, lends all packets that come after: nothing within a flow is overtaken. What goes the general way gets
+//! its number once its batch is back, and so that nothing behind it has one by then, no batch is lent after its.
 //!
 //! Nobody lends while no other worker has time: all would do their own loans, for more than packets cost by themselves.
 //!
@@ -21,9 +22,10 @@ mod guests;
 mod lent;
 
 use crate::{
-    batch::{BATCH, Batch},
+    batch::{BATCH, Batch, Meta, Stage},
     crypto::Aead,
     frame::Frame,
+    general::Why,
     handoff::{Handoff, Inbox},
     inbound::Verified,
     port::BURST,
@@ -42,6 +44,9 @@ use std::{
 
 /// Batches of a worker that are out at a time, at most.
 const BATCHES: usize = 6;
+
+/// Packets of a worker that are out at a time, at most.
+pub const LOANED: usize = BATCHES * BATCH;
 
 /// Loans of a worker.
 pub const LOANS: usize = BATCHES * (BATCH / PACKETS);
@@ -83,6 +88,8 @@ pub struct Lending {
     /// The batches that are out, in order from `first` on.
     out: VecDeque<Out>,
     first: u64,
+    /// Nothing more is lent until all is back.
+    is_closed: bool,
     guests: Guests,
     /// Above 0 while there is more to do than one worker can.
     load: i32,
@@ -118,6 +125,7 @@ impl Lending {
             spare_batches: (0..batches).map(|_| Box::default()).collect(),
             out: VecDeque::with_capacity(batches),
             first: 0,
+            is_closed: false,
             guests: Guests::new(guests),
             load: 0,
             on: false,
@@ -140,10 +148,11 @@ impl Lending {
         self.on || self.is_out()
     }
 
-    /// Whether more may come in: it could be lent, if it has to be. Once lending has ended, that waits for what is out.
+    /// Whether more may come in: it could be lent, if it has to be. Once lending has ended, or has to pause, that waits for
+    /// what is out.
     #[inline]
     pub fn has_room(&self) -> bool {
-        if self.on { !self.spare_batches.is_empty() } else { !self.is_out() }
+        if self.on && !self.is_closed { !self.spare_batches.is_empty() } else { !self.is_out() }
     }
 
     /// Takes note of what came in; packets that are not lent weigh nothing.
@@ -231,6 +240,7 @@ impl Lending {
         std::mem::swap(batch, &mut lent);
         let Batch { frames, metas } = &mut *lent;
         let metas = &metas[..frames.len()];
+        self.is_closed = metas.iter().any(|meta| is_numbered_later(meta, sas));
         let (mut frames, mut parts) = (frames.drain(..), ArrayVec::new());
         for metas in metas.chunks(PACKETS) {
             let Some(mut loan) = self.spare.pop() else { break };
@@ -329,6 +339,15 @@ impl Lending {
         let (at, part) = ((loan.batch - self.first) as usize, loan.part);
         self.out[at].batch.prefetch(part * PACKETS..(part + 1) * PACKETS);
         self.out[at].parts[part] = Some(loan);
+    }
+}
+
+/// Whether a packet gets its number on the general path, of an SA whose others get theirs on the plain one.
+fn is_numbered_later(meta: &Meta, sas: &SaTable) -> bool {
+    match meta.stage {
+        Stage::General(Why::Outbound) => sas.is_plain(meta.sa),
+        Stage::General(Why::Received | Why::Nested | Why::Onward) => true,
+        _ => false,
     }
 }
 

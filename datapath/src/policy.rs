@@ -200,20 +200,25 @@ impl FlowCache {
     }
 }
 
-/// A flow that the inbound policies want protected must not come in clear, whatever the outbound ones say of it.
+/// A flow that the inbound policies want protected must not come in clear, whatever the outbound ones say of it. Nor must one
+/// that they discard, if none of the outbound ones comes before that.
 #[cold]
 fn decide_clear(reader: &Reader, flow: &Flow) -> Decision {
-    let inbound = reader.lookup(Direction::Inbound, flow).map(|h| h.action);
-    if inbound == Some(Action::Protect) {
+    let inbound = reader.lookup(Direction::Inbound, flow).map(|h| (h.action, h.priority));
+    if let Some((Action::Protect, _)) = inbound {
         return Decision::Drop(DropReason::Unprotected); // RFC 4301 §5.2
     }
     let outbound = reader.lookup(Direction::Outbound, flow);
+    let is_before = |priority| outbound.is_none_or(|h| priority < h.priority);
     match (outbound.map(|h| (h.action, h.index)), inbound) {
-        (Some((Action::Protect, policy)), _) => Decision::Protect { policy, state: u32::MAX },
-        (Some((Action::Discard, _)), _) | (None, Some(Action::Discard)) => {
+        (_, Some((Action::Discard, priority))) if is_before(priority) => {
             Decision::Drop(DropReason::PolicyDiscard)
         }
-        (Some((Action::Bypass, _)), _) | (None, Some(Action::Bypass)) => Decision::Bypass { via: Via::NONE },
+        (Some((Action::Protect, policy)), _) => Decision::Protect { policy, state: u32::MAX },
+        (Some((Action::Discard, _)), _) => Decision::Drop(DropReason::PolicyDiscard),
+        (Some((Action::Bypass, _)), _) | (None, Some((Action::Bypass, _))) => {
+            Decision::Bypass { via: Via::NONE }
+        }
         (None, _) => Decision::Drop(DropReason::NoPolicy),
     }
 }
@@ -227,5 +232,40 @@ fn decide_inner(reader: &Reader, flow: &Flow) -> Decision {
     match reader.lookup(Direction::Outbound, flow).map(|h| h.action) {
         Some(Action::Protect | Action::Discard) => Decision::LetOn { reqid: hit.reqid },
         Some(Action::Bypass) | None => Decision::LetIn { reqid: hit.reqid, via: Via::NONE },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_sadb::{Policy, Sadb, Selector, Sizes};
+
+    /// RFC 4301 §5.2: whether the policies discard what comes in clear from 10.9 to 10.1.
+    fn is_discarded(inbound: (Action, u32), outbound: Option<(Action, u32)>) -> bool {
+        let (mut sadb, reader, _) = Sadb::heap(&Sizes { max_sas: 4, max_policies: 8 }).unwrap();
+        let net = |text: &str| text.parse().unwrap();
+        let narrow = Selector::between(net("10.9.0.0/16"), net("10.1.0.0/16"));
+        let wide = Selector::between(net("10.0.0.0/8"), net("10.0.0.0/8"));
+        let mut add = |direction, selector, (action, priority)| {
+            sadb.add_policy(&Policy { direction, selector, priority, action, reqid: 0, sa: None }).unwrap();
+        };
+        add(Direction::Inbound, narrow, inbound);
+        outbound.into_iter().for_each(|outbound| add(Direction::Outbound, wide.clone(), outbound));
+        let (from, to) = ("10.9.0.5".parse().unwrap(), "10.1.0.5".parse().unwrap());
+        let decision = decide_clear(&reader, &Flow { src: from, dst: to, protocol: 17, ports: Some((1, 2)) });
+        decision == Decision::Drop(DropReason::PolicyDiscard)
+    }
+
+    #[test]
+    fn an_inbound_discard_holds_against_all_that_does_not_come_before_it() {
+        use Action::{Bypass, Discard, Protect};
+        assert!(is_discarded((Discard, 50), None));
+        for outbound in [Bypass, Protect] {
+            assert!(is_discarded((Discard, 50), Some((outbound, 100))), "{outbound:?}");
+            assert!(!is_discarded((Discard, 100), Some((outbound, 100))), "{outbound:?}");
+            assert!(!is_discarded((Discard, u32::MAX), Some((outbound, 100))), "one for all that is left");
+        }
+        assert!(is_discarded((Bypass, 50), Some((Discard, 100))));
+        assert!(!is_discarded((Bypass, 50), Some((Bypass, 100))));
     }
 }

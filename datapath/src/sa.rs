@@ -15,6 +15,7 @@
 mod chains;
 mod keepalive;
 mod life;
+mod narrow;
 mod peer;
 pub mod resync;
 mod spis;
@@ -33,6 +34,7 @@ use arrayvec::ArrayVec;
 use chains::Chains;
 use keepalive::Keepalives;
 use life::Life;
+use narrow::Narrow;
 use peer::Moves;
 use portcullis_ebpf::worker_of_spi;
 use portcullis_sadb::{
@@ -47,9 +49,6 @@ use std::collections::VecDeque;
 
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
-
-/// SAs whose path MTU ages, at most; those of others stay.
-const NARROW: usize = 4096;
 
 /// SAs that are looked at for an outbound SPI, and of those, how many have it: at most. More have it by a peer's design.
 const CHAIN: (usize, usize) = (64, 8);
@@ -106,8 +105,8 @@ pub struct SaTable {
     /// What the general path needs of each, if that was asked for.
     associations: Table<Option<Box<Association>>>,
     /// Outbound states that have learned of a path with a lower MTU than their SAs ask for.
-    narrow: Vec<u32>,
-    /// Of each state, how long it is good for, if that is limited; and those that it is of.
+    narrow: Narrow,
+    /// Of each state, how long it is good for, if that is limited; and those that are looked at for that, or for their numbers.
     lives: Table<Option<Box<Life>>>,
     limited: Vec<(u32, Generation)>,
     looked_at: usize,
@@ -152,7 +151,7 @@ impl SaTable {
             inbound: Table::new(room),
             rings: Table::new(room),
             associations: Table::new(room),
-            narrow: Vec::with_capacity(room.min(NARROW)),
+            narrow: Narrow::new(room),
             lives: Table::new(room),
             limited: Vec::with_capacity(room),
             looked_at: 0,
@@ -174,12 +173,12 @@ impl SaTable {
     /// What an SA takes here.
     pub fn bytes_per_sa(aead: Aead) -> BytesPerSa {
         // In `states`, `keys`, `associations` and `lives`, `inbound` and `rings`, `outbound`; in `index`, `timed`, `free`,
-        // `untold`, `limited`, `spis`, `outbound` and `keepalives`.
+        // `untold`, `limited`, `spis`, `outbound`, `narrow` and `keepalives`.
         let both = size_of::<Option<SaState>>() + size_of::<Option<AeadKey>>() + 2 * size_of::<usize>();
         let both = both + Chains::OCTETS_OF_STATE;
         let inbound = size_of::<Option<InboundSa>>() + size_of::<Ring>();
         let index = 4 * size_of::<u32>() + size_of::<(u32, Generation)>() + Spis::OCTETS + Chains::OCTETS;
-        let index = index + Keepalives::OCTETS;
+        let index = index + Narrow::OCTETS + Keepalives::OCTETS;
         BytesPerSa { state: both + inbound + aead.key_octets_apart(), index }
     }
 
@@ -378,6 +377,11 @@ impl SaTable {
         }
     }
 
+    /// Whether a state is of an SA that goes the plain way, or did before it came to its end.
+    pub fn is_plain(&self, i: u32) -> bool {
+        matches!(self.states.get(i as usize), Some(Some(state)) if state.is_plain)
+    }
+
     /// What the general path needs of an SA that was found this turn. The first time, its key is expanded once more if it
     /// goes the plain way as a rule.
     pub fn associate(&mut self, i: u32, reader: &Reader) -> Option<&Association> {
@@ -404,35 +408,6 @@ impl SaTable {
             self.is_alive(*i, (state.slot, state.generation), reader)
                 && self.associate(*i, reader).is_some_and(|with| is_it(&with.sa))
         })
-    }
-
-    /// Takes it that packets of an SA which has an association are to have at most so many octets, for the time being
-    /// (RFC 4301 §8.2).
-    pub fn learn_mtu(&mut self, i: u32, mtu: u16, now_ms: u64) {
-        let Some(Some(with)) = self.associations.get_mut(i as usize) else { return };
-        with.pmtu.learn(mtu, now_ms);
-        let most = if with.sa.mtu == 0 { u16::MAX } else { with.sa.mtu };
-        self.get_mut(i).mtu = self.association(i).map_or(0, |with| with.pmtu.effective_mtu(most, now_ms));
-        if !self.narrow.contains(&i) && self.narrow.len() < self.narrow.capacity() {
-            self.narrow.push(i);
-        }
-    }
-
-    /// Lets go of what is too old to be believed of paths (RFC 4301 §8.2.2).
-    pub fn age(&mut self, now_ms: u64) {
-        let (states, associations) = (&mut self.states, &self.associations);
-        self.narrow.retain(|i| {
-            let (Some(Some(state)), Some(Some(with))) =
-                (states.get_mut(*i as usize), associations.get(*i as usize))
-            else {
-                return false;
-            };
-            let known = with.pmtu.effective_mtu(u16::MAX, now_ms) < u16::MAX;
-            if !known {
-                state.mtu = with.sa.mtu;
-            }
-            known
-        });
     }
 
     /// What the general path needs of an SA that is there, to change.
@@ -546,6 +521,7 @@ impl SaTable {
         for _ in 0..most {
             let Some(i) = self.untold.pop_front() else { break };
             self.tell_one(i, reader, runtime);
+            self.refill(i, runtime);
         }
         !self.untold.is_empty()
     }
@@ -653,7 +629,7 @@ impl SaTable {
             let window = ReplayWindow::new(sa.replay_window, sa.esn, seen, &mut ring);
             InboundSa { sad_version: self.sad_version as u32, ..InboundSa::new(slot, &sa, window) }
         });
-        let is_limited = state.is_limited;
+        let is_looked_at = state.is_limited || state.may_run_out();
         let life = Life::of(&sa.handling).map(Box::new);
         let i = match self.free.pop() {
             Some(i) => {
@@ -679,7 +655,7 @@ impl SaTable {
         if !is_inbound {
             self.outbound.insert(sa.spi.0, i);
         }
-        if is_limited {
+        if is_looked_at {
             self.limit(i, generation);
         }
         if Keepalives::is_for(&sa) {

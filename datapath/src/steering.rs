@@ -4,7 +4,8 @@
 //! [`attach`](Steering::attach): from its first frame on, the program knows what it must not let pass.
 //! It is attached by netlink, not by a `bpf_link`, so that it outlives a datapath that is killed. Then it
 //! finds no socket any more, and drops what is protected; the next start puts its own program in its
-//! place at once. Only [`detach`](Steering::detach) gives the device back to the kernel.
+//! place at once. So it is with one that ends to be followed by another. Only [`detach`](Steering::detach) gives the device back
+//! to the kernel.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -87,6 +88,7 @@ struct Attachment {
     interface: String,
     ifindex: u32,
     mode: Mode,
+    replaced: bool,
 }
 
 /// The loaded program and its maps.
@@ -162,7 +164,8 @@ impl Steering {
         match self.devices.attach(&device, fd.as_fd(), wanted) {
             Ok(attached) => {
                 let (interface, ifindex, mode) = (interface.into(), device.ifindex, attached.mode);
-                self.attachments.push(Attachment { port, interface, ifindex, mode });
+                let replaced = attached.replaced;
+                self.attachments.push(Attachment { port, interface, ifindex, mode, replaced });
                 Ok(attached)
             }
             Err(error) => {
@@ -170,6 +173,13 @@ impl Steering {
                 Err(error)
             }
         }
+    }
+
+    /// The start has failed: takes the program off the ports that had none before. The others it keeps as shut as its
+    /// predecessor, which was there since a datapath was killed or handed over, has kept them.
+    pub fn give_up(&mut self) -> Result<(), SteeringError> {
+        self.attachments.retain(|attachment| !attachment.replaced);
+        self.detach()
     }
 
     /// Takes the program off all ports, where it is still this one.

@@ -6,7 +6,7 @@ use crate::{
     crypto::Aead,
     drop::DropReason,
     frame::Frame,
-    general::{Env, General, To},
+    general::{Env, General, To, Why},
     handoff::Handoff,
     idle, inbound,
     jumbo::Jumbo,
@@ -66,6 +66,8 @@ pub struct Worker<M = ()> {
     hops: Hops,
     mine: WorkerRuntime,
     ports: Vec<Box<dyn Port>>,
+    /// The port that frames are next taken from first.
+    first_port: usize,
     handoff: Handoff,
     next_hops: NextHops,
     cache: FrameCache,
@@ -131,6 +133,7 @@ impl<M: Meter> Worker<M> {
             mine: runtime.worker(who.0 as usize),
             to_send: ports.iter().map(|_| ArrayVec::new()).collect(),
             ports,
+            first_port: 0,
             handoff,
             next_hops,
             cache,
@@ -139,7 +142,7 @@ impl<M: Meter> Worker<M> {
             batch: Box::default(),
             back: Box::default(),
             jumbo: Jumbo::new(),
-            general: General::new(sizes.max_policies),
+            general: General::new(who, sizes.max_policies),
             drops: Drops::default(),
             traffic: Traffic::default(),
             ports_due_ms: 0,
@@ -150,6 +153,11 @@ impl<M: Meter> Worker<M> {
     /// Takes ESP in UDP at these ports, and not at 4500 alone.
     pub fn set_udp_ports(&mut self, ports: UdpPorts) {
         self.hops.sas.set_udp_ports(ports);
+    }
+
+    /// Identifications of what is cut begin here: with a number that nobody can guess.
+    pub fn identify_from(&mut self, first: u32) {
+        self.general.identify_from(first);
     }
 
     /// From now on, hosts in these networks are told of packets that policies forbid (RFC 4301 §5.1.1).
@@ -230,15 +238,14 @@ impl<M: Meter> Worker<M> {
 
     /// The batch goes through, or as far as to be lent.
     fn pass(&mut self, now_ms: u64) {
-        let (mut packets, octets) = self.received;
-        if self.has_jumbos {
-            packets = 1; // they go through by themselves
-            self.jumbo.run(&mut self.batch, &mut self.hops, &mut self.cache);
-            self.has_jumbos = false;
+        let (packets, octets) = self.received;
+        let has_jumbos = std::mem::take(&mut self.has_jumbos);
+        self.lending.observe(if has_jumbos { 1 } else { packets }, octets, now_ms);
+        if has_jumbos {
+            self.pass_jumbos();
         }
-        self.lending.observe(packets, octets, now_ms);
         self.meter.mark(Hop::Jumbo);
-        if self.lending.is_on() && !self.batch.frames.is_empty() {
+        if !has_jumbos && self.lending.is_on() && !self.batch.frames.is_empty() {
             self.hops.prepare(&mut self.batch, &mut self.meter);
             self.lending.lend(&mut self.batch, &self.hops.sas);
             self.handoff.call();
@@ -249,6 +256,25 @@ impl<M: Meter> Worker<M> {
         self.meter.mark(Hop::NextHop);
         self.transmit();
         self.meter.mark(Hop::Tx);
+    }
+
+    /// Jumbos go through by themselves, each after what came before it: numbers and windows are in that order.
+    #[cold]
+    fn pass_jumbos(&mut self) {
+        let mut waits = false;
+        for frame in std::mem::take(&mut self.batch.frames) {
+            let is_jumbo = Jumbo::is_one(&frame);
+            if is_jumbo && waits {
+                self.hops.run(&mut self.batch, &mut self.meter);
+            }
+            waits = !is_jumbo;
+            let Batch { frames, metas } = &mut *self.batch;
+            let at = frames.len();
+            frames.push(frame);
+            if is_jumbo {
+                self.jumbo.run(&mut frames[at], &mut metas[at], &mut self.hops, &mut self.cache);
+            }
+        }
     }
 
     /// What was lent and is back goes the rest of its way, before what came in later. False if there was none.
@@ -285,15 +311,19 @@ impl<M: Meter> Worker<M> {
     fn receive(&mut self) {
         let Batch { frames, .. } = &mut *self.batch;
         let before = frames.len();
-        while !frames.is_full()
+        // Whatever others hand on, ports have half of the batch, and another is the first in each turn.
+        let most = BATCH.min(before + BATCH / 2);
+        while frames.len() < most
             && let Some(frame) = self.handoff.receive()
         {
             frames.push(frame);
         }
         let handed = frames.len();
-        for port in &mut self.ports {
+        let (later, first) = self.ports.split_at_mut(self.first_port);
+        for port in first.iter_mut().chain(later) {
             port.rx(frames, &mut self.cache);
         }
+        self.first_port = if self.first_port + 1 < self.ports.len() { self.first_port + 1 } else { 0 };
         let look = |frames: &[Frame]| {
             let see = |(octets, jumbos): (usize, bool), frame: &Frame| {
                 (octets + frame.total_len(), jumbos | Jumbo::is_one(frame))
@@ -343,6 +373,11 @@ impl<M: Meter> Worker<M> {
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa),
                 Stage::Unkeyed => outlets.ask(frame, meta.policy, &hops.reader),
+                // RFC 4301 §5.2: what is addressed to us is for an SA of ours, or for none.
+                Stage::Unknown if next_hops.fib().is_local(meta.ip.dst().into()) => {
+                    outlets.drop(frame, DropReason::UnknownSpi);
+                }
+                Stage::Unknown => outlets.go_generally(frame, Why::Inbound, 0),
                 Stage::Drop(reason) => outlets.refuse(frame, reason, meta),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {

@@ -4,6 +4,7 @@ mod testbed;
 
 use portcullis_datapath::{
     general::{
+        From,
         aggfrag::{Receiver, Sender},
         fragment::fragments,
         reassembly::{LARGEST, Limits, Outcome, Reassembly},
@@ -104,7 +105,10 @@ fn sizes() -> u64 {
             std::hint::black_box(cut(7).map(|part| part.len()).sum::<usize>());
             // The first fragment of every third is missing, so that the oldest have to go.
             for part in &parts[usize::from(i % 3 == 0)..] {
-                whole += usize::from(matches!(reassembly.insert(0, part, &mut out), Outcome::Done(_)));
+                whole += usize::from(matches!(
+                    reassembly.insert(From::Clear, 0, part, &mut out),
+                    Outcome::Done(_)
+                ));
             }
             sender.push(packet).expect("there is room");
             while sender.queued() > 0 {

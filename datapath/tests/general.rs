@@ -5,6 +5,7 @@ mod testbed;
 use portcullis_datapath::{
     drop::DropReason,
     general::{
+        self,
         fragment::fragments,
         icmp,
         reassembly::{self, Outcome, Reassembly},
@@ -186,7 +187,7 @@ fn what_a_host_has_cut_is_put_together_for_transport_mode() {
                 let mut outcome = Outcome::Held;
                 for piece in &delivered {
                     assert!(piece.len() <= 14 + 1500);
-                    outcome = host.insert(0, &piece[14..], &mut whole);
+                    outcome = host.insert(general::From::Clear, 0, &piece[14..], &mut whole);
                 }
                 let Outcome::Done(octets) = outcome else { panic!("{name} {payload}: {outcome:?}") };
                 assert_eq!(whole[..octets], forwarded(packet[14..].to_vec()), "{name} {payload}");
@@ -199,6 +200,71 @@ fn what_a_host_has_cut_is_put_together_for_transport_mode() {
                 assert!(pair.gateways[1].pass(WAN, frame(&mut pair.cache, &bytes)).is_empty(), "{name}");
             }
             assert_eq!(pair.gateways[1].dropped_since(&before), Some(DropReason::Unprotected), "{name}");
+        }
+    }
+}
+
+/// RFC 4301 §5.2: an SPI is for whom it is addressed to. What hosts protect between them is a packet as all others.
+#[test]
+fn what_hosts_protect_between_them_goes_by_the_policies() {
+    let esp = [&spi(9).to_be_bytes()[..], &[0, 0, 0, 1], &[7; 60]].concat();
+    let ah = [&[59, 4, 0, 0], &esp[..20]].concat();
+    let in_udp = [&[17, 148, 17, 148, 0, 76, 0, 0], &esp[..]].concat();
+    for algorithm in algorithms() {
+        for v4 in [true, false] {
+            let mut pair = Pair::new(Tunnel { algorithm, ..Tunnel::default() });
+            for (protocol, payload) in [(50, &esp), (51, &ah), (17, &in_udp)] {
+                let name = format!("{protocol}, {v4}, {}", algorithm.name());
+                let to =
+                    |dst| [&[2; 12][..], &ethernet_ip(inside(1, v4), dst, protocol, 64, payload)].concat();
+                let packet = to(inside(2, v4));
+                let (sealed, delivered) = pair.pass(1, &packet);
+                assert_eq!((sealed.len(), delivered.len()), (1, 1), "{name}: {:?}", pair.gateways[0].drops());
+                assert_eq!(delivered[0][14..], forwarded(packet[14..].to_vec()), "{name}");
+                let mut arrived = vec![];
+                for piece in fragments(&packet[14..], if v4 { 60 } else { 1500 }, 7).unwrap().filter(|_| v4) {
+                    let (_, more) = pair.pass(1, &[&packet[..14], &piece.head, piece.body].concat());
+                    arrived.extend(more.iter().flat_map(|packet| &packet[34..]).copied());
+                }
+                assert!(!v4 || arrived == *payload, "{name}");
+                for (dst, reason) in [
+                    (outer(1, v4), DropReason::UnknownSpi),
+                    (ip(if v4 { "10.7.0.9" } else { "fd00:7::9" }), DropReason::NoPolicy),
+                ] {
+                    let before = pair.gateways[0].drops();
+                    assert!(out_of(&mut pair, LAN, &to(dst)).is_empty());
+                    assert_eq!(pair.gateways[0].dropped_since(&before), Some(reason), "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// RFC 1191 §4, RFC 8200 §5: that the outer packet was cut says nothing of the inner one.
+#[test]
+fn what_is_inside_of_fragments_is_cut_no_more_than_else() {
+    for algorithm in algorithms() {
+        for v4 in [true, false] {
+            let handling = Handling { df: DfBit::Clear, ..Handling::default() };
+            let tunnel = Tunnel { algorithm, handling, tells: true, ..Tunnel::default() };
+            let pool = memory(1024);
+            let mut cache = pool.cache();
+            let mut one = Gateway::new(Tunnel { mtu: 1600, ..tunnel }, 1, &pool);
+            let mut two = Gateway::new(Tunnel { mtu: 1400, ..tunnel }, 2, &pool);
+            let packet = udp_between(1, v4, if v4 { 1472 } else { 1452 });
+            let packet = if v4 { with_df(packet) } else { packet };
+            let sealed = one.pass(LAN, frame(&mut cache, &packet)).remove(0).1;
+            let (bytes, before) = (octets(&sealed), two.drops());
+            cache.give(sealed);
+            for piece in fragments(&bytes[14..], 1000, 7).unwrap() {
+                let piece = [&bytes[..14], &piece.head, piece.body].concat();
+                two.pass(WAN, frame(&mut cache, &piece)).into_iter().for_each(|(port, frame)| {
+                    assert_eq!(port, WAN, "what its source is told, by the tunnel");
+                    cache.give(frame);
+                });
+            }
+            let reason = two.dropped_since(&before);
+            assert_eq!(reason, Some(DropReason::TooBig), "{v4}, {}", algorithm.name());
         }
     }
 }

@@ -7,7 +7,7 @@ use portcullis_datapath::{
     drop::DropReason,
     esp, wire,
 };
-use portcullis_sadb::Algorithm;
+use portcullis_sadb::{Algorithm, EventKind, Handling, Lifetime, Limits};
 use testbed::*;
 
 /// Two gateways, and the frames of both.
@@ -607,8 +607,38 @@ fn numbers_end_and_iked_is_told_once() {
         assert_eq!(pair.one.dropped_since(&before), Some(DropReason::SeqExhausted)); // RFC 4303 §3.3.3
     }
     let events: Vec<_> = std::iter::from_fn(|| pair.one.sadb.poll_event()).collect();
-    assert_eq!(events.len(), 1);
-    assert_eq!(events[0].slot, pair.one.outbound);
+    assert_eq!(
+        events.iter().map(|e| e.kind).collect::<Vec<_>>(),
+        [EventKind::SeqLow, EventKind::SeqExhausted]
+    );
+    assert!(events.iter().all(|event| event.slot == pair.one.outbound));
+}
+
+/// With a lifetime of its own or without.
+#[test]
+fn iked_is_told_once_when_nine_tenths_of_the_numbers_are_used() {
+    const LOW: u64 = (1 << 32) / 10 * 9;
+    let lasting = Limits { secs: 1 << 30, ..Limits::default() };
+    for (hard, esn, told) in
+        [(Limits::default(), false, 1), (lasting, false, 1), (Limits::default(), true, 0)]
+    {
+        let handling = Handling { lifetime: Lifetime { hard, ..Lifetime::default() }, ..Handling::default() };
+        let mut pair = Pair::new(Tunnel { esn, handling, ..Tunnel::default() });
+        let clear = udp(inside(1, true), inside(2, true), 8, 64);
+        pair.seal(&clear);
+        let pool = pair.pool.clone();
+        pair.one.stop(&mut pair.cache);
+        pair.one.runtime.sa(pair.one.outbound).reserve(LOW - 3);
+        pair.one.start(1, &pool);
+        for (seq, so_far) in [(LOW - 2, 0), (LOW - 1, 0), (LOW, told), (LOW + 1, 0)] {
+            assert_eq!(wire::be32(&pair.seal(&clear), 14 + 20 + 4), seq as u32);
+            pair.one.now_ms += 1000;
+            pair.one.turn();
+            let events: Vec<_> = std::iter::from_fn(|| pair.one.sadb.poll_event()).collect();
+            assert_eq!(events.len(), so_far, "{seq:#x}");
+            assert!(events.iter().all(|e| (e.kind, e.value) == (EventKind::SeqLow, LOW)), "{events:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use portcullis_datapath::{
     general::{
+        From,
         fragment::fragments,
         icmp::{self, Carried, Problem, TooBig},
         mss,
@@ -61,9 +62,9 @@ fn packets_are_cut_and_put_together_as_by_another() {
         let mut out = vec![0; LARGEST];
         let (first, others) = parts.split_first().unwrap();
         for part in others.iter().rev() {
-            assert_eq!(reassembly.insert(0, part, &mut out), Outcome::Held);
+            assert_eq!(reassembly.insert(From::Clear, 0, part, &mut out), Outcome::Held);
         }
-        assert_eq!(reassembly.insert(0, first, &mut out), Outcome::Done(packet.len()));
+        assert_eq!(reassembly.insert(From::Clear, 0, first, &mut out), Outcome::Done(packet.len()));
         assert_eq!(out[..packet.len()], packet);
     }
 }

@@ -133,6 +133,22 @@ fn a_killed_datapath_keeps_the_gate_shut_and_is_replaced() {
 }
 
 #[test]
+fn a_start_that_fails_half_way_opens_no_gate_that_was_shut() {
+    for was_shut in [true, false] {
+        let cable = Cable::new();
+        if was_shut {
+            steering().attach(0, "near", Wanted::Driver).unwrap();
+        }
+        let mut second = steering();
+        assert_eq!(second.attach(0, "near", Wanted::Driver).unwrap().replaced, was_shut);
+        assert!(second.attach(1, "nowhere", Wanted::Driver).is_err());
+        second.give_up().unwrap();
+        drop(second);
+        assert_eq!(cable.passes(&clear()), !was_shut);
+    }
+}
+
+#[test]
 fn a_predecessor_in_the_other_mode_is_replaced() {
     let cable = Cable::new();
     let mut generic = steering();

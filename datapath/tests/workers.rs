@@ -178,3 +178,28 @@ fn a_worker_is_rekeyed_by_itself_and_without_its_own_uses_the_one_for_all() {
         assert_eq!(pair.gateways[0].dropped_since(&before), Some(DropReason::NoSa));
     }
 }
+
+/// Whatever else waits, each port has its turn.
+#[test]
+fn neither_what_others_hand_on_nor_a_busy_port_starves_a_port() {
+    for port in [LAN, WAN] {
+        let mut pair = Pair::new(Tunnel { lends: false, ..Tunnel::default() });
+        let owner = worker_of_spi(spi(2), WORKERS) as usize;
+        let [one, _] = &mut pair.gateways;
+        let mut send = |gateway: &mut Gateway, worker: usize, port: usize, frames: usize, len: usize| {
+            let bytes = udp(inside(1, true), inside(2, true), len, 64);
+            for _ in 0..frames {
+                gateway.ends[worker][port].send(frame(&mut pair.cache, &bytes)).unwrap();
+            }
+        };
+        let other = (owner + 1) % WORKERS as usize;
+        send(one, other, LAN, 256, 40);
+        while one.workers[other].turn(0) {}
+        send(one, owner, LAN + WAN - port, 256, 40);
+        send(one, owner, port, 1, 400);
+        for _ in 0..2 {
+            one.workers[owner].turn(0);
+        }
+        assert!(one.collect().iter().any(|(_, frame)| frame.total_len() > 400), "port {port}");
+    }
+}

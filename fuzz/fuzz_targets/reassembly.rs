@@ -5,6 +5,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use portcullis_datapath::{
     general::{
+        From,
         fragment::fragments,
         reassembly::{LARGEST, Limits, Outcome, Reassembly},
     },
@@ -65,7 +66,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 assert!(Ip::parse(first).is_ok_and(|ip| ip.len() == first.len()));
             }
         });
-        match reassembly.insert(now_ms, &step.packet(), &mut out) {
+        match reassembly.insert(From::Clear, now_ms, &step.packet(), &mut out) {
             Outcome::Done(len) => {
                 let ip = Ip::parse(&out[..len]);
                 // An extension header behind the first fragment's may be broken.

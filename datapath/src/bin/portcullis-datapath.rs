@@ -4,7 +4,7 @@ use clap::Parser;
 use portcullis_datapath::{confine, gateway::Gateway, probe};
 use portcullis_machine::{Machine, explain};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGUSR1},
     flag,
 };
 use std::{
@@ -20,8 +20,9 @@ use std::{
 
 /// The packet path of Portcullis: takes packets from the interfaces by AF_XDP, and does IPsec.
 ///
-/// It runs in the foreground, logs to stderr, and stops on SIGTERM or SIGINT. portcullis-iked must have made
-/// the regions before.
+/// It runs in the foreground, logs to stderr, and stops on SIGTERM or SIGINT: the kernel has the interfaces then, and
+/// forwards what it finds there. On SIGUSR1 it stops to be started again: until then, what is protected is dropped.
+/// portcullis-iked must have made the regions before.
 #[derive(Parser)]
 #[command(name = "portcullis-datapath", version)]
 struct Options {
@@ -53,10 +54,11 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let config = Machine::load(&options.config)?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let [stop, hand_over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, stop.clone())?;
     }
+    flag::register(SIGUSR1, hand_over.clone())?;
     let gateway = Gateway::start(&config)?;
     let report = &gateway.report;
     for told in
@@ -76,6 +78,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     while !stop.load(Ordering::Relaxed) {
         if gateway.is_broken() {
             return Err("a thread has ended; see above".into());
+        }
+        if hand_over.load(Ordering::Relaxed) {
+            gateway.hand_over();
+            return Ok(());
         }
         // A signal ends this early; nothing else does.
         std::thread::park_timeout(Duration::from_millis(100));

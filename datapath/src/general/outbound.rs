@@ -302,8 +302,7 @@ impl General {
         env.sas.reserve(i, octets, (env.reader, env.runtime, env.iked), env.now_secs)?;
         let seq = env.sas.get_mut(i).next_seq();
         let with = env.sas.association(i).ok_or(DropReason::NoSa)?;
-        self.id = self.id.wrapping_add(1);
-        seal(&mut self.packet, with, (seq, self.id as u16))?;
+        seal(&mut self.packet, with, (seq, self.ids.next_v4()))?;
         if env.sas.get_mut(i).count(1, octets) {
             env.sas.note(i, env.reader, env.runtime);
         }
@@ -376,10 +375,10 @@ impl General {
         if ip.is_v4() && ip.df && !self.was_cut || !ip.is_v4() && !is_own {
             return self.tell_too_big(env, &ip, mtu);
         }
-        self.id = self.id.wrapping_add(1);
+        let id = self.ids.next_v6();
         let whole = self.spare.pop().ok_or(DropReason::TooBig)?;
         let whole = std::mem::replace(&mut self.packet, whole);
-        let result = fragments(whole.bytes(), mtu, self.id).and_then(|mut pieces| {
+        let result = fragments(whole.bytes(), mtu, id).and_then(|mut pieces| {
             pieces.try_for_each(|piece| {
                 let frame = super::packet::frame(&[&piece.head, piece.body], env.cache)?;
                 self.leave(env, frame, to)

@@ -16,6 +16,7 @@ mod piece;
 mod table;
 
 use super::{
+    From,
     fragment::{HEAD, Head, write_checksum},
     headers::Headers,
 };
@@ -62,6 +63,8 @@ pub enum Outcome {
 /// A datagram whose time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expired<'a> {
+    /// Where its fragments came from.
+    pub from: From,
     /// Source address.
     pub src: Addr,
     /// Destination address.
@@ -283,9 +286,10 @@ impl Reassembly {
     }
 
     /// Takes a fragment; writes the datagram to `out`, of at least [`LARGEST`] octets, if that makes it whole. A packet
-    /// that is no fragment, or an atomic one (RFC 6946 §4), is whole by itself.
-    pub fn insert(&mut self, now_ms: u64, packet: &[u8], out: &mut [u8]) -> Outcome {
-        match Piece::parse(packet).and_then(|piece| self.take(now_ms, &piece, out)) {
+    /// that is no fragment, or an atomic one (RFC 6946 §4), is whole by itself. What came out of an SA and what did not are
+    /// never of one datagram.
+    pub fn insert(&mut self, from: From, now_ms: u64, packet: &[u8], out: &mut [u8]) -> Outcome {
+        match Piece::parse(from, packet).and_then(|piece| self.take(now_ms, &piece, out)) {
             Ok(Some(len)) => Outcome::Done(len),
             Ok(None) => Outcome::Held,
             Err(reason) => Outcome::Refused(reason),
@@ -384,7 +388,7 @@ impl Reassembly {
                     datagram.copy_data(&mut self.first[head..len], &self.arena);
                     &self.first[..len]
                 });
-                each(Expired { src: key.src, dst: key.dst, first });
+                each(Expired { from: key.from, src: key.src, dst: key.dst, first });
             }
             let held = self.table.datagram_mut(slot).clear(&mut self.arena);
             self.drops[DropReason::FragmentTimeout as usize] += held as u64;

@@ -141,10 +141,8 @@ impl Loan {
 impl Run {
     #[inline]
     fn new(meta: &Meta, sas: &SaTable) -> Run {
-        // Some have been sealed already.
-        let wants_sa = matches!(meta.stage, Stage::Outbound | Stage::Inbound | Stage::Sealed);
-        let sa = wants_sa.then(|| sas.get(meta.sa)).map(|sa| (sa.slot, sa.generation));
         let work = Work::of(meta.stage);
+        let sa = (work != Work::Nothing).then(|| sas.get(meta.sa)).map(|sa| (sa.slot, sa.generation));
         Run { work, is_done: false, packets: 1, esp: meta.esp.at, index: meta.sa, seq: meta.seq, sa }
     }
 

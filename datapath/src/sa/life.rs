@@ -1,17 +1,28 @@
 //! How long an SA is good for, and when iked is told (RFC 4301 §4.4.2.1).
 //!
 //! The plain path looks at none of this: it uses the sequence numbers that were reserved, and of an SA with a lifetime
-//! only so many are reserved as it may surely send. What is over its hard limit is not sent.
+//! only so many are reserved as it may surely send. What is over its hard limit is not sent. Where numbers have 32 bits, iked is
+//! told before they are used up (RFC 4303 §3.3.3).
 
 use super::{RESERVED_BLOCK, SaTable};
-use crate::drop::DropReason;
+use crate::{drop::DropReason, loan::LOANED};
 use portcullis_sadb::{
-    ABOUT, Event, EventKind, Generation, Handling, Lifetime, Limits, Reader, Runtime, SaCounters,
+    ABOUT, Direction, Event, EventKind, Generation, Handling, Lifetime, Limits, Reader, Runtime, SaCounters,
     WorkerRuntime,
 };
 
 /// SAs whose lifetime is looked at, at most, in a look.
 const LOOKED_AT: usize = 4096;
+
+/// Numbers of 32 bits after which iked should make another SA: nine tenths. As lifetimes, it is looked at about once a second,
+/// and numbers are left for minutes.
+const LOW: u64 = (1 << 32) / 10 * 9;
+
+/// With fewer reserved numbers than this an SA with a lifetime gets more before it runs out of them.
+const FEW: u64 = RESERVED_BLOCK / 2;
+
+/// Packets that have numbers and are not counted yet, at most: those on loan.
+const UNCOUNTED: u64 = LOANED as u64;
 
 /// Octets of a packet, at most.
 const LARGEST: u64 = u16::MAX as u64;
@@ -132,13 +143,47 @@ impl SaTable {
         Err(DropReason::SeqExhausted)
     }
 
+    /// Reserves more numbers for an SA with a lifetime, whose packets were told just now, so that it seldom leaves the plain
+    /// path for them: none that could be over a limit.
+    #[inline]
+    pub(super) fn refill(&mut self, i: u32, runtime: &Runtime) {
+        if let Some(Some(state)) = self.states.get(i as usize)
+            && state.limited_left().is_some_and(|left| left < FEW)
+        {
+            self.refill_one(i, runtime);
+        }
+    }
+
+    #[cold]
+    fn refill_one(&mut self, i: u32, runtime: &Runtime) {
+        let (Some(Some(state)), Some(Some(life))) =
+            (self.states.get_mut(i as usize), self.lives.get(i as usize))
+        else {
+            return;
+        };
+        let is_good = !state.has_ended && state.sad_version == self.sad_version;
+        if !is_good || state.direction != Direction::Outbound {
+            return;
+        }
+        let so_far = runtime.sa(state.slot).counters();
+        // Whether its time is over is looked at elsewhere.
+        if life.age(&so_far, 0) == Age::Hard {
+            return;
+        }
+        let to_go = life.packets_to_go(&so_far).saturating_sub(UNCOUNTED);
+        let left = state.limited_left().unwrap_or_default();
+        if let Some(more @ 1..) = to_go.min(RESERVED_BLOCK).checked_sub(left) {
+            state.reserve(more, runtime);
+        }
+    }
+
     /// Looks whether an SA has reached a limit, and tells iked. True if it is not to be used any more.
     fn look_at(&mut self, i: u32, (runtime, iked): (&Runtime, &WorkerRuntime), now_secs: u32) -> bool {
-        let (Some(Some(state)), Some(Some(life))) =
-            (self.states.get(i as usize), self.lives.get_mut(i as usize))
-        else {
-            return false;
-        };
+        let Some(Some(state)) = self.states.get(i as usize) else { return false };
+        if state.may_run_out() && state.assigned_seq >= LOW {
+            self.tell_once(i, EventKind::SeqLow, state.assigned_seq, (runtime, iked));
+        }
+        let Some(Some(life)) = self.lives.get_mut(i as usize) else { return false };
         let so_far = runtime.sa(state.slot).counters();
         let (age, is_idle) = (life.age(&so_far, now_secs), life.is_idle(&so_far, now_secs));
         if is_idle {
@@ -165,7 +210,7 @@ impl SaTable {
         self.spis.remove(spi, i);
     }
 
-    /// Looks at the SAs that have a lifetime, some at a time: all of them in some seconds.
+    /// Looks at the SAs that have a lifetime or few numbers, some at a time: all of them in some seconds.
     pub fn look_at_lives(
         &mut self,
         (reader, runtime, iked): (&Reader, &Runtime, &WorkerRuntime),
@@ -203,7 +248,7 @@ impl SaTable {
         }
     }
 
-    /// Has an SA with a lifetime looked at.
+    /// Has an SA with a lifetime or few numbers looked at.
     pub(super) fn limit(&mut self, i: u32, generation: Generation) {
         if self.limited.len() == self.limited.capacity() {
             let states = &self.states;

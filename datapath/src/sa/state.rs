@@ -208,6 +208,17 @@ impl SaState {
         self.assigned_seq != self.reserved_seq || !self.is_limited && self.reserve(RESERVED_BLOCK, runtime)
     }
 
+    /// Whether its numbers may be used up while it lives: those of 64 bits are not.
+    pub(super) fn may_run_out(&self) -> bool {
+        self.direction == Direction::Outbound && !self.esn
+    }
+
+    /// How many of the reserved numbers are left, if it has a lifetime by which more are reserved.
+    #[inline]
+    pub(super) fn limited_left(&self) -> Option<u64> {
+        self.is_limited.then(|| self.reserved_seq - self.assigned_seq)
+    }
+
     /// Assigns the next sequence number: there is one.
     #[inline(always)]
     pub fn next_seq(&mut self) -> u64 {
@@ -233,7 +244,7 @@ impl SaState {
     #[cold]
     pub(super) fn reserve(&mut self, numbers: u64, runtime: &Runtime) -> bool {
         let last = if self.esn { u64::MAX } else { u32::MAX as u64 };
-        let left = last.saturating_sub(self.assigned_seq);
+        let left = last.saturating_sub(self.reserved_seq);
         if left > 0 {
             self.reserved_seq += left.min(numbers);
             runtime.sa(self.slot).reserve(self.reserved_seq);

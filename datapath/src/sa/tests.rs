@@ -1,7 +1,10 @@
 //! What others are told of an inbound SA, and when; a state that outlives its SA.
 
 use super::*;
-use portcullis_sadb::{Algorithm, Handling, Key, Mode, Name, Protocol, Sa, SaCounters, Sadb, Sizes};
+use crate::general::pmtu::AGE_MS;
+use portcullis_sadb::{
+    Algorithm, Handling, Key, Lifetime, Limits, Mode, Name, Protocol, Sa, SaCounters, Sadb, Sizes,
+};
 use std::net::Ipv4Addr;
 
 const SPI: u32 = 0x1234_5678;
@@ -136,4 +139,77 @@ fn an_sa_with_much_to_tell_does_not_wait() {
     bench.tell();
     let counters = [slot, other].map(|slot| bench.sadb.runtime().sa(slot).unwrap().counters);
     assert_eq!(counters.map(|c| (c.packets, c.bytes)), [(70_000, 7_000_000), (70_000, 4_550_000_000)]);
+}
+
+/// Numbers that an SA with a lifetime has on the plain path, once it has begun, where what was sent is told each 100 packets.
+fn numbers_in_a_row(hard: Limits) -> u64 {
+    const MOST: u64 = 5 * RESERVED_BLOCK;
+    let mut bench = Bench::new();
+    let handling = Handling { lifetime: Lifetime { hard, ..Lifetime::default() }, ..Handling::default() };
+    let slot = bench.sadb.publish(&Sa { direction: Direction::Outbound, handling, ..inbound() }).unwrap();
+    bench.restart();
+    let Found::Here(i) = bench.sas.find(slot, &bench.reader, &bench.runtime) else { panic!("it lives") };
+    let iked = bench.runtime.worker(0);
+    assert!(!bench.sas.get_mut(i).has_seq(&bench.runtime), "what it may have, the general path says");
+    bench.sas.reserve(i, 100, (&bench.reader, &bench.runtime, &iked), 0).unwrap();
+    (1..=MOST)
+        .take_while(|n| {
+            let state = bench.sas.get_mut(i);
+            let has_one = state.has_seq(&bench.runtime);
+            if has_one && state.next_seq() == *n && state.count(1, 100) {
+                bench.sas.note(i, &bench.reader, &bench.runtime);
+            }
+            if n.is_multiple_of(100) {
+                bench.tell();
+            }
+            has_one
+        })
+        .count() as u64
+}
+
+#[test]
+fn an_sa_with_a_lifetime_has_new_numbers_before_it_needs_them_and_none_over_its_limit() {
+    let all = 5 * RESERVED_BLOCK;
+    assert_eq!(numbers_in_a_row(Limits { secs: 1000, ..Limits::default() }), all);
+    assert_eq!(numbers_in_a_row(Limits { packets: 1 << 20, ..Limits::default() }), all);
+    for packets in [500, RESERVED_BLOCK, RESERVED_BLOCK + 500] {
+        let limits = Limits { packets, ..Limits::default() };
+        assert_eq!(
+            numbers_in_a_row(limits),
+            packets.min(RESERVED_BLOCK),
+            "the last ones by the general path"
+        );
+    }
+    let had = numbers_in_a_row(Limits { packets: 3 * RESERVED_BLOCK, ..Limits::default() });
+    assert!((2 * RESERVED_BLOCK..3 * RESERVED_BLOCK).contains(&had), "{had}");
+}
+
+/// RFC 4301 §8.2.2.
+#[test]
+fn however_many_paths_are_narrow_all_of_them_age() {
+    const SAS: u32 = 5000;
+    let (mut sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas: SAS, max_policies: 4 }).unwrap();
+    let mut sas = SaTable::new((0, 1), SAS, Aead::Portable);
+    sas.turn(&reader);
+    let mut find = |n| {
+        let sa = Sa { spi: Spi(SPI + n), direction: Direction::Outbound, ..inbound() };
+        match sas.find(sadb.publish(&sa).unwrap(), &reader, &runtime) {
+            Found::Here(i) => i,
+            other => panic!("{other:?}"),
+        }
+    };
+    let states: Vec<u32> = (0..SAS).map(&mut find).collect();
+    for (i, mtu) in states.iter().flat_map(|i| [(*i, 1400), (*i, 1300)]) {
+        sas.associate(i, &reader).unwrap();
+        sas.learn_mtu(i, mtu, 0);
+    }
+    for (now_ms, mtu) in [(AGE_MS - 1, 1300), (AGE_MS, 0)] {
+        (0..2).for_each(|_| sas.age(now_ms));
+        assert!(states.iter().all(|i| sas.get(*i).mtu == mtu));
+    }
+    // And then all is new.
+    sas.learn_mtu(states[0], 1400, AGE_MS);
+    assert_eq!(sas.get(states[0]).mtu, 1400);
+    sas.age(2 * AGE_MS);
+    assert_eq!(sas.get(states[0]).mtu, 0);
 }

@@ -1,6 +1,6 @@
 //! A fragment, read, and refused if it is wrong in itself.
 
-use super::{DropReason, HEAD, Headers, IPV6, Key, LARGEST, protocol};
+use super::{DropReason, From, HEAD, Headers, IPV6, Key, LARGEST, protocol};
 use crate::{
     general::fragment::{FRAGMENT_HEADER, MF, OFFSET},
     wire::{Ip, be16, be32},
@@ -22,10 +22,10 @@ pub(super) struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    pub fn parse(packet: &'a [u8]) -> Result<Piece<'a>, DropReason> {
+    pub fn parse(from: From, packet: &'a [u8]) -> Result<Piece<'a>, DropReason> {
         let piece = match packet.first().map(|first| first >> 4) {
-            Some(4) => Piece::parse_v4(packet)?,
-            Some(6) => Piece::parse_v6(packet)?,
+            Some(4) => Piece::parse_v4(from, packet)?,
+            Some(6) => Piece::parse_v6(from, packet)?,
             _ => return Err(DropReason::Malformed),
         };
         if !piece.is_whole() {
@@ -34,13 +34,13 @@ impl<'a> Piece<'a> {
         Ok(piece)
     }
 
-    fn parse_v4(packet: &'a [u8]) -> Result<Piece<'a>, DropReason> {
+    fn parse_v4(from: From, packet: &'a [u8]) -> Result<Piece<'a>, DropReason> {
         let ip = Ip::parse(packet)?;
         let (head, data) = packet[..ip.len()].split_at(ip.payload());
         let word = be16(head, 6);
         let id = be16(head, 4) as u32;
         Ok(Piece {
-            key: Key { src: ip.src(), dst: ip.dst(), id, protocol: ip.protocol() },
+            key: Key { from, src: ip.src(), dst: ip.dst(), id, protocol: ip.protocol() },
             head,
             data,
             offset: (word & OFFSET) as usize * 8,
@@ -50,7 +50,7 @@ impl<'a> Piece<'a> {
         })
     }
 
-    fn parse_v6(packet: &'a [u8]) -> Result<Piece<'a>, DropReason> {
+    fn parse_v6(from: From, packet: &'a [u8]) -> Result<Piece<'a>, DropReason> {
         let ip = match Ip::parse(packet) {
             Ok(ip) => ip,
             // RFC 7112 §5: a first fragment whose headers go on behind it.
@@ -62,7 +62,7 @@ impl<'a> Piece<'a> {
         while headers.protocol != protocol::FRAGMENT {
             if !headers.skip()? {
                 let (head, data) = packet.split_at(IPV6);
-                let key = Key { src: ip.src(), dst: ip.dst(), id: 0, protocol: 0 };
+                let key = Key { from, src: ip.src(), dst: ip.dst(), id: 0, protocol: 0 };
                 return Ok(Piece { key, head, data, offset: 0, more: false, ecn: ip.tos & 3, named_at: 0 });
             }
         }
@@ -72,7 +72,7 @@ impl<'a> Piece<'a> {
         let id = be32(head, headers.at + 4);
         Ok(Piece {
             // RFC 8200 §4.5: the next headers of the others say nothing.
-            key: Key { src: ip.src(), dst: ip.dst(), id, protocol: 0 },
+            key: Key { from, src: ip.src(), dst: ip.dst(), id, protocol: 0 },
             head,
             data,
             offset: (word & !7) as usize,

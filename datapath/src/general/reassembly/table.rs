@@ -1,12 +1,13 @@
 //! The datagrams by what names them, and by age.
 
 use super::Datagram;
-use crate::wire::Addr;
+use crate::{general::From, wire::Addr};
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// What the fragments of a datagram have in common (RFC 791 §3.2, RFC 8200 §4.5).
+/// What the fragments of a datagram have in common (RFC 791 §3.2, RFC 8200 §4.5), and where they come from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key {
+    pub from: From,
     pub src: Addr,
     pub dst: Addr,
     pub id: u32,
@@ -57,7 +58,7 @@ impl Table {
         assert!((1..NONE as usize).contains(&datagrams) && fragments > 0, "{datagrams}, {fragments}");
         let nobody = Addr { bits: 0, v4: true };
         let entry = |slot: usize| Entry {
-            key: Key { src: nobody, dst: nobody, id: 0, protocol: 0 },
+            key: Key { from: From::Clear, src: nobody, dst: nobody, id: 0, protocol: 0 },
             since_ms: 0,
             deadline_ms: 0,
             queue: 0,

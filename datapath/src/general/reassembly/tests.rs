@@ -22,7 +22,7 @@ impl Side {
     }
 
     fn at(&mut self, now_ms: u64, packet: &[u8]) -> Outcome {
-        self.0.insert(now_ms, packet, &mut self.1)
+        self.0.insert(From::Clear, now_ms, packet, &mut self.1)
     }
 
     fn insert(&mut self, packet: &[u8]) -> Outcome {
@@ -558,5 +558,22 @@ proptest! {
             }
             prop_assert!(side.0.octets() <= SMALL.octets && side.0.datagrams() <= SMALL.datagrams);
         }
+    }
+}
+
+/// What is known of a datagram is where its fragments came from, too.
+#[test]
+fn fragments_from_elsewhere_are_of_another_datagram() {
+    for is_v4 in [true, false] {
+        let mut side = Side::new(SMALL);
+        let (first, last) = (part(is_v4, 1, 0, 16, true), part(is_v4, 1, 16, 24, false));
+        let froms = [From::Clear, From::Opened, From::Sealed];
+        for from in froms {
+            assert_eq!(side.0.insert(from, 0, &first, &mut side.1), Held);
+        }
+        assert!(matches!(side.0.insert(From::Opened, 0, &last, &mut side.1), Done(_)));
+        let mut late = vec![];
+        side.0.expire(60_000, |expired| late.push(expired.from));
+        assert_eq!(late, [From::Clear, From::Sealed]);
     }
 }
