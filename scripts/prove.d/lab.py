@@ -3,7 +3,8 @@
 import contextlib, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-BIN = os.environ.get("PORTCULLIS_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
+RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
+BIN = os.environ.get("PORTCULLIS_BIN") or RELEASE
 PEERS = os.environ.get("PORTCULLIS_PEERS", TOP + "/../shared/peers")
 H1, H2 = {4: "10.99.1.2", 6: "fd99:1::2"}, {4: "10.99.2.2", 6: "fd99:2::2"}
 # What `portcullis` exits with where neither of a gateway's processes runs.
