@@ -1,8 +1,8 @@
 """Remote access with strongSwan: one end has pools, and the other asks for addresses of them. What claims of both versions share."""
 
-import os, re, subprocess, sys
+import os, re, subprocess
 
-from lab import H1, H2, PEERS, WIRE, Failed, Gateway, Lab, output, wait_for
+from lab import H1, H2, PEERS, WIRE, Failed, Gateway, Lab, Scene, output, wait_for
 
 US, THEM = 1, 2
 IDS = {US: "one.example.org", THEM: "two.example.org"}
@@ -20,13 +20,13 @@ def install(plugin):
         raise Failed("strongSwan has no %s: run scripts/setup" % plugin)
 
 
-class Access:
+class Access(Scene):
     """The lab, with us at its first gateway and strongSwan at its second. One of them is the server, with pools; the other is a
     client, which asks for addresses of them. Both have a connection `access` with a child `net`, of the templates of the server and
     the client, and certificates by keys of a kind."""
 
     def __init__(self, server, templates, key="ecdsa", **options):
-        self.server, self.client, self.templates, self.key = server, 3 - server, templates, key
+        self.lab, self.server, self.client, self.templates, self.key = Lab(), server, 3 - server, templates, key
         of = dict(server=IDS[self.server], client=IDS[self.client], nets=NETS[server], pools="v4, v6", v4=POOLS[4], v6=POOLS[6],
                   dns4=DNS[4], dns6=DNS[6], vips="0.0.0.0, ::", password=PASSWORD)
         self.options = dict(of, **options)
@@ -35,44 +35,35 @@ class Access:
         options = dict(self.options, local=WIRE[n][4], remote=WIRE[3 - n][4])
         return self.templates[n != self.server] % options
 
-    def __enter__(self):
-        lab = self.lab = Lab().__enter__()
-        try:
-            lab.conf("--udp-encap")
-            self.gateway = Gateway(lab, US)
-            os.remove(self.gateway.dir + "/connections.toml")
-            self.dir, self.node = lab.dir + "/swan", lab.name + "-g2"
-            self.env = dict(os.environ, PEERS_RUN=lab.dir + "/peers", PEERS_NS=lab.name)
-            os.makedirs(self.dir)
-            made = lab.dir + "/pki"
-            output(PEERS + "/strongswan/mkpki.sh", made, IDS[US], IDS[THEM], env=dict(os.environ, KEY=self.key))
-            for n, to in ((US, self.gateway.dir), (THEM, self.dir)):
-                output("cp", "-r", *("%s/%s/%s" % (made, IDS[n], of) for of in ("x509", "x509ca", "private")), to)
-                with open(to + "/swanctl.conf", "w") as f:
-                    os.chmod(f.fileno(), 0o600)
-                    f.write(self.text(n))
-            for host, gateway in (("h1", 1), ("h2", 2)):
-                lab.run(host, "ip", "route", "add", POOLS[4], "via", "10.99.%d.1" % gateway)
-                lab.run(host, "ip", "-6", "route", "add", POOLS[6], "via", "fd99:%d::1" % gateway)
-            lab.run("g2", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-            self.ask("up", self.dir)
-            self.gateway.up()
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
-        return self
+    def set_up(self):
+        lab = self.lab
+        lab.conf("--udp-encap")
+        self.gateway = Gateway(lab, US)
+        os.remove(self.gateway.dir + "/connections.toml")
+        self.dir, self.node = lab.dir + "/swan", lab.name + "-g2"
+        self.env = dict(os.environ, PEERS_RUN=lab.dir + "/peers", PEERS_NS=lab.name)
+        os.makedirs(self.dir)
+        made = lab.dir + "/pki"
+        output(PEERS + "/strongswan/mkpki.sh", made, IDS[US], IDS[THEM], env=dict(os.environ, KEY=self.key))
+        for n, to in ((US, self.gateway.dir), (THEM, self.dir)):
+            output("cp", "-r", *("%s/%s/%s" % (made, IDS[n], of) for of in ("x509", "x509ca", "private")), to)
+            with open(to + "/swanctl.conf", "w") as f:
+                os.chmod(f.fileno(), 0o600)
+                f.write(self.text(n))
+        for host, gateway in (("h1", 1), ("h2", 2)):
+            lab.run(host, "ip", "route", "add", POOLS[4], "via", "10.99.%d.1" % gateway)
+            lab.run(host, "ip", "-6", "route", "add", POOLS[6], "via", "fd99:%d::1" % gateway)
+        lab.run("g2", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        lab.ends.callback(self.ask, "down")
+        self.ask("up", self.dir)
+        self.gateway.up()
 
     def __exit__(self, *error):
         if error[0] and os.environ.get("PROVE_VERBOSE"):
             print(self.ask("log")[-6000:])
             log = self.gateway.dir + "/run/iked.log"
             print(open(log).read() if os.path.exists(log) else "no log of iked")
-        for ends in (lambda: self.ask("down"), self.gateway.down):
-            try:
-                ends()
-            except Failed as x:
-                print(x)
-        self.lab.__exit__()
+        super().__exit__(*error)
 
     def ask(self, command, *more, **kw):
         return output(PEERS + "/strongswan/peer.sh", command, self.node, *more, env=self.env, **kw)

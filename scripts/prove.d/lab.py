@@ -1,11 +1,14 @@
 """The lab of a claim: network namespaces by scripts/lab, the gateways in them, and the count of what holds."""
 
-import json, os, re, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-BIN = os.environ.get("PORTCULLIS_BIN") or os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
+RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR", TOP + "/target"), "release")
+BIN = os.environ.get("PORTCULLIS_BIN") or RELEASE
 PEERS = os.environ.get("PORTCULLIS_PEERS", TOP + "/../shared/peers")
 H1, H2 = {4: "10.99.1.2", 6: "fd99:1::2"}, {4: "10.99.2.2", 6: "fd99:2::2"}
+# What `portcullis` exits with where neither of a gateway's processes runs.
+NOT_RUNNING = 3
 WIRE = {1: {4: "10.99.0.1", 6: "fd99::1"}, 2: {4: "10.99.0.2", 6: "fd99::2"}}
 
 
@@ -13,10 +16,10 @@ class Failed(Exception):
     """What was to be shown does not hold, or a command that must succeed did not."""
 
 
-def output(*command, timeout=120, **kw):
-    """The output of a command that must succeed."""
+def output(*command, timeout=120, accepts=(0,), **kw):
+    """The output of a command that must succeed, by these exit codes."""
     r = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **kw)
-    if r.returncode:
+    if r.returncode not in accepts:
         raise Failed("%s: exit %d\n%s" % (" ".join(command), r.returncode, r.stdout[-2000:]))
     return r.stdout
 
@@ -60,7 +63,7 @@ class Cases:
 
 
 class Lab:
-    """Namespaces that are gone when the block is left."""
+    """Namespaces that are gone when the block is left. What `ends` is told ends before, the last first, whatever of it fails."""
 
     def __init__(self, kind="up", *options):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -68,18 +71,31 @@ class Lab:
         self.kind, self.options, self.children, self.gateways = kind, options, [], []
 
     def __enter__(self):
-        # A tmpfs, as /run is: elsewhere iked keeps no IKE SAs for its next start.
-        self.dir = tempfile.mkdtemp(prefix="portcullis-prove.", dir="/dev/shm")
-        output(TOP + "/scripts/lab", self.kind, self.name, *self.options)
+        with contextlib.ExitStack() as ends:
+            # A tmpfs, as /run is: elsewhere iked keeps no IKE SAs for its next start.
+            self.dir = tempfile.mkdtemp(prefix="portcullis-prove.", dir="/dev/shm")
+            ends.callback(shutil.rmtree, self.dir, ignore_errors=True)
+            ends.callback(output, TOP + "/scripts/lab", "down", self.name)
+            output(TOP + "/scripts/lab", self.kind, self.name, *self.options)
+            ends.callback(self.kill)
+            self.ends = ends.pop_all()
         return self
 
     def __exit__(self, *_):
+        of = sys.exc_info()
+        try:
+            self.ends.__exit__(*of)
+        except (Failed, subprocess.TimeoutExpired) as x:
+            if not of[0]:
+                raise
+            print(x)  # why it has failed is told by whoever sees that
+
+    def kill(self):
+        """What was started and still runs."""
         for child in self.children:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-        output(TOP + "/scripts/lab", "down", self.name)
-        shutil.rmtree(self.dir, ignore_errors=True)
 
     def inside(self, node, *command):
         return ["ip", "netns", "exec", "%s-%s" % (self.name, node), *command]
@@ -133,6 +149,20 @@ class Lab:
         return found
 
 
+class Scene:
+    """What stands in a lab of its own, `lab`, and is gone when the block is left, or where not all of it comes up."""
+
+    def __enter__(self):
+        with contextlib.ExitStack() as ends:
+            ends.enter_context(self.lab)
+            self.set_up()
+            ends.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        self.lab.__exit__(*error)
+
+
 class Ping:
     """Pings from a node all the time."""
 
@@ -181,10 +211,14 @@ class Gateway:
 
     def up(self):
         """Starts both, and waits till the datapath forwards."""
+        if self not in self.lab.gateways:
+            self.lab.gateways.append(self)
+            self.lab.ends.callback(self.down)
         self.portcullis("up")
 
     def down(self):
-        self.portcullis("down")
+        """Ends both, or what of them still runs."""
+        self.lab.run(self.node, BIN + "/portcullis", "down", "--config", self.dir, accepts=(0, NOT_RUNNING))
 
     def status(self):
         """What `portcullis status` knows; parts are null while a process is away."""

@@ -7,7 +7,7 @@ that a rule of the kernel's routing leads to; what comes out of the SA is not gi
 know of that rule and must not let an answer out in clear. So both ends' counters say there what went through."""
 import itertools, os, re, sys
 
-from lab import H1, H2, PEERS, WIRE, Cases, Failed, Gateway, Lab, output, wait_for
+from lab import H1, H2, PEERS, WIRE, Cases, Failed, Gateway, Lab, Scene, output, wait_for
 from swan import IDS, NETS, Vici, connection
 
 NETS6 = {1: "fd99:1::/64", 2: "fd99:2::/64"}
@@ -63,18 +63,15 @@ while (my $one = $at->accept) {
     def run(self, command):
         return self.ask("run", command)
 
-    def __enter__(self):
+    def up(self):
         output(PEERS + "/install.sh", "vm", timeout=600)
+        self.lab.ends.callback(self.ask, "down")
         print(self.ask("up", self.dir, timeout=900).strip().splitlines()[0], flush=True)
         self.run("cat >/run/relay.pl <<'EOF'\n%s\nEOF\nsetsid perl /run/relay.pl </dev/null >/dev/null 2>&1 &" % self.RELAY)
         self.lab.run("w", "ip", "addr", "add", self.CONTROL[1] + "/24", "dev", "br0")
         self.path = self.lab.dir + "/vm.vici"
         self.lab.start("w", "socat", "UNIX-LISTEN:%s,fork" % self.path, "TCP:%s:4502" % self.CONTROL[2])
         wait_for("the socket is there", lambda: os.path.exists(self.path))
-        return self
-
-    def __exit__(self, *_):
-        self.ask("down")
 
     def vici(self):
         """A client of the daemon, once the relay in the VM leads to it."""
@@ -88,41 +85,33 @@ while (my $one = $at->accept) {
         return wait_for("the VM's daemon answers", answered)
 
 
-class Machines:
+class Machines(Scene):
     """The lab, our gateway and the VM, with all connections at both ends: of a version of IKE, and for each mode what is proposed,
     and how both ends describe it."""
 
     def __init__(self, version, modes):
-        self.version, self.modes, self.lab, self.swan = version, modes, Lab("peer"), None
+        self.version, self.modes, self.lab = version, modes, Lab("peer")
 
-    def __enter__(self):
-        self.lab.__enter__()
-        try:
-            self.lab.conf()
-            self.gateway = Gateway(self.lab, 1)
-            os.remove(self.gateway.dir + "/connections.toml")
-            with open(self.gateway.dir + "/swanctl.conf", "w") as f:
-                os.chmod(f.fileno(), 0o600)
-                f.write(self.conf(1))
-            self.own_device()
-            self.swan = Swan(self.lab, self.conf(2)).__enter__()
-            self.gateway.up()
-            for family in (4, 6):
-                self.lab.ping("g1", WIRE[2][family], count=1)
-            self.know_neighbours()
-            self.ends = {"us": Vici(self.gateway.dir + "/run/charon.vici"), "them": self.swan.vici()}
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+    def set_up(self):
+        self.lab.conf()
+        self.gateway = Gateway(self.lab, 1)
+        os.remove(self.gateway.dir + "/connections.toml")
+        with open(self.gateway.dir + "/swanctl.conf", "w") as f:
+            os.chmod(f.fileno(), 0o600)
+            f.write(self.conf(1))
+        self.own_device()
+        self.swan = Swan(self.lab, self.conf(2))
+        self.swan.up()
+        self.gateway.up()
+        for family in (4, 6):
+            self.lab.ping("g1", WIRE[2][family], count=1)
+        self.know_neighbours()
+        self.ends = {"us": Vici(self.gateway.dir + "/run/charon.vici"), "them": self.swan.vici()}
 
     def __exit__(self, *error):
-        if os.environ.get("PROVE_VERBOSE") and self.swan:
+        if os.environ.get("PROVE_VERBOSE"):
             print(self.swan.ask("log"))
-        self.gateway.down()
-        if self.swan:
-            self.swan.__exit__()
-        self.lab.__exit__()
+        super().__exit__(*error)
 
     def own_device(self):
         """By which the gateway's own echo requests to the peer come to the datapath, once a rule leads there."""

@@ -55,6 +55,25 @@ charon {
   }
 }
 """
+# What the generator has for itself, and an ESP that installs nothing.
+RESPONDER_SWAN = """
+charon {
+  load = random nonce drbg openssl aes sha1 sha2 hmac kdf gcm curve25519 pem pkcs1 pkcs8 x509 pubkey vici load-tester kernel-netlink socket-default counters
+  install_routes = no
+  ikesa_table_size = 4096
+  ikesa_table_segments = 16
+  dos_protection = no
+  plugins {
+    load-tester {
+      enable = yes
+      fake_kernel = yes
+      initiators = 0
+      preshared_key = "test psk 0123456789"
+      socket = unix:///run/charon.ldt
+    }
+  }
+}
+"""
 CONNECTION = """
 connections {
   gw {
@@ -216,15 +235,15 @@ class Ours:
 
 
 class Swan:
-    """strongSwan as responder, with its ESP in user space."""
+    """strongSwan as responder, built as the generator is: its SAs are installed nowhere."""
 
     name = "strongSwan"
 
     def __init__(self, lab, directory, conf):
         self.lab, self.dir, self.node = lab, directory, lab.name + "-b"
-        self.env = dict(os.environ, PEERS_RUN=lab.dir + "/peers", PEERS_NS=lab.name, PEER_LOGLEVEL="0")
+        self.env = dict(os.environ, PEERS_RUN=lab.dir + "/peers", PEERS_NS=lab.name, PEER_LOGLEVEL="0", PEER_CHARON=generator() + "charon")
         os.makedirs(directory + "/strongswan.conf.d", exist_ok=True)
-        write(directory + "/strongswan.conf.d/load.conf", "charon { dos_protection = no }\n")
+        write(directory + "/strongswan.conf.d/load.conf", RESPONDER_SWAN)
         write(directory + "/swanctl.conf", conf)
 
     def ask(self, command, *args):

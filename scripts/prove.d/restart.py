@@ -3,7 +3,7 @@ claims of both versions of IKE share. A `kind` makes the pair."""
 
 import os, random, re, time
 
-from lab import H1, H2, Failed, Gateway, Lab, Ping, wait_for
+from lab import H1, H2, Failed, Gateway, Lab, Ping, Scene, wait_for
 from swan import Pair, by_them, by_us, connection, lost_of
 
 AWAY_SECONDS = 1.5
@@ -53,10 +53,9 @@ class Ours:
 class WithSwan(Pair):
     """strongSwan at the other end."""
 
-    def __enter__(self):
-        super().__enter__()
+    def set_up(self):
+        super().set_up()
         self.us = Ours(self.lab, 1, **self.ours)
-        return self
 
     def seen(self):
         """What strongSwan has: the SPIs, and for how many seconds."""
@@ -83,35 +82,25 @@ class WithSwan(Pair):
             self.swan.ask("terminate", "peer")
 
 
-class WithOurs:
+class WithOurs(Scene):
     """Our own gateway at the other end, with the options of `connection` for each, and what is added to both portcullis.toml."""
 
     def __init__(self, ours={}, theirs={}, machine=""):
-        self.options, self.machine = (ours, theirs), machine
+        self.lab, self.options, self.machine = Lab(), (ours, theirs), machine
 
-    def __enter__(self):
-        self.lab = Lab().__enter__()
-        try:
-            self.lab.conf("--udp-encap")
-            self.us, self.them = [Ours(self.lab, n, **options) for n, options in zip((1, 2), self.options)]
-            self.gateway = self.us.gateway
-            for end in (self.us, self.them):
-                with open(end.gateway.dir + "/portcullis.toml", "a") as f:
-                    f.write(self.machine)
-                end.gateway.up()
-        except BaseException:
-            self.lab.__exit__()
-            raise
-        return self
+    def set_up(self):
+        self.lab.conf("--udp-encap")
+        self.us, self.them = [Ours(self.lab, n, **options) for n, options in zip((1, 2), self.options)]
+        self.gateway = self.us.gateway
+        for end in (self.us, self.them):
+            with open(end.gateway.dir + "/portcullis.toml", "a") as f:
+                f.write(self.machine)
+            end.gateway.up()
 
     def __exit__(self, *error):
         if error[0] and os.environ.get("PROVE_VERBOSE"):
             print(self.us.log(), self.them.log())
-        try:
-            for end in (self.us, self.them):
-                end.gateway.down()
-        finally:
-            self.lab.__exit__()
+        super().__exit__(*error)
 
     def seen(self):
         sas = self.them.sas()

@@ -1,6 +1,6 @@
 """Two gateways in a ring with one host, which measures from one of its interfaces to the other through both."""
 
-import json, os, re
+import contextlib, json, os, re
 
 from lab import BIN, H1, H2, Failed, Gateway
 from swan import connection
@@ -35,8 +35,9 @@ class Ring:
         return self
 
     def __exit__(self, *_):
-        for gateway in self.gateways:
-            gateway.down()
+        with contextlib.ExitStack() as ends:
+            for gateway in self.gateways:
+                ends.callback(gateway.down)
 
     def bench(self, *words, ends=None):
         """The report of a measurement."""

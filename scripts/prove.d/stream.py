@@ -5,7 +5,7 @@ As a program: `stream.py send ADDRESS PORT RATE SECONDS OCTETS` or `stream.py re
 knows, in JSON, at its end or on SIGTERM.
 """
 
-import array, ctypes, json, os, signal, socket, sys, time
+import array, ctypes, json, os, re, signal, socket, sys, time
 
 BUFFER = 256 << 20
 LATE_SECONDS = 0.5
@@ -102,19 +102,15 @@ def receive(at, stopped):
                 seen[number] += 1
         if n < AT_ONCE:
             time.sleep(REST_SECONDS)
-    of = memoryview(seen)[:highest + 1]
-    once = len(of) - bytes(of).count(0)
-    gaps, at = [], bytes(of).find(0)
-    while at >= 0 and len(gaps) < 100:
-        end = at
-        while end < len(of) and of[end] == 0:
-            end += 1
-        gaps.append([at, end - at])
-        at = bytes(of).find(0, end)
+    of = bytes(memoryview(seen)[:highest + 1])
+    once = len(of) - of.count(0)
+    gaps = [[gap.start(), gap.end() - gap.start()] for gap in re.finditer(b"\0+", of)]
+    longest = max([length for _, length in gaps], default=0)
     # The eighth column of /proc/net/udp is what the socket has dropped.
     with open("/proc/net/udp6" if s.family == socket.AF_INET6 else "/proc/net/udp") as f:
         drops = sum(int(line.split()[12]) for line in f.read().splitlines()[1:] if int(line.split()[1].split(":")[1], 16) == s.getsockname()[1])
-    return {"received": once, "repeated": packets - once, "behind": behind, "highest": highest, "gaps": gaps, "dropped": drops}
+    return {"received": once, "repeated": packets - once, "behind": behind, "highest": highest, "gaps": gaps[:100], "longest": longest,
+            "dropped": drops}
 
 
 class Stream:
@@ -145,6 +141,8 @@ class Stream:
             with open(self.files[kind]) as f:
                 told.update(json.loads(f.read().split("\n", kind == "receive")[-1 if kind == "receive" else 0]))
         told["lost"] = told["sent"] - told["received"]
+        # What was sent behind the last that came is a gap, too.
+        told["longest"] = max(told["longest"], told["sent"] - 1 - told["highest"])
         return told
 
 

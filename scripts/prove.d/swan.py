@@ -2,7 +2,7 @@
 
 import os, re, socket, struct, subprocess, time
 
-from lab import H1, H2, PEERS, WIRE, Failed, Gateway, Lab, output, wait_for
+from lab import H1, H2, PEERS, WIRE, Failed, Gateway, Lab, Scene, output, wait_for
 
 CONNECTION = """
 connections {
@@ -183,7 +183,7 @@ class Swan:
         return "".join(line for line in said if not line.startswith("no files found matching"))
 
 
-class Pair:
+class Pair(Scene):
     """The lab with us at one gateway, the first unless it is said, and strongSwan at the other: each with what `connection`
     makes of some options, or with a swanctl.conf of its own, its `text`. With a `key` there are certificates by keys of that
     kind. `settings` are of strongswan.conf, `machine` of our
@@ -196,26 +196,18 @@ class Pair:
         self.theirs.pop("key", None)
         self.machine, self.conf = machine, conf
 
-    def __enter__(self):
-        lab = self.lab.__enter__()
-        self.swan = None
-        try:
-            lab.conf("--udp-encap", *(part for k, v in self.conf.items() for part in ("--" + k.replace("_", "-"), str(v))))
-            self.gateway = Gateway(lab, self.n)
-            with open(self.gateway.dir + "/portcullis.toml", "a") as f:
-                f.write(self.machine)
-            self.make_certificates()
-            os.remove(self.gateway.dir + "/connections.toml")
-            self.write(self.text(self.n, self.ours))
-            self.swan = Swan(lab, self.text(self.swan_n, self.theirs), self.settings, self.swan_n).__enter__()
-            lab.run("g%d" % self.swan_n, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-            self.gateway.up()
-        except BaseException:
-            if self.swan:
-                self.swan.__exit__()
-            self.lab.__exit__()
-            raise
-        return self
+    def set_up(self):
+        self.lab.conf("--udp-encap", *(part for k, v in self.conf.items() for part in ("--" + k.replace("_", "-"), str(v))))
+        self.gateway = Gateway(self.lab, self.n)
+        with open(self.gateway.dir + "/portcullis.toml", "a") as f:
+            f.write(self.machine)
+        self.make_certificates()
+        os.remove(self.gateway.dir + "/connections.toml")
+        self.write(self.text(self.n, self.ours))
+        swan = Swan(self.lab, self.text(self.swan_n, self.theirs), self.settings, self.swan_n)
+        self.swan = self.lab.ends.enter_context(swan)
+        self.lab.run("g%d" % self.swan_n, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        self.gateway.up()
 
     def text(self, n, options):
         return options["text"] if "text" in options else connection(n, **options)
@@ -229,9 +221,7 @@ class Pair:
     def __exit__(self, *error):
         if error and error[0] and os.environ.get("PROVE_VERBOSE"):
             print(self.log() or self.gateway.portcullis("status"))
-        self.swan.__exit__(*error)
-        self.gateway.down()
-        self.lab.__exit__()
+        super().__exit__(*error)
 
     def log(self):
         """What our iked has said."""
