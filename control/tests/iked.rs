@@ -109,6 +109,13 @@ fn a_reload_touches_only_what_changed() {
         &["connection 'two'", "its key is that of an SA before it"],
     );
     assert_eq!(bench.sas(), before);
+    // Nor after a restart, as long as there are these regions.
+    bench.kill();
+    assert_says(&bench.refusal(), &["connection 'two'", "its key is that of an SA before it"]);
+    assert!(bench.portcullis(&["down", "--forget"]).status.success());
+    assert!(!bench.run().join("spent").exists());
+    bench.start();
+    assert_eq!(bench.sas().len(), 4);
 }
 
 #[test]
