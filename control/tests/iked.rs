@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::{PermissionsExt, chown},
+        fs::{FileExt, PermissionsExt, chown},
         net::UnixStream,
     },
     path::Path,
@@ -372,6 +372,11 @@ fn regions_that_do_not_fit_are_refused() {
     assert_says(&bench.refusal(), &["run/runtime", "stale", "must not go on"]);
     fs::remove_file(&runtime).unwrap();
     fs::rename(&aside, &runtime).unwrap();
+    // Another run of the machine, of which not all may have come to the disk.
+    let sadb = fs::OpenOptions::new().write(true).open(bench.run().join("sadb")).unwrap();
+    sadb.write_all_at(&[0xff; 8], 48).unwrap();
+    let booted = ["run/sadb", "was booted", "[regions] directory", "portcullis down --forget"];
+    assert_says(&bench.refusal(), &booted);
     fs::write(bench.run().join("sadb"), vec![7u8; 100_000]).unwrap();
     assert_says(&bench.refusal(), &["run/sadb", "not a Portcullis region"]);
     // It is what `down --forget` is for.
