@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::{FileExt, PermissionsExt, chown},
+        fs::{FileExt, MetadataExt, PermissionsExt, chown},
         net::UnixStream,
     },
     path::Path,
@@ -412,6 +412,8 @@ fn without_permission_it_names_the_file() {
     bench.start_by(&limited);
     assert_eq!((bench.sas().len(), bench.status()["keys_locked"].as_bool()), (4, Some(false)));
     assert_says(&bench.log(), &["the keys can be swapped out", "CAP_IPC_LOCK"]);
+    // Nobody of the same user reads its keys, and there is no core dump (proc_pid(5): what is not dumpable is root's).
+    assert_eq!(fs::metadata(format!("/proc/{}/mem", bench.pid())).unwrap().uid(), 0);
     // Others may not ask it, and are told so.
     let mut words = limited[2..].to_vec();
     words[2] = "65533";
