@@ -43,7 +43,7 @@ use serde::Serialize;
 use spis::Spis;
 use state::{Following, SEEN_AHEAD};
 pub use state::{InboundSa, RESERVED_BLOCK, SaState};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io};
 
 /// Slots that one [`SaTable::sweep`] looks at.
 const SWEPT: usize = 64;
@@ -146,7 +146,7 @@ impl SaTable {
             udp_ports: UdpPorts::default(),
             index: Table::filled(room, 0),
             states: Table::new(room),
-            keys: Table::new(room),
+            keys: Table::of_keys(room),
             spis: Spis::new(max_sas),
             outbound: Chains::new(max_sas),
             inbound: Table::new(room),
@@ -186,6 +186,11 @@ impl SaTable {
     /// What seals and opens with the keys of this table.
     pub fn aead(&self) -> Aead {
         self.aead
+    }
+
+    /// Why its keys can be swapped out.
+    pub fn keys_not_locked(&self) -> Option<&io::Error> {
+        self.keys.not_locked()
     }
 
     /// Where packets of SAs in UDP come in.

@@ -10,6 +10,7 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{Generation, Reader, SlotIndex};
+use std::io;
 
 /// An SA of another worker, as far as its packets are sealed or opened here.
 struct Guest {
@@ -39,10 +40,15 @@ impl Guests {
         let room = max_sas as usize;
         Guests {
             index: Table::filled(room, 0),
-            guests: Table::new(room),
+            guests: Table::of_keys(room),
             free: Vec::with_capacity(room),
             swept: 0,
         }
+    }
+
+    /// Why their keys can be swapped out.
+    pub(super) fn keys_not_locked(&self) -> Option<&io::Error> {
+        self.guests.not_locked()
     }
 
     /// Seals or opens what is in a loan.
