@@ -609,7 +609,7 @@ impl SaTable {
     /// Looks at some of the states, between turns: lets go of those whose slot has moved on, and tells what was counted
     /// of those that wait no more.
     pub fn sweep(&mut self, reader: &Reader, runtime: &Runtime) {
-        for _ in 0..SWEPT.min(self.states.len()) {
+        for _ in 0..SWEPT.max(self.states.len() / SWEPT).min(self.states.len()) {
             self.swept = (self.swept + 1) % self.states.len();
             let Some(state) = &self.states[self.swept] else { continue };
             if reader.generation(state.slot) != Some(state.generation) {

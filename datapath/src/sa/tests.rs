@@ -137,3 +137,22 @@ fn an_sa_with_much_to_tell_does_not_wait() {
     let counters = [slot, other].map(|slot| bench.sadb.runtime().sa(slot).unwrap().counters);
     assert_eq!(counters.map(|c| (c.packets, c.bytes)), [(70_000, 7_000_000), (70_000, 4_550_000_000)]);
 }
+
+/// Keys are wiped in as many sweeps, however many there are.
+#[test]
+fn sweeps_come_round_in_time() {
+    let many = 8192;
+    let (mut sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas: many, max_policies: 4 }).unwrap();
+    let mut sas = SaTable::new((0, 1), many, Aead::best());
+    let publish = |n| sadb.publish(&Sa { spi: Spi(SPI + n), ..inbound() }).unwrap();
+    let slots: Vec<_> = (0..many).map(publish).collect();
+    sas.turn(&reader);
+    for slot in &slots {
+        sas.find(*slot, &reader, &runtime);
+    }
+    assert_eq!(sas.len(), many as usize);
+    slots.iter().for_each(|slot| sadb.retire(*slot).unwrap());
+    sas.turn(&reader);
+    (0..SWEPT).for_each(|_| sas.sweep(&reader, &runtime));
+    assert!(sas.is_empty(), "{}", sas.len());
+}
