@@ -393,7 +393,7 @@ impl SaTable {
             if generation != state.generation {
                 return None;
             }
-            *place = Association::new(sa, 1);
+            *place = Association::new(sa, 1, self.aead);
         }
         place.as_deref()
     }
@@ -696,7 +696,7 @@ impl SaTable {
         if !is_plain || self.get(i).has_ended {
             let next_seq =
                 self.inbound[i as usize].as_ref().map_or(1, |sa| sa.window.top().saturating_add(1));
-            let with = Association::new(sa, next_seq);
+            let with = Association::new(sa, next_seq, self.aead);
             if with.as_ref().is_some_and(|with| with.tfc.is_timed()) {
                 self.timed.push(i);
                 self.has_news = true;

@@ -156,3 +156,18 @@ fn sweeps_come_round_in_time() {
     (0..SWEPT).for_each(|_| sas.sweep(&reader, &runtime));
     assert!(sas.is_empty(), "{}", sas.len());
 }
+
+/// `[datapath] crypto` is for packets of either path.
+#[test]
+fn the_general_path_has_the_aead_of_its_table() {
+    let mut bench = Bench::new();
+    bench.sadb.publish(&Sa { mode: Mode::Transport, ..inbound() }).unwrap();
+    bench.restart();
+    let found = bench.sas.find_spi(SPI, &bench.reader, &bench.runtime);
+    let Found::General(i) = found else { panic!("{found:?}") };
+    assert_eq!(bench.sas.associate(i, &bench.reader).unwrap().suite.aead(), Some(Aead::Portable));
+    // And of what goes there by accident only.
+    let slot = bench.sadb.publish(&Sa { direction: Direction::Outbound, ..inbound() }).unwrap();
+    let Found::Here(i) = bench.sas.find(slot, &bench.reader, &bench.runtime) else { panic!() };
+    assert_eq!(bench.sas.associate(i, &bench.reader).unwrap().suite.aead(), Some(Aead::Portable));
+}
