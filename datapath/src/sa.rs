@@ -45,7 +45,7 @@ use state::{Following, SEEN_AHEAD};
 pub use state::{InboundSa, RESERVED_BLOCK, SaState};
 use std::{collections::VecDeque, io};
 
-/// Slots that one [`SaTable::sweep`] looks at.
+/// States that one [`SaTable::sweep`] looks at, at least. A full round takes so many, too: a minute, of a worker that is busy.
 const SWEPT: usize = 64;
 
 /// SAs whose path MTU ages, at most; those of others stay.
@@ -518,6 +518,22 @@ impl SaTable {
         sa.untold.count(1, octets);
         if sa.untold.is_much() {
             self.tell_one(i, reader, runtime);
+        }
+    }
+
+    /// Takes back a packet that an outbound SA has counted: it is sealed once more, or not at all. Its line is never below what
+    /// was told.
+    #[cold]
+    pub fn uncount(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
+        let state = self.get_mut(i);
+        if state.untold.take_back(octets) {
+            return;
+        }
+        let (slot, generation) = (state.slot, state.generation);
+        self.tell_one(i, reader, runtime);
+        if reader.generation(slot) == Some(generation) {
+            let bytes = (octets as u64).wrapping_neg();
+            runtime.sa(slot).count(&SaCounters { packets: u64::MAX, bytes, ..SaCounters::default() });
         }
     }
 
