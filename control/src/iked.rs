@@ -14,6 +14,7 @@ use crate::{
         ConnectionReport, EventReport, IkeReport, InterfaceReport, PairReport, Report, SaReport, StockReport,
     },
     routes::{RouteSelectors, Routes},
+    spent::{self, Spent, SpentError},
     state::{self, StateError},
 };
 use portcullis_machine::{Machine, strict::ConfigError};
@@ -51,6 +52,9 @@ pub enum IkedError {
     /// What is kept of IKE SAs.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Which keys were used.
+    #[error(transparent)]
+    Spent(#[from] SpentError),
     /// What is configured does not go into the SADB.
     #[error("{file}: {source}")]
     Install {
@@ -229,7 +233,7 @@ impl Iked {
             None => state::forget(&directory)?,
         }
         let (config, down) = (config.to_owned(), BTreeSet::new());
-        let installer = Installer::default();
+        let installer = Installer::new(Spent::open(&directory, sadb.runtime().instance())?);
         let (routes, routes_problem, stopping) = (None, None, false);
         let mut iked = Iked {
             sadb,
@@ -266,7 +270,7 @@ impl Iked {
             }
             Err(e) => {
                 if is_new {
-                    iked.installer.clear(&mut iked.sadb);
+                    install::clear(&mut iked.sadb);
                     remove_regions(&iked.directory)?;
                 }
                 Err(e)
@@ -756,7 +760,7 @@ fn sa_report(slot: u32, generation: u64, sa: &Sa) -> SaReport {
 pub fn forget(directory: &Path) -> Result<bool, IkedError> {
     let sadb = match Sadb::open(directory) {
         Ok(mut sadb) => {
-            Installer::default().clear(&mut sadb);
+            install::clear(&mut sadb);
             Some(sadb)
         }
         Err(RegionError::InUse { path, pid }) => return Err(RegionError::InUse { path, pid }.into()),
@@ -771,7 +775,7 @@ pub fn forget(directory: &Path) -> Result<bool, IkedError> {
 
 fn remove_regions(directory: &Path) -> Result<bool, IkedError> {
     let mut were_there = false;
-    for file in [SADB_FILE, RUNTIME_FILE] {
+    for file in [SADB_FILE, RUNTIME_FILE, spent::FILE] {
         let path = directory.join(file);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

@@ -6,8 +6,9 @@
 //!
 //! # Dangers
 //! - A key that was in an SA must not come back in another one: its sequence numbers would begin anew, and with them
-//!   the nonces of AES-GCM and the replay window. The plan refuses it. This is also why a connection that is taken
-//!   down keeps its SAs, and only its policies change: `up` then goes on above each number used.
+//!   the nonces of AES-GCM and the replay window. The plan refuses it, and a restart does not forget it (`spent.rs`). This
+//!   is also why a connection that is taken down keeps its SAs, and only its policies change: `up` then goes on above each
+//!   number used.
 //! - So SAs from a stock stay, with the policies that packets have populated (`acquire.rs`), as long as the connection has
 //!   that stock: they are how it is known what was taken of it.
 //! - Between the policies of before and after, no packet may leave in clear. A policy that takes the place of one with
@@ -21,6 +22,7 @@ use crate::{
     keying::Pair,
     routes::RouteSelectors,
     secret::Secret,
+    spent::{Spent, SpentError},
 };
 pub(crate) use policies::back;
 use policies::{WantedPolicy, install_policies, policies, populated_by};
@@ -85,6 +87,9 @@ pub enum InstallError {
         /// What there is room for.
         capacity: u32,
     },
+    /// Which keys were used cannot be kept.
+    #[error(transparent)]
+    Spent(#[from] SpentError),
     /// The SADB refuses an SA.
     #[error("connection '{name}': {} SA: {source}", way(*.direction))]
     Sa {
@@ -128,8 +133,8 @@ pub struct Changes {
 /// Writes the SADB.
 #[derive(Debug, Default)]
 pub struct Installer {
-    /// Cipher keys of SAs that were retired since we started.
-    pub(crate) spent: HashSet<Secret>,
+    /// Cipher keys of SAs that were retired.
+    pub(crate) spent: Spent,
     /// What the routes to interfaces of connections say.
     routes: RouteSelectors,
     /// What in the SADB is IKE's, and not to be touched.
@@ -166,19 +171,23 @@ struct Plan {
 }
 
 impl Installer {
+    /// One that knows which keys were used before it.
+    pub fn new(spent: Spent) -> Installer {
+        Installer { spent, ..Installer::default() }
+    }
+
     /// Octets that it has on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
-        let keys = self.spent.iter().map(Secret::heap_octets).sum::<usize>();
-        self.spent.capacity() * size_of::<Secret>() + keys + self.routes.heap_octets()
+        self.spent.heap_octets() + self.routes.heap_octets()
     }
 
     /// Makes the SADB what `connections` says. Those named in `down` have their traffic dropped. SAs that are new are
     /// born now, in seconds of the machine's boot clock; those that are there keep their age.
     ///
     /// # Errors
-    /// [`InstallError::KeySpent`], [`InstallError::ManualKeys`] and [`InstallError::Full`] before anything has changed;
-    /// the others when the SADB refuses what should have fitted. Then what was published for this is taken back, and
-    /// what was before stays as far as it can.
+    /// [`InstallError::KeySpent`], [`InstallError::ManualKeys`], [`InstallError::Full`] and [`InstallError::Spent`] before
+    /// anything has changed; the others when the SADB refuses what should have fitted. Then what was published for this is
+    /// taken back, and what was before stays as far as it can.
     pub fn install(
         &mut self,
         sadb: &mut Sadb,
@@ -187,10 +196,11 @@ impl Installer {
         now_secs: u32,
     ) -> Result<Changes, InstallError> {
         let mut plan = self.plan(sadb, connections, down, now_secs)?;
+        self.spent.add(plan.gone.iter().map(|(_, sa)| first_key(sa)))?;
         let places = places(sadb);
         let mut changes =
             Changes { kept: plan.sas.iter().filter(|w| w.slot.is_some()).count(), ..Changes::default() };
-        self.make_room(sadb, &mut plan, &mut changes);
+        make_room(sadb, &mut plan, &mut changes);
         let mut published = vec![];
         for wanted in by_direction(&mut plan.sas) {
             if wanted.slot.is_some() || !wanted.up {
@@ -220,8 +230,8 @@ impl Installer {
         let policies = policies(connections, down, &plan, &self.routes);
         changes.policies = install_policies(sadb, &policies, &plan.populated, &self.apart)?;
         plan.gone.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
-        for (slot, sa) in plan.gone.drain(..) {
-            changes.retired += usize::from(self.retire(sadb, slot, &sa));
+        for (slot, _) in plan.gone.drain(..) {
+            changes.retired += usize::from(sadb.retire(slot).is_ok());
         }
         sadb.reclaim();
         Ok(changes)
@@ -238,13 +248,14 @@ impl Installer {
         let reqids = reqids(&present, sadb, connections);
         let mut at: HashMap<(Direction, Spi, IpAddr), (SlotIndex, Sa)> = HashMap::new();
         let mut gone = vec![];
-        let mut spent: HashSet<Secret> = self.spent.clone();
+        let mut used: HashSet<Secret> = HashSet::new();
         for (slot, _, sa) in present {
-            spent.insert(first_key(&sa));
+            used.insert(first_key(&sa));
             if let Some(twin) = at.insert((sa.direction, sa.spi, sa.dst), (slot, sa)) {
                 gone.push(twin);
             }
         }
+        let is_used = |key: &Secret| used.contains(key) || self.spent.contains(key);
         let mut sas = vec![];
         for (c, reqid) in connections.connections.iter().zip(&reqids) {
             let of = |pair| [Direction::Inbound, Direction::Outbound].map(|direction| (pair, direction));
@@ -266,7 +277,7 @@ impl Installer {
                 if slot.is_none() && !connections.manual_keys_acknowledged {
                     return Err(InstallError::ManualKeys { name: c.name.clone() });
                 }
-                if slot.is_none() && spent.contains(&first_key(&sa)) {
+                if slot.is_none() && is_used(&first_key(&sa)) {
                     return Err(InstallError::KeySpent { name: c.name.clone(), direction, spi: sa.spi });
                 }
                 sas.push(Wanted { sa, slot, up: !down.contains(&c.name) });
@@ -291,26 +302,6 @@ impl Installer {
         gone.extend(at.into_values());
         check_room(connections, &sadb.sizes())?;
         Ok(Plan { sas, reqids, populated, gone })
-    }
-
-    /// Retires before the others what stands in the way: old SAs with the SPIs of new ones, and if the SAD is too full
-    /// for old and new together, all old ones. Traffic of theirs is dropped until the new ones are there.
-    fn make_room(&mut self, sadb: &mut Sadb, plan: &mut Plan, changes: &mut Changes) {
-        let new = || plan.sas.iter().filter(|w| w.slot.is_none() && w.up);
-        let waiting = sadb.reclaim();
-        let free = (sadb.sizes().max_sas as usize).saturating_sub(sadb.live_sas() as usize + waiting);
-        let is_short = new().count() > free;
-        let spis: HashSet<Spi> =
-            new().filter(|w| w.sa.direction == Direction::Inbound).map(|w| w.sa.spi).collect();
-        let is_in_way = |sa: &Sa| is_short || sa.direction == Direction::Inbound && spis.contains(&sa.spi);
-        let (first, later): (Vec<_>, Vec<_>) = plan.gone.drain(..).partition(|(_, sa)| is_in_way(sa));
-        plan.gone = later;
-        for (slot, sa) in &first {
-            changes.retired += usize::from(self.retire(sadb, *slot, sa));
-        }
-        if is_short {
-            wait_for_workers(sadb);
-        }
     }
 
     /// Says where the peers of connections are now, by the numbers that tie their SAs together (RFC 7296 §2.23): all SAs of
@@ -349,26 +340,40 @@ impl Installer {
     pub fn routes(&self) -> &RouteSelectors {
         &self.routes
     }
+}
 
-    /// Takes all out: policies first, and outbound SAs before inbound ones.
-    pub fn clear(&mut self, sadb: &mut Sadb) {
-        let is_populated = |index: &PolicyIndex| sadb.populate(*index).above().is_some();
-        let (above, below): (Vec<_>, Vec<_>) =
-            sadb.policies().map(|(index, _)| index).partition(is_populated);
-        for index in above.into_iter().chain(below) {
-            let _ = sadb.remove_policy(index);
-        }
-        let mut sas: Vec<_> = sadb.sas().map(|(slot, _, sa)| (slot, sa)).collect();
-        sas.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
-        for (slot, sa) in &sas {
-            self.retire(sadb, *slot, sa);
-        }
-        sadb.reclaim();
+/// Takes all out, of regions that go: policies first, and outbound SAs before inbound ones.
+pub fn clear(sadb: &mut Sadb) {
+    let is_populated = |index: &PolicyIndex| sadb.populate(*index).above().is_some();
+    let (above, below): (Vec<_>, Vec<_>) = sadb.policies().map(|(index, _)| index).partition(is_populated);
+    for index in above.into_iter().chain(below) {
+        let _ = sadb.remove_policy(index);
     }
+    let mut sas: Vec<_> = sadb.sas().map(|(slot, _, sa)| (slot, sa)).collect();
+    sas.sort_by_key(|(_, sa)| sa.direction == Direction::Inbound);
+    for (slot, _) in sas {
+        let _ = sadb.retire(slot);
+    }
+    sadb.reclaim();
+}
 
-    fn retire(&mut self, sadb: &mut Sadb, slot: SlotIndex, sa: &Sa) -> bool {
-        self.spent.insert(first_key(sa));
-        sadb.retire(slot).is_ok()
+/// Retires before the others what stands in the way: old SAs with the SPIs of new ones, and if the SAD is too full
+/// for old and new together, all old ones. Traffic of theirs is dropped until the new ones are there.
+fn make_room(sadb: &mut Sadb, plan: &mut Plan, changes: &mut Changes) {
+    let new = || plan.sas.iter().filter(|w| w.slot.is_none() && w.up);
+    let waiting = sadb.reclaim();
+    let free = (sadb.sizes().max_sas as usize).saturating_sub(sadb.live_sas() as usize + waiting);
+    let is_short = new().count() > free;
+    let spis: HashSet<Spi> =
+        new().filter(|w| w.sa.direction == Direction::Inbound).map(|w| w.sa.spi).collect();
+    let is_in_way = |sa: &Sa| is_short || sa.direction == Direction::Inbound && spis.contains(&sa.spi);
+    let (first, later): (Vec<_>, Vec<_>) = plan.gone.drain(..).partition(|(_, sa)| is_in_way(sa));
+    plan.gone = later;
+    for (slot, _) in first {
+        changes.retired += usize::from(sadb.retire(slot).is_ok());
+    }
+    if is_short {
+        wait_for_workers(sadb);
     }
 }
 

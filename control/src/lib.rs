@@ -21,6 +21,7 @@ pub mod routes;
 pub mod secret;
 pub mod selection;
 pub mod server;
+pub mod spent;
 pub mod state;
 pub mod status;
 pub mod swanctl;

@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::{PermissionsExt, chown},
+        fs::{FileExt, MetadataExt, PermissionsExt, chown},
         net::UnixStream,
     },
     path::Path,
@@ -109,6 +109,13 @@ fn a_reload_touches_only_what_changed() {
         &["connection 'two'", "its key is that of an SA before it"],
     );
     assert_eq!(bench.sas(), before);
+    // Nor after a restart, as long as there are these regions.
+    bench.kill();
+    assert_says(&bench.refusal(), &["connection 'two'", "its key is that of an SA before it"]);
+    assert!(bench.portcullis(&["down", "--forget"]).status.success());
+    assert!(!bench.run().join("spent").exists());
+    bench.start();
+    assert_eq!(bench.sas().len(), 4);
 }
 
 #[test]
@@ -365,6 +372,11 @@ fn regions_that_do_not_fit_are_refused() {
     assert_says(&bench.refusal(), &["run/runtime", "stale", "must not go on"]);
     fs::remove_file(&runtime).unwrap();
     fs::rename(&aside, &runtime).unwrap();
+    // Another run of the machine, of which not all may have come to the disk.
+    let sadb = fs::OpenOptions::new().write(true).open(bench.run().join("sadb")).unwrap();
+    sadb.write_all_at(&[0xff; 8], 48).unwrap();
+    let booted = ["run/sadb", "was booted", "[regions] directory", "portcullis down --forget"];
+    assert_says(&bench.refusal(), &booted);
     fs::write(bench.run().join("sadb"), vec![7u8; 100_000]).unwrap();
     assert_says(&bench.refusal(), &["run/sadb", "not a Portcullis region"]);
     // It is what `down --forget` is for.
@@ -400,6 +412,8 @@ fn without_permission_it_names_the_file() {
     bench.start_by(&limited);
     assert_eq!((bench.sas().len(), bench.status()["keys_locked"].as_bool()), (4, Some(false)));
     assert_says(&bench.log(), &["the keys can be swapped out", "CAP_IPC_LOCK"]);
+    // Nobody of the same user reads its keys, and there is no core dump (proc_pid(5): what is not dumpable is root's).
+    assert_eq!(fs::metadata(format!("/proc/{}/mem", bench.pid())).unwrap().uid(), 0);
     // Others may not ask it, and are told so.
     let mut words = limited[2..].to_vec();
     words[2] = "65533";

@@ -50,13 +50,17 @@ pub fn mirror() -> Result<(), ConfineError> {
     confine("mirror", &[capability::NET_ADMIN], filter::mirror())
 }
 
-/// Confines the calling thread to what the main thread needs while the others run, and keeps the process's memory,
-/// which holds keys, out of core dumps and from other processes of its user.
-pub fn process() -> Result<(), ConfineError> {
+/// Keeps the process's memory out of core dumps and from other processes of its user: before there is a key in it.
+pub fn memory() -> Result<(), ConfineError> {
     // SAFETY: this `prctl` takes numbers only.
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0 {
         return Err(ConfineError::Dumpable(io::Error::last_os_error()));
     }
+    Ok(())
+}
+
+/// Confines the calling thread to what the main thread needs while the others run.
+pub fn process() -> Result<(), ConfineError> {
     confine("main", &[], filter::process())
 }
 

@@ -152,7 +152,7 @@ impl Gateway {
         let aead = aead(config.datapath.crypto, Aead::is_available)?;
         let cores = cores(config);
         let workers = cores.len() as u32;
-        let (reader, runtime, guard) = attach(&config.regions.directory)?;
+        let (reader, runtime, mut guard) = attach(&config.regions.directory)?;
         let names: Vec<String> = config.ports.iter().map(|p| p.interface.clone()).collect();
         let mut mirror = Mirror::open(&names)?;
         let interfaces = interfaces(config, mirror.fib())?;
@@ -192,6 +192,7 @@ impl Gateway {
             let ends = (reader.clone(), runtime.clone());
             let mut worker =
                 Worker::new((me, workers), ends, ports, handoff, mirror.worker(), pool.cache(), aead);
+            guard.not_locked = guard.not_locked.or(worker.keys_not_locked().map(io::Error::to_string));
             worker.set_udp_ports(udp_ports);
             worker.tell_prohibited(&told);
             // By keys that the system has drawn for this process (RFC 7739 §5).

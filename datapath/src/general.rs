@@ -47,7 +47,7 @@ use icmp::{Problem, RateLimit};
 use ids::Ids;
 use inbound::Opened;
 use packet::Packet;
-use portcullis_sadb::{PolicyIndex, Prefix, Reader, Runtime, SaCounters, WorkerRuntime};
+use portcullis_sadb::{PolicyIndex, Prefix, Reader, Runtime, WorkerRuntime};
 use reassembly::{Limits, Outcome, Reassembly};
 use std::collections::VecDeque;
 pub(crate) use tfc::Tfc;
@@ -406,12 +406,7 @@ impl General {
         self.packet.pull(at);
         let ip = self.parse()?;
         // It was counted, and will be again if it leaves.
-        let taken_back = SaCounters {
-            packets: 1u64.wrapping_neg(),
-            bytes: (ip.len() as u64).wrapping_neg(),
-            ..SaCounters::default()
-        };
-        env.runtime.sa(env.sas.get(i).slot).count(&taken_back);
+        env.sas.uncount(i, ip.len(), env.reader, env.runtime);
         Ok(ip)
     }
 

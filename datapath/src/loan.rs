@@ -39,6 +39,7 @@ use lent::PACKETS;
 use portcullis_sadb::Reader;
 use std::{
     collections::VecDeque,
+    io,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -134,6 +135,11 @@ impl Lending {
             window: Window::default(),
             alone: None,
         }
+    }
+
+    /// Why keys of SAs of others can be swapped out.
+    pub fn keys_not_locked(&self) -> Option<&io::Error> {
+        self.guests.keys_not_locked()
     }
 
     /// Whether any batch is out.

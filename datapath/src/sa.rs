@@ -45,9 +45,9 @@ use serde::Serialize;
 use spis::Spis;
 use state::{Following, SEEN_AHEAD};
 pub use state::{InboundSa, RESERVED_BLOCK, SaState};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io};
 
-/// Slots that one [`SaTable::sweep`] looks at.
+/// States that one [`SaTable::sweep`] looks at, at least. A full round takes so many, too: a minute, of a worker that is busy.
 const SWEPT: usize = 64;
 
 /// SAs that are looked at for an outbound SPI, and of those, how many have it: at most. More have it by a peer's design.
@@ -145,7 +145,7 @@ impl SaTable {
             udp_ports: UdpPorts::default(),
             index: Table::filled(room, 0),
             states: Table::new(room),
-            keys: Table::new(room),
+            keys: Table::of_keys(room),
             spis: Spis::new(max_sas),
             outbound: Chains::new(max_sas),
             inbound: Table::new(room),
@@ -185,6 +185,11 @@ impl SaTable {
     /// What seals and opens with the keys of this table.
     pub fn aead(&self) -> Aead {
         self.aead
+    }
+
+    /// Why its keys can be swapped out.
+    pub fn keys_not_locked(&self) -> Option<&io::Error> {
+        self.keys.not_locked()
     }
 
     /// Where packets of SAs in UDP come in.
@@ -392,7 +397,7 @@ impl SaTable {
             if generation != state.generation {
                 return None;
             }
-            *place = Association::new(sa, 1);
+            *place = Association::new(sa, 1, self.aead);
         }
         place.as_deref()
     }
@@ -491,6 +496,22 @@ impl SaTable {
         }
     }
 
+    /// Takes back a packet that an outbound SA has counted: it is sealed once more, or not at all. Its line is never below what
+    /// was told.
+    #[cold]
+    pub fn uncount(&mut self, i: u32, octets: usize, reader: &Reader, runtime: &Runtime) {
+        let state = self.get_mut(i);
+        if state.untold.take_back(octets) {
+            return;
+        }
+        let (slot, generation) = (state.slot, state.generation);
+        self.tell_one(i, reader, runtime);
+        if reader.generation(slot) == Some(generation) {
+            let bytes = (octets as u64).wrapping_neg();
+            runtime.sa(slot).count(&SaCounters { packets: u64::MAX, bytes, ..SaCounters::default() });
+        }
+    }
+
     /// Has an outbound SA of which [`SaState::count`] wants it wait for its turn to be told, or tells it now.
     #[inline]
     pub fn note(&mut self, i: u32, reader: &Reader, runtime: &Runtime) {
@@ -580,7 +601,7 @@ impl SaTable {
     /// Looks at some of the states, between turns: lets go of those whose slot has moved on, and tells what was counted
     /// of those that wait no more.
     pub fn sweep(&mut self, reader: &Reader, runtime: &Runtime) {
-        for _ in 0..SWEPT.min(self.states.len()) {
+        for _ in 0..SWEPT.max(self.states.len() / SWEPT).min(self.states.len()) {
             self.swept = (self.swept + 1) % self.states.len();
             let Some(state) = &self.states[self.swept] else { continue };
             if reader.generation(state.slot) != Some(state.generation) {
@@ -667,7 +688,7 @@ impl SaTable {
         if !is_plain || self.get(i).has_ended {
             let next_seq =
                 self.inbound[i as usize].as_ref().map_or(1, |sa| sa.window.top().saturating_add(1));
-            let with = Association::new(sa, next_seq);
+            let with = Association::new(sa, next_seq, self.aead);
             if with.as_ref().is_some_and(|with| with.tfc.is_timed()) {
                 self.timed.push(i);
                 self.has_news = true;

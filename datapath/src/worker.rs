@@ -24,6 +24,7 @@ use crate::{
 use arrayvec::ArrayVec;
 use portcullis_sadb::{PortCounters, Prefix, Reader, Runtime, Traffic, WorkerRuntime};
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -174,6 +175,11 @@ impl<M: Meter> Worker<M> {
     /// What meters it.
     pub fn meter(&mut self) -> &mut M {
         &mut self.meter
+    }
+
+    /// Why its keys can be swapped out.
+    pub fn keys_not_locked(&self) -> Option<&io::Error> {
+        self.hops.sas.keys_not_locked().or(self.lending.keys_not_locked())
     }
 
     /// Turns until told to stop, and gives all frames back.

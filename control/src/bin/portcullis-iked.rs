@@ -7,7 +7,7 @@ use portcullis_control::{
     server::Server,
 };
 use portcullis_machine::{DIRECTORY, explain};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
@@ -64,7 +64,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         flag::register(signal, stop.clone())?;
     }
     flag::register(SIGHUP, reload.clone())?;
-    // Keys have no business in a core dump.
+    // Keys have no business in a core dump: neither in a file, nor in a pipe to a program (core(5)), nor in what other
+    // processes of the same user can read.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let random = [getrandom::u64()?, getrandom::u64()?];
     let mut iked = Iked::start(&options.config, random)?;

@@ -398,15 +398,19 @@ fn a_full_sad_takes_new_keys_when_the_workers_let_go_of_the_old() {
 fn clear_takes_all_out() {
     let mut bench = Bench::new(8, 16);
     bench.install(&text(&[A, B])).unwrap();
-    bench.installer.clear(&mut bench.sadb);
+    clear(&mut bench.sadb);
     assert!(bench.sas().is_empty() && bench.policies().is_empty());
     assert_eq!((bench.sadb.live_sas(), bench.sadb.reclaim()), (0, 0));
 }
 
 #[test]
 fn random_reloads_never_reuse_a_key() {
-    // Any walk through configurations: what is live is what was configured, and no key is in two SAs ever.
+    // Any walk through configurations and restarts: what is live is what was configured, and no key is in two SAs ever.
+    let directory = std::env::temp_dir().join(format!("portcullis-install-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let another = || Installer::new(Spent::open(&directory, 1).unwrap());
     let mut bench = Bench::new(16, 64);
+    bench.installer = another();
     let mut state = 7u64;
     let mut random = move |n: u64| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -415,6 +419,9 @@ fn random_reloads_never_reuse_a_key() {
     let mut generation_of: HashMap<u8, u64> = HashMap::new();
     let (mut done, mut refused) = (0, 0);
     for _ in 0..500 {
+        if random(8) == 0 {
+            bench.installer = another();
+        }
         let mut sites = vec![];
         for (i, name) in (0..4).zip(["a", "b", "c", "d"]) {
             if random(4) != 0 {
@@ -443,6 +450,7 @@ fn random_reloads_never_reuse_a_key() {
         }
     }
     assert!(done > 10 && refused > 10, "{done} {refused}");
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [regions]
-//! directory = "/run/portcullis"
+//! directory = "/run/portcullis"  # on a tmpfs: what was there before a boot is refused
 //! max_sas = 65536
 //! max_policies = 16384
 //!

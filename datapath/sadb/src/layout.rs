@@ -210,6 +210,8 @@ shared! {
         pub(crate) instance: AtomicU64,
         /// Random too: the hash tables' seed.
         pub(crate) seed: AtomicU64,
+        /// Which run of the machine made it.
+        pub(crate) boot: AtomicU64,
     }
 }
 
@@ -249,10 +251,10 @@ shared! {
 
 #[cfg(not(loom))]
 const _: () = {
-    assert!(size_of::<Head>() == 48);
+    assert!(size_of::<Head>() == 56);
     assert!(size_of::<SadbHeader>() == 4096);
     assert!(size_of::<RuntimeHeader>() == 4096);
-    assert!(std::mem::offset_of!(SadbHeader, epoch) == 48);
+    assert!(std::mem::offset_of!(SadbHeader, epoch) == 56);
 };
 
 /// Offsets in the `sadb` region.

@@ -110,6 +110,16 @@ pub enum RegionError {
         /// The instance of the SADB.
         expected: u64,
     },
+    /// Made before the machine was booted.
+    #[error(
+        "{path}: the machine was booted since this was made. Which sequence numbers its SAs have used may be lost, so they \
+         must not go on: `portcullis down --forget` removes them. Put [regions] directory on a tmpfs, such as \
+         /run/portcullis, where none are left after a boot"
+    )]
+    Booted {
+        /// The file.
+        path: PathBuf,
+    },
     /// The configuration asks for other sizes than the region has.
     #[error("sizes: {0}")]
     Sizes(#[from] SadbError),
@@ -287,6 +297,9 @@ impl Region {
             max_policies: head.max_policies.load(Ordering::Relaxed),
         };
         sizes.check().map_err(|source| RegionError::Head { path: path(), source })?;
+        if head.boot.load(Ordering::Relaxed) != boot()? {
+            return Err(RegionError::Booted { path: path() });
+        }
         let expected = expected(&sizes);
         if self.len != expected {
             return Err(RegionError::Damaged {
@@ -299,7 +312,7 @@ impl Region {
     }
 
     /// Writes the head; the magic last, so that a file that was not finished is foreign.
-    pub(crate) fn write_head(&self, magic: u64, sizes: &Sizes, instance: u64, seed: u64) {
+    pub(crate) fn write_head(&self, magic: u64, sizes: &Sizes, [instance, seed, boot]: [u64; 3]) {
         let head: &Head = self.at(0);
         head.layout.store(LAYOUT_HASH, Ordering::Relaxed);
         head.version.store(VERSION, Ordering::Relaxed);
@@ -307,6 +320,7 @@ impl Region {
         head.max_policies.store(sizes.max_policies, Ordering::Relaxed);
         head.instance.store(instance, Ordering::Relaxed);
         head.seed.store(seed, Ordering::Relaxed);
+        head.boot.store(boot, Ordering::Relaxed);
         head.magic.store(magic, Ordering::Release);
     }
 
@@ -422,6 +436,16 @@ impl WriterLock {
         file.write_all_at(pid.as_bytes(), 0).map_err(io("write to"))?;
         Ok(WriterLock { _file: file })
     }
+}
+
+/// What tells this run of the machine from others. What was written in another may not be all that there was to write: a
+/// crash takes what no disk has yet.
+pub(crate) fn boot() -> Result<u64, RegionError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let io = |source| RegionError::Io { path: path.to_owned(), what: "read", source };
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).map_err(|e| io(io::Error::other(e)))
 }
 
 /// Removes a file, if it is there.

@@ -71,15 +71,16 @@ impl Sadb {
             _ => {}
         }
         let [instance, seed] = random;
+        let random = [instance, seed, region::boot()?];
         // The old SADB goes first and the new one gets its name last: wherever we are killed, there is none, or a
         // whole one beside its own runtime state.
         region::remove(&sadb_path)?;
         // Whoever can open it can lock it against the datapath: not everybody.
         let runtime = Region::create(&runtime_path, sizes.runtime_bytes(), 0o640)?;
-        runtime.write_head(RUNTIME_MAGIC, sizes, instance, seed);
+        runtime.write_head(RUNTIME_MAGIC, sizes, random);
         let mut sadb = Region::create(&directory.join(NEW_SADB_FILE), sizes.sadb_bytes(), 0o600)?;
         let guard = sadb.guard();
-        sadb.write_head(SADB_MAGIC, sizes, instance, seed);
+        sadb.write_head(SADB_MAGIC, sizes, random);
         sadb.rename(sadb_path)?;
         // From here on the datapath alone writes the runtime region.
         drop(runtime);
@@ -120,8 +121,8 @@ impl Sadb {
         let io = |what| move |source| RegionError::Io { path: "(memory)".into(), what, source };
         let sadb = Region::heap(sizes.sadb_bytes()).map_err(io("map"))?;
         let runtime = Region::heap(sizes.runtime_bytes()).map_err(io("map"))?;
-        sadb.write_head(SADB_MAGIC, sizes, 1, 0x5eed);
-        runtime.write_head(RUNTIME_MAGIC, sizes, 1, 0x5eed);
+        sadb.write_head(SADB_MAGIC, sizes, [1, 0x5eed, 0]);
+        runtime.write_head(RUNTIME_MAGIC, sizes, [1, 0x5eed, 0]);
         let sadb = Sadb::over(sadb, runtime, *sizes, Guard::default(), None);
         let (reader, runtime) = sadb.ends();
         Ok((sadb, reader, runtime))

@@ -228,6 +228,14 @@ fn bad_files_are_named() {
     let e = attach();
     assert!(matches!(e, RegionError::Head { .. }) && e.to_string().contains(file.to_str().unwrap()), "{e}");
 
+    // Both ends refuse what was made before a boot, and whoever only reads.
+    drop(Sadb::create(&dir.0, &SIZES, [11, 22]).unwrap());
+    drop(Sadb::open(&dir.0).unwrap());
+    open().write_all_at(&[0xff; 8], 48).unwrap(); // boot
+    let e = attach();
+    assert!(matches!(e, RegionError::Booted { .. }) && e.to_string().contains("[regions] directory"), "{e}");
+    assert!(matches!(Sadb::open(&dir.0), Err(RegionError::Booted { .. })));
+
     drop(Sadb::create(&dir.0, &SIZES, [11, 22]).unwrap());
     let old = fs::read(dir.0.join(RUNTIME_FILE)).unwrap();
     drop(Sadb::create(&dir.0, &SIZES, [33, 44]).unwrap());

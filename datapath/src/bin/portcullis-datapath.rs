@@ -53,6 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    confine::memory()?;
     let config = Machine::load(&options.config)?;
     let [stop, hand_over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     for signal in [SIGTERM, SIGINT] {

@@ -24,7 +24,7 @@ mod hmac;
 mod integrity;
 mod older;
 
-use super::IcvVerified;
+use super::{Aead, IcvVerified};
 use aead::Combined;
 use cipher::Cipher;
 use integrity::Mac;
@@ -52,14 +52,15 @@ enum Keys {
 }
 
 impl Suite {
-    /// Expands an SA's key material: cipher key, integrity key, salt. `None` if its length is wrong.
-    pub fn new(algorithm: Algorithm, material: &[u8]) -> Option<Suite> {
+    /// Expands an SA's key material: cipher key, integrity key, salt. `None` if its length is wrong. AES-GCM is done by
+    /// `aead`.
+    pub fn new(algorithm: Algorithm, material: &[u8], aead: Aead) -> Option<Suite> {
         if material.len() != algorithm.key_len() + algorithm.salt_len() {
             return None;
         }
         let (keys, salt) = material.split_at_checked(algorithm.key_len())?;
         let (key, mac_key) = keys.split_at_checked(algorithm.cipher_key_len())?;
-        let keys = match Combined::new(algorithm.encryption(), key, salt) {
+        let keys = match Combined::new(algorithm.encryption(), key, salt, aead) {
             Some(combined) => Keys::Combined(combined),
             None => {
                 let mac = Mac::new(algorithm.integrity(), mac_key, salt)?;
@@ -67,6 +68,15 @@ impl Suite {
             }
         };
         Some(Suite { algorithm, keys })
+    }
+
+    /// What does AES-GCM, if it is that.
+    #[cfg(test)]
+    pub(crate) fn aead(&self) -> Option<Aead> {
+        match &self.keys {
+            Keys::Combined(combined) => combined.aead(),
+            Keys::Separate(..) => None,
+        }
     }
 
     /// What it is.

@@ -4,7 +4,10 @@ use super::{
     pmtu::{FLOOR_V4, FLOOR_V6, Pmtu},
     tfc::Tfc,
 };
-use crate::{crypto::Suite, esp};
+use crate::{
+    crypto::{Aead, Suite},
+    esp,
+};
 use portcullis_sadb::{Key, Mode, Protocol, Sa};
 
 /// What a worker needs of it, beside its sequence numbers, window and counters.
@@ -20,10 +23,10 @@ pub struct Association {
 }
 
 impl Association {
-    /// Of an SA whose next number to be received is `next_seq`, if it is inbound. `None` if its key does not fit its
-    /// algorithm, which no SADB lets in.
-    pub fn new(sa: Sa, next_seq: u64) -> Option<Box<Association>> {
-        let suite = Suite::new(sa.algorithm, sa.key.bytes())?;
+    /// Of an SA whose next number to be received is `next_seq`, if it is inbound, and what does AES-GCM. `None` if its key
+    /// does not fit its algorithm, which no SADB lets in.
+    pub fn new(sa: Sa, next_seq: u64, aead: Aead) -> Option<Box<Association>> {
+        let suite = Suite::new(sa.algorithm, sa.key.bytes(), aead)?;
         let pmtu = Pmtu::new(if sa.dst.is_ipv4() { FLOOR_V4 } else { FLOOR_V6 });
         let tfc = Tfc::new(&sa, next_seq);
         let key = Key::new(&[])?;

@@ -10,6 +10,7 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use portcullis_sadb::{Generation, Reader, SlotIndex};
+use std::io;
 
 /// An SA of another worker, as far as its packets are sealed or opened here.
 struct Guest {
@@ -28,7 +29,7 @@ pub(super) struct Guests {
     swept: usize,
 }
 
-/// Guests that one [`Guests::sweep`] looks at.
+/// Guests that one [`Guests::sweep`] looks at, at least. A full round takes so many, too.
 const SWEPT: usize = 64;
 
 /// Packets of a loan that are asked for before the AEAD begins.
@@ -39,10 +40,15 @@ impl Guests {
         let room = max_sas as usize;
         Guests {
             index: Table::filled(room, 0),
-            guests: Table::new(room),
+            guests: Table::of_keys(room),
             free: Vec::with_capacity(room),
             swept: 0,
         }
+    }
+
+    /// Why their keys can be swapped out.
+    pub(super) fn keys_not_locked(&self) -> Option<&io::Error> {
+        self.guests.not_locked()
     }
 
     /// Seals or opens what is in a loan.
@@ -119,7 +125,7 @@ impl Guests {
     }
 
     pub(super) fn sweep(&mut self, reader: &Reader) {
-        for _ in 0..SWEPT.min(self.guests.len()) {
+        for _ in 0..SWEPT.max(self.guests.len() / SWEPT).min(self.guests.len()) {
             self.swept = (self.swept + 1) % self.guests.len();
             let gone = |guest: &Guest| reader.generation(guest.of.0) != Some(guest.of.1);
             if self.guests[self.swept].as_ref().is_some_and(gone) {
@@ -153,5 +159,45 @@ impl Guest {
             jobs.push(job);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_sadb::{Algorithm, Direction, Handling, Key, Mode, Name, Protocol, Sa, Sadb, Sizes, Spi};
+
+    #[test]
+    fn sweeps_come_round_in_time() {
+        let many = 8192;
+        let (mut sadb, reader, _) = Sadb::heap(&Sizes { max_sas: many, max_policies: 4 }).unwrap();
+        let sa = |n| Sa {
+            spi: Spi(0x1000 + n),
+            direction: Direction::Outbound,
+            protocol: Protocol::Esp,
+            mode: Mode::Tunnel,
+            algorithm: Algorithm::AES_GCM_128,
+            src: "192.0.2.1".parse().unwrap(),
+            dst: "192.0.2.2".parse().unwrap(),
+            udp: None,
+            esn: true,
+            replay_window: 64,
+            reqid: 7,
+            worker: None,
+            around: None,
+            mtu: 0,
+            handling: Handling::default(),
+            name: Name::new("guest").unwrap(),
+            key: Key::new(&[1; 20]).unwrap(),
+        };
+        let mut guests = Guests::new(many);
+        let slots: Vec<_> = (0..many).map(|n| sadb.publish(&sa(n)).unwrap()).collect();
+        for slot in &slots {
+            let of = (*slot, reader.generation(*slot).unwrap());
+            assert!(guests.find(of, Aead::best(), &reader).is_some());
+        }
+        slots.iter().for_each(|slot| sadb.retire(*slot).unwrap());
+        (0..SWEPT).for_each(|_| guests.sweep(&reader));
+        assert!(guests.guests.iter().all(Option::is_none));
     }
 }

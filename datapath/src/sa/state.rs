@@ -34,6 +34,15 @@ impl Untold {
         self.octets += octets as u32;
     }
 
+    /// Takes back a packet. False if it is not among these.
+    pub(super) fn take_back(&mut self, octets: usize) -> bool {
+        let left = (self.packets.checked_sub(1), self.octets.checked_sub(octets as u32));
+        if let (Some(packets), Some(octets)) = left {
+            *self = Untold { packets, octets };
+        }
+        matches!(left, (Some(_), Some(_)))
+    }
+
     /// Whether to tell it now, while there is room for what else the turn brings.
     #[inline]
     pub(super) fn is_much(self) -> bool {

@@ -213,3 +213,78 @@ fn however_many_paths_are_narrow_all_of_them_age() {
     sas.age(2 * AGE_MS);
     assert_eq!(sas.get(states[0]).mtu, 0);
 }
+
+/// Keys are wiped in as many sweeps, however many there are.
+#[test]
+fn sweeps_come_round_in_time() {
+    let many = 8192;
+    let (mut sadb, reader, runtime) = Sadb::heap(&Sizes { max_sas: many, max_policies: 4 }).unwrap();
+    let mut sas = SaTable::new((0, 1), many, Aead::best());
+    let publish = |n| sadb.publish(&Sa { spi: Spi(SPI + n), ..inbound() }).unwrap();
+    let slots: Vec<_> = (0..many).map(publish).collect();
+    sas.turn(&reader);
+    for slot in &slots {
+        sas.find(*slot, &reader, &runtime);
+    }
+    assert_eq!(sas.len(), many as usize);
+    slots.iter().for_each(|slot| sadb.retire(*slot).unwrap());
+    sas.turn(&reader);
+    (0..SWEPT).for_each(|_| sas.sweep(&reader, &runtime));
+    assert!(sas.is_empty(), "{}", sas.len());
+}
+
+/// `[datapath] crypto` is for packets of either path.
+#[test]
+fn the_general_path_has_the_aead_of_its_table() {
+    let mut bench = Bench::new();
+    bench.sadb.publish(&Sa { mode: Mode::Transport, ..inbound() }).unwrap();
+    bench.restart();
+    let found = bench.sas.find_spi(SPI, &bench.reader, &bench.runtime);
+    let Found::General(i) = found else { panic!("{found:?}") };
+    assert_eq!(bench.sas.associate(i, &bench.reader).unwrap().suite.aead(), Some(Aead::Portable));
+    // And of what goes there by accident only.
+    let slot = bench.sadb.publish(&Sa { direction: Direction::Outbound, ..inbound() }).unwrap();
+    let Found::Here(i) = bench.sas.find(slot, &bench.reader, &bench.runtime) else { panic!() };
+    assert_eq!(bench.sas.associate(i, &bench.reader).unwrap().suite.aead(), Some(Aead::Portable));
+}
+
+/// A packet that proves too long was counted, and is again when it leaves: told or not, its line is never below zero.
+#[test]
+fn what_is_taken_back_was_never_told_or_is_in_the_line() {
+    let mut bench = Bench::new();
+    let slot = bench.sadb.publish(&Sa { direction: Direction::Outbound, ..inbound() }).unwrap();
+    bench.restart();
+    let Found::Here(i) = bench.sas.find(slot, &bench.reader, &bench.runtime) else { panic!() };
+    let told = |bench: &Bench| {
+        let counters = bench.sadb.runtime().sa(slot).unwrap().counters;
+        (counters.packets, counters.bytes)
+    };
+    let count = |bench: &mut Bench, octets| {
+        if bench.sas.get_mut(i).count(1, octets) {
+            bench.sas.note(i, &bench.reader, &bench.runtime);
+        }
+    };
+    let uncount = |bench: &mut Bench, octets| bench.sas.uncount(i, octets, &bench.reader, &bench.runtime);
+    count(&mut bench, 100);
+    uncount(&mut bench, 100);
+    assert_eq!(told(&bench), (0, 0));
+    bench.tell();
+    assert_eq!(told(&bench), (0, 0));
+    // It was told meanwhile, and so was another of fewer octets not.
+    count(&mut bench, 100);
+    bench.tell();
+    uncount(&mut bench, 100);
+    assert_eq!(told(&bench), (0, 0));
+    count(&mut bench, 100);
+    bench.tell();
+    count(&mut bench, 30);
+    uncount(&mut bench, 100);
+    assert_eq!(told(&bench), (1, 30));
+    count(&mut bench, 5);
+    bench.tell();
+    assert_eq!(told(&bench), (2, 35));
+    // Its line is another's.
+    bench.sadb.retire(slot).unwrap();
+    uncount(&mut bench, 30);
+    assert_eq!(bench.runtime.sa(slot).counters().packets, 2);
+}

@@ -31,14 +31,11 @@ enum Keys {
 
 impl Combined {
     /// `None` if it is no encryption of these, or the lengths are none of its own.
-    pub(super) fn new(encryption: Encryption, key: &[u8], salt: &[u8]) -> Option<Combined> {
+    pub(super) fn new(encryption: Encryption, key: &[u8], salt: &[u8], aead: Aead) -> Option<Combined> {
         let transform = encryption.transform();
         // As IKE has them in its registry.
         let keys = match transform.id {
-            18..=20 | 30 => {
-                let aead = Aead::best();
-                Keys::Gcm(aead, aead.key(key, salt.try_into().ok()?)?)
-            }
+            18..=20 | 30 => Keys::Gcm(aead, aead.key(key, salt.try_into().ok()?)?),
             14..=16 | 29 => Keys::Ccm(Aes::new(key)?, salt.try_into().ok()?),
             28 | 31 => {
                 let key = UnboundKey::new(&CHACHA20_POLY1305, key).ok()?;
@@ -48,6 +45,14 @@ impl Combined {
             _ => return None,
         };
         Some(Combined { keys, iv: transform.iv, icv: transform.icv })
+    }
+
+    #[cfg(test)]
+    pub(super) fn aead(&self) -> Option<Aead> {
+        match &self.keys {
+            Keys::Gcm(aead, _) => Some(*aead),
+            _ => None,
+        }
     }
 
     /// Writes the IV and the ICV, and encrypts the text. Whether it could.

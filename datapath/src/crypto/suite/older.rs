@@ -2,9 +2,10 @@
 //!
 //! IVs are made as those of AES-CBC are ([`cbc`](super::cbc)): of the packet's number under a secret mask.
 //!
-//! # Danger
-//! 3DES has blocks of eight octets. After some gigabytes under one key, two of them are the same by chance, and tell the XOR of
-//! their texts (RFC 8221 §5: SHOULD NOT). Who must use it sets `hard` limits of octets.
+//! # Dangers
+//! - 3DES has blocks of eight octets. After some gigabytes under one key, two of them are the same by chance, and tell the XOR of
+//!   their texts (RFC 8221 §5: SHOULD NOT). Who must use it sets `hard` limits of octets.
+//! - Both look up secrets in tables: how long a packet takes depends on its key, for whoever can measure it well enough.
 
 use super::{super::IcvVerified, ESP, spi};
 use camellia::{Camellia128, Camellia192, Camellia256};

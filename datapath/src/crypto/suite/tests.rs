@@ -197,7 +197,7 @@ fn aes_cbc_in_one_pass() {
             Cipher::new(encryption, key, &[]).unwrap(),
             Mac::new(Integrity::HmacSha256, mac_key, &[]).unwrap(),
         );
-        let suite = Suite::new(algorithm, &material).unwrap();
+        let suite = Suite::new(algorithm, &material, Aead::best()).unwrap();
         for (len, esn) in
             (0..30).chain([88, 576]).flat_map(|blocks| [(16 * blocks, false), (16 * blocks, true)])
         {
@@ -370,7 +370,7 @@ fn wycheproof_of_chacha20_poly1305() {
             let (salt, iv) = test.nonce.split_at(4);
             let (low, esn) = (&number[number.len() - 4..], number.len() == 8);
             let seq = number.iter().fold(0, |seq, octet| seq << 8 | u64::from(*octet));
-            let suite = Suite::new(algorithm, &[&test.key[..], salt].concat()).unwrap();
+            let suite = Suite::new(algorithm, &[&test.key[..], salt].concat(), Aead::best()).unwrap();
             let mut esp = [spi, low, iv, &test.ct, &test.tag].concat();
             let is_right = test.result == TestResult::Valid;
             assert_eq!(
