@@ -33,6 +33,7 @@ use portcullis_sadb::{
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -543,7 +544,13 @@ pub(super) fn prefixes(selector: &TrafficSelector) -> Vec<Prefix> {
 fn priority(selector: &Selector, action: Action, configured: u32) -> u32 {
     let bits = if selector.src.addr().is_ipv4() { 32 } else { 128 };
     let free = 2 * bits - u32::from(selector.src.len()) - u32::from(selector.dst.len());
-    let computed = 2 * free + u32::from(selector.protocol.is_none());
+    // Each counts for less than one bit of what is before it: addresses, the protocol, ports.
+    let width = |ports: &RangeInclusive<u16>| {
+        let count = (u32::from(*ports.end()) + 1).saturating_sub((*ports.start()).into());
+        u32::BITS - count.leading_zeros()
+    };
+    let ports = width(&selector.src_ports) + width(&selector.dst_ports);
+    let computed = 128 * free + 64 * u32::from(selector.protocol.is_none()) + ports;
     let place = match action {
         _ if configured > 0 => configured,
         Action::Bypass => PASS + computed,

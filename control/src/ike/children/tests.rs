@@ -270,6 +270,33 @@ fn each_worker_sends_by_a_child_of_its_own_and_others_by_the_one_for_all() {
     assert_eq!(bench.has(), (vec![], 0));
 }
 
+/// A child of one port of what another is for has its packets, whichever came first.
+#[test]
+fn fewer_ports_come_first() {
+    let mut bench = Bench::new(16, 64);
+    let ports = ["10.2.0.0/16[tcp]", "10.2.0.0/16[tcp/400-500]", "10.2.0.0/16[tcp/443]", "10.2.0.0/16"];
+    for (spi, remote) in (0x1001..).zip(ports) {
+        bench.install(&install(spi, 0x1000 + spi, traffic(&["10.1.0.0/16"], &[remote]), None, true)).unwrap();
+    }
+    let (src, dst) = ("10.1.0.1".parse().unwrap(), "10.2.0.1".parse().unwrap());
+    for (protocol, port, by) in [(6, 443, 0x2003), (6, 444, 0x2002), (6, 80, 0x2001), (17, 443, 0x2004)] {
+        let flow = Flow { src, dst, protocol, ports: Some((1, port)) };
+        let hit = bench.reader.lookup(Direction::Outbound, &flow).unwrap();
+        let slot = bench.reader.policy_sa(hit.index).unwrap();
+        assert_eq!(bench.reader.spi(slot).unwrap().0, by, "{protocol} {port}");
+    }
+    // A bit of an address is more than all else.
+    let place = |local: &[&str], remote: &[&str], action| {
+        priority(&selectors(&traffic(local, remote)).unwrap()[0], action, 0)
+    };
+    let [one, all] = [("::/0", "::/1[tcp/1]"), ("::/0", "::/0")];
+    let [one, all] = [one, all].map(|(l, r)| [Action::Bypass, Action::Protect].map(|a| place(&[l], &[r], a)));
+    assert!(one[0] < all[0] && all[0] < one[1] && one[1] < all[1] && all[1] < PRIORITY + DROP);
+    assert!(
+        place(&["::/0"], &["::/1"], Action::Protect) < place(&["::/0"], &["::/0[tcp/1]"], Action::Protect)
+    );
+}
+
 #[test]
 fn what_replaces_another_has_its_policies_once_the_peer_has_it() {
     let mut bench = Bench::new(16, 64);
