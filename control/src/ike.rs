@@ -53,7 +53,7 @@ use portcullis_ike::{
     },
 };
 use portcullis_machine::{Ike as Limits, Machine};
-use portcullis_sadb::{self as sadb, EventKind, Flow, Sadb, Spi};
+use portcullis_sadb::{self as sadb, Endpoint, EventKind, Flow, Sa, Sadb, SlotIndex, Spi};
 use rand_core::UnwrapErr;
 use sockets::{SocketError, Sockets};
 use std::{
@@ -406,6 +406,15 @@ impl Ike {
             EventKind::PeerMoved | EventKind::Acquire => return false,
         }
         true
+    }
+
+    /// The newest packet of an SA in UDP, in this slot, has come from elsewhere. False if the SA is none of IKE's.
+    pub fn follow_packet(&mut self, slot: SlotIndex, sa: &Sa, to: Endpoint, sadb: &mut Sadb) -> bool {
+        if let Some(spi) = self.children.follow(sadb, slot, to) {
+            let peer = SocketAddr::new(to.addr(), to.port());
+            self.with(sadb, |engine, cx| engine.follow_packet(spi, peer, cx));
+        }
+        Children::is_of_one(sa)
     }
 
     /// Takes what came, and what has come to its time.

@@ -307,6 +307,24 @@ impl Children {
             && [installed.inbound, installed.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
     }
 
+    /// By the newest packet of an SA in UDP, in this slot, its peer is elsewhere (RFC 7296 §2.23): both SAs of its child SA go there,
+    /// and no others that are for the same packets, which may be other peers'. Our SPI of that, if there is one.
+    pub fn follow(&self, sadb: &mut Sadb, slot: SlotIndex, to: Endpoint) -> Option<u32> {
+        let spi_in = self.spi_of(slot)?;
+        let Installed { inbound, outbound, .. } = self.installed(spi_in)?;
+        for slot in [inbound, outbound] {
+            if let Err(e) = sadb.set_endpoint(slot, to) {
+                tracing::error!("child SA {}: its peer is at {to}: {e}", Spi(spi_in));
+            }
+        }
+        Some(spi_in)
+    }
+
+    /// Whether an SA is of a child SA, that is there or was.
+    pub fn is_of_one(sa: &Sa) -> bool {
+        sa.reqid >= FIRST_REQID
+    }
+
     /// Takes a child SA out.
     pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32) {
         self.take_out(sadb, spi_in, 0);

@@ -310,6 +310,15 @@ impl Engine {
         }
     }
 
+    /// The newest packet of a child SA in UDP, by our SPI, has come from elsewhere than packets go to: behind a NAT, its IKE SA is
+    /// there, too (RFC 7296 §2.23).
+    pub fn follow_packet(&mut self, spi_in: u32, peer: SocketAddr, cx: &mut Context<'_>) {
+        if let Some(id) = self.by_child.get(&spi_in).copied() {
+            let _ = self.with_v1(id, cx, |sa, cx| sa.follow_packet(peer, cx))
+                || self.with(id, cx, |sa, cx| sa.follow_packet(peer, cx));
+        }
+    }
+
     /// Asks for a further child SA. False if there is no such IKE SA.
     pub fn initiate_child(&mut self, id: IkeSaId, child: impl Into<Wanted>, cx: &mut Context<'_>) -> bool {
         let wanted = child.into();

@@ -369,6 +369,27 @@ fn what_moves_is_led_there_if_it_is_in_udp() {
     }
 }
 
+/// RFC 7296 §2.23: of two peers with the same packets, behind NATs, each is where its own packets come from.
+#[test]
+fn a_peer_that_is_followed_leads_none_but_its_own() {
+    let mut bench = Bench::new(16, 64);
+    for (spi, peer) in [(0x1001, "203.0.113.1:1001"), (0x1002, "203.0.113.2:1002")] {
+        let peer = peer.parse().unwrap();
+        bench.install(&Install { peer, ..install(spi, 0x1000 + spi, nets(), None, true) }).unwrap();
+    }
+    let Installed { inbound, outbound, .. } = bench.children.installed(0x1001).unwrap();
+    let to = Endpoint::new("203.0.113.1".parse().unwrap(), 2001).unwrap();
+    assert_eq!(bench.children.follow(&mut bench.sadb, inbound, to), Some(0x1001));
+    for (slot, _, sa) in bench.sadb.sas().collect::<Vec<_>>() {
+        let moved = bench.sadb.endpoint(slot).filter(|there| *there == to);
+        assert_eq!(moved.is_some(), [inbound, outbound].contains(&slot));
+        assert!(Children::is_of_one(&sa));
+    }
+    // What lingers leads nothing.
+    bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+    assert_eq!(bench.children.follow(&mut bench.sadb, inbound, to), None);
+}
+
 #[test]
 fn what_is_narrower_comes_first() {
     let mut bench = Bench::new(16, 64);
