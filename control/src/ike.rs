@@ -13,6 +13,7 @@ pub mod credentials;
 mod eap;
 pub mod events;
 mod failures;
+mod idle;
 mod keeping;
 pub mod keylog;
 mod loading;
@@ -33,6 +34,7 @@ use configured::Unusable;
 use credentials::Credentials;
 use events::Events;
 use failures::Failures;
+use idle::Idle;
 use keeping::Keeping;
 use keylog::KeyLog;
 use names::{Names, Waiting};
@@ -159,6 +161,7 @@ pub struct Ike {
     refused: BTreeMap<&'static str, u64>,
     keeping: Keeping,
     actions: Actions,
+    idle: Idle,
     /// Addresses and routes of this machine, if they can be followed.
     watch: Option<Watch>,
     names: Names,
@@ -216,6 +219,7 @@ impl Ike {
             refused: BTreeMap::new(),
             keeping: Keeping::default(),
             actions: Actions::default(),
+            idle: Idle::default(),
             watch: Watch::open()
                 .inspect_err(|e| tracing::warn!("IKE SAs stay when addresses change: netlink: {e}"))
                 .ok(),
@@ -273,8 +277,13 @@ impl Ike {
         if !self.jobs.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due =
-            [self.engine.due_ms(), self.names.due_ms(), self.actions.due_ms(), self.virtual_ips.due_ms()];
+        let due = [
+            self.engine.due_ms(),
+            self.names.due_ms(),
+            self.actions.due_ms(),
+            self.idle.due_ms(),
+            self.virtual_ips.due_ms(),
+        ];
         let due = due.into_iter().flatten().min().map(|ms| ms.saturating_sub(self.now_ms()));
         let watch = self.watch.as_ref().and_then(Watch::due);
         // Packets say nothing: they are counted.
@@ -399,7 +408,9 @@ impl Ike {
             EventKind::SoftLifetime | EventKind::SeqLow => {
                 self.with(sadb, |engine, cx| engine.rekey_child(spi, cx));
             }
-            EventKind::HardLifetime | EventKind::SeqExhausted | EventKind::Idle => {
+            // Of one of its SAs.
+            EventKind::Idle => self.end_if_idle(spi, sadb),
+            EventKind::HardLifetime | EventKind::SeqExhausted => {
                 tracing::info!("child SA {}: {:?}", Spi(spi), event.kind);
                 self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
             }
@@ -434,6 +445,7 @@ impl Ike {
         }
         self.with(sadb, Engine::tick);
         self.hear_children(sadb);
+        self.end_idle(sadb);
         self.give_jobs(sadb);
         self.children.expire(sadb, crate::iked::boot_secs());
         self.act(sadb);
@@ -619,6 +631,8 @@ impl Ike {
                     tracing::error!("connection '{connection}': child '{child}': {error}");
                     return Some(Remedy::Withdraw(install.sa.spi_in, install.replaces));
                 }
+                let idle_secs = install.sa.config.handling.lifetime.idle_secs;
+                self.idle.begin(install.sa.spi_in, idle_secs, self.now_ms());
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
             Output::Child(ChildChange::Move(moved)) => {
@@ -628,6 +642,7 @@ impl Ike {
             }
             Output::Child(ChildChange::Remove(child)) => {
                 self.note_gone(&child, sadb);
+                self.idle.forget(child.spi_in);
                 self.note_end(&child);
                 // What the peer has sent by it before it said so may still come.
                 match child.is_replaced || child.ended_by == Some(EndedBy::Peer) {
