@@ -23,7 +23,7 @@ use super::{
 use crate::proposal::Agreement;
 use crate::{
     child,
-    connection::{Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
+    connection::{Childless, Connection, LocalAuth, SendCertificates, Unique},
     crypto::{
         Secret,
         keys::{Keys, Nonces, Role},
@@ -179,10 +179,8 @@ impl IkeSa {
         if self.resumed.is_none() {
             payloads.extend(self.our_certificates(&connection.local_auth));
         }
-        if let (None, RemoteAuth::PublicKey(trust), true) =
-            (&self.resumed, &connection.remote_auth, connection.asks_for_certificates)
-        {
-            payloads.extend(certificate_request(std::iter::once(&**trust)));
+        if self.resumed.is_none() && connection.asks_for_certificates {
+            payloads.extend(certificate_request(connection.trusts()));
         }
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
         payloads.extend(proofs.first().cloned().map(Payload::Authentication));
