@@ -530,20 +530,20 @@ fn name_of(name: &str) -> Name {
 
 /// The selectors of what goes out; nothing if they are too many.
 fn selectors(traffic: &Traffic) -> Option<Vec<Selector>> {
-    let mut all = vec![];
+    // In several pairs there may be the same, as where what is left of both has one protocol.
+    let (mut all, mut there) = (vec![], HashSet::new());
     for (local, remote) in traffic.pairs() {
         let (from, to) = (prefixes(&local), prefixes(&remote));
         for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (*src, *dst))) {
+            let (protocol, src_ports, dst_ports) = (local.protocol(), local.ports(), remote.ports());
+            let selector = Selector { src, dst, protocol, src_ports, dst_ports };
+            if !there.insert(selector.clone()) {
+                continue;
+            }
             if all.len() == MOST_POLICIES {
                 return None;
             }
-            all.push(Selector {
-                src,
-                dst,
-                protocol: local.protocol(),
-                src_ports: local.ports(),
-                dst_ports: remote.ports(),
-            });
+            all.push(selector);
         }
     }
     Some(all)

@@ -390,6 +390,21 @@ fn a_peer_that_is_followed_leads_none_but_its_own() {
     assert_eq!(bench.children.follow(&mut bench.sadb, inbound, to), None);
 }
 
+/// The same prefix of two selectors is one policy.
+#[test]
+fn selectors_that_overlap_are_installed() {
+    for (local, remote, policies) in [
+        (&["10.1.0.0-10.1.0.9", "10.1.0.8-10.1.0.10"][..], "10.2.0.0/16", 3),
+        (&["10.1.0.0/16", "10.1.0.0/16[tcp]"], "10.2.0.0/16[tcp]", 1),
+    ] {
+        let mut bench = Bench::new(16, 64);
+        bench.install(&install(0x1001, 0x2001, traffic(local, &[remote]), None, true)).unwrap();
+        assert_eq!(bench.has(), (vec![0x1001, 0x2001], 2 * policies), "{local:?}");
+        bench.children.remove(&mut bench.sadb, 0x1001);
+        assert_eq!(bench.has(), (vec![], 0));
+    }
+}
+
 #[test]
 fn what_is_narrower_comes_first() {
     let mut bench = Bench::new(16, 64);
