@@ -22,7 +22,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// Counted up whenever anything that is kept has another layout.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Octets that are no IKE SA of this version: this field is cut off, or has a value that it cannot have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -462,6 +462,9 @@ fn sas(install: &Install, (reqid, worker): (u32, Option<u8>), now_secs: u32) -> 
     };
     let mut handling = child.config.handling;
     handling.born_secs = now_secs;
+    if !child.takes_padding {
+        handling.tfc_pad = 0;
+    }
     let sa = |direction, spi, from: SocketAddr, to: SocketAddr, key| Sa {
         spi: Spi(spi),
         direction,

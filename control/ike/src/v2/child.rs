@@ -151,7 +151,8 @@ impl Offer {
         };
         let Offer { config, packet, spi_in, resource, .. } = self;
         let may_be_several = resource::is_said(&config, payloads);
-        let agreed = Agreed::new(ChildParts { config, agreement, mode, policy, spi_in })?;
+        let takes_padding = takes_padding(payloads);
+        let agreed = Agreed::new(ChildParts { config, agreement, mode, policy, spi_in, takes_padding })?;
         let sa = ChildSa { resource, ..agreed.sa };
         Ok(Agreed { sa, may_be_several, packet, ..agreed })
     }
@@ -164,11 +165,12 @@ struct ChildParts {
     mode: Mode,
     policy: Policy,
     spi_in: u32,
+    takes_padding: bool,
 }
 
 impl Agreed {
     fn new(parts: ChildParts) -> Result<Agreed, ChildError> {
-        let ChildParts { config, agreement, mode, policy, spi_in } = parts;
+        let ChildParts { config, agreement, mode, policy, spi_in, takes_padding } = parts;
         let missing = ChildError::Missing("SPI or transforms of a child SA");
         let (Some(spi_out), Some(algorithm)) = (agreement.child_spi(), agreement.algorithm()) else {
             return Err(missing);
@@ -182,6 +184,7 @@ impl Agreed {
             spi_out,
             around: None,
             resource: None,
+            takes_padding,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
@@ -250,7 +253,8 @@ impl Agreed {
         let asks = config.mode == Mode::Transport && has_transport(payloads);
         let mode = if config.mode == Mode::Transport && !asks { Mode::Tunnel } else { config.mode };
         let spi_in = (cx.child_spi)().ok_or(ChildError::Full)?;
-        let parts = ChildParts { config, agreement, mode, policy, spi_in };
+        let takes_padding = takes_padding(payloads);
+        let parts = ChildParts { config, agreement, mode, policy, spi_in, takes_padding };
         let agreed = Agreed::new(parts)?;
         let may_be_several = resource::is_said(&agreed.sa.config, payloads);
         Ok(Agreed { additional, may_be_several, named, ..agreed })
@@ -375,6 +379,11 @@ fn has_transport(payloads: &Payloads) -> bool {
     payloads.has_notify(NotifyType::USE_TRANSPORT_MODE)
 }
 
+/// RFC 7296 §3.10.1
+fn takes_padding(payloads: &Payloads) -> bool {
+    !payloads.has_notify(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED)
+}
+
 /// Of what a peer sends, so many are named in logs.
 const MOST_NAMED: usize = 16;
 
@@ -396,3 +405,39 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
 
 keep!(Offer { config, packet, proposals, policy, asks_address, spi_in, resource });
 keep!(Agreed { sa, algorithm, additional, may_be_several, packet, named });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v2::tests::world::{LEFT, RIGHT, World, address, config, connection};
+
+    // RFC 7296 §3.10.1
+    #[test]
+    fn a_peer_says_if_it_takes_no_padding() {
+        let connections = [LEFT, RIGHT].map(|end| connection("a", end));
+        let [ours, theirs] = [LEFT, RIGHT].map(|end| connections[end].children[0].clone());
+        let hosts = |end| Hosts {
+            local: vec![address(end)],
+            asked: vec![address(end)],
+            peer: vec![address(1 - end)],
+            natted: [None; 2],
+        };
+        let mut world = World::new(1, connections.map(config));
+        for says in [false, true] {
+            let notify = Notify::new(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+            let with = |mut payloads: Vec<Payload>| {
+                payloads.extend(says.then(|| Payload::Notify(notify.clone())));
+                Payloads(payloads)
+            };
+            let [responder, initiator] = world.with(LEFT, |_, cx| {
+                let offer = Offer::new(&Wanted::from(&ours), true, &hosts(LEFT), cx).unwrap();
+                let (children, asked) = ([theirs.clone()], with(offer.payloads()));
+                let chosen =
+                    Agreed::select((&children, Order::Ours), true, &asked, &hosts(RIGHT), cx).unwrap();
+                let accepted = offer.accept(&with(chosen.payloads()), &hosts(LEFT)).unwrap();
+                [chosen.sa, accepted.sa]
+            });
+            assert_eq!([responder.takes_padding, initiator.takes_padding], [!says; 2]);
+        }
+    }
+}

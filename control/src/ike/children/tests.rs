@@ -62,6 +62,7 @@ pub(super) fn install(
             spi_out,
             around: None,
             resource: None,
+            takes_padding: true,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
@@ -388,6 +389,21 @@ fn a_peer_that_is_followed_leads_none_but_its_own() {
     // What lingers leads nothing.
     bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
     assert_eq!(bench.children.follow(&mut bench.sadb, inbound, to), None);
+}
+
+/// RFC 7296 §3.10.1
+#[test]
+fn who_takes_no_padding_gets_none() {
+    for takes_padding in [true, false] {
+        let mut bench = Bench::new(16, 64);
+        let mut padded = install(0x1001, 0x2001, nets(), None, true);
+        Arc::make_mut(&mut padded.sa.config).handling.tfc_pad = 1000;
+        padded.sa.takes_padding = takes_padding;
+        bench.install(&padded).unwrap();
+        let outbound = bench.children.installed(0x1001).unwrap().outbound;
+        let sa = bench.sadb.sa(outbound).unwrap().1;
+        assert_eq!(sa.handling.tfc_pad, if takes_padding { 1000 } else { 0 });
+    }
 }
 
 /// The same prefix of two selectors is one policy.
