@@ -232,6 +232,7 @@ impl IkeSa {
         if connection.unique == Unique::Never || !connection.remote_auth.tells_who() {
             return Ok(());
         }
+        let ids = &self.of_user(ids);
         let others = self.contacts.others(ids, self.id);
         let is_only = payloads.has_notify(NotifyType::INITIAL_CONTACT);
         match connection.unique {
@@ -527,7 +528,8 @@ impl IkeSa {
             connection.remote_auth.tells_who() && !payloads.has_notify(NotifyType::INITIAL_CONTACT);
         let ids = (mine, theirs);
         let up = install.map(|install| {
-            let has_elder = has_others && self.contacts.carry(&ids, self.id, &install.sa.policy);
+            let has_elder =
+                has_others && self.contacts.carry(&self.of_user(&ids), self.id, &install.sa.policy);
             self.use_later(install.sa.spi_in, has_elder, cx.now_ms);
             self.put_child(Install { sends: false, is_alone: !has_elder, ..install }, cx)
         });

@@ -424,7 +424,7 @@ impl Engine {
     /// An IKE SA has taken the place of those that come from one.
     fn outlive(&mut self, by: IkeSaId, (before, origin): (IkeSaId, IkeSaId), cx: &mut Context<'_>) {
         let ids = self.sas.get(&by).and_then(|sa| sa.contact_ids());
-        let others = ids.map(|ids| self.contacts.others(ids, by)).unwrap_or_default();
+        let others = ids.map(|ids| self.contacts.others(&ids, by)).unwrap_or_default();
         // With another gateway the peer may be another, too.
         let all = others.into_iter().filter(|id| *id != before).chain([before]);
         let all = all.filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));
