@@ -165,7 +165,7 @@ pub struct Ike {
     /// Addresses and routes of this machine, if they can be followed.
     watch: Option<Watch>,
     names: Names,
-    /// What begins when names are looked up.
+    /// What begins when names are looked up, or when it can be.
     waiting: Vec<Waiting>,
     retransmission: Retransmission,
     virtual_ips: VirtualIps,
@@ -280,6 +280,7 @@ impl Ike {
         let due = [
             self.engine.due_ms(),
             self.names.due_ms(),
+            self.waiting.iter().map(|waiting| waiting.again_ms).filter(|ms| *ms > 0).min(),
             self.actions.due_ms(),
             self.idle.due_ms(),
             self.virtual_ips.due_ms(),
@@ -359,6 +360,11 @@ impl Ike {
     /// # Errors
     /// Why not, for people.
     pub fn down(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
+        let is_its = |waiting: &Waiting| {
+            waiting.connection == name
+                || waiting.child.as_ref().is_some_and(|child| child.config.name == name)
+        };
+        self.waiting.retain(|waiting| !(waiting.is_to_be_up && is_its(waiting)));
         self.ask_all(name, sadb, "deleted", Engine::terminate, Engine::terminate_child)
     }
 
@@ -515,23 +521,37 @@ impl Ike {
         })?;
         let child = child.and_then(|name| found.children.iter().find(|child| child.name == name));
         let child = child.map(|config| Wanted { config: config.clone(), packet: packet.map(Box::new) });
-        if let Some(id) = self.begin_under(&found, child.as_ref(), sadb) {
+        let begun = self.begin_or_wait(&found, child.clone(), sadb)?;
+        // It need not be tried any more.
+        self.waiting.retain(|waiting| waiting.again_ms == 0 || !waiting.is_for(&found.name, &child));
+        Ok(begun)
+    }
+
+    fn begin_or_wait(
+        &mut self,
+        found: &Arc<Connection>,
+        child: Option<Wanted>,
+        sadb: &mut Sadb,
+    ) -> Result<IkeSaId, String> {
+        if let Some(id) = self.begin_under(found, child.as_ref(), sadb) {
             return Ok(id);
         }
-        let is_it = |waiting: &&Waiting| waiting.connection == found.name;
-        if let Some(waiting) = self.waiting.iter().find(|w| is_it(w) && same(&w.child, &child)) {
+        // What is tried again has failed, which is to be told now.
+        let is_it = |waiting: &&Waiting| waiting.connection == found.name && waiting.again_ms == 0;
+        if let Some(waiting) = self.waiting.iter().find(|w| is_it(w) && w.is_for(&found.name, &child)) {
             return Ok(waiting.id);
         }
         if self.waits_for_names(&found.name) {
             // Children that wait are to be under one IKE SA, too.
             let begun = self.waiting.iter().find(is_it).map(|waiting| waiting.id);
             let id = begun.unwrap_or_else(|| self.engine.reserve());
-            self.waiting.push(Waiting { id, connection: found.name.clone(), child });
+            let connection = found.name.clone();
+            self.waiting.push(Waiting { id, connection, child, is_to_be_up: false, again_ms: 0 });
             return Ok(id);
         }
-        let between = self.ends(&found)?;
+        let between = self.ends(found)?;
         let id = self.engine.reserve();
-        self.begin_between(id, &found, child, between, sadb);
+        self.begin_between(id, found, child, between, sadb);
         Ok(id)
     }
 
@@ -684,9 +704,4 @@ fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result
         (0, 0) => Err(format!("there is no SA of '{name}'")),
         (ike, children) => Ok(format!("{ike} IKE SAs and {children} child SAs of '{name}' are {what}")),
     }
-}
-
-/// Whether two children are one, by their names.
-fn same(one: &Option<Wanted>, other: &Option<Wanted>) -> bool {
-    one.as_ref().map(|child| &child.config.name) == other.as_ref().map(|child| &child.config.name)
 }
