@@ -44,6 +44,7 @@ use pool::Pool;
 use portcullis_ike::{
     child::{EndedBy, Wanted},
     connection::{Child, Configuration, Connection},
+    crypto::keys::Role,
     ike_sa::{IkeSa, IkeSaId, Phase},
     retransmission::Retransmission,
     v2::{
@@ -562,11 +563,7 @@ impl Ike {
         child: Option<&Wanted>,
         sadb: &mut Sadb,
     ) -> Option<IkeSaId> {
-        let is_up = |sa: &&dyn IkeSa| {
-            (&sa.connection().name, sa.connection().edition) == (&connection.name, connection.edition)
-                && matches!(sa.phase(), Phase::Connecting | Phase::Established)
-        };
-        let id = self.engine.ike_sas().find(is_up)?.id();
+        let id = under(&self.engine, connection)?;
         if let Some(child) = child {
             self.with(sadb, |engine, cx| engine.initiate_child(id, child.clone(), cx));
         }
@@ -705,3 +702,18 @@ fn done(what: &str, ike_sas: &[IkeSaId], children: &[u32], name: &str) -> Result
         (ike, children) => Ok(format!("{ike} IKE SAs and {children} child SAs of '{name}' are {what}")),
     }
 }
+
+/// The IKE SA that children of a connection are begun under. What somebody else has half open may be anybody's.
+fn under(engine: &Engine, connection: &Connection) -> Option<IkeSaId> {
+    let is_up = |sa: &&dyn IkeSa| {
+        let is_there = match sa.phase() {
+            Phase::Connecting => sa.role() == Role::Initiator,
+            phase => *phase == Phase::Established,
+        };
+        is_there && (&sa.connection().name, sa.connection().edition) == (&connection.name, connection.edition)
+    };
+    Some(engine.ike_sas().find(is_up)?.id())
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ pub struct Contacts(HashMap<Box<[u8]>, Vec<Contact>>);
 #[derive(Debug)]
 struct Contact {
     id: IkeSaId,
-    /// Where the peer is; of IPv4 as IPv6 has it (RFC 4291 §2.5.5.2).
+    /// Where the peer is; of IPv4 as IPv6 has it (RFC 4291 §2.5.5.2). Nowhere, while it is being begun.
     at: Ipv6Addr,
     carried: Carried,
 }
@@ -87,9 +87,23 @@ impl Contacts {
         }
     }
 
+    /// Whether an IKE SA that is being begun may say that there is no other (RFC 7296 §2.4): until it is removed, no other may.
+    pub fn claim(&mut self, ids: &Ids, id: IkeSaId) -> bool {
+        let is_only = self.of(ids).all(|other| other.id == id);
+        if is_only {
+            self.add(ids, id, Ipv6Addr::UNSPECIFIED.into(), vec![]);
+        }
+        is_only
+    }
+
     /// Those of the same two, besides one.
     pub fn others(&self, ids: &Ids, id: IkeSaId) -> Vec<IkeSaId> {
         self.but(ids, id).map(|other| other.id).collect()
+    }
+
+    /// The numbers of these whose peer is there.
+    pub fn beside(&self, ids: &Ids, id: IkeSaId, at: IpAddr) -> Vec<u64> {
+        self.but(ids, id).filter(|other| other.at == mapped(at)).map(|other| other.id.0).collect()
     }
 
     /// Whether a child SA of these carries all that one of this policy is for.
@@ -100,12 +114,16 @@ impl Contacts {
     }
 
     fn but(&self, ids: &Ids, id: IkeSaId) -> impl Iterator<Item = &Contact> {
-        self.0.get(&key(ids)).into_iter().flatten().filter(move |other| other.id != id)
+        self.of(ids).filter(move |other| other.id != id && !other.at.is_unspecified())
+    }
+
+    fn of(&self, ids: &Ids) -> impl Iterator<Item = &Contact> {
+        self.0.get(&key(ids)).into_iter().flatten()
     }
 
     /// Whether there is one of the same two whose peer is there.
     pub fn is_at(&self, ids: &Ids, at: IpAddr) -> bool {
-        self.0.get(&key(ids)).into_iter().flatten().any(|other| other.at == mapped(at))
+        self.of(ids).any(|other| other.at == mapped(at))
     }
 }
 
@@ -151,5 +169,19 @@ mod tests {
         contacts.remove(&here, IkeSaId(2));
         assert!(contacts.others(&here, IkeSaId(9)).is_empty());
         assert_eq!(contacts.0.len(), 2);
+    }
+
+    /// Who is being begun is nobody's other, but for who would say that there is none.
+    #[test]
+    fn one_says_that_there_is_no_other() {
+        let mut contacts = Contacts::default();
+        let here = ids("a.example.org", "b.example.org");
+        assert_eq!([1, 2, 1].map(|id| contacts.claim(&here, IkeSaId(id))), [true, false, true]);
+        assert!(contacts.others(&here, IkeSaId(2)).is_empty());
+        contacts.remove(&here, IkeSaId(1));
+        assert!(contacts.claim(&here, IkeSaId(2)));
+        contacts.add(&here, IkeSaId(2), [192, 0, 2, 1].into(), vec![]);
+        assert_eq!(contacts.others(&here, IkeSaId(3)), [IkeSaId(2)]);
+        assert!(!contacts.claim(&here, IkeSaId(3)));
     }
 }

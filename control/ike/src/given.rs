@@ -69,6 +69,15 @@ pub(crate) fn addresses(attributes: &[ConfigurationAttribute]) -> Vec<IpAddr> {
     attributes.iter().filter_map(of).take(MOST).collect()
 }
 
+/// What is asked for: where any will do, what was given `before`.
+pub(crate) fn again(vips: &[IpAddr], mut before: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut again = |vip: &IpAddr| {
+        let at = before.iter().position(|ip| vip.is_unspecified() && ip.is_ipv4() == vip.is_ipv4());
+        at.map_or(*vip, |at| before.remove(at))
+    };
+    vips.iter().map(&mut again).collect()
+}
+
 /// What asks for addresses, and for servers of names; an address that is unspecified is any of its family.
 pub(crate) fn asking(vips: &[IpAddr]) -> Vec<ConfigurationAttribute> {
     let of = |vip: &IpAddr| match vip.is_unspecified() {

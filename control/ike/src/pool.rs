@@ -74,6 +74,8 @@ pub struct Applicant<'a> {
     pub holder: u64,
     /// Numbers of those that are to end for this one, and whose addresses it may have.
     pub before: &'a [u64],
+    /// Numbers of those beside which it may have an address that it asks for, until they give it back.
+    pub beside: &'a [u64],
 }
 
 /// An address, who has it or had it, and whether it has it now.
@@ -92,6 +94,8 @@ struct OfPool {
     /// Those that somebody has: who, by which number.
     held: HashMap<u128, (Arc<str>, u64)>,
     holders: BTreeSet<(Arc<str>, u128)>,
+    /// Those that others of the same have besides, by their numbers.
+    shared: BTreeSet<(u128, u64)>,
     /// Those that are free again, the one that is so for the longest first, and who had each.
     free: BTreeMap<u64, (u128, Arc<str>)>,
     freed: HashMap<u128, u64>,
@@ -115,6 +119,8 @@ impl Leases {
         let is_free = |offset: &u128| !of.held.contains_key(offset) && !of.freed.contains_key(offset);
         if let Some(offset) = offset.filter(is_free) {
             of.hold(offset, who.into(), holder);
+        } else if let Some(offset) = offset.filter(|offset| of.is_of(*offset, who)) {
+            of.shared.insert((offset, holder));
         }
     }
 
@@ -128,8 +134,12 @@ impl Leases {
     /// An address goes on to another number of the same.
     pub fn pass_on(&mut self, lease: &Lease, from: u64, to: u64) {
         let Some(of) = self.0.get_mut(&lease.pool.name) else { return };
-        let held = of.pool.offset(lease.address).and_then(|offset| of.held.get_mut(&offset));
-        held.filter(|(_, holder)| *holder == from).into_iter().for_each(|(_, holder)| *holder = to);
+        let Some(offset) = of.pool.offset(lease.address) else { return };
+        if of.shared.remove(&(offset, from)) {
+            of.shared.insert((offset, to));
+        } else if let Some((_, holder)) = of.held.get_mut(&offset).filter(|(_, holder)| *holder == from) {
+            *holder = to;
+        }
     }
 
     /// A pool is gone, or has other addresses from now on, and nobody has one of it.
@@ -171,6 +181,7 @@ impl OfPool {
             next: 0,
             held: HashMap::new(),
             holders: BTreeSet::new(),
+            shared: BTreeSet::new(),
             free: BTreeMap::new(),
             freed: HashMap::new(),
             former: BTreeSet::new(),
@@ -187,6 +198,11 @@ impl OfPool {
         let asked = self.pool.offset(asked);
         if let Some(offset) = asked.filter(|offset| left.contains(offset)).or(left.first().copied()) {
             return Some(self.hold(offset, who, to.holder));
+        }
+        let is_beside = |offset: &u128| self.held.get(offset).is_some_and(|(_, by)| to.beside.contains(by));
+        if let Some(offset) = asked.filter(|offset| self.is_of(*offset, to.who) && is_beside(offset)) {
+            self.shared.insert((offset, to.holder));
+            return Some(self.lease(offset));
         }
         let is_mine = |at: &u64| self.free.get(at).is_some_and(|(_, by)| *by == who);
         let of_asked = asked.and_then(|offset| self.freed.get(&offset)).copied().filter(is_mine);
@@ -226,13 +242,31 @@ impl OfPool {
 
     fn hold(&mut self, offset: u128, who: Arc<str>, holder: u64) -> Lease {
         self.holders.insert((who.clone(), offset));
-        self.held.insert(offset, (who, holder));
+        if let Some((_, before)) = self.held.insert(offset, (who, holder)) {
+            self.shared.insert((offset, before));
+        }
+        self.lease(offset)
+    }
+
+    fn lease(&self, offset: u128) -> Lease {
         Lease { pool: self.pool.clone(), address: self.pool.at(offset) }
+    }
+
+    /// Whether this one has it.
+    fn is_of(&self, offset: u128, who: &str) -> bool {
+        self.held.get(&offset).is_some_and(|(by, _)| **by == *who)
     }
 
     fn take_back(&mut self, lease: &Lease, holder: u64) {
         let Some(offset) = self.pool.offset(lease.address) else { return };
-        if self.held.get(&offset).is_none_or(|(_, by)| *by != holder) {
+        let Some((_, by)) = self.held.get_mut(&offset) else { return };
+        if self.shared.remove(&(offset, holder)) || *by != holder {
+            return;
+        }
+        // Who has it besides has it from then on.
+        if let Some(next) = self.shared.range((offset, 0)..=(offset, u64::MAX)).next().copied() {
+            self.shared.remove(&next);
+            *by = next.1;
             return;
         }
         if let Some((who, _)) = self.held.remove(&offset) {

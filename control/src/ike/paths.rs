@@ -6,14 +6,15 @@
 //! | is written in `local_addrs` by itself, and is there | stays | stays |
 //! | is one that the route had, which has another now | stays | the peer is told of that |
 //!
-//! That is for who has begun. Who has not tells the peer, with MOBIKE, where it is now. Others than what `local_addrs` and
-//! `remote_addrs` have are not taken; of the peer's, those that it says to be at. Where there is none, it is as before, until
-//! something changes again or the peer is given up.
+//! That is for who has begun; what is still being begun is begun again from the other address. Who has not tells the peer, with
+//! MOBIKE, where it is now. Others than what `local_addrs` and `remote_addrs` have are not taken; of the peer's, those that it says
+//! to be at. Where there is none, it is as before, until something changes again or the peer is given up.
 
 use super::Ike;
 use crate::news::{News, thread_time};
 use portcullis_ike::{
     connection::{Connection, Hosts},
+    crypto::keys::Role,
     identity::Fit,
     ike_sa::{IkeSaId, Phase},
     v2::ike_sa::IkeSa,
@@ -159,7 +160,8 @@ enum Step {
 }
 
 fn step(sa: &IkeSa, before: &[IpAddr], now: &[IpAddr], ways: &mut Ways<'_>) -> Option<Step> {
-    if *sa.phase() != Phase::Established {
+    let is_begun = *sa.phase() == Phase::Connecting && sa.role() == Role::Initiator;
+    if *sa.phase() != Phase::Established && !is_begun {
         return None;
     }
     let connection = sa.connection();

@@ -13,7 +13,7 @@ fn ip(text: &str) -> IpAddr {
 const ANY: &str = "0.0.0.0";
 
 fn give(leases: &mut Leases, pools: &[Arc<Pool>], asked: &str, who: &str, holder: u64) -> Option<Lease> {
-    leases.give(pools, ip(asked), Applicant { who, holder, before: &[] })
+    leases.give(pools, ip(asked), Applicant { who, holder, before: &[], beside: &[] })
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn who_ends_for_another_leaves_it_the_address() {
     let pools = [pool("p", "10.3.0.1", "10.3.0.2")];
     let mut leases = Leases::default();
     let first = give(&mut leases, &pools, ANY, "a", 1).unwrap();
-    let to = Applicant { who: "a", holder: 2, before: &[1] };
+    let to = Applicant { who: "a", holder: 2, before: &[1], beside: &[] };
     assert_eq!(leases.give(&pools, ip(ANY), to), Some(first.clone()));
     leases.take_back(&first, 1);
     assert_eq!(leases.counts("p"), (1, 0), "it is another's by now");
@@ -70,8 +70,38 @@ fn who_ends_for_another_leaves_it_the_address() {
     leases.take_back(&first, 2);
     assert_eq!(leases.counts("p"), (1, 0));
     // Not to who has proven to be another.
-    let to = Applicant { who: "b", holder: 4, before: &[3] };
+    let to = Applicant { who: "b", holder: 4, before: &[3], beside: &[] };
     assert_eq!(leases.give(&pools, ip(ANY), to).unwrap().address, ip("10.3.0.2"));
+}
+
+/// Who authenticates anew has its address under both, and asks for it. It is nobody else's before both have given it back.
+#[test]
+fn an_address_is_shared_by_who_asks_for_it() {
+    let pools = [pool("p", "10.3.0.1", "10.3.0.9")];
+    let mut leases = Leases::default();
+    let first = give(&mut leases, &pools, ANY, "a", 1).unwrap();
+    let of = |leases: &mut Leases, who, holder, asked| {
+        let to = Applicant { who, holder, before: &[], beside: &[1, 2] };
+        leases.give(&pools, ip(asked), to).unwrap().address.to_string()
+    };
+    assert_eq!(of(&mut leases, "a", 2, "10.3.0.1"), "10.3.0.1");
+    assert_eq!(of(&mut leases, "a", 3, ANY), "10.3.0.2", "that one is not asked for");
+    assert_eq!(of(&mut leases, "b", 4, "10.3.0.1"), "10.3.0.3", "it is another's");
+    // Whichever goes first; the second has gone on under another number.
+    leases.pass_on(&first, 2, 5);
+    for (gone, then) in [(5, 1), (1, 5)] {
+        let mut leases = Leases::default();
+        leases.hold_again(&first, "a", 1);
+        leases.hold_again(&first, "a", 5);
+        leases.take_back(&first, gone);
+        assert_eq!(leases.counts("p"), (1, 0));
+        leases.take_back(&first, then);
+        assert_eq!(leases.counts("p"), (0, 1));
+    }
+    leases.take_back(&first, 1);
+    assert_eq!(leases.counts("p"), (3, 0));
+    leases.take_back(&first, 5);
+    assert_eq!(leases.counts("p"), (2, 1));
 }
 
 #[test]
@@ -105,7 +135,7 @@ proptest! {
             let number = number as u64;
             if gives {
                 let asked: IpAddr = [10, 3, 0, asked].into();
-                let to = Applicant { who: &who.to_string(), holder: number, before: &[] };
+                let to = Applicant { who: &who.to_string(), holder: number, before: &[], beside: &[] };
                 match leases.give(&pools, asked, to) {
                     Some(lease) => prop_assert!(model.insert(lease.address, (number, lease)).is_none()),
                     None => prop_assert_eq!(model.len(), 4),

@@ -88,12 +88,7 @@ impl IkeSa {
 
     /// What we want: what the one before had, where any will do.
     fn vips(&self) -> Vec<IpAddr> {
-        let mut before = self.mode_config.before.clone();
-        let mut again = |vip: &IpAddr| {
-            let at = before.iter().position(|ip| vip.is_unspecified() && ip.is_ipv4() == vip.is_ipv4());
-            at.map_or(*vip, |at| before.remove(at))
-        };
-        self.connection.vips.iter().map(&mut again).collect()
+        given::again(&self.connection.vips, self.mode_config.before.clone())
     }
 
     /// We hear what we are given; what of it we take.
@@ -153,7 +148,7 @@ impl IkeSa {
         }
         let pools = cx.config.pools_of(&self.connection);
         let who = self.applicant();
-        let to = Applicant { who: &who, holder: self.id.0, before: &[] };
+        let to = Applicant { who: &who, holder: self.id.0, before: &[], beside: &[] };
         let had = self.given.theirs.len();
         let told = self.given.give(&mut self.leases, &pools, &asked, to);
         if self.given.theirs.len() > had {

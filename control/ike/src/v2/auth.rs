@@ -185,7 +185,8 @@ impl IkeSa {
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
         payloads.extend(proofs.first().cloned().map(Payload::Authentication));
         // RFC 7296 §2.4
-        let says_so = connection.unique != Unique::Never && self.contacts.others(&ids, self.id).is_empty();
+        let says_so = connection.unique != Unique::Never && self.contacts.claim(&ids, self.id);
+        self.init.iter_mut().filter(|_| says_so).for_each(|init| init.claimed = Some(ids.clone()));
         let notify = || Payload::Notify(Notify::new(NotifyType::INITIAL_CONTACT, &[]));
         payloads.extend(says_so.then(notify));
         payloads.extend(rounds);
@@ -227,8 +228,21 @@ impl IkeSa {
         }
     }
 
+    /// It is known by now whether it is one, or it is over: others may say that there is none.
+    pub(super) fn let_claim_go(&mut self) {
+        if let Some(ids) = self.init.as_mut().and_then(|init| init.claimed.take()) {
+            self.contacts.remove(&ids, self.id);
+        }
+    }
+
     /// What becomes of others of the same two, or of this one.
-    fn keep_unique(&mut self, connection: &Connection, ids: &Ids, payloads: &Payloads) -> Result<(), Closed> {
+    fn keep_unique(
+        &mut self,
+        connection: &Connection,
+        ids: &Ids,
+        payloads: &Payloads,
+        cx: &Context<'_>,
+    ) -> Result<(), Closed> {
         if connection.unique == Unique::Never || !connection.remote_auth.tells_who() {
             return Ok(());
         }
@@ -245,7 +259,8 @@ impl IkeSa {
             _ => {}
         }
         // RFC 7296 §2.4: what the peer has not got any more, it need not be told of.
-        self.legacies.extend(others.into_iter().map(|other| Legacy::Superseded(other, !is_only)));
+        let begun_ms = is_only.then(|| self.deadline_ms.saturating_sub(cx.config.half_open_ms));
+        self.legacies.extend(others.into_iter().map(|other| Legacy::Superseded(other, begun_ms)));
         Ok(())
     }
 
@@ -480,20 +495,20 @@ impl IkeSa {
         if let Some(elsewhere) = self.redirects_to(&connection, cx) {
             return self.answer_elsewhere(&connection, ids, (answer, elsewhere), cx);
         }
-        if let Err(closed) = self.keep_unique(&connection, &ids, &payloads) {
+        if let Err(closed) = self.keep_unique(&connection, &ids, &payloads, cx) {
             return self.refuse_initiator(closed, cx);
         }
         self.connection = connection.clone();
-        let (mine, theirs) = ids;
+        let (mine, theirs) = &ids;
         answer.extend(self.has_ppk.then(ppk::taken_notify));
         answer.extend(self.lifetime_notify(&connection));
-        answer.extend(self.ticket_answer(&payloads, done.theirs, (&mine, &theirs), cx));
+        answer.extend(self.ticket_answer(&payloads, done.theirs, (mine, theirs), cx));
         self.learn_sync(&payloads);
         answer.extend(self.channel.may_sync().then(|| self.sync_notify()));
         self.learn_mobike(&payloads);
         answer.extend(self.mobike.is_used.then(|| self.mobike_notifies(cx)).into_iter().flatten());
         let who = by_eap.unwrap_or_else(|| theirs.to_string());
-        let (configuration, given) = self.give(&connection, &who, &payloads, cx);
+        let (configuration, given) = self.give(&connection, (&ids, &who), &payloads, cx);
         answer.extend(configuration);
         let hosts = self.hosts();
         // RFC 6023 §3: without an SA payload it wants no child.
@@ -526,7 +541,6 @@ impl IkeSa {
         // Those of whom the peer knows nothing are nothing to go by.
         let has_others =
             connection.remote_auth.tells_who() && !payloads.has_notify(NotifyType::INITIAL_CONTACT);
-        let ids = (mine, theirs);
         let up = install.map(|install| {
             let has_elder =
                 has_others && self.contacts.carry(&self.of_user(&ids), self.id, &install.sa.policy);

@@ -6,7 +6,9 @@
 //!                              ◀──  CP(CFG_REPLY: address, DNS, subnets ...), TSi: that address
 //! ```
 
-use super::{child::ChildError, context::Context, ike_sa::IkeSa, output::Event, rekey_ike::Legacy};
+use super::{
+    child::ChildError, contacts::Ids, context::Context, ike_sa::IkeSa, output::Event, rekey_ike::Legacy,
+};
 use crate::{
     connection::Connection,
     given::{self, Given},
@@ -58,10 +60,16 @@ impl IkeSa {
         hosts
     }
 
+    /// What we want: what the one had in whose place it is, where any will do.
+    fn vips(&self) -> Vec<IpAddr> {
+        let before = self.reauthenticates.as_ref().map(|of| of.ours.clone()).unwrap_or_default();
+        given::again(&self.connection.vips, before)
+    }
+
     /// An initiator asks for addresses, and for servers of names.
     pub(super) fn configuration_request(&self) -> Option<Payload> {
-        let vips = &self.connection.vips;
-        let attributes = given::asking(vips);
+        let vips = self.vips();
+        let attributes = given::asking(&vips);
         let request = Configuration { kind: ConfigurationType::CFG_REQUEST, attributes };
         (!vips.is_empty()).then_some(Payload::Configuration(request))
     }
@@ -70,18 +78,18 @@ impl IkeSa {
     pub(super) fn learn_configuration(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
         let Some(reply) = said(payloads, ConfigurationType::CFG_REPLY) else { return };
         let is_here = |ip: &IpAddr| *ip == self.path.local.ip() || cx.config.here.contains(ip);
-        if let Some(given) = Given::told(&self.connection.vips, is_here, &reply.attributes) {
+        if let Some(given) = Given::told(&self.vips(), is_here, &reply.attributes) {
             self.given = given;
             self.event(Event::Configured(self.given.ours.clone(), self.given.dns.clone()), cx);
         }
     }
 
-    /// A responder gives addresses of its pools to who has proven to be `who`. What the peer is told; or why there is no
-    /// child SA.
+    /// A responder gives addresses of its pools to who has proven to be `who`, between ends of these identities. What the peer is
+    /// told; or why there is no child SA.
     pub(super) fn give(
         &mut self,
         connection: &Connection,
-        who: &str,
+        (ids, who): (&Ids, &str),
         payloads: &Payloads,
         cx: &mut Context<'_>,
     ) -> (Option<Payload>, Result<(), ChildError>) {
@@ -94,7 +102,12 @@ impl IkeSa {
             return (None, if is_wrong { Err(ChildError::NotAsked) } else { Ok(()) });
         }
         let before: Vec<u64> = self.legacies.iter().filter_map(Legacy::superseded).map(|id| id.0).collect();
-        let to = Applicant { who, holder: self.id.0, before: &before };
+        // RFC 7296 §2.8.3: who authenticates anew, from where it is, has them as long as it has both.
+        let beside = match connection.remote_auth.tells_who() {
+            true => self.contacts.beside(&self.of_user(ids), self.id, self.path.peer.ip()),
+            false => vec![],
+        };
+        let to = Applicant { who, holder: self.id.0, before: &before, beside: &beside };
         let Some(mut attributes) = self.given.give(&mut self.leases, &pools, &asked, to) else {
             return (None, Err(ChildError::NoAddress(connection.pools.join(", "))));
         };

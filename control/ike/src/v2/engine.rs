@@ -383,6 +383,12 @@ impl Engine {
         self.with(id, cx, |sa, cx| may = sa.synchronize(cx)) && may
     }
 
+    /// As if each IKE SA were the only one.
+    #[cfg(test)]
+    pub(super) fn forget_contacts(&mut self) {
+        self.contacts = Contacts::default();
+    }
+
     /// As if what was sent and received last were not known.
     #[cfg(test)]
     pub(super) fn forget_last(&mut self, id: IkeSaId, back: u32, cx: &mut Context<'_>) {
@@ -405,10 +411,10 @@ impl Engine {
     fn begin_anew(&mut self, from: IkeSaId, anew: Anew, cx: &mut Context<'_>) {
         let of = self.sas.get(&from).map(|sa| match &sa.reauthenticates {
             // What is sent elsewhere before it has taken a place leaves it to another.
-            Some(of) if *sa.phase() == Phase::Closing => (of.before, of.origin),
-            _ => (from, sa.origin),
+            Some(of) if *sa.phase() == Phase::Closing => ((of.before, of.origin), of.ours.clone()),
+            _ => ((from, sa.origin), sa.given.ours.clone()),
         });
-        let Some(place) = of else { return };
+        let Some((place, ours)) = of else { return };
         let id = self.reserve();
         self.begin(id, &anew.connection, None, (anew.between, None), cx);
         self.with(id, cx, |sa, cx| {
@@ -416,7 +422,7 @@ impl Engine {
                 Some(redirected) => sa.come_from(from, redirected, cx),
                 None => sa.event(Event::Reauthenticating(from), cx),
             }
-            sa.take_place_of(place, anew.children);
+            sa.take_place_of(place, anew.children, ours);
         });
         self.with(from, cx, |sa, _| sa.reauthenticated_by = Some(id));
     }
@@ -428,13 +434,24 @@ impl Engine {
         // With another gateway the peer may be another, too.
         let all = others.into_iter().filter(|id| *id != before).chain([before]);
         let all = all.filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));
-        for id in all.collect::<Vec<_>>() {
+        let all: Vec<_> = all.collect();
+        let children = all.iter().filter_map(|id| self.sas.get(id)).flat_map(|sa| sa.children_to_keep());
+        let is_here = |child: &Wanted| self.sas.get(&by).is_some_and(|sa| sa.has_child(&child.config.name));
+        let (here, lacking): (Vec<_>, Vec<_>) = children.partition(is_here);
+        // What has none of the children takes no place: that is tried again.
+        if here.is_empty() && !lacking.is_empty() {
+            self.with(by, cx, |sa, cx| sa.ask_later(Task::Delete, cx));
+            return;
+        }
+        for id in all {
             self.with(id, cx, IkeSa::be_outlived);
         }
+        self.with(by, cx, |sa, cx| sa.ask_when_alone(lacking, cx.now_ms));
     }
 
     /// An IKE SA goes between other addresses, at ports as before: the peer is told (RFC 4555 §3.5), or without MOBIKE another IKE
-    /// SA is begun there in its place. False if there is none, or it is not for us to say, but for who has begun.
+    /// SA is begun there in its place. What is still being begun is begun again there. False if there is none, or it is not for us to
+    /// say, but for who has begun.
     pub fn go_between(&mut self, id: IkeSaId, (local, peer): (IpAddr, IpAddr), cx: &mut Context<'_>) -> bool {
         let mut goes = false;
         // What was to take its place from where we are no more.
@@ -644,6 +661,7 @@ impl Engine {
         let behind = contact::note(&mut self.contacts, sa, cx.out.range(told..));
         self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         note_children(&mut self.by_child, id, cx.out.range(told..));
+        let connection = sa.connection.clone();
         let legacies = std::mem::take(&mut sa.legacies);
         let ticket = sa.ticket.take_if(|_| matches!(sa.phase, Phase::Closed(_)));
         let ticket = ticket.map(|ticket| (sa.connection.name.clone(), sa.path().peer.ip(), ticket));
@@ -673,6 +691,7 @@ impl Engine {
         if let Some((connection, peer, ticket)) = ticket {
             self.keep_ticket(&connection, peer, ticket, cx.now_ms);
         }
+        self.note_going_on((id, &connection.name), &behind, told, cx);
         legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
         self.leave_to(behind, cx);
         true
@@ -689,8 +708,8 @@ impl Engine {
                 self.with(id, cx, |sa, cx| sa.go_on(cx));
             }
             Legacy::Superseded(id, _) if self.v1.contains_key(&id) => self.supersede(id, cx),
-            Legacy::Superseded(id, is_known) => {
-                self.with(id, cx, |sa, cx| sa.be_superseded(is_known, cx));
+            Legacy::Superseded(id, begun_ms) => {
+                self.with(id, cx, |sa, cx| sa.be_superseded(begun_ms, cx));
             }
             Legacy::Anew(anew) => self.begin_anew(from, *anew, cx),
             Legacy::Outlived(before, origin) => self.outlive(from, (before, origin), cx),

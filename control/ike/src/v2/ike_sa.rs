@@ -608,6 +608,7 @@ impl IkeSa {
         self.phase = Phase::Established;
         self.ids = Some((mine, theirs));
         self.established_ms = Some(cx.now_ms);
+        self.let_claim_go();
         (self.init, self.peer_hashes) = (None, None);
         self.keys.iter_mut().for_each(Keys::forget_proofs);
         self.rekey_later(cx);
@@ -653,10 +654,7 @@ impl IkeSa {
             Closed::Silent => Some(EndedBy::Silence),
             _ => None,
         };
-        // RFC 7296 §2.8.3: a peer that has begun another goes on under that.
-        let goes_on = matches!(why, Closed::ByPeer) && self.has_other();
-        self.children.iter_mut().for_each(|child| child.is_replaced |= goes_on);
-        let by = by.filter(|_| self.phase != Phase::Closing && !goes_on);
+        let by = by.filter(|_| self.phase != Phase::Closing);
         for spi_in in self.children.iter().map(|child| child.spi_in).collect::<Vec<_>>() {
             match by {
                 Some(by) => self.lose_child(spi_in, by, cx),
@@ -664,6 +662,7 @@ impl IkeSa {
             }
         }
         self.give_back();
+        self.let_claim_go();
         self.event(Event::Closed(why.to_string()), cx);
         if !matches!(why, Closed::Silent) {
             // RFC 5723 §4.2: with what is deleted goes its ticket.

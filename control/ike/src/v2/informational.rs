@@ -109,6 +109,7 @@ impl IkeSa {
     /// Asks that the IKE SA be deleted.
     pub(super) fn begin_delete(&mut self, cx: &mut Context<'_>) {
         (self.phase, self.deadline_ms) = (Phase::Closing, u64::MAX);
+        self.let_claim_go();
         self.ask(ExchangeType::INFORMATIONAL, &delete(), cx);
         self.asked = Some(Asked::Informational(Question::Delete));
     }

@@ -147,8 +147,17 @@ impl IkeSa {
         nat::notifies(self.spis(), path.local, path.peer, self.connection.forces_udp)
     }
 
-    /// Packets go between other addresses. Without MOBIKE, both prove anew who they are from there, under another IKE SA.
+    /// Packets go between other addresses. Without MOBIKE, both prove anew who they are from there, under another IKE SA; until both
+    /// have, it is begun again.
     pub(super) fn go_between(&mut self, local: IpAddr, peer: IpAddr, cx: &mut Context<'_>) -> bool {
+        if self.mobike.leads && self.phase == Phase::Connecting {
+            self.take_path(local, peer, cx);
+            // What waits for a job is sent from there; if it is not taken there, it is begun again later.
+            if self.channel.is_asking() {
+                self.begin_again(cx);
+            }
+            return true;
+        }
         let may = self.mobike.leads && self.phase == Phase::Established;
         if may {
             self.take_path(local, peer, cx);
@@ -266,7 +275,7 @@ impl IkeSa {
     }
 
     /// Whether the peer is where it was heard last.
-    pub(super) fn follows_peer(&self) -> bool {
+    pub(super) fn follows_mapping(&self) -> bool {
         // RFC 4555 §3.8: with MOBIKE, the initiator says where it is.
         self.nat.is_some_and(|nat| nat.is_there) && !self.mobike.is_used
     }
@@ -274,7 +283,7 @@ impl IkeSa {
     /// The newest packet of a child SA in UDP has come from there: a NAT has given the peer another place, for its messages, too
     /// (RFC 7296 §2.23).
     pub(super) fn follow_packet(&mut self, peer: SocketAddr, cx: &mut Context<'_>) {
-        if self.phase == Phase::Established && self.follows_peer() && self.path.peer != peer {
+        if self.phase == Phase::Established && self.follows_mapping() && self.path.peer != peer {
             self.path.peer = peer;
             self.channel.ask_anew(cx.now_ms);
             self.move_children(cx);

@@ -22,7 +22,7 @@ use super::{
     rekey_ike::Legacy,
 };
 use crate::{
-    connection::{Connection, rekey_at_ms},
+    connection::{Connection, Unique, rekey_at_ms},
     message::{Notify, NotifyType, Payload, Payloads},
     traffic_selector::Policy,
 };
@@ -59,6 +59,8 @@ pub(super) struct Reauthenticates {
     pub origin: IkeSaId,
     /// The children besides the first.
     children: Vec<Wanted>,
+    /// The addresses that the peer has given us, which it is asked for again.
+    pub ours: Vec<IpAddr>,
     /// The peer is told that we have all.
     is_known: bool,
 }
@@ -173,11 +175,16 @@ impl IkeSa {
     }
 
     /// It takes the place of another. Its first child is made with it.
-    pub(super) fn take_place_of(&mut self, (before, origin): (IkeSaId, IkeSaId), children: Vec<Wanted>) {
+    pub(super) fn take_place_of(
+        &mut self,
+        (before, origin): (IkeSaId, IkeSaId),
+        children: Vec<Wanted>,
+        ours: Vec<IpAddr>,
+    ) {
         let mut children = children.into_iter();
         self.wanted = children.next().map(Box::new);
         let reauthenticates =
-            Reauthenticates { before, origin, children: children.collect(), is_known: false };
+            Reauthenticates { before, origin, children: children.collect(), ours, is_known: false };
         self.reauthenticates = Some(Box::new(reauthenticates));
     }
 
@@ -197,6 +204,16 @@ impl IkeSa {
         None
     }
 
+    /// Whether there is a child SA of a child.
+    pub(super) fn has_child(&self, name: &str) -> bool {
+        self.children.iter().any(|child| child.config.name == name && !child.is_replaced)
+    }
+
+    /// What was refused may be had once what this has the place of is gone.
+    pub(super) fn ask_when_alone(&mut self, children: Vec<Wanted>, now_ms: u64) {
+        self.later.extend(children.into_iter().map(|child| (now_ms + SETTLE_MS, Task::Child(child))));
+    }
+
     /// Another has its place.
     pub(super) fn be_outlived(&mut self, cx: &mut Context<'_>) {
         self.children.iter_mut().for_each(|child| child.is_replaced = true);
@@ -204,18 +221,15 @@ impl IkeSa {
         self.ask_later(Task::Delete, cx);
     }
 
-    /// An IKE SA of the same two is gone.
-    pub(super) fn be_superseded(&mut self, is_known: bool, cx: &mut Context<'_>) {
-        match is_known {
+    /// The peer has begun another, at this time if it has said that it knows none from before.
+    pub(super) fn be_superseded(&mut self, begun_ms: Option<u64>, cx: &mut Context<'_>) {
+        match begun_ms {
+            Some(begun_ms) if self.established_ms < Some(begun_ms) => self.close(Closed::Superseded, cx),
+            // Both were begun at once, before either was there.
+            Some(_) if self.connection.unique == Unique::No => {}
             // It may be what the peer authenticates anew, and has then to delete itself.
-            true => self.later.push((cx.now_ms + SETTLE_MS, Task::Delete)),
-            false => self.close(Closed::Superseded, cx),
+            _ => self.later.push((cx.now_ms + SETTLE_MS, Task::Delete)),
         }
-    }
-
-    /// Whether there is another IKE SA with this peer.
-    pub(super) fn has_other(&self) -> bool {
-        self.contact_ids().is_some_and(|ids| !self.contacts.others(&ids, self.id).is_empty())
     }
 
     /// Whether an older child SA, of another IKE SA with this peer, carries the packets that one of this policy is for.

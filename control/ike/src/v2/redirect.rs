@@ -124,6 +124,11 @@ pub(super) struct Redirection {
 }
 
 impl Redirection {
+    /// We were sent where we are.
+    pub fn is_followed(&self) -> bool {
+        self.from.is_some()
+    }
+
     /// Once more; nothing if that is too often.
     fn again(&self, from: IpAddr, now_ms: u64) -> Option<Redirection> {
         let mut times_ms: Vec<_> =

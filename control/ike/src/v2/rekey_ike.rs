@@ -118,8 +118,8 @@ pub(super) struct Rival {
 pub(super) enum Legacy {
     /// An IKE SA in its place.
     Heir(Box<IkeSa>),
-    /// An IKE SA of the same two is closed; whether the peer knows it, and is to be told.
-    Superseded(IkeSaId, bool),
+    /// An IKE SA of the same two is closed: the peer has begun another, at this time if it has said that it knows none from before.
+    Superseded(IkeSaId, Option<u64>),
     /// An IKE SA is to be begun that takes its place.
     Anew(Box<Anew>),
     /// An IKE SA has been made in the place of one: that goes, or who has its place since, by the first of those that took each

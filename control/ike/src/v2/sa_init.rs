@@ -15,6 +15,7 @@
 use super::{
     auth_puzzle::{self, Keyless},
     channel::Channel,
+    contacts::Ids,
     context::Context,
     ike_sa::{Asked, Closed, IkeSa, Then},
     job::{Job, Outcome},
@@ -71,6 +72,8 @@ pub struct Init {
     pub(super) puzzle: Option<Puzzle>,
     /// Its solution.
     pub(super) solution: Option<Vec<u8>>,
+    /// Those of whom we say that there is no other IKE SA.
+    pub(super) claimed: Option<Ids>,
 }
 
 impl Init {
@@ -87,6 +90,7 @@ impl Init {
             asks_for_certificates: false,
             puzzle: None,
             solution: None,
+            claimed: None,
         }
     }
 
@@ -162,6 +166,7 @@ impl IkeSa {
             _ => None,
         };
         self.wanted = self.wanted.take().or(wanted.map(Box::new));
+        self.let_claim_go();
         let spis = Spis { initiator: IkeSpi::from(cx.random::<8>()), responder: IkeSpi::NONE };
         self.channel = Channel::new(Role::Initiator, spis, self.connection.retransmission);
         self.path.local.set_port(self.connection.local_port);
@@ -169,6 +174,7 @@ impl IkeSa {
         (self.asked, self.init, self.keys, self.agreement) = (None, None, None, None);
         (self.resumed, self.nat, self.peer_hashes) = (None, None, None);
         (self.uses_ppk, self.has_ppk, self.may_be_childless) = (false, false, false);
+        (self.init_error, self.deadline_ms) = (None, u64::MAX);
         self.begin_init(cx);
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::swanctl::{connection::Host, value::Value};
+use portcullis_ike::v2::engine::Engine;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -85,4 +86,20 @@ fn it_begins_between_the_first_that_there_is_a_way_between() {
     assert_eq!(of(&connection, &[(US6, PEER6)]), Ok((ip(ALSO_US), ip(PEER))), "it may come to be here");
     connection.remote = hosts("203.0.113.0/24");
     assert_eq!(of(&connection, &[]), Err("remote_addrs has no address to begin with".to_owned()));
+}
+
+/// Before it is established, what we have begun goes where it can be, and nothing else.
+#[test]
+fn what_is_being_begun_goes_where_it_can_be() {
+    let (begun, half_open, _) = super::super::tests::begun((ip(US), ip(PEER)));
+    let step = |engine: &Engine, ours: Option<&str>| {
+        let known = [((Some(ip(US)), ip(PEER)), ours.map(ip)), ((None, ip(PEER)), Some(ip(ALSO_US)))].into();
+        let mut ways = Ways { here: &HashSet::new(), virtual_ips: &HashSet::new(), known };
+        match super::step(engine.sas().next().unwrap(), &[], &[], &mut ways) {
+            Some(Step::Go(between)) => Some(between),
+            _ => None,
+        }
+    };
+    assert_eq!(step(&begun, None), Some((ip(ALSO_US), ip(PEER))));
+    assert_eq!([step(&begun, Some(US)), step(&half_open, None)], [None, None]);
 }

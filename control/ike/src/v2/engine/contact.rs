@@ -1,10 +1,11 @@
 //! What IKE SAs of the same two know of each other's child SAs: a newer one that waits behind an older one is sent by as soon as
-//! that is gone (RFC 7296 §2.8).
+//! that is gone (RFC 7296 §2.8), and a child that one has lost goes on by another's.
 
 use super::Engine;
 use crate::{
     contacts::Contacts,
     v2::{
+        child::ChildSa,
         context::Context,
         ike_sa::{IkeSa, IkeSaId, Phase},
         output::{ChildChange, Output},
@@ -36,6 +37,26 @@ pub(super) fn note<'a>(
 }
 
 impl Engine {
+    /// A child of which another child SA is there, of the same two, has not ended with one, but goes on.
+    // RFC 7296 §2.8.3: a peer that authenticates anew deletes what was before.
+    pub(super) fn note_going_on(
+        &self,
+        (id, connection): (IkeSaId, &str),
+        behind: &[IkeSaId],
+        told: usize,
+        cx: &mut Context<'_>,
+    ) {
+        let all = behind.iter().chain([&id]).filter_map(|id| self.sa(*id));
+        let sas = all.filter(|sa| sa.connection.name == connection);
+        for output in cx.out.range_mut(told..) {
+            let Output::Child(ChildChange::Remove(child)) = output else { continue };
+            let is_same = |other: &ChildSa| other.config.name == child.config.name && !other.is_replaced;
+            if child.ended_by.is_some() && sas.clone().any(|sa| sa.children.iter().any(is_same)) {
+                (child.ended_by, child.is_replaced) = (None, true);
+            }
+        }
+    }
+
     /// Child SAs are gone: those of these IKE SAs that have waited behind them are sent by.
     pub(super) fn leave_to(&mut self, behind: Vec<IkeSaId>, cx: &mut Context<'_>) {
         for id in behind {

@@ -337,7 +337,7 @@ impl Engine {
     /// The peer knows one no more, of either version.
     pub(super) fn supersede(&mut self, id: IkeSaId, cx: &mut Context<'_>) {
         if !self.with_v1(id, cx, |sa, cx| sa.close(Closed::Superseded, cx)) {
-            self.with(id, cx, |sa, cx| sa.be_superseded(false, cx));
+            self.with(id, cx, |sa, cx| sa.be_superseded(Some(u64::MAX), cx));
         }
     }
 }

@@ -70,7 +70,7 @@ impl IkeSa {
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
         let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        if (is_beginning || self.follows_peer()) && self.path != path {
+        if (is_beginning || self.follows_mapping()) && self.path != path {
             self.path = path;
             if self.phase != Phase::Connecting {
                 self.move_children(cx);

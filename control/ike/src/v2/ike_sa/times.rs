@@ -81,13 +81,23 @@ impl IkeSa {
         self.phase == Phase::Connecting && (most == 0 || self.sequences < most)
     }
 
+    /// Whether the peer is elsewhere by now: its name has other addresses than when it was begun.
+    fn follows_peer(&mut self) -> bool {
+        let (remote, peer) = (&self.connection.remote, self.path.peer.ip());
+        if self.redirection.is_followed() || remote.fits(peer).is_some() {
+            return false;
+        }
+        let now = remote.addresses().find(|ip| ip.is_ipv4() == peer.is_ipv4());
+        now.inspect(|ip| self.path.peer.set_ip(*ip)).is_some()
+    }
+
     /// Time has passed.
     pub(in crate::v2) fn tick(&mut self, cx: &mut Context<'_>) {
         match self.channel.late(cx.now_ms, cx.rng) {
             Some(Late::Again(datagrams)) => self.send(datagrams, self.path, cx),
-            Some(Late::GivenUp) if self.tries_again() => match self.keys {
-                None => self.channel.ask_anew(cx.now_ms),
-                Some(_) => self.begin_again(cx),
+            Some(Late::GivenUp) if self.tries_again() => match self.follows_peer() || self.keys.is_some() {
+                false => self.channel.ask_anew(cx.now_ms),
+                true => self.begin_again(cx),
             },
             Some(Late::GivenUp) => return self.close(Closed::Silent, cx),
             None => {}

@@ -109,6 +109,28 @@ fn addresses_go_on_over_rekeying_and_go_back_at_the_end() {
     assert_eq!(world.ends[RIGHT].engine.leases().told("v4"), [(ip("10.3.0.1"), "left.example.org", false)]);
 }
 
+// RFC 7296 §2.8.3
+#[test]
+fn addresses_stay_when_who_has_them_authenticates_anew() {
+    use crate::connection::Unique::{Keep, Never, No, Replace};
+    for unique in [No, Never, Keep, Replace] {
+        let mut world = World::new(1, ends(&["0.0.0.0"], &[v4()]));
+        world.configure(RIGHT, |connection| connection.unique = unique);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        world.is_steady = true;
+        for _ in 0..3 {
+            let id = world.only_sa(LEFT).id();
+            world.with(LEFT, |engine, cx| assert!(engine.reauthenticate(id, cx)));
+            world.run_until_quiet();
+            world.check_children(1);
+            assert_eq!(world.only_sa(LEFT).given().ours, [ip("10.3.0.1")], "{unique:?}");
+            assert_eq!(local_ts(&world, LEFT), "10.3.0.1/32");
+            assert_eq!(world.ends[RIGHT].engine.leases().counts("v4"), (1, 0));
+        }
+    }
+}
+
 #[test]
 fn an_address_is_the_one_that_was_asked_for_where_it_is_free() {
     let mut world = World::new(1, ends(&["10.3.0.2"], &[v4()]));

@@ -49,6 +49,34 @@ fn ends_of(world: &World, end: usize) -> (SocketAddr, SocketAddr) {
     (install.local, install.peer)
 }
 
+/// What is still being begun goes on from where we are by then, and to where the peer's name is.
+#[test]
+fn what_is_being_begun_goes_with_either_end() {
+    for end in [LEFT, RIGHT] {
+        let mut world = mobile(2, |connection| connection.keying_tries = 0);
+        world.configure(RIGHT, |connection| connection.local = Hosts::Any);
+        world.addresses[end] = ELSEWHERE;
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        match end {
+            LEFT => go(&mut world, ELSEWHERE),
+            _ => {
+                world.configure(LEFT, |connection| connection.remote = Hosts::one(ELSEWHERE));
+                let connections = world.ends[LEFT].config.connections.clone();
+                world.ends[LEFT].engine.follow_connections(&connections);
+                // It is given up there.
+                world.run_for(170_000);
+            }
+        }
+        // What the right end had half open is over.
+        world.run_for(31_000);
+        world.check_children(1);
+        assert_eq!(ends_of(&world, 1 - end).1.ip(), ELSEWHERE);
+        // What both say of their addresses is said of these.
+        assert!(world.only_sa(RIGHT).nat().is_some_and(|nat| !nat.is_any()), "{end}");
+    }
+}
+
 // RFC 4555 §3.3, §3.5
 #[test]
 fn child_sas_go_with_who_has_begun() {

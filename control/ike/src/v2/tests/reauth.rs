@@ -71,6 +71,50 @@ fn all_children_come_anew() {
     assert_eq!(names, ["net", "six"]);
 }
 
+/// What has none of the children does not take the place of what has them: it is tried again.
+#[test]
+fn what_the_peer_gives_no_child_takes_no_place() {
+    let mut world = established(6);
+    world.is_steady = true;
+    let (spis, children) =
+        (world.only_sa(LEFT).spis(), world.ends[RIGHT].config.connections[0].children.clone());
+    world.configure(RIGHT, |c| c.children = vec![child("other", "10.4.0.0/16", "10.3.0.0/16")]);
+    assert!(reauthenticate(&mut world, LEFT));
+    world.run_for(300_000);
+    assert_eq!([LEFT, RIGHT].map(|end| world.only_sa(end).spis()), [spis; 2]);
+    world.check_children(1);
+    world.configure(RIGHT, |c| c.children = children);
+    world.run_for(200_000);
+    assert_eq!([LEFT, RIGHT].map(|end| world.only_sa(end).spis() == spis), [false; 2]);
+    world.check_children(1);
+}
+
+/// A child that the peer refuses does not keep the others, and is asked for again.
+#[test]
+fn what_the_peer_refuses_is_asked_for_when_the_others_are_there() {
+    let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+    for (end, [local, remote]) in [(LEFT, ["fd01::/16", "fd02::/16"]), (RIGHT, ["fd02::/16", "fd01::/16"])] {
+        world.configure(end, |c| c.children.push(child("six", local, remote)));
+    }
+    world.initiate(LEFT, Some(0));
+    world.run_until_quiet();
+    let (id, six) = (world.only_sa(LEFT).id(), world.ends[LEFT].config.connections[0].children[1].clone());
+    world.with(LEFT, |engine, cx| engine.initiate_child(id, &six, cx));
+    world.run_until_quiet();
+    world.check_children(2);
+    let six = world.ends[RIGHT].config.connections[0].children[1].clone();
+    world.configure(RIGHT, |c| _ = c.children.pop());
+    assert!(reauthenticate(&mut world, LEFT));
+    world.run_for(5000);
+    world.check_children(1);
+    world.configure(RIGHT, |c| c.children.push(six));
+    let connections = world.ends[RIGHT].config.connections.clone();
+    world.ends[RIGHT].engine.follow_connections(&connections);
+    world.run_for(20_000);
+    assert_ne!(world.only_sa(LEFT).id(), id);
+    world.check_children(2);
+}
+
 fn for_a_while(connection: &mut Connection) {
     (connection.reauth_ms, connection.over_ms, connection.rand_ms) = (100_000, 50_000, 10_000);
 }

@@ -1,8 +1,9 @@
-use super::world::{LEFT, RIGHT, World, config, connection};
+use super::world::{LEFT, RIGHT, World, address, child, config, connection};
 use crate::{
     connection::{Childless, LocalAuth, RemoteAuth, Unique},
     v2::output::Event,
 };
+use std::sync::Arc;
 
 /// A world in which an IKE SA is up, of which the left end knows nothing any more if it is to forget.
 fn met(unique: Unique, says_so: bool, forgets: bool) -> World {
@@ -60,6 +61,35 @@ fn there_is_one_ike_sa_of_two_as_is_configured() {
             assert_eq!(left_over(&world), (counts, closed.clone()), "{unique:?}");
             world.check_children(counts[0]);
         }
+    }
+}
+
+/// Two connections of the same two are begun at once. There are peers that say of both that there is no other, and such as believe
+/// that of what was there before and of what was not.
+// RFC 7296 §2.4
+#[test]
+fn what_is_begun_at_once_stays() {
+    for (says_twice, believes_all) in [(false, true), (true, false)] {
+        let mut world = World::new(6, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        let mut other = connection("other", LEFT);
+        other.children = vec![child("other", "10.3.0.0/16", "10.4.0.0/16")];
+        world.ends[LEFT].config.connections.push(Arc::new(other));
+        world.configure(RIGHT, |c| c.children.push(child("other", "10.4.0.0/16", "10.3.0.0/16")));
+        for connection in world.ends[LEFT].config.connections.clone() {
+            let (child, between) = (&connection.children[0], (address(LEFT), address(RIGHT)));
+            world.with(LEFT, |engine, cx| engine.initiate(&connection, Some(child), between, cx));
+        }
+        while world.step(60_000) {
+            if says_twice {
+                world.ends[LEFT].engine.forget_contacts();
+            }
+            if believes_all && world.ends[RIGHT].engine.half_open() == 2 {
+                // As if the first messages came later than they do.
+                world.ends[RIGHT].config.half_open_ms = 0;
+            }
+        }
+        assert_eq!(left_over(&world), ([2, 2], None), "{says_twice}");
+        world.check_children(2);
     }
 }
 
@@ -127,5 +157,39 @@ fn who_proves_nothing_is_nobodys_other_ike_sa() {
             }
             assert_eq!(left_over(&world), ([1, 2], None), "{unique:?}");
         }
+    }
+}
+
+/// Whether children go on that a peer ends, or does not answer for: where there is another child SA of the same, and not just
+/// another IKE SA of the same two.
+#[test]
+fn what_another_child_sa_is_there_for_goes_on() {
+    for (is_same, is_deleted) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        let (name, nets) = if is_same {
+            ("net", ["10.1.0.0/16", "10.2.0.0/16"])
+        } else {
+            ("other", ["10.3.0.0/16", "10.4.0.0/16"])
+        };
+        for end in [LEFT, RIGHT] {
+            world.configure(end, |c| {
+                (c.unique, c.dpd_ms) = (Unique::Never, [30_000, 0][end]);
+                c.children.extend((!is_same).then(|| child(name, nets[end], nets[1 - end])));
+            });
+        }
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        let (id, spi) = (world.only_sa(RIGHT).id(), world.only_sa(LEFT).children()[0].spi_in);
+        if !is_deleted {
+            world.restart(RIGHT);
+        }
+        world.initiate(LEFT, Some(usize::from(!is_same)));
+        world.run_for(1000);
+        if is_deleted {
+            world.with(RIGHT, |engine, cx| engine.terminate(id, cx));
+        }
+        world.run_until_quiet();
+        assert_eq!(world.ends[LEFT].gone, [(spi, is_same)], "{is_deleted}");
+        world.check_children(1);
     }
 }
