@@ -13,6 +13,7 @@ pub mod credentials;
 mod eap;
 pub mod events;
 mod failures;
+mod idle;
 mod keeping;
 pub mod keylog;
 mod loading;
@@ -33,6 +34,7 @@ use configured::Unusable;
 use credentials::Credentials;
 use events::Events;
 use failures::Failures;
+use idle::Idle;
 use keeping::Keeping;
 use keylog::KeyLog;
 use names::{Names, Waiting};
@@ -54,7 +56,7 @@ use portcullis_ike::{
     },
 };
 use portcullis_machine::{Ike as Limits, Machine};
-use portcullis_sadb::{self as sadb, EventKind, Flow, Sadb, Spi};
+use portcullis_sadb::{self as sadb, Endpoint, EventKind, Flow, Sa, Sadb, SlotIndex, Spi};
 use rand_core::UnwrapErr;
 use sockets::{SocketError, Sockets};
 use std::{
@@ -160,10 +162,11 @@ pub struct Ike {
     refused: BTreeMap<&'static str, u64>,
     keeping: Keeping,
     actions: Actions,
+    idle: Idle,
     /// Addresses and routes of this machine, if they can be followed.
     watch: Option<Watch>,
     names: Names,
-    /// What begins when names are looked up.
+    /// What begins when names are looked up, or when it can be.
     waiting: Vec<Waiting>,
     retransmission: Retransmission,
     virtual_ips: VirtualIps,
@@ -217,6 +220,7 @@ impl Ike {
             refused: BTreeMap::new(),
             keeping: Keeping::default(),
             actions: Actions::default(),
+            idle: Idle::default(),
             watch: Watch::open()
                 .inspect_err(|e| tracing::warn!("IKE SAs stay when addresses change: netlink: {e}"))
                 .ok(),
@@ -274,8 +278,14 @@ impl Ike {
         if !self.jobs.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due =
-            [self.engine.due_ms(), self.names.due_ms(), self.actions.due_ms(), self.virtual_ips.due_ms()];
+        let due = [
+            self.engine.due_ms(),
+            self.names.due_ms(),
+            self.waiting.iter().map(|waiting| waiting.again_ms).filter(|ms| *ms > 0).min(),
+            self.actions.due_ms(),
+            self.idle.due_ms(),
+            self.virtual_ips.due_ms(),
+        ];
         let due = due.into_iter().flatten().min().map(|ms| ms.saturating_sub(self.now_ms()));
         let watch = self.watch.as_ref().and_then(Watch::due);
         // Packets say nothing: they are counted.
@@ -351,6 +361,11 @@ impl Ike {
     /// # Errors
     /// Why not, for people.
     pub fn down(&mut self, name: &str, sadb: &mut Sadb) -> Result<String, String> {
+        let is_its = |waiting: &Waiting| {
+            waiting.connection == name
+                || waiting.child.as_ref().is_some_and(|child| child.config.name == name)
+        };
+        self.waiting.retain(|waiting| !(waiting.is_to_be_up && is_its(waiting)));
         self.ask_all(name, sadb, "deleted", Engine::terminate, Engine::terminate_child)
     }
 
@@ -400,17 +415,24 @@ impl Ike {
             EventKind::SoftLifetime | EventKind::SeqLow => {
                 self.with(sadb, |engine, cx| engine.rekey_child(spi, cx));
             }
+            // Of one of its SAs.
+            EventKind::Idle => self.end_if_idle(spi, sadb),
             EventKind::HardLifetime | EventKind::SeqExhausted => {
                 tracing::info!("child SA {}: {:?}", Spi(spi), event.kind);
                 self.with(sadb, |engine, cx| engine.expire_child(spi, cx));
             }
-            EventKind::Idle => {
-                tracing::info!("child SA {}: {:?}", Spi(spi), event.kind);
-                self.with(sadb, |engine, cx| engine.terminate_child(spi, cx));
-            }
             EventKind::PeerMoved | EventKind::Acquire => return false,
         }
         true
+    }
+
+    /// The newest packet of an SA in UDP, in this slot, has come from elsewhere. False if the SA is none of IKE's.
+    pub fn follow_packet(&mut self, slot: SlotIndex, sa: &Sa, to: Endpoint, sadb: &mut Sadb) -> bool {
+        if let Some(spi) = self.children.follow(sadb, slot, to) {
+            let peer = SocketAddr::new(to.addr(), to.port());
+            self.with(sadb, |engine, cx| engine.follow_packet(spi, peer, cx));
+        }
+        Children::is_of_one(sa)
     }
 
     /// Takes what came, and what has come to its time.
@@ -430,6 +452,7 @@ impl Ike {
         }
         self.with(sadb, Engine::tick);
         self.hear_children(sadb);
+        self.end_idle(sadb);
         self.give_jobs(sadb);
         self.children.expire(sadb, crate::iked::boot_secs());
         self.act(sadb);
@@ -499,26 +522,40 @@ impl Ike {
         })?;
         let child = child.and_then(|name| found.children.iter().find(|child| child.name == name));
         let child = child.map(|config| Wanted { config: config.clone(), packet: packet.map(Box::new) });
-        if let Some(id) = self.begin_under(&found, child.as_ref(), sadb) {
+        let begun = self.begin_or_wait(&found, child.clone(), sadb)?;
+        // It need not be tried any more.
+        self.waiting.retain(|waiting| waiting.again_ms == 0 || !waiting.is_for(&found.name, &child));
+        Ok(begun)
+    }
+
+    fn begin_or_wait(
+        &mut self,
+        found: &Arc<Connection>,
+        child: Option<Wanted>,
+        sadb: &mut Sadb,
+    ) -> Result<IkeSaId, String> {
+        if let Some(id) = self.begin_under(found, child.as_ref(), sadb) {
             return Ok(id);
         }
         if let Some(unusable) = self.unusable(&found.name) {
             return Err(unusable.to_string());
         }
-        let is_it = |waiting: &&Waiting| waiting.connection == found.name;
-        if let Some(waiting) = self.waiting.iter().find(|w| is_it(w) && same(&w.child, &child)) {
+        // What is tried again has failed, which is to be told now.
+        let is_it = |waiting: &&Waiting| waiting.connection == found.name && waiting.again_ms == 0;
+        if let Some(waiting) = self.waiting.iter().find(|w| is_it(w) && w.is_for(&found.name, &child)) {
             return Ok(waiting.id);
         }
         if self.waits_for_names(&found.name) {
             // Children that wait are to be under one IKE SA, too.
             let begun = self.waiting.iter().find(is_it).map(|waiting| waiting.id);
             let id = begun.unwrap_or_else(|| self.engine.reserve());
-            self.waiting.push(Waiting { id, connection: found.name.clone(), child });
+            let connection = found.name.clone();
+            self.waiting.push(Waiting { id, connection, child, is_to_be_up: false, again_ms: 0 });
             return Ok(id);
         }
-        let between = self.ends(&found)?;
+        let between = self.ends(found)?;
         let id = self.engine.reserve();
-        self.begin_between(id, &found, child, between, sadb);
+        self.begin_between(id, found, child, between, sadb);
         Ok(id)
     }
 
@@ -614,6 +651,8 @@ impl Ike {
                     tracing::error!("connection '{connection}': child '{child}': {error}");
                     return Some(Remedy::Withdraw(install.sa.spi_in, install.replaces));
                 }
+                let idle_secs = install.sa.config.handling.lifetime.idle_secs;
+                self.idle.begin(install.sa.spi_in, idle_secs, self.now_ms());
             }
             Output::Child(ChildChange::Use(spi)) => self.children.send_by(sadb, spi),
             Output::Child(ChildChange::Move(moved)) => {
@@ -623,6 +662,7 @@ impl Ike {
             }
             Output::Child(ChildChange::Remove(child)) => {
                 self.note_gone(&child, sadb);
+                self.idle.forget(child.spi_in);
                 self.note_end(&child);
                 // What the peer has sent by it before it said so may still come.
                 match child.is_replaced || child.ended_by == Some(EndedBy::Peer) {
@@ -676,11 +716,6 @@ fn under(engine: &Engine, connection: &Connection) -> Option<IkeSaId> {
         is_there && (&sa.connection().name, sa.connection().edition) == (&connection.name, connection.edition)
     };
     Some(engine.ike_sas().find(is_up)?.id())
-}
-
-/// Whether two children are one, by their names.
-fn same(one: &Option<Wanted>, other: &Option<Wanted>) -> bool {
-    one.as_ref().map(|child| &child.config.name) == other.as_ref().map(|child| &child.config.name)
 }
 
 #[cfg(test)]

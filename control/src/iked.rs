@@ -377,7 +377,8 @@ impl Iked {
             }
             let sa = self.sadb.sa(event.slot).filter(|(generation, _)| *generation == event.generation);
             if let Some(to) = event.endpoint() {
-                follow(&event, to, sa.map(|(_, sa)| sa), &mut moved);
+                let sa = sa.map(|(_, sa)| sa).filter(|sa| sa.udp.is_some_and(|udp| udp.follow_peer));
+                sa.into_iter().for_each(|sa| self.follow(&event, to, &sa, &mut moved));
                 continue;
             }
             let is_heard =
@@ -393,6 +394,16 @@ impl Iked {
         }
         if let Some(ike) = &mut self.ike {
             ike.turn(&mut self.sadb);
+        }
+    }
+
+    /// A peer has moved, and is to be followed. What several SAs of one connection of `connections.toml` say, the last one says.
+    fn follow(&mut self, event: &Event, to: Endpoint, sa: &Sa, moved: &mut HashMap<u32, Endpoint>) {
+        let (Sa { name, spi, .. }, slot) = (sa, event.slot);
+        tracing::info!("connection '{name}': its peer is at {to} now, by SA {spi} in slot {}", slot.0);
+        let ike = self.ike.as_mut();
+        if !ike.is_some_and(|ike| ike.follow_packet(slot, sa, to, &mut self.sadb)) {
+            moved.insert(sa.reqid, to);
         }
     }
 
@@ -695,18 +706,6 @@ fn connections(config: &Path) -> Result<Connections, ConnectionsError> {
         return Ok(Connections::default());
     }
     Connections::load(config)
-}
-
-/// That a peer has moved, if it is to be followed. What several SAs of one connection say, the last one says.
-fn follow(event: &Event, to: Endpoint, sa: Option<Sa>, moved: &mut HashMap<u32, Endpoint>) {
-    let Some(sa) = sa.filter(|sa| sa.udp.is_some_and(|udp| udp.follow_peer)) else { return };
-    tracing::info!(
-        "connection '{}': its peer is at {to} now, by SA {} in slot {}",
-        sa.name,
-        sa.spi,
-        event.slot.0
-    );
-    moved.insert(sa.reqid, to);
 }
 
 /// Seconds of the clock that SAs' ages are of.

@@ -51,6 +51,8 @@ pub struct ChildSa {
     pub around: Option<Box<Around>>,
     /// The resource that it is for, if it is one of several on the same selectors (RFC 9611).
     pub resource: Option<u32>,
+    /// The peer takes packets that are padded to hide their size (RFC 4303 §2.7).
+    pub takes_padding: bool,
     /// When it is to be rekeyed.
     pub rekey_at_ms: u64,
     /// It was replaced: the peer, or we, will delete it.
@@ -349,6 +351,7 @@ keep!(ChildSa {
     spi_out,
     around,
     resource,
+    takes_padding,
     rekey_at_ms,
     is_replaced,
     successor,

@@ -221,7 +221,7 @@ impl fmt::Debug for Packet<'_> {
 }
 
 /// An identity of EAP as one of IKE: what it looks like to people.
-fn identification(name: &str) -> Option<Identification> {
+pub(crate) fn identification(name: &str) -> Option<Identification> {
     name.parse::<IdPattern>().ok()?.identity()
 }
 

@@ -247,6 +247,23 @@ impl TrafficSelectors {
         self.0.iter()
     }
 
+    /// The one address that all of them have, if it is one.
+    pub fn host(&self) -> Option<IpAddr> {
+        let (first, last) = self.0.first()?.addresses();
+        let is_its = |one: &TrafficSelector| one.addresses() == (first, first);
+        (first == last && self.0.iter().all(is_its)).then_some(first)
+    }
+
+    /// The same of one address.
+    pub fn at(&self, address: IpAddr) -> TrafficSelectors {
+        let host = TrafficSelector::between(address, address).expect("an address is not above itself");
+        let at = |one: &TrafficSelector| {
+            let [_, protocols, ports] = one.spans;
+            TrafficSelector { spans: [host.spans[0], protocols, ports], ..host }
+        };
+        TrafficSelectors::new(self.0.iter().map(at))
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -71,10 +71,10 @@ impl Ike {
         }
         let (connection, child) = &named;
         tracing::info!("connection '{connection}': a packet asks for '{child}'");
-        if let Err(why) = self.initiate_for(Some(connection), Some(child), Some(acquire.flow), sadb) {
-            tracing::warn!("connection '{connection}': '{child}' is not begun: {why}");
+        match self.initiate_for(Some(connection), Some(child), Some(acquire.flow), sadb) {
+            Ok(_) => _ = self.actions.begun.insert(named, now_ms + AGAIN_MS),
+            Err(why) => tracing::warn!("connection '{connection}': '{child}' is not begun: {why}"),
         }
-        self.actions.begun.insert(named, now_ms + AGAIN_MS);
         true
     }
 
@@ -111,9 +111,7 @@ impl Ike {
             let action = child.map(|child| action_of(child, by)).unwrap_or_default();
             if action.start {
                 tracing::info!("connection '{connection}': '{name}' has ended, and is begun again");
-                if let Err(why) = self.initiate(Some(connection), Some(name), sadb) {
-                    tracing::warn!("connection '{connection}': '{name}' is not begun: {why}");
-                }
+                self.start(connection, name, sadb);
             }
             if action.trap {
                 self.actions.is_changed |= self.actions.laid.insert(named, true) != Some(true);

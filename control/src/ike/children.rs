@@ -33,6 +33,7 @@ use portcullis_sadb::{
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -306,6 +307,24 @@ impl Children {
             && [installed.inbound, installed.outbound].iter().all(|slot| sadb.set_endpoint(*slot, to).is_ok())
     }
 
+    /// By the newest packet of an SA in UDP, in this slot, its peer is elsewhere (RFC 7296 §2.23): both SAs of its child SA go there,
+    /// and no others that are for the same packets, which may be other peers'. Our SPI of that, if there is one.
+    pub fn follow(&self, sadb: &mut Sadb, slot: SlotIndex, to: Endpoint) -> Option<u32> {
+        let spi_in = self.spi_of(slot)?;
+        let Installed { inbound, outbound, .. } = self.installed(spi_in)?;
+        for slot in [inbound, outbound] {
+            if let Err(e) = sadb.set_endpoint(slot, to) {
+                tracing::error!("child SA {}: its peer is at {to}: {e}", Spi(spi_in));
+            }
+        }
+        Some(spi_in)
+    }
+
+    /// Whether an SA is of a child SA, that is there or was.
+    pub fn is_of_one(sa: &Sa) -> bool {
+        sa.reqid >= FIRST_REQID
+    }
+
     /// Takes a child SA out.
     pub fn remove(&mut self, sadb: &mut Sadb, spi_in: u32) {
         self.take_out(sadb, spi_in, 0);
@@ -443,6 +462,9 @@ fn sas(install: &Install, (reqid, worker): (u32, Option<u8>), now_secs: u32) -> 
     };
     let mut handling = child.config.handling;
     handling.born_secs = now_secs;
+    if !child.takes_padding {
+        handling.tfc_pad = 0;
+    }
     let sa = |direction, spi, from: SocketAddr, to: SocketAddr, key| Sa {
         spi: Spi(spi),
         direction,
@@ -511,20 +533,20 @@ fn name_of(name: &str) -> Name {
 
 /// The selectors of what goes out; nothing if they are too many.
 fn selectors(traffic: &Traffic) -> Option<Vec<Selector>> {
-    let mut all = vec![];
+    // In several pairs there may be the same, as where what is left of both has one protocol.
+    let (mut all, mut there) = (vec![], HashSet::new());
     for (local, remote) in traffic.pairs() {
         let (from, to) = (prefixes(&local), prefixes(&remote));
         for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (*src, *dst))) {
+            let (protocol, src_ports, dst_ports) = (local.protocol(), local.ports(), remote.ports());
+            let selector = Selector { src, dst, protocol, src_ports, dst_ports };
+            if !there.insert(selector.clone()) {
+                continue;
+            }
             if all.len() == MOST_POLICIES {
                 return None;
             }
-            all.push(Selector {
-                src,
-                dst,
-                protocol: local.protocol(),
-                src_ports: local.ports(),
-                dst_ports: remote.ports(),
-            });
+            all.push(selector);
         }
     }
     Some(all)
@@ -543,7 +565,13 @@ pub(super) fn prefixes(selector: &TrafficSelector) -> Vec<Prefix> {
 fn priority(selector: &Selector, action: Action, configured: u32) -> u32 {
     let bits = if selector.src.addr().is_ipv4() { 32 } else { 128 };
     let free = 2 * bits - u32::from(selector.src.len()) - u32::from(selector.dst.len());
-    let computed = 2 * free + u32::from(selector.protocol.is_none());
+    // Each counts for less than one bit of what is before it: addresses, the protocol, ports.
+    let width = |ports: &RangeInclusive<u16>| {
+        let count = (u32::from(*ports.end()) + 1).saturating_sub((*ports.start()).into());
+        u32::BITS - count.leading_zeros()
+    };
+    let ports = width(&selector.src_ports) + width(&selector.dst_ports);
+    let computed = 128 * free + 64 * u32::from(selector.protocol.is_none()) + ports;
     let place = match action {
         _ if configured > 0 => configured,
         Action::Bypass => PASS + computed,

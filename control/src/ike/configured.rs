@@ -377,6 +377,11 @@ pub(super) fn shunt(c: &Connection, child: &Child) -> Result<Option<Shunt>, Unus
 
 const ANYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
+/// After how much a child SA is replaced; never after nothing, which would be no limit.
+fn soft(rekey: u64, rand: u64) -> u64 {
+    rekey - (rand / 2).min(rekey / 2)
+}
+
 fn handling(child: &Child) -> Handling {
     let (life_bytes, rand_bytes) = child.life_and_rand_bytes();
     let (life_packets, rand_packets) = child.life_and_rand_packets();
@@ -394,8 +399,8 @@ fn handling(child: &Child) -> Handling {
         },
         lifetime: Lifetime {
             soft: Limits {
-                bytes: child.rekey_bytes.0.saturating_sub(rand_bytes / 2),
-                packets: child.rekey_packets.saturating_sub(rand_packets / 2),
+                bytes: soft(child.rekey_bytes.0, rand_bytes),
+                packets: soft(child.rekey_packets, rand_packets),
                 secs: 0,
             },
             hard: Limits { bytes: life_bytes, packets: life_packets, secs: secs(child.life()) },

@@ -175,6 +175,9 @@ impl Ike {
             })
             .collect();
         let (sas, children) = (self.engine.ike_sas().count(), wanted.len());
+        for Wanted { sa, .. } in &wanted {
+            self.idle.begin(sa.spi_in, sa.config.handling.lifetime.idle_secs, now_ms);
+        }
         let lost = self.children.adopt(sadb, &wanted, &untold, boot_secs());
         let replaced = |spi: u32| untold.installs.iter().find(|install| install.sa.spi_in == spi)?.replaces;
         self.keeping.lost = lost.into_iter().map(|spi| (spi, replaced(spi))).collect();

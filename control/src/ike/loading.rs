@@ -263,9 +263,7 @@ impl Ike {
             if is_up {
                 continue;
             }
-            if let Err(why) = self.initiate(Some(&connection.name), Some(&child.name), sadb) {
-                tracing::error!("connection '{}': '{}' is not begun: {why}", connection.name, child.name);
-            }
+            self.start(&connection.name, &child.name, sadb);
         }
     }
 

@@ -223,7 +223,29 @@ pub(super) struct Waiting {
     pub id: IkeSaId,
     pub connection: String,
     pub child: Option<Wanted>,
+    /// It is to be up without anybody asking: what cannot be begun is tried again.
+    pub is_to_be_up: bool,
+    /// When that is; 0 is as soon as names are looked up.
+    pub again_ms: u64,
 }
+
+impl Waiting {
+    /// Whether it is for this child, by its name.
+    pub fn is_for(&self, connection: &str, child: &Option<Wanted>) -> bool {
+        let name = |child: &Option<Wanted>| child.as_ref().map(|child| child.config.name.clone());
+        self.connection == connection && name(&self.child) == name(child)
+    }
+
+    /// What is tried again is of the child as it is configured now. False if there is none any more.
+    fn is_there(&mut self, connection: &ike::Connection) -> bool {
+        let Some(wanted) = self.child.as_mut().filter(|_| self.is_to_be_up) else { return true };
+        let now = connection.children.iter().find(|child| child.name == wanted.config.name);
+        now.inspect(|now| wanted.config = (*now).clone()).is_some()
+    }
+}
+
+/// How long it takes until a child that is to be up is tried again, if nothing is heard of addresses and routes before.
+const TRY_AGAIN_MS: u64 = 10_000;
 
 impl Ike {
     /// A connection as the engine takes it, with what is not written in it.
@@ -259,9 +281,14 @@ impl Ike {
             self.follow_names(&changed);
             self.note_connections();
         }
-        for waiting in std::mem::take(&mut self.waiting) {
+        let now_ms = self.now_ms();
+        for mut waiting in std::mem::take(&mut self.waiting) {
             match self.config.connection(&waiting.connection).cloned() {
-                Some(connection) if self.waits_for_names(&connection.name) => self.waiting.push(waiting),
+                Some(_) if now_ms < waiting.again_ms => self.waiting.push(waiting),
+                Some(connection) if !waiting.is_there(&connection) || self.is_up(&waiting) => {}
+                Some(connection) if self.waits_for_names(&connection.name) => {
+                    self.waiting.push(Waiting { again_ms: 0, ..waiting });
+                }
                 Some(connection) => self.begin_named(&connection, waiting, sadb),
                 None => self.tell_not_begun(&waiting, "it is not configured any more"),
             }
@@ -284,12 +311,56 @@ impl Ike {
         names_of(written).fold(false, |waits, name| self.names.ask(name, now_ms) | waits)
     }
 
-    fn begin_named(&mut self, connection: &Arc<ike::Connection>, waiting: Waiting, sadb: &mut Sadb) {
+    /// Begins a child that is to be up without anybody asking; what cannot be begun is tried again.
+    pub(super) fn start(&mut self, connection: &str, child: &str, sadb: &mut Sadb) {
+        let begun = self.initiate(Some(connection), Some(child), sadb);
+        let configured = self.config.connection(connection);
+        let configured = configured.and_then(|c| c.children.iter().find(|config| config.name == child));
+        let wanted = configured.map(Wanted::from);
+        match begun {
+            Ok(_) => {
+                let waiting = self.waiting.iter_mut().filter(|waiting| waiting.is_for(connection, &wanted));
+                waiting.for_each(|waiting| waiting.is_to_be_up = true);
+            }
+            Err(why) => {
+                tracing::error!("connection '{connection}': '{child}' is not begun: {why}");
+                let is_known = self.waiting.iter().any(|waiting| waiting.is_for(connection, &wanted));
+                if wanted.is_some() && !is_known {
+                    let (id, again_ms) = (self.engine.reserve(), self.now_ms() + TRY_AGAIN_MS);
+                    let connection = connection.to_owned();
+                    self.waiting.push(Waiting { id, connection, child: wanted, is_to_be_up: true, again_ms });
+                }
+            }
+        }
+    }
+
+    /// Whether what is to be up is, by the peer.
+    fn is_up(&self, waiting: &Waiting) -> bool {
+        let Some(wanted) = waiting.child.as_ref().filter(|_| waiting.is_to_be_up) else { return false };
+        let of_connection = self.engine.ike_sas().filter(|sa| sa.connection().name == waiting.connection);
+        of_connection.flat_map(|sa| sa.children()).any(|up| up.config.name == wanted.config.name)
+    }
+
+    /// What could not be begun is tried again at once.
+    pub(super) fn try_again(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.again_ms = 0);
+    }
+
+    fn begin_named(&mut self, connection: &Arc<ike::Connection>, mut waiting: Waiting, sadb: &mut Sadb) {
         if self.begin_under(connection, waiting.child.as_ref(), sadb).is_some() {
             return;
         }
         match self.ends(connection) {
             Ok(between) => self.begin_between(waiting.id, connection, waiting.child, between, sadb),
+            Err(why) if waiting.is_to_be_up => {
+                // Whoever waits for it hears of the first time.
+                if waiting.again_ms == 0 {
+                    self.tell_not_begun(&waiting, &why);
+                    waiting.id = self.engine.reserve();
+                }
+                waiting.again_ms = self.now_ms() + TRY_AGAIN_MS;
+                self.waiting.push(waiting);
+            }
             Err(why) => self.tell_not_begun(&waiting, &why),
         }
     }

@@ -223,6 +223,7 @@ impl Ike {
             }
         }
         self.watch.iter_mut().for_each(|watch| watch.news.rest(since));
+        self.try_again();
     }
 }
 

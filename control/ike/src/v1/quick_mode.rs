@@ -459,6 +459,7 @@ impl IkeSa {
             spi_out,
             around,
             resource: None,
+            takes_padding: true,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,

@@ -10,6 +10,7 @@ use crate::{
     ike_sa::Phase,
     retransmission::{Late, Open},
 };
+use std::net::SocketAddr;
 
 /// What is offered where nothing is configured: a day.
 const DAY_SECS: u32 = 24 * 3600;
@@ -94,6 +95,14 @@ impl IkeSa {
                 self.heard_ms.saturating_add(ms)
             }
             _ => u64::MAX,
+        }
+    }
+
+    /// The newest packet of a child SA in UDP has come from there: a NAT has given the peer another place (RFC 3947 §4).
+    pub(crate) fn follow_packet(&mut self, peer: SocketAddr, cx: &Context<'_>) {
+        if self.phase == Phase::Established && self.nat.is_some_and(|nat| nat.is_there) {
+            self.path.peer = peer;
+            self.liveness.open.iter_mut().for_each(|open| open.anew(cx.now_ms));
         }
     }
 

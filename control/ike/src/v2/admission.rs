@@ -11,12 +11,13 @@ const NONCES: std::ops::RangeInclusive<usize> = 16..=256;
 pub(super) fn said(octets: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut cookie, mut nonce) = (None, None);
     let [high, low] = NotifyType::COOKIE.0.to_be_bytes();
-    // Of no protocol, without an SPI.
-    let head = [0, 0, high, low];
     for (kind, body) in Message::glance(octets) {
         match kind {
             PayloadType::NONCE if nonce.is_none() => nonce = Some(body),
-            PayloadType::N if cookie.is_none() => cookie = body.strip_prefix(&head),
+            // RFC 7296 §3.10: without an SPI, of whatever protocol.
+            PayloadType::N if cookie.is_none() => {
+                cookie = body.get(1..).and_then(|body| body.strip_prefix(&[0, high, low]));
+            }
             _ => {}
         }
     }
@@ -83,7 +84,7 @@ fn place(address: IpAddr) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ExchangeType, Flags, Header, IkeSpi, Notify, Payload, Payloads, Version};
+    use crate::message::{ExchangeType, Flags, Header, IkeSpi, Notify, Payload, Payloads, Protocol, Version};
 
     fn at(address: &str) -> IpAddr {
         address.parse().unwrap()
@@ -129,6 +130,9 @@ mod tests {
         let whole =
             of(vec![other.clone(), notify(NotifyType::COOKIE, &[9; 33]), nonce.clone(), other.clone()]);
         assert_eq!(said(&whole), Some((&[9; 33][..], &[7; 32][..])));
+        // RFC 7296 §3.10: without an SPI the protocol is ignored.
+        let of_ike = Notify { protocol: Protocol::IKE, ..Notify::new(NotifyType::COOKIE, &[9; 33]) };
+        assert_eq!(said(&of(vec![Payload::Notify(of_ike), nonce.clone()])), said(&whole));
         assert_eq!(said(&of(vec![nonce, other.clone()])), Some((&[][..], &[7; 32][..])));
         assert_eq!(said(&of(vec![other, Payload::Nonce(vec![7; 16])])).map(|said| said.1.len()), Some(16));
         for len in 0..whole.len() {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     child,
-    connection::{Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
+    connection::{Childless, Connection, LocalAuth, SendCertificates, Unique},
     crypto::{
         Secret,
         keys::{Keys, Nonces, Role},
@@ -212,10 +212,8 @@ impl IkeSa {
         if self.resumed.is_none() {
             payloads.extend(self.our_certificates(&connection.local_auth));
         }
-        if let (None, RemoteAuth::PublicKey(trust), true) =
-            (&self.resumed, &connection.remote_auth, connection.asks_for_certificates)
-        {
-            payloads.extend(certificate_request(std::iter::once(&**trust)));
+        if self.resumed.is_none() && connection.asks_for_certificates {
+            payloads.extend(certificate_request(connection.trusts()));
         }
         payloads.extend(connection.remote_id.identity().map(Payload::IdResponder));
         payloads.extend(proofs.first().cloned().map(Payload::Authentication));
@@ -281,6 +279,7 @@ impl IkeSa {
         if connection.unique == Unique::Never || !connection.remote_auth.tells_who() {
             return Ok(());
         }
+        let ids = &self.of_user(ids);
         let others = self.contacts.others(ids, self.id);
         let is_only = payloads.has_notify(NotifyType::INITIAL_CONTACT);
         match connection.unique {
@@ -580,7 +579,8 @@ impl IkeSa {
         let has_others =
             connection.remote_auth.tells_who() && !payloads.has_notify(NotifyType::INITIAL_CONTACT);
         let up = install.map(|install| {
-            let has_elder = has_others && self.contacts.carry(&ids, self.id, &install.sa.policy);
+            let has_elder =
+                has_others && self.contacts.carry(&self.of_user(&ids), self.id, &install.sa.policy);
             self.use_later(install.sa.spi_in, has_elder, cx.now_ms);
             self.put_child(Install { sends: false, is_alone: !has_elder, ..install }, cx)
         });

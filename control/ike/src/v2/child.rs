@@ -15,7 +15,7 @@ use crate::{
     traffic_selector::{self, Policy, TrafficSelector, TrafficSelectors},
 };
 use portcullis_sadb::{Algorithm, Flow, Mode};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 pub(crate) use crate::child::Place;
 pub use crate::child::{ChildError, ChildSa, EndedBy, Install, Wanted};
@@ -45,6 +45,8 @@ pub(super) struct Agreed {
     may_be_several: bool,
     /// The packet that wants it.
     packet: Option<Flow>,
+    /// What the peer calls our end and its own, where a NAT is between.
+    named: (Option<IpAddr>, Option<IpAddr>),
 }
 
 /// With a key exchange, or without one in IKE_AUTH (RFC 7296 §1.2).
@@ -149,7 +151,8 @@ impl Offer {
         };
         let Offer { config, packet, spi_in, resource, .. } = self;
         let may_be_several = resource::is_said(&config, payloads);
-        let agreed = Agreed::new(ChildParts { config, agreement, mode, policy, spi_in })?;
+        let takes_padding = takes_padding(payloads);
+        let agreed = Agreed::new(ChildParts { config, agreement, mode, policy, spi_in, takes_padding })?;
         let sa = ChildSa { resource, ..agreed.sa };
         Ok(Agreed { sa, may_be_several, packet, ..agreed })
     }
@@ -162,11 +165,12 @@ struct ChildParts {
     mode: Mode,
     policy: Policy,
     spi_in: u32,
+    takes_padding: bool,
 }
 
 impl Agreed {
     fn new(parts: ChildParts) -> Result<Agreed, ChildError> {
-        let ChildParts { config, agreement, mode, policy, spi_in } = parts;
+        let ChildParts { config, agreement, mode, policy, spi_in, takes_padding } = parts;
         let missing = ChildError::Missing("SPI or transforms of a child SA");
         let (Some(spi_out), Some(algorithm)) = (agreement.child_spi(), agreement.algorithm()) else {
             return Err(missing);
@@ -180,12 +184,20 @@ impl Agreed {
             spi_out,
             around: None,
             resource: None,
+            takes_padding,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
             ended_by: None,
         };
-        Ok(Agreed { sa, algorithm, additional: false, may_be_several: false, packet: None })
+        Ok(Agreed {
+            sa,
+            algorithm,
+            additional: false,
+            may_be_several: false,
+            packet: None,
+            named: (None, None),
+        })
     }
 
     /// What a responder chooses of the peer's offer, of the children of a connection.
@@ -209,17 +221,28 @@ impl Agreed {
             let ours = ours.collect::<Vec<_>>().join("; ");
             ChildError::Selectors { local: named(&tsr), remote: named(&tsi), ours }
         };
-        let narrow = |children: &[&Arc<Child>]| {
+        let narrow_to = |children: &[&Arc<Child>], tsi: &TrafficSelectors, tsr: &TrafficSelectors| {
             let policies: Vec<_> = children.iter().map(|c| c.policy(&hosts.local, &hosts.peer)).collect();
-            let narrowed = traffic_selector::narrow(&policies, &tsi, &tsr)?;
+            let narrowed = traffic_selector::narrow(&policies, tsi, tsr)?;
             Some((children[narrowed.policy].clone(), narrowed))
+        };
+        let narrow = |children: &[&Arc<Child>]| narrow_to(children, &tsi, &tsr);
+        // RFC 7296 §2.23.1: hosts have the addresses that their packets have here.
+        let through_nat = |children: &[&Arc<Child>]| {
+            let of_hosts = children.iter().copied().filter(|child| child.mode == Mode::Transport);
+            let ((tsr, ours), (tsi, theirs)) = (natted(&tsr, hosts.natted[0]), natted(&tsi, hosts.natted[1]));
+            let is_any = has_transport(payloads) && (ours, theirs) != (None, None);
+            let (config, narrowed) = narrow_to(&of_hosts.filter(|_| is_any).collect::<Vec<_>>(), &tsi, &tsr)?;
+            Some((config, narrowed, (ours, theirs)))
         };
         let agree = |child: &Arc<Child>| proposals_of(child, has_key_exchange).select(offered, order);
         // Of those that it can be made of, the one that fits best.
         let possible: Vec<_> = children.iter().filter(|child| agree(child).is_some()).collect();
+        let found = through_nat(&possible)
+            .or_else(|| narrow(&possible).map(|(config, narrowed)| (config, narrowed, (None, None))));
         let found =
-            narrow(&possible).and_then(|(config, narrowed)| Some((agree(&config)?, config, narrowed)));
-        let Some((agreement, config, narrowed)) = found else {
+            found.and_then(|(config, narrowed, named)| Some((agree(&config)?, config, narrowed, named)));
+        let Some((agreement, config, narrowed, named)) = found else {
             let (config, _) = narrow(&children.iter().collect::<Vec<_>>()).ok_or_else(selectors)?;
             return Err(ChildError::Proposals {
                 offered: names(offered),
@@ -230,10 +253,11 @@ impl Agreed {
         let asks = config.mode == Mode::Transport && has_transport(payloads);
         let mode = if config.mode == Mode::Transport && !asks { Mode::Tunnel } else { config.mode };
         let spi_in = (cx.child_spi)().ok_or(ChildError::Full)?;
-        let parts = ChildParts { config, agreement, mode, policy, spi_in };
+        let takes_padding = takes_padding(payloads);
+        let parts = ChildParts { config, agreement, mode, policy, spi_in, takes_padding };
         let agreed = Agreed::new(parts)?;
         let may_be_several = resource::is_said(&agreed.sa.config, payloads);
-        Ok(Agreed { additional, may_be_several, ..agreed })
+        Ok(Agreed { additional, may_be_several, named, ..agreed })
     }
 
     /// The method of the KE payloads, if there are any.
@@ -301,8 +325,8 @@ impl Agreed {
     pub fn payloads(&self) -> Vec<Payload> {
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![self.sa.agreement.answer(&self.sa.spi_in.to_be_bytes())]),
-            Payload::TsInitiator(self.sa.policy.remote.emit()),
-            Payload::TsResponder(self.sa.policy.local.emit()),
+            Payload::TsInitiator(at(&self.sa.policy.remote, self.named.1).emit()),
+            Payload::TsResponder(at(&self.sa.policy.local, self.named.0).emit()),
         ];
         payloads.extend(mode_notify(self.sa.mode));
         let additional = Notify::new(NotifyType::ADDITIONAL_TS_POSSIBLE, &[]);
@@ -326,6 +350,17 @@ impl Agreed {
     }
 }
 
+/// Selectors of a host behind a NAT, of the address that it has to us, and what it is called; or as they are.
+fn natted(selectors: &TrafficSelectors, seen: Option<IpAddr>) -> (TrafficSelectors, Option<IpAddr>) {
+    let named = selectors.host().filter(|_| seen.is_some());
+    (at(selectors, seen.filter(|_| named.is_some())), named)
+}
+
+/// The same of an address, if there is one.
+fn at(selectors: &TrafficSelectors, address: Option<IpAddr>) -> TrafficSelectors {
+    address.map_or_else(|| selectors.clone(), |address| selectors.at(address))
+}
+
 fn named(selectors: &TrafficSelectors) -> String {
     TrafficSelectors::new(selectors.iter().take(MOST_NAMED).copied()).to_string()
 }
@@ -342,6 +377,11 @@ fn mode_notify(mode: Mode) -> Option<Payload> {
 
 fn has_transport(payloads: &Payloads) -> bool {
     payloads.has_notify(NotifyType::USE_TRANSPORT_MODE)
+}
+
+/// RFC 7296 §3.10.1
+fn takes_padding(payloads: &Payloads) -> bool {
+    !payloads.has_notify(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED)
 }
 
 /// Of what a peer sends, so many are named in logs.
@@ -364,4 +404,40 @@ pub(super) fn names(offered: &[crate::message::Proposal]) -> String {
 }
 
 keep!(Offer { config, packet, proposals, policy, asks_address, spi_in, resource });
-keep!(Agreed { sa, algorithm, additional, may_be_several, packet });
+keep!(Agreed { sa, algorithm, additional, may_be_several, packet, named });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v2::tests::world::{LEFT, RIGHT, World, address, config, connection};
+
+    // RFC 7296 §3.10.1
+    #[test]
+    fn a_peer_says_if_it_takes_no_padding() {
+        let connections = [LEFT, RIGHT].map(|end| connection("a", end));
+        let [ours, theirs] = [LEFT, RIGHT].map(|end| connections[end].children[0].clone());
+        let hosts = |end| Hosts {
+            local: vec![address(end)],
+            asked: vec![address(end)],
+            peer: vec![address(1 - end)],
+            natted: [None; 2],
+        };
+        let mut world = World::new(1, connections.map(config));
+        for says in [false, true] {
+            let notify = Notify::new(NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED, &[]);
+            let with = |mut payloads: Vec<Payload>| {
+                payloads.extend(says.then(|| Payload::Notify(notify.clone())));
+                Payloads(payloads)
+            };
+            let [responder, initiator] = world.with(LEFT, |_, cx| {
+                let offer = Offer::new(&Wanted::from(&ours), true, &hosts(LEFT), cx).unwrap();
+                let (children, asked) = ([theirs.clone()], with(offer.payloads()));
+                let chosen =
+                    Agreed::select((&children, Order::Ours), true, &asked, &hosts(RIGHT), cx).unwrap();
+                let accepted = offer.accept(&with(chosen.payloads()), &hosts(LEFT)).unwrap();
+                [chosen.sa, accepted.sa]
+            });
+            assert_eq!([responder.takes_padding, initiator.takes_padding], [!says; 2]);
+        }
+    }
+}

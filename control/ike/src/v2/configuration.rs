@@ -26,6 +26,8 @@ pub(super) struct Hosts {
     pub asked: Vec<IpAddr>,
     /// At the peer's.
     pub peer: Vec<IpAddr>,
+    /// Where our end and the peer's are to us, if they are behind a NAT.
+    pub natted: [Option<IpAddr>; 2],
 }
 
 /// The attributes of a peer's payload of a kind.
@@ -41,8 +43,11 @@ impl IkeSa {
 
     /// What `dynamic` stands for.
     pub(super) fn hosts(&self) -> Hosts {
-        let [local, peer] = self.given.hosts(self.path.local.ip(), self.path.peer.ip());
-        Hosts { asked: local.clone(), local, peer }
+        let (here, there) = (self.path.local.ip(), self.path.peer.ip());
+        let [local, peer] = self.given.hosts(here, there);
+        let nat = self.nat.unwrap_or_default();
+        let natted = [nat.is_here.then_some(here), nat.is_there.then_some(there)];
+        Hosts { asked: local.clone(), local, peer, natted }
     }
 
     /// The same of an initiator that has still to ask for an address.
@@ -99,7 +104,7 @@ impl IkeSa {
         let before: Vec<u64> = self.legacies.iter().filter_map(Legacy::superseded).map(|id| id.0).collect();
         // RFC 7296 §2.8.3: who authenticates anew, from where it is, has them as long as it has both.
         let beside = match connection.remote_auth.tells_who() {
-            true => self.contacts.beside(ids, self.id, self.path.peer.ip()),
+            true => self.contacts.beside(&self.of_user(ids), self.id, self.path.peer.ip()),
             false => vec![],
         };
         let to = Applicant { who, holder: self.id.0, before: &before, beside: &beside };

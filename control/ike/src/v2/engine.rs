@@ -311,6 +311,15 @@ impl Engine {
         }
     }
 
+    /// The newest packet of a child SA in UDP, by our SPI, has come from elsewhere than packets go to: behind a NAT, its IKE SA is
+    /// there, too (RFC 7296 §2.23).
+    pub fn follow_packet(&mut self, spi_in: u32, peer: SocketAddr, cx: &mut Context<'_>) {
+        if let Some(id) = self.by_child.get(&spi_in).copied() {
+            let _ = self.with_v1(id, cx, |sa, cx| sa.follow_packet(peer, cx))
+                || self.with(id, cx, |sa, cx| sa.follow_packet(peer, cx));
+        }
+    }
+
     /// Asks for a further child SA. False if there is no such IKE SA.
     pub fn initiate_child(&mut self, id: IkeSaId, child: impl Into<Wanted>, cx: &mut Context<'_>) -> bool {
         let wanted = child.into();
@@ -426,7 +435,7 @@ impl Engine {
     /// An IKE SA has taken the place of those that come from one.
     fn outlive(&mut self, by: IkeSaId, (before, origin): (IkeSaId, IkeSaId), cx: &mut Context<'_>) {
         let ids = self.sas.get(&by).and_then(|sa| sa.contact_ids());
-        let others = ids.map(|ids| self.contacts.others(ids, by)).unwrap_or_default();
+        let others = ids.map(|ids| self.contacts.others(&ids, by)).unwrap_or_default();
         // With another gateway the peer may be another, too.
         let all = others.into_iter().filter(|id| *id != before).chain([before]);
         let all = all.filter(|id| self.sas.get(id).is_some_and(|sa| sa.origin == origin));

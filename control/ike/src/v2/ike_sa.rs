@@ -11,7 +11,7 @@ use super::{
     auth, auth_puzzle,
     channel::{Channel, Content},
     child::{ChildError, ChildSa, EndedBy, Wanted},
-    contacts::Contacts,
+    contacts::{Contacts, Ids},
     context::Context,
     create_child, eap,
     followup::{self, Series},
@@ -32,9 +32,9 @@ use crate::{
     child,
     connection::{Child, Connection},
     crypto::keys::{Keys, Role, Spis},
-    eap::Peer,
+    eap::{Peer, identification},
     given::Given,
-    message::Identification,
+    message::{IdType, Identification},
     pool::Leases,
     proposal::Agreement,
 };
@@ -387,9 +387,17 @@ impl IkeSa {
         self.ids.as_ref()
     }
 
-    /// The same of a peer that has proven who it is.
-    pub(super) fn contact_ids(&self) -> Option<&(Identification, Identification)> {
-        self.ids().filter(|_| self.connection.remote_auth.tells_who())
+    /// The same of a peer that has proven who it is, by which it is told whether there is another with the same.
+    pub(super) fn contact_ids(&self) -> Option<Ids> {
+        self.ids().filter(|_| self.connection.remote_auth.tells_who()).map(|ids| self.of_user(ids))
+    }
+
+    /// Who the peer is by EAP, if it has proven it so: whom it says to be in IKE any other user may say to be.
+    pub(super) fn of_user(&self, (mine, theirs): &Ids) -> Ids {
+        let opaque = |name: &str| Identification::new(IdType::ID_KEY_ID, name.as_bytes());
+        let user = self.eap_id.as_deref();
+        let user = user.map(|name| identification(name).unwrap_or_else(|| opaque(name)));
+        (mine.clone(), user.unwrap_or_else(|| theirs.clone()))
     }
 
     /// What it was agreed on to be made of, once it is.

@@ -27,7 +27,7 @@ use crate::{
     crypto::keys::Role,
     message::{Notify, NotifyType, Payload, Payloads},
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Octets of our COOKIE2, of which there may be 8 to 64 (RFC 4555 §4.2.5).
 pub(super) const COOKIE2: usize = 16;
@@ -272,6 +272,22 @@ impl IkeSa {
             return self.close(Closed::Missing("COOKIE2 notification that was sent"), cx);
         }
         self.move_children(cx);
+    }
+
+    /// Whether the peer is where it was heard last.
+    pub(super) fn follows_mapping(&self) -> bool {
+        // RFC 4555 §3.8: with MOBIKE, the initiator says where it is.
+        self.nat.is_some_and(|nat| nat.is_there) && !self.mobike.is_used
+    }
+
+    /// The newest packet of a child SA in UDP has come from there: a NAT has given the peer another place, for its messages, too
+    /// (RFC 7296 §2.23).
+    pub(super) fn follow_packet(&mut self, peer: SocketAddr, cx: &mut Context<'_>) {
+        if self.phase == Phase::Established && self.follows_mapping() && self.path.peer != peer {
+            self.path.peer = peer;
+            self.channel.ask_anew(cx.now_ms);
+            self.move_children(cx);
+        }
     }
 
     /// Child SAs go where the IKE SA is.

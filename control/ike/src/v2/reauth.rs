@@ -267,7 +267,7 @@ impl IkeSa {
 
     /// Whether an older child SA, of another IKE SA with this peer, carries the packets that one of this policy is for.
     pub(super) fn has_elder(&self, policy: &Policy) -> bool {
-        self.contact_ids().is_some_and(|ids| self.contacts.carry(ids, self.id, policy))
+        self.contact_ids().is_some_and(|ids| self.contacts.carry(&ids, self.id, policy))
     }
 
     /// What its child SAs carry: those that are sent by. What is in the place of another is not, as long as that is there.

@@ -62,6 +62,7 @@ pub(super) fn install(
             spi_out,
             around: None,
             resource: None,
+            takes_padding: true,
             rekey_at_ms: u64::MAX,
             is_replaced: false,
             successor: None,
@@ -270,6 +271,33 @@ fn each_worker_sends_by_a_child_of_its_own_and_others_by_the_one_for_all() {
     assert_eq!(bench.has(), (vec![], 0));
 }
 
+/// A child of one port of what another is for has its packets, whichever came first.
+#[test]
+fn fewer_ports_come_first() {
+    let mut bench = Bench::new(16, 64);
+    let ports = ["10.2.0.0/16[tcp]", "10.2.0.0/16[tcp/400-500]", "10.2.0.0/16[tcp/443]", "10.2.0.0/16"];
+    for (spi, remote) in (0x1001..).zip(ports) {
+        bench.install(&install(spi, 0x1000 + spi, traffic(&["10.1.0.0/16"], &[remote]), None, true)).unwrap();
+    }
+    let (src, dst) = ("10.1.0.1".parse().unwrap(), "10.2.0.1".parse().unwrap());
+    for (protocol, port, by) in [(6, 443, 0x2003), (6, 444, 0x2002), (6, 80, 0x2001), (17, 443, 0x2004)] {
+        let flow = Flow { src, dst, protocol, ports: Some((1, port)) };
+        let hit = bench.reader.lookup(Direction::Outbound, &flow).unwrap();
+        let slot = bench.reader.policy_sa(hit.index).unwrap();
+        assert_eq!(bench.reader.spi(slot).unwrap().0, by, "{protocol} {port}");
+    }
+    // A bit of an address is more than all else.
+    let place = |local: &[&str], remote: &[&str], action| {
+        priority(&selectors(&traffic(local, remote)).unwrap()[0], action, 0)
+    };
+    let [one, all] = [("::/0", "::/1[tcp/1]"), ("::/0", "::/0")];
+    let [one, all] = [one, all].map(|(l, r)| [Action::Bypass, Action::Protect].map(|a| place(&[l], &[r], a)));
+    assert!(one[0] < all[0] && all[0] < one[1] && one[1] < all[1] && all[1] < PRIORITY + DROP);
+    assert!(
+        place(&["::/0"], &["::/1"], Action::Protect) < place(&["::/0"], &["::/0[tcp/1]"], Action::Protect)
+    );
+}
+
 #[test]
 fn what_replaces_another_has_its_policies_once_the_peer_has_it() {
     let mut bench = Bench::new(16, 64);
@@ -339,6 +367,57 @@ fn what_moves_is_led_there_if_it_is_in_udp() {
         (here, "203.0.113.9:6000", false),
     ] {
         assert!(!bench.children.lead(&mut bench.sadb, &to(local, peer, is_in_udp)), "{local} {peer}");
+    }
+}
+
+/// RFC 7296 §2.23: of two peers with the same packets, behind NATs, each is where its own packets come from.
+#[test]
+fn a_peer_that_is_followed_leads_none_but_its_own() {
+    let mut bench = Bench::new(16, 64);
+    for (spi, peer) in [(0x1001, "203.0.113.1:1001"), (0x1002, "203.0.113.2:1002")] {
+        let peer = peer.parse().unwrap();
+        bench.install(&Install { peer, ..install(spi, 0x1000 + spi, nets(), None, true) }).unwrap();
+    }
+    let Installed { inbound, outbound, .. } = bench.children.installed(0x1001).unwrap();
+    let to = Endpoint::new("203.0.113.1".parse().unwrap(), 2001).unwrap();
+    assert_eq!(bench.children.follow(&mut bench.sadb, inbound, to), Some(0x1001));
+    for (slot, _, sa) in bench.sadb.sas().collect::<Vec<_>>() {
+        let moved = bench.sadb.endpoint(slot).filter(|there| *there == to);
+        assert_eq!(moved.is_some(), [inbound, outbound].contains(&slot));
+        assert!(Children::is_of_one(&sa));
+    }
+    // What lingers leads nothing.
+    bench.children.remove_replaced(&mut bench.sadb, 0x1001, 100);
+    assert_eq!(bench.children.follow(&mut bench.sadb, inbound, to), None);
+}
+
+/// RFC 7296 §3.10.1
+#[test]
+fn who_takes_no_padding_gets_none() {
+    for takes_padding in [true, false] {
+        let mut bench = Bench::new(16, 64);
+        let mut padded = install(0x1001, 0x2001, nets(), None, true);
+        Arc::make_mut(&mut padded.sa.config).handling.tfc_pad = 1000;
+        padded.sa.takes_padding = takes_padding;
+        bench.install(&padded).unwrap();
+        let outbound = bench.children.installed(0x1001).unwrap().outbound;
+        let sa = bench.sadb.sa(outbound).unwrap().1;
+        assert_eq!(sa.handling.tfc_pad, if takes_padding { 1000 } else { 0 });
+    }
+}
+
+/// The same prefix of two selectors is one policy.
+#[test]
+fn selectors_that_overlap_are_installed() {
+    for (local, remote, policies) in [
+        (&["10.1.0.0-10.1.0.9", "10.1.0.8-10.1.0.10"][..], "10.2.0.0/16", 3),
+        (&["10.1.0.0/16", "10.1.0.0/16[tcp]"], "10.2.0.0/16[tcp]", 1),
+    ] {
+        let mut bench = Bench::new(16, 64);
+        bench.install(&install(0x1001, 0x2001, traffic(local, &[remote]), None, true)).unwrap();
+        assert_eq!(bench.has(), (vec![0x1001, 0x2001], 2 * policies), "{local:?}");
+        bench.children.remove(&mut bench.sadb, 0x1001);
+        assert_eq!(bench.has(), (vec![], 0));
     }
 }
 

@@ -101,6 +101,20 @@ fn what_is_left_out_is_as_strongswan_has_it() {
     assert_eq!(child.handling.lifetime.hard.secs, 3960);
 }
 
+/// However much later than that they end.
+#[test]
+fn a_limit_of_octets_or_packets_is_never_none() {
+    for (ends, bytes, packets) in [
+        ("", 950, 95),
+        ("life_bytes = 4000\n life_packets = 300", 500, 50),
+        ("life_bytes = 2000\n rand_bytes = 0", 1000, 95),
+    ] {
+        let all = with("", &format!("rekey_bytes = 1000\n rekey_packets = 100\n {ends}")).unwrap();
+        let soft = all.connections[0].children[0].handling.lifetime.soft;
+        assert_eq!((soft.bytes, soft.packets), (bytes, packets), "{ends}");
+    }
+}
+
 #[test]
 fn who_is_authenticated_anew_redirected_and_resumed_is_as_written() {
     let all = with(

@@ -25,13 +25,13 @@ pub(super) fn note<'a>(
 ) -> Vec<IkeSaId> {
     let contact_at = (*sa.phase() == Phase::Established).then(|| sa.path().peer.ip());
     let is_new = contact_at != sa.contact_at || has_changed(told.clone());
-    let Some(ids) = sa.contact_ids().filter(|_| is_new) else { return vec![] };
+    let Some(ids) = is_new.then(|| sa.contact_ids()).flatten() else { return vec![] };
     match contact_at {
-        Some(at) => contacts.add(ids, sa.id(), at, sa.carried().cloned().collect()),
-        None => contacts.remove(ids, sa.id()),
+        Some(at) => contacts.add(&ids, sa.id(), at, sa.carried().cloned().collect()),
+        None => contacts.remove(&ids, sa.id()),
     }
     let is_removal = |output: &Output| matches!(output, Output::Child(ChildChange::Remove(_)));
-    let behind = if told.into_iter().any(is_removal) { contacts.others(ids, sa.id()) } else { vec![] };
+    let behind = if told.into_iter().any(is_removal) { contacts.others(&ids, sa.id()) } else { vec![] };
     sa.contact_at = contact_at;
     behind
 }

@@ -70,9 +70,7 @@ impl IkeSa {
         // RFC 7296 §2.11, §2.23: until it is authenticated the initiator may go to another port, and a NAT may give it
         // another place at any time.
         let is_beginning = self.phase == Phase::Connecting && self.role() == Role::Responder;
-        // RFC 4555 §3.8: with MOBIKE, the initiator says where it is.
-        let follows = self.nat.is_some_and(|nat| nat.is_there) && !self.mobike.is_used;
-        if (is_beginning || follows) && self.path != path {
+        if (is_beginning || self.follows_mapping()) && self.path != path {
             self.path = path;
             if self.phase != Phase::Connecting {
                 self.move_children(cx);

@@ -2,9 +2,15 @@
 
 use super::{
     established, events, rekey_only_child,
-    world::{LEFT, RIGHT, World, child},
+    world::{LEFT, RIGHT, World, child, config, connection},
 };
-use crate::v2::{child::EndedBy, output::Event};
+use crate::{
+    connection::{Child, Hosts},
+    traffic_selector::Policy,
+    v2::{child::EndedBy, output::Event},
+};
+use portcullis_sadb::Mode;
+use std::sync::Arc;
 
 /// What the child SAs of an end are for, at our end.
 fn local(world: &World, end: usize) -> Vec<String> {
@@ -64,6 +70,44 @@ fn what_is_too_old_has_ended_by_its_age() {
         world.check_children(0);
         assert_eq!(world.ends[LEFT].ended, vec![EndedBy::Age; usize::from(is_old)]);
         assert_eq!(world.ends[RIGHT].ended, [EndedBy::Peer]);
+    }
+}
+
+/// Of hosts behind NATs packets have other addresses than they know themselves.
+// RFC 7296 §2.23.1
+#[test]
+fn transport_mode_goes_through_a_nat() {
+    for (mode, by) in [(Mode::Transport, LEFT), (Mode::Transport, RIGHT), (Mode::Tunnel, LEFT)] {
+        let mut world = World::new(7, [config(connection("a", LEFT)), config(connection("b", RIGHT))]);
+        for end in [LEFT, RIGHT] {
+            let host = Child { mode: Mode::Transport, ..(*child("host", "dynamic[udp]", "dynamic")).clone() };
+            world.configure(end, |c| c.children = vec![Arc::new(host)]);
+        }
+        if mode == Mode::Tunnel {
+            let net = child("host", "dynamic[udp]", "dynamic");
+            world.configure(LEFT, |c| c.children = vec![net]);
+        }
+        world.configure(RIGHT, |c| c.remote = Hosts::Any);
+        world.nat = Some("203.0.113.1:1000".parse().unwrap());
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        if mode == Mode::Tunnel {
+            // Inside of a tunnel packets have the addresses that they were sent with.
+            let failed = |event: &Event| matches!(event, Event::ChildFailed(..));
+            assert!(events(&world, RIGHT).iter().any(failed), "{:?}", events(&world, RIGHT));
+            continue;
+        }
+        rekey_only_child(&mut world, by);
+        world.run_until_quiet();
+        for (end, [ours, theirs]) in
+            [(LEFT, ["192.0.2.1", "192.0.2.2"]), (RIGHT, ["192.0.2.2", "203.0.113.1"])]
+        {
+            let [install] = &world.ends[end].installed.values().collect::<Vec<_>>()[..] else { panic!() };
+            let Policy { local, remote } = &*install.sa.policy;
+            assert!(install.sa.mode == Mode::Transport && install.is_in_udp);
+            let host = |ip: &str| format!("{ip}/32[udp]");
+            assert_eq!((local.to_string(), remote.to_string()), (host(ours), host(theirs)), "{end} {by}");
+        }
     }
 }
 

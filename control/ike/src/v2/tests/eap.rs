@@ -5,7 +5,7 @@ use super::{
     world::{LEFT, RIGHT, World, config, connection},
 };
 use crate::{
-    connection::{Configuration, Connection, LocalAuth, Ppk, RemoteAuth},
+    connection::{Configuration, Connection, LocalAuth, Ppk, RemoteAuth, Unique},
     eap::{Demand, Identity, Means, Method, NtHash, Secrets, Tls},
     identity::IdPattern,
     pki::{
@@ -175,6 +175,34 @@ fn by_eap_alone_both_prove_who_they_are_where_they_can() {
         if is_up {
             check_up(&mut world, NAMES[LEFT]);
         }
+    }
+}
+
+/// Whoever else a user says to be in IKE, it ends nothing but its own.
+// RFC 7296 §2.4
+#[test]
+fn a_user_is_another_than_whom_it_says_to_be() {
+    let paper = paper();
+    for unique in [Unique::No, Unique::Keep, Unique::Replace] {
+        let mut world = World::new(1, paper.ends(Method::MsChapV2, ASKED, Some("carol")));
+        world.configure(RIGHT, |c| (c.unique, c.remote_id) = (unique, IdPattern::Any));
+        let mut come = |user: &str, id: &str| {
+            world.configure(LEFT, |c| {
+                c.local_auth = paper.means(Method::MsChapV2, Some(user));
+                c.local_id = id.parse().unwrap();
+            });
+            // It says that there is no other.
+            world.restart(LEFT);
+            world.initiate(LEFT, Some(0));
+            world.run_until_quiet();
+            let mut users: Vec<_> =
+                world.ends[RIGHT].engine.sas().map(|sa| sa.eap_id().unwrap().to_owned()).collect();
+            users.sort_unstable();
+            users
+        };
+        assert_eq!(come("carol", NAMES[LEFT]), ["carol"]);
+        assert_eq!(come(NAMES[LEFT], NAMES[LEFT]), ["carol", NAMES[LEFT]], "{unique:?}");
+        assert_eq!(come("carol", "another.example.org"), ["carol", NAMES[LEFT]], "{unique:?}");
     }
 }
 

@@ -280,6 +280,37 @@ fn a_nat_gives_another_place_with_and_without_mobike() {
     }
 }
 
+/// The same told by a packet of ESP, where the peer has nothing to say.
+// RFC 7296 §2.23, RFC 4555 §3.8
+#[test]
+fn messages_go_where_packets_come_from_behind_a_nat() {
+    let places = ["203.0.113.1:1000", "203.0.113.2:2000"].map(|text| text.parse::<SocketAddr>().unwrap());
+    let [before, now] = places.map(|place| SocketAddr::new(place.ip(), place.port() + 1));
+    for (mobike, is_natted) in [(false, true), (true, true), (false, false)] {
+        let mut world = mobile(5, |_| {});
+        world.configure(LEFT, |connection| connection.dpd_ms = 0);
+        world.configure(RIGHT, |connection| connection.mobike = mobike);
+        world.nat = Some(places[0]).filter(|_| is_natted);
+        world.initiate(LEFT, Some(0));
+        world.run_for(5_000);
+        let (first, spi) = (ends_of(&world, RIGHT).1, world.only_sa(RIGHT).children()[0].spi_in);
+        assert_eq!(first == before, is_natted);
+        world.nat = Some(places[1]);
+        // It is asked whether it is there, where it is no more.
+        world.run_for(25_000);
+        world.with(RIGHT, |engine, cx| engine.follow_packet(spi, now, cx));
+        let follows = is_natted && !mobike;
+        assert_eq!(ends_of(&world, RIGHT).1, if follows { now } else { first });
+        assert_eq!(world.only_sa(RIGHT).path().peer == now, follows);
+        if follows {
+            world.run_for(1000);
+            assert!(world.now_ms - world.only_sa(RIGHT).heard_ms <= 1000, "it is asked again at once");
+            world.run_for(300_000);
+            assert_eq!((world.only_sa(RIGHT).path().peer, world.ends[RIGHT].moves.len()), (now, 1));
+        }
+    }
+}
+
 /// Who comes to be behind a NAT has ESP in UDP from then on.
 // RFC 4555 §3.5, §3.8
 #[test]
