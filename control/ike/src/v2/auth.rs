@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     child,
-    connection::{Childless, Connection, LocalAuth, SendCertificates, Unique},
+    connection::{Childless, Connection, LocalAuth, RemoteAuth, SendCertificates, Unique},
     crypto::{
         Secret,
         keys::{Keys, Nonces, Role},

@@ -171,12 +171,7 @@ impl IkeSa {
             return;
         }
         self.lifetime = Lifetime::ENDLESS;
-        // RFC 7296 §2.8.3: a peer that has begun another goes on under that.
-        let goes_on = self.has_other();
-        for child in &mut self.children {
-            child.is_replaced |= goes_on;
-            child.end(EndedBy::Age);
-        }
+        self.children.iter_mut().for_each(|child| child.end(EndedBy::Age));
         self.tasks.push_front(Task::Delete);
     }
 
