@@ -92,7 +92,7 @@ pub fn list(socket: &Path) -> Result<IkeReport, ClientError> {
     }
 }
 
-/// Hears of events until iked ends, or `takes` fails.
+/// Hears of events until iked ends, or `takes` fails; that nobody reads what it writes any more is no failure.
 ///
 /// # Errors
 /// [`ClientError`].
@@ -104,7 +104,10 @@ pub fn monitor(
     answer(&mut lines)?;
     lines.get_ref().set_read_timeout(None).map_err(broken)?;
     for line in lines.lines() {
-        takes(&serde_json::from_str(&line.map_err(broken)?).map_err(broken)?).map_err(broken)?;
+        match takes(&serde_json::from_str(&line.map_err(broken)?).map_err(broken)?) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            taken => taken.map_err(broken)?,
+        }
     }
     Ok(())
 }
@@ -117,5 +120,39 @@ pub fn report(socket: &Path) -> Result<Report, ClientError> {
     match ask(socket, &Request::Status {})? {
         Answer::Report(report) => Ok(*report),
         other => Err(ClientError::Broken(format!("not a report: {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::net::UnixListener, process, thread};
+
+    /// Of any number of events.
+    fn hear(fails: io::ErrorKind) -> (Result<(), ClientError>, usize) {
+        let socket = std::env::temp_dir().join(format!("portcullis-monitor-{}-{fails:?}", process::id()));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let iked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let event = r#"{"event":"ike-up","ike_sa":1,"connection":"a","text":"up","sa":null}"#;
+            // Until nobody hears it.
+            stream.write_all(b"{\"events\":\"follow\"}\n").unwrap();
+            while writeln!(stream, "{event}").is_ok() {}
+        });
+        let mut taken = 0;
+        let heard = monitor(&socket, |event| {
+            assert_eq!(event.text, "up");
+            taken += 1;
+            if taken < 3 { Ok(()) } else { Err(fails.into()) }
+        });
+        iked.join().unwrap();
+        fs::remove_file(socket).unwrap();
+        (heard, taken)
+    }
+
+    #[test]
+    fn it_ends_when_nobody_reads_it_any_more() {
+        assert!(matches!(hear(io::ErrorKind::BrokenPipe), (Ok(()), 3)));
+        assert!(matches!(hear(io::ErrorKind::StorageFull), (Err(ClientError::Broken(_)), 3)));
     }
 }

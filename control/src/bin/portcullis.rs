@@ -183,8 +183,8 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Monitor { json } => {
             client::monitor(&socket(options)?, |event| match json {
-                true => say(&(serde_json::to_string(event)? + "\n")),
-                false => say(&format!("{}\n", event.text)),
+                true => write(&(serde_json::to_string(event)? + "\n")),
+                false => write(&format!("{}\n", event.text)),
             })?;
             Ok(ExitCode::SUCCESS)
         }
@@ -242,8 +242,12 @@ fn say_lines(lines: &[String]) -> io::Result<()> {
 
 /// Writes to the standard output. A reader that has seen enough (`head`) is no error.
 fn say(text: &str) -> io::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
+    match write(text) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())
 }
