@@ -19,11 +19,12 @@ use portcullis_ike::{
     v2::child::Install,
 };
 use portcullis_sadb::{Algorithm, Encryption, Integrity, Key, Protocol};
+use rustix::{fs::OFlags, io::Errno, process::geteuid};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -44,11 +45,10 @@ impl KeyLog {
     /// Appends to the tables in a directory, which only their owner may read.
     ///
     /// # Errors
-    /// They cannot be made.
+    /// They cannot be made, or others may read what is there.
     pub fn open(directory: &Path) -> io::Result<KeyLog> {
         fs::create_dir_all(directory)?;
-        let [isakmp, ike, esp, ah] = TABLES
-            .map(|name| OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(name)));
+        let [isakmp, ike, esp, ah] = TABLES.map(|name| table(&directory.join(name)));
         let log = KeyLog { directory: directory.to_owned(), isakmp: isakmp?, ike: ike?, esp: esp?, ah: ah? };
         log.warn("all keys of this gateway's SAs are written");
         Ok(log)
@@ -96,6 +96,25 @@ impl KeyLog {
             "KEYLOG: {what} to {}: whoever reads that reads all traffic",
             self.directory.display()
         );
+    }
+}
+
+/// A table that is ours alone: what is there may be another's, or a way to somewhere else.
+fn table(path: &Path) -> io::Result<File> {
+    let refuse = |why: &str| io::Error::other(format!("{}: {why}", path.display()));
+    let follows_no_link = OFlags::NOFOLLOW.bits() as i32;
+    let mut options = OpenOptions::new();
+    let options = options.append(true).create(true).mode(0o600).custom_flags(follows_no_link);
+    let file = options.open(path).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => refuse("it is a symbolic link"),
+        _ => refuse(&error.to_string()),
+    })?;
+    let is = file.metadata()?;
+    match (is.is_file(), is.uid() == geteuid().as_raw(), is.mode() & 0o077) {
+        (false, ..) => Err(refuse("it is no file")),
+        (_, false, _) => Err(refuse("it is another user's; take it away")),
+        (.., 0) => Ok(file),
+        _ => Err(refuse("others may read or write it; run `chmod go= FILE`, or take it away")),
     }
 }
 
@@ -168,4 +187,31 @@ fn esp_names(algorithm: Algorithm) -> Option<(&'static str, &'static str)> {
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        os::unix::fs::{PermissionsExt, symlink},
+        process,
+    };
+
+    #[test]
+    fn keys_are_written_to_files_that_are_ours_alone() {
+        let directory = std::env::temp_dir().join(format!("portcullis-keylog-{}", process::id()));
+        KeyLog::open(&directory).unwrap();
+        KeyLog::open(&directory).expect("they are ours");
+        let esp = directory.join("esp_sa");
+        assert_eq!(fs::metadata(&esp).unwrap().mode() & 0o777, 0o600);
+        let why = || KeyLog::open(&directory).unwrap_err().to_string();
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(&esp, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(why().starts_with(&format!("{}: others may", esp.display())), "{}", why());
+        }
+        fs::rename(&esp, directory.join("other")).unwrap();
+        symlink("other", &esp).unwrap();
+        assert!(why().ends_with("esp_sa: it is a symbolic link"), "{}", why());
+        fs::remove_dir_all(directory).unwrap();
+    }
 }
