@@ -638,6 +638,7 @@ impl Engine {
         std::mem::swap(&mut sa.tickets, &mut self.ticket_keys);
         std::mem::swap(&mut sa.leases, &mut self.leases);
         let behind = contact::note(&mut self.contacts, sa, cx.out.range(told..));
+        let connection = (!behind.is_empty()).then(|| sa.connection.clone());
         self.changed.iter_mut().for_each(|changed| _ = changed.insert(id));
         note_children(&mut self.by_child, id, cx.out.range(told..));
         let legacies = std::mem::take(&mut sa.legacies);
@@ -670,7 +671,9 @@ impl Engine {
             self.keep_ticket(&connection, peer, ticket, cx.now_ms);
         }
         legacies.into_iter().for_each(|legacy| self.inherit(id, legacy, cx));
-        self.leave_to(behind, cx);
+        if let Some(connection) = connection {
+            self.leave_to((&connection.name, behind), told, cx);
+        }
         true
     }
 

@@ -36,8 +36,24 @@ pub(super) fn note<'a>(
 }
 
 impl Engine {
-    /// Child SAs are gone: those of these IKE SAs that have waited behind them are sent by.
-    pub(super) fn leave_to(&mut self, behind: Vec<IkeSaId>, cx: &mut Context<'_>) {
+    /// Child SAs of a connection are gone: those of these IKE SAs that have waited behind them are sent by. Of the same connection,
+    /// before that is `told`: packets are for one or the other at any time. Another's has to wait until their policies are gone.
+    pub(super) fn leave_to(
+        &mut self,
+        (connection, behind): (&str, Vec<IkeSaId>),
+        told: usize,
+        cx: &mut Context<'_>,
+    ) {
+        let is_of_it = |id: &IkeSaId| self.sa(*id).is_some_and(|sa| sa.connection.name == connection);
+        let (own, others): (Vec<_>, Vec<_>) = behind.into_iter().partition(is_of_it);
+        let before = cx.out.len();
+        self.use_behind(own, cx);
+        let uses = cx.out.len() - before;
+        cx.out.make_contiguous()[told..].rotate_right(uses);
+        self.use_behind(others, cx);
+    }
+
+    fn use_behind(&mut self, behind: Vec<IkeSaId>, cx: &mut Context<'_>) {
         for id in behind {
             if self.sa(id).is_some_and(|sa| sa.waiting_children().next().is_some()) {
                 self.with(id, cx, IkeSa::use_uncarried);
