@@ -134,7 +134,7 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let iked = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let event = r#"{"event":"ike_up","ike_sa":1,"connection":"a","text":"up","sa":null}"#;
+            let event = r#"{"event":"ike-up","ike_sa":1,"connection":"a","text":"up","sa":null}"#;
             // Until nobody hears it.
             stream.write_all(b"{\"events\":\"follow\"}\n").unwrap();
             while writeln!(stream, "{event}").is_ok() {}

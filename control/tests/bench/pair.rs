@@ -13,8 +13,9 @@ use std::{
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
 
 /// Two namespaces with a wire between them, which `scripts/lab` lends.
-struct Lab {
-    name: String,
+pub struct Lab {
+    /// Which its namespaces begin with.
+    pub name: String,
     lender: Child,
 }
 
@@ -59,7 +60,7 @@ pub fn configuration(n: u8) -> String {
 
 /// The two ends: the first is configured by VICI alone, the second has its file.
 pub struct Pair {
-    lab: Lab,
+    pub lab: Lab,
     pub ours: Bench,
     pub theirs: Bench,
 }
