@@ -91,7 +91,8 @@ fn each_end_proves_in_rounds_who_it_is() {
         (&[Password, Signature], &[Signature]),
         (&[Key, Password, Signature], &[Signature]),
     ] {
-        for seed in 0..6 {
+        let (seeds, mut up) = (0..6, 0);
+        for seed in seeds.clone() {
             let mut world = World::new(seed, ends(&paper, left, right));
             if seed > 0 {
                 (world.loss, world.again, world.late_ms) = (10, 20, 300);
@@ -105,6 +106,7 @@ fn each_end_proves_in_rounds_who_it_is() {
             if one == 0 {
                 continue;
             }
+            up += 1;
             if left.contains(&Password) {
                 check_up(&mut world, "carol");
             } else {
@@ -116,6 +118,7 @@ fn each_end_proves_in_rounds_who_it_is() {
                 assert_eq!([mine.to_string(), theirs.to_string()], names[end]);
             }
         }
+        assert!(up > seeds.end / 2, "{left:?} {right:?} {up}");
     }
 }
 
