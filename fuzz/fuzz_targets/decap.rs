@@ -2,7 +2,7 @@
 //! lets nothing in that the policies do not.
 //!
 //! The kinds of SA differ in what is under the ESP or AH header. What comes before the ICV is checked is for anyone to
-//! forge: there, the octets are sealed by nobody.
+//! forge: there, the octets are sealed by nobody, and stand behind what else may be in front of them.
 #![no_main]
 
 #[path = "../../datapath/tests/rustcrypto/mod.rs"]
@@ -12,11 +12,11 @@ mod testbed;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use portcullis_datapath::{nexthop::HELD_FRAMES, pool::FrameCache};
+use portcullis_datapath::{nexthop::HELD_FRAMES, pool::FrameCache, wire};
 use portcullis_sadb::{Aggfrag, Algorithm, Handling, Mode, Protocol};
 use ring::hmac;
 use std::{cell::RefCell, net::IpAddr};
-use testbed::{Gateway, LAN, Tunnel, WAN, ethernet_ip, frame, inside, key, memory, spi};
+use testbed::{Gateway, LAN, Tunnel, WAN, ethernet_ip, frame, inside, key, lan, memory, spi};
 
 /// Ways of decapsulation, each at a gateway of its own.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -50,14 +50,32 @@ const KINDS: [Kind; 11] = [
 
 #[derive(Arbitrary, Debug)]
 struct Sent<'a> {
-    /// Sealed as the peer would; else as it is, behind the SPI.
+    /// Sealed as the peer would; else as it is, behind the sequence number, and behind these.
     sealed: bool,
+    forged: Forged<'a>,
     /// What is under the header: for ESP with its trailer, if that is there.
     next: u8,
     octets: &'a [u8],
     /// The octets are the payload of a packet between the hosts that the policies let through, all in order but for one
     /// octet.
     within: Option<Within>,
+}
+
+/// Of what nobody has sealed.
+#[derive(Arbitrary, Debug)]
+struct Forged<'a> {
+    /// How long the AH says that it is.
+    ah_len: u8,
+    /// Options of IPv4, or extension headers of IPv6, each of a kind.
+    front: Vec<(Extension, &'a [u8])>,
+}
+
+/// By their protocol numbers.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Extension {
+    HopByHop = 0,
+    Routing = 43,
+    Destination = 60,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -127,7 +145,9 @@ impl Bench {
         let sa = testbed::sa(&self.tunnel, 1, 2, 1);
         let head = [spi(1).to_be_bytes(), (self.seq as u32).to_be_bytes()].concat();
         let payload = match (self.tunnel.protocol, sent.sealed) {
-            (_, false) => [&head[..], &inner].concat(),
+            (Protocol::Esp, false) => [&head[..], &inner].concat(),
+            // RFC 4302 §2
+            (Protocol::Ah, false) => [&[next, sent.forged.ah_len, 0, 0], &head[..], &inner].concat(),
             (Protocol::Esp, true) => {
                 let iv = self.seq.to_be_bytes();
                 // RFC 4106 §5, with the high half of the sequence number.
@@ -151,7 +171,8 @@ impl Bench {
             false => payload,
         };
         let protocol = if self.tunnel.udp { 17 } else { self.tunnel.protocol as u8 };
-        [&[2; 12][..], &ethernet_ip(sa.src, sa.dst, protocol, 64, &payload)].concat()
+        let front = if sent.sealed { &[][..] } else { &sent.forged.front };
+        [&[2; 12][..], &behind(front, (sa.src, sa.dst), protocol, &payload)].concat()
     }
 
     fn receive(&mut self, sent: &Sent<'_>) {
@@ -160,14 +181,55 @@ impl Bench {
         for (port, frame) in self.gateway.pass(WAN, frame) {
             let mut out = vec![0; frame.total_len()];
             frame.gather(&mut out);
-            // What comes out at the LAN is from inside the peer, or from the gateway itself, which may have to tell
-            // somebody of an error.
-            if port == LAN && out[12..14] == [8, 0] {
-                assert!(out[26..28] == [10, 2] || out[26..30] == [10, 1, 0, 1], "{out:02x?}");
-            }
+            assert!(port != LAN || is_let_in(&out[12..]), "{out:02x?}");
             self.cache.give(frame);
         }
     }
+}
+
+/// What comes out at the LAN is from inside the peer and for what is inside here, or from the gateway itself, which may have
+/// to tell somebody of an error.
+fn is_let_in(packet: &[u8]) -> bool {
+    let ip = &packet[2..];
+    let (src, dst, protocol, nets, icmp) = match packet[..2] {
+        [8, 0] => (&ip[12..16], &ip[16..20], ip[9], [&[10, 2][..], &[10, 1]], 1),
+        [0x86, 0xdd] => (&ip[8..24], &ip[24..40], ip[6], [&[0xfd, 0, 0, 2][..], &[0xfd, 0, 0, 1]], 58),
+        _ => return false,
+    };
+    let is_ours = match lan(1, src.len() == 4) {
+        IpAddr::V4(ours) => src == ours.octets(),
+        IpAddr::V6(ours) => src == ours.octets(),
+    };
+    dst.starts_with(nets[1]) && (src.starts_with(nets[0]) || is_ours && protocol == icmp)
+}
+
+/// EtherType and IP packet, with options or extension headers in front of its payload.
+fn behind(
+    front: &[(Extension, &[u8])],
+    (src, dst): (IpAddr, IpAddr),
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    if src.is_ipv4() {
+        let mut options: Vec<u8> = front.iter().flat_map(|(_, octets)| *octets).copied().take(40).collect();
+        options.resize(options.len().next_multiple_of(4), 0);
+        let mut packet = ethernet_ip(src, dst, protocol, 64, &[&options, payload].concat());
+        packet[2] += (options.len() / 4) as u8;
+        packet[12..14].fill(0);
+        let checksum = !wire::fold(wire::sum(&packet[2..22 + options.len()]));
+        packet[12..14].copy_from_slice(&checksum.to_be_bytes());
+        return packet;
+    }
+    let (mut first, mut behind) = (protocol, payload.to_vec());
+    for (kind, octets) in front.iter().take(4).rev() {
+        // RFC 8200 §4.3: the length is in units of 8 octets, without the first.
+        let octets = &octets[..octets.len().min(256)];
+        let mut header = vec![first, ((octets.len() + 1) / 8) as u8];
+        header.extend(octets);
+        header.resize(header.len().next_multiple_of(8), 0);
+        (first, behind) = (*kind as u8, [header, behind].concat());
+    }
+    ethernet_ip(src, dst, first, 64, &behind)
 }
 
 /// RFC 4302 §3.3.3: the mutable fields are zeros when the ICV is computed. These headers have no options.

@@ -56,9 +56,14 @@ fuzz_target!(|input: (u16, u8, &[u8])| {
     let packet = &packet[..];
     let v4 = packet.first().is_some_and(|first| first >> 4 == 4);
     let from = Addr { bits: 0x0a00_0001, v4 };
-    let problem =
-        [Problem::TooBig { mtu: size }, Problem::HopLimit, Problem::ReassemblyTime, Problem::Prohibited]
-            [problem as usize % 4];
+    let problems = [
+        Problem::TooBig { mtu: size },
+        Problem::HopLimit,
+        Problem::ReassemblyTime,
+        Problem::Prohibited,
+        Problem::Unreachable,
+    ];
+    let problem = problems[problem as usize % problems.len()];
     let mut out = [0; MOST_V6];
     if let Some(len) = emit(problem, from, packet, &mut out) {
         assert!(len <= if v4 { MOST_V4 } else { MOST_V6 });
