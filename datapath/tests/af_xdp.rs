@@ -325,6 +325,7 @@ fn two_interfaces_share_a_umem() {
     for (port, queue, worker, socket) in &opened.sockets {
         steering.set_socket(*port, *queue, *worker, socket.fd()).unwrap();
     }
+    steering.protect(Prefix { addr: OWN4.into(), len: 32 }, Owner::Kernel).unwrap();
     steering.attach(0, "left", Wanted::Driver).unwrap();
     let mut caches = [pool.cache(), pool.cache()];
     let mut list = ArrayVec::<Frame, BATCH>::new();
