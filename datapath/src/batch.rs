@@ -40,8 +40,6 @@ pub enum Stage {
     General(Why),
     /// As it came: its policy has no SA, which iked may be asked for.
     Unkeyed,
-    /// As it came: for an SA that is not here, or of others.
-    Unknown,
     /// Opened, but its inner packet is refused; only between decapsulation and the policy check.
     Refused(DropReason),
     /// Not forwarded, and why.

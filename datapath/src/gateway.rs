@@ -14,17 +14,17 @@ use crate::{
         af_xdp::{self, Copying, Interface, XskError},
     },
     sa::{BytesPerSa, SaTable, owner_of},
-    steering::{self, Owner, Steering, SteeringError, Wanted},
+    steering::{Mode, Owner, Steering, SteeringError, Wanted},
     umem::{self, UmemError},
     wire::UdpPorts,
     worker::{self, Worker},
 };
 use portcullis_ebpf::Reason;
 use portcullis_machine::{Crypto, HugePages, Machine, XdpMode, strict::ConfigError};
-use portcullis_sadb::{Action, Direction, Guard, Mode, Prefix, Reader, RegionError, Runtime};
+use portcullis_sadb::{Action, Direction, Guard, Prefix, Reader, RegionError, Runtime};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
@@ -225,7 +225,7 @@ impl Gateway {
             };
             ports.push(PortReport {
                 interface: port.interface.clone(),
-                mode: if attached.mode == steering::Mode::Driver { "driver" } else { "generic" },
+                mode: if attached.mode == Mode::Driver { "driver" } else { "generic" },
                 mode_fallback: attached.fallback,
                 zero_copy: opened.zero_copy,
                 need_wakeup: true,
@@ -376,14 +376,8 @@ impl PolicySync {
         fib: &Fib,
         versions: (u64, u64, u64),
     ) -> Result<(), SteeringError> {
-        let (mut wanted, mut ends) = (BTreeMap::new(), BTreeSet::new());
+        let mut wanted = BTreeMap::new();
         for (index, policy) in self.reader.policies() {
-            // RFC 4301 §5.2: what comes to an SA's end is for us, even if it is no address of the kernel.
-            if let Some((_, sa)) = policy.sa.and_then(|sa| self.reader.copy_sa(sa))
-                && (sa.mode == Mode::Tunnel || sa.handling.gre)
-            {
-                ends.insert(fib::Prefix::host(sa.src));
-            }
             // Clear traffic to what an outbound policy names; and from it too, since the program looks at
             // sources as well. Discard and Bypass are looked at where they share a prefix with a Protect.
             if policy.direction != Direction::Outbound || policy.action == Action::Bypass {
@@ -399,9 +393,6 @@ impl PolicySync {
             };
             let dst = policy.selector.dst;
             wanted.insert(fib::Prefix { addr: dst.addr(), len: dst.len() }, owner);
-        }
-        for end in ends {
-            wanted.entry(end).or_insert(Owner::Kernel);
         }
         for own in fib.own() {
             wanted.insert(*own, Owner::Kernel);

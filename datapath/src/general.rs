@@ -460,7 +460,6 @@ impl General {
     /// What is for an SA of ours.
     fn receive(&mut self, env: &mut Env<'_>) -> Result<(), DropReason> {
         match self.inbound(env)? {
-            Opened::Others(ip) => self.outbound(env, ip),
             Opened::At(owner) => self.put(env, To::Worker { owner, is_sealed: false }),
             Opened::Packet(ip, is_host) => {
                 // What was cut was outside: of what is inside only if it was opened in the place of the host behind us,

@@ -92,7 +92,7 @@ fn find_sa(meta: &mut Meta, sas: &mut SaTable, reader: &Reader, runtime: &Runtim
         Found::General(_) => meta.stage = Stage::General(Why::Inbound),
         // RFC 2401 §5.2.1: an SA in another has that one's worker; this is not in it.
         Found::At(_) => meta.stage = Stage::Drop(DropReason::SaMismatch),
-        Found::Nowhere => meta.stage = Stage::Unknown,
+        Found::Nowhere => meta.stage = Stage::Drop(DropReason::UnknownSpi),
     }
 }
 

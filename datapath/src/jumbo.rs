@@ -94,7 +94,7 @@ impl Jumbo {
         // As it was received, from its IP header on.
         match meta.stage {
             Stage::General(Why::Onward) => {}
-            Stage::General(_) | Stage::Unkeyed | Stage::Unknown => frame.pull(meta.l3 as usize),
+            Stage::General(_) | Stage::Unkeyed => frame.pull(meta.l3 as usize),
             Stage::Drop(_) if meta.proof.is_none() => frame.pull(meta.l3 as usize),
             _ => {}
         }

@@ -6,7 +6,7 @@ use crate::{
     crypto::Aead,
     drop::DropReason,
     frame::Frame,
-    general::{Env, General, To, Why},
+    general::{Env, General, To},
     handoff::Handoff,
     idle, inbound,
     jumbo::Jumbo,
@@ -379,11 +379,6 @@ impl<M: Meter> Worker<M> {
                 }
                 Stage::General(why) => outlets.go_generally(frame, why, meta.sa),
                 Stage::Unkeyed => outlets.ask(frame, meta.policy, &hops.reader),
-                // RFC 4301 §5.2: what is addressed to us is for an SA of ours, or for none.
-                Stage::Unknown if next_hops.fib().is_local(meta.ip.dst().into()) => {
-                    outlets.drop(frame, DropReason::UnknownSpi);
-                }
-                Stage::Unknown => outlets.go_generally(frame, Why::Inbound, 0),
                 Stage::Drop(reason) => outlets.refuse(frame, reason, meta),
                 // No hop leaves a frame at these.
                 Stage::Received | Stage::Inbound | Stage::Outbound | Stage::Refused(_) | Stage::Sealed => {

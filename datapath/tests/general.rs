@@ -204,42 +204,6 @@ fn what_a_host_has_cut_is_put_together_for_transport_mode() {
     }
 }
 
-/// RFC 4301 §5.2: an SPI is for whom it is addressed to. What hosts protect between them is a packet as all others.
-#[test]
-fn what_hosts_protect_between_them_goes_by_the_policies() {
-    let esp = [&spi(9).to_be_bytes()[..], &[0, 0, 0, 1], &[7; 60]].concat();
-    let ah = [&[59, 4, 0, 0], &esp[..20]].concat();
-    let in_udp = [&[17, 148, 17, 148, 0, 76, 0, 0], &esp[..]].concat();
-    for algorithm in algorithms() {
-        for v4 in [true, false] {
-            let mut pair = Pair::new(Tunnel { algorithm, ..Tunnel::default() });
-            for (protocol, payload) in [(50, &esp), (51, &ah), (17, &in_udp)] {
-                let name = format!("{protocol}, {v4}, {}", algorithm.name());
-                let to =
-                    |dst| [&[2; 12][..], &ethernet_ip(inside(1, v4), dst, protocol, 64, payload)].concat();
-                let packet = to(inside(2, v4));
-                let (sealed, delivered) = pair.pass(1, &packet);
-                assert_eq!((sealed.len(), delivered.len()), (1, 1), "{name}: {:?}", pair.gateways[0].drops());
-                assert_eq!(delivered[0][14..], forwarded(packet[14..].to_vec()), "{name}");
-                let mut arrived = vec![];
-                for piece in fragments(&packet[14..], if v4 { 60 } else { 1500 }, 7).unwrap().filter(|_| v4) {
-                    let (_, more) = pair.pass(1, &[&packet[..14], &piece.head, piece.body].concat());
-                    arrived.extend(more.iter().flat_map(|packet| &packet[34..]).copied());
-                }
-                assert!(!v4 || arrived == *payload, "{name}");
-                for (dst, reason) in [
-                    (outer(1, v4), DropReason::UnknownSpi),
-                    (ip(if v4 { "10.7.0.9" } else { "fd00:7::9" }), DropReason::NoPolicy),
-                ] {
-                    let before = pair.gateways[0].drops();
-                    assert!(out_of(&mut pair, LAN, &to(dst)).is_empty());
-                    assert_eq!(pair.gateways[0].dropped_since(&before), Some(reason), "{name}");
-                }
-            }
-        }
-    }
-}
-
 /// RFC 1191 §4, RFC 8200 §5: that the outer packet was cut says nothing of the inner one.
 #[test]
 fn what_is_inside_of_fragments_is_cut_no_more_than_else() {

@@ -25,10 +25,7 @@ fn agree(frame: &[u8], Decision { worker, reason }: Decision, class: Class) -> b
         (Fragment, Class::Fragment) => true,
         (TooBig, Class::TooBig { spi }) => owns(spi),
         // To a host; the classifier does not know whose it is.
-        (
-            ClearTo | ClearFrom | Unprotected,
-            Class::TooBig { .. } | Class::Esp { .. } | Class::Ah { .. } | Class::Fragment,
-        ) => true,
+        (ClearTo | ClearFrom | Unprotected, Class::TooBig { .. }) => true,
         // Only who saw the first fragment knows what is in a later one.
         (Fragment, Class::Clear { .. }) => parsed(frame).is_some_and(|(ip, _)| ip.place == Place::Later),
         (ClearTo | ClearFrom | Local | Unprotected, Class::Clear { .. }) => true,

@@ -36,19 +36,19 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// ESP to the gateway, by SPI.
+    /// ESP, by SPI.
     Esp => Worker, "esp";
-    /// AH to the gateway, by SPI.
+    /// AH, by SPI.
     Ah => Worker, "ah";
-    /// ESP in UDP to the gateway, by SPI (RFC 3948 §2.1).
+    /// ESP in UDP, by SPI (RFC 3948 §2.1).
     EspInUdp => Worker, "esp_in_udp";
-    /// A fragment of ESP, AH or ESP in UDP to the gateway, by its addresses.
+    /// A fragment of ESP, AH or ESP in UDP, by its addresses.
     Fragment => Worker, "fragment";
     /// That a packet of ours was too big for a router on its way, by the SPI that it had (RFC 4301 §8.2).
     TooBig => Worker, "too_big";
-    /// Clear, or of others' SAs, to a protected prefix.
+    /// Clear, to a protected prefix.
     ClearTo => Worker, "clear_to";
-    /// Clear, or of others' SAs, from a protected prefix.
+    /// Clear, from a protected prefix.
     ClearFrom => Worker, "clear_from";
 
     /// To the gateway itself, or to a prefix that a policy bypasses.

@@ -180,15 +180,11 @@ fn by_protocol(
     tables: &impl Tables,
 ) -> Decision {
     let fragment = datagram.fragment;
-    let to = tables.protected(datagram.family, &datagram.dst);
-    // RFC 4301 §5.2: an SPI says whose a packet is if it is addressed to us. What hosts protect between them goes by its
-    // addresses, as all others.
-    let is_ours = to == TO_KERNEL;
     // Of ESP and AH, each fragment can tell what it belongs to.
     let tells = matches!(fragment.protocol, protocol::ESP | protocol::AH);
     if fragment.place == Place::LATER {
-        let protected = is_ours && (tells || tables.remembers(&datagram.fragment_key()));
-        return if protected { with_its_fragments(datagram, workers) } else { clear(to, datagram, tables) };
+        let protected = tells || tables.remembers(&datagram.fragment_key());
+        return if protected { with_its_fragments(datagram, workers) } else { clear(datagram, tables) };
     }
     let (reason, spi) = match (datagram.flaw, fragment.place, datagram.protocol) {
         (Flaw::NONE, Place::FIRST, protocol::ESP | protocol::AH) => (Reason::Fragment, 0),
@@ -197,30 +193,27 @@ fn by_protocol(
         _ => (Reason::TooManyExtensions, 0),
     };
     match (reason, fragment.place) {
-        (Reason::Fragment | Reason::EspInUdp, Place::FIRST) if is_ours => {
+        (Reason::Fragment | Reason::EspInUdp, Place::FIRST) => {
             if !tells {
                 tables.remember(&datagram.fragment_key());
             }
             with_its_fragments(datagram, workers)
         }
-        (Reason::Esp | Reason::Ah | Reason::EspInUdp, _) if is_ours => {
+        (Reason::Esp | Reason::Ah | Reason::EspInUdp, _) => {
             Decision::worker(worker_of_spi(spi, workers), reason)
         }
         // To a host, it is about that host's packets.
-        (Reason::TooBig, Place::WHOLE) if is_ours => Decision::worker(worker_of_spi(spi, workers), reason),
+        (Reason::TooBig, Place::WHOLE) => match clear(datagram, tables) {
+            Decision { reason: Reason::Local, .. } => Decision::worker(worker_of_spi(spi, workers), reason),
+            to_host => to_host,
+        },
         // RFC 3948 §2.3: a receiver ignores it. What passes through is a packet as all others.
-        (Reason::Keepalive, _) if is_ours => Decision::nobody(reason),
-        (
-            Reason::Unprotected
-            | Reason::TooBig
-            | Reason::Keepalive
-            | Reason::Fragment
-            | Reason::Esp
-            | Reason::Ah
-            | Reason::EspInUdp,
-            _,
-        ) => clear(to, datagram, tables),
-        _ => match clear(to, datagram, tables) {
+        (Reason::Keepalive, _) => match clear(datagram, tables) {
+            Decision { reason: Reason::Local, .. } => Decision::nobody(reason),
+            elsewhere => elsewhere,
+        },
+        (Reason::Unprotected | Reason::TooBig, _) => clear(datagram, tables),
+        _ => match clear(datagram, tables) {
             Decision { worker: TO_KERNEL, .. } => Decision::kernel(reason),
             to_worker => to_worker,
         },
@@ -319,10 +312,9 @@ fn with_its_fragments(datagram: &Datagram, workers: u32) -> Decision {
     Decision::worker(worker_of_addresses(&datagram.src, &datagram.dst, workers), Reason::Fragment)
 }
 
-/// By its addresses, of which the tables say this of its destination.
 #[inline(always)]
-fn clear(to: u32, datagram: &Datagram, tables: &impl Tables) -> Decision {
-    match to {
+fn clear(datagram: &Datagram, tables: &impl Tables) -> Decision {
+    match tables.protected(datagram.family, &datagram.dst) {
         TO_KERNEL => Decision::kernel(Reason::Local),
         UNPROTECTED => match tables.protected(datagram.family, &datagram.src) {
             TO_KERNEL | UNPROTECTED => Decision::kernel(Reason::Unprotected),

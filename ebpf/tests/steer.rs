@@ -99,40 +99,6 @@ fn esp_and_ah_go_by_spi() {
     expect_v6(&ipv6(PEER6, OWN6, AH, &ah(ESP, SPI, &esp(1, 8))), by_spi(Ah));
 }
 
-/// RFC 4301 §5.2: an SPI is the receiver's, and these are not for us.
-#[test]
-fn what_hosts_protect_between_them_goes_by_its_addresses() {
-    let sealed = esp(SPI, 32);
-    let to_port = udp(4500, 4500, &sealed);
-    for (v4, v6, decision) in [
-        ((HERE4, THERE4), (HERE6, THERE6), Decision::worker(3, ClearTo)),
-        ((HERE4, PEER4), (HERE6, PEER6), Decision::worker(2, ClearFrom)),
-        ((PEER4, PEER4), (PEER6, PEER6), kernel(Unprotected)),
-        ((OWN4, PEER4), (OWN6, PEER6), kernel(Unprotected)),
-    ] {
-        for (protocol, payload) in [(ESP, &sealed), (AH, &ah(ESP, SPI, &sealed)), (UDP, &to_port)] {
-            expect_v4(&ipv4(v4.0, v4.1, protocol, payload), decision);
-            expect_v6(&ipv6(v6.0, v6.1, protocol, payload), decision);
-            // Its fragments are not remembered, and stay together by themselves.
-            let tables = tables();
-            for offset in [0, 3] {
-                let piece = (9, offset, offset == 0);
-                for frame in [
-                    ethernet(&[], IPV4, &ipv4_with(v4.0, v4.1, protocol, 0, Some(piece), &payload[..24])),
-                    ethernet(
-                        &[],
-                        IPV6,
-                        &ipv6(v6.0, v6.1, FRAGMENT, &fragment(protocol, piece, &payload[..24])),
-                    ),
-                ] {
-                    assert_eq!(steer(frame.as_slice(), WORKERS, &tables), decision);
-                }
-            }
-            assert!(tables.remembered.borrow().is_empty());
-        }
-    }
-}
-
 #[test]
 fn what_is_cut_in_its_upper_header_goes_by_its_addresses() {
     for (protocol, payload, reason) in [

@@ -86,8 +86,7 @@ impl General {
                 Some(Found::At(owner)) => return Ok(Opened::At(owner)),
                 // What goes through to somebody else is a packet as all others.
                 Some(Found::Nowhere) | None if layer > 0 => return Ok(Opened::Packet(ip, is_own)),
-                Some(Found::Nowhere) | None if env.is_own(ip.dst()) => return Err(DropReason::UnknownSpi),
-                Some(Found::Nowhere) | None => return Ok(Opened::Others(ip)),
+                Some(Found::Nowhere) | None => return Err(DropReason::UnknownSpi),
             }
         }
         Err(DropReason::BadInner)
@@ -325,8 +324,6 @@ pub(super) enum Opened {
     /// What was inside is the packet now. True if it came by an SA between hosts
     /// ([`Association::is_between_hosts`]).
     Packet(Ip, bool),
-    /// It is for an SA of others, and goes through to them as all packets (RFC 4301 §5.2).
-    Others(Ip),
     /// What is the packet now is for an SA of another worker.
     At(u32),
     /// What was inside has gone on.

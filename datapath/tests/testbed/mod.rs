@@ -192,9 +192,6 @@ fn fib(t: &Tunnel, me: u8) -> Arc<Fib> {
         for own in [lan(me, v4), outer(me, v4)].into_iter().filter(|_| t.tells) {
             routes.local(Route4::host(own));
         }
-        // It is addressed by what is no address to tell from.
-        let own = Prefix::new(outer(me, v4), if v4 { 31 } else { 127 }).unwrap();
-        routes.local(Route4 { addr: own.addr(), len: own.len() });
         neighbours.push(((LAN as u8, inside(me, v4)), Mac([2, 9, 9, 9, 9, 9])));
         neighbours.push(((WAN as u8, outer(3 - me, v4)), Mac([2, 8, 8, 8, 8, 8])));
     }
