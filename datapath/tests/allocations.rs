@@ -14,18 +14,21 @@ use portcullis_datapath::{
 use portcullis_sadb::{Aggfrag, Handling};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    cell::Cell,
 };
 use testbed::*;
 
 struct Counting;
 
-static COUNT: AtomicU64 = AtomicU64::new(0);
-static ON: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// Of this thread alone: the test's own harness has others.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+    static ON: Cell<bool> = const { Cell::new(false) };
+}
 
 fn count() {
-    if ON.load(Ordering::Relaxed) {
-        COUNT.fetch_add(1, Ordering::Relaxed);
+    if ON.get() {
+        COUNT.set(COUNT.get() + 1);
     }
 }
 
@@ -55,11 +58,11 @@ static ALLOCATOR: Counting = Counting;
 
 /// Runs `f`, and returns how often memory was allocated, moved or freed in it.
 fn allocations(f: impl FnOnce()) -> u64 {
-    COUNT.store(0, Ordering::Relaxed);
-    ON.store(true, Ordering::Relaxed);
+    COUNT.set(0);
+    ON.set(true);
     f();
-    ON.store(false, Ordering::Relaxed);
-    COUNT.load(Ordering::Relaxed)
+    ON.set(false);
+    COUNT.get()
 }
 
 /// Until none finds anything.
