@@ -3,12 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_datapath::crypto::Suite;
+use portcullis_datapath::crypto::{Aead, Suite};
 use portcullis_sadb::{Algorithm, Protocol};
 use std::sync::LazyLock;
 
 static SUITES: LazyLock<Vec<Suite>> = LazyLock::new(|| {
-    let suite = |a: Algorithm| Suite::new(a, &vec![0x5a; a.key_len() + a.salt_len()]).expect("key material");
+    let suite = |a: Algorithm| {
+        Suite::new(a, &vec![0x5a; a.key_len() + a.salt_len()], Aead::best()).expect("key material")
+    };
     Algorithm::all().map(suite).collect()
 });
 
