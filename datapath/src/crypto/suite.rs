@@ -1,6 +1,6 @@
 //! What seals and opens the packets of one SA, whatever its algorithm: one packet at a time, in one piece.
 //!
-//! AES-GCM with an ICV of 16 octets has a path of its own, in batches ([`Aead`](super::Aead)). All that RFC 8221 has besides comes
+//! AES-GCM with an ICV of 16 octets has a path of its own, in batches ([`Aead`]). All that RFC 8221 has besides comes
 //! here. A [`Suite`] is matched once per packet; nothing is allocated.
 //!
 //! ```text
