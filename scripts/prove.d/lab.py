@@ -213,7 +213,7 @@ class Gateway:
         """Starts both, and waits till the datapath forwards."""
         if self not in self.lab.gateways:
             self.lab.gateways.append(self)
-            self.lab.ends.callback(self.down)
+            self.lab.ends.callback(lambda: self.down())
         self.portcullis("up")
 
     def down(self):
