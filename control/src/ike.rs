@@ -80,7 +80,9 @@ pub const FILE: &str = "swanctl.conf";
 const MESSAGES_A_TURN: usize = 256;
 
 /// How often it is looked whether packets have come by child SAs that are not sent by yet.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK_MS: u64 = 10;
+/// Of more of them than this it is looked more rarely, so that looking takes no more of a CPU.
+const LOOKED_AT: u64 = 1000;
 
 /// Why there is no IKE.
 #[derive(Debug, Error)]
@@ -289,7 +291,8 @@ impl Ike {
         let due = due.into_iter().flatten().min().map(|ms| ms.saturating_sub(self.now_ms()));
         let watch = self.watch.as_ref().and_then(Watch::due);
         // Packets say nothing: they are counted.
-        let packets = self.engine.committing().next().map(|_| LOOK);
+        let look_ms = self.look_at_ms.saturating_sub(self.now_ms());
+        let packets = self.engine.committing().next().map(|_| Duration::from_millis(look_ms));
         due.map(Duration::from_millis).into_iter().chain(watch).chain(packets).min()
     }
 
@@ -466,14 +469,15 @@ impl Ike {
         if now_ms < self.look_at_ms {
             return;
         }
-        self.look_at_ms = now_ms + LOOK.as_millis() as u64;
         let is_used = |spi: &u32| {
             let installed = self.children.installed(*spi);
             installed.is_some_and(|child| report::counters(sadb, child.inbound).packets > 0)
         };
-        for spi in self.engine.committing().filter(is_used).collect::<Vec<_>>() {
+        let used: Vec<_> = self.engine.committing().filter(is_used).collect();
+        for spi in used {
             self.with(sadb, |engine, cx| engine.hear_child(spi, cx));
         }
+        self.look_at_ms = now_ms + LOOK_MS * (1 + self.engine.committing().count() as u64 / LOOKED_AT);
     }
 
     /// Has jobs done by other threads, but for a short one that nobody waits for: it is done at once.

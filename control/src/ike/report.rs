@@ -125,7 +125,7 @@ fn around(around: &Around) -> AroundReport {
 
 /// What the datapath has counted of an SA.
 pub(super) fn counters(sadb: &Sadb, slot: SlotIndex) -> SaCounters {
-    let generation = sadb.sa(slot).map(|(generation, _)| generation);
+    let generation = sadb.generation(slot);
     let record = sadb.runtime().sa(slot).filter(|record| Some(record.generation) == generation);
     record.map(|record| record.counters).unwrap_or_default()
 }

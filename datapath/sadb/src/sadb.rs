@@ -295,6 +295,11 @@ impl Sadb {
         Some((generation, Sa::from_words(&words).ok()?))
     }
 
+    /// Which SA a slot has, without a copy of its keys.
+    pub fn generation(&self, slot: SlotIndex) -> Option<Generation> {
+        self.map.slots().get(slot.0 as usize)?.generation()
+    }
+
     /// The slot of an inbound SA.
     pub fn find(&self, spi: Spi) -> Option<SlotIndex> {
         self.map.index().find(spi)

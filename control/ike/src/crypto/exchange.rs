@@ -13,6 +13,7 @@
 //! - A ciphertext that is not the peer's gives a secret, too, which nobody else has (FIPS 203 §6.3): only AUTH tells.
 
 mod modp;
+mod x25519;
 
 use super::{Secret, transform::KeyExchange};
 use crate::kept::{Damaged, Keep, Reader, Writer};
@@ -124,7 +125,8 @@ fn private_len(method: KeyExchange) -> usize {
         KeyExchange::Modp2048 => modp::GROUP_14.exponent_len,
         KeyExchange::Modp3072 => modp::GROUP_15.exponent_len,
         KeyExchange::Modp4096 => modp::GROUP_16.exponent_len,
-        KeyExchange::Ecp256 | KeyExchange::X25519 => 32,
+        KeyExchange::Ecp256 => 32,
+        KeyExchange::X25519 => x25519::LEN,
         KeyExchange::Ecp384 => 48,
         KeyExchange::Ecp521 => 66,
         KeyExchange::X448 => 56,
@@ -140,7 +142,7 @@ fn public_value(method: KeyExchange, private: &Secret) -> Vec<u8> {
         KeyExchange::Ecp256 => point::<p256::NistP256>(private),
         KeyExchange::Ecp384 => point::<p384::NistP384>(private),
         KeyExchange::Ecp521 => point::<p521::NistP521>(private),
-        KeyExchange::X25519 => x25519_dalek::PublicKey::from(&x25519_scalar(private)).to_bytes().to_vec(),
+        KeyExchange::X25519 => x25519::public_value(private),
         KeyExchange::X448 => x448_of(private, &x448::X448_BASEPOINT_BYTES)
             .expect("the base point is of the whole group")
             .bytes()
@@ -160,24 +162,11 @@ fn diffie_hellman(method: KeyExchange, private: &Secret, theirs: &[u8]) -> Resul
         KeyExchange::Ecp256 => abscissa::<p256::NistP256>(private, theirs),
         KeyExchange::Ecp384 => abscissa::<p384::NistP384>(private, theirs),
         KeyExchange::Ecp521 => abscissa::<p521::NistP521>(private, theirs),
-        KeyExchange::X25519 => x25519(private, theirs),
+        KeyExchange::X25519 => x25519::secret(private, theirs),
         KeyExchange::X448 => x448_of(private, theirs),
         KeyExchange::MlKem512 | KeyExchange::MlKem768 | KeyExchange::MlKem1024 => None,
     }
     .ok_or(ExchangeError::Value(method))
-}
-
-fn x25519_scalar(private: &Secret) -> x25519_dalek::StaticSecret {
-    let mut octets = Zeroizing::new([0; 32]);
-    octets.copy_from_slice(private.bytes());
-    (*octets).into()
-}
-
-fn x25519(private: &Secret, theirs: &[u8]) -> Option<Secret> {
-    let theirs: [u8; 32] = theirs.try_into().ok()?;
-    let secret = x25519_scalar(private).diffie_hellman(&theirs.into());
-    // RFC 7748 §6.1: all zeros come of a point of small order, whatever our key is.
-    secret.was_contributory().then(|| Secret::copy_of(secret.as_bytes()))
 }
 
 /// X448, of a point that is not of small order (RFC 7748 §6.2).
