@@ -483,7 +483,9 @@ impl Ike {
     /// Has jobs done by other threads, but for a short one that nobody waits for: it is done at once.
     fn give_jobs(&mut self, sadb: &mut Sadb) {
         while let Some((id, job)) = self.jobs.pop_front() {
-            if job.is_short() && self.jobs.is_empty() && self.pool.waiting() == 0 {
+            if let Job::LookUp(name) = job {
+                self.names.look_up_for(id, name);
+            } else if job.is_short() && self.jobs.is_empty() && self.pool.waiting() == 0 {
                 let outcome = job.run(&mut rng());
                 self.with(sadb, |engine, cx| engine.done(id, outcome, cx));
             } else {

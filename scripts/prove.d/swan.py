@@ -2,7 +2,7 @@
 
 import os, re, socket, struct, subprocess, time
 
-from lab import H1, H2, PEERS, WIRE, Failed, Gateway, Lab, Scene, output, wait_for
+from lab import BIN, H1, H2, PEERS, WIRE, Failed, Gateway, Lab, Scene, output, wait_for
 
 CONNECTION = """
 connections {
@@ -181,6 +181,24 @@ class Swan:
         """What swanctl lists, without what it says of settings that there are none of."""
         said = self.ask("swanctl", "--list-sas").splitlines(keepends=True)
         return "".join(line for line in said if not line.startswith("no files found matching"))
+
+
+class Hosts:
+    """A Pair whose gateway of ours has an /etc/hosts of its own: what a namespace's process mounts, no other has."""
+
+    def write(self, text):
+        super().write(text)
+        self.gateway.portcullis = self.portcullis
+        self.write_hosts()
+
+    def write_hosts(self, *lines):
+        with open(self.gateway.dir + "/hosts", "w") as f:
+            f.writelines(line + "\n" for line in ("127.0.0.1 localhost", *lines))
+
+    def portcullis(self, *args):
+        command = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        gateway = self.gateway
+        return self.lab.run(gateway.node, "sh", "-c", command, gateway.dir + "/hosts", BIN + "/portcullis", *args, "--config", gateway.dir)
 
 
 class Pair(Scene):

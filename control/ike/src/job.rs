@@ -1,4 +1,5 @@
-//! What takes an engine so long that others should not wait for it: key exchange and signatures. Any thread may do it.
+//! What takes an engine so long that others should not wait for it: key exchange and signatures, which any thread may do, and
+//! names of hosts, which whoever has a resolver looks up.
 
 use crate::{
     crypto::{
@@ -15,6 +16,7 @@ use crate::{
     },
 };
 use rand_core::CryptoRng;
+use std::net::IpAddr;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub enum Job {
     Verify(Box<Verification>),
     /// What is to be said to a packet of EAP.
     Eap(Turn),
+    /// The addresses of a host, by its name. This is not done by [`run`](Job::run), which finds none.
+    LookUp(String),
 }
 
 fn is_fast(method: KeyExchange) -> bool {
@@ -56,6 +60,8 @@ pub enum Outcome {
     Verified(Result<usize, Vec<Unproven>>),
     /// What is said.
     Eap(Turned),
+    /// The addresses that there are; none if the name is not found.
+    LookedUp(Vec<IpAddr>),
 }
 
 impl Job {
@@ -65,7 +71,7 @@ impl Job {
             Job::Generate(method) | Job::Respond(method, _) => is_fast(*method),
             Job::Finish(initiator, _) => is_fast(initiator.method()),
             Job::Sign(signing) => signing.is_short(),
-            Job::Verify(_) | Job::Solve(_) | Job::Eap(_) => false,
+            Job::Verify(_) | Job::Solve(_) | Job::Eap(_) | Job::LookUp(_) => false,
         }
     }
 
@@ -82,6 +88,7 @@ impl Job {
             Job::Sign(signing) => Outcome::Signed(signing.run(rng)),
             Job::Verify(verification) => Outcome::Verified(verification.run()),
             Job::Eap(turn) => Outcome::Eap(turn.run(rng)),
+            Job::LookUp(_) => Outcome::LookedUp(vec![]),
         }
     }
 }

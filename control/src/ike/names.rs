@@ -2,15 +2,20 @@
 //!
 //! That takes long at times, so threads do it and nobody waits for them but who is to begin with such a host. What a name has is
 //! looked up when it is loaded, when a connection is begun, and now and then, since who answers is to know its peer, too.
-//! What it had last stays, if it cannot be looked up.
+//! What it had last stays, if it cannot be looked up. Where a gateway sends us (RFC 5685) is looked up once, for who is sent.
 
 use super::{Ike, Unusable, configured};
 use crate::swanctl::connection::{self as written, Host};
-use portcullis_ike::{child::Wanted, connection as ike, ike_sa::IkeSaId};
+use portcullis_ike::{
+    child::Wanted,
+    connection as ike,
+    ike_sa::IkeSaId,
+    v2::{job::Outcome, output::JobId},
+};
 use portcullis_sadb::Sadb;
 use rustix::event::{EventfdFlags, eventfd};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
     net::{IpAddr, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -38,11 +43,30 @@ type Found = Result<Vec<IpAddr>, String>;
 #[derive(Debug)]
 pub(super) struct Names {
     known: BTreeMap<String, Name>,
-    sender: Sender<(String, Found)>,
-    receiver: Receiver<(String, Found)>,
+    once: Once,
+    sender: Sender<(Whose, Found)>,
+    receiver: Receiver<(Whose, Found)>,
     /// Rings when something is found.
     bell: Arc<OwnedFd>,
     look_up: fn(&str) -> Found,
+}
+
+/// Whose name is looked up.
+#[derive(Debug)]
+enum Whose {
+    /// A name that is known.
+    Known(String),
+    /// A job's.
+    Job(JobId),
+}
+
+/// What is looked up once.
+#[derive(Debug, Default)]
+struct Once {
+    waiting: VecDeque<(JobId, String)>,
+    /// How many are being looked up.
+    asked: usize,
+    found: Vec<(JobId, Vec<IpAddr>)>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +87,7 @@ impl Names {
     pub fn new(look_up: fn(&str) -> Found) -> io::Result<Names> {
         let (sender, receiver) = channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
-        Ok(Names { known: BTreeMap::new(), sender, receiver, bell, look_up })
+        Ok(Names { known: BTreeMap::new(), once: Once::default(), sender, receiver, bell, look_up })
     }
 
     /// There are these, and no others.
@@ -99,7 +123,15 @@ impl Names {
     pub fn turn(&mut self, now_ms: u64) -> BTreeSet<String> {
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
         let mut changed = BTreeSet::new();
-        while let Ok((name, found)) = self.receiver.try_recv() {
+        while let Ok((whose, found)) = self.receiver.try_recv() {
+            let name = match whose {
+                Whose::Known(name) => name,
+                Whose::Job(job) => {
+                    self.once.asked -= 1;
+                    self.once.found.push((job, found.unwrap_or_default()));
+                    continue;
+                }
+            };
             let Some(known) = self.known.get_mut(&name) else { continue };
             known.is_asked = false;
             if known.found_ms.replace(now_ms).is_none() {
@@ -125,18 +157,12 @@ impl Names {
             }
         }
         let free = AT_A_TIME - self.asked().min(AT_A_TIME);
-        let due = self.known.iter_mut().filter(|(_, name)| !name.is_asked && name.due_ms <= now_ms);
-        for (name, known) in due.take(free) {
-            let (sender, bell, look_up, asked) =
-                (self.sender.clone(), self.bell.clone(), self.look_up, name.clone());
-            let begun = thread::Builder::new().name("ike-name".to_owned()).spawn(move || {
-                let found = look_up(&asked);
-                if sender.send((asked, found)).is_ok() {
-                    let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
-                }
-            });
+        let due = self.known.iter().filter(|(_, name)| !name.is_asked && name.due_ms <= now_ms);
+        for name in due.take(free).map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            let begun = self.begin(Whose::Known(name.clone()), name.clone());
+            let Some(known) = self.known.get_mut(&name) else { continue };
             match begun {
-                Ok(_) => known.is_asked = true,
+                Ok(()) => known.is_asked = true,
                 Err(e) => {
                     (known.problem, known.due_ms) = (Some(e.to_string()), now_ms + FAILED_AGAIN_MS);
                     known.found_ms = Some(now_ms);
@@ -144,6 +170,44 @@ impl Names {
             }
         }
         changed
+    }
+
+    /// A thread looks a name up.
+    fn begin(&self, whose: Whose, name: String) -> io::Result<()> {
+        let (sender, bell, look_up) = (self.sender.clone(), self.bell.clone(), self.look_up);
+        let look_up = move || {
+            let found = look_up(&name);
+            if sender.send((whose, found)).is_ok() {
+                let _ = rustix::io::write(&*bell, &1u64.to_ne_bytes());
+            }
+        };
+        thread::Builder::new().name("ike-name".to_owned()).spawn(look_up).map(|_| ())
+    }
+
+    /// Has a name looked up once, when others are.
+    pub fn look_up_for(&mut self, job: JobId, name: String) {
+        self.once.waiting.push_back((job, name));
+        self.begin_waiting();
+    }
+
+    /// Those are looked up that wait, as many at a time as of those that are known.
+    fn begin_waiting(&mut self) {
+        while self.once.asked < AT_A_TIME {
+            let Some((job, name)) = self.once.waiting.pop_front() else { return };
+            match self.begin(Whose::Job(job), name) {
+                Ok(()) => self.once.asked += 1,
+                Err(_) => {
+                    self.once.found.push((job, vec![]));
+                    let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
+                }
+            }
+        }
+    }
+
+    /// What was found for jobs; nothing is if a name is not found.
+    pub fn take_found(&mut self) -> Vec<(JobId, Vec<IpAddr>)> {
+        self.begin_waiting();
+        std::mem::take(&mut self.once.found)
     }
 
     /// What a name has, as far as is known.
@@ -280,6 +344,9 @@ impl Ike {
         if !changed.is_empty() {
             self.follow_names(&changed);
             self.note_connections();
+        }
+        for (job, addresses) in self.names.take_found() {
+            self.with(sadb, |engine, cx| engine.done(job, Outcome::LookedUp(addresses), cx));
         }
         let now_ms = self.now_ms();
         for mut waiting in std::mem::take(&mut self.waiting) {
@@ -428,6 +495,28 @@ mod tests {
         names.want(&BTreeSet::from(["gw.example.org"]));
         assert_eq!(names.due_ms(), Some(1000 + FRESH_MS + AGAIN_MS));
         assert!(names.addresses("nobody.example.org").is_empty());
+    }
+
+    // As a gateway that sends peers to others may have it: many at a time, and none of them known.
+    #[test]
+    fn what_is_looked_up_once_is_found_for_who_asks() {
+        let mut names = Names::new(found).unwrap();
+        let job = |n| JobId { ike_sa: IkeSaId(n), answers: false };
+        let asked = 3 * AT_A_TIME as u64;
+        for n in 0..asked {
+            let name = if n % 2 == 0 { "gw.example.org" } else { "nobody.example.org" };
+            names.look_up_for(job(n), name.to_owned());
+            assert!(names.once.asked <= AT_A_TIME);
+        }
+        let mut all = BTreeMap::new();
+        while (all.len() as u64) < asked {
+            let bell = rustix::event::PollFd::from_borrowed_fd(names.fd(), rustix::event::PollFlags::IN);
+            let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+            assert_eq!(rustix::event::poll(&mut [bell], Some(&limit)), Ok(1), "it rings");
+            assert!(names.turn(1000).is_empty());
+            all.extend(names.take_found().into_iter().map(|(job, found)| (job.ike_sa.0, found.len())));
+        }
+        assert!(all.iter().all(|(n, found)| *found == if n % 2 == 0 { 2 } else { 0 }), "{all:?}");
     }
 
     #[test]

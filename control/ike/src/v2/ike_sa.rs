@@ -22,7 +22,7 @@ use super::{
     nat::Nat,
     output::{Event, JobId, Output},
     reauth::{Lifetime, Reauthenticates},
-    redirect::{Gateway, Redirection},
+    redirect::{self, Gateway, Redirection},
     rekey_ike::{self, Legacy},
     resumption::{self, Resumed, Ticket},
     sa_init::{self, Init},
@@ -73,6 +73,8 @@ pub enum Task {
     Further(Arc<Child>, u32),
     /// That the peer go to another gateway (RFC 5685).
     Redirect(Gateway),
+    /// Nothing: we go to another gateway, once it is known where that is (RFC 5685).
+    Go(Gateway),
     /// Nothing: a child SA is sent by, by our SPI.
     Use(u32),
     /// For a child SA in the place of one, by our SPI (RFC 7296 §2.8).
@@ -124,6 +126,7 @@ pub(super) enum Then {
     /// With the octets that the authenticator holds.
     EapAnswer(Box<(auth::Answering, usize)>),
     EapAsk(Box<eap::Wanting>),
+    Go(Box<redirect::Sent>),
 }
 
 impl Then {
@@ -458,6 +461,7 @@ impl IkeSa {
             Some(Then::EapBegin(answering)) => self.eap_begin(*answering, outcome, cx),
             Some(Then::EapAnswer(answering)) => self.eap_answer(answering.0, outcome, cx),
             Some(Then::EapAsk(wanting)) => self.eap_ask(*wanting, outcome, cx),
+            Some(Then::Go(sent)) => self.go_looked_up(*sent, outcome, cx),
             None => {}
         }
         if let Some(content) = self.early_response.take_if(|_| !self.channel.is_answering()) {

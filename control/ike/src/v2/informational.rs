@@ -85,6 +85,7 @@ impl IkeSa {
                 (Question::Routability(self.path(), cookie), vec![Payload::Notify(notify)])
             }
             Task::Redirect(gateway) => (Question::Liveness, self.redirect_notify_to(&gateway, cx.now_ms)),
+            Task::Go(gateway) => return self.go_when_there(gateway, cx),
             Task::Use(spi_in) => return self.use_child(spi_in, cx),
             Task::Rekey => return self.ask_rekey(cx),
             Task::Delete => return self.begin_delete(cx),

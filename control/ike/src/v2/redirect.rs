@@ -10,13 +10,15 @@
 //! ```
 //!
 //! The other gateway proves that it is who the connection's peer must be, so where it is need not be believed. One that is
-//! there already is left when the other is up, as when it is authenticated anew.
+//! there already is left when the other is up, as when it is authenticated anew. A name is looked up before anything is left:
+//! in IKE_SA_INIT the first gateway is asked on meanwhile, and else the IKE SA is as it was.
 
 use super::{
     child::Wanted,
     context::Context,
-    ike_sa::{Asked, Closed, IkeSa, IkeSaId, Phase, Task},
+    ike_sa::{Asked, Closed, IkeSa, IkeSaId, Phase, Task, Then},
     informational,
+    job::{Job, Outcome},
     output::{Event, Output},
     reauth::Anew,
     rekey_ike::Legacy,
@@ -139,6 +141,31 @@ impl Redirection {
     }
 }
 
+/// What sends us to another gateway, until it is known where that is.
+#[derive(Debug)]
+pub(super) struct Sent {
+    to: Gateway,
+    at: At,
+}
+
+/// When it did so.
+#[derive(Debug)]
+enum At {
+    /// Before there is anything.
+    Init(Box<sa_init::Question>),
+    /// When it knows who we are, who want this child.
+    Auth(Option<Box<Wanted>>),
+    /// When there is an IKE SA.
+    There,
+}
+
+impl Sent {
+    /// The same for an IKE SA that is as this one, if there is one yet.
+    pub fn again(&self) -> Option<Task> {
+        matches!(self.at, At::There).then(|| Task::Go(self.to.clone()))
+    }
+}
+
 /// Whether who begins goes where it is sent (RFC 5685 §3).
 pub(super) fn is_taken(payloads: &Payloads) -> bool {
     payloads.has_notify(NotifyType::REDIRECT_SUPPORTED) || payloads.has_notify(NotifyType::REDIRECTED_FROM)
@@ -180,19 +207,87 @@ impl IkeSa {
         Some(Payload::Notify(notify))
     }
 
-    /// Where we are to go, and what is known there of it. Nowhere if that is not to be followed.
-    fn follow(&self, gateway: &Gateway, now_ms: u64) -> Result<(IpAddr, Redirection), Closed> {
+    /// What is known elsewhere of how we came there, if that is to be followed.
+    fn may_follow(&self, gateway: &Gateway, now_ms: u64) -> Result<Redirection, Closed> {
         let refuse = |why| Err(Closed::Redirect { to: gateway.to_string(), why });
-        let from = self.path.peer.ip();
-        match (gateway, self.redirection.again(from, now_ms)) {
-            _ if !self.connection.follows_redirects => refuse("the connection does not follow"),
-            (Gateway::Name(_), _) => refuse("it is no address"),
-            (Gateway::Address(to), _) if to.is_ipv4() != self.path.local.is_ipv4() => {
-                refuse("it is of another family of addresses")
+        if !self.connection.follows_redirects {
+            return refuse("the connection does not follow");
+        }
+        // RFC 5685 §3: a loop is to be found out.
+        self.redirection
+            .again(self.path.peer.ip(), now_ms)
+            .map_or_else(|| refuse("it is sent elsewhere too often"), Ok)
+    }
+
+    /// Where we are to go, and what is known there of it. Nowhere if that is not to be followed, or none of its addresses can be.
+    fn follow(
+        &self,
+        gateway: &Gateway,
+        addresses: &[IpAddr],
+        now_ms: u64,
+    ) -> Result<(IpAddr, Redirection), Closed> {
+        let redirection = self.may_follow(gateway, now_ms)?;
+        let to = addresses.iter().find(|to| to.is_ipv4() == self.path.local.is_ipv4());
+        let why = match addresses {
+            [] => "that name is not found",
+            _ => "it is of another family of addresses",
+        };
+        Ok((*to.ok_or_else(|| Closed::Redirect { to: gateway.to_string(), why })?, redirection))
+    }
+
+    /// Goes where it is sent, once it is known where that is.
+    fn go(&mut self, sent: Sent, cx: &mut Context<'_>) {
+        match &sent.to {
+            Gateway::Address(to) => {
+                let to = *to;
+                self.go_by(sent, &[to], cx);
             }
-            // RFC 5685 §3: a loop is to be found out.
-            (_, None) => refuse("it is sent elsewhere too often"),
-            (Gateway::Address(to), Some(redirection)) => Ok((*to, redirection)),
+            Gateway::Name(name) if self.may_follow(&sent.to, cx.now_ms).is_ok() => {
+                self.after(Job::LookUp(name.clone()), Then::Go(Box::new(sent)), cx);
+            }
+            Gateway::Name(_) => self.go_by(sent, &[], cx),
+        }
+    }
+
+    /// The name of a gateway is looked up.
+    pub(super) fn go_looked_up(&mut self, sent: Sent, outcome: Outcome, cx: &mut Context<'_>) {
+        if let Outcome::LookedUp(addresses) = outcome {
+            self.go_by(sent, &addresses, cx);
+        }
+    }
+
+    fn go_by(&mut self, Sent { to: gateway, at }: Sent, addresses: &[IpAddr], cx: &mut Context<'_>) {
+        match (at, self.follow(&gateway, addresses, cx.now_ms)) {
+            (At::Init(_), Ok((to, redirection))) => {
+                self.event(Event::Redirected(self.id, gateway.to_string()), cx);
+                self.redirection = redirection;
+                self.path.local.set_port(self.connection.local_port);
+                self.path.peer = (to, self.connection.remote_port).into();
+                (self.init_error, self.deadline_ms) = (None, u64::MAX);
+                self.channel.begin_anew();
+                self.begin_init(cx);
+            }
+            (At::Init(question), Err(closed)) => self.wait_for_another(*question, closed, cx),
+            (At::Auth(wanted), Ok((to, redirection))) => {
+                let children = self.children_wanted(wanted.map(|wanted| *wanted));
+                self.go_to(to, (gateway, redirection), children);
+                // RFC 5685 §6
+                self.begin_delete(cx);
+            }
+            (At::Auth(_), Err(closed)) => {
+                (self.phase, self.deadline_ms) = (Phase::Closing, u64::MAX);
+                self.ask(ExchangeType::INFORMATIONAL, &informational::delete(), cx);
+                self.asked = Some(Asked::Informational(informational::Question::Refused(Box::new(closed))));
+            }
+            // What has taken its place looks it up, too.
+            (At::There, _) if self.phase != Phase::Established => {}
+            (At::There, Ok((to, redirection))) => {
+                // It may be sent elsewhere again before it is left.
+                self.redirection.times_ms.clone_from(&redirection.times_ms);
+                let children = self.children_to_keep();
+                self.go_to(to, (gateway, redirection), children);
+            }
+            (At::There, Err(closed)) => self.event(Event::MoveFailed(closed.to_string()), cx),
         }
     }
 
@@ -205,19 +300,8 @@ impl IkeSa {
     ) -> Option<sa_init::Question> {
         // RFC 5685 §3: only who has seen our nonce can say so.
         let sent_to = sent_to(payloads).filter(|(_, nonce)| *nonce == question.nonce());
-        let Some((gateway, _)) = sent_to else { return Some(question) };
-        match self.follow(&gateway, cx.now_ms) {
-            Ok((to, redirection)) => {
-                self.event(Event::Redirected(self.id, gateway.to_string()), cx);
-                self.redirection = redirection;
-                self.path.local.set_port(self.connection.local_port);
-                self.path.peer = (to, self.connection.remote_port).into();
-                (self.init_error, self.deadline_ms) = (None, u64::MAX);
-                self.channel.begin_anew();
-                self.begin_init(cx);
-            }
-            Err(closed) => self.wait_for_another(question, closed, cx),
-        }
+        let Some((to, _)) = sent_to else { return Some(question) };
+        self.go(Sent { to, at: At::Init(Box::new(question)) }, cx);
         None
     }
 
@@ -228,36 +312,28 @@ impl IkeSa {
         wanted: Option<Wanted>,
         cx: &mut Context<'_>,
     ) -> bool {
-        let Some((gateway, _)) = sent_to(payloads) else { return false };
-        match self.follow(&gateway, cx.now_ms) {
-            Ok((to, redirection)) => {
-                let children = self.children_wanted(wanted);
-                self.go_to(to, (gateway, redirection), children);
-                // RFC 5685 §6
-                self.begin_delete(cx);
-            }
-            Err(closed) => {
-                (self.phase, self.deadline_ms) = (Phase::Closing, u64::MAX);
-                self.ask(ExchangeType::INFORMATIONAL, &informational::delete(), cx);
-                self.asked = Some(Asked::Informational(informational::Question::Refused(Box::new(closed))));
-            }
-        }
+        let Some((to, _)) = sent_to(payloads) else { return false };
+        self.go(Sent { to, at: At::Auth(wanted.map(Box::new)) }, cx);
         true
     }
 
     /// A gateway that is there sends us elsewhere. It is left when the other is up.
     // RFC 5685 §5
     pub(super) fn redirected(&mut self, payloads: &Payloads, cx: &mut Context<'_>) {
-        let Some((gateway, _)) = sent_to(payloads).filter(|_| self.leads()) else { return };
-        match self.follow(&gateway, cx.now_ms) {
-            Ok((to, redirection)) => {
-                // It may be sent elsewhere again before it is left.
-                self.redirection.times_ms.clone_from(&redirection.times_ms);
-                let children = self.children_to_keep();
-                self.go_to(to, (gateway, redirection), children);
+        let Some((to, _)) = sent_to(payloads).filter(|_| self.leads()) else { return };
+        match to {
+            Gateway::Address(_) => self.go_when_there(to, cx),
+            Gateway::Name(_) => {
+                // Of several it is the last.
+                self.tasks.retain(|task| !matches!(task, Task::Go(_)));
+                self.tasks.push_back(Task::Go(to));
             }
-            Err(closed) => self.event(Event::MoveFailed(closed.to_string()), cx),
         }
+    }
+
+    /// The same, when nothing else is being asked.
+    pub(super) fn go_when_there(&mut self, to: Gateway, cx: &mut Context<'_>) {
+        self.go(Sent { to, at: At::There }, cx);
     }
 
     fn go_to(&mut self, to: IpAddr, redirected: (Gateway, Redirection), children: Vec<Wanted>) {

@@ -476,6 +476,9 @@ impl IkeSa {
         if let Some(Asked::Informational(question)) = &self.asked {
             estate.tasks.extend(question.moves());
         }
+        if let Some(Then::Go(sent)) = self.thens_asking() {
+            estate.tasks.extend(sent.again());
+        }
         self.legacies.push(Legacy::Estate(ours, estate));
         self.doom(cx.now_ms);
     }

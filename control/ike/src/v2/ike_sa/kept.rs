@@ -31,6 +31,7 @@ keep_enum!(Task {
     10 => Redirect(gateway),
     11 => Use(spi_in),
     12 => Announce,
+    13 => Go(gateway),
 });
 
 /// Of those that there are once an IKE SA is established; what else there is cannot be under way.
@@ -199,6 +200,7 @@ impl IkeSa {
                 },
             }),
             Some(Then::RekeyAsk(_)) => Some(Task::Rekey),
+            Some(Then::Go(sent)) => sent.again(),
             _ => None,
         };
         task.into_iter()

@@ -180,18 +180,94 @@ fn who_is_sent_in_a_circle_ends() {
     assert_eq!(sent, 5);
 }
 
+// RFC 5685 §7.2: a gateway may be named. It takes the first address that can be reached from here.
 #[test]
-fn names_and_other_families_are_not_followed() {
-    for (gateway, why) in
-        [("vpn.example.org", "it is no address"), ("2001:db8::7", "it is of another family of addresses")]
-    {
+fn who_is_sent_to_a_name_goes_where_that_is() {
+    let named = |seed: u64, change: fn(&mut Connection)| {
+        let mut world = two_gateways(seed, change);
+        world.named = vec!["2001:db8::7".parse().unwrap(), ELSEWHERE];
+        world
+    };
+    let away = |connection: &mut Connection| connection.redirect_to = to("vpn.example.org");
+    for (loss, late_ms) in [(0, 0), (30, 0), (0, 1500), (20, 1000)] {
+        // Before there is anything.
+        let mut world = named(20, away);
+        (world.loss, world.late_ms) = (loss, late_ms);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        is_elsewhere(&world);
+        let sent = Event::Redirected(world.only_sa(LEFT).id(), "vpn.example.org".into());
+        assert_eq!(events(&world, LEFT)[0], sent);
+        // Once it is known.
+        let mut world = named(21, away);
+        let mut other = connection("d", RIGHT);
+        other.remote_id = "other.example.org".parse().unwrap();
+        world.ends[RIGHT].config.connections.push(Arc::new(other));
+        (world.loss, world.late_ms) = (loss, late_ms);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
+        is_elsewhere(&world);
+        // At any time.
+        let mut world = named(22, |_| {});
+        for connection in world.ends.iter_mut().flat_map(|end| &mut end.config.connections) {
+            let retransmission = &mut Arc::make_mut(connection).retransmission;
+            (retransmission.tries, retransmission.limit_ms) = (20, 8000);
+        }
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        (world.loss, world.late_ms, world.is_steady) = (loss, late_ms, true);
+        let id = world.only_sa(RIGHT).id();
+        world.with(RIGHT, |engine, cx| engine.redirect(id, &to("vpn.example.org")[0], cx));
+        world.run_for(400_000);
+        is_elsewhere(&world);
+    }
+}
+
+/// While a name is looked up, either end may have another IKE SA in the place of the one that is sent, or iked may begin again.
+#[test]
+fn what_is_looked_up_is_not_forgotten_with_an_ike_sa() {
+    for at in [LEFT, RIGHT] {
+        let mut world = two_gateways(23, |_| {});
+        world.named = vec![ELSEWHERE];
+        world.initiate(LEFT, Some(0));
+        world.run_for(1000);
+        let id = world.only_sa(RIGHT).id();
+        world.slow = Some((LEFT, 5000));
+        world.with(RIGHT, |engine, cx| engine.redirect(id, &to("vpn.example.org")[0], cx));
+        world.run_for(10);
+        let id = world.only_sa(at).id();
+        world.with(at, |engine, cx| engine.rekey(id, cx));
+        world.run_for(400_000);
+        is_elsewhere(&world);
+    }
+}
+
+#[test]
+fn names_without_addresses_and_other_families_are_not_followed() {
+    let six: IpAddr = "2001:db8::7".parse().unwrap();
+    for (gateway, named, why) in [
+        ("vpn.example.org", vec![], "that name is not found"),
+        ("vpn.example.org", vec![six], "it is of another family of addresses"),
+        ("2001:db8::7", vec![], "it is of another family of addresses"),
+    ] {
         let mut world = two_gateways(5, |connection| connection.redirect_to = to(gateway));
+        world.named.clone_from(&named);
         world.initiate(LEFT, Some(0));
         world.run_until_quiet();
         let why = format!("the peer sends us to {gateway}, and {why}");
+        assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(why.clone())));
+        // The same of one that has proven who it is.
+        let mut world = two_gateways(5, |connection| connection.redirect_to = to(gateway));
+        let mut other = connection("d", RIGHT);
+        other.remote_id = "other.example.org".parse().unwrap();
+        world.ends[RIGHT].config.connections.push(Arc::new(other));
+        world.named.clone_from(&named);
+        world.initiate(LEFT, Some(0));
+        world.run_until_quiet();
         assert_eq!(events(&world, LEFT).last(), Some(&Event::Closed(why)));
         // One that is there stays, until the gateway takes it down.
         let mut world = two_gateways(6, |_| {});
+        world.named = named;
         world.initiate(LEFT, Some(0));
         world.run_for(1000);
         let id = world.only_sa(RIGHT).id();

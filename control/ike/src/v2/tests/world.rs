@@ -17,7 +17,7 @@ use crate::{
         context::Context,
         engine::Engine,
         ike_sa::{IkeSa, IkeSaId},
-        job::Job,
+        job::{Job, Outcome},
         output::{ChildChange, Datagram, Event, JobId, Move, Output},
         refused::Refused,
         window::Retransmission,
@@ -196,6 +196,8 @@ pub struct World {
     pub addresses: [IpAddr; 2],
     /// Where the right end is besides.
     pub further: Option<IpAddr>,
+    /// Where a gateway of any name is.
+    pub named: Vec<IpAddr>,
     /// A NAT in front of the left end: its place for port 500, and one port higher for 4500.
     pub nat: Option<SocketAddr>,
     /// What these ends send has the commit bit of IKEv1.
@@ -257,6 +259,7 @@ impl World {
             unanswered: None,
             addresses: [address(LEFT), address(RIGHT)],
             further: None,
+            named: vec![],
             nat: None,
             commits: [false; 2],
             is_steady: false,
@@ -423,7 +426,10 @@ impl World {
             if !done.is_empty() {
                 let n = done[if done.len() > 1 { self.below(done.len() as u64) as usize } else { 0 }];
                 let (_, id, job) = self.ends[at].jobs.remove(n);
-                let outcome = job.run(&mut self.rng);
+                let outcome = match job {
+                    Job::LookUp(_) => Outcome::LookedUp(self.named.clone()),
+                    job => job.run(&mut self.rng),
+                };
                 self.with(at, |engine, cx| engine.done(id, outcome, cx));
                 return true;
             }
