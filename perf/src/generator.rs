@@ -92,7 +92,7 @@ pub struct Generator {
     /// What the port takes next.
     out: ArrayVec<Frame, BATCH>,
     sent: Sent,
-    /// By how much bursts left late: from when the first frame of each was due. Only what is paced can be late.
+    /// By how much frames left late, each as the first of its burst. Only what is paced can be late.
     pub lateness: Times,
 }
 
@@ -250,7 +250,7 @@ impl Generator {
     ) -> usize {
         let frames = self.out.len();
         if let Some(due) = self.due.first().filter(|_| self.pace.is_some()) {
-            self.lateness.record(clock().saturating_sub(*due));
+            self.lateness.record_many(clock().saturating_sub(*due), self.due.len() as u64);
         }
         self.due.clear();
         if frames > 0 {

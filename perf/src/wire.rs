@@ -17,6 +17,7 @@ use crate::{
     trial::{Device, Load, Trial},
 };
 use portcullis_datapath::{
+    batch::BATCH,
     pool::FrameCache,
     port::{Port, af_xdp::AfXdpPort},
 };
@@ -39,6 +40,7 @@ pub struct Wire {
     /// One for each lane.
     generators: Vec<Generator>,
     receiver: Receiver,
+    waits: Times,
     first_core: Option<usize>,
     hz: f64,
     run: u64,
@@ -117,7 +119,7 @@ impl Wire {
             streams.into_iter().map(|stream| Generator::new(&Stream { src_mac, run, ..stream }, hz));
         let generators: Vec<Generator> = generators.collect::<Result<_, _>>()?;
         let receiver = Receiver::new(run, flows, hz);
-        Ok(Wire { interfaces, generators, receiver, first_core, hz, run })
+        Ok(Wire { interfaces, generators, receiver, waits: Times::new(hz), first_core, hz, run })
     }
 
     /// Latency of the last load's packets, from when they were due.
@@ -125,11 +127,17 @@ impl Wire {
         &self.receiver.latency
     }
 
-    /// By how much the last load's bursts were late.
+    /// By how much the last load's frames were late, each as the first of its burst.
     pub fn lateness(&self) -> Times {
         let mut all = self.generators[0].lateness.clone();
         self.generators[1..].iter().for_each(|generator| all.add(&generator.lateness));
         all
+    }
+
+    /// How long the last load's packets may have waited until they were received: since it was looked for them before. That is part
+    /// of their latency, and the generator's own.
+    pub fn waits(&self) -> &Times {
+        &self.waits
     }
 
     /// All that came of the last load.
@@ -150,11 +158,12 @@ impl Wire {
         if !(load.0 > 0.0 && load.0.is_finite()) {
             return Err(format!("{} frames per second are no load", load.0).into());
         }
-        let Wire { interfaces, generators, receiver, first_core, hz, run } = self;
+        let Wire { interfaces, generators, receiver, waits, first_core, hz, run } = self;
         let (hz, senders) = (*hz, generators.len());
         // Another than any load had before, so that what is left of that is foreign.
         *run += 1;
         receiver.restart(*run);
+        waits.clear();
         let shared = Shared {
             start: clock::now(),
             end: AtomicU64::new(u64::MAX),
@@ -186,7 +195,7 @@ impl Wire {
             let (mut last, mut silence, mut duration) = (0, 0, None);
             let (ports, cache) = (&mut first.ports, &mut first.cache);
             let [out, back] = ports.as_mut_slice() else { unreachable!("two were opened") };
-            let mut is_sending = true;
+            let (mut is_sending, mut looked) = (true, 0);
             loop {
                 let now = clock::now() - shared.start;
                 if duration.is_none() {
@@ -201,12 +210,15 @@ impl Wire {
                 }
                 // What others send there is neither a sign of life nor what is still to come.
                 let ours = receiver.own();
-                receiver.receive(back, cache, clock::now);
+                let frames = receiver.receive(back, cache, clock::now);
                 if receiver.own() > ours {
+                    waits.record_many(clock::now() - shared.start - looked, receiver.own() - ours);
                     let before = duration.is_none_or(|end| now < end);
                     silence = if before { silence.max(now - last) } else { silence };
                     last = now;
                 }
+                // What there was no room for in a burst was there before, too.
+                looked = if frames < BATCH { now } else { looked };
                 // Acquire: with what all have offered.
                 let Some(end) = duration.filter(|_| shared.sending.load(Ordering::Acquire) == 0) else {
                     continue;

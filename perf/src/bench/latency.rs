@@ -2,7 +2,8 @@
 //! to be corrected for coordinated omission.
 //!
 //! In memory, frames due while the gateways work are put into their ring behind that turn, and count from when they were due:
-//! the generator's own error is how late it was for a burst, which is told beside it.
+//! the generator's own error is how late it was for the burst of a frame, which is told beside it. Between interfaces that is so,
+//! too, and besides how long packets may have waited until they were received: both are in their latency, and the gateways' is less.
 
 use super::{Measure, ndr::Pace, pairs::Workers, progress::Bar};
 use crate::{
@@ -46,6 +47,7 @@ struct Seen {
     loss_ratio: f64,
     latency: Times,
     late: Times,
+    waits: Option<Times>,
 }
 
 impl Options {
@@ -95,15 +97,16 @@ impl Measure for Options {
         for (n, (name, load)) in loads.iter().enumerate() {
             bar.tell(&format!("latency, {name}"), duration * (loads.len() - n) as u32);
             let trial = pairs.trial(Load(*load), duration)?;
-            let (latency, late) = (pairs.latency(), pairs.lateness());
+            let (latency, late, waits) = (pairs.latency(), pairs.lateness(), pairs.waits().cloned());
             let (name, loss_ratio) = (name.clone(), trial.loss_ratio());
-            seen.push(Seen { name, load: *load, loss_ratio, latency, late });
+            seen.push(Seen { name, load: *load, loss_ratio, latency, late, waits });
         }
         drop(bar);
         let load = |seen: &Seen| {
             json!({
                 "load": seen.name, "pps": seen.load, "loss_ratio": seen.loss_ratio, "frames": seen.latency.count(),
                 "latency_us": json_of(&seen.latency), "generator_late_us": json_of(&seen.late),
+                "receiver_late_us": seen.waits.as_ref().map(json_of),
             })
         };
         let loads: Vec<_> = seen.iter().map(load).collect();
@@ -113,7 +116,8 @@ impl Measure for Options {
         let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
         let mut figures = vec![];
         for one in &seen {
-            for (of, times) in [("", &one.latency), (", generator late", &one.late)] {
+            let own = [("", &one.latency), (", generator late", &one.late)];
+            for (of, times) in own.into_iter().chain(one.waits.iter().map(|waits| (", receiver late", waits))) {
                 let numbers = PERCENTS.iter().map(|percent| format!("{:.3}", micros(times, *percent)));
                 let [mpps, lost] = match of {
                     "" => [format!("{:.3}", one.load / 1e6), format!("{:.3}", 100.0 * one.loss_ratio)],

@@ -233,11 +233,19 @@ impl Pairs {
         }
     }
 
-    /// By how much the last trial's bursts were late: the generator's own error.
+    /// By how much the last trial's frames were late, each as the first of its burst: the generator's own error.
     pub fn lateness(&self) -> Times {
         match &self.device {
             Measured::InMemory(pairs) => all(pairs, InMemory::lateness),
             Measured::Between(wire) => wire.lateness(),
+        }
+    }
+
+    /// How long packets of the last trial may have waited to be received, which they do not in memory.
+    pub fn waits(&self) -> Option<&Times> {
+        match &self.device {
+            Measured::InMemory(_) => None,
+            Measured::Between(wire) => Some(wire.waits()),
         }
     }
 

@@ -197,7 +197,7 @@ pub struct Replay {
     sent: Sent,
     /// Octets of what was sent.
     pub octets: u64,
-    /// By how much bursts left late, from when the first frame of each was due.
+    /// By how much frames left late, each as the first of its burst.
     pub lateness: Times,
 }
 
@@ -244,7 +244,7 @@ impl Replay {
         }
         let (frames, octets) = (self.out.len(), self.octets());
         if let Some(due) = due {
-            self.lateness.record(clock().saturating_sub(due));
+            self.lateness.record_many(clock().saturating_sub(due), frames as u64);
         }
         if frames > 0 {
             port.tx(&mut self.out);

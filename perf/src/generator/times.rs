@@ -28,6 +28,12 @@ impl Times {
         self.clocks.saturating_record(clocks);
     }
 
+    /// As many of so many clocks.
+    #[inline]
+    pub fn record_many(&mut self, clocks: u64, count: u64) {
+        self.clocks.saturating_record_n(clocks, count);
+    }
+
     /// Those of another, by the same clock.
     pub fn add(&mut self, other: &Times) {
         // Both have the same bounds.
@@ -72,7 +78,8 @@ mod tests {
             assert!((at / nanos - 1.0).abs() < 2e-3, "{quantile}: {at}");
         }
         times.record(u64::MAX);
-        assert_eq!(times.count(), 100_001);
+        times.record_many(7, 9);
+        assert_eq!(times.count(), 100_010);
         times.clear();
         assert_eq!((times.count(), times.max()), (0, Duration::ZERO));
     }
