@@ -117,7 +117,8 @@ impl Measure for Options {
         let mut figures = vec![];
         for one in &seen {
             let own = [("", &one.latency), (", generator late", &one.late)];
-            for (of, times) in own.into_iter().chain(one.waits.iter().map(|waits| (", receiver late", waits))) {
+            for (of, times) in own.into_iter().chain(one.waits.iter().map(|waits| (", receiver late", waits)))
+            {
                 let numbers = PERCENTS.iter().map(|percent| format!("{:.3}", micros(times, *percent)));
                 let [mpps, lost] = match of {
                     "" => [format!("{:.3}", one.load / 1e6), format!("{:.3}", 100.0 * one.loss_ratio)],
