@@ -18,7 +18,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("datapath/sadb", &[]),
     ("datapath/machine", &[]),
     ("datapath/netlink", &[]),
-    ("datapath", &["portcullis-ebpf", "portcullis-sadb", "portcullis-machine", "portcullis-netlink"]),
+    ("datapath/crypto", &["portcullis-sadb"]),
+    (
+        "datapath",
+        &[
+            "portcullis-crypto",
+            "portcullis-ebpf",
+            "portcullis-sadb",
+            "portcullis-machine",
+            "portcullis-netlink",
+        ],
+    ),
     ("control/ike", &["portcullis-sadb"]),
     (
         "control",

@@ -6,7 +6,7 @@
 
 use crate::{
     classify::Esp,
-    crypto::IcvVerified,
+    crypto::{self, IcvVerified},
     drop::DropReason,
     frame::Frame,
     general::{NESTED, ONWARD, Why},
@@ -19,7 +19,7 @@ use portcullis_sadb::{PolicyIndex, prefetch_at};
 use std::ops::Range;
 
 /// Frames of one turn, at most.
-pub const BATCH: usize = 128;
+pub const BATCH: usize = crypto::BATCH;
 
 /// Where a frame is on its way; a hop handles the frames of one stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,10 +1,11 @@
 //! The IPsec packet path: ports, workers, ESP.
 #![deny(missing_docs)]
 
+pub use portcullis_crypto as crypto;
+
 pub mod batch;
 pub mod classify;
 pub mod confine;
-pub mod crypto;
 pub mod drop;
 pub mod esp;
 pub mod fib;
@@ -30,6 +31,8 @@ pub mod replay;
 pub mod sa;
 pub mod steering;
 pub mod umem;
+#[cfg(test)]
+mod verified;
 pub mod wire;
 pub mod worker;
 pub mod xsk;

@@ -1,5 +1,6 @@
 //! ESP packets against a plain reading of the RFCs: built octet by octet here, and sealed by RustCrypto.
 
+#[path = "../crypto/tests/rustcrypto/mod.rs"]
 mod rustcrypto;
 
 use arrayvec::ArrayVec;

@@ -1,6 +1,7 @@
 //! Traffic flow confidentiality, through whole gateways in memory: packets of one size and at a rate (RFC 9347), and dummy
 //! packets (RFC 4303 §2.6).
 
+#[path = "../crypto/tests/rustcrypto/mod.rs"]
 mod rustcrypto;
 mod testbed;
 

@@ -1,12 +1,12 @@
 //! Batches of any shape are sealed and opened as RustCrypto and ring do, by every AEAD of this CPU.
 #![no_main]
 
-#[path = "../../datapath/tests/batches/mod.rs"]
+#[path = "../../datapath/crypto/tests/batches/mod.rs"]
 mod batches;
 
 use batches::{MAX, Shape, check};
 use libfuzzer_sys::fuzz_target;
-use portcullis_datapath::crypto::Aead;
+use portcullis_crypto::Aead;
 
 /// A packet's kind, its length, which bit of it is changed, and where it is cut.
 type Packet = (u8, u16, Option<u32>, u32);

@@ -5,7 +5,7 @@
 //! forge: there, the octets are sealed by nobody, and stand behind what else may be in front of them.
 #![no_main]
 
-#[path = "../../datapath/tests/rustcrypto/mod.rs"]
+#[path = "../../datapath/crypto/tests/rustcrypto/mod.rs"]
 mod rustcrypto;
 #[path = "../../datapath/tests/testbed/mod.rs"]
 mod testbed;

@@ -1,7 +1,7 @@
 //! Tables at each edge of the window and of the 32-bit subspaces, and a naive set as oracle.
 
 use super::*;
-use crate::crypto::IcvVerified;
+use crate::verified::verified;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl Window {
 }
 
 fn accept(w: &mut Window, seq: u64) -> Result<(), DropReason> {
-    w.0.commit(seq, &mut w.1, IcvVerified::for_tests())
+    w.0.commit(seq, &mut w.1, verified())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What others are told of an inbound SA, and when; a state that outlives its SA.
 
 use super::*;
-use crate::general::pmtu::AGE_MS;
+use crate::{general::pmtu::AGE_MS, verified::verified};
 use portcullis_sadb::{
     Algorithm, Handling, Key, Lifetime, Limits, Mode, Name, Protocol, Sa, SaCounters, Sadb, Sizes,
 };
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     fn receive(&mut self, i: u32, seq: u64) -> Result<(), DropReason> {
-        self.sas.commit(i, seq, IcvVerified::for_tests(), (&self.reader, &self.runtime))?;
+        self.sas.commit(i, seq, verified(), (&self.reader, &self.runtime))?;
         self.sas.count_inbound(i, 100, &self.reader, &self.runtime);
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{
     Aead, HEAD, ICV, Job,
     job::{FOREIGN, SCATTERED, SHORT},
 };
-use crate::batch::BATCH;
+use crate::BATCH;
 use arrayvec::ArrayVec;
 pub(super) use key::Key;
 use std::arch::is_x86_feature_detected as has;

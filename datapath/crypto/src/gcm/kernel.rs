@@ -36,7 +36,7 @@ use super::{
     place::{Place, Staging},
     vector::{Lanes, Vector, is_zero},
 };
-use crate::batch::BATCH;
+use crate::BATCH;
 use core::{arch::x86_64::*, array::from_fn};
 
 const _: () = assert!(HEAD == 16 && ICV == 16);

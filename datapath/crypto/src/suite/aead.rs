@@ -47,7 +47,6 @@ impl Combined {
         Some(Combined { keys, iv: transform.iv, icv: transform.icv })
     }
 
-    #[cfg(test)]
     pub(super) fn aead(&self) -> Option<Aead> {
         match &self.keys {
             Keys::Gcm(aead, _) => Some(*aead),

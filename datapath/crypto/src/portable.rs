@@ -2,7 +2,7 @@
 //! against. The library wants a text in one piece: what is in segments is copied.
 
 use super::{Expanded, HEAD, ICV, Job, job::Nonce};
-use crate::batch::BATCH;
+use crate::BATCH;
 use aes_gcm::{
     Aes128Gcm, Aes256Gcm, AesGcm,
     aead::{AeadInOut, KeyInit, consts::U12},

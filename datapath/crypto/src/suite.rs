@@ -71,8 +71,7 @@ impl Suite {
     }
 
     /// What does AES-GCM, if it is that.
-    #[cfg(test)]
-    pub(crate) fn aead(&self) -> Option<Aead> {
+    pub fn aead(&self) -> Option<Aead> {
         match &self.keys {
             Keys::Combined(combined) => combined.aead(),
             Keys::Separate(..) => None,

@@ -1,14 +1,14 @@
 //! All implementations of AES-GCM against RustCrypto and ring, which must agree octet by octet, and within the memory
 //! that is theirs.
 //!
-//! More packets than usual: `PORTCULLIS_CASES=10000000 PORTCULLIS_SEED=1 cargo test --release -p portcullis-datapath
+//! More packets than usual: `PORTCULLIS_CASES=10000000 PORTCULLIS_SEED=1 cargo test --release -p portcullis-crypto
 //! --test aead random -- --nocapture`.
 
 mod batches;
 
 use arrayvec::ArrayVec;
 use batches::{MAX, Random, Shape, available, check, rustcrypto};
-use portcullis_datapath::crypto::{Aad, Aead, AeadKey, HEAD, ICV, Job};
+use portcullis_crypto::{Aad, Aead, AeadKey, HEAD, ICV, Job};
 use proptest::prelude::*;
 use std::{env, ptr, slice, time::Instant};
 

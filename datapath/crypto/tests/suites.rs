@@ -1,7 +1,7 @@
 //! Every algorithm of the table, by what the datapath has of it: that it seals and opens, that nothing that was changed
 //! is opened, and that its packets are those of other libraries.
 
-use portcullis_datapath::crypto::{Aead, Suite};
+use portcullis_crypto::{Aead, Suite};
 use portcullis_sadb::{Algorithm, Encryption, Protocol};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};

@@ -11,7 +11,7 @@
 pub mod rustcrypto;
 
 use arrayvec::ArrayVec;
-use portcullis_datapath::crypto::{Aad, Aead, AeadKey, HEAD, ICV, Job};
+use portcullis_crypto::{Aad, Aead, AeadKey, HEAD, ICV, Job};
 use ring::aead::{self, LessSafeKey, UnboundKey};
 use rustcrypto::RustCrypto;
 use std::ops::Range;

@@ -6,19 +6,23 @@
 //! [`IcvVerified`] is made here alone, by opening a packet whose ICV is right. Whatever may happen to a
 //! packet or its SA only after that takes it as an argument.
 
+#![deny(missing_docs)]
+
 #[cfg(target_arch = "x86_64")]
 mod gcm;
 mod job;
 mod portable;
 mod suite;
 
-use crate::batch::BATCH;
 use arrayvec::ArrayVec;
 pub use job::Job;
 use portcullis_sadb::{Algorithm, prefetch_at};
 use std::{fmt, str::FromStr};
 pub use suite::Suite;
 use zeroize::Zeroize;
+
+/// Jobs that are sealed or opened together, at most.
+pub const BATCH: usize = 128;
 
 /// Octets of an ICV, at most (RFC 4106 §6).
 pub const ICV: usize = 16;
@@ -30,13 +34,6 @@ pub const HEAD: usize = 16;
 /// Proof that a packet's ICV was verified.
 #[derive(Clone, Copy, Debug)]
 pub struct IcvVerified(());
-
-#[cfg(test)]
-impl IcvVerified {
-    pub(crate) fn for_tests() -> IcvVerified {
-        IcvVerified(())
-    }
-}
 
 /// What seals and opens: the fastest that this CPU can do, unless another is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

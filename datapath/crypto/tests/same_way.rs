@@ -8,7 +8,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use arrayvec::ArrayVec;
-use portcullis_datapath::crypto::{self, Aead, AeadKey, HEAD, ICV, IcvVerified, Job};
+use portcullis_crypto::{Aead, AeadKey, HEAD, ICV, IcvVerified, Job, aad};
 use std::{
     arch::asm,
     hash::{DefaultHasher, Hash, Hasher},
@@ -49,7 +49,7 @@ impl Memory {
         let mut jobs: ArrayVec<Job<'_>, 32> = ArrayVec::new();
         let key = self.key.as_ref().unwrap();
         for packet in &mut self.packets {
-            jobs.push(Job::new(key, [6; 8], crypto::aad(1, 2, true), 16, packet).unwrap());
+            jobs.push(Job::new(key, [6; 8], aad(1, 2, true), 16, packet).unwrap());
         }
         aead.seal(&mut jobs);
         aead.open(&mut jobs, &mut self.verified);
