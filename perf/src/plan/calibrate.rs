@@ -2,7 +2,10 @@
 
 use super::{
     model::Estimate,
-    profile::{FORMAT, Host, IkeCost, MEMORY, Machine, Memory, Profile, ProfileError, Sample, VERSION, Way},
+    profile::{
+        FORMAT, Host, IkeCost, MEMORY, Machine, Memory, Profile, ProfileError, Sample, VERSION, Way,
+        WorkersCost,
+    },
     shares::Sizes,
 };
 use clap::Args;
@@ -314,9 +317,15 @@ fn told(profile: &Profile) -> String {
         for term in &path.whole.terms {
             _ = writeln!(out, "  {:9.3} clocks for each {:?}", term.clocks, term.per);
         }
-    }
-    for workers in &profile.workers {
-        _ = writeln!(out, "{} workers: {:.3} times the clocks of one", workers.workers, workers.factor.value);
+        for WorkersCost { workers, extra } in &path.workers {
+            for term in extra.terms.iter().filter(|term| term.clocks > 0.0) {
+                _ = writeln!(
+                    out,
+                    "  {:9.3} more for each {:?} with {workers} workers",
+                    term.clocks, term.per
+                );
+            }
+        }
     }
     for IkeCost { key_exchange, authentication, set_up_us, rekey_us } in &profile.host.ike {
         _ = writeln!(

@@ -50,7 +50,9 @@ pub struct Observation<'a> {
     pub point: Point<'a>,
     /// Clocks of a packet.
     pub clocks: f64,
-    /// Standard deviation of these, as a part of them.
+    /// How many of these have another cause, which is known: the model is of the rest.
+    pub known: f64,
+    /// Standard deviation of all, as a part of them.
     pub spread: f64,
 }
 
@@ -77,7 +79,7 @@ pub fn fit(observed: &[Observation<'_>], terms: &[Per]) -> Result<Model, FitErro
         |(point, deviation): (&Point<'_>, &f64)| terms.iter().map(|t| t.count(point) / deviation).collect();
     let rows: Vec<Vec<f64>> = points().zip(&deviations).map(row).collect();
     let goals: Vec<f64> =
-        observed.iter().zip(&deviations).map(|(o, deviation)| o.clocks / deviation).collect();
+        observed.iter().zip(&deviations).map(|(o, deviation)| (o.clocks - o.known) / deviation).collect();
 
     let mut weights = vec![1.0; have];
     let mut found = non_negative(&rows, &goals, &weights);
@@ -112,7 +114,9 @@ pub fn fit(observed: &[Observation<'_>], terms: &[Per]) -> Result<Model, FitErro
             covariance[row][column] = inverse[i][j] * variance;
         }
     }
-    let relative = median(observed.iter().map(|o| o.spread.max(EXACT)).collect());
+    let relative =
+        |(o, deviation): (&Observation<'_>, &f64)| deviation / (o.clocks - o.known).max(*deviation);
+    let relative = median(observed.iter().zip(&deviations).map(relative).collect());
     let terms = terms.into_iter().zip(found).map(|(per, clocks)| Term { per, clocks }).collect();
     let noise = variance.sqrt() * relative;
     Ok(Model { terms, covariance, noise, freedom: freedom as u32, reach: reach(points()) })

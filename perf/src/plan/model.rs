@@ -173,13 +173,6 @@ impl Estimate {
     pub fn plus(self, other: Estimate) -> Estimate {
         Estimate { value: self.value + other.value, give_or_take: self.give_or_take + other.give_or_take }
     }
-
-    /// Times a factor that is wrong by itself.
-    #[must_use]
-    pub fn scaled(self, factor: Estimate) -> Estimate {
-        let parts = (self.give_or_take * factor.value).hypot(factor.give_or_take * self.value);
-        Estimate { value: self.value * factor.value, give_or_take: parts }
-    }
 }
 
 impl Model {
@@ -267,8 +260,6 @@ mod tests {
         let a = Estimate { value: 100.0, give_or_take: 3.0 };
         assert_eq!(a.plus(a), Estimate { value: 200.0, give_or_take: 6.0 });
         assert_eq!(a.times(2.0).high(), 206.0);
-        let b = a.scaled(Estimate { value: 2.0, give_or_take: 0.08 });
-        assert_eq!((b.value, b.give_or_take), (200.0, 10.0));
         assert_eq!(Estimate { value: 1.0, give_or_take: 2.0 }.low(), 0.0);
         let measured = Estimate::of(&[9.0, 10.0, 11.0]);
         assert!((measured.value, (measured.give_or_take - 4.303 / 3f64.sqrt()).abs() < 1e-3) == (10.0, true));

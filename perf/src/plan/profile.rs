@@ -20,7 +20,7 @@ use thiserror::Error;
 pub const FORMAT: &str = "portcullis-profile";
 
 /// The version of the format. Files of others are not read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How a profile is come by.
 pub const HOW: &str = "make one on the host, as `portcullis bench calibrate --help` says";
@@ -160,15 +160,18 @@ pub struct PathCost {
     pub whole: Model,
     /// Those of each hop, if they were measured.
     pub hops: BTreeMap<String, Model>,
+    /// What more it takes several workers, by their number.
+    pub workers: Vec<WorkersCost>,
 }
 
-/// What several workers take for a packet, of what one takes.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+/// What several workers take for a packet beside what one takes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WorkersCost {
     /// How many.
     pub workers: u32,
-    /// So many times the clocks of one with its share of the SAs: 1 if they are not in each other's way.
-    pub factor: Estimate,
+    /// More clocks than one with its share of the SAs takes: none if they are not in each other's way. Where they share a
+    /// core, it depends on what keeps that busy.
+    pub extra: Model,
 }
 
 /// What real ports take beside what memory's do.
@@ -193,8 +196,6 @@ pub struct Profile {
     pub host: Host,
     /// Clocks of packets.
     pub paths: Vec<PathCost>,
-    /// The efficiency of several workers.
-    pub workers: Vec<WorkersCost>,
     /// Real ports.
     pub ports: Vec<PortCost>,
     /// What all of these were fitted to.
@@ -329,7 +330,8 @@ impl Profile {
         positive("host.batch", self.host.batch)?;
         positive("host.chunk", self.host.chunk.into())?;
         let hops = self.paths.iter().flat_map(|path| path.hops.values());
-        let models = self.paths.iter().map(|path| &path.whole).chain(hops);
+        let of_several = self.paths.iter().flat_map(|path| path.workers.iter().map(|w| &w.extra));
+        let models = self.paths.iter().map(|path| &path.whole).chain(hops).chain(of_several);
         for model in models.chain(self.ports.iter().map(|port| &port.extra)) {
             let square = model.covariance.len() == model.terms.len()
                 && model.covariance.iter().all(|row| row.len() == model.terms.len());
@@ -347,14 +349,15 @@ impl Profile {
                 }
             }
         }
-        let mut before = 1;
-        for WorkersCost { workers, factor } in &self.workers {
-            positive(
-                "the number of some workers, less that of those before them,",
-                f64::from(*workers) - f64::from(before),
-            )?;
-            positive("the factor of some workers", factor.value)?;
-            before = *workers;
+        for path in &self.paths {
+            let mut before = 1;
+            for WorkersCost { workers, .. } in &path.workers {
+                positive(
+                    "the number of some workers, less that of those before them,",
+                    f64::from(*workers) - f64::from(before),
+                )?;
+                before = *workers;
+            }
         }
         Ok(())
     }
@@ -399,33 +402,42 @@ impl Profile {
         port: &str,
     ) -> Option<(Estimate, Vec<String>)> {
         let point = Point { sizes, sas: share(sas, workers), batch: self.host.batch };
-        let path = &self.path(algorithm, direction)?.whole;
-        let mut beyond = path.beyond(&point);
-        let mut clocks = path.predict(&point);
+        let path = self.path(algorithm, direction)?;
+        let mut beyond = path.whole.beyond(&point);
+        let alone = path.whole.predict(&point);
+        let mut clocks = alone;
         if port != MEMORY {
             clocks = clocks.plus(self.port(port, direction)?.extra.predict(&point));
         }
-        let most = self.workers.last().map_or(1, |w| w.workers);
+        let most = path.workers.last().map_or(1, |w| w.workers);
         if workers > most {
             beyond.push(format!("{workers} workers (1 to {most} were measured)"));
         }
-        Some((clocks.scaled(self.factor(workers)), beyond))
+        // Whatever several workers cost scales what ports do, too.
+        let extra = path.extra(&point, workers).times(clocks.value / alone.value);
+        Some((clocks.plus(extra), beyond))
     }
+}
 
-    /// What several workers take of what one takes, between those that were measured by the logarithm of their number, and
-    /// beyond them as it went on.
-    pub fn factor(&self, workers: u32) -> Estimate {
-        let alone = WorkersCost { workers: 1, factor: Estimate::certain(1.0) };
-        let known: Vec<WorkersCost> = std::iter::once(alone).chain(self.workers.iter().copied()).collect();
-        let behind = known.iter().position(|w| w.workers >= workers).unwrap_or(known.len() - 1);
-        let [from, to] = [known[behind.saturating_sub(1)], known[behind]];
+impl PathCost {
+    /// What several workers take beside what one takes, between those that were measured by the logarithm of their number, and
+    /// beyond them as it went on. More of them are never less in each other's way.
+    fn extra(&self, point: &Point<'_>, workers: u32) -> Estimate {
+        let mut known = vec![(1, Estimate::default())];
+        for several in &self.workers {
+            let (_, before) = known[known.len() - 1];
+            let extra = several.extra.predict(point);
+            known.push((several.workers, if extra.value < before.value { before } else { extra }));
+        }
+        let behind = known.iter().position(|(w, _)| *w >= workers).unwrap_or(known.len() - 1);
+        let [(fewer, from), (more, to)] = [known[behind.saturating_sub(1)], known[behind]];
         let ln = |w: u32| f64::from(w.max(1)).ln();
-        let part = match from.workers == to.workers {
+        let part = match fewer == more {
             true => 0.0,
-            false => (ln(workers) - ln(from.workers)) / (ln(to.workers) - ln(from.workers)),
+            false => (ln(workers) - ln(fewer)) / (ln(more) - ln(fewer)),
         };
-        let between = |of: fn(Estimate) -> f64| of(from.factor) + part * (of(to.factor) - of(from.factor));
-        Estimate { value: between(|f| f.value), give_or_take: between(|f| f.give_or_take).max(0.0) }
+        let between = |of: fn(Estimate) -> f64| (of(from) + part * (of(to) - of(from))).max(0.0);
+        Estimate { value: between(|e| e.value), give_or_take: between(|e| e.give_or_take) }
     }
 }
 

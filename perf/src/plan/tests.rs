@@ -26,7 +26,22 @@ fn certain(terms: &[(Per, f64)]) -> Model {
 }
 
 fn path(algorithm: &str, direction: Way, terms: &[(Per, f64)]) -> PathCost {
-    PathCost { algorithm: algorithm.to_owned(), direction, whole: certain(terms), hops: BTreeMap::new() }
+    let (whole, hops) = (certain(terms), BTreeMap::new());
+    PathCost { algorithm: algorithm.to_owned(), direction, whole, hops, workers: vec![] }
+        .in_the_way(&[(64, 1.0)])
+}
+
+impl PathCost {
+    /// With so many workers so many times the clocks of one.
+    fn in_the_way(mut self, factors: &[(u32, f64)]) -> PathCost {
+        let of_several = |(workers, factor): &(u32, f64)| {
+            let more = |term: &Term| (term.per, term.clocks * (factor - 1.0));
+            let more: Vec<_> = self.whole.terms.iter().map(more).collect();
+            WorkersCost { workers: *workers, extra: certain(&more) }
+        };
+        self.workers = factors.iter().map(of_several).collect();
+        self
+    }
 }
 
 /// A host of 1 GHz, on which packets take 100 clocks to be sealed and 200 to be opened, by AES-256 twice as many.
@@ -61,9 +76,7 @@ fn host() -> Profile {
         path("aes-gcm-256", Way::Encap, &[(Per::Packet, 200.0)]),
         path("aes-gcm-256", Way::Decap, &[(Per::Packet, 400.0)]),
     ];
-    let (workers, ports, samples) =
-        (vec![WorkersCost { workers: 64, factor: Estimate::certain(1.0) }], vec![], vec![]);
-    Profile { format: FORMAT.to_owned(), version: VERSION, host, paths, workers, ports, samples }
+    Profile { format: FORMAT.to_owned(), version: VERSION, host, paths, ports: vec![], samples: vec![] }
 }
 
 fn ask(profile: &Profile, options: &[(&str, &str)]) -> Result<Answer, QuestionError> {
@@ -184,10 +197,8 @@ fn each_resource_is_counted() {
 fn workers_share_sas_and_are_in_each_others_way() {
     let mut profile = host();
     let many = Per::ManySas { from: 10, to: 1000, open: true };
-    profile.paths[0] = path("aes-gcm-128", Way::Encap, &[(Per::Packet, 100.0), (many, 100.0)]);
-    profile.workers = [(2, 1.1), (8, 1.3)]
-        .map(|(workers, f)| WorkersCost { workers, factor: Estimate::certain(f) })
-        .to_vec();
+    let encap = path("aes-gcm-128", Way::Encap, &[(Per::Packet, 100.0), (many, 100.0)]);
+    profile.paths[0] = encap.in_the_way(&[(2, 1.1), (8, 1.3)]);
     let clocks = |sas, workers| {
         let sizes = super::shares::Sizes::only(64);
         profile.predict(("aes-gcm-128", Way::Encap), &sizes, (sas, workers), MEMORY).unwrap()

@@ -1,11 +1,10 @@
 //! A profile from samples.
 
 use super::{
-    Estimate, FORMAT, Host, MEMORY, PathCost, PortCost, Profile, ProfileError, Sample, VERSION, Way,
-    WorkersCost,
+    FORMAT, Host, MEMORY, PathCost, PortCost, Profile, ProfileError, Sample, VERSION, Way, WorkersCost,
 };
 use crate::plan::{
-    fit::{self, FitError, Observation, median},
+    fit::{self, FitError, Observation},
     model::Per,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,18 +21,18 @@ impl Profile {
         }
         let mut paths = vec![];
         for ((algorithm, direction), samples) in of {
-            let alone = samples.into_iter().filter(|s| s.workers == 1 && s.port == MEMORY);
-            let alone: Vec<&Sample> = alone.collect();
-            if alone.is_empty() {
-                return Err(ProfileError::NothingToCompare { algorithm, direction });
+            let mut by_workers: BTreeMap<u32, Vec<&Sample>> = BTreeMap::new();
+            for sample in samples.into_iter().filter(|s| s.port == MEMORY) {
+                by_workers.entry(sample.workers).or_default().push(sample);
             }
-            let path = PathCost::fit((&algorithm, direction), &alone, host.chunk);
+            let Some(alone) = by_workers.remove(&1) else {
+                return Err(ProfileError::NothingToCompare { algorithm, direction });
+            };
+            let path = PathCost::fit((&algorithm, direction), &alone, by_workers, host.chunk);
             paths.push(path.map_err(|source| ProfileError::Fit { algorithm, direction, source })?);
         }
-        let (workers, ports) = (vec![], vec![]);
         let mut profile =
-            Profile { format: FORMAT.to_owned(), version: VERSION, host, paths, workers, ports, samples };
-        profile.workers = profile.fit_workers();
+            Profile { format: FORMAT.to_owned(), version: VERSION, host, paths, ports: vec![], samples };
         profile.ports = profile.fit_ports()?;
         Ok(profile)
     }
@@ -47,48 +46,19 @@ impl Profile {
         self.samples.iter().filter_map(|s| Some((s, residual(s)?))).collect()
     }
 
-    fn fit_workers(&self) -> Vec<WorkersCost> {
-        let mut ratios: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-        for sample in self.samples.iter().filter(|s| s.workers > 1 && s.port == MEMORY) {
-            if let Some(path) = self.path(&sample.algorithm, sample.direction) {
-                let ratio = sample.clocks / path.whole.predict(&sample.point()).value;
-                ratios.entry(sample.workers).or_default().push(ratio);
-            }
-        }
-        // More of them are never less in each other's way.
-        let mut least = 1.0f64;
-        let fitted = ratios.into_iter().map(|(workers, ratios)| {
-            let middle = median(ratios.clone());
-            let off = median(ratios.iter().map(|ratio| (ratio - middle).abs()).collect());
-            least = least.max(middle);
-            // 1.96 standard deviations, of which the median of what they are off is 0.6745.
-            WorkersCost { workers, factor: Estimate { value: least, give_or_take: off * 1.96 / 0.6745 } }
-        });
-        fitted.collect()
-    }
-
     fn fit_ports(&self) -> Result<Vec<PortCost>, ProfileError> {
-        let mut kinds: BTreeMap<(String, Way), Vec<(&Sample, f64)>> = BTreeMap::new();
+        let mut kinds: BTreeMap<(String, Way), Vec<Observation<'_>>> = BTreeMap::new();
         for sample in self.samples.iter().filter(|s| s.port != MEMORY) {
-            let in_memory = self.predict(
-                (&sample.algorithm, sample.direction),
-                &sample.sizes,
-                (sample.sas, sample.workers),
-                MEMORY,
-            );
-            if let Some((clocks, _)) = in_memory {
+            if let Some(path) = self.path(&sample.algorithm, sample.direction) {
+                let point = sample.point();
+                let known = path.whole.predict(&point).value;
                 // Whatever several workers cost scales what ports do, too.
-                let extra = (sample.clocks - clocks.value) / self.factor(sample.workers).value;
-                kinds.entry((sample.port.clone(), sample.direction)).or_default().push((sample, extra));
+                let clocks = sample.clocks / (1.0 + path.extra(&point, sample.workers).value / known);
+                let observed = Observation { point, clocks, known, spread: sample.spread };
+                kinds.entry((sample.port.clone(), sample.direction)).or_default().push(observed);
             }
         }
-        let fitted = kinds.into_iter().map(|((kind, direction), samples)| {
-            let observed = samples.iter().map(|(sample, extra)| Observation {
-                point: sample.point(),
-                clocks: *extra,
-                spread: sample.spread * sample.clocks / extra.max(f64::MIN_POSITIVE),
-            });
-            let observed: Vec<_> = observed.collect();
+        let fitted = kinds.into_iter().map(|((kind, direction), observed)| {
             let extra = fit::fit(&observed, &[Per::Packet, Per::ShortOctet, Per::LongOctet]);
             let extra =
                 extra.map_err(|source| ProfileError::Fit { algorithm: kind.clone(), direction, source })?;
@@ -98,33 +68,38 @@ impl Profile {
     }
 }
 
+impl Sample {
+    fn observed(&self, clocks: f64, known: f64) -> Observation<'_> {
+        Observation { point: self.point(), clocks, known, spread: self.spread }
+    }
+}
+
 impl PathCost {
-    fn fit(
+    fn fit<'a>(
         (algorithm, direction): (&str, Way),
-        samples: &[&Sample],
+        samples: &[&'a Sample],
+        several: BTreeMap<u32, Vec<&'a Sample>>,
         chunk: u32,
     ) -> Result<PathCost, FitError> {
-        let model = |samples: &[(&Sample, f64)]| {
-            let observed = samples.iter().map(|(s, clocks)| Observation {
-                point: s.point(),
-                clocks: *clocks,
-                spread: s.spread,
-            });
-            let observed: Vec<Observation<'_>> = observed.collect();
+        let model = |observed: Vec<Observation<'_>>| {
             fit::fit(&observed, &fit::terms(observed.iter().map(|o| &o.point), chunk))
         };
-        let whole: Vec<(&Sample, f64)> = samples.iter().map(|s| (*s, s.clocks)).collect();
-        let names = samples.iter().flat_map(|s| s.hops.keys());
-        let names: BTreeSet<&String> = names.collect();
+        let whole = model(samples.iter().map(|s| s.observed(s.clocks, 0.0)).collect())?;
+        let names: BTreeSet<&String> = samples.iter().flat_map(|s| s.hops.keys()).collect();
         let mut hops = BTreeMap::new();
         for name in names {
-            let clocks = samples.iter().filter_map(|s| Some((*s, *s.hops.get(name)?)));
-            let clocks: Vec<_> = clocks.filter(|(_, clocks)| *clocks > 0.0).collect();
+            let clocks = samples.iter().filter_map(|s| Some((s, *s.hops.get(name)?)));
+            let clocks = clocks.filter(|(_, clocks)| *clocks > 0.0);
             // What few packets need, such as the hop of jumbo packets, may be too little to tell.
-            if let Ok(hop) = model(&clocks) {
+            if let Ok(hop) = model(clocks.map(|(s, clocks)| s.observed(clocks, 0.0)).collect()) {
                 hops.insert(name.clone(), hop);
             }
         }
-        Ok(PathCost { algorithm: algorithm.to_owned(), direction, whole: model(&whole)?, hops })
+        let workers = several.into_iter().map(|(workers, samples)| {
+            let beside_one = |s: &&'a Sample| s.observed(s.clocks, whole.predict(&s.point()).value);
+            Ok(WorkersCost { workers, extra: model(samples.iter().map(beside_one).collect())? })
+        });
+        let workers = workers.collect::<Result<_, FitError>>()?;
+        Ok(PathCost { algorithm: algorithm.to_owned(), direction, whole, hops, workers })
     }
 }

@@ -181,15 +181,44 @@ fn workers_ports_and_hops_are_found() {
     });
     let veth: Vec<Sample> = veth.collect();
     let profile = fit([all, two, veth].concat());
-    let factor = profile.factor(2);
-    assert!((factor.value - 1.05).abs() < 1e-6 && factor.give_or_take < 1e-6, "{factor:?}");
     let sizes = Sizes::only(300);
     let point = Point { sizes: &sizes, sas: 1.0, batch: 64.0 };
     let whole = profile.paths[0].whole.predict(&point).value;
+    let (of_two, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (2, 2), MEMORY).unwrap();
+    assert!((of_two.value / whole - 1.05).abs() < 1e-6, "{of_two:?}");
     assert!((profile.paths[0].hops["crypto"].predict(&point).value / whole - 0.5).abs() < 1e-6);
     let (veth, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (1, 1), "veth").unwrap();
     assert!((veth.value - (whole + 5150.0)).abs() < 0.5, "{veth:?}");
     assert_eq!(profile.port_kinds(&[Way::Encap]), ["veth", MEMORY]);
+}
+
+/// Two threads of a core: what keeps it busy by itself takes the longer.
+#[test]
+fn workers_are_in_each_others_way_by_what_they_do() {
+    let of_two = |s: &Sample, octets: f64| s.clocks + 20.0 + 0.3 * octets + 5.0 * (s.point().sas.ln());
+    let all = samples(0.0, 1);
+    let two = all.iter().filter(|s| !s.sizes.to_string().contains("imix")).map(|s| {
+        let s = Sample { workers: 2, sas: s.sas * 2, ..s.clone() };
+        Sample { clocks: of_two(&s, s.sizes.mean()), ..s }
+    });
+    let two: Vec<Sample> = two.collect();
+    let profile = fit([all, two].concat());
+    for (octets, sas) in [(100, 2), (300, 20), (1200, 2000)] {
+        let sizes = Sizes::only(octets);
+        let path = ("aes-gcm-128", Way::Encap);
+        let (one, _) = profile.predict(path, &sizes, (sas / 2, 1), MEMORY).unwrap();
+        let (told, _) = profile.predict(path, &sizes, (sas, 2), MEMORY).unwrap();
+        let s = Sample { workers: 2, sas, ..sample(&octets.to_string(), 1, one.value) };
+        let expected = of_two(&s, f64::from(octets));
+        assert!((told.value / expected - 1.0).abs() < 0.005, "{octets}, {sas}: {told:?} for {expected}");
+    }
+    // Faster with two, by chance: they cost nothing then.
+    let all = samples(0.01, 1);
+    let two = all.iter().map(|s| Sample { workers: 2, sas: s.sas * 2, clocks: s.clocks * 0.99, ..s.clone() });
+    let two: Vec<Sample> = two.collect();
+    let profile = fit([all, two].concat());
+    let [path] = &profile.paths[..] else { panic!() };
+    assert!(path.workers[0].extra.terms.iter().all(|term| term.clocks < 2.0), "{:?}", path.workers);
 }
 
 #[test]

@@ -23,11 +23,12 @@ fn profiles() -> impl Strategy<Value = Profile> {
             path.whole.noise = noise;
         }
         let mut factor = 1.0;
-        profile.workers.clear();
-        for (workers, step) in [2, 4, 16].into_iter().zip(steps) {
+        let mut grown = |step| {
             factor += step;
-            profile.workers.push(WorkersCost { workers, factor: Estimate::certain(factor) });
-        }
+            factor
+        };
+        let factors: Vec<_> = [2, 4, 16].into_iter().zip(steps.into_iter().map(&mut grown)).collect();
+        profile.paths = profile.paths.into_iter().map(|path| path.in_the_way(&factors)).collect();
         profile
     })
 }
