@@ -14,11 +14,14 @@ pub struct Pace {
     interval: u128,
 }
 
+/// Clocks for which nobody waits, some decades: few enough that the next frames' fit, too.
+const NEVER: f64 = (1u64 << 62) as f64;
+
 impl Pace {
     /// `rate` frames per second, the first at `start`, by a clock of `hz` per second. Both are above 0.
     pub fn new(start: u64, hz: f64, rate: f64) -> Pace {
         // The interval's own parts, since a float has only 53 bits.
-        let interval = hz / rate;
+        let interval = (hz / rate).min(NEVER);
         let (whole, part) = (interval.floor(), interval.fract());
         let interval = (whole as u128) << FRACTION | (part * (FRACTION as f64).exp2()) as u128;
         Pace { next: (start as u128) << FRACTION, interval }
@@ -48,6 +51,15 @@ mod tests {
     /// Frames due up to `now`.
     fn due(pace: &mut Pace, now: u64) -> u64 {
         std::iter::from_fn(|| (pace.next() <= now).then(|| pace.take())).count() as u64
+    }
+
+    #[test]
+    fn what_is_due_after_centuries_is_not_due_before() {
+        for rate in [1e-9, 1e-30, f64::MIN_POSITIVE] {
+            let mut pace = Pace::new(1 << 60, 3e9, rate);
+            assert_eq!((pace.take(), pace.take() > 1 << 61), (1 << 60, true), "{rate}");
+            assert!(pace.take() > 1 << 62);
+        }
     }
 
     proptest! {

@@ -122,20 +122,28 @@ pub fn fit(observed: &[Observation<'_>], terms: &[Per]) -> Result<Model, FitErro
     Ok(Model { terms, covariance, noise, freedom: freedom as u32, reach: reach(points()) })
 }
 
-/// All terms of a path of which these points are: SAs count from each number of them to the next. A packet of more than
-/// `chunk` octets is in several chunks.
+/// All terms of a path of which these points are. A packet of more than `chunk` octets is in several chunks.
 pub fn terms<'a>(points: impl Iterator<Item = &'a Point<'a>>, chunk: u32) -> Vec<Per> {
-    let mut sas: Vec<u32> = points.map(|p| p.sas as u32).collect();
-    sas.sort_unstable();
-    sas.dedup();
-    let parts = sas.len().saturating_sub(1);
-    let many = sas.windows(2).enumerate();
-    let many = many.flat_map(|(i, ends)| {
-        let (from, to, open) = (ends[0], ends[1], i + 1 == parts);
+    let many = parts(points).into_iter().flat_map(|(from, to, open)| {
         [Per::ManySas { from, to, open }, Per::ManySasOctets { from, to, open }]
     });
     let of_packets = [Per::Packet, Per::Batch, Per::ShortOctet, Per::LongOctet, Per::LongPacket];
     of_packets.into_iter().chain([Per::Chunk { octets: chunk }, Per::OtherSize]).chain(many).collect()
+}
+
+/// Those that tell what several workers take beside what one does, of which there is less to tell, and less is measured.
+pub fn terms_of_several<'a>(points: impl Iterator<Item = &'a Point<'a>>) -> Vec<Per> {
+    let many = parts(points).into_iter().map(|(from, to, open)| Per::ManySas { from, to, open });
+    [Per::Packet, Per::ShortOctet, Per::LongOctet, Per::OtherSize].into_iter().chain(many).collect()
+}
+
+/// SAs count from each number of them to the next: where each part begins and ends, and whether it goes on beyond.
+fn parts<'a>(points: impl Iterator<Item = &'a Point<'a>>) -> Vec<(u32, u32, bool)> {
+    let mut sas: Vec<u32> = points.map(|p| p.sas as u32).collect();
+    sas.sort_unstable();
+    sas.dedup();
+    let parts = sas.len().saturating_sub(1);
+    sas.windows(2).enumerate().map(|(i, ends)| (ends[0], ends[1], i + 1 == parts)).collect()
 }
 
 /// Whether points have more or less of it: else it cannot be told from what each packet costs.

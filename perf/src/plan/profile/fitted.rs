@@ -97,7 +97,9 @@ impl PathCost {
         }
         let workers = several.into_iter().map(|(workers, samples)| {
             let beside_one = |s: &&'a Sample| s.observed(s.clocks, whole.predict(&s.point()).value);
-            Ok(WorkersCost { workers, extra: model(samples.iter().map(beside_one).collect())? })
+            let observed: Vec<Observation<'_>> = samples.iter().map(beside_one).collect();
+            let terms = fit::terms_of_several(observed.iter().map(|o| &o.point));
+            Ok(WorkersCost { workers, extra: fit::fit(&observed, &terms)? })
         });
         let workers = workers.collect::<Result<_, FitError>>()?;
         Ok(PathCost { algorithm: algorithm.to_owned(), direction, whole, hops, workers })
