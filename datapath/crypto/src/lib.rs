@@ -1,9 +1,10 @@
-//! Authenticated encryption of many packets at a time: AES-GCM as ESP uses it (RFC 4106).
+//! What seals and opens the packets of ESP and AH.
 //!
-//! The interface is that of a batch: packets of any lengths and keys, sealed or opened in place, in one piece or in
-//! segments. How it is done is chosen once, by [`Aead`]: by kernels of our own for x86-64 (`gcm`), or by RustCrypto.
+//! There are two ways in. [`Aead`] is AES-GCM as ESP uses it (RFC 4106), of many packets at a time, of any lengths and keys, in
+//! place, in one piece or in segments; how it is done is chosen once: by kernels of our own for x86-64 (`gcm`), or by RustCrypto.
+//! [`Suite`] is any other algorithm, and AH's ICVs, packet by packet.
 //!
-//! [`IcvVerified`] is made here alone, by opening a packet whose ICV is right. Whatever may happen to a
+//! [`IcvVerified`] is made here alone, by a packet whose ICV is right. Whatever may happen to a
 //! packet or its SA only after that takes it as an argument.
 
 #![deny(missing_docs)]

@@ -27,7 +27,7 @@ fn keys_lie_on_lines() {
 
 /// Small enough for Miri, which sees whether pointers stay within what they were made from. It knows the instructions
 /// of ours alone: RUSTFLAGS=-Ctarget-feature=+aes,+pclmulqdq,+avx2,+bmi2,+vaes,+vpclmulqdq \
-/// cargo +nightly miri test -p portcullis-datapath --lib crypto::tests::some
+/// cargo +nightly miri test -p portcullis-crypto --lib tests::some
 #[test]
 fn some_lengths_like_the_portable_one() {
     let portable = (!cfg!(miri)).then(|| Aead::Portable.key(&[7; 16], [9; 4]).unwrap());

@@ -49,6 +49,10 @@ impl Measure for Options {
             let (names, files) = (self.names.len(), self.files.len());
             return Err(format!("--names: {names} names, and {files} reports").into());
         }
+        let is_twice = |(n, name): &(usize, &String)| self.names[..*n].contains(name);
+        if let Some((_, name)) = self.names.iter().enumerate().find(is_twice) {
+            return Err(format!("--names: '{name}' twice; a name tells one report from the others").into());
+        }
         let all = self.files.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
         let first = &all[0];
         if let Some((path, other)) = self.files.iter().zip(&all).find(|(_, of)| of.host != first.host) {
@@ -65,11 +69,16 @@ impl Measure for Options {
         let mut report = Report { host: first.host.clone(), ..Report::new("Measurements", place, data) };
         for (n, of) in all.iter().enumerate() {
             let name = self.names.get(n);
+            let is_alone = all.iter().filter(|other| other.title == of.title).count() == 1;
+            let title = match is_alone {
+                true => of.title.clone(),
+                false => format!("{} ({})", of.title, self.files[n].display()),
+            };
             for section in &of.sections {
                 match name {
                     Some(name) => join(&mut report.sections, named(name, section)),
                     None => {
-                        let title = format!("{}: {}, {}", section.title, of.title, of.taken);
+                        let title = format!("{}: {title}, {}", section.title, of.taken);
                         report.sections.push(Section { title, ..section.clone() });
                     }
                 }
@@ -77,7 +86,7 @@ impl Measure for Options {
             report.figures.extend(of.figures.iter().map(|figure| {
                 let name = match name {
                     Some(name) => format!("{name}, {}", figure.name),
-                    None => format!("{}: {}", of.title, figure.name),
+                    None => format!("{title}: {}", figure.name),
                 };
                 Figure { name, ..figure.clone() }
             }));
@@ -116,7 +125,10 @@ mod tests {
         let lines: Vec<_> = section.plots[0].series.iter().map(|series| &*series.name).collect();
         assert_eq!((section.plots.len(), lines), (1, vec!["ours, 1 SA", "theirs, 1 SA"]));
         assert_eq!([&*both.figures[0].name, &*both.figures[1].name], ["ours, NDR", "theirs, NDR"]);
-        assert_eq!(report(&[&ours, &theirs]).unwrap().sections.len(), 2);
+        let alike = report(&[&ours, &theirs]).unwrap();
+        assert_eq!(alike.sections.len(), 2);
+        let names: Vec<_> = alike.figures.iter().map(|figure| figure.name.clone()).collect();
+        assert_eq!(names, [format!("Rates ({ours}): NDR"), format!("Rates ({theirs}): NDR")]);
         // Whose they are is in the names of figures, too: in any order each is compared with itself.
         let long = write("long", 3.0, "Rates of 1400 octets");
         let [one, other] = [report(&[&ours, &long]).unwrap(), report(&[&long, &ours]).unwrap()];
@@ -124,6 +136,8 @@ mod tests {
         assert!(compare::differences(&one, &other).unwrap().iter().all(|d| d.means[0] == d.means[1]));
         let error = report(&["--names", "ours", &ours, &theirs]).map(|_| ()).unwrap_err().to_string();
         assert_eq!(error, "--names: 1 names, and 2 reports");
+        let error = report(&["--names", "a,a", &ours, &theirs]).map(|_| ()).unwrap_err().to_string();
+        assert!(error.starts_with("--names: 'a' twice"), "{error}");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -4,7 +4,7 @@ mod fitted;
 
 use super::{
     fit::FitError,
-    model::{Estimate, Model, Per, Point},
+    model::{Estimate, Model, Per, Point, Reach},
     shares::Sizes,
 };
 use portcullis_sadb::{Algorithm, Protocol};
@@ -350,6 +350,8 @@ impl Profile {
             }
         }
         for path in &self.paths {
+            let clocks = path.whole.terms.iter().map(|term| term.clocks).sum();
+            positive("the sum of the clocks of a path's terms", clocks)?;
             let mut before = 1;
             for WorkersCost { workers, .. } in &path.workers {
                 positive(
@@ -404,18 +406,21 @@ impl Profile {
         let point = Point { sizes, sas: share(sas, workers), batch: self.host.batch };
         let path = self.path(algorithm, direction)?;
         let mut beyond = path.whole.beyond(&point);
-        let alone = path.whole.predict(&point);
-        let mut clocks = alone;
+        let mut clocks = path.whole.predict(&point).plus(path.extra(&point, workers));
         if port != MEMORY {
-            clocks = clocks.plus(self.port(port, direction)?.extra.predict(&point));
+            let of_port = self.port(port, direction)?.extra.predict(&point);
+            clocks = clocks.plus(of_port.times(path.on_ports(workers)));
+        }
+        if let Some(several) = path.workers.last().filter(|_| workers > 1) {
+            beyond.extend(several.extra.beyond(&point));
+            beyond.sort();
+            beyond.dedup();
         }
         let most = path.workers.last().map_or(1, |w| w.workers);
         if workers > most {
             beyond.push(format!("{workers} workers (1 to {most} were measured)"));
         }
-        // Whatever several workers cost scales what ports do, too.
-        let extra = path.extra(&point, workers).times(clocks.value / alone.value);
-        Some((clocks.plus(extra), beyond))
+        Some((clocks, beyond))
     }
 }
 
@@ -427,7 +432,8 @@ impl PathCost {
         for several in &self.workers {
             let (_, before) = known[known.len() - 1];
             let extra = several.extra.predict(point);
-            known.push((several.workers, if extra.value < before.value { before } else { extra }));
+            let (value, high) = (extra.value.max(before.value), extra.high().max(before.high()));
+            known.push((several.workers, Estimate { value, give_or_take: high - value }));
         }
         let behind = known.iter().position(|(w, _)| *w >= workers).unwrap_or(known.len() - 1);
         let [(fewer, from), (more, to)] = [known[behind.saturating_sub(1)], known[behind]];
@@ -436,8 +442,18 @@ impl PathCost {
             true => 0.0,
             false => (ln(workers) - ln(fewer)) / (ln(more) - ln(fewer)),
         };
-        let between = |of: fn(Estimate) -> f64| (of(from) + part * (of(to) - of(from))).max(0.0);
-        Estimate { value: between(|e| e.value), give_or_take: between(|e| e.give_or_take) }
+        let between = |of: fn(Estimate) -> f64| of(from) + part * (of(to) - of(from));
+        let value = between(|e| e.value).max(0.0);
+        Estimate { value, give_or_take: (between(Estimate::high) - value).max(0.0) }
+    }
+
+    /// How many times as much ports take with several workers as with one: what no size and no number of SAs changes, so that
+    /// more of these never take less. It is what the smallest packets say.
+    fn on_ports(&self, workers: u32) -> f64 {
+        let Reach { octets, sas, .. } = self.whole.reach;
+        let least =
+            Point { sizes: &Sizes::only(octets.0), sas: f64::from(sas.0.max(1)), batch: f64::INFINITY };
+        1.0 + self.extra(&least, workers).value / self.whole.predict(&least).value
     }
 }
 

@@ -52,8 +52,8 @@ impl Profile {
             if let Some(path) = self.path(&sample.algorithm, sample.direction) {
                 let point = sample.point();
                 let known = path.whole.predict(&point).value;
-                // Whatever several workers cost scales what ports do, too.
-                let clocks = sample.clocks / (1.0 + path.extra(&point, sample.workers).value / known);
+                let of_port = sample.clocks - known - path.extra(&point, sample.workers).value;
+                let clocks = known + of_port / path.on_ports(sample.workers);
                 let observed = Observation { point, clocks, known, spread: sample.spread };
                 kinds.entry((sample.port.clone(), sample.direction)).or_default().push(observed);
             }
@@ -99,7 +99,12 @@ impl PathCost {
             let beside_one = |s: &&'a Sample| s.observed(s.clocks, whole.predict(&s.point()).value);
             let observed: Vec<Observation<'_>> = samples.iter().map(beside_one).collect();
             let terms = fit::terms_of_several(observed.iter().map(|o| &o.point));
-            Ok(WorkersCost { workers, extra: fit::fit(&observed, &terms)? })
+            let extra = match fit::fit(&observed, &terms) {
+                // What is alike for all packets takes the fewest to tell.
+                Err(FitError::TooFew { .. }) => fit::fit(&observed, &[Per::Packet])?,
+                other => other?,
+            };
+            Ok(WorkersCost { workers, extra })
         });
         let workers = workers.collect::<Result<_, FitError>>()?;
         Ok(PathCost { algorithm: algorithm.to_owned(), direction, whole, hops, workers })

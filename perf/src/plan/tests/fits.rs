@@ -219,7 +219,71 @@ fn workers_are_in_each_others_way_by_what_they_do() {
     let two: Vec<Sample> = two.collect();
     let profile = fit([all, two].concat());
     let [path] = &profile.paths[..] else { panic!() };
-    assert!(path.workers[0].extra.terms.iter().all(|term| term.clocks < 2.0), "{:?}", path.workers);
+    for octets in [64, 1400, 9000] {
+        let point = Point { sizes: &Sizes::only(octets), sas: 1.0, batch: 64.0 };
+        let (extra, whole) = (path.workers[0].extra.predict(&point), path.whole.predict(&point));
+        assert!(extra.value < 0.01 * whole.value, "{octets}: {extra:?} of {whole:?}");
+    }
+    // Few samples tell one cost.
+    let all = samples(0.0, 1);
+    let two = all.iter().take(3).map(|s| Sample {
+        workers: 2,
+        clocks: s.clocks + 50.0,
+        sas: 2 * s.sas,
+        ..s.clone()
+    });
+    let two: Vec<Sample> = two.collect();
+    let profile = fit([all, two].concat());
+    let [term] = &profile.paths[0].workers[0].extra.terms[..] else {
+        panic!("{:?}", profile.paths[0].workers)
+    };
+    assert!((term.clocks - 50.0).abs() < 0.1, "{term:?}");
+}
+
+/// Ports of several workers cost more as well, by as much as the smallest packets do.
+#[test]
+fn workers_are_in_each_others_way_at_ports() {
+    let all = samples(0.0, 1);
+    let beside = |s: &Sample, workers, port: &str, more: f64| Sample {
+        workers,
+        sas: s.sas * workers,
+        port: port.to_owned(),
+        clocks: s.clocks + more,
+        ..s.clone()
+    };
+    let of = |direction, times: f64| {
+        let all = all.iter().map(move |s| Sample { direction, clocks: s.clocks * times, ..s.clone() });
+        all.collect::<Vec<_>>()
+    };
+    let (encap, decap) = (of(Way::Encap, 1.0), of(Way::Decap, 2.0));
+    let two = encap
+        .iter()
+        .map(|s| beside(s, 2, MEMORY, 60.0))
+        .chain(decap.iter().map(|s| beside(s, 2, MEMORY, 10.0)));
+    // Of four, measured to be less.
+    let several: Vec<_> = two.chain(encap.iter().map(|s| beside(s, 4, MEMORY, 40.0))).collect();
+    let veth: Vec<_> = encap.iter().map(|s| beside(s, 1, "veth", 5000.0)).collect();
+    let profile = fit([encap, decap, several, veth].concat());
+    let clocks = |direction, workers, port| {
+        let sizes = Sizes::only(300);
+        profile.predict(("aes-gcm-128", direction), &sizes, (workers, workers), port).unwrap().0.value
+    };
+    let more = |direction, workers| clocks(direction, workers, MEMORY) - clocks(direction, 1, MEMORY);
+    for (direction, workers, expected) in
+        [(Way::Encap, 2, 60.0), (Way::Encap, 4, 60.0), (Way::Encap, 8, 60.0), (Way::Decap, 2, 10.0)]
+    {
+        let more = more(direction, workers);
+        assert!((more - expected).abs() < 0.5, "{direction} {workers}: {more}");
+    }
+    let of_ports = |workers| clocks(Way::Encap, workers, "veth") - clocks(Way::Encap, workers, MEMORY);
+    let least = encap_of_least(&profile);
+    assert!((of_ports(1) - 5000.0).abs() < 1.0);
+    assert!((of_ports(2) / 5000.0 - (1.0 + 60.0 / least)).abs() < 0.01, "{} and {least}", of_ports(2));
+}
+
+/// Clocks of the smallest packets of one SA.
+fn encap_of_least(profile: &Profile) -> f64 {
+    profile.paths[0].whole.predict(&Point { sizes: &Sizes::only(64), sas: 1.0, batch: f64::INFINITY }).value
 }
 
 #[test]

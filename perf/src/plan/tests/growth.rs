@@ -7,7 +7,10 @@ use proptest::prelude::*;
 fn profiles() -> impl Strategy<Value = Profile> {
     let terms =
         proptest::collection::vec((0.0..500.0, 0.0..2.0, 0.0..1.0, 0.0..900.0, 0.0..300.0, 0.0..300.0), 4);
-    (terms, 0.0..0.2f64, proptest::collection::vec(0.0..0.4f64, 3)).prop_map(|(terms, noise, steps)| {
+    // What several workers cost, by path and number, and ports by direction.
+    let extras = proptest::collection::vec((0.0..200.0, 0.0..1.0, 0.0..0.5, 0.0..300.0), 12);
+    let ports = proptest::collection::vec((0.0..9000.0, 0.0..2.0, 0.0..2.0), 2);
+    (terms, 0.0..0.2f64, extras, ports).prop_map(|(terms, noise, extras, ports)| {
         let mut profile = host();
         for (path, (packet, short, long, chunk, few, many)) in profile.paths.iter_mut().zip(terms) {
             path.whole = certain(&[
@@ -22,13 +25,24 @@ fn profiles() -> impl Strategy<Value = Profile> {
             ]);
             path.whole.noise = noise;
         }
-        let mut factor = 1.0;
-        let mut grown = |step| {
-            factor += step;
-            factor
+        for (path, extras) in profile.paths.iter_mut().zip(extras.chunks(3)) {
+            let several = [2, 4, 16].into_iter().zip(extras).map(|(workers, (packet, short, long, many))| {
+                let mut extra = certain(&[
+                    (Per::Packet, *packet),
+                    (Per::ShortOctet, *short),
+                    (Per::LongOctet, *long),
+                    (Per::ManySas { from: 1, to: 500, open: true }, *many),
+                ]);
+                extra.noise = noise;
+                WorkersCost { workers, extra }
+            });
+            path.workers = several.collect();
+        }
+        let of_port = |(direction, (packet, short, long))| {
+            let terms = [(Per::Packet, packet), (Per::ShortOctet, short), (Per::LongOctet, long)];
+            PortCost { kind: "veth".to_owned(), direction, extra: certain(&terms) }
         };
-        let factors: Vec<_> = [2, 4, 16].into_iter().zip(steps.into_iter().map(&mut grown)).collect();
-        profile.paths = profile.paths.into_iter().map(|path| path.in_the_way(&factors)).collect();
+        profile.ports = [Way::Encap, Way::Decap].into_iter().zip(ports).map(of_port).collect();
         profile
     })
 }
