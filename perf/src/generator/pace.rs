@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_after_centuries_is_not_due_before() {
+    fn what_is_due_after_decades_is_not_due_before() {
         for rate in [1e-9, 1e-30, f64::MIN_POSITIVE] {
             let mut pace = Pace::new(1 << 60, 3e9, rate);
             assert_eq!((pace.take(), pace.take() > 1 << 61), (1 << 60, true), "{rate}");

@@ -350,8 +350,10 @@ impl Profile {
             }
         }
         for path in &self.paths {
-            let clocks = path.whole.terms.iter().map(|term| term.clocks).sum();
-            positive("the sum of the clocks of a path's terms", clocks)?;
+            positive(
+                "the clocks of a path's smallest packets",
+                path.of_smallest(|p| path.whole.predict(p).value),
+            )?;
             let mut before = 1;
             for WorkersCost { workers, .. } in &path.workers {
                 positive(
@@ -450,10 +452,13 @@ impl PathCost {
     /// How many times as much ports take with several workers as with one: what no size and no number of SAs changes, so that
     /// more of these never take less. It is what the smallest packets say.
     fn on_ports(&self, workers: u32) -> f64 {
+        self.of_smallest(|least| 1.0 + self.extra(least, workers).value / self.whole.predict(least).value)
+    }
+
+    /// Of the smallest packets and the fewest SAs that were measured.
+    fn of_smallest(&self, of: impl Fn(&Point<'_>) -> f64) -> f64 {
         let Reach { octets, sas, .. } = self.whole.reach;
-        let least =
-            Point { sizes: &Sizes::only(octets.0), sas: f64::from(sas.0.max(1)), batch: f64::INFINITY };
-        1.0 + self.extra(&least, workers).value / self.whole.predict(&least).value
+        of(&Point { sizes: &Sizes::only(octets.0), sas: f64::from(sas.0.max(1)), batch: f64::INFINITY })
     }
 }
 

@@ -276,14 +276,10 @@ fn workers_are_in_each_others_way_at_ports() {
         assert!((more - expected).abs() < 0.5, "{direction} {workers}: {more}");
     }
     let of_ports = |workers| clocks(Way::Encap, workers, "veth") - clocks(Way::Encap, workers, MEMORY);
-    let least = encap_of_least(&profile);
+    let least = Point { sizes: &Sizes::only(64), sas: 1.0, batch: f64::INFINITY };
+    let least = profile.paths[0].whole.predict(&least).value;
     assert!((of_ports(1) - 5000.0).abs() < 1.0);
     assert!((of_ports(2) / 5000.0 - (1.0 + 60.0 / least)).abs() < 0.01, "{} and {least}", of_ports(2));
-}
-
-/// Clocks of the smallest packets of one SA.
-fn encap_of_least(profile: &Profile) -> f64 {
-    profile.paths[0].whole.predict(&Point { sizes: &Sizes::only(64), sas: 1.0, batch: f64::INFINITY }).value
 }
 
 #[test]
